@@ -1,0 +1,40 @@
+# artart: `make` shows what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?= experiment=quickstart
+LOGS ?= outputs
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test check lint tensorboard clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed ## Make .venv and install artart with its tools into it
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "artart needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+train: install ## Train on demo art in a minute; ARGS='data.root=~/art' for your own
+	$(BIN)/python -m artart.train $(ARGS)
+
+test: install ## Run the tests
+	$(BIN)/python -m pytest
+
+check: lint ## Lint and check types
+	$(BIN)/mypy
+
+lint: install ## Lint and check the format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+tensorboard: install ## Look at the runs under outputs/ in a browser; LOGS=DIR for others
+	$(BIN)/tensorboard --logdir $(LOGS) --samples_per_plugin images=1000
+
+clean: ## Remove .venv and caches; outputs/ stays
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

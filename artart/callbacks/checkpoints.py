@@ -1,0 +1,66 @@
+"""Checkpoints: Lightning's, written atomically, named after finished epochs."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from artart.storage import atomic
+
+
+class Checkpoints(ModelCheckpoint):
+    """Lightning's ModelCheckpoint at the end of epochs; `{epoch}` in `filename` counts finished epochs."""
+
+    def __init__(
+        self,
+        dirpath: str | Path,
+        filename: str,
+        every_n_epochs: int = 1,
+        save_top_k: int = 1,
+        monitor: str | None = None,
+        mode: str = "min",
+    ) -> None:
+        """
+        Args:
+            dirpath: the folder.
+            filename: without suffix; may hold `{epoch:04d}`.
+            every_n_epochs: epochs from one checkpoint to the next.
+            save_top_k: how many to keep; -1: all.
+            monitor: a metric: keep the best by it. None: keep the newest.
+            mode: `min` or `max`: which value of the metric is best.
+        """
+        super().__init__(
+            dirpath=dirpath,
+            filename=filename,
+            every_n_epochs=every_n_epochs,
+            save_top_k=save_top_k,
+            monitor=monitor,
+            mode=mode,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,  # else a validation interval of 4 loses epoch 10
+            save_on_exception=False,  # the weights that made an error must not replace good ones
+        )
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__name__}_{self.filename}"
+
+    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
+        """Lightning counts the running epoch from 0."""
+        return super()._monitor_candidates(trainer) | {"epoch": torch.tensor(trainer.current_epoch + 1)}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """last.ckpt of the last finished epoch stays; Lightning would write the middle of an epoch over it."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Each checkpoint appears whole, on the disk, or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with atomic(Path(path)) as file:
+            torch.save(checkpoint, file)

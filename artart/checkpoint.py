@@ -1,0 +1,86 @@
+"""From a checkpoint file back to a network; nothing but artart's own classes is ever built from it."""
+
+import inspect
+from collections.abc import Collection, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from artart import ArtError, storage
+from artart.config import build
+from artart.objectives import Reconstruction
+
+MODULES = ("artart.models.conv_diffusion", "artart.objectives", "artart.losses")
+
+
+class Loaded(NamedTuple):
+    """What a checkpoint holds, ready for use: in evaluation mode, on the CPU."""
+
+    net: nn.Module
+    objective: Reconstruction
+    config: dict[str, Any]
+    class_names: list[str]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's plain content.
+
+    Raises:
+        ArtError: if the file is missing, damaged or not a checkpoint of artart.
+    """
+    content = storage.load(path)
+    if not isinstance(content, dict) or not {"config", "state_dict", "class_names"} <= content.keys():
+        raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
+    return content
+
+
+def load(path: Path, allow: Collection[str] = ()) -> Loaded:
+    """Rebuild network and objective.
+
+    Args:
+        path: a file that artart.train wrote.
+        allow: full names of further classes that may be built.
+
+    Raises:
+        ArtError: if the file cannot be used or asks for a class that is neither artart's nor allowed.
+    """
+    content = read(path)
+    config = content["config"]
+    for key in ("model", "objective", "loss"):
+        for target in _targets(config.get(key)):
+            if target not in allow and not _is_ours(target):
+                raise ArtError(
+                    f"{path}: wants to build {target}, not a class of artart; if you trust it: allow=[{target}]"
+                )
+    net = build(config, "model")
+    weights = {
+        name.removeprefix("net."): value for name, value in content["state_dict"].items() if name.startswith("net.")
+    }
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ArtError(f"{path}: weights and network do not fit ({str(error).splitlines()[1].strip()})") from None
+    return Loaded(net.eval(), build(config, "objective", loss=build(config, "loss")), config, content["class_names"])
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    """Every `_target_` in nested plain data."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield node["_target_"]
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _targets(value)
+
+
+def _is_ours(target: Any) -> bool:
+    """Whether a name is exactly that of a class defined in one of artart's modules; attribute paths are not followed."""
+    module, _, name = str(target).rpartition(".")
+    if module not in MODULES:
+        return False
+    found = vars(import_module(module)).get(name)
+    return inspect.isclass(found) and found.__module__ == module

@@ -1,0 +1,141 @@
+"""python -m artart.generate: a checkpoint and pictures become pictures."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from artart import ArtError
+from artart.config import CONF_DIR, check, cli, told
+
+if TYPE_CHECKING:
+    import torch
+
+    from artart.checkpoint import Loaded
+    from artart.data.files import Decoded, Rejected
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="generate")
+@told
+def main(cfg: DictConfig) -> None:
+    """Reconstruct each picture: the transform of training, the network, a PNG."""
+    config = check(cfg)
+
+    from artart import checkpoint
+    from artart.storage import sha256
+
+    source = Path(config["checkpoint"])
+    loaded = checkpoint.load(source, config["allow"])
+    out = Path(config["out"] or f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")
+    settings = {"mode": config["mode"], "checkpoint": source.name, "checkpoint_sha256": sha256(source)}
+    written = list(reconstruct(loaded, config, out, settings))
+    log.info("%d pictures in %s", len(written), out)
+    if config["show"]:
+        show(written[0])
+
+
+def reconstruct(
+    loaded: "Loaded", config: Mapping[str, Any], out: Path, settings: Mapping[str, object]
+) -> Iterator[Path]:
+    """Write each input's reconstruction (beside the input with `compare`) and yield where it is.
+
+    Sub-folders of the input are kept; no file that is there is replaced.
+
+    Raises:
+        ArtError: if no input can be used.
+    """
+    import torch
+
+    from artart.data.files import find, read_all, write_rejected
+    from artart.images import Batch, Marks, save, to_model, to_pixels
+
+    source, size, device = Path(config["input"]), loaded.config["image_size"], best_device(config["device"])
+    root, files = (source, find(source)) if source.is_dir() else (source.parent, [source])
+    net = loaded.net.to(device)
+    rejected: list[Rejected] = []
+    num_written = 0
+    for pictures in batched(read_all(files, size, description="reconstructing"), config["batch_size"], rejected):
+        x0 = to_model(torch.stack([torch.tensor(picture.pixels) for picture in pictures]).permute(0, 3, 1, 2)).to(
+            device
+        )
+        with torch.inference_mode():
+            rows = loaded.objective.draw(net, Batch(x0, torch.zeros(len(x0), dtype=torch.long)))
+        images = to_pixels(torch.cat(rows if config["compare"] else rows[-1:], dim=-1)).cpu()
+        for picture, pixels in zip(pictures, images, strict=True):
+            path = free_name(out / picture.path.relative_to(root).with_suffix(".png"))
+            save(pixels, path, Marks("composite", {**settings, "input": picture.path.name}))
+            num_written += 1
+            yield path
+    if not num_written:
+        reasons = "; ".join(f"{one.path.name}: {one.reason}" for one in rejected[:3]) or "no picture below this folder"
+        raise ArtError(f"input={source}: nothing to work on ({reasons})")
+    if rejected:
+        write_rejected(rejected, out / "rejected.csv")
+        log.warning("%d of %d files cannot be used: see %s", len(rejected), len(files), out / "rejected.csv")
+
+
+def batched(
+    verdicts: "Iterable[Decoded | Rejected]", batch_size: int, rejected: "list[Rejected]"
+) -> "Iterator[list[Decoded]]":
+    """Usable pictures in batches as they come; the others go to `rejected`."""
+    from artart.data.files import Decoded
+
+    batch: list[Decoded] = []
+    for verdict in verdicts:
+        if not isinstance(verdict, Decoded):
+            rejected.append(verdict)
+            continue
+        batch.append(verdict)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def free_name(path: Path) -> Path:
+    """The path, or with -2, -3 ... before its suffix if it is taken."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_stem(f"{path.stem}-{number}")
+    return free
+
+
+def best_device(name: str) -> "torch.device":
+    """The device of that name; for `auto` the fastest here.
+
+    Raises:
+        ArtError: if it is not here.
+    """
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, here in available.items() if here)
+    if not available[name]:
+        raise ArtError(f"device={name}: not here; device=cpu works everywhere")
+    return torch.device(name)
+
+
+def show(path: Path) -> None:
+    """Open a picture in the desktop's viewer."""
+    from PIL import Image
+
+    log.info("showing %s", path)
+    with Image.open(path) as image:
+        image.show()
+
+
+def run() -> None:
+    cli(main, "generate")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,88 @@
+"""The end of a multirun: a table of its jobs, sorted by score; failed jobs marked, their traces in their logs."""
+
+import csv
+import io
+import logging
+import math
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich import get_console
+from rich.table import Table
+
+log = logging.getLogger(__name__)
+
+
+class Job(NamedTuple):
+    """A row of the table."""
+
+    number: int
+    settings: str
+    score: float  # NaN if it failed
+    seconds: float
+    status: str
+
+
+class SweepTable(Callback):
+    """Collects the jobs of a multirun in this process; a failed one does not stop the others."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self.started = time.monotonic()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        status = "ok"
+        if job_return.status is JobStatus.FAILED:
+            error = job_return._return_value
+            status = f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            self._note(Path(config.hydra.sweep.dir, str(config.hydra.job.num)), error)
+            job_return.status, job_return.return_value = (
+                JobStatus.COMPLETED,
+                math.nan,
+            )  # or Hydra drops the others' results
+        score = math.nan if job_return.return_value is None else job_return.return_value
+        settings = " ".join(config.hydra.overrides.task)
+        self.jobs.append(Job(config.hydra.job.num, settings, score, round(time.monotonic() - self.started, 1), status))
+
+    def _note(self, folder: Path, error: BaseException) -> None:
+        """Put the trace into the job's own log; the terminal gets a line."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "train.log").open("a") as file:
+            traceback.print_exception(error, file=file)
+        log.error("job %s failed: %s\n  trace: %s", folder.name, error, folder / "train.log")
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        worst = -math.inf if config.score_mode == "max" else math.inf
+        by_score = sorted(
+            self.jobs, key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.score_mode == "max"
+        )
+        self._write(folder / "sweep.csv", by_score, config.score)
+        self._print(by_score, config.score, folder)
+        if failed := [job for job in self.jobs if job.status != "ok"]:
+            log.error("%d of %d jobs failed", len(failed), len(self.jobs))
+            raise SystemExit(1)
+
+    def _write(self, path: Path, jobs: list[Job], score: str) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(["job", "settings", score, "seconds", "status"])
+        writer.writerows(jobs)
+        path.write_text(text.getvalue())
+
+    def _print(self, jobs: list[Job], score: str, folder: Path) -> None:
+        table = Table("job", "settings", score, "seconds", "status", title=str(folder))
+        for job in jobs:
+            shown = "" if math.isnan(job.score) else f"{job.score:.4f}"
+            table.add_row(str(job.number), job.settings, shown, f"{job.seconds:.0f}", job.status)
+        get_console().print(table)

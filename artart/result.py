@@ -1,0 +1,137 @@
+"""The end of a run: result.json, TensorBoard's HPARAMS, and what to do next."""
+
+import logging
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torchvision
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from artart import __version__, storage
+from artart.data.datamodule import ArtDataModule
+from artart.module import ArtModule
+
+log = logging.getLogger(__name__)
+
+
+class Result:
+    """What a run came to; made before the training starts, so that it can say how long that took."""
+
+    def __init__(
+        self, run_dir: Path, config: Mapping[str, Any], filters: Mapping[str, str], resumed_at_step: int | None
+    ) -> None:
+        """
+        Args:
+            run_dir: the run's folder.
+            config: the plain configuration.
+            filters: what the loss's terms loaded, in words.
+            resumed_at_step: the step at which the run went on; None for a fresh one.
+        """
+        self.run_dir = run_dir
+        self.config = config
+        self.filters = filters
+        self.resumed_at_step = resumed_at_step
+        self.started = time.monotonic()
+
+    def tell(self, trainer: Trainer, module: ArtModule) -> float:
+        """Write everything, say where it is, and return the best score (NaN where nothing measured it)."""
+        best = self._best(trainer)
+        content = self._content(trainer, module, best)
+        storage.write_json(self.run_dir / "result.json", content)
+        self._hparams(trainer, content)
+        self._closing_words(best)
+        return best.get(self.config["score"], math.nan)
+
+    def _best(self, trainer: Trainer) -> dict[str, float]:
+        """The best score and its epoch, from the checkpoint callback that watches it."""
+        for callback in trainer.checkpoint_callbacks:
+            if (
+                isinstance(callback, ModelCheckpoint)
+                and callback.monitor == self.config["score"]
+                and callback.best_model_path
+            ):
+                assert callback.best_model_score is not None
+                epoch = storage.load(Path(callback.best_model_path))["epoch"] + 1
+                return {self.config["score"]: callback.best_model_score.item(), "epoch": epoch}
+        value = trainer.callback_metrics.get(self.config["score"])
+        return {} if value is None else {self.config["score"]: value.item(), "epoch": trainer.current_epoch}
+
+    def _content(self, trainer: Trainer, module: ArtModule, best: Mapping[str, float]) -> dict[str, Any]:
+        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        return {
+            "status": "finished",
+            "best": best,
+            "last": {name: value.item() for name, value in trainer.callback_metrics.items()},
+            "epochs": trainer.current_epoch,
+            "max_epochs": self.config["trainer"]["max_epochs"],
+            "steps": trainer.global_step,
+            "images_seen": batches * data.train_batch_size,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "resumed_at_step": self.resumed_at_step,
+            "perceptual_weights": self.filters.get("perceptual"),
+            "num_parameters": sum(parameter.numel() for parameter in module.net.parameters()),
+            "device": str(trainer.strategy.root_device),
+            "precision": trainer.precision,
+            "versions": {
+                "artart": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "torchvision": torchvision.__version__,
+                "lightning": lightning.__version__,
+            },
+        }
+
+    def _hparams(self, trainer: Trainer, content: Mapping[str, Any]) -> None:
+        settings = dict(
+            _flat({key: value for key, value in self.config.items() if key not in ("run_dir", "resume", "callbacks")})
+        )
+        settings |= {f"{term}_weights_used": origin for term, origin in self.filters.items()}
+        metrics = {f"final/{name}": value for name, value in content["last"].items()}
+        metrics |= {f"best/{name}": value for name, value in content["best"].items()}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(settings, metrics, trainer.global_step)
+                logger.save()
+
+    def _closing_words(self, best: Mapping[str, float]) -> None:
+        checkpoints = self.run_dir / "checkpoints"
+        checkpoint = next((path for name in ("best", "last") if (path := checkpoints / f"{name}.ckpt").is_file()), None)
+        grids = sorted((self.run_dir / "samples").glob("epoch_*.png"))
+        score = (
+            f", best {self.config['score']} {best[self.config['score']]:.4g} after epoch {best['epoch']}"
+            if best
+            else ""
+        )
+        lines = [f"done in {time.monotonic() - self.started:.0f} s{score}"]
+        lines += [f"  grid        {_near(grids[-1])}"] if grids else []
+        lines += [f"  checkpoint  {_near(checkpoint)}"] if checkpoint else []
+        lines += [f"  log folder  {_near(self.run_dir)}", "try next"]
+        if checkpoint:
+            lines += [
+                f"  python -m artart.generate checkpoint={_near(checkpoint)} input=PICTURE_OR_FOLDER compare=true"
+            ]
+        lines += ["  python -m artart.train data.root=FOLDER_OF_YOUR_ART", "  make tensorboard"]
+        for line in lines:
+            log.info(line)
+
+
+def _near(path: Path) -> Path:
+    """A path as short as it can be written from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,131 @@
+"""One output folder a run: found or made once, never one that belongs to another run."""
+
+import json
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from artart import ArtError
+from artart.config import in_sweep
+from artart.storage import atomic
+
+log = logging.getLogger(__name__)
+
+RUNS = Path("outputs/runs")
+
+
+class Claim(NamedTuple):
+    """A run's folder and the checkpoint where it goes on, if any."""
+
+    run_dir: Path
+    checkpoint: Path | None
+
+
+def find_claim(cfg: DictConfig) -> Claim | None:
+    """The folder and checkpoint that `run_dir` and `resume` name; None for a new folder. Writes nothing.
+
+    Raises:
+        ArtError: if the folder belongs to a run that `resume` does not ask for.
+    """
+    run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
+    if cfg.resume is None:
+        if run_dir and (held := sorted(run_dir.glob("checkpoints/*.ckpt"))):
+            raise ArtError(
+                f"run_dir={run_dir}: holds a run already ({held[0].name}); go on with it by resume=auto, "
+                "or name another folder"
+            )
+        return Claim(run_dir, None) if run_dir else None
+    if cfg.resume != "auto":
+        checkpoint = Path(cfg.resume)
+        return Claim(run_dir or checkpoint.parent.parent, checkpoint)
+    if run_dir:
+        last = run_dir / "checkpoints" / "last.ckpt"
+        return Claim(run_dir, last if last.is_file() else None)
+    return _newest_unfinished(cfg)
+
+
+def _newest_unfinished(cfg: DictConfig) -> Claim | None:
+    """The newest folder under outputs/runs that asked for the same run and did not reach its end."""
+    for last in sorted(RUNS.glob("*/*/checkpoints/last.ckpt"), reverse=True):
+        run_dir = last.parent.parent.absolute()
+        settings = run_dir / ".hydra" / "config.yaml"
+        if (
+            settings.is_file()
+            and _comparable(OmegaConf.load(settings)) == _comparable(cfg)
+            and not _finished(run_dir, cfg)
+        ):
+            return Claim(run_dir, last.absolute())
+    log.info("resume=auto: no unfinished run with these settings under %s; a new one begins", RUNS)
+    return None
+
+
+def _comparable(cfg: Any) -> dict[Any, Any]:
+    content = OmegaConf.to_container(cfg)
+    assert isinstance(content, dict)
+    return {key: value for key, value in content.items() if key not in ("resume", "run_dir")}
+
+
+def _finished(run_dir: Path, cfg: DictConfig) -> bool:
+    try:
+        return json.loads((run_dir / "result.json").read_text())["max_epochs"] == cfg.trainer.max_epochs
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def claim(cfg: DictConfig) -> Claim:
+    """Take the run's folder: make it if it is new, note the settings in it, send the log there. Sets cfg.run_dir.
+
+    Raises:
+        ArtError: if it cannot be written, or belongs to a run that `resume` does not ask for.
+    """
+    claimed = find_claim(cfg)
+    settings = OmegaConf.to_yaml(cfg)
+    try:
+        claimed = claimed or Claim(_new_folder(), None)
+        run_dir = claimed.run_dir
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _write(run_dir / ".hydra" / "config.yaml", settings)
+        if HydraConfig.initialized():
+            _write(run_dir / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(HydraConfig.get().overrides.task))
+        _log_to(run_dir / "train.log")
+    except OSError as error:
+        folder = error.filename or cfg.run_dir or RUNS
+        raise ArtError(
+            f"run_dir={cfg.run_dir or 'null'}: {folder}: {error.strerror}; name another folder: run_dir=DIR"
+        ) from None
+    cfg.run_dir = str(run_dir)
+    if claimed.checkpoint:
+        log.info("resume: going on from %s", claimed.checkpoint)
+    return claimed
+
+
+def _new_folder() -> Path:
+    """In a sweep <sweep.dir>/<job number>, else outputs/runs/<date>/<time>, made here and by nobody else."""
+    if in_sweep():
+        hydra = HydraConfig.get()
+        return Path(hydra.sweep.dir, str(hydra.job.num)).absolute()
+    day = RUNS.absolute() / f"{datetime.now():%Y-%m-%d}"
+    day.mkdir(parents=True, exist_ok=True)
+    name, suffix = f"{datetime.now():%H-%M-%S}", 1
+    while True:
+        folder = day / (name if suffix == 1 else f"{name}-{suffix}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            suffix += 1
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path, delay=False)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)

@@ -1,0 +1,31 @@
+"""What a person sees: log lines and progress bars that do not break each other."""
+
+import logging
+
+from rich import get_console
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class TerminalHandler(logging.Handler):
+    """Prints log lines above a running progress bar, unwrapped, so that paths can be copied; errors go to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console = Console(stderr=True) if record.levelno >= logging.ERROR else get_console()
+        style = "yellow" if record.levelno == logging.WARNING else None
+        console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def progress_bar() -> Progress:
+    """A bar with count, time spent and time left; silent where the output is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=get_console(),
+        disable=not get_console().is_terminal,
+        transient=True,
+    )

@@ -1,0 +1,189 @@
+"""python -m artart.train: a folder of pictures becomes a trained network, grids, checkpoints and a result."""
+
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from artart import ArtError
+from artart.config import CONF_DIR, build, build_all, check, cli, in_sweep, plain, told
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from torch import nn
+
+    from artart.data.datamodule import ArtDataModule
+    from artart.module import ArtModule
+    from artart.rundir import Claim
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
+@told
+def main(cfg: DictConfig) -> float:
+    """The story of a run: check, build, claim the folder, read the pictures, fit, tell. Returns the best score."""
+    config = check(cfg)
+
+    from lightning.pytorch import seed_everything
+
+    from artart.module import ArtModule
+    from artart.result import Result
+    from artart.rundir import claim, find_claim
+
+    find_claim(cfg)
+    quieten_lightning()
+    seed_everything(config["seed"], verbose=False)
+    data = build(config, "data")
+    class_names = data.class_names
+    net = build(config, "model")
+    objective = build(config, "objective", loss=build(config, "loss"))
+    check_score(config["score"], objective.metrics)
+    precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
+    filters = objective.loss.load()
+
+    claimed = claim(cfg)
+    config = plain(cfg)  # the folder's name is now in it
+    resumed_at_step = step_of(claimed, config)
+    data.load(claimed.run_dir / "rejected.csv")
+    module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
+    if config["compile"]:
+        compile_net(net)
+    trainer = make_trainer(config, precision, data.val_is_held_out)
+    result = Result(claimed.run_dir, config, filters, resumed_at_step)
+    fit(trainer, module, data, claimed)
+    return result.tell(trainer, module)
+
+
+def quieten_lightning() -> None:
+    """Its lines once, through our log; its hints about what artart has already decided not at all."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING)
+        logger.propagate = True
+    for hint in (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*treespec.*"):
+        warnings.filterwarnings("ignore", hint, module="lightning")
+
+
+def check_score(score: str, metrics: Sequence[str]) -> None:
+    """Raises ArtError if nothing logs the score, or if it means something else in every job of the sweep."""
+    if score not in metrics:
+        raise ArtError(f"score={score}: nothing measures that; choose one of {', '.join(metrics)}")
+    if in_sweep() and score.endswith("/loss") and any(re.match(r"loss\..*=.*,", argument) for argument in sys.argv):
+        raise ArtError(f"score={score}: cannot compare jobs whose loss.* differs; choose another, such as val/psnr")
+
+
+def best_precision(accelerator: str) -> str:
+    """bf16 where the GPU computes in it, else full precision.
+
+    Raises:
+        ArtError: if a GPU is asked for and there is none.
+    """
+    import torch
+
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        raise ArtError(
+            f"trainer.accelerator={accelerator}: no GPU that PyTorch can use is here; trainer=cpu works everywhere"
+        )
+    on_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def compile_net(net: "nn.Module") -> None:
+    """torch.compile in place, so that the names in checkpoints stay as they are.
+
+    Raises:
+        ArtError: if there is no compiler.
+    """
+    import torch
+
+    if not torch.cuda.is_available() and not shutil.which(os.environ.get("CXX", "g++")):
+        raise ArtError(
+            "compile=true: needs a C++ compiler on the CPU and found no g++; install one, or leave compile=false"
+        )
+    net.compile()
+
+
+def step_of(claimed: "Claim", config: dict[str, Any]) -> int | None:
+    """The step at which the run goes on; None for a fresh one.
+
+    Raises:
+        ArtError: if the checkpoint is damaged, of another network, or beyond the end of the run.
+    """
+    from artart.checkpoint import read
+
+    if claimed.checkpoint is None:
+        return None
+    saved = read(claimed.checkpoint)
+    if saved["config"]["model"] != config["model"]:
+        raise ArtError(
+            f"resume={claimed.checkpoint}: was trained with model={saved['config']['model']}; ask for that, "
+            "or start afresh in another folder"
+        )
+    if (epochs := saved["epoch"] + 1) > config["trainer"]["max_epochs"]:
+        raise ArtError(
+            f"trainer.max_epochs={config['trainer']['max_epochs']}: {claimed.checkpoint} has finished {epochs} epochs; "
+            f"ask for more, such as trainer.max_epochs={2 * epochs}"
+        )
+    return int(saved["global_step"])
+
+
+def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) -> "Trainer":
+    """Lightning's Trainer with the callbacks that can work."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from artart.callbacks.checkpoints import AtomicCheckpointIO
+
+    callbacks = build_all(config, "callbacks")
+    if not val_is_held_out and config["score"].startswith("val/"):
+        log.info("data.val_fraction=0: nothing is held out, so there is no %s and no best.ckpt", config["score"])
+        callbacks = [callback for callback in callbacks if getattr(callback, "monitor", None) != config["score"]]
+    return build(
+        config,
+        "trainer",
+        precision=precision,
+        callbacks=callbacks,
+        logger=build_all(config, "logger"),
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+    )
+
+
+def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", claimed: "Claim") -> None:
+    """Train; a signal ends the process with the exit code of that signal and a line that says how to go on."""
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    try:
+        trainer.fit(module, data, ckpt_path=claimed.checkpoint, weights_only=True)
+    except SIGTERMException:
+        name, code = "SIGTERM", 128 + signal.SIGTERM
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        name, code = "Ctrl-C", 128 + signal.SIGINT
+    else:
+        return
+    log.warning("stopped by %s in epoch %d; %s", name, trainer.current_epoch + 1, how_to_go_on(claimed.run_dir))
+    sys.exit(code)
+
+
+def how_to_go_on(run_dir: Path) -> str:
+    if not (run_dir / "checkpoints" / "last.ckpt").is_file():
+        return "no epoch was finished, so nothing was saved"
+    return f"go on after the last finished epoch: the same command with resume=auto run_dir={run_dir}"
+
+
+def run() -> None:
+    cli(main, "train")
+
+
+if __name__ == "__main__":
+    run()
