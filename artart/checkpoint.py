@@ -78,7 +78,7 @@ def _targets(node: Any) -> Iterator[Any]:
 
 
 def _is_ours(target: Any) -> bool:
-    """Whether a name is exactly that of a class defined in one of artart's modules; attribute paths are not followed."""
+    """Whether a name is exactly that of a class defined in one of our modules; attribute paths are not followed."""
     module, _, name = str(target).rpartition(".")
     if module not in MODULES:
         return False

@@ -10,7 +10,9 @@ import hydra
 from omegaconf import DictConfig
 
 from artart import ArtError
-from artart.config import CONF_DIR, check, cli, told
+from artart.checks import check
+from artart.cli import cli, told
+from artart.config import CONF_DIR
 
 if TYPE_CHECKING:
     import torch

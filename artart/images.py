@@ -1,10 +1,12 @@
 """Pictures at the border: any file to RGB, value ranges, resizing, grids, and files that say how they were made.
 
-Value ranges: files and stores hold uint8 in [0, 255]; everything inside artart is float in [-1, 1]; [0, 1] exists only at
-the border to TensorBoard.
+Value ranges: files and stores hold uint8 in [0, 255]; everything inside artart is float in [-1, 1]; [0, 1] exists only
+at the border to TensorBoard.
 """
 
 import io
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,9 +22,16 @@ from torchvision.utils import make_grid
 from artart import __version__
 from artart.storage import atomic
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+Image.init()  # Image.open fails on the name of a plugin that is not loaded, and threads would race to load them
+_KNOWN = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+FORMATS = tuple(name for name in _KNOWN if name in Image.OPEN)  # older Pillows have no AVIF; MPO opens as JPEG
 SRGB = ImageCms.createProfile("sRGB")
 PAPER = (255, 255, 255)
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# Large pictures and odd metadata are no concern of the user's: a file can be decoded, or there is a reason why not.
+# A filter in `decode` would not do: before Python 3.14 catch_warnings is not safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Batch(NamedTuple):
@@ -64,39 +73,41 @@ def decode(file: str | Path | BinaryIO) -> Image.Image:
     """
     with Image.open(file, formats=FORMATS) as image:
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+        with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
+            ImageOps.exif_transpose(image, in_place=True)
+        return to_rgb(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB without Pillow's silent losses: high bit depths are scaled, profiles applied, alpha laid on white."""
+    """Any mode to RGB without Pillow's silent losses: bit depths are scaled, profiles applied, alpha laid on white."""
+    icc = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image)
+        return _to_srgb(_to_8_bit(image), icc)
     if not image.has_transparency_data:
-        return _to_srgb(image)
+        return _to_srgb(image, icc)
     rgba = image.convert("RGBA")
-    colours = rgba.convert("RGB")
-    colours.info = image.info
-    colours = _to_srgb(colours if image.mode not in ("LA", "La") else image.convert("L"), image.info.get("icc_profile"))
+    colours = image.convert("L") if image.mode in ("L", "LA") else rgba.convert("RGB")  # a grey profile needs grey
     paper = Image.new("RGB", image.size, PAPER)
-    paper.paste(colours, mask=rgba.getchannel("A"))
+    paper.paste(_to_srgb(colours, icc), mask=rgba.getchannel("A"))
     return paper
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Modes I;16, I and F to L; their white is the smallest of 1, 255, 65535 and 2^32 - 1 that holds every value."""
+    """Modes I;16, I and F to L; no numbers become black.
+
+    I and F do not tell their white: it is the first of 1, 255, 65535 and the largest value that holds all values.
+    """
     values = np.asarray(image, dtype=np.float64)
-    peak = values.max(initial=0)
     if image.mode.startswith("I;16"):
         white = 65535.0
     else:
-        white = next(white for white in (1.0, 255.0, 65535.0, np.inf) if peak <= white)
-        white = white if np.isfinite(white) else peak
+        peak = values.max(initial=0, where=np.isfinite(values))
+        white = next(white for white in (1.0, 255.0, 65535.0, peak) if peak <= white)
     return Image.fromarray(np.nan_to_num(values / white * 255).clip(0, 255).round().astype(np.uint8))
 
 
-def _to_srgb(image: Image.Image, icc: bytes | None = None) -> Image.Image:
-    """RGB through the embedded colour profile, if there is one that can be read."""
-    icc = icc or image.info.get("icc_profile")
+def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """RGB through the embedded colour profile, if there is one that can be read and fits the picture."""
     if icc:
         if image.mode not in ("RGB", "L", "CMYK", "LAB"):
             image = image.convert("RGB")
@@ -137,7 +148,7 @@ def xmp(marks: Marks) -> str:
 
     Source: IPTC Photo Metadata Standard 2023.2, "Digital Source Type"; ISO 16684-1 (XMP).
     """
-    description = "; ".join(f"{name}={value}" for name, value in marks.details.items())
+    description = NOT_XML.sub("\ufffd", "; ".join(f"{name}={value}" for name, value in marks.details.items()))
     return f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">

@@ -78,12 +78,14 @@ class WeightedSum:
     """A weighted sum of named terms; a weight of zero leaves its term out of the computation."""
 
     def __init__(self, weights: Mapping[str, float], **terms: Loss) -> None:
-        """Raises ValueError if weights and terms do not name the same things."""
+        """Raises ValueError if weights and terms do not name the same things, or if nothing has a weight."""
         if unknown := weights.keys() ^ terms.keys():
             name = sorted(unknown)[0]
             raise ValueError(f"loss.weights.{name}: weights name {sorted(weights)} but the terms are {sorted(terms)}")
         self.weights = weights
         self.terms = {name: term for name, term in terms.items() if weights[name]}
+        if not self.terms:
+            raise ValueError(f"loss.weights={dict(weights)}: all are zero, which leaves nothing to learn from")
 
     def load(self) -> dict[str, str]:
         """Load what the terms need; say for each term that needs something what it got."""

@@ -1,9 +1,11 @@
 """The end of a multirun: a table of its jobs, sorted by score; failed jobs marked, their traces in their logs."""
 
+import atexit
 import csv
 import io
 import logging
 import math
+import shutil
 import time
 import traceback
 from pathlib import Path
@@ -23,7 +25,7 @@ class Job(NamedTuple):
     """A row of the table."""
 
     number: int
-    settings: str
+    settings: tuple[str, ...]  # as on the command line
     score: float  # NaN if it failed
     seconds: float
     status: str
@@ -34,6 +36,9 @@ class SweepTable(Callback):
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        atexit.register(_remove_unused, Path(config.hydra.sweep.dir))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.started = time.monotonic()
@@ -51,7 +56,7 @@ class SweepTable(Callback):
                 math.nan,
             )  # or Hydra drops the others' results
         score = math.nan if job_return.return_value is None else job_return.return_value
-        settings = " ".join(config.hydra.overrides.task)
+        settings = tuple(config.hydra.overrides.task)
         self.jobs.append(Job(config.hydra.job.num, settings, score, round(time.monotonic() - self.started, 1), status))
 
     def _note(self, folder: Path, error: BaseException) -> None:
@@ -64,25 +69,36 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         worst = -math.inf if config.score_mode == "max" else math.inf
-        by_score = sorted(
-            self.jobs, key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.score_mode == "max"
+        self.jobs.sort(
+            key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.score_mode == "max"
         )
-        self._write(folder / "sweep.csv", by_score, config.score)
-        self._print(by_score, config.score, folder)
+        self._write(folder / "sweep.csv", config.score)
+        self._print(folder, config.score)
         if failed := [job for job in self.jobs if job.status != "ok"]:
             log.error("%d of %d jobs failed", len(failed), len(self.jobs))
             raise SystemExit(1)
 
-    def _write(self, path: Path, jobs: list[Job], score: str) -> None:
+    def _swept(self, job: Job) -> str:
+        """The settings in which the jobs differ."""
+        common = set.intersection(*(set(job.settings) for job in self.jobs)) if len(self.jobs) > 1 else set()
+        return " ".join(setting for setting in job.settings if setting not in common)
+
+    def _write(self, path: Path, score: str) -> None:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(["job", "settings", score, "seconds", "status"])
-        writer.writerows(jobs)
+        writer.writerows((job.number, self._swept(job), job.score, job.seconds, job.status) for job in self.jobs)
         path.write_text(text.getvalue())
 
-    def _print(self, jobs: list[Job], score: str, folder: Path) -> None:
+    def _print(self, folder: Path, score: str) -> None:
         table = Table("job", "settings", score, "seconds", "status", title=str(folder))
-        for job in jobs:
+        for job in self.jobs:
             shown = "" if math.isnan(job.score) else f"{job.score:.4f}"
-            table.add_row(str(job.number), job.settings, shown, f"{job.seconds:.0f}", job.status)
+            table.add_row(str(job.number), self._swept(job), shown, f"{job.seconds:.0f}", job.status)
         get_console().print(table)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Hydra makes the folder before it finds that a key of the sweep does not exist."""
+    if [path.name for path in folder.glob("*")] == ["multirun.yaml"]:
+        shutil.rmtree(folder)

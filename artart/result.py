@@ -41,13 +41,12 @@ class Result:
         self.resumed_at_step = resumed_at_step
         self.started = time.monotonic()
 
-    def tell(self, trainer: Trainer, module: ArtModule) -> float:
-        """Write everything, say where it is, and return the best score (NaN where nothing measured it)."""
+    def write(self, trainer: Trainer, module: ArtModule) -> float:
+        """Write result.json and HPARAMS; return the best score (NaN where nothing measured it)."""
         best = self._best(trainer)
         content = self._content(trainer, module, best)
         storage.write_json(self.run_dir / "result.json", content)
         self._hparams(trainer, content)
-        self._closing_words(best)
         return best.get(self.config["score"], math.nan)
 
     def _best(self, trainer: Trainer) -> dict[str, float]:
@@ -102,16 +101,12 @@ class Result:
                 logger.log_hyperparams(settings, metrics, trainer.global_step)
                 logger.save()
 
-    def _closing_words(self, best: Mapping[str, float]) -> None:
+    def say(self, best: float) -> None:
+        """Name what came out and what to do next."""
         checkpoints = self.run_dir / "checkpoints"
-        checkpoint = next((path for name in ("best", "last") if (path := checkpoints / f"{name}.ckpt").is_file()), None)
+        checkpoint = next((path for name in ("best.ckpt", "last.ckpt") if (path := checkpoints / name).is_file()), None)
         grids = sorted((self.run_dir / "samples").glob("epoch_*.png"))
-        score = (
-            f", best {self.config['score']} {best[self.config['score']]:.4g} after epoch {best['epoch']}"
-            if best
-            else ""
-        )
-        lines = [f"done in {time.monotonic() - self.started:.0f} s{score}"]
+        lines = [f"done in {time.monotonic() - self.started:.0f} s, best {self.config['score']} {best:.4g}"]
         lines += [f"  grid        {_near(grids[-1])}"] if grids else []
         lines += [f"  checkpoint  {_near(checkpoint)}"] if checkpoint else []
         lines += [f"  log folder  {_near(self.run_dir)}", "try next"]

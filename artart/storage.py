@@ -4,14 +4,14 @@ import hashlib
 import json
 import os
 import pickle
-import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,26 +20,23 @@ from artart import ArtError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that takes its place once it is written and on the disk; else it is removed."""
+    """Open a temporary file that takes the place of `path` once it is written and on the disk; else it is removed.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    # Not mkstemp: its files are private whatever the umask. Not path.name: it may be as long as a name can be.
+    part = path.with_name(f".{uuid4().hex}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with part.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
+        part.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    """The process's umask, which mkstemp ignores and which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: Path, content: object) -> None:
@@ -60,16 +57,8 @@ def load(path: Path) -> Any:
     Raises:
         ArtError: if the file is missing, damaged or holds more than plain data.
     """
-    try:
+    with _one_line(path):
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ArtError(f"{path}: no such file") from None
-    except pickle.UnpicklingError:
-        raise ArtError(
-            f"{path}: holds Python objects, not plain weights, or is no weights file; it was not opened"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ArtError(f"{path}: damaged or not a PyTorch file ({str(error).splitlines()[0]})") from None
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -78,14 +67,29 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ArtError: if the file is missing, damaged or holds anything but named tensors.
     """
-    if path.suffix == ".safetensors":
-        try:
+    if path.suffix.lower() == ".safetensors":
+        with _one_line(path):
             return load_file(path)
-        except FileNotFoundError:
-            raise ArtError(f"{path}: no such file") from None
-        except SafetensorError as error:
-            raise ArtError(f"{path}: damaged or not a safetensors file ({error})") from None
     weights = load(path)
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
         raise ArtError(f"{path}: not a state dict (names and tensors)")
     return weights
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turns what reading a foreign file raises, which may be nearly anything, into one line that names the file."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # guesses of torch about files that are none of its own
+            yield
+    except FileNotFoundError:
+        raise ArtError(f"{path}: no such file") from None
+    except pickle.UnpicklingError:
+        raise ArtError(
+            f"{path}: holds Python objects, not plain weights, or is no weights file; it was not opened"
+        ) from None
+    except Exception as error:  # noqa: BLE001
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArtError(f"{path}: damaged or not a weights file ({reason})") from None

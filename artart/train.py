@@ -15,7 +15,9 @@ import hydra
 from omegaconf import DictConfig
 
 from artart import ArtError
-from artart.config import CONF_DIR, build, build_all, check, cli, in_sweep, plain, told
+from artart.checks import check
+from artart.cli import cli, told
+from artart.config import CONF_DIR, as_dict, build, build_all, in_sweep
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
     from artart.rundir import Claim
 
 log = logging.getLogger(__name__)
+
+HINTS = (  # of Lightning, about what is so on purpose
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
+    ".*exists and is not empty.*",
+    ".*could not find the monitored key.*",
+    ".*treespec.*",
+)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
@@ -52,7 +62,7 @@ def main(cfg: DictConfig) -> float:
     filters = objective.loss.load()
 
     claimed = claim(cfg)
-    config = plain(cfg)  # the folder's name is now in it
+    config = as_dict(cfg)  # the folder's name is now in it
     resumed_at_step = step_of(claimed, config)
     data.load(claimed.run_dir / "rejected.csv")
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
@@ -61,7 +71,10 @@ def main(cfg: DictConfig) -> float:
     trainer = make_trainer(config, precision, data.val_is_held_out)
     result = Result(claimed.run_dir, config, filters, resumed_at_step)
     fit(trainer, module, data, claimed)
-    return result.tell(trainer, module)
+    best = result.write(trainer, module)
+    if not in_sweep():
+        result.say(best)
+    return best
 
 
 def quieten_lightning() -> None:
@@ -71,7 +84,7 @@ def quieten_lightning() -> None:
         logger.handlers.clear()
         logger.setLevel(logging.WARNING)
         logger.propagate = True
-    for hint in (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*treespec.*"):
+    for hint in HINTS:
         warnings.filterwarnings("ignore", hint, module="lightning")
 
 
@@ -140,11 +153,13 @@ def step_of(claimed: "Claim", config: dict[str, Any]) -> int | None:
 
 def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) -> "Trainer":
     """Lightning's Trainer with the callbacks that can work."""
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 
     from artart.callbacks.checkpoints import AtomicCheckpointIO
 
-    callbacks = build_all(config, "callbacks")
+    callbacks, loggers = build_all(config, "callbacks"), build_all(config, "logger")
+    if not loggers:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     if not val_is_held_out and config["score"].startswith("val/"):
         log.info("data.val_fraction=0: nothing is held out, so there is no %s and no best.ckpt", config["score"])
         callbacks = [callback for callback in callbacks if getattr(callback, "monitor", None) != config["score"]]
@@ -153,7 +168,7 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
         "trainer",
         precision=precision,
         callbacks=callbacks,
-        logger=build_all(config, "logger"),
+        logger=loggers,
         plugins=[AtomicCheckpointIO()],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
     )

@@ -25,7 +25,8 @@ class RunProgress(Callback):
     task: TaskID
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.first_step, self.started = trainer.global_step, time.monotonic()
+        self.step = self.first_step = trainer.global_step
+        self.started = time.monotonic()
         self.bar = progress_bar()
         total = trainer.estimated_stepping_batches
         self.task = self.bar.add_task("training", total=total, completed=trainer.global_step)
@@ -42,8 +43,11 @@ class RunProgress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self.num_images += len(batch.x0)
-        self.bar.update(self.task, completed=trainer.global_step)
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if trainer.global_step == self.step:
+            return  # gradients are being accumulated
+        self.step = trainer.global_step
+        self.bar.update(self.task, completed=self.step)
+        if self.step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}  # waits for the device
             images_per_second = self.num_images / (time.monotonic() - self.counting_since)
             pl_module.log("images_per_second", images_per_second)
@@ -52,12 +56,12 @@ class RunProgress(Callback):
 
     def _line(self, trainer: Trainer, metrics: Mapping[str, float], images_per_second: float) -> str:
         losses = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("train/"))
-        place = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
+        place = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {self.step}"
         return f"{place}  {losses}  {images_per_second:.0f} images/s  {self._time_left(trainer)} left"
 
     def _time_left(self, trainer: Trainer) -> str:
-        per_step = (time.monotonic() - self.started) / (trainer.global_step - self.first_step)
-        seconds = per_step * (trainer.estimated_stepping_batches - trainer.global_step)
+        per_step = (time.monotonic() - self.started) / (self.step - self.first_step)
+        seconds = per_step * (trainer.estimated_stepping_batches - self.step)
         return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "?"
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

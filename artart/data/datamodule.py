@@ -5,7 +5,7 @@ from collections import Counter
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -123,18 +123,28 @@ class ArtDataModule(LightningDataModule):
         """
         pictures = self._demo() if self.root is None else self._read(rejected_file)
         val_ids = split(pictures.digests, self.val_fraction)
+        if self.val_is_held_out and not val_ids:
+            raise ArtError(
+                f"data.val_fraction={self.val_fraction}: all {len(pictures.digests)} pictures are copies of one, "
+                "so none can be held out; add others or set data.val_fraction=0"
+            )
         train_ids = sorted(set(range(len(pictures.digests))) - set(val_ids))
         self.train = PictureSet(pictures.take(train_ids))
         self.val = PictureSet(pictures.take(val_ids or train_ids[: self.batch_size]))
         held_out = f"{len(val_ids)} held out for validation" if val_ids else "none held out"
         log.info("%d pictures: %d for training, %s", len(pictures.digests), len(train_ids), held_out)
         if len(self.train) < self.batch_size:
-            log.info("data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, len(self.train))
+            log.info(
+                "data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, len(self.train)
+            )
 
     def _demo(self) -> Pictures:
+        if self.num_demo_pictures < MIN_PICTURES:
+            raise ArtError(f"data.num_demo_pictures={self.num_demo_pictures}: {MIN_PICTURES} are the least")
         log.info("data.root=null: painting %d pictures of demo art", self.num_demo_pictures)
         pixels, labels = demo.make(self.num_demo_pictures, self.image_size, self.seed)
-        return Pictures(_channels_first(pixels), torch.from_numpy(labels), [sha256(p.tobytes()).hexdigest() for p in pixels])
+        digests = [sha256(picture.tobytes()).hexdigest() for picture in pixels]
+        return Pictures(_channels_first(pixels), torch.from_numpy(labels), digests)
 
     def _read(self, rejected_file: Path) -> Pictures:
         verdicts = list(read_all(self.files, self.image_size, self.num_workers))
@@ -144,9 +154,7 @@ class ArtDataModule(LightningDataModule):
         self._judge(decoded, rejected, rejected_file)
         decoded.sort(key=lambda picture: picture.digest)  # an order that mixes the classes and does not hang on names
         pixels = np.stack([picture.pixels for picture in decoded])
-        return Pictures(
-            _channels_first(pixels), self._labels(decoded), [picture.digest for picture in decoded]
-        )
+        return Pictures(_channels_first(pixels), self._labels(decoded), [picture.digest for picture in decoded])
 
     def _judge(self, decoded: list[Decoded], rejected: list[Rejected], rejected_file: Path) -> None:
         """One line about the unusable files; an error if they are too many."""
@@ -161,8 +169,8 @@ class ArtDataModule(LightningDataModule):
         if len(rejected) > self.max_rejected_fraction * num_files:
             raise ArtError(
                 f"data.root={self.root}: {len(rejected)} of {num_files} files are unusable, more than "
-                f"data.max_rejected_fraction={self.max_rejected_fraction} ({summary}); see {rejected_file}, mend the folder or "
-                "raise the fraction"
+                f"data.max_rejected_fraction={self.max_rejected_fraction} ({summary}); see {rejected_file}, mend "
+                "the folder or raise the fraction"
             )
         if rejected:
             log.warning("%d of %d files are unusable (%s): see %s", len(rejected), num_files, summary, rejected_file)
@@ -175,7 +183,9 @@ class ArtDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         # One replica of torch's distributed sampler: its order is a function of seed and epoch alone.
-        order = DistributedSampler(self.train, num_replicas=1, rank=0, shuffle=True, seed=self.seed)
+        order: DistributedSampler[Batch] = DistributedSampler(
+            self.train, num_replicas=1, rank=0, shuffle=True, seed=self.seed
+        )
         return DataLoader(self.train, self.train_batch_size, sampler=order, drop_last=True, collate_fn=_as_is)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -189,16 +199,15 @@ class ArtDataModule(LightningDataModule):
 def split(digests: list[str], val_fraction: float) -> list[int]:
     """Indices held out: those whose content hash falls into the lowest val_fraction of all hashes.
 
-    So a picture keeps its side when others are added, and copies of a picture share a side. Neither side is ever empty while
-    the set holds two different pictures: the lowest hash is always held out, the highest never.
+    So a picture keeps its side when others are added, and copies of a picture share a side. Neither side is ever empty
+    while the set holds two different pictures: the lowest hash is always held out, the highest never.
     """
     if val_fraction == 0:
         return []
     limit = int(val_fraction * 2**64)
     lowest, highest = min(digests), max(digests)
-    return [
-        i for i, digest in enumerate(digests) if (int(digest[:16], 16) < limit or digest == lowest) and digest != highest
-    ]
+    held_out = ({digest for digest in digests if int(digest[:16], 16) < limit} | {lowest}) - {highest}
+    return [i for i, digest in enumerate(digests) if digest in held_out]
 
 
 def _channels_first(pixels: np.ndarray) -> Tensor:
@@ -206,5 +215,6 @@ def _channels_first(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
+    """The collate function of a PictureSet, whose batches are ready."""
     return batch

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from PIL import Image
 from artart.images import FORMATS, decode, squash
 from artart.storage import atomic
 from artart.terminal import progress_bar
+
+log = logging.getLogger(__name__)
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -42,7 +45,7 @@ def find(root: Path) -> list[Path]:
     Hidden files and folders are passed over; links to folders are followed, each real folder once.
     """
     files, seen = [], set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=_passed_over, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
@@ -51,19 +54,31 @@ def find(root: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(folder, name) for name in names if not name.startswith(".")]
     suffixes = picture_suffixes()
-    return sorted(path for path in files if path.is_file() and (path.suffix.lower() in suffixes or is_picture(path)))
+    return sorted(path for path in files if _is_file(path) and (path.suffix.lower() in suffixes or is_picture(path)))
+
+
+def _is_file(path: Path) -> bool:
+    """Path.is_file raises where a folder may be listed but not entered."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def _passed_over(error: OSError) -> None:
+    log.warning("%s: %s; this folder is passed over", error.filename, error.strerror)
 
 
 def picture_suffixes() -> set[str]:
     """Suffixes of the formats that are read, in lower case."""
-    return {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+    formats = {*FORMATS, "MPO"}  # a JPEG with further pictures behind it, which Pillow opens as JPEG
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's header is that of a picture; the rest is not read."""
+    """Whether a file's header is that of a picture; the rest is not read. TGA's header could be that of anything."""
     try:
-        with Image.open(path, formats=FORMATS):
+        with Image.open(path, formats=[name for name in FORMATS if name != "TGA"]):
             return True
+    except Image.DecompressionBombError:
+        return True
     except Exception:  # noqa: BLE001 - Pillow's decoders raise nearly anything on foreign bytes
         return False
 
@@ -98,7 +113,9 @@ def _reason(error: Exception) -> str:
         return "vanished while it was read"
     if isinstance(error, PermissionError):
         return "no permission to read it"
-    return "cut off or damaged: " + " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return "cut off or damaged: " + (" ".join(str(error).split()) or type(error).__name__)
 
 
 def read_all(

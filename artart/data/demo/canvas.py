@@ -30,8 +30,10 @@ class Canvas:
 
     def lay(self, colour: ArrayLike, cover: Field | float = 1.0) -> None:
         """Paint over with a colour (or an RGB field), as opaque as `cover` says."""
-        opacity = np.asarray(cover, np.float32)[..., None]
-        self.rgb += (np.asarray(colour, np.float32) - self.rgb) * opacity
+        opacity = np.asarray(cover, np.float32)
+        shades = np.asarray(colour, np.float32)
+        for c in range(3):
+            self.rgb[..., c] += (shades[..., c] - self.rgb[..., c]) * opacity
 
     def noise(self, rows: int, columns: int, octaves: int = 1) -> Field:
         """Smooth value noise in about -1..1 from a lattice of rows x columns cells, doubled every octave."""

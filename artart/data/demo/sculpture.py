@@ -57,12 +57,11 @@ def _bust(canvas: Canvas, base: float) -> Field:
     facing, size = canvas.uniform(-0.7, 0.7), canvas.uniform(1.0, 1.18)
     x, y = (canvas.x - 0.5) / size, (canvas.y - base) / size
     face = x - 0.05 * facing
-    skull = _dome(x - 0.02 * facing, y + 0.4, 0.115, 0.16, 0.15)
     hair = _dome(x + 0.035 * facing, y + 0.45 - canvas.uniform(0, 0.06), 0.14, canvas.uniform(0.13, 0.18), 0.13)
     hair *= 1 + 0.15 * canvas.noise(30, 24)
     hair *= 1 - 0.6 * inside(ellipse(face, y + 0.37, 0.085, 0.13), 0.03)
     parts = (
-        skull,
+        _dome(x - 0.02 * facing, y + 0.4, 0.115, 0.16, 0.15),
         _dome(x, y + 0.22, 0.07, 0.15, 0.08),
         _dome(x, y - 0.02, canvas.uniform(0.22, 0.3), 0.21, 0.14) * (1 + 0.05 * np.sin(40 * (y + 1.2 * np.abs(x)))),
         _dome(face - 0.03 * facing, y + 0.385, 0.02, 0.055, 0.175),

@@ -1,0 +1,239 @@
+"""Mistakes in a configuration, found before any work: all at once, each with key, value and remedy."""
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from artart import ArtError
+from artart.config import CONF_DIR, as_dict, did_you_mean, listed
+
+
+class Limit(NamedTuple):
+    """What a number may be."""
+
+    kind: type[int] | type[float]
+    lowest: float
+    highest: float = float("inf")
+    open: bool = False  # whether the limits themselves are left out
+    optional: bool = False  # whether null is a value
+
+    def allows(self, value: Any) -> bool:
+        if value is None:
+            return self.optional
+        if isinstance(value, bool) or not isinstance(value, (int, self.kind)):
+            return False
+        return self.lowest < value < self.highest if self.open else self.lowest <= value <= self.highest
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.kind is int else "a number"
+        lowest = f"above {self.lowest:g}" if self.open else f"at least {self.lowest:g}"
+        highest = "" if self.highest == float("inf") else f" and {'below' if self.open else 'at most'} {self.highest:g}"
+        return f"{kind}, {lowest}{highest}{', or null' if self.optional else ''}"
+
+
+LIMITS = {
+    "image_size": Limit(int, 8),
+    "seed": Limit(int, 0, 2**32 - 1),
+    "batch_size": Limit(int, 1),
+    "data.batch_size": Limit(int, 1),
+    "data.val_fraction": Limit(float, 0, 0.9),
+    "data.max_rejected_fraction": Limit(float, 0, 1),
+    "data.num_workers": Limit(int, 1, optional=True),
+    "data.num_demo_pictures": Limit(int, 4),
+    "optimizer.lr": Limit(float, 0, open=True),
+    "trainer.max_epochs": Limit(int, 1),
+    "trainer.log_every_n_steps": Limit(int, 1),
+    "trainer.check_val_every_n_epoch": Limit(int, 1),
+    "callbacks.grid.every_n_epochs": Limit(int, 1),
+    "callbacks.grid.num_images": Limit(int, 1),
+    "callbacks.checkpoints.every_n_epochs": Limit(int, 1),
+}
+CHOICES = {"score_mode": ("min", "max"), "mode": ("reconstruct",), "device": ("auto", "cpu", "cuda", "mps")}
+
+
+class PathKey(NamedTuple):
+    """What a path may be."""
+
+    words: tuple[str, ...] = ()  # values that are no paths
+    folder: bool = False  # must be a folder that exists
+    file: bool = False  # must be a file that exists
+
+
+PATHS = {
+    "data.root": PathKey(folder=True),
+    "loss.perceptual.weights": PathKey(("auto", "imagenet", "random"), file=True),
+    "resume": PathKey(("auto",), file=True),
+    "run_dir": PathKey(),
+    "checkpoint": PathKey(file=True),
+    "input": PathKey(file=True, folder=True),
+    "out": PathKey(),
+}
+
+
+def check(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain data, paths made absolute (in cfg too), after a look for mistakes: all at once.
+
+    What needs no imports is told first; then keys and values are held against the signature of each `_target_`.
+
+    Raises:
+        ArtError: one line per mistake, with key, value and remedy.
+    """
+    _refuse_empty(cfg)
+    _make_paths_absolute(cfg)
+    probe = cfg.copy()
+    if "run_dir" in probe:
+        probe.run_dir = probe.run_dir or "outputs/runs"  # a new folder gets its name later
+    config = as_dict(probe)
+    for look in (_wrong_values, _wrong_arguments):
+        if problems := list(look(config)):
+            raise ArtError("\n".join(problems))
+    return as_dict(cfg)
+
+
+def _refuse_empty(cfg: DictConfig) -> None:
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ArtError("\n".join(f"{key}: needs a value: {key}=..." for key in missing))
+
+
+def _make_paths_absolute(cfg: DictConfig) -> None:
+    for key, kind in PATHS.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value not in kind.words:
+            OmegaConf.update(cfg, key, str(Path(str(value)).expanduser().absolute()))
+
+
+def _select(config: Mapping[str, Any], key: str) -> Any:
+    """config["a"]["b"] for "a.b"; KeyError where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping):
+            raise KeyError(key)
+        value = value[part]
+    return value
+
+
+def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
+    """Numbers out of range, words that are no choice, paths that lead nowhere."""
+    for key, value in _present(config, LIMITS):
+        if not LIMITS[key].allows(value):
+            yield f"{key}={_shown(value)}: must be {LIMITS[key]}"
+    for key, value in _present(config, CHOICES):
+        if value not in CHOICES[key]:
+            yield f"{key}={_shown(value)}: must be {listed(CHOICES[key])}"
+    for key, value in _present(config, PATHS):
+        kind = PATHS[key]
+        if value is None or value in kind.words or not (kind.folder or kind.file):
+            continue
+        path = Path(value)
+        if not ((kind.folder and path.is_dir()) or (kind.file and path.is_file())):
+            wanted = listed((*kind.words, *["a file that exists"] * kind.file, *["a folder that exists"] * kind.folder))
+            yield f"{key}={value}: must be {wanted}"
+
+
+def _present(config: Mapping[str, Any], keys: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
+    for key in keys:
+        try:
+            yield key, _select(config, key)
+        except KeyError:
+            continue
+
+
+def _wrong_arguments(node: Any, key: str = "") -> Iterator[str]:
+    """Keys and values that the `_target_` above them does not take."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _wrong_arguments(item, key)
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield from _wrong_call(node, key)
+        elif not key:
+            yield from _unknown_root_keys(node)
+        for name, value in node.items():
+            yield from _wrong_arguments(value, f"{key}.{name}" if key else str(name))
+
+
+def _unknown_root_keys(config: Mapping[str, Any]) -> Iterator[str]:
+    """Root keys that train.yaml does not have; an experiment file can bring them in without Hydra noticing."""
+    files = [OmegaConf.load(file) for file in CONF_DIR.glob("*.yaml")]
+    known = {str(key) for file in files for key in file} | {group.name for group in CONF_DIR.iterdir()}
+    for key in config:
+        if key not in known:
+            yield f"{key}: no such key{did_you_mean(key, known)}"
+
+
+def _wrong_call(node: Mapping[str, Any], key: str) -> Iterator[str]:
+    try:
+        target = locate(node["_target_"])
+    except (ImportError, AttributeError, ValueError) as error:
+        yield f"{key}._target_={node['_target_']}: cannot be imported ({error})"
+        return
+    parameters = inspect.signature(target).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    hints = _hints(target)
+    for name, value in node.items():
+        if name.startswith("_") and name.endswith("_"):
+            continue
+        if name in parameters and name in hints:
+            yield from _wrong_type(f"{key}.{name}", value, hints[name])
+        elif name not in parameters and not takes_any:
+            remedy = did_you_mean(name, parameters, prefix=f"{key}.") or f"; it takes {listed(list(parameters), 'and')}"
+            yield f"{key}.{name}={_shown(value)}: {node['_target_']} has no such argument{remedy}"
+
+
+def locate(name: str) -> Callable[..., Any]:
+    """The object with a full name such as `torch.optim.Adam`."""
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise ValueError("needs a full name, package.module.Class")
+    target = getattr(import_module(module), attribute)
+    if not callable(target):
+        raise ValueError("is not a class or function")
+    return target
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of the arguments; none where they cannot be resolved."""
+    try:
+        return typing.get_type_hints(inspect.unwrap(target.__init__) if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _wrong_type(key: str, value: Any, hint: Any) -> Iterator[str]:
+    from typeguard import CollectionCheckStrategy, ForwardRefPolicy, TypeCheckError, check_type
+
+    if isinstance(value, Mapping) and "_target_" in value:
+        return  # will be an object by then
+    candidates = [value, tuple(value)] if isinstance(value, list) else [value]  # YAML has no tuples
+    for candidate in candidates:
+        try:
+            check_type(
+                candidate,
+                hint,
+                forward_ref_policy=ForwardRefPolicy.IGNORE,
+                collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
+            )
+            return
+        except TypeCheckError:
+            continue
+    yield f"{key}={_shown(value)}: must be {_readable(hint)}"
+
+
+def _readable(hint: Any) -> str:
+    """An annotation as words: no module paths, null for None."""
+    text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
+    text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", text).replace("NoneType", "null").replace("None", "null")
+    if match := re.fullmatch(r"(?:Optional|Union)\[(.*)\]", text):
+        text = match[1]
+    return text.replace("Literal", "one of ")
+
+
+def _shown(value: object) -> str:
+    """A value as the command line writes it."""
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))

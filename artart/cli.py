@@ -1,0 +1,110 @@
+"""A command's outer skin: file names need no quoting, mistakes are told in a line each, exit codes fit."""
+
+import functools
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from artart import ArtError
+from artart.checks import PATHS
+from artart.config import did_you_mean, in_sweep, known_keys, listed
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MULTIRUN = {"-m", "--multirun"}
+
+
+def cli(main: Callable[[], object], config_name: str) -> None:
+    """Run a Hydra main as a command: file names need no quoting, mistakes are told in a line each.
+
+    Exit codes: 0, 1 for what went wrong on the way, 2 for a mistake in the call, 130 for Ctrl-C.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions on
+    logging.raiseExceptions = False  # a log on a full disk must not hide the sentence that says so
+    sys.argv[1:] = sorted(map(_quoted, sys.argv[1:]), key=lambda word: word not in MULTIRUN)  # -m may stand anywhere
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        log.error(_sentence(error, config_name))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        log.error("stopped by Ctrl-C")
+        sys.exit(130)
+
+
+def told(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """For the function under `hydra.main`: its errors end the process with a sentence, before Hydra adds its own lines.
+
+    In a multirun they are left to the sweep's table.
+    """
+
+    @functools.wraps(main)
+    def wrapper(cfg: DictConfig) -> T:
+        try:
+            return main(cfg)
+        except Exception as error:
+            if in_sweep():
+                raise
+            sys.exit(_tell(error))
+
+    return wrapper
+
+
+def _tell(error: Exception) -> int:
+    """Log an error, with a trace only if it is nobody's mistake but ours; return the exit code."""
+    match error:
+        case ArtError():
+            log.error(str(error))
+            return 2
+        case OmegaConfBaseException():
+            log.error(_sentence(error, ""))
+            return 2
+        case FloatingPointError():
+            log.error(str(error))
+        case OSError():
+            log.error("%s: %s; what was written before is intact", error.filename or "a file", error.strerror or error)
+        case _:
+            log.exception("artart met an error that it does not know; please report it")
+    return 1
+
+
+def _quoted(argument: str) -> str:
+    """key=value with quotes around a path that Hydra's grammar would misread: blanks, commas, quotes, accents."""
+    key, equals, value = argument.partition("=")
+    if not equals or key.lstrip("+") not in PATHS or re.fullmatch(r"[\w./~:\-]*|'.*'|\".*\"", value, re.ASCII):
+        return argument
+    if "," in value and not Path(value).expanduser().exists() and MULTIRUN & set(sys.argv):
+        return argument  # a sweep over several paths
+    escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)
+    return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
+
+
+def _sentence(error: Exception, config_name: str) -> str:
+    """What Hydra, OmegaConf or YAML found, in a line with the remedy."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.partition("/")
+        return f"{group}={option}: no such option; choose {listed(sorted(error.options or []))}"
+    if match := re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text):
+        key = match[1]
+        given = next((argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith(f"{key}=")), key)
+        remedy = did_you_mean(key, known_keys(config_name)) or "; --cfg job shows them all"
+        return f"{given}: no such key{remedy}"
+    if match := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
+        return f"+{match[1]}: is there already; leave out the +"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
+    if isinstance(error, YAMLError):
+        return " ".join(text.split())
+    return f"{getattr(error, 'full_key', None) or 'configuration'}: {text.splitlines()[0]}"

@@ -1,0 +1,96 @@
+"""Fixtures that many tests share."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from PIL import Image
+
+import artart.generate
+import artart.train
+from artart.data import demo
+
+torch.set_num_threads(1)  # the networks here are too small for more
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "image_size=16",
+    "data.num_demo_pictures=40",
+    "data.batch_size=8",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=2",
+)
+SUB_FOLDERS_AND_SUFFIXES = [("", ".png"), ("1900", ".JPG"), ("1900/spring", ".Jpeg"), ("", ".PNG")]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real art and odd files, which lie beside the repository where the project is developed."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        message = f"{folder}: not here"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    return folder
+
+
+@pytest.fixture
+def art_folder(tmp_path: Path) -> Path:
+    """Three classes of four pictures at 32 x 32, in nested folders, with suffixes in mixed case."""
+    root = tmp_path / "art"
+    for name in demo.CLASS_NAMES[:3]:
+        for seed, (sub_folder, suffix) in enumerate(SUB_FOLDERS_AND_SUFFIXES):
+            path = root / name / sub_folder / f"{name}_{seed}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(demo.paint(name, seed, 32)).save(path)
+    return root
+
+
+RANDOM = "loss.perceptual.weights=random"
+
+Run = Callable[..., int]
+
+
+def run_command(module: ModuleType, *arguments: str) -> int:
+    """What the command would do in a process of its own; returns its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        try:
+            module.run()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`python -m artart.train` in an empty folder, small and offline: 16 px, random filters, 2 epochs on the CPU."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(*arguments: str) -> int:
+        filters = () if "loss=mse" in arguments else (RANDOM,)
+        return run_command(artart.train, *SMALL, *filters, *arguments)
+
+    return train
+
+
+@pytest.fixture
+def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`python -m artart.generate` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: run_command(artart.generate, *arguments)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of 3 epochs on 40 pictures of demo art; read it, do not write into it."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run_dir.parent)
+        every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
+        assert run_command(artart.train, *SMALL, RANDOM, "trainer.max_epochs=3", *every_2, f"run_dir={run_dir}") == 0
+    return run_dir

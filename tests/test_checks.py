@@ -1,0 +1,130 @@
+"""Mistakes in a configuration, found before any work."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from artart import ArtError
+from artart.checks import LIMITS, check, locate
+from artart.config import CONF_DIR, known_keys
+
+GROUPS = sorted(folder.name for folder in CONF_DIR.iterdir() if folder.is_dir() and folder.name != "hydra")
+OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF_DIR / group).glob("*.yaml"))]
+
+
+def config(*overrides: str, name: str = "train"):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_that_is_shipped_passes(option):
+    check(config(option))
+
+
+def test_paths_become_absolute_and_home_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my art").mkdir()
+    assert check(config("data.root='~/my art'"))["data"]["root"] == str(tmp_path / "my art")
+
+
+def test_words_in_the_place_of_a_path_stay_words():
+    assert check(config("resume=auto", "loss.perceptual.weights=imagenet"))["resume"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("trainer.max_epochs=abc", "trainer.max_epochs=abc: must be a whole number, at least 1"),
+        ("trainer.max_epochs=-5", "trainer.max_epochs=-5: must be a whole number, at least 1"),
+        ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5: must be a whole number, at least 1"),
+        ("trainer.max_epochs=true", "trainer.max_epochs=true: must be a whole number, at least 1"),
+        ("trainer.max_epochs=null", "trainer.max_epochs=null: must be a whole number, at least 1"),
+        ("data.val_fraction=2", "data.val_fraction=2: must be a number, at least 0 and at most 0.9"),
+        ("data.num_workers=0", "data.num_workers=0: must be a whole number, at least 1, or null"),
+        ("optimizer.lr=fast", "optimizer.lr=fast: must be a number, above 0"),
+        ("optimizer.lr=0", "optimizer.lr=0: must be a number, above 0"),
+        ("optimizer.lr=.nan", "optimizer.lr=.nan: must be a number, above 0"),
+        ("optimizer.lr=nan", "optimizer.lr=nan: must be a number, above 0"),
+        ("score_mode=high", "score_mode=high: must be min or max"),
+        ("data.root=nowhere", "nowhere: must be a folder that exists"),
+        ("loss.perceptual.weights=nowhere", "nowhere: must be auto, imagenet, random or a file that exists"),
+        ("resume=nowhere", "nowhere: must be auto or a file that exists"),
+        ("optimizer.betas=[0.9,high]", "optimizer.betas=[0.9, 'high']: must be"),
+        ("trainer.accelerator=7", "trainer.accelerator=7: must be str"),
+        ("trainer.precision=half", "trainer.precision=half: must be"),
+        ("trainer.detect_anomaly=perhaps", "trainer.detect_anomaly=perhaps: must be bool"),
+        ("loss.mse.units=inches", "loss.mse.units=inches: must be one of ['imagenet', 'model']"),
+        ("scheduler.gamma=much", "scheduler.gamma=much: must be float"),
+        ("+optimizer.bogus=3", "optimizer.bogus=3: torch.optim.Adam has no such argument; it takes params, lr"),
+        ("+optimizer.weight_deca=3", "did you mean optimizer.weight_decay?"),
+        ("+trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
+        ("+traner.max_epochs=3", "traner: no such key; did you mean trainer?"),
+        ("model._target_=no.such.Net", "model._target_=no.such.Net: cannot be imported"),
+        ("model._target_=artart.models.conv_diffusion.Nett", "model._target_=artart.models.conv_diffusion.Nett"),
+    ],
+)
+def test_a_mistake_is_one_line_with_key_value_and_remedy(override, sentence):
+    with pytest.raises(ArtError) as error:
+        check(config(override))
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_misspelt_key_in_an_experiment_file_is_found(tmp_path):
+    """Hydra itself does not notice it."""
+    overlay = "# @package _global_\ntrainer:\n  max_epoch: 3\noptimizer:\n  lrr: 0.1\nimge_size: 8\n"
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(overlay)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", ["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"])
+    with pytest.raises(ArtError) as error:
+        check(cfg)
+    assert sorted(line.split(":")[0] for line in str(error.value).splitlines()) == [
+        "imge_size",
+        "optimizer.lrr=0.1",
+        "trainer.max_epoch=3",
+    ]
+
+
+def test_all_mistakes_of_a_kind_are_told_at_once():
+    with pytest.raises(ArtError) as error:
+        check(config("trainer.max_epochs=0", "data.root=nowhere", "score_mode=best"))
+    assert str(error.value).count("\n") == 2
+
+
+def test_what_is_missing_is_asked_for():
+    with pytest.raises(ArtError, match=r"^checkpoint: needs a value: checkpoint=\.\.\.\ninput: needs a value"):
+        check(config(name="generate"))
+
+
+def test_every_limit_is_on_a_key_that_exists():
+    keys = set(known_keys("train")) | set(known_keys("generate"))
+    assert LIMITS.keys() <= keys
+
+
+@pytest.mark.parametrize(
+    "option", [option for option in OPTIONS if option.split("=")[0] in ("data", "loss", "scheduler")]
+)
+def test_a_number_that_yaml_and_code_both_state_is_the_same(option):
+    """Who uses the classes from a notebook gets what the command gets."""
+    group = option.split("=")[0]
+    for node in targets(OmegaConf.to_container(config(option), resolve=True)[group]):
+        parameters = inspect.signature(locate(node["_target_"])).parameters
+        for key in node.keys() & parameters.keys():
+            assert parameters[key].default in (node[key], inspect.Parameter.empty), f"{group}.{key}"
+
+
+def targets(node):
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from targets(value)
+
+
+def test_conf_is_found_in_a_checkout():
+    assert Path(__file__).parents[1] / "conf" == CONF_DIR

@@ -1,0 +1,103 @@
+"""The outer skin of the commands, in processes of their own where that is what counts."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from artart.cli import _quoted
+
+
+def artart(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain.jpg",
+        "with blank.jpg",
+        "a' plum park (1).jpeg",
+        'double " quote.png',
+        "César@Birotteau.png",
+        "comma, equals = brackets [] {} .png",
+        "dollar ${x} $HOME.png",
+        "backslash \\ and \\' both.png",
+        "ends with backslash\\",
+        "percent % hash # star * .png",
+        "~/tilde dir",
+        "'leading quote.jpg",
+        "日本.png",
+        "colon: semi; pipe |.png",
+    ],
+)
+@pytest.mark.parametrize("key", ["data.root", "input", "+resume"])
+def test_a_file_name_reaches_the_program_as_it_was_typed(key, name):
+    (override,) = OverridesParser.create().parse_overrides([_quoted(f"{key}={name}")])
+    value = override.value()
+    text = value if isinstance(value, str) else value.text
+    assert text.replace("\\${", "${") == name
+
+
+@pytest.mark.parametrize(
+    "argument", ["trainer.max_epochs=3", "resume=null", "data.root='a b'", "-m", "~callbacks.grid"]
+)
+def test_what_hydra_understands_is_left_alone(argument):
+    assert _quoted(argument) == argument
+
+
+def test_a_sweep_over_paths_is_still_a_sweep(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["artart.train", "-m"])
+    assert _quoted("data.root=one dir,other dir") == "data.root=one dir,other dir"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trainer.max_epoch=3"], "trainer.max_epoch=3: no such key; did you mean trainer.max_epochs?"),
+        (["optimizer=foo"], "optimizer=foo: no such option; choose adam, adamw or sgd"),
+        (["+seed=3"], "+seed: is there already; leave out the +"),
+        (["seed=[1"], "seed=[1: cannot be read as key=value"),
+        (["trainer.max_epochs=-5", "seed=-1"], "seed=-1: must be a whole number"),
+    ],
+)
+def test_mistakes_are_told_at_once_in_a_line_each_and_leave_nothing(tmp_path, arguments, sentence):
+    started = time.monotonic()
+    done = artart("artart.train", *arguments, cwd=tmp_path)
+    assert time.monotonic() - started < 5  # without the imports that training needs
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == len(arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_has_examples_and_every_group(tmp_path):
+    done = artart("artart.train", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "python -m artart.train data.root=~/art" in done.stdout
+    assert all(group in done.stdout for group in ("optimizer: adam, adamw, sgd", "scheduler: constant, cosine, step"))
+    assert "torch" not in artart("artart.train", "--cfg", "job", cwd=tmp_path).stderr
+
+
+def test_help_of_generate_has_examples(tmp_path):
+    done = artart("artart.generate", "--help", cwd=tmp_path)
+    assert "compare=true" in done.stdout
+    assert "Groups" not in done.stdout
+
+
+def test_help_and_simple_mistakes_do_not_wait_for_torch(tmp_path):
+    script = "import sys, artart.train, artart.generate, artart.multirun; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path).returncode == 0
+
+
+def test_a_broken_experiment_file_is_a_sentence(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("trainer: {max_epochs: 3\n")
+    done = artart("artart.train", "--config-dir", str(tmp_path), "experiment=mine", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "mine.yaml" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,142 @@
+"""From a checkpoint and pictures to pictures."""
+
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from artart import checkpoint
+from artart.images import decode, squash, to_model, to_pixels
+from artart.storage import sha256
+
+ODD_THAT_DECODE = (
+    "LA_Vol10_CésarBirotteau_IC.png",
+    "L_grey_Vol10_CésarBirotteau.jpg",
+    "P_palette_artic_24645.png",
+    "RGBA_sharaku1.png",
+    "animated_recording.gif",
+    "huge_espinasse.jpg",
+    "icc_gm_00848101.jpg",
+    "narrow_Belated.jpg",
+    "png_named_jpg_Figur2@A Gentleman of France.jpg",
+    "quote_a' plum park in Kameido Utagawa Hiroshige.jpeg",
+    "tiny_palette_transparent_fullscreen.png",
+    "webp_grey_met-436965.webp",
+)
+
+
+@pytest.fixture
+def best(finished_run) -> Path:
+    return finished_run / "checkpoints" / "best.ckpt"
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_a_picture_goes_through_the_transform_of_training_and_the_network(generate, best, art_folder):
+    source = next(art_folder.rglob("*.png"))
+    assert generate(f"checkpoint={best}", f"input={source}", "out=made") == 0
+    x0 = to_model(torch.tensor(squash(decode(source), 16)).permute(2, 0, 1))[None]
+    with torch.inference_mode():
+        wanted = to_pixels(checkpoint.load(best).net(x0))[0].permute(1, 2, 0)
+    difference = pixels(Path("made", source.stem + ".png")).astype(int) - wanted.numpy()
+    assert np.abs(difference).max() <= 1  # a rounding, where memory layouts differ
+
+
+def test_compare_puts_the_input_beside_the_output(generate, best, art_folder):
+    source = next(art_folder.rglob("*.png"))
+    assert generate(f"checkpoint={best}", f"input={source}", "out=plain") == 0
+    assert generate(f"checkpoint={best}", f"input={source}", "out=both", "compare=true") == 0
+    both = pixels(Path("both", source.stem + ".png"))
+    assert (both[:, :16] == squash(decode(source), 16)).all()
+    assert (both[:, 16:] == pixels(Path("plain", source.stem + ".png"))).all()
+
+
+def test_a_folder_keeps_its_sub_folders_and_a_batch_size_changes_nothing(generate, best, art_folder):
+    assert generate(f"checkpoint={best}", f"input={art_folder}", "out=one", "batch_size=1") == 0
+    assert generate(f"checkpoint={best}", f"input={art_folder}", "out=five", "batch_size=5") == 0
+    made = sorted(path.relative_to("one") for path in Path("one").rglob("*.png"))
+    assert made == sorted(path.relative_to(art_folder).with_suffix(".png") for path in art_folder.rglob("*.*"))
+    for name in made:
+        assert np.abs(pixels("one" / name).astype(int) - pixels("five" / name)).max() <= 1
+
+
+def test_equal_stems_and_earlier_results_are_not_overwritten(generate, best, tmp_path):
+    for name, level in (("a.png", 0), ("a.bmp", 255)):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (level,) * 3).save(tmp_path / "in" / name)
+    for _ in range(2):
+        assert generate(f"checkpoint={best}", "input=in", "out=out", "compare=true") == 0
+    levels = {path.name: int(pixels(path)[0, 0, 0]) for path in Path("out").iterdir()}
+    assert levels == {"a.png": 255, "a-2.png": 0, "a-3.png": 255, "a-4.png": 0}  # .bmp comes before .png
+
+
+def test_every_picture_says_how_it_was_made(generate, best, art_folder):
+    source = next(art_folder.rglob("*.png"))
+    assert generate(f"checkpoint={best}", f"input={source}", "out=made") == 0
+    packet = Image.open(Path("made", source.stem + ".png")).text["XML:com.adobe.xmp"]
+    text = " ".join(ElementTree.fromstring(packet).itertext())
+    assert "compositeWithTrainedAlgorithmicMedia" in text
+    assert f"checkpoint_sha256={sha256(best)}" in text
+    assert f"input={source.name}" in text
+
+
+def test_the_checkpoint_alone_is_enough(generate, best, art_folder, tmp_path, monkeypatch):
+    """It may have been moved; nothing is loaded for the loss."""
+    monkeypatch.setattr("artart.losses.vgg16", None)
+    shutil.copy(best, tmp_path / "moved.ckpt")
+    assert generate("checkpoint=moved.ckpt", f"input={next(art_folder.rglob('*.png'))}") == 0
+    assert len(list(Path("outputs/samples").rglob("*.png"))) == 1
+
+
+@pytest.mark.parametrize("name", ODD_THAT_DECODE)
+def test_odd_names_and_formats_are_read_as_they_are_typed(generate, best, shared_data, name):
+    assert generate(f"checkpoint={best}", f"input={shared_data}/odd/{name}", "out=made") == 0
+    assert [path.stem for path in Path("made").iterdir()] == [Path(name).stem]
+
+
+def test_unusable_files_of_a_folder_are_listed_and_the_others_used(generate, best, art_folder, capsys):
+    (art_folder / "broken.jpg").write_bytes(b"no picture")
+    assert generate(f"checkpoint={best}", f"input={art_folder}", "out=made") == 0
+    assert "1 of 13 files cannot be used: see made/rejected.csv" in " ".join(capsys.readouterr().out.split("/tmp/"))[
+        :500
+    ] or (Path("made/rejected.csv").read_text().count("broken.jpg") == 1)
+
+
+def test_a_single_unusable_file_is_a_sentence(generate, best, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    assert generate(f"checkpoint={best}", "input=broken.jpg") == 2
+    assert "broken.jpg: not a picture" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["input=."], "checkpoint: needs a value"),
+        (["checkpoint=nowhere.ckpt", "input=."], "nowhere.ckpt: must be a file that exists"),
+        (["checkpoint=text.ckpt", "input=."], "text.ckpt"),
+        (["checkpoint=text.ckpt", "input=nowhere"], "nowhere: must be a file that exists or a folder that exists"),
+        (["checkpoint=text.ckpt", "input=.", "mode=sample"], "mode=sample: must be reconstruct"),
+        (["checkpoint=text.ckpt", "input=.", "device=cuda:7"], "device=cuda:7: must be auto, cpu, cuda or mps"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(generate, tmp_path, capsys, arguments, sentence):
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    assert generate(*arguments) == 2
+    assert sentence in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+def test_show_opens_the_first_picture(generate, best, art_folder, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
+    assert generate(f"checkpoint={best}", f"input={art_folder}", "out=made", "show=true") == 0
+    assert shown == [(16, 16)]

@@ -1,0 +1,169 @@
+import logging
+import socket
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+from torch.testing import assert_close
+from torchvision.models import VGG16_Weights, vgg16
+from torchvision.transforms.functional import normalize
+
+from artart import ArtError, losses
+from artart.losses import MSE, Perceptual, WeightedSum
+
+B, S = 3, 16
+
+
+@pytest.fixture(autouse=True)
+def no_filters_from_before():
+    losses.vgg16.cache_clear()
+    losses.vgg16_on.cache_clear()
+
+
+@pytest.fixture
+def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(B, 3, S, S, generator=generator) * 2 - 1, torch.rand(B, 3, S, S, generator=generator) * 2 - 1
+
+
+def normalised(x: torch.Tensor) -> torch.Tensor:
+    """The article's transform, by torchvision: [0, 1] to ImageNet's mean and standard deviation."""
+    return normalize((x + 1) / 2, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+def test_mse_in_imagenet_units_is_the_articles(pictures):
+    x_hat, x = pictures
+    wanted = [F.mse_loss(normalised(a), normalised(b)) for a, b in zip(x_hat, x, strict=True)]
+    assert_close(MSE("imagenet")(x_hat, x), torch.stack(wanted))
+
+
+def test_mse_in_model_units_is_plain(pictures):
+    x_hat, x = pictures
+    assert_close(MSE("model")(x_hat, x).mean(), F.mse_loss(x_hat, x))
+
+
+def test_perceptual_is_the_articles_with_weights_from_a_file(pictures, tmp_path):
+    torch.manual_seed(1)
+    reference = vgg16(weights=None).features[:16].eval()
+    state = {f"features.{name}": value for name, value in reference.state_dict().items()}
+    x_hat, x = pictures
+    wanted = [
+        F.mse_loss(reference(normalised(a[None])), reference(normalised(b[None])))
+        for a, b in zip(x_hat, x, strict=True)
+    ]
+    save_file(state, tmp_path / "vgg.safetensors")
+    torch.save(state, tmp_path / "vgg.pth")
+    for name in ("vgg.safetensors", "vgg.pth"):
+        loss = Perceptual(str(tmp_path / name))
+        assert_close(loss(x_hat, x), torch.stack(wanted).detach(), rtol=1e-4, atol=1e-6)
+        assert loss.load() == name
+
+
+def test_the_real_filters_load_and_tell_pictures_apart(shared_data, pictures):
+    loss = Perceptual(str(shared_data / "weights" / "vgg16_features16_ssd300voc.safetensors"))
+    x_hat, x = pictures
+    assert_close(loss(x, x), torch.zeros(B))
+    assert (loss(x_hat, x) > 0.1).all()
+
+
+def test_a_file_that_stops_before_relu3_3_is_refused_by_the_name_of_the_tensor(shared_data):
+    with pytest.raises(ArtError, match=r"features.10.weight: no such tensor.*\(256, 128, 3, 3\)"):
+        Perceptual(str(shared_data / "weights" / "vgg16_features9_torchvision.safetensors")).load()
+
+
+def test_a_tensor_of_another_shape_is_refused(tmp_path):
+    save_file({"features.0.weight": torch.zeros(64, 3, 5, 5)}, tmp_path / "other.safetensors")
+    with pytest.raises(ArtError, match=r"features.0.weight: shape \(64, 3, 5, 5\).*\(64, 3, 3, 3\)"):
+        Perceptual(str(tmp_path / "other.safetensors")).load()
+
+
+def test_gradients_reach_the_picture_but_not_the_filters(pictures):
+    x_hat = pictures[0].requires_grad_()
+    Perceptual("random")(x_hat, pictures[1]).sum().backward()
+    assert x_hat.grad is not None
+    assert x_hat.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in losses.vgg16("random").net.parameters())
+
+
+def test_random_filters_are_the_same_each_time_and_leave_the_random_state_alone(pictures):
+    torch.manual_seed(5)
+    wanted = torch.rand(1)
+    torch.manual_seed(5)
+    first = Perceptual("random")(*pictures)
+    assert_close(torch.rand(1), wanted)
+    losses.vgg16.cache_clear()
+    losses.vgg16_on.cache_clear()
+    assert_close(Perceptual("random")(*pictures), first, rtol=0, atol=0)
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """A machine without ImageNet's weights and without a network; notes the time-out it was asked to keep."""
+    timeouts = []
+
+    def get_state_dict(*args, **kwargs):
+        timeouts.append(socket.getdefaulttimeout())
+        raise URLError("no network")
+
+    monkeypatch.setattr(VGG16_Weights, "get_state_dict", get_state_dict)
+    return timeouts
+
+
+def test_auto_offline_warns_aloud_and_uses_random_filters(offline, caplog, pictures):
+    with caplog.at_level(logging.WARNING):
+        origin = Perceptual("auto").load()
+    assert origin.startswith("random filters")
+    assert "RANDOM" in caplog.text
+    assert "loss.perceptual.weights=FILE" in caplog.text
+    assert_close(Perceptual("auto")(*pictures), Perceptual("random")(*pictures))
+
+
+def test_imagenet_offline_is_refused_with_a_remedy(offline):
+    with pytest.raises(ArtError, match=r"loss.perceptual.weights=imagenet: .*vgg16-397923af.pth into .*loss=mse"):
+        Perceptual("imagenet").load()
+
+
+def test_a_download_waits_ten_seconds_for_a_connection_and_leaves_the_default_alone(offline):
+    before = socket.getdefaulttimeout()
+    Perceptual("auto").load()
+    assert offline == [10]
+    assert socket.getdefaulttimeout() == before
+
+
+def test_imagenet_from_the_cache_is_used(monkeypatch, pictures):
+    state = vgg16(weights=None).state_dict()
+    monkeypatch.setattr(VGG16_Weights, "get_state_dict", lambda *args, **kwargs: state)
+    assert Perceptual("auto").load() == "torchvision VGG16 IMAGENET1K_V1"
+    assert_close(losses.vgg16("auto").net.state_dict()["14.weight"], state["features.14.weight"])
+
+
+def test_the_weighted_sum_adds_its_terms_and_names_them(pictures):
+    loss = WeightedSum({"mse": 2.0, "perceptual": 0.5}, mse=MSE("model"), perceptual=Perceptual("random"))
+    parts = loss(*pictures)
+    assert list(parts) == ["loss", "mse", "perceptual"]
+    assert_close(parts["loss"], 2 * MSE("model")(*pictures) + 0.5 * Perceptual("random")(*pictures))
+
+
+def test_a_perfect_copy_costs_nothing(pictures):
+    loss = WeightedSum({"mse": 1.0, "perceptual": 1.0}, mse=MSE(), perceptual=Perceptual("random"))
+    assert_close(loss(pictures[0], pictures[0])["loss"], torch.zeros(B))
+
+
+def test_a_term_of_weight_zero_is_not_computed(pictures):
+    def never(x_hat, x):
+        raise AssertionError
+
+    assert list(WeightedSum({"mse": 1.0, "other": 0.0}, mse=MSE(), other=never)(*pictures)) == ["loss", "mse"]
+
+
+@pytest.mark.parametrize("weights", [{"mse": 1.0, "msee": 1.0}, {}])
+def test_weights_that_name_no_term_are_refused(weights):
+    with pytest.raises(ValueError, match=r"loss\.weights\.mse"):
+        WeightedSum(weights, mse=MSE())
+
+
+def test_weights_that_are_all_zero_are_refused():
+    with pytest.raises(ValueError, match=r"loss\.weights"):
+        WeightedSum({"mse": 0.0}, mse=MSE())

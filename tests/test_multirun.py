@@ -1,0 +1,77 @@
+"""Sweeps, small."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import artart.train
+
+
+def sweep_folder() -> Path:
+    (folder,) = Path("outputs/sweeps").glob("*/*")
+    return folder
+
+
+def rows() -> list[dict[str, str]]:
+    with (sweep_folder() / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_ends_with_a_table_sorted_by_score(train, capsys):
+    assert train("-m", "optimizer.lr=1e-2,1e-6", "trainer.max_epochs=1") == 0
+    table = rows()
+    assert [row["job"] for row in table] == ["1", "0"]  # in one epoch the normalisation's averages do not follow 1e-2
+    assert [row["settings"] for row in table] == ["optimizer.lr=1e-06", "optimizer.lr=0.01"]  # and nothing they share
+    for row in table:
+        result = json.loads((sweep_folder() / row["job"] / "result.json").read_text())
+        assert float(row["val/psnr"]) == pytest.approx(result["best"]["val/psnr"])
+        assert (sweep_folder() / row["job"] / "checkpoints" / "last.ckpt").is_file()
+    shown = capsys.readouterr().out.split("settings")[-1]
+    assert 0 < shown.index("optimizer.lr=1e-06") < shown.index("optimizer.lr=0.01")
+
+
+def test_scores_to_be_lowered_are_sorted_the_other_way(train):
+    assert train("-m", "optimizer.lr=1e-2,1e-6", "trainer.max_epochs=1", "score=val/loss", "score_mode=min") == 0
+    assert [row["job"] for row in rows()] == ["1", "0"]
+
+
+def test_a_failed_job_is_marked_and_the_others_go_on(train, monkeypatch, capsys):
+    def refuse_sgd(config, key, build=artart.train.build, **more):
+        if key == "optimizer" and config["optimizer"]["_target_"].endswith("SGD"):
+            raise RuntimeError("planted")
+        return build(config, key, **more)
+
+    monkeypatch.setattr(artart.train, "build", refuse_sgd)
+    assert train("-m", "optimizer=sgd,adam", "trainer.max_epochs=1") == 1
+    adam, sgd = rows()
+    assert (adam["job"], adam["status"]) == ("1", "ok")
+    assert (sgd["job"], sgd["status"]) == ("0", "failed: planted")
+    assert "RuntimeError: planted" in (sweep_folder() / "0" / "train.log").read_text()
+    assert (sweep_folder() / "1" / "checkpoints" / "last.ckpt").is_file()
+    output = capsys.readouterr()
+    assert "Traceback" not in output.out + output.err
+    assert "1 of 2 jobs failed" in output.err
+
+
+def test_a_job_with_a_mistake_in_its_settings_is_a_failed_job(train, capsys):
+    assert train("-m", "image_size=16,100", "trainer.max_epochs=1") == 1
+    assert [row["status"].split(":")[0] for row in rows()] == ["ok", "failed"]
+    assert "image_size=100: not divisible by 8" in capsys.readouterr().err
+
+
+def test_a_score_that_changes_its_meaning_from_job_to_job_is_refused(train):
+    assert train("-m", "loss.weights.perceptual=0.1,1", "score=val/loss", "score_mode=min") == 1
+    assert all("cannot compare jobs whose loss" in row["status"] for row in rows())
+
+
+@pytest.mark.parametrize("mistake", ["optimizr.lr=1,2", "optimizer=foo,adam"])
+def test_a_sweep_over_nothing_is_a_sentence_and_leaves_no_folder(tmp_path, mistake):
+    command = [sys.executable, "-m", "artart.train", "-m", mistake]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*.*"))

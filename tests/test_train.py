@@ -1,0 +1,294 @@
+"""Whole runs, small: what they leave behind, how they stop, how they go on."""
+
+import csv
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.testing import assert_close
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_leaves_checkpoints_that_count_finished_epochs(finished_run):
+    folder = finished_run / "checkpoints"
+    assert names(folder) == ["best.ckpt", "epoch_0002.ckpt", "last.ckpt"]
+    assert load(folder / "epoch_0002.ckpt")["epoch"] == 1  # Lightning counts from 0
+    assert load(folder / "last.ckpt")["epoch"] == 2
+
+
+def test_a_checkpoint_explains_itself_and_carries_no_loss_network(finished_run):
+    checkpoint = load(finished_run / "checkpoints" / "last.ckpt")
+    assert checkpoint["config"]["model"] == {
+        "_target_": "artart.models.conv_diffusion.ConvDiffusionModel",
+        "image_size": 16,
+    }
+    assert checkpoint["class_names"] == ["drawing", "engraving", "iconography", "painting", "sculpture"]
+    assert all(name.startswith("net.") for name in checkpoint["state_dict"])
+
+
+def test_best_is_the_epoch_with_the_best_score(finished_run):
+    result = json.loads((finished_run / "result.json").read_text())
+    events = EventAccumulator(str(finished_run / "tensorboard")).Reload()
+    scores = [point.value for point in events.Scalars("val/psnr")]
+    assert result["best"]["val/psnr"] == pytest.approx(max(scores))
+    assert result["best"]["epoch"] == scores.index(max(scores)) + 1
+    assert load(finished_run / "checkpoints" / "best.ckpt")["epoch"] + 1 == result["best"]["epoch"]
+
+
+def test_the_result_tells_what_happened(finished_run):
+    result = json.loads((finished_run / "result.json").read_text())
+    wanted = {
+        "status": "finished",
+        "epochs": 3,
+        "max_epochs": 3,
+        "steps": 12,
+        "images_seen": 96,
+        "resumed_at_step": None,
+    }
+    assert {key: result[key] for key in wanted} == wanted
+    assert result["perceptual_weights"] == "random filters (seed 0)"
+    assert result["num_parameters"] == 742_659
+    assert {"train/loss", "train/mse", "train/perceptual", "val/psnr"} <= result["last"].keys()
+
+
+def test_grids_show_inputs_above_outputs_at_the_first_every_nth_and_last_epoch(finished_run):
+    assert names(finished_run / "samples") == ["epoch_0001.png", "epoch_0002.png", "epoch_0003.png"]
+    first, last = (np.asarray(Image.open(finished_run / "samples" / f"epoch_000{i}.png")) for i in (1, 3))
+    assert first.shape == (2 * 18 + 2, 3 * 18 + 2, 3)  # 3 held-out pictures of 16 px, 2 px between them
+    assert (first[:20] == last[:20]).all()  # the same inputs every time
+    assert (first[20:] != last[20:]).any()
+
+
+def test_tensorboard_has_curves_pictures_and_hyperparameters(finished_run):
+    events = EventAccumulator(str(finished_run / "tensorboard")).Reload()
+    tags = events.Tags()
+    assert [image.step for image in events.Images("samples")] == [4, 8, 12]
+    assert {"train/loss", "train/mse", "train/perceptual", "val/psnr", "lr-Adam", "images_per_second"} <= set(
+        tags["scalars"]
+    )
+    assert {"final/val/psnr", "best/val/psnr"} <= set(tags["scalars"])
+    hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"optimizer.lr" in hparams
+    assert b"perceptual_weights_used" in hparams
+
+
+def test_the_log_has_a_line_with_every_loss_each_n_steps(finished_run):
+    lines = [line for line in (finished_run / "train.log").read_text().splitlines() if "train/loss" in line]
+    assert len(lines) == 6  # 12 steps, one line every 2
+    assert all(
+        word in lines[-1] for word in ("epoch 3/3", "step 12", "train/mse", "train/perceptual", "images/s", "left")
+    )
+
+
+def test_the_settings_lie_where_hydra_users_look(finished_run):
+    assert "image_size: 16" in (finished_run / ".hydra" / "config.yaml").read_text()
+    assert "- image_size=16" in (finished_run / ".hydra" / "overrides.yaml").read_text()
+
+
+def test_a_folder_of_pictures_is_trained_on_and_its_bad_files_are_listed(train, art_folder, capsys):
+    (art_folder / "broken.jpg").write_bytes(b"no picture")
+    assert train(f"data.root={art_folder}", "run_dir=run") == 0
+    rows = list(csv.DictReader(Path("run/rejected.csv").read_text().splitlines()))
+    assert [Path(row["path"]).name for row in rows] == ["broken.jpg"]
+    assert "not a picture" in rows[0]["reason"]
+    assert "1 of 13 files are unusable" in capsys.readouterr().out
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train):
+    """Weights, optimizer, scheduler, epoch and order go on: after two epochs here, four in all."""
+    common = ("scheduler.step_size=3", "callbacks.checkpoints.every_n_epochs=1")
+    assert train("run_dir=whole", "trainer.max_epochs=4", *common) == 0
+    assert train("run_dir=halves", "trainer.max_epochs=2", *common) == 0
+    assert train("run_dir=halves", "trainer.max_epochs=4", "resume=auto", *common) == 0
+    whole, halves = (load(Path(name, "checkpoints/last.ckpt")) for name in ("whole", "halves"))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
+        assert_close(halves[part], whole[part], rtol=0, atol=0)
+    assert json.loads(Path("halves/result.json").read_text())["resumed_at_step"] == 8
+    assert names(Path("halves/checkpoints")) == names(Path("whole/checkpoints"))
+
+
+def test_resume_auto_finds_the_newest_unfinished_run_with_the_same_settings(train, capsys):
+    assert train("trainer.max_epochs=2") == 0
+    (finished,) = Path("outputs/runs").glob("*/*")
+    (finished / "result.json").rename(finished / "kept.json")  # as if it had been killed before its end
+    assert train("trainer.max_epochs=2", "seed=1", "resume=auto") == 0
+    assert "a new one begins" in capsys.readouterr().out
+    assert train("trainer.max_epochs=2", "resume=auto") == 0
+    assert f"going on from {finished.absolute()}" in capsys.readouterr().out
+    assert len(list(Path("outputs/runs").glob("*/*"))) == 2
+    assert json.loads((finished / "result.json").read_text())["epochs"] == 2
+
+
+def test_resume_from_a_checkpoint_goes_on_in_its_folder(train):
+    assert train("run_dir=run", "trainer.max_epochs=1") == 0
+    assert train("resume=run/checkpoints/last.ckpt", "trainer.max_epochs=2") == 0
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 4
+
+
+def test_a_folder_that_holds_a_run_is_not_written_into(train, finished_run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    assert train(f"run_dir={finished_run}") == 2
+    assert "holds a run already (best.ckpt); go on with it by resume=auto" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
+
+
+def test_a_damaged_checkpoint_is_a_sentence(train, tmp_path, capsys):
+    Path("bad.ckpt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    assert train("resume=bad.ckpt", "run_dir=run") == 2
+    assert "bad.ckpt" in (error := capsys.readouterr().err)
+    assert "Traceback" not in error
+
+
+def test_fewer_epochs_than_the_checkpoint_has_is_a_sentence(train, finished_run, tmp_path, capsys):
+    arguments = f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=2"
+    assert train(*arguments) == 2
+    assert "trainer.max_epochs=2: " in (error := capsys.readouterr().err)
+    assert "has finished 3 epochs; ask for more, such as trainer.max_epochs=6" in error
+
+
+class StopAt(Callback):
+    """Something happens in the middle of the second epoch."""
+
+    def __init__(self, event: str) -> None:
+        self.event = event
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == 6:
+            if self.event == "crash":
+                raise RuntimeError("planted")
+            os.kill(os.getpid(), getattr(signal, self.event))
+
+
+def stopping(event: str) -> tuple[str, ...]:
+    return (
+        "run_dir=run",
+        "trainer.max_epochs=3",
+        f"+callbacks.stop._target_={StopAt.__module__}.StopAt",
+        f"+callbacks.stop.event={event}",
+    )
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Hydra builds StopAt by its name."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, StopAt.__module__, sys.modules[StopAt.__module__])
+
+
+@pytest.mark.parametrize(("event", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("crash", 1)])
+def test_a_stopped_run_keeps_its_last_finished_epoch_and_goes_on(train, importable, capsys, event, code):
+    assert train(*stopping(event)) == code
+    assert load(Path("run/checkpoints/last.ckpt"))["global_step"] == 4
+    output = capsys.readouterr()
+    if event == "crash":
+        assert "RuntimeError: planted" in output.err
+        assert "RuntimeError: planted" in Path("run/train.log").read_text()
+    else:
+        assert "resume=auto run_dir=" in output.out
+        assert "Traceback" not in output.out + output.err
+    assert train("run_dir=run", "trainer.max_epochs=3", "resume=auto") == 0
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 4
+
+
+def test_a_nan_stops_before_it_reaches_weights_or_checkpoints(train, capsys):
+    assert train("run_dir=run", "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=3") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "train/loss=" in error
+    assert "Try a lower optimizer.lr" in error
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_checkpoints_before_it(train, monkeypatch, capsys):
+    assert train("run_dir=run", "trainer.max_epochs=1") == 0
+    before = Path("run/checkpoints/last.ckpt").read_bytes()
+    fsync = os.fsync
+
+    def full(descriptor):
+        if "checkpoints" in Path(f"/proc/self/fd/{descriptor}").readlink().parts:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/checkpoints/last.ckpt")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert train("run_dir=run", "trainer.max_epochs=2", "resume=auto") == 1
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert "Traceback" not in error
+    assert Path("run/checkpoints/last.ckpt").read_bytes() == before
+    assert not list(Path("run/checkpoints").glob(".*"))
+
+
+def test_a_run_dir_that_cannot_be_written_is_a_sentence(train, capsys):
+    Path("file").write_text("in the way")
+    assert train("run_dir=file/run") == 2
+    assert "name another folder: run_dir=DIR" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+
+
+def test_two_runs_in_the_same_second_have_two_folders(monkeypatch, tmp_path):
+    from omegaconf import OmegaConf
+
+    from artart import rundir
+
+    class Noon(rundir.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 1, 12)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rundir, "datetime", Noon)
+    folders = [rundir.claim(OmegaConf.create({"run_dir": None, "resume": None})).run_dir for _ in range(3)]
+    assert [folder.name for folder in folders] == ["12-00-00", "12-00-00-2", "12-00-00-3"]
+
+
+def test_the_pixel_loss_alone_needs_no_filters(train):
+    assert train("loss=mse", "run_dir=run") == 0
+    assert json.loads(Path("run/result.json").read_text())["perceptual_weights"] is None
+
+
+def test_without_held_out_pictures_it_previews_and_has_no_best(train, capsys):
+    assert train("data.val_fraction=0", "run_dir=run") == 0
+    assert names(Path("run/checkpoints")) == ["last.ckpt"]
+    assert names(Path("run/samples")) == ["epoch_0001.png", "epoch_0002.png"]
+    assert not any(name.startswith("val/") for name in json.loads(Path("run/result.json").read_text())["last"])
+
+
+def test_a_validation_interval_loses_neither_checkpoints_nor_grids(train):
+    every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
+    assert train("run_dir=run", "trainer.max_epochs=6", "trainer.check_val_every_n_epoch=3", *every_2) == 0
+    assert names(Path("run/checkpoints")) == [
+        "best.ckpt", "epoch_0002.ckpt", "epoch_0004.ckpt", "epoch_0006.ckpt", "last.ckpt",
+    ]  # fmt: skip
+    assert names(Path("run/samples")) == ["epoch_0003.png", "epoch_0006.png"]
+
+
+def test_fewer_pictures_than_a_batch_are_the_batch(train, capsys):
+    assert train("data.batch_size=500", "run_dir=run") == 0
+    assert "data.batch_size=500: the training set has only 37, so it is the batch" in capsys.readouterr().out
+    assert json.loads(Path("run/result.json").read_text())["images_seen"] == 74
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["optimizer=adamw", "optimizer=sgd", "scheduler=cosine", "scheduler=constant", "trainer=debug", "trainer=cpu",
+     "logger=csv", "logger=none", "callbacks=none", "~callbacks.grid", "callbacks.best=null",
+     "trainer.max_steps=3", "score=train/loss", "trainer.accumulate_grad_batches=2"],
+)  # fmt: skip
+def test_every_choice_runs(train, choice):
+    assert train(choice, "run_dir=run") == 0
+    assert json.loads(Path("run/result.json").read_text())["status"] == "finished"
