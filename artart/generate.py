@@ -31,13 +31,14 @@ def main(cfg: DictConfig) -> None:
 
     from artart import checkpoint
     from artart.storage import sha256
+    from artart.terminal import near
 
     source = Path(config["checkpoint"])
     loaded = checkpoint.load(source, config["allow"])
     out = Path(config["out"] or f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     settings = {"mode": config["mode"], "checkpoint": source.name, "checkpoint_sha256": sha256(source)}
     written = list(reconstruct(loaded, config, out, settings))
-    log.info("%d pictures in %s", len(written), out)
+    log.info("%s", near(written[0]) if len(written) == 1 else f"{len(written)} pictures in {near(out)}")
     if config["show"]:
         show(written[0])
 
@@ -56,6 +57,7 @@ def reconstruct(
 
     from artart.data.files import find, read_all, write_rejected
     from artart.images import Batch, Marks, save, to_model, to_pixels
+    from artart.terminal import near
 
     source, size, device = Path(config["input"]), loaded.config["image_size"], best_device(config["device"])
     root, files = (source, find(source)) if source.is_dir() else (source.parent, [source])
@@ -79,7 +81,7 @@ def reconstruct(
         raise ArtError(f"input={source}: nothing to work on ({reasons})")
     if rejected:
         write_rejected(rejected, out / "rejected.csv")
-        log.warning("%d of %d files cannot be used: see %s", len(rejected), len(files), out / "rejected.csv")
+        log.warning("%d of %d files cannot be used: see %s", len(rejected), len(files), near(out / "rejected.csv"))
 
 
 def batched(

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from artart import __version__, storage
 from artart.data.datamodule import ArtDataModule
 from artart.module import ArtModule
+from artart.terminal import near
 
 log = logging.getLogger(__name__)
 
@@ -107,21 +108,14 @@ class Result:
         checkpoint = next((path for name in ("best.ckpt", "last.ckpt") if (path := checkpoints / name).is_file()), None)
         grids = sorted((self.run_dir / "samples").glob("epoch_*.png"))
         lines = [f"done in {time.monotonic() - self.started:.0f} s, best {self.config['score']} {best:.4g}"]
-        lines += [f"  grid        {_near(grids[-1])}"] if grids else []
-        lines += [f"  checkpoint  {_near(checkpoint)}"] if checkpoint else []
-        lines += [f"  log folder  {_near(self.run_dir)}", "try next"]
+        lines += [f"  grid        {near(grids[-1])}"] if grids else []
+        lines += [f"  checkpoint  {near(checkpoint)}"] if checkpoint else []
+        lines += [f"  log folder  {near(self.run_dir)}", "try next"]
         if checkpoint:
-            lines += [
-                f"  python -m artart.generate checkpoint={_near(checkpoint)} input=PICTURE_OR_FOLDER compare=true"
-            ]
+            lines += [f"  python -m artart.generate checkpoint={near(checkpoint)} input=PICTURE_OR_FOLDER compare=true"]
         lines += ["  python -m artart.train data.root=FOLDER_OF_YOUR_ART", "  make tensorboard"]
         for line in lines:
             log.info(line)
-
-
-def _near(path: Path) -> Path:
-    """A path as short as it can be written from here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from artart import ArtError
 from artart.config import in_sweep
 from artart.storage import atomic
+from artart.terminal import near
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def claim(cfg: DictConfig) -> Claim:
         ) from None
     cfg.run_dir = str(run_dir)
     if claimed.checkpoint:
-        log.info("resume: going on from %s", claimed.checkpoint)
+        log.info("resume: going on from %s", near(claimed.checkpoint))
     return claimed
 
 

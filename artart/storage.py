@@ -26,8 +26,8 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         OSError: if the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp: its files are private whatever the umask. Not path.name: it may be as long as a name can be.
-    part = path.with_name(f".{uuid4().hex}.part")
+    # Not mkstemp: its files are private whatever the umask. Only the start of the name: it may be as long as can be.
+    part = path.with_name(f".{path.name[:40]}.{uuid4().hex}.part")
     try:
         with part.open("xb") as file:
             yield file

@@ -1,6 +1,7 @@
 """What a person sees: log lines and progress bars that do not break each other."""
 
 import logging
+from pathlib import Path
 
 from rich import get_console
 from rich.console import Console
@@ -29,3 +30,8 @@ def progress_bar() -> Progress:
         disable=not get_console().is_terminal,
         transient=True,
     )
+
+
+def near(path: Path) -> Path:
+    """A path as short as it can be written from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

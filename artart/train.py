@@ -18,6 +18,7 @@ from artart import ArtError
 from artart.checks import check
 from artart.cli import cli, told
 from artart.config import CONF_DIR, as_dict, build, build_all, in_sweep
+from artart.terminal import near
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -191,9 +192,10 @@ def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", claimed:
 
 
 def how_to_go_on(run_dir: Path) -> str:
+    """What to type after a run was stopped."""
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
         return "no epoch was finished, so nothing was saved"
-    return f"go on after the last finished epoch: the same command with resume=auto run_dir={run_dir}"
+    return f"go on after the last finished epoch: the same command with resume=auto run_dir={near(run_dir)}"
 
 
 def run() -> None:

@@ -137,6 +137,11 @@ def test_real_files_of_a_folder_keep_their_side_when_files_are_added(load: Load,
     assert set(before.val.pictures.digests) - set(after.val.pictures.digests) <= {min(before.val.pictures.digests)}
 
 
+def test_the_order_in_memory_is_that_of_the_contents_not_of_the_names(load: Load) -> None:
+    pictures = load(val_fraction=0).train.pictures
+    assert pictures.digests == sorted(pictures.digests)
+
+
 def test_copied_files_share_a_side(load: Load, art_folder: Path) -> None:
     shutil.copytree(art_folder / "drawing", art_folder / "copies")
     data = load(val_fraction=0.5)

@@ -133,7 +133,7 @@ def test_a_file_that_calls_itself_a_picture_is_found_though_it_is_none(suffix: s
 
 
 def test_other_files_are_passed_over(tmp_path: Path) -> None:
-    icon = struct.pack("<HHHBBBBHHIH", 0, 1, 1, 16, 16, 0, 0, 1, 32, 65536, 22)  # its bytes make a TGA header
+    icon = struct.pack("<HHHBBBBHHIH", 0, 1, 1, 16, 16, 0, 0, 1, 32, 66536, 22)  # its bytes make a TGA header
     contents = {"notes.txt": TEXT, "art.csv": b"P1,2,3\n", "art.json": b"{}", "empty": b"", "favicon.ico": icon + TEXT}
     contents |= {"plot.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "art.pdf": b"%PDF-1.4\n" + TEXT}
     for name, content in contents.items():
