@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +18,7 @@ from artart import ArtError
 from artart.data import demo
 from artart.data.files import Decoded, Rejected, class_of, find, read_all, write_rejected
 from artart.images import Batch, to_model
+from artart.terminal import near, progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +144,12 @@ class ArtDataModule(LightningDataModule):
         if self.num_demo_pictures < MIN_PICTURES:
             raise ArtError(f"data.num_demo_pictures={self.num_demo_pictures}: {MIN_PICTURES} are the least")
         log.info("data.root=null: painting %d pictures of demo art", self.num_demo_pictures)
-        pixels, labels = demo.make(self.num_demo_pictures, self.image_size, self.seed)
+        paintings = demo.make(self.num_demo_pictures, self.image_size, self.seed)
+        with progress_bar() as bar:
+            tracked = bar.track(paintings, total=self.num_demo_pictures, description="painting")
+            pixels, labels = zip(*tracked, strict=True)
         digests = [sha256(picture.tobytes()).hexdigest() for picture in pixels]
-        return Pictures(_channels_first(pixels), torch.from_numpy(labels), digests)
+        return Pictures(_channels_first(pixels), torch.tensor(labels), digests)
 
     def _read(self, rejected_file: Path) -> Pictures:
         verdicts = list(read_all(self.files, self.image_size, self.num_workers))
@@ -153,7 +158,7 @@ class ArtDataModule(LightningDataModule):
         write_rejected(rejected, rejected_file)
         self._judge(decoded, rejected, rejected_file)
         decoded.sort(key=lambda picture: picture.digest)  # an order that mixes the classes and does not hang on names
-        pixels = np.stack([picture.pixels for picture in decoded])
+        pixels = [picture.pixels for picture in decoded]
         return Pictures(_channels_first(pixels), self._labels(decoded), [picture.digest for picture in decoded])
 
     def _judge(self, decoded: list[Decoded], rejected: list[Rejected], rejected_file: Path) -> None:
@@ -164,16 +169,18 @@ class ArtDataModule(LightningDataModule):
         if len(decoded) < MIN_PICTURES:
             raise ArtError(
                 f"data.root={self.root}: {len(decoded)} of {num_files} files can be used, {MIN_PICTURES} are the least"
-                + (f" ({summary}; see {rejected_file})" if rejected else "; add pictures")
+                + (f" ({summary}; see {near(rejected_file)})" if rejected else "; add pictures")
             )
         if len(rejected) > self.max_rejected_fraction * num_files:
             raise ArtError(
                 f"data.root={self.root}: {len(rejected)} of {num_files} files are unusable, more than "
-                f"data.max_rejected_fraction={self.max_rejected_fraction} ({summary}); see {rejected_file}, mend "
+                f"data.max_rejected_fraction={self.max_rejected_fraction} ({summary}); see {near(rejected_file)}, mend "
                 "the folder or raise the fraction"
             )
         if rejected:
-            log.warning("%d of %d files are unusable (%s): see %s", len(rejected), num_files, summary, rejected_file)
+            log.warning(
+                "%d of %d files are unusable (%s): see %s", len(rejected), num_files, summary, near(rejected_file)
+            )
 
     def _labels(self, decoded: list[Decoded]) -> Tensor:
         assert self.root is not None
@@ -210,9 +217,9 @@ def split(digests: list[str], val_fraction: float) -> list[int]:
     return [i for i, digest in enumerate(digests) if digest in held_out]
 
 
-def _channels_first(pixels: np.ndarray) -> Tensor:
-    """(N, S, S, 3) to (N, 3, S, S)."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+def _channels_first(pixels: Sequence[np.ndarray]) -> Tensor:
+    """N pictures (S, S, 3) to one tensor (N, 3, S, S)."""
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
 def _as_is(batch: Any) -> Any:

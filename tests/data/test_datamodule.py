@@ -188,9 +188,9 @@ def test_with_a_fraction_of_0_validation_previews_the_training_set(load: Load) -
 
 def test_demo_art_is_painted_where_there_is_no_folder(load: Load) -> None:
     data = load(root=None, num_demo_pictures=10, seed=3, val_fraction=0)
-    pixels, labels = demo.make(10, SIZE, 3)
+    pixels, labels = zip(*demo.make(10, SIZE, 3), strict=True)
     assert data.class_names == list(demo.CLASS_NAMES)
-    assert_close(data.train.pictures.pixels, torch.tensor(pixels).permute(0, 3, 1, 2), rtol=0, atol=0)
+    assert_close(data.train.pictures.pixels, torch.tensor(np.stack(pixels)).permute(0, 3, 1, 2), rtol=0, atol=0)
     assert_close(data.train.pictures.labels, torch.tensor(labels), rtol=0, atol=0)
     assert len(set(data.train.pictures.digests)) == 10
 

@@ -4,7 +4,7 @@ Everything is placed on the unit square (origin top left, y down) and lattice no
 so the size asked for changes the sampling of a picture and never its composition.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -40,10 +40,8 @@ def paint(class_name: str, seed: int, size: int) -> NDArray[np.uint8]:
     return (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def make(num_images: int, size: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pictures and labels with the classes in turn; a longer set starts with the shorter one."""
-    labels = np.arange(num_images, dtype=np.int64) % len(CLASS_NAMES)
-    images = np.empty((num_images, size, size, 3), np.uint8)
-    for index, label in enumerate(labels):
-        images[index] = paint(CLASS_NAMES[label], seed * SEED_STRIDE + index // len(CLASS_NAMES), size)
-    return images, labels
+def make(num_images: int, size: int, seed: int = 0) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Pictures and labels, one after the other, the classes in turn; a longer set starts with the shorter one."""
+    for index in range(num_images):
+        round_, label = divmod(index, len(CLASS_NAMES))
+        yield paint(CLASS_NAMES[label], seed * SEED_STRIDE + round_, size), label
