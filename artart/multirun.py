@@ -94,7 +94,7 @@ class SweepTable(Callback):
         table = Table("job", "settings", score, "seconds", "status", title=str(folder))
         for job in self.jobs:
             shown = "" if math.isnan(job.score) else f"{job.score:.4f}"
-            table.add_row(str(job.number), self._swept(job), shown, f"{job.seconds:.0f}", job.status)
+            table.add_row(str(job.number), self._swept(job), shown, f"{job.seconds:.0f}", job.status.split(":")[0])
         get_console().print(table)
 
 

@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 RUNS = Path("outputs/runs")
 
 
-class Claim(NamedTuple):
-    """A run's folder and the checkpoint where it goes on, if any."""
+class Plan(NamedTuple):
+    """Where a run writes and where it goes on."""
 
-    run_dir: Path
-    checkpoint: Path | None
+    run_dir: Path | None = None  # None: a new folder
+    checkpoint: Path | None = None  # None: from the start
 
 
-def find_claim(cfg: DictConfig) -> Claim | None:
-    """The folder and checkpoint that `run_dir` and `resume` name; None for a new folder. Writes nothing.
+def plan(cfg: DictConfig) -> Plan:
+    """The folder and checkpoint that `run_dir` and `resume` name. Writes nothing.
 
     Raises:
         ArtError: if the folder belongs to a run that `resume` does not ask for.
@@ -39,17 +39,17 @@ def find_claim(cfg: DictConfig) -> Claim | None:
                 f"run_dir={run_dir}: holds a run already ({held[0].name}); go on with it by resume=auto, "
                 "or name another folder"
             )
-        return Claim(run_dir, None) if run_dir else None
+        return Plan(run_dir)
     if cfg.resume != "auto":
         checkpoint = Path(cfg.resume)
-        return Claim(run_dir or checkpoint.parent.parent, checkpoint)
+        return Plan(run_dir or checkpoint.parent.parent, checkpoint)
     if run_dir:
         last = run_dir / "checkpoints" / "last.ckpt"
-        return Claim(run_dir, last if last.is_file() else None)
+        return Plan(run_dir, last if last.is_file() else None)
     return _newest_unfinished(cfg)
 
 
-def _newest_unfinished(cfg: DictConfig) -> Claim | None:
+def _newest_unfinished(cfg: DictConfig) -> Plan:
     """The newest folder under outputs/runs that asked for the same run and did not reach its end."""
     for last in sorted(RUNS.glob("*/*/checkpoints/last.ckpt"), reverse=True):
         run_dir = last.parent.parent.absolute()
@@ -59,9 +59,9 @@ def _newest_unfinished(cfg: DictConfig) -> Claim | None:
             and _comparable(OmegaConf.load(settings)) == _comparable(cfg)
             and not _finished(run_dir, cfg)
         ):
-            return Claim(run_dir, last.absolute())
+            return Plan(run_dir, last.absolute())
     log.info("resume=auto: no unfinished run with these settings under %s; a new one begins", RUNS)
-    return None
+    return Plan()
 
 
 def _comparable(cfg: Any) -> dict[Any, Any]:
@@ -77,17 +77,15 @@ def _finished(run_dir: Path, cfg: DictConfig) -> bool:
         return False
 
 
-def claim(cfg: DictConfig) -> Claim:
+def claim(cfg: DictConfig, planned: Plan) -> Path:
     """Take the run's folder: make it if it is new, note the settings in it, send the log there. Sets cfg.run_dir.
 
     Raises:
-        ArtError: if it cannot be written, or belongs to a run that `resume` does not ask for.
+        ArtError: if it cannot be written.
     """
-    claimed = find_claim(cfg)
     settings = OmegaConf.to_yaml(cfg)
     try:
-        claimed = claimed or Claim(_new_folder(), None)
-        run_dir = claimed.run_dir
+        run_dir = planned.run_dir or _new_folder()
         run_dir.mkdir(parents=True, exist_ok=True)
         _write(run_dir / ".hydra" / "config.yaml", settings)
         if HydraConfig.initialized():
@@ -99,9 +97,9 @@ def claim(cfg: DictConfig) -> Claim:
             f"run_dir={cfg.run_dir or 'null'}: {folder}: {error.strerror}; name another folder: run_dir=DIR"
         ) from None
     cfg.run_dir = str(run_dir)
-    if claimed.checkpoint:
-        log.info("resume: going on from %s", near(claimed.checkpoint))
-    return claimed
+    if planned.checkpoint:
+        log.info("resume: going on from %s", near(planned.checkpoint))
+    return run_dir
 
 
 def _new_folder() -> Path:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from artart.data.datamodule import ArtDataModule
     from artart.module import ArtModule
-    from artart.rundir import Claim
+    from artart.rundir import Plan
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,11 @@ def main(cfg: DictConfig) -> float:
 
     from artart.module import ArtModule
     from artart.result import Result
-    from artart.rundir import claim, find_claim
+    from artart.rundir import claim, plan
 
-    find_claim(cfg)
     quieten_lightning()
+    planned = plan(cfg)
+    resumed_at_step = step_of(planned, config)
     seed_everything(config["seed"], verbose=False)
     data = build(config, "data")
     class_names = data.class_names
@@ -62,16 +63,15 @@ def main(cfg: DictConfig) -> float:
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
     filters = objective.loss.load()
 
-    claimed = claim(cfg)
+    run_dir = claim(cfg, planned)
     config = as_dict(cfg)  # the folder's name is now in it
-    resumed_at_step = step_of(claimed, config)
-    data.load(claimed.run_dir / "rejected.csv")
+    data.load(run_dir / "rejected.csv")
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
     if config["compile"]:
         compile_net(net)
     trainer = make_trainer(config, precision, data.val_is_held_out)
-    result = Result(claimed.run_dir, config, filters, resumed_at_step)
-    fit(trainer, module, data, claimed)
+    result = Result(run_dir, config, filters, resumed_at_step)
+    fit(trainer, module, data, run_dir, planned.checkpoint)
     best = result.write(trainer, module)
     if not in_sweep():
         result.say(best)
@@ -128,7 +128,7 @@ def compile_net(net: "nn.Module") -> None:
     net.compile()
 
 
-def step_of(claimed: "Claim", config: dict[str, Any]) -> int | None:
+def step_of(planned: "Plan", config: dict[str, Any]) -> int | None:
     """The step at which the run goes on; None for a fresh one.
 
     Raises:
@@ -136,17 +136,17 @@ def step_of(claimed: "Claim", config: dict[str, Any]) -> int | None:
     """
     from artart.checkpoint import read
 
-    if claimed.checkpoint is None:
+    if planned.checkpoint is None:
         return None
-    saved = read(claimed.checkpoint)
+    saved = read(planned.checkpoint)
     if saved["config"]["model"] != config["model"]:
         raise ArtError(
-            f"resume={claimed.checkpoint}: was trained with model={saved['config']['model']}; ask for that, "
+            f"resume={planned.checkpoint}: was trained with model={saved['config']['model']}; ask for that, "
             "or start afresh in another folder"
         )
     if (epochs := saved["epoch"] + 1) > config["trainer"]["max_epochs"]:
         raise ArtError(
-            f"trainer.max_epochs={config['trainer']['max_epochs']}: {claimed.checkpoint} has finished {epochs} epochs; "
+            f"trainer.max_epochs={config['trainer']['max_epochs']}: {planned.checkpoint} has finished {epochs} epochs; "
             f"ask for more, such as trainer.max_epochs={2 * epochs}"
         )
     return int(saved["global_step"])
@@ -175,19 +175,19 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
     )
 
 
-def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", claimed: "Claim") -> None:
+def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", run_dir: Path, checkpoint: Path | None) -> None:
     """Train; a signal ends the process with the exit code of that signal and a line that says how to go on."""
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     try:
-        trainer.fit(module, data, ckpt_path=claimed.checkpoint, weights_only=True)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:
         name, code = "SIGTERM", 128 + signal.SIGTERM
     except SystemExit:  # Lightning's answer to Ctrl-C
         name, code = "Ctrl-C", 128 + signal.SIGINT
     else:
         return
-    log.warning("stopped by %s in epoch %d; %s", name, trainer.current_epoch + 1, how_to_go_on(claimed.run_dir))
+    log.warning("stopped by %s in epoch %d; %s", name, trainer.current_epoch + 1, how_to_go_on(run_dir))
     sys.exit(code)
 
 

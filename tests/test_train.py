@@ -152,6 +152,7 @@ def test_a_damaged_checkpoint_is_a_sentence(train, tmp_path, capsys):
     assert train("resume=bad.ckpt", "run_dir=run") == 2
     assert "bad.ckpt" in (error := capsys.readouterr().err)
     assert "Traceback" not in error
+    assert not Path("run").exists()
 
 
 def test_fewer_epochs_than_the_checkpoint_has_is_a_sentence(train, finished_run, tmp_path, capsys):
@@ -252,7 +253,7 @@ def test_two_runs_in_the_same_second_have_two_folders(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rundir, "datetime", Noon)
-    folders = [rundir.claim(OmegaConf.create({"run_dir": None, "resume": None})).run_dir for _ in range(3)]
+    folders = [rundir.claim(OmegaConf.create({"run_dir": None}), rundir.Plan()) for _ in range(3)]
     assert [folder.name for folder in folders] == ["12-00-00", "12-00-00-2", "12-00-00-3"]
 
 
