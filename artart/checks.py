@@ -54,7 +54,12 @@ LIMITS = {
     "callbacks.grid.num_images": Limit(int, 1),
     "callbacks.checkpoints.every_n_epochs": Limit(int, 1),
 }
-CHOICES = {"score_mode": ("min", "max"), "mode": ("reconstruct",), "device": ("auto", "cpu", "cuda", "mps")}
+CHOICES: dict[str, tuple[object, ...]] = {
+    "score_mode": ("min", "max"),
+    "trainer.devices": (1,),  # one process for now
+    "mode": ("reconstruct",),
+    "device": ("auto", "cpu", "cuda", "mps"),
+}
 
 
 class PathKey(NamedTuple):
@@ -125,7 +130,7 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}={_shown(value)}: must be {LIMITS[key]}"
     for key, value in _present(config, CHOICES):
         if value not in CHOICES[key]:
-            yield f"{key}={_shown(value)}: must be {listed(CHOICES[key])}"
+            yield f"{key}={_shown(value)}: must be {listed([str(choice) for choice in CHOICES[key]])}"
     for key, value in _present(config, PATHS):
         kind = PATHS[key]
         if value is None or value in kind.words or not (kind.folder or kind.file):

@@ -3,6 +3,8 @@
 import logging
 import math
 import platform
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -111,9 +113,11 @@ class Result:
         lines += [f"  grid        {near(grids[-1])}"] if grids else []
         lines += [f"  checkpoint  {near(checkpoint)}"] if checkpoint else []
         lines += [f"  log folder  {near(self.run_dir)}", "try next"]
+        python = "python" if shutil.which("python") == sys.executable else near(Path(sys.executable))
         if checkpoint:
-            lines += [f"  python -m artart.generate checkpoint={near(checkpoint)} input=PICTURE_OR_FOLDER compare=true"]
-        lines += ["  python -m artart.train data.root=FOLDER_OF_YOUR_ART", "  make tensorboard"]
+            lines += [f"  {python} -m artart.generate checkpoint={near(checkpoint)} input=FILE_OR_FOLDER compare=true"]
+        lines += [f"  {python} -m artart.train data.root=FOLDER_OF_YOUR_ART"]
+        lines += [f"  {python} -m tensorboard.main --logdir {near(self.run_dir)} --samples_per_plugin images=1000"]
         for line in lines:
             log.info(line)
 

@@ -50,6 +50,7 @@ def test_words_in_the_place_of_a_path_stay_words():
         ("optimizer.lr=.nan", "optimizer.lr=.nan: must be a number, above 0"),
         ("optimizer.lr=nan", "optimizer.lr=nan: must be a number, above 0"),
         ("score_mode=high", "score_mode=high: must be min or max"),
+        ("trainer.devices=2", "trainer.devices=2: must be 1"),
         ("data.root=nowhere", "nowhere: must be a folder that exists"),
         ("loss.perceptual.weights=nowhere", "nowhere: must be auto, imagenet, random or a file that exists"),
         ("resume=nowhere", "nowhere: must be auto or a file that exists"),
