@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
-from artart.config import CONF_DIR, as_dict, did_you_mean, listed
+from artart.config import CONF_DIR, as_dict, did_you_mean, listed, select
 
 
 class Limit(NamedTuple):
@@ -113,16 +113,6 @@ def _make_paths_absolute(cfg: DictConfig) -> None:
             OmegaConf.update(cfg, key, str(Path(str(value)).expanduser().absolute()))
 
 
-def _select(config: Mapping[str, Any], key: str) -> Any:
-    """config["a"]["b"] for "a.b"; KeyError where there is none."""
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping):
-            raise KeyError(key)
-        value = value[part]
-    return value
-
-
 def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
     """Numbers out of range, words that are no choice, paths that lead nowhere."""
     for key, value in _present(config, LIMITS):
@@ -144,7 +134,7 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
 def _present(config: Mapping[str, Any], keys: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
     for key in keys:
         try:
-            yield key, _select(config, key)
+            yield key, select(config, key)
         except KeyError:
             continue
 

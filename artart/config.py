@@ -24,6 +24,16 @@ def as_dict(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
+def select(config: Mapping[str, Any], key: str) -> Any:
+    """config["a"]["b"] for "a.b"; KeyError where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping):
+            raise KeyError(key)
+        value = value[part]
+    return value
+
+
 def build(config: Mapping[str, Any], key: str, **more: Any) -> Any:
     """The object that config[key] describes, made from plain data; `more` are arguments that a file cannot hold.
 

@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +18,38 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from artart import __version__, storage
+from artart.config import select
 from artart.data.datamodule import ArtDataModule
 from artart.module import ArtModule
 from artart.terminal import near
 
 log = logging.getLogger(__name__)
 
+HPARAMS = ("data.batch_size", "image_size", "optimizer.lr", "seed", "trainer.max_epochs")
+
 
 class Result:
     """What a run came to; made before the training starts, so that it can say how long that took."""
 
     def __init__(
-        self, run_dir: Path, config: Mapping[str, Any], filters: Mapping[str, str], resumed_at_step: int | None
+        self,
+        run_dir: Path,
+        config: Mapping[str, Any],
+        overrides: Sequence[str],
+        filters: Mapping[str, str],
+        resumed_at_step: int | None,
     ) -> None:
         """
         Args:
             run_dir: the run's folder.
             config: the plain configuration.
+            overrides: what was set on the command line, key=value.
             filters: what the loss's terms loaded, in words.
             resumed_at_step: the step at which the run went on; None for a fresh one.
         """
         self.run_dir = run_dir
         self.config = config
+        self.overrides = overrides
         self.filters = filters
         self.resumed_at_step = resumed_at_step
         self.started = time.monotonic()
@@ -93,16 +103,23 @@ class Result:
         }
 
     def _hparams(self, trainer: Trainer, content: Mapping[str, Any]) -> None:
-        settings = dict(
-            _flat({key: value for key, value in self.config.items() if key not in ("run_dir", "resume", "callbacks")})
-        )
-        settings |= {f"{term}_weights_used": origin for term, origin in self.filters.items()}
-        metrics = {f"final/{name}": value for name, value in content["last"].items()}
-        metrics |= {f"best/{name}": value for name, value in content["best"].items()}
+        """TensorBoard's table: what people compare runs by, and whatever was set for this run, beside the scores."""
+        settings = {key: _found(self.config, key) for key in HPARAMS}
+        settings |= dict(self._overridden())
+        settings |= {f"loss.{term}.weights used": origin for term, origin in self.filters.items()}
+        metrics = {f"best/{name}": value for name, value in content["best"].items()}
+        metrics |= {f"last/{name}": value for name, value in content["last"].items() if name.startswith("val/")}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(settings, metrics, trainer.global_step)
                 logger.save()
+
+    def _overridden(self) -> Iterator[tuple[str, Any]]:
+        for override in self.overrides:
+            key, _, text = override.lstrip("+~").partition("=")
+            if key not in ("run_dir", "resume"):
+                value = _found(self.config, key)
+                yield key, value if isinstance(value, (bool, int, float, str)) else text
 
     def say(self, best: float) -> None:
         """Name what came out and what to do next."""
@@ -122,9 +139,9 @@ class Result:
             log.info(line)
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _found(config: Mapping[str, Any], key: str) -> Any:
+    """config[key] for a dotted key; None where it was taken out."""
+    try:
+        return select(config, key)
+    except KeyError:
+        return None

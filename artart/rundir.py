@@ -88,8 +88,7 @@ def claim(cfg: DictConfig, planned: Plan) -> Path:
         run_dir = planned.run_dir or _new_folder()
         run_dir.mkdir(parents=True, exist_ok=True)
         _write(run_dir / ".hydra" / "config.yaml", settings)
-        if HydraConfig.initialized():
-            _write(run_dir / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(HydraConfig.get().overrides.task))
+        _write(run_dir / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(overrides()))
         _log_to(run_dir / "train.log")
     except OSError as error:
         folder = error.filename or cfg.run_dir or RUNS
@@ -100,6 +99,11 @@ def claim(cfg: DictConfig, planned: Plan) -> Path:
     if planned.checkpoint:
         log.info("resume: going on from %s", near(planned.checkpoint))
     return run_dir
+
+
+def overrides() -> list[str]:
+    """What was set on the command line, key=value."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _new_folder() -> Path:

@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> float:
 
     from artart.module import ArtModule
     from artart.result import Result
-    from artart.rundir import claim, plan
+    from artart.rundir import claim, overrides, plan
 
     quieten_lightning()
     planned = plan(cfg)
@@ -70,7 +70,7 @@ def main(cfg: DictConfig) -> float:
     if config["compile"]:
         compile_net(net)
     trainer = make_trainer(config, precision, data.val_is_held_out)
-    result = Result(run_dir, config, filters, resumed_at_step)
+    result = Result(run_dir, config, overrides(), filters, resumed_at_step)
     fit(trainer, module, data, run_dir, planned.checkpoint)
     best = result.write(trainer, module)
     if not in_sweep():

@@ -81,10 +81,11 @@ def test_tensorboard_has_curves_pictures_and_hyperparameters(finished_run):
     assert {"train/loss", "train/mse", "train/perceptual", "val/psnr", "lr-Adam", "images_per_second"} <= set(
         tags["scalars"]
     )
-    assert {"final/val/psnr", "best/val/psnr"} <= set(tags["scalars"])
+    assert {"last/val/psnr", "best/val/psnr"} <= set(tags["scalars"])
     hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"optimizer.lr" in hparams
-    assert b"perceptual_weights_used" in hparams
+    assert b"loss.perceptual.weights used" in hparams
+    assert b"callbacks.grid.every_n_epochs" in hparams  # it was set for this run
 
 
 def test_the_log_has_a_line_with_every_loss_each_n_steps(finished_run):
