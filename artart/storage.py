@@ -34,6 +34,10 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a write that fails does not say where
+        raise
     except BaseException:
         part.unlink(missing_ok=True)
         raise

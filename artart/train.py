@@ -58,6 +58,8 @@ def main(cfg: DictConfig) -> float:
     data = build(config, "data")
     class_names = data.class_names
     net = build(config, "model")
+    if config["compile"]:
+        compile_net(net)
     objective = build(config, "objective", loss=build(config, "loss"))
     check_score(config["score"], objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
@@ -67,8 +69,6 @@ def main(cfg: DictConfig) -> float:
     config = as_dict(cfg)  # the folder's name is now in it
     data.load(run_dir / "rejected.csv")
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
-    if config["compile"]:
-        compile_net(net)
     trainer = make_trainer(config, precision, data.val_is_held_out)
     result = Result(run_dir, config, overrides(), filters, resumed_at_step)
     fit(trainer, module, data, run_dir, planned.checkpoint)
