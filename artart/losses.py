@@ -26,10 +26,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def imagenet_units(x: Tensor) -> Tensor:
-    """(B, 3, H, W) in [-1, 1] to zero mean and unit variance over ImageNet."""
-    mean = x.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = x.new_tensor(IMAGENET_STD).view(3, 1, 1)
-    return ((x + 1) / 2 - mean) / std
+    """(B, 3, H, W) in [-1, 1] to zero mean and unit variance over ImageNet, in full precision."""
+    mean = torch.tensor(IMAGENET_MEAN, device=x.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=x.device).view(3, 1, 1)
+    return ((x.float() + 1) / 2 - mean) / std
 
 
 class MSE:
@@ -42,7 +42,7 @@ class MSE:
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
         if self.units == "imagenet":
             x_hat, x = imagenet_units(x_hat), imagenet_units(x)
-        return (x_hat - x).square().mean(dim=(1, 2, 3))
+        return (x_hat.float() - x).square().mean(dim=(1, 2, 3))
 
 
 class Perceptual:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from artart import ArtError
 from artart.checks import check
 from artart.cli import cli, told
-from artart.config import CONF_DIR, as_dict, build, build_all, in_sweep
+from artart.config import CONF_DIR, as_dict, build, build_all, in_sweep, select
 from artart.terminal import near
 
 if TYPE_CHECKING:
@@ -132,18 +132,19 @@ def step_of(planned: "Plan", config: dict[str, Any]) -> int | None:
     """The step at which the run goes on; None for a fresh one.
 
     Raises:
-        ArtError: if the checkpoint is damaged, of another network, or beyond the end of the run.
+        ArtError: if the checkpoint is damaged, of another kind of run, or beyond the end of this one.
     """
     from artart.checkpoint import read
 
     if planned.checkpoint is None:
         return None
     saved = read(planned.checkpoint)
-    if saved["config"]["model"] != config["model"]:
-        raise ArtError(
-            f"resume={planned.checkpoint}: was trained with model={saved['config']['model']}; ask for that, "
-            "or start afresh in another folder"
-        )
+    for key in ("model", "optimizer._target_", "scheduler._target_"):
+        if (before := select(saved["config"], key)) != select(config, key):
+            raise ArtError(
+                f"resume={planned.checkpoint}: was trained with {key}={before}; ask for that, "
+                "or start afresh in another folder"
+            )
     if (epochs := saved["epoch"] + 1) > config["trainer"]["max_epochs"]:
         raise ArtError(
             f"trainer.max_epochs={config['trainer']['max_epochs']}: {planned.checkpoint} has finished {epochs} epochs; "

@@ -10,23 +10,9 @@ import torch
 from PIL import Image
 
 from artart import checkpoint
+from artart.data.files import Decoded, read
 from artart.images import decode, squash, to_model, to_pixels
 from artart.storage import sha256
-
-ODD_THAT_DECODE = (
-    "LA_Vol10_CésarBirotteau_IC.png",
-    "L_grey_Vol10_CésarBirotteau.jpg",
-    "P_palette_artic_24645.png",
-    "RGBA_sharaku1.png",
-    "animated_recording.gif",
-    "huge_espinasse.jpg",
-    "icc_gm_00848101.jpg",
-    "narrow_Belated.jpg",
-    "png_named_jpg_Figur2@A Gentleman of France.jpg",
-    "quote_a' plum park in Kameido Utagawa Hiroshige.jpeg",
-    "tiny_palette_transparent_fullscreen.png",
-    "webp_grey_met-436965.webp",
-)
 
 
 @pytest.fixture
@@ -94,10 +80,12 @@ def test_the_checkpoint_alone_is_enough(generate, best, art_folder, tmp_path, mo
     assert len(list(Path("outputs/samples").rglob("*.png"))) == 1
 
 
-@pytest.mark.parametrize("name", ODD_THAT_DECODE)
-def test_odd_names_and_formats_are_read_as_they_are_typed(generate, best, shared_data, name):
-    assert generate(f"checkpoint={best}", f"input={shared_data}/odd/{name}", "out=made") == 0
-    assert [path.stem for path in Path("made").iterdir()] == [Path(name).stem]
+def test_odd_names_and_formats_are_read_as_they_are_typed(generate, best, shared_data):
+    usable = [path for path in (shared_data / "odd").iterdir() if isinstance(read(path, 16), Decoded)]
+    assert len(usable) == 12
+    for path in usable:
+        assert generate(f"checkpoint={best}", f"input={path}", "out=made") == 0
+    assert {path.stem for path in Path("made").iterdir()} == {path.stem for path in usable}
 
 
 def test_unusable_files_of_a_folder_are_listed_and_the_others_used(generate, best, art_folder, capsys):

@@ -39,6 +39,14 @@ def test_mse_in_imagenet_units_is_the_articles(pictures):
     assert_close(MSE("imagenet")(x_hat, x), torch.stack(wanted))
 
 
+def test_losses_are_in_full_precision_whatever_the_networks(pictures):
+    x_hat, x = pictures
+    for loss in (MSE("imagenet"), MSE("model"), Perceptual("random")):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert loss(x_hat.bfloat16(), x).dtype == torch.float32
+    assert_close(MSE("imagenet")(x_hat.bfloat16(), x), MSE("imagenet")(x_hat.bfloat16().float(), x))
+
+
 def test_mse_in_model_units_is_plain(pictures):
     x_hat, x = pictures
     assert_close(MSE("model")(x_hat, x).mean(), F.mse_loss(x_hat, x))

@@ -156,6 +156,18 @@ def test_a_damaged_checkpoint_is_a_sentence(train, tmp_path, capsys):
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [("image_size=24", "model"), ("optimizer=sgd", "optimizer._target_"), ("scheduler=cosine", "scheduler._target_")],
+)
+def test_a_checkpoint_of_another_kind_of_run_is_a_sentence(train, finished_run, tmp_path, capsys, change, key):
+    arguments = f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4"
+    assert train(*arguments, change) == 2
+    assert f"was trained with {key}=" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_fewer_epochs_than_the_checkpoint_has_is_a_sentence(train, finished_run, tmp_path, capsys):
     arguments = f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=2"
     assert train(*arguments) == 2
