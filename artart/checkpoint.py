@@ -12,6 +12,7 @@ from artart import ArtError, storage
 from artart.config import build
 from artart.objectives import Reconstruction
 
+CONTENT = {"config", "class_names", "state_dict", "epoch", "global_step"}
 MODULES = ("artart.models.conv_diffusion", "artart.objectives", "artart.losses")
 
 
@@ -31,7 +32,7 @@ def read(path: Path) -> dict[str, Any]:
         ArtError: if the file is missing, damaged or not a checkpoint of artart.
     """
     content = storage.load(path)
-    if not isinstance(content, dict) or not {"config", "state_dict", "class_names"} <= content.keys():
+    if not isinstance(content, dict) or not content.keys() >= CONTENT:
         raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
     return content
 
@@ -49,6 +50,8 @@ def load(path: Path, allow: Collection[str] = ()) -> Loaded:
     content = read(path)
     config = content["config"]
     for key in ("model", "objective", "loss"):
+        if "${" in str(config.get(key)):
+            raise ArtError(f"{path}: its {key} holds an interpolation (${{...}}), which no checkpoint of artart does")
         for target in _targets(config.get(key)):
             if target not in allow and not _is_ours(target):
                 raise ArtError(

@@ -4,10 +4,10 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
@@ -56,6 +56,9 @@ LIMITS = {
 }
 CHOICES: dict[str, tuple[object, ...]] = {
     "score_mode": ("min", "max"),
+    "compile": (True, False),
+    "compare": (True, False),
+    "show": (True, False),
     "trainer.devices": (1,),  # one process for now
     "mode": ("reconstruct",),
     "device": ("auto", "cpu", "cuda", "mps"),
@@ -110,6 +113,8 @@ def _make_paths_absolute(cfg: DictConfig) -> None:
     for key, kind in PATHS.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and value not in kind.words:
+            if "${" in str(value):
+                raise ArtError(f"{key}={value}: a name with ${{ in it cannot be told from a reference; rename it")
             OmegaConf.update(cfg, key, str(Path(str(value)).expanduser().absolute()))
 
 
@@ -119,8 +124,8 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
         if not LIMITS[key].allows(value):
             yield f"{key}={_shown(value)}: must be {LIMITS[key]}"
     for key, value in _present(config, CHOICES):
-        if value not in CHOICES[key]:
-            yield f"{key}={_shown(value)}: must be {listed([str(choice) for choice in CHOICES[key]])}"
+        if not any(type(value) is type(choice) and value == choice for choice in CHOICES[key]):  # True equals 1
+            yield f"{key}={_shown(value)}: must be {listed([_shown(choice) for choice in CHOICES[key]])}"
     for key, value in _present(config, PATHS):
         kind = PATHS[key]
         if value is None or value in kind.words or not (kind.folder or kind.file):
@@ -149,6 +154,7 @@ def _wrong_arguments(node: Any, key: str = "") -> Iterator[str]:
             yield from _wrong_call(node, key)
         elif not key:
             yield from _unknown_root_keys(node)
+            yield from _not_objects(node)
         for name, value in node.items():
             yield from _wrong_arguments(value, f"{key}.{name}" if key else str(name))
 
@@ -162,13 +168,24 @@ def _unknown_root_keys(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}: no such key{did_you_mean(key, known)}"
 
 
+def _not_objects(config: Mapping[str, Any]) -> Iterator[str]:
+    """Members of groups of objects that are neither objects nor null."""
+    for group in ("callbacks", "logger"):
+        for name, value in (config.get(group) or {}).items():
+            if value is not None and not (isinstance(value, Mapping) and "_target_" in value):
+                yield f"{group}.{name}={_shown(value)}: needs a _target_, or null to leave it out"
+
+
 def _wrong_call(node: Mapping[str, Any], key: str) -> Iterator[str]:
     try:
-        target = locate(node["_target_"])
-    except (ImportError, AttributeError, ValueError) as error:
-        yield f"{key}._target_={node['_target_']}: cannot be imported ({error})"
+        target = get_object(node["_target_"])
+    except Exception as error:  # noqa: BLE001 - whatever the module at the other end raises
+        yield f"{key}._target_={node['_target_']}: cannot be imported ({' '.join(str(error).split())})"
         return
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return  # such as builtins: nothing is known of their arguments
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     hints = _hints(target)
     for name, value in node.items():
@@ -179,17 +196,6 @@ def _wrong_call(node: Mapping[str, Any], key: str) -> Iterator[str]:
         elif name not in parameters and not takes_any:
             remedy = did_you_mean(name, parameters, prefix=f"{key}.") or f"; it takes {listed(list(parameters), 'and')}"
             yield f"{key}.{name}={_shown(value)}: {node['_target_']} has no such argument{remedy}"
-
-
-def locate(name: str) -> Callable[..., Any]:
-    """The object with a full name such as `torch.optim.Adam`."""
-    module, _, attribute = name.rpartition(".")
-    if not module:
-        raise ValueError("needs a full name, package.module.Class")
-    target = getattr(import_module(module), attribute)
-    if not callable(target):
-        raise ValueError("is not a class or function")
-    return target
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
@@ -203,8 +209,8 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 def _wrong_type(key: str, value: Any, hint: Any) -> Iterator[str]:
     from typeguard import CollectionCheckStrategy, ForwardRefPolicy, TypeCheckError, check_type
 
-    if isinstance(value, Mapping) and "_target_" in value:
-        return  # will be an object by then
+    if "_target_" in str(value):
+        return  # is or holds an object by then
     candidates = [value, tuple(value)] if isinstance(value, list) else [value]  # YAML has no tuples
     for candidate in candidates:
         try:

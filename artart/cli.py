@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from artart import ArtError
 from artart.checks import PATHS
-from artart.config import did_you_mean, in_sweep, known_keys, listed
+from artart.config import CONF_DIR, did_you_mean, in_sweep, known_keys, listed
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +25,21 @@ T = TypeVar("T")
 MULTIRUN = {"-m", "--multirun"}
 
 
-def cli(main: Callable[[], object], config_name: str) -> None:
+def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> None:
     """Run a Hydra main as a command: file names need no quoting, mistakes are told in a line each.
 
-    Exit codes: 0, 1 for what went wrong on the way, 2 for a mistake in the call, 130 for Ctrl-C.
+    `sweeps` says whether it knows -m. Exit codes: 0; 1 for what went wrong on the way; 2 for a mistake in the call;
+    130 for Ctrl-C.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions on
     logging.raiseExceptions = False  # a log on a full disk must not hide the sentence that says so
     sys.argv[1:] = sorted(map(_quoted, sys.argv[1:]), key=lambda word: word not in MULTIRUN)  # -m may stand anywhere
+    if not sweeps and MULTIRUN & set(sys.argv):
+        log.error("-m: this command has no sweeps; call it once for each setting")
+        sys.exit(2)
     try:
         main()
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         log.error(_sentence(error, config_name))
         sys.exit(2)
     except KeyboardInterrupt:
@@ -72,6 +76,8 @@ def _tell(error: Exception) -> int:
             return 2
         case FloatingPointError():
             log.error(str(error))
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            log.error("data.batch_size: the batch does not fit into the GPU; halve it (%s)", str(error).splitlines()[0])
         case OSError():
             log.error("%s: %s; what was written before is intact", error.filename or "a file", error.strerror or error)
         case _:
@@ -80,9 +86,9 @@ def _tell(error: Exception) -> int:
 
 
 def _quoted(argument: str) -> str:
-    """key=value with quotes around a path that Hydra's grammar would misread: blanks, commas, quotes, accents."""
+    """key=value with quotes around a path, which Hydra's grammar might misread: blanks, commas, accents, numbers."""
     key, equals, value = argument.partition("=")
-    if not equals or key.lstrip("+") not in PATHS or re.fullmatch(r"[\w./~:\-]*|'.*'|\".*\"", value, re.ASCII):
+    if not equals or key.lstrip("+") not in PATHS or re.fullmatch(r"null|'.*'|\".*\"", value):
         return argument
     if "," in value and not Path(value).expanduser().exists() and MULTIRUN & set(sys.argv):
         return argument  # a sweep over several paths
@@ -99,12 +105,15 @@ def _sentence(error: Exception, config_name: str) -> str:
     if match := re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text):
         key = match[1]
         given = next((argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith(f"{key}=")), key)
-        remedy = did_you_mean(key, known_keys(config_name)) or "; --cfg job shows them all"
+        remedy = did_you_mean(key, set(known_keys(config_name)) - {key}) or "; --cfg job shows them all"
         return f"{given}: no such key{remedy}"
     if match := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
         return f"+{match[1]}: is there already; leave out the +"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
+    if nulled := [word for word in sys.argv[1:] if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:
+        options = sorted(file.stem for file in (CONF_DIR / nulled[0][:-5]).glob("*.yaml"))
+        return f"{nulled[0]}: a group needs an option; choose {listed(options)}"
     if isinstance(error, YAMLError):
         return " ".join(text.split())
     return f"{getattr(error, 'full_key', None) or 'configuration'}: {text.splitlines()[0]}"

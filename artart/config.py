@@ -1,6 +1,7 @@
 """Where conf/ lies, and how its nodes become plain data and objects."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def build(config: Mapping[str, Any], key: str, **more: Any) -> Any:
     except InstantiationException as error:
         cause = error.__cause__ or error
         reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        raise ArtError(reason if isinstance(cause, ValueError) else f"{key}: {reason}") from error
+        raise ArtError(reason if re.match(r"[\w.]+[=:]", reason) else f"{key}: {reason}") from error
 
 
 def build_all(config: Mapping[str, Any], key: str) -> list[Any]:

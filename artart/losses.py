@@ -1,5 +1,6 @@
 """Losses: (x_hat, x), both (B, 3, S, S) in [-1, 1], to one number per picture (B,)."""
 
+import copy
 import functools
 import logging
 import socket
@@ -78,10 +79,13 @@ class WeightedSum:
     """A weighted sum of named terms; a weight of zero leaves its term out of the computation."""
 
     def __init__(self, weights: Mapping[str, float], **terms: Loss) -> None:
-        """Raises ValueError if weights and terms do not name the same things, or if nothing has a weight."""
+        """Raises ValueError if weights and terms do not name the same things, or if there is nothing to sum."""
         if unknown := weights.keys() ^ terms.keys():
             name = sorted(unknown)[0]
             raise ValueError(f"loss.weights.{name}: weights name {sorted(weights)} but the terms are {sorted(terms)}")
+        for name, term in terms.items():
+            if not callable(term):
+                raise ValueError(f"loss.{name}={term}: is no loss; to leave it out, set loss.weights.{name}=0")
         self.weights = weights
         self.terms = {name: term for name, term in terms.items() if weights[name]}
         if not self.terms:
@@ -115,8 +119,8 @@ def vgg16(weights: str) -> Filters:
         return Filters(_frozen(_filters_from(load_weights(path), path)), path.name)
     try:
         with _connection_timeout(seconds=10):
-            state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no connection, no space, or a download whose hash is wrong
+            state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except Exception as error:  # noqa: BLE001 - no connection, or a damaged file, of which torch raises nearly anything
         return _without_imagenet(weights, error)
     return Filters(_frozen(_filters_from(state, Path("IMAGENET1K_V1"))), "torchvision VGG16 IMAGENET1K_V1")
 
@@ -125,13 +129,7 @@ def vgg16(weights: str) -> Filters:
 def vgg16_on(weights: str, device: torch.device) -> nn.Sequential:
     """The same filters on a device; one copy per process and device."""
     net = vgg16(weights).net
-    return net if device.type == "cpu" else _frozen(_copy_of(net)).to(device)
-
-
-def _copy_of(net: nn.Sequential) -> nn.Sequential:
-    copy = _empty_filters()
-    copy.load_state_dict(net.state_dict())
-    return copy
+    return net if device.type == "cpu" else copy.deepcopy(net).to(device)
 
 
 def _without_imagenet(weights: str, error: Exception) -> Filters:
@@ -155,19 +153,18 @@ def _without_imagenet(weights: str, error: Exception) -> Filters:
 
 
 def _empty_filters() -> nn.Sequential:
-    return make_layers([64, 64, "M", 128, 128, "M", 256, 256, 256])
+    with torch.random.fork_rng(devices=[]):  # the layers draw weights that nobody keeps
+        return make_layers([64, 64, "M", 128, 128, "M", 256, 256, 256])
 
 
 def _random_filters() -> nn.Sequential:
-    """He initialisation from a seed of its own: the global random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = _empty_filters()
-        for layer in net:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+    """He initialisation from a generator of its own: the global random state is left as it was."""
+    net, generator = _empty_filters(), torch.Generator().manual_seed(0)
+    for layer in net:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
     return net
 
 

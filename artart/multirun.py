@@ -58,6 +58,7 @@ class SweepTable(Callback):
         score = math.nan if job_return.return_value is None else job_return.return_value
         settings = tuple(config.hydra.overrides.task)
         self.jobs.append(Job(config.hydra.job.num, settings, score, round(time.monotonic() - self.started, 1), status))
+        self._write(config)  # now, so that Ctrl-C in a later job does not lose it
 
     def _note(self, folder: Path, error: BaseException) -> None:
         """Put the trace into the job's own log; the terminal gets a line."""
@@ -67,13 +68,7 @@ class SweepTable(Callback):
         log.error("job %s failed: %s\n  trace: %s", folder.name, error, folder / "train.log")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        worst = -math.inf if config.score_mode == "max" else math.inf
-        self.jobs.sort(
-            key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.score_mode == "max"
-        )
-        self._write(folder / "sweep.csv", config.score)
-        self._print(folder, config.score)
+        self._print(Path(config.hydra.sweep.dir), config.score)
         if failed := [job for job in self.jobs if job.status != "ok"]:
             log.error("%d of %d jobs failed", len(failed), len(self.jobs))
             raise SystemExit(1)
@@ -83,12 +78,19 @@ class SweepTable(Callback):
         common = set.intersection(*(set(job.settings) for job in self.jobs)) if len(self.jobs) > 1 else set()
         return " ".join(setting for setting in job.settings if setting not in common)
 
-    def _write(self, path: Path, score: str) -> None:
+    def _write(self, config: DictConfig) -> None:
+        from artart.storage import atomic
+
+        worst = -math.inf if config.score_mode == "max" else math.inf
+        self.jobs.sort(
+            key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.score_mode == "max"
+        )
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(["job", "settings", score, "seconds", "status"])
+        writer.writerow(["job", "settings", config.score, "seconds", "status"])
         writer.writerows((job.number, self._swept(job), job.score, job.seconds, job.status) for job in self.jobs)
-        path.write_text(text.getvalue())
+        with atomic(Path(config.hydra.sweep.dir) / "sweep.csv") as file:
+            file.write(text.getvalue().encode())
 
     def _print(self, folder: Path, score: str) -> None:
         table = Table("job", "settings", score, "seconds", "status", title=str(folder))

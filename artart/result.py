@@ -63,7 +63,7 @@ class Result:
         return best.get(self.config["score"], math.nan)
 
     def _best(self, trainer: Trainer) -> dict[str, float]:
-        """The best score and its epoch, from the checkpoint callback that watches it."""
+        """The best score and its epoch, from the checkpoint callback that watches it; without one, the last score."""
         for callback in trainer.checkpoint_callbacks:
             if (
                 isinstance(callback, ModelCheckpoint)
@@ -126,7 +126,8 @@ class Result:
         checkpoints = self.run_dir / "checkpoints"
         checkpoint = next((path for name in ("best.ckpt", "last.ckpt") if (path := checkpoints / name).is_file()), None)
         grids = sorted((self.run_dir / "samples").glob("epoch_*.png"))
-        lines = [f"done in {time.monotonic() - self.started:.0f} s, best {self.config['score']} {best:.4g}"]
+        score = "not measured" if math.isnan(best) else f"{best:.4g}"
+        lines = [f"done in {time.monotonic() - self.started:.0f} s, best {self.config['score']} {score}"]
         lines += [f"  grid        {near(grids[-1])}"] if grids else []
         lines += [f"  checkpoint  {near(checkpoint)}"] if checkpoint else []
         lines += [f"  log folder  {near(self.run_dir)}", "try next"]

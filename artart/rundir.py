@@ -30,8 +30,21 @@ def plan(cfg: DictConfig) -> Plan:
     """The folder and checkpoint that `run_dir` and `resume` name. Writes nothing.
 
     Raises:
-        ArtError: if the folder belongs to a run that `resume` does not ask for.
+        ArtError: if the folder belongs to a run that `resume` does not ask for, or that has come to its end.
     """
+    if in_sweep() and (cfg.run_dir or cfg.resume):
+        raise ArtError("run_dir and resume: each job of a sweep has a new folder of its own; leave them out")
+    planned = _find(cfg)
+    if planned.run_dir and planned.checkpoint and _finished(planned.run_dir, cfg):
+        epochs = cfg.trainer.max_epochs
+        raise ArtError(
+            f"trainer.max_epochs={epochs}: the run in {planned.run_dir} has reached its end; to go on, ask for more, "
+            f"such as trainer.max_epochs={2 * epochs}"
+        )
+    return planned
+
+
+def _find(cfg: DictConfig) -> Plan:
     run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
     if cfg.resume is None:
         if run_dir and (held := sorted(run_dir.glob("checkpoints/*.ckpt"))):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import shutil
 import signal
 import sys
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from artart import ArtError
 from artart.checks import check
 from artart.cli import cli, told
-from artart.config import CONF_DIR, as_dict, build, build_all, in_sweep, select
+from artart.config import CONF_DIR, as_dict, build, build_all, in_sweep
 from artart.terminal import near
 
 if TYPE_CHECKING:
@@ -59,10 +59,11 @@ def main(cfg: DictConfig) -> float:
     class_names = data.class_names
     net = build(config, "model")
     if config["compile"]:
-        compile_net(net)
+        compile_net(net, config["trainer"]["accelerator"])
     objective = build(config, "objective", loss=build(config, "loss"))
-    check_score(config["score"], objective.metrics)
+    check_score(config["score"], config["score_mode"], objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
+    build(config, "trainer", precision=precision, logger=False)  # what is wrong with its arguments is told now
     filters = objective.loss.load()
 
     run_dir = claim(cfg, planned)
@@ -89,12 +90,20 @@ def quieten_lightning() -> None:
         warnings.filterwarnings("ignore", hint, module="lightning")
 
 
-def check_score(score: str, metrics: Sequence[str]) -> None:
-    """Raises ArtError if nothing logs the score, or if it means something else in every job of the sweep."""
+def check_score(score: str, mode: str, metrics: Sequence[str]) -> None:
+    """Raises ArtError if nothing logs the score, if its best is at the other end, or if it differs from job to job."""
     if score not in metrics:
         raise ArtError(f"score={score}: nothing measures that; choose one of {', '.join(metrics)}")
-    if in_sweep() and score.endswith("/loss") and any(re.match(r"loss\..*=.*,", argument) for argument in sys.argv):
-        raise ArtError(f"score={score}: cannot compare jobs whose loss.* differs; choose another, such as val/psnr")
+    if mode != (better := "max" if score.endswith("psnr") else "min"):
+        raise ArtError(f"score_mode={mode}: would take the worst {score} for the best; set score_mode={better}")
+    if in_sweep() and score.endswith("/loss") and loss_is_swept():
+        raise ArtError(f"score={score}: cannot compare jobs whose loss differs; choose another, such as val/psnr")
+
+
+def loss_is_swept() -> bool:
+    """Whether the command line gives several values to the loss or to a key of it."""
+    overrides = OverridesParser.create().parse_overrides([word for word in sys.argv[1:] if "=" in word])
+    return any(one.is_sweep_override() and one.key_or_group.split(".")[0] == "loss" for one in overrides)
 
 
 def best_precision(accelerator: str) -> str:
@@ -113,7 +122,7 @@ def best_precision(accelerator: str) -> str:
     return "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
-def compile_net(net: "nn.Module") -> None:
+def compile_net(net: "nn.Module", accelerator: str) -> None:
     """torch.compile in place, so that the names in checkpoints stay as they are.
 
     Raises:
@@ -121,7 +130,8 @@ def compile_net(net: "nn.Module") -> None:
     """
     import torch
 
-    if not torch.cuda.is_available() and not shutil.which(os.environ.get("CXX", "g++")):
+    on_cpu = accelerator == "cpu" or not torch.cuda.is_available()
+    if on_cpu and not shutil.which(os.environ.get("CXX", "g++")):
         raise ArtError(
             "compile=true: needs a C++ compiler on the CPU and found no g++; install one, or leave compile=false"
         )
@@ -139,8 +149,8 @@ def step_of(planned: "Plan", config: dict[str, Any]) -> int | None:
     if planned.checkpoint is None:
         return None
     saved = read(planned.checkpoint)
-    for key in ("model", "optimizer._target_", "scheduler._target_"):
-        if (before := select(saved["config"], key)) != select(config, key):
+    for key in ("model", "optimizer", "scheduler"):
+        if (before := saved["config"][key]) != config[key]:
             raise ArtError(
                 f"resume={planned.checkpoint}: was trained with {key}={before}; ask for that, "
                 "or start afresh in another folder"
@@ -194,13 +204,15 @@ def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", run_dir:
 
 def how_to_go_on(run_dir: Path) -> str:
     """What to type after a run was stopped."""
+    if in_sweep():
+        return "so the sweep ends here"
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
         return "no epoch was finished, so nothing was saved"
     return f"go on after the last finished epoch: the same command with resume=auto run_dir={near(run_dir)}"
 
 
 def run() -> None:
-    cli(main, "train")
+    cli(main, "train", sweeps=True)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,13 @@ def test_it_builds_only_classes_of_ours(content, save, target, place):
         checkpoint.load(save(content))
 
 
+def test_an_interpolation_cannot_bring_in_a_class(content, save):
+    """Hydra would resolve it after the classes were looked at."""
+    content["config"]["loss"]["mse"] = "${oc.create:'{_target_: pathlib.Path}'}"
+    with pytest.raises(ArtError, match="its loss holds an interpolation"):
+        checkpoint.load(save(content))
+
+
 class OfTheUser(torch.nn.Module):
     def __init__(self, image_size: int) -> None:
         super().__init__()

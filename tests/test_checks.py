@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from artart import ArtError
-from artart.checks import LIMITS, check, locate
+from artart.checks import LIMITS, check
 from artart.config import CONF_DIR, known_keys
 
 GROUPS = sorted(folder.name for folder in CONF_DIR.iterdir() if folder.is_dir() and folder.name != "hydra")
@@ -51,6 +52,10 @@ def test_words_in_the_place_of_a_path_stay_words():
         ("optimizer.lr=nan", "optimizer.lr=nan: must be a number, above 0"),
         ("score_mode=high", "score_mode=high: must be min or max"),
         ("trainer.devices=2", "trainer.devices=2: must be 1"),
+        ("trainer.devices=true", "trainer.devices=true: must be 1"),
+        ("compile=maybe", "compile=maybe: must be true or false"),
+        ("+callbacks.x=3", "callbacks.x=3: needs a _target_, or null to leave it out"),
+        ("+logger.x={a:1}", "logger.x={'a': 1}: needs a _target_"),
         ("data.root=nowhere", "nowhere: must be a folder that exists"),
         ("loss.perceptual.weights=nowhere", "nowhere: must be auto, imagenet, random or a file that exists"),
         ("resume=nowhere", "nowhere: must be auto or a file that exists"),
@@ -91,6 +96,19 @@ def test_a_misspelt_key_in_an_experiment_file_is_found(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+trainer.plugins=[{_target_: lightning.pytorch.plugins.MixedPrecision, precision: bf16-mixed, device: cpu}]",
+        "+callbacks.mine={_target_: builtins.dict, a: 1}",  # nothing is known of its arguments
+        "+callbacks.mine={_target_: pathlib.Path.cwd}",
+        "callbacks.grid=null",
+    ],
+)
+def test_what_hydra_can_build_is_not_refused(override):
+    check(config(override))
+
+
 def test_all_mistakes_of_a_kind_are_told_at_once():
     with pytest.raises(ArtError) as error:
         check(config("trainer.max_epochs=0", "data.root=nowhere", "score_mode=best"))
@@ -114,7 +132,7 @@ def test_a_number_that_yaml_and_code_both_state_is_the_same(option):
     """Who uses the classes from a notebook gets what the command gets."""
     group = option.split("=")[0]
     for node in targets(OmegaConf.to_container(config(option), resolve=True)[group]):
-        parameters = inspect.signature(locate(node["_target_"])).parameters
+        parameters = inspect.signature(get_object(node["_target_"])).parameters
         for key in node.keys() & parameters.keys():
             assert parameters[key].default in (node[key], inspect.Parameter.empty), f"{group}.{key}"
 

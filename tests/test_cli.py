@@ -31,6 +31,10 @@ def artart(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         "~/tilde dir",
         "'leading quote.jpg",
         "日本.png",
+        "2024_05",
+        "1e3",
+        "true",
+        "auto",
         "colon: semi; pipe |.png",
     ],
 )
@@ -92,6 +96,12 @@ def test_help_of_generate_has_examples(tmp_path):
 def test_help_and_simple_mistakes_do_not_wait_for_torch(tmp_path):
     script = "import sys, artart.train, artart.generate, artart.multirun; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path).returncode == 0
+
+
+def test_generate_says_that_it_has_no_sweeps(tmp_path):
+    done = artart("artart.generate", "-m", "checkpoint=a,b", "input=.", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_broken_experiment_file_is_a_sentence(tmp_path):

@@ -140,6 +140,14 @@ def test_a_download_waits_ten_seconds_for_a_connection_and_leaves_the_default_al
     assert socket.getdefaulttimeout() == before
 
 
+def test_a_damaged_file_in_the_cache_is_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"abc")
+    with pytest.raises(ArtError, match=r"loss\.perceptual\.weights=imagenet: no ImageNet weights"):
+        Perceptual("imagenet").load()
+
+
 def test_imagenet_from_the_cache_is_used(monkeypatch, pictures):
     state = vgg16(weights=None).state_dict()
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", lambda *args, **kwargs: state)
@@ -175,3 +183,8 @@ def test_weights_that_name_no_term_are_refused(weights):
 def test_weights_that_are_all_zero_are_refused():
     with pytest.raises(ValueError, match=r"loss\.weights"):
         WeightedSum({"mse": 0.0}, mse=MSE())
+
+
+def test_a_term_that_is_no_loss_is_refused():
+    with pytest.raises(ValueError, match=r"loss\.mse=None: is no loss"):
+        WeightedSum({"mse": 1.0}, mse=None)

@@ -24,19 +24,21 @@ def rows() -> list[dict[str, str]]:
 def test_a_sweep_ends_with_a_table_sorted_by_score(train, capsys):
     assert train("-m", "optimizer.lr=1e-2,1e-6", "trainer.max_epochs=1") == 0
     table = rows()
-    assert [row["job"] for row in table] == ["1", "0"]  # in one epoch the normalisation's averages do not follow 1e-2
-    assert [row["settings"] for row in table] == ["optimizer.lr=1e-06", "optimizer.lr=0.01"]  # and nothing they share
+    scores = [float(row["val/psnr"]) for row in table]
+    assert scores == sorted(scores, reverse=True)
+    assert {row["job"]: row["settings"] for row in table} == {"0": "optimizer.lr=0.01", "1": "optimizer.lr=1e-06"}
     for row in table:
         result = json.loads((sweep_folder() / row["job"] / "result.json").read_text())
         assert float(row["val/psnr"]) == pytest.approx(result["best"]["val/psnr"])
         assert (sweep_folder() / row["job"] / "checkpoints" / "last.ckpt").is_file()
     shown = capsys.readouterr().out.split("settings")[-1]
-    assert 0 < shown.index("optimizer.lr=1e-06") < shown.index("optimizer.lr=0.01")
+    assert 0 < shown.index(table[0]["settings"]) < shown.index(table[1]["settings"])
 
 
 def test_scores_to_be_lowered_are_sorted_the_other_way(train):
     assert train("-m", "optimizer.lr=1e-2,1e-6", "trainer.max_epochs=1", "score=val/loss", "score_mode=min") == 0
-    assert [row["job"] for row in rows()] == ["1", "0"]
+    scores = [float(row["val/loss"]) for row in rows()]
+    assert scores == sorted(scores)
 
 
 def test_a_failed_job_is_marked_and_the_others_go_on(train, monkeypatch, capsys):
@@ -63,9 +65,22 @@ def test_a_job_with_a_mistake_in_its_settings_is_a_failed_job(train, capsys):
     assert "image_size=100: not divisible by 8" in capsys.readouterr().err
 
 
-def test_a_score_that_changes_its_meaning_from_job_to_job_is_refused(train):
-    assert train("-m", "loss.weights.perceptual=0.1,1", "score=val/loss", "score_mode=min") == 1
+@pytest.mark.parametrize("swept", ["loss.weights.perceptual=0.1,1", "++loss.weights.mse=1,2", "loss=hybrid,hybrid"])
+def test_a_score_that_changes_its_meaning_from_job_to_job_is_refused(train, swept):
+    assert train("-m", swept, "score=val/loss", "score_mode=min") == 1
     assert all("cannot compare jobs whose loss" in row["status"] for row in rows())
+
+
+def test_several_settings_in_one_value_are_no_sweep(train):
+    weights = "loss.weights={mse:1,perceptual:0.5}"
+    assert train("-m", weights, "seed=1,2", "score=val/loss", "score_mode=min", "trainer.max_epochs=1") == 0
+
+
+@pytest.mark.parametrize("setting", ["run_dir=mine", "resume=auto"])
+def test_jobs_do_not_share_a_folder(train, setting):
+    assert train("-m", "optimizer.lr=1e-2,1e-3", setting) == 1
+    assert all("each job of a sweep has a new folder" in row["status"] for row in rows())
+    assert not Path("mine").exists()
 
 
 @pytest.mark.parametrize("mistake", ["optimizr.lr=1,2", "optimizer=foo,adam"])

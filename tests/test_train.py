@@ -148,6 +148,21 @@ def test_a_folder_that_holds_a_run_is_not_written_into(train, finished_run, caps
     assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
 
 
+def test_a_finished_run_is_left_as_it_is(train, finished_run, capsys):
+    before = (finished_run / "result.json").read_text()
+    assert train(f"run_dir={finished_run}", "resume=auto", "trainer.max_epochs=3") == 2
+    assert "trainer.max_epochs=3: the run in" in (error := capsys.readouterr().err)
+    assert "such as trainer.max_epochs=6" in error
+    assert (finished_run / "result.json").read_text() == before
+
+
+def test_what_resumes_knows_the_best_score_so_far(finished_run):
+    """last.ckpt is written after best.ckpt, or a worse epoch could replace the best after a resume."""
+    best = json.loads((finished_run / "result.json").read_text())["best"]["val/psnr"]
+    last = load(finished_run / "checkpoints" / "last.ckpt")
+    assert last["callbacks"]["Checkpoints_best"]["best_model_score"].item() == pytest.approx(best)
+
+
 def test_a_damaged_checkpoint_is_a_sentence(train, tmp_path, capsys):
     Path("bad.ckpt").write_bytes(b"PK\x03\x04 not a checkpoint")
     assert train("resume=bad.ckpt", "run_dir=run") == 2
@@ -158,7 +173,7 @@ def test_a_damaged_checkpoint_is_a_sentence(train, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("change", "key"),
-    [("image_size=24", "model"), ("optimizer=sgd", "optimizer._target_"), ("scheduler=cosine", "scheduler._target_")],
+    [("image_size=24", "model"), ("optimizer.lr=1e-4", "optimizer"), ("scheduler=cosine", "scheduler")],
 )
 def test_a_checkpoint_of_another_kind_of_run_is_a_sentence(train, finished_run, tmp_path, capsys, change, key):
     arguments = f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4"
@@ -220,6 +235,14 @@ def test_a_stopped_run_keeps_its_last_finished_epoch_and_goes_on(train, importab
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 4
 
 
+def test_weights_spoiled_by_the_last_step_of_an_epoch_reach_no_checkpoint(train, capsys):
+    one_step = ("data.batch_size=500", "optimizer=sgd", "optimizer.lr=1e30")
+    assert train("run_dir=run", "trainer.max_epochs=3", *one_step) == 1
+    assert "val/loss=nan at step 1" in (error := capsys.readouterr().err)
+    assert "no epoch was finished before" in error
+    assert not Path("run/checkpoints").exists()
+
+
 def test_a_nan_stops_before_it_reaches_weights_or_checkpoints(train, capsys):
     assert train("run_dir=run", "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=3") == 1
     error = capsys.readouterr().err
@@ -242,7 +265,7 @@ def test_a_write_that_fails_is_a_sentence_and_leaves_the_checkpoints_before_it(t
     small_files()
     assert train("run_dir=run", "trainer.max_epochs=2", "resume=auto") == 1
     error = capsys.readouterr().err
-    assert error.endswith("last.ckpt: File too large; what was written before is intact\n")
+    assert error.endswith("best.ckpt: File too large; what was written before is intact\n")
     assert error.count("\n") == 1
     assert Path("run/checkpoints/last.ckpt").read_bytes() == before
     assert not list(Path("run/checkpoints").glob(".*"))
@@ -269,6 +292,37 @@ def test_two_runs_in_the_same_second_have_two_folders(monkeypatch, tmp_path):
     monkeypatch.setattr(rundir, "datetime", Noon)
     folders = [rundir.claim(OmegaConf.create({"run_dir": None}), rundir.Plan()) for _ in range(3)]
     assert [folder.name for folder in folders] == ["12-00-00", "12-00-00-2", "12-00-00-3"]
+
+
+def test_another_score_needs_its_own_direction(train, capsys):
+    assert train("run_dir=run", "score=train/mse") == 2
+    assert "score_mode=max: would take the worst train/mse for the best; set score_mode=min" in capsys.readouterr().err
+    assert train("run_dir=run", "score=nothing") == 2
+    assert "score=nothing: nothing measures that; choose one of train/loss" in capsys.readouterr().err
+    assert not Path("run").exists()
+    assert train("run_dir=run", "score=train/mse", "score_mode=min") == 0
+    assert list(json.loads(Path("run/result.json").read_text())["best"]) == ["train/mse", "epoch"]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        ("trainer.accelerator=foo", "trainer: "),
+        ("trainer.max_time=abc", "trainer: "),
+        ("image_size=20", "image_size=20: not divisible by 8"),
+        ("loss.mse=null", "loss.mse=None: is no loss; to leave it out, set loss.weights.mse=0"),
+        ("model=null", "model=null: a group needs an option; choose conv_diffusion"),
+        ("logger=null", "logger=null: a group needs an option; choose csv, none or tensorboard"),
+        ("data.root=a ${x} b", "a name with ${ in it"),
+    ],
+)
+def test_a_mistake_that_only_the_parts_can_see_is_told_before_any_work(train, capsys, mistake, sentence):
+    assert train(mistake, "run_dir=run") == 2
+    output = capsys.readouterr()
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
+    assert "pictures" not in output.out
+    assert not Path("run").exists()
 
 
 def test_the_pixel_loss_alone_needs_no_filters(train):
@@ -302,7 +356,7 @@ def test_fewer_pictures_than_a_batch_are_the_batch(train, capsys):
     "choice",
     ["optimizer=adamw", "optimizer=sgd", "scheduler=cosine", "scheduler=constant", "trainer=debug", "trainer=cpu",
      "logger=csv", "logger=none", "callbacks=none", "~callbacks.grid", "callbacks.best=null",
-     "trainer.max_steps=3", "score=train/loss", "trainer.accumulate_grad_batches=2"],
+     "trainer.max_steps=3", "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2"],
 )  # fmt: skip
 def test_every_choice_runs(train, choice):
     assert train(choice, "run_dir=run") == 0

@@ -7,15 +7,23 @@ from torch import Tensor
 
 
 class FiniteLoss(Callback):
-    """Raises before the backward pass, so that neither weights nor checkpoints ever see the NaN."""
+    """Raises before the backward pass, so that the weights never see a NaN; and before an epoch's checkpoints."""
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        self._check("train/loss", loss, trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checkpoints are saved after this: the last step of an epoch may have spoiled the weights."""
+        if (loss := trainer.callback_metrics.get("val/loss")) is not None:
+            self._check("val/loss", loss, trainer)
+
+    def _check(self, name: str, loss: Tensor, trainer: Trainer) -> None:
         if not loss.isfinite():
             checkpoints = Path(trainer.default_root_dir, "checkpoints")
             newest = checkpoints / "last.ckpt"
             good = f"the newest good checkpoint is {newest}" if newest.exists() else "no epoch was finished before"
             raise FloatingPointError(
-                f"train/loss={loss.item()} at step {trainer.global_step}, epoch {trainer.current_epoch + 1}: training "
-                f"stopped before it reached the weights; {good}. Try a lower optimizer.lr, "
+                f"{name}={loss.item()} at step {trainer.global_step}, epoch {trainer.current_epoch + 1}: training "
+                f"stopped; {good}. Try a lower optimizer.lr, "
                 "trainer.gradient_clip_val=1 or trainer.precision=32-true"
             )

@@ -31,8 +31,8 @@ class ConvDiffusionModel(nn.Module):
         skip2 = self.enc2(skip1)
         x = self.dec1(self.enc3(skip2))
         x = self.dec2(x + skip2)
-        x = self.dec3(x + skip1)
-        return 2 * x - 1
+        upsample, sigmoid = self.dec3
+        return 2 * sigmoid(upsample(x + skip1).float()) - 1  # in bf16 the last bit near white is a grey level
 
 
 def _down(in_channels: int, out_channels: int) -> nn.Sequential:
