@@ -32,9 +32,20 @@ def read(path: Path) -> dict[str, Any]:
         ArtError: if the file is missing, damaged or not a checkpoint of artart.
     """
     content = storage.load(path)
-    if not isinstance(content, dict) or not content.keys() >= CONTENT:
+    if not isinstance(content, dict) or not content.keys() >= CONTENT or not _is_whole(content):
         raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
     return content
+
+
+def _is_whole(content: Mapping[str, Any]) -> bool:
+    """Whether settings and weights are what artart writes."""
+    config, groups = content["config"], ("model", "objective", "loss")
+    return (
+        isinstance(content["state_dict"], dict)
+        and isinstance(config, dict)
+        and "image_size" in config
+        and all(isinstance(config.get(group), dict) for group in groups)
+    )
 
 
 def load(path: Path, allow: Collection[str] = ()) -> Loaded:

@@ -33,7 +33,7 @@ class Limit(NamedTuple):
     def __str__(self) -> str:
         kind = "a whole number" if self.kind is int else "a number"
         lowest = f"above {self.lowest:g}" if self.open else f"at least {self.lowest:g}"
-        highest = "" if self.highest == float("inf") else f" and {'below' if self.open else 'at most'} {self.highest:g}"
+        highest = "" if self.highest == float("inf") else f" and {'below' if self.open else 'at most'} {self.highest}"
         return f"{kind}, {lowest}{highest}{', or null' if self.optional else ''}"
 
 
@@ -54,6 +54,7 @@ LIMITS = {
     "callbacks.grid.num_images": Limit(int, 1),
     "callbacks.checkpoints.every_n_epochs": Limit(int, 1),
 }
+GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 CHOICES: dict[str, tuple[object, ...]] = {
     "score_mode": ("min", "max"),
     "compile": (True, False),
@@ -123,6 +124,11 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
     for key, value in _present(config, LIMITS):
         if not LIMITS[key].allows(value):
             yield f"{key}={_shown(value)}: must be {LIMITS[key]}"
+    if "score" in config:  # a training
+        for key in [group for group in GROUPS if group not in config]:
+            yield f"{key}: is missing; choose {key}={listed(options(key))}"
+    if isinstance(config.get("experiment"), Mapping):
+        yield "experiment: its file must begin with the line `# @package _global_`"
     for key, value in _present(config, CHOICES):
         if not any(type(value) is type(choice) and value == choice for choice in CHOICES[key]):  # True equals 1
             yield f"{key}={_shown(value)}: must be {listed([_shown(choice) for choice in CHOICES[key]])}"
@@ -134,6 +140,11 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
         if not ((kind.folder and path.is_dir()) or (kind.file and path.is_file())):
             wanted = listed((*kind.words, *["a file that exists"] * kind.file, *["a folder that exists"] * kind.folder))
             yield f"{key}={value}: must be {wanted}"
+
+
+def options(group: str) -> list[str]:
+    """The names that a group of conf/ offers."""
+    return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
 
 
 def _present(config: Mapping[str, Any], keys: Mapping[str, object]) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from artart import ArtError
 from artart.checks import PATHS
+from artart.checks import options as options_of
 from artart.config import CONF_DIR, did_you_mean, in_sweep, known_keys, listed
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions on
     logging.raiseExceptions = False  # a log on a full disk must not hide the sentence that says so
-    sys.argv[1:] = sorted(map(_quoted, sys.argv[1:]), key=lambda word: word not in MULTIRUN)  # -m may stand anywhere
+    sys.argv[1:] = _options_first([_quoted(word) for word in sys.argv[1:]])
     if not sweeps and MULTIRUN & set(sys.argv):
         log.error("-m: this command has no sweeps; call it once for each setting")
         sys.exit(2)
@@ -74,6 +75,8 @@ def _tell(error: Exception) -> int:
         case OmegaConfBaseException():
             log.error(_sentence(error, ""))
             return 2
+        case MemoryError():
+            log.error("not enough memory (%s): a smaller image_size or fewer pictures need less", error)
         case FloatingPointError():
             log.error(str(error))
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
@@ -83,6 +86,18 @@ def _tell(error: Exception) -> int:
         case _:
             log.exception("artart met an error that it does not know; please report it")
     return 1
+
+
+def _options_first(words: list[str]) -> list[str]:
+    """Hydra reads no key=value behind an option that stands between others."""
+    options: list[str] = []
+    overrides: list[str] = []
+    before = ""
+    for word in words:
+        is_value = before.startswith("--") and before not in MULTIRUN and "=" not in before + word
+        (options if word.startswith("-") or is_value else overrides).append(word)
+        before = word
+    return options + overrides
 
 
 def _quoted(argument: str) -> str:
@@ -107,13 +122,14 @@ def _sentence(error: Exception, config_name: str) -> str:
         given = next((argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith(f"{key}=")), key)
         remedy = did_you_mean(key, set(known_keys(config_name)) - {key}) or "; --cfg job shows them all"
         return f"{given}: no such key{remedy}"
+    if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{match[1]}: several values: add -m for a sweep, or write them as a list: [a,b]"
     if match := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
         return f"+{match[1]}: is there already; leave out the +"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
     if nulled := [word for word in sys.argv[1:] if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:
-        options = sorted(file.stem for file in (CONF_DIR / nulled[0][:-5]).glob("*.yaml"))
-        return f"{nulled[0]}: a group needs an option; choose {listed(options)}"
+        return f"{nulled[0]}: a group needs an option; choose {listed(options_of(nulled[0][:-5]))}"
     if isinstance(error, YAMLError):
         return " ".join(text.split())
     return f"{getattr(error, 'full_key', None) or 'configuration'}: {text.splitlines()[0]}"

@@ -37,6 +37,8 @@ def main(cfg: DictConfig) -> None:
     loaded = checkpoint.load(source, config["allow"])
     out = Path(config["out"] or f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     settings = {"mode": config["mode"], "checkpoint": source.name, "checkpoint_sha256": sha256(source)}
+    if (out.exists() and not out.is_dir()) or out.resolve() == Path(config["input"]).resolve():
+        raise ArtError(f"out={out}: must be a folder, and not the one that holds the input")
     written = list(reconstruct(loaded, config, out, settings))
     log.info("%s", near(written[0]) if len(written) == 1 else f"{len(written)} pictures in {near(out)}")
     if config["show"]:

@@ -88,6 +88,8 @@ class WeightedSum:
                 raise ValueError(f"loss.{name}={term}: is no loss; to leave it out, set loss.weights.{name}=0")
         self.weights = weights
         self.terms = {name: term for name, term in terms.items() if weights[name]}
+        if min(weights.values(), default=0) < 0:
+            raise ValueError(f"loss.weights={dict(weights)}: a negative weight would seek the largest error")
         if not self.terms:
             raise ValueError(f"loss.weights={dict(weights)}: all are zero, which leaves nothing to learn from")
 

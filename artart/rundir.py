@@ -1,10 +1,11 @@
 """One output folder a run: found or made once, never one that belongs to another run."""
 
+import fcntl
 import json
 import logging
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 RUNS = Path("outputs/runs")
 
+_locks: list[TextIO] = []  # of this process's run; the system frees it however the process ends
+
 
 class Plan(NamedTuple):
     """Where a run writes and where it goes on."""
@@ -27,13 +30,15 @@ class Plan(NamedTuple):
 
 
 def plan(cfg: DictConfig) -> Plan:
-    """The folder and checkpoint that `run_dir` and `resume` name. Writes nothing.
+    """The folder and checkpoint that `run_dir` and `resume` name. Writes nothing but a lock.
 
     Raises:
         ArtError: if the folder belongs to a run that `resume` does not ask for, or that has come to its end.
     """
     if in_sweep() and (cfg.run_dir or cfg.resume):
         raise ArtError("run_dir and resume: each job of a sweep has a new folder of its own; leave them out")
+    while _locks:
+        _locks.pop().close()  # of an earlier run in the same process
     planned = _find(cfg)
     if planned.run_dir and planned.checkpoint and _finished(planned.run_dir, cfg):
         epochs = cfg.trainer.max_epochs
@@ -46,8 +51,9 @@ def plan(cfg: DictConfig) -> Plan:
 
 def _find(cfg: DictConfig) -> Plan:
     run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
+    held = sorted(run_dir.glob("checkpoints/*.ckpt")) if run_dir else []
     if cfg.resume is None:
-        if run_dir and (held := sorted(run_dir.glob("checkpoints/*.ckpt"))):
+        if held:
             raise ArtError(
                 f"run_dir={run_dir}: holds a run already ({held[0].name}); go on with it by resume=auto, "
                 "or name another folder"
@@ -58,7 +64,12 @@ def _find(cfg: DictConfig) -> Plan:
         return Plan(run_dir or checkpoint.parent.parent, checkpoint)
     if run_dir:
         last = run_dir / "checkpoints" / "last.ckpt"
-        return Plan(run_dir, last if last.is_file() else None)
+        if held and not last.is_file():
+            raise ArtError(
+                f"run_dir={run_dir}: holds {held[0].name} but no last.ckpt; name the checkpoint to go on from: "
+                "resume=FILE"
+            )
+        return Plan(run_dir, last if held else None)
     return _newest_unfinished(cfg)
 
 
@@ -71,10 +82,23 @@ def _newest_unfinished(cfg: DictConfig) -> Plan:
             settings.is_file()
             and _comparable(OmegaConf.load(settings)) == _comparable(cfg)
             and not _finished(run_dir, cfg)
+            and _lock(run_dir)
         ):
             return Plan(run_dir, last.absolute())
     log.info("resume=auto: no unfinished run with these settings under %s; a new one begins", RUNS)
     return Plan()
+
+
+def _lock(run_dir: Path) -> bool:
+    """Reserve a folder for this process; False if another one has it."""
+    file = (run_dir / ".hydra" / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    _locks.append(file)
+    return True
 
 
 def _comparable(cfg: Any) -> dict[Any, Any]:
@@ -94,12 +118,14 @@ def claim(cfg: DictConfig, planned: Plan) -> Path:
     """Take the run's folder: make it if it is new, note the settings in it, send the log there. Sets cfg.run_dir.
 
     Raises:
-        ArtError: if it cannot be written.
+        ArtError: if it cannot be written, or another process is writing there.
     """
     settings = OmegaConf.to_yaml(cfg)
     try:
         run_dir = planned.run_dir or _new_folder()
-        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
+        if not _locks and not _lock(run_dir):
+            raise ArtError(f"run_dir={run_dir}: another process is writing there; wait for it, or name another folder")
         _write(run_dir / ".hydra" / "config.yaml", settings)
         _write(run_dir / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(overrides()))
         _log_to(run_dir / "train.log")

@@ -49,6 +49,14 @@ def test_it_builds_only_classes_of_ours(content, save, target, place):
         checkpoint.load(save(content))
 
 
+@pytest.mark.parametrize("part", ["config", "state_dict"])
+@pytest.mark.parametrize("value", [None, 3, {}])
+def test_a_checkpoint_in_pieces_is_a_sentence(content, save, part, value):
+    content[part] = value
+    with pytest.raises(ArtError, match=r"not a checkpoint of artart|weights and network do not fit"):
+        checkpoint.load(save(content))
+
+
 def test_an_interpolation_cannot_bring_in_a_class(content, save):
     """Hydra would resolve it after the classes were looked at."""
     content["config"]["loss"]["mse"] = "${oc.create:'{_target_: pathlib.Path}'}"

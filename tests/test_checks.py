@@ -55,6 +55,8 @@ def test_words_in_the_place_of_a_path_stay_words():
         ("trainer.devices=true", "trainer.devices=true: must be 1"),
         ("compile=maybe", "compile=maybe: must be true or false"),
         ("+callbacks.x=3", "callbacks.x=3: needs a _target_, or null to leave it out"),
+        ("~model", "model: is missing; choose model=conv_diffusion"),
+        ("+experiment.image_size=8", "experiment: its file must begin with the line `# @package _global_`"),
         ("+logger.x={a:1}", "logger.x={'a': 1}: needs a _target_"),
         ("data.root=nowhere", "nowhere: must be a folder that exists"),
         ("loss.perceptual.weights=nowhere", "nowhere: must be auto, imagenet, random or a file that exists"),

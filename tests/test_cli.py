@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from artart.cli import _quoted
+from artart.cli import _options_first, _quoted
 
 
 def artart(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -53,6 +53,20 @@ def test_what_hydra_understands_is_left_alone(argument):
     assert _quoted(argument) == argument
 
 
+@pytest.mark.parametrize(
+    ("words", "order"),
+    [
+        ("a=1 -m b=2", "-m a=1 b=2"),
+        ("a=1 --config-dir . b=2", "--config-dir . a=1 b=2"),
+        ("a=1 --cfg job b=2 --multirun", "--cfg job --multirun a=1 b=2"),
+        ("-m a=1 ~b", "-m a=1 ~b"),
+        ("--config-dir=x a=1", "--config-dir=x a=1"),
+    ],
+)
+def test_options_may_stand_anywhere(words, order):
+    assert _options_first(words.split()) == order.split()
+
+
 def test_a_sweep_over_paths_is_still_a_sweep(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["artart.train", "-m"])
     assert _quoted("data.root=one dir,other dir") == "data.root=one dir,other dir"
@@ -64,6 +78,8 @@ def test_a_sweep_over_paths_is_still_a_sweep(monkeypatch):
         (["trainer.max_epoch=3"], "trainer.max_epoch=3: no such key; did you mean trainer.max_epochs?"),
         (["optimizer=foo"], "optimizer=foo: no such option; choose adam, adamw or sgd"),
         (["+seed=3"], "+seed: is there already; leave out the +"),
+        (["optimizer.lr=1,2"], "optimizer.lr=1,2: several values: add -m for a sweep"),
+        (["callbacks=null"], "callbacks=null: a group needs an option; choose default or none"),
         (["seed=[1"], "seed=[1: cannot be read as key=value"),
         (["trainer.max_epochs=-5", "seed=-1"], "seed=-1: must be a whole number"),
     ],

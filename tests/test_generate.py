@@ -123,6 +123,13 @@ def test_mistakes_are_told_in_a_line(generate, tmp_path, capsys, arguments, sent
     assert not Path("outputs").exists()
 
 
+def test_results_do_not_go_among_the_inputs(generate, best, art_folder, capsys):
+    (art_folder / "file").write_text("in the way")
+    for out in (art_folder, art_folder / "file"):
+        assert generate(f"checkpoint={best}", f"input={art_folder}", f"out={out}") == 2
+        assert "must be a folder, and not the one that holds the input" in capsys.readouterr().err
+
+
 def test_show_opens_the_first_picture(generate, best, art_folder, monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))

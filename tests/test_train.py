@@ -5,6 +5,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from lightning.pytorch import Callback
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
+
+from artart import rundir
 
 
 def load(path: Path) -> dict:
@@ -135,6 +139,31 @@ def test_resume_auto_finds_the_newest_unfinished_run_with_the_same_settings(trai
     assert json.loads((finished / "result.json").read_text())["epochs"] == 2
 
 
+def test_a_run_without_its_last_checkpoint_is_not_begun_again(train, capsys):
+    assert train("run_dir=run") == 0
+    Path("run/checkpoints/last.ckpt").unlink()
+    assert train("run_dir=run", "resume=auto", "trainer.max_epochs=4") == 2
+    assert "best.ckpt but no last.ckpt; name the checkpoint to go on from: resume=" in capsys.readouterr().err
+
+
+def test_a_folder_that_another_process_writes_into_is_left_alone(train, capsys):
+    assert train("trainer.max_epochs=1") == 0
+    (live,) = Path("outputs/runs").glob("*/*")
+    (live / "result.json").unlink()  # as if it had not come to its end
+    rundir._locks.pop().close()  # as if the process had ended
+    script = (
+        f"import fcntl, time; f = open('{live}/.hydra/lock', 'w'); fcntl.flock(f, 2); print(flush=True); time.sleep(99)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert train("trainer.max_epochs=1", "resume=auto", f"run_dir={live}") == 2
+        assert "another process is writing there" in capsys.readouterr().err
+        assert train("trainer.max_epochs=1", "resume=auto") == 0
+        assert "a new one begins" in capsys.readouterr().out
+        other.kill()
+    assert train("trainer.max_epochs=1", "resume=auto", f"run_dir={live}") == 0
+
+
 def test_resume_from_a_checkpoint_goes_on_in_its_folder(train):
     assert train("run_dir=run", "trainer.max_epochs=1") == 0
     assert train("resume=run/checkpoints/last.ckpt", "trainer.max_epochs=2") == 0
@@ -215,8 +244,6 @@ def stopping(event: str) -> tuple[str, ...]:
 @pytest.fixture
 def importable(monkeypatch):
     """Hydra builds StopAt by its name."""
-    import sys
-
     monkeypatch.setitem(sys.modules, StopAt.__module__, sys.modules[StopAt.__module__])
 
 
@@ -280,8 +307,6 @@ def test_a_run_dir_that_cannot_be_written_is_a_sentence(train, capsys):
 
 def test_two_runs_in_the_same_second_have_two_folders(monkeypatch, tmp_path):
     from omegaconf import OmegaConf
-
-    from artart import rundir
 
     class Noon(rundir.datetime):
         @classmethod
