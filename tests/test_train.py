@@ -124,6 +124,9 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train):
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
         assert_close(halves[part], whole[part], rtol=0, atol=0)
     assert json.loads(Path("halves/result.json").read_text())["resumed_at_step"] == 8
+    log = Path("halves/train.log").read_text()
+    assert "epoch 3/4" in log
+    assert "epoch 1/4" not in log  # it did not simply begin again, which would end the same
     assert names(Path("halves/checkpoints")) == names(Path("whole/checkpoints"))
 
 
