@@ -19,11 +19,12 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"module"},
     {"callbacks"},
     {"config"},
+    {"signatures"},
     {"checks", "checkpoint", "rundir", "result", "multirun"},
     {"cli"},
     {"train", "generate"},
 )
-HYDRA_ALLOWED = {"config", "checks", "cli", "rundir", "multirun", "train", "generate"}
+HYDRA_ALLOWED = {"config", "signatures", "checks", "cli", "rundir", "multirun", "train", "generate"}
 MODULES = sorted((ROOT / "artart").rglob("*.py"))
 
 
