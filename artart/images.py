@@ -41,17 +41,6 @@ class Batch(NamedTuple):
     y: Tensor  # (B,) long; the number of classes stands for "no class"
 
 
-def per_image(values: Tensor, images: Tensor) -> Tensor:
-    """(B,) -> (B, 1, 1, 1), so that one number per image scales that image.
-
-    Raises:
-        ValueError: if there is not exactly one value per image.
-    """
-    if values.shape != images.shape[:1]:
-        raise ValueError(f"need one value per image: got {tuple(values.shape)} for a batch of {len(images)}")
-    return values.view(-1, *[1] * (images.ndim - 1))
-
-
 def to_model(pixels: Tensor) -> Tensor:
     """uint8 in [0, 255] to float in [-1, 1]."""
     return pixels.float() / 127.5 - 1

@@ -35,6 +35,7 @@ HINTS = (  # of Lightning, about what is so on purpose
     ".*is smaller than the logging interval.*",
     ".*exists and is not empty.*",
     ".*could not find the monitored key.*",
+    ".*dirpath has changed.*",
     ".*treespec.*",
 )
 

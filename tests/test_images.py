@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image, ImageCms
 from torch.testing import assert_close
 
-from artart.images import FORMATS, Marks, decode, grid, per_image, save, squash, to_model, to_pixels
+from artart.images import FORMATS, Marks, decode, grid, save, squash, to_model, to_pixels
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -125,17 +125,6 @@ def test_what_lies_outside_the_range_is_clamped() -> None:
 def test_half_precision_becomes_pixels_too() -> None:
     pixels = torch.arange(256, dtype=torch.uint8)
     assert_close(to_pixels(to_model(pixels).half()), pixels, rtol=0, atol=0)
-
-
-def test_one_number_per_image_scales_that_image() -> None:
-    images = torch.ones(2, 3, 4, 5)
-    assert_close((per_image(torch.tensor([2.0, 3.0]), images) * images)[:, 0, 0, 0], torch.tensor([2.0, 3.0]))
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 1)])
-def test_another_count_than_one_number_per_image_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"need one value per image: got .* for a batch of 2"):
-        per_image(torch.ones(shape), torch.ones(2, 3, 4, 5))
 
 
 # --- decoding
