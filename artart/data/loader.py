@@ -1,0 +1,167 @@
+"""Batches of pictures that lie decoded in one tensor: order, flips and draws are functions of seed and epoch alone."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from artart import ArtError
+from artart.images import Batch, to_model
+
+
+class Loader:
+    """An epoch of batches; what stands where in it depends neither on the batch size nor on the number of processes.
+
+    All processes share the epoch's order. Each global batch of batch_size * world_size pictures is cut into equal
+    runs, the first for rank 0. Training drops a last global batch that is not full; validation shares it out as evenly
+    as it can, so no picture is missing or doubled, but if it holds fewer pictures than there are processes the later
+    ranks have a batch less.
+
+    To Lightning it is a stateful loader: `sampler` hears of each epoch, and a checkpoint from the middle of an epoch
+    goes on with the pictures that were still to come. An epoch begins at the first `next`, since Lightning calls `iter`
+    before it names the epoch. The state is that of the iterator which moved last.
+    """
+
+    batch_sampler = None  # Lightning asks for it where there is a sampler
+
+    def __init__(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        ids: Tensor,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        mirror: bool = False,
+        balance: bool = False,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """
+        Args:
+            pixels: (N, 3, S, S) uint8 in [0, 255], on any device or in a memory map; never written to.
+            labels: (M,) long, one for each of ids; the number of classes stands for "no class".
+            ids: (M,) long, the rows of pixels that belong to this set.
+            batch_size: pictures per process and step.
+            shuffle: True trains: another order in each epoch, full batches only. False validates: the order of ids.
+            seed: of order, flips and draws, 0 to 2**32 - 1.
+            mirror: flip each picture left to right with probability 1/2; for training.
+            balance: draw M pictures with replacement, each label that occurs equally likely ("no class" too) and each
+                picture of a label equally likely; for training.
+            device: where batches are wanted.
+            rank: number of this process, 0 to world_size - 1.
+            world_size: number of processes.
+
+        Raises:
+            ValueError: if the pictures do not fill one training batch.
+        """
+        assert pixels.dtype == torch.uint8
+        assert len(labels) == len(ids)
+        assert 0 <= rank < world_size
+        assert shuffle or not (mirror or balance)
+        self.pixels = pixels
+        self.labels = labels.cpu()
+        self.ids = ids.cpu()
+        self.shuffle = shuffle
+        self.seed = seed
+        self.mirror = mirror
+        self.balance = balance
+        self.device = torch.device(device)
+        self.rank = rank
+        self.world_size = world_size
+        self.global_batch_size = batch_size * world_size
+        if shuffle and len(ids) < self.global_batch_size:
+            raise ValueError(
+                f"{len(ids)} pictures do not fill one batch of {self.global_batch_size} "
+                f"({batch_size} in each of {world_size} processes)"
+            )
+        self._identity = {"seed": seed, "pictures": len(ids), "global_batch_size": self.global_batch_size}
+        self._epoch = 0
+        self._handed_out = (0, 0)  # epoch, batches
+        self._resume: tuple[int, int] | None = None  # what a checkpoint had handed out, until an epoch begins
+
+    @property
+    def sampler(self) -> "Loader":
+        """Whose `set_epoch` Lightning calls."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch of iterators that have not begun."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch."""
+        full, rest = divmod(len(self.ids), self.global_batch_size)
+        return full + (not self.shuffle and self.rank < rest)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields x0 (B, 3, S, S) float in [-1, 1], channels_last, and y (B,) long, both on the device."""
+        epoch = self._epoch
+        done = self._resume[1] if self._resume and self._resume[0] == epoch else 0
+        self._resume = None
+        order, flips = self._plan(epoch)
+        # An epoch's indices move at once, so that on a GPU no batch has to wait for its own.
+        rows, y = self.ids[order].to(self.pixels.device), self.labels[order].to(self.device)
+        flips = flips.to(self.device)
+        for k in range(done, len(self)):
+            self._handed_out = (epoch, k + 1)
+            yield Batch(self._fetch(self._share(rows, k), self._share(flips, k)), self._share(y, k))
+
+    def _plan(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Which of ids stands where in the epoch, (M,) long, and whether it is flipped there, (M,) bool."""
+        num = len(self.ids)
+        if not self.shuffle:
+            return torch.arange(num), torch.zeros(num, dtype=torch.bool)
+        # A word of its own for each purpose: seed + epoch would give seed 0 in epoch 1 what seed 1 has in epoch 0.
+        for_order, for_flips = (
+            torch.Generator().manual_seed(int(word))
+            for word in np.random.SeedSequence((self.seed, epoch)).generate_state(2)
+        )
+        order = self._draw(for_order) if self.balance else torch.randperm(num, generator=for_order)
+        return order, torch.rand(num, generator=for_flips) < 0.5
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        """M positions in ids, (M,) long: a label that occurs, then a picture of that label."""
+        num = len(self.ids)
+        counts = self.labels.unique(return_counts=True)[1]
+        label = torch.randint(len(counts), (num,), generator=generator)
+        member = torch.randint(2**62, (num,), generator=generator) % counts[label]
+        return self.labels.argsort(stable=True)[counts.cumsum(0)[label] - counts[label] + member]
+
+    def _share(self, whole: Tensor, k: int) -> Tensor:
+        """This rank's part of the k-th global batch, where whole (M,) describes the epoch."""
+        size = self.global_batch_size
+        return whole[k * size : (k + 1) * size].tensor_split(self.world_size)[self.rank]
+
+    def _fetch(self, rows: Tensor, flips: Tensor) -> Tensor:
+        """Bytes until they are on the device: they are a quarter of the size of what the network sees."""
+        pixels = self.pixels.index_select(0, rows)  # 3.6 times as fast as pixels[rows]
+        if self.device.type == "cuda" and not pixels.is_cuda:
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        else:
+            pixels = pixels.to(self.device)
+        if self.mirror:
+            pixels = torch.where(flips[:, None, None, None], pixels.flip(-1), pixels)
+        return to_model(pixels).contiguous(memory_format=torch.channels_last)
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the epoch is, and what must be the same for that to mean the same pictures."""
+        epoch, batches = self._handed_out
+        return {"epoch": epoch, "batches": batches, **self._identity}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next epoch to begin goes on behind the batches that were handed out, if it is the one of the state.
+
+        Raises:
+            ArtError: if the batches of that epoch were others than they would be here.
+        """
+        before = {name: state[name] for name in self._identity}
+        if before != self._identity:
+            raise ArtError(
+                f"the checkpoint lies within an epoch of {before}, this run has {self._identity}: go on with the same, "
+                "or from the end of an epoch"
+            )
+        self._handed_out = self._resume = (state["epoch"], state["batches"])
