@@ -1,0 +1,55 @@
+from hashlib import sha256
+
+import pytest
+
+from artart.data.split import split
+
+
+def digests(num: int, start: int = 0) -> list[str]:
+    return [sha256(str(i).encode()).hexdigest() for i in range(start, start + num)]
+
+
+def alone(names: list[str], val_fraction: float) -> list[int]:
+    """The split of pictures of which none resembles another."""
+    return split(names, range(len(names)), val_fraction)
+
+
+def held_out(names: list[str], val_fraction: float) -> set[str]:
+    return {names[i] for i in alone(names, val_fraction)}
+
+
+@pytest.mark.parametrize("val_fraction", [0.05, 0.1, 0.5, 0.9])
+def test_the_split_holds_out_about_the_fraction(val_fraction: float) -> None:
+    assert len(alone(digests(2000), val_fraction)) / 2000 == pytest.approx(val_fraction, abs=0.03)
+
+
+@pytest.mark.parametrize("val_fraction", [0.1, 0.5])
+def test_a_picture_keeps_its_side_when_others_are_added(val_fraction: float) -> None:
+    few, many = digests(200), digests(1000)
+    assert held_out(many, val_fraction) & set(few) == held_out(few, val_fraction)
+    assert held_out(few[::-1], val_fraction) == held_out(few, val_fraction)
+
+
+def test_near_duplicates_share_a_side() -> None:
+    names = digests(100)
+    groups = [i % 40 for i in range(100)]
+    ids = set(split(names, groups, 0.3))
+    assert 0 < len(ids) < 100
+    assert {groups[i] for i in ids}.isdisjoint(groups[i] for i in set(range(100)) - ids)
+
+
+def test_a_large_group_is_trained_on() -> None:
+    """Its highest hash decides, so a validation set is not one picture a hundred times."""
+    names = digests(200)
+    assert not set(split(names, [0] * 100 + list(range(1, 101)), 0.5)) & set(range(100))
+
+
+@pytest.mark.parametrize("val_fraction", [1e-9, 0.1, 0.5, 0.999999])
+@pytest.mark.parametrize("num", [2, 4, 5, 20])
+def test_no_side_is_ever_empty(num: int, val_fraction: float) -> None:
+    for start in range(0, 1000, num):
+        assert 0 < len(alone(digests(num, start), val_fraction)) < num
+
+
+def test_nothing_is_held_out_with_a_fraction_of_0() -> None:
+    assert alone(digests(20), 0) == []
