@@ -41,6 +41,8 @@ LIMITS = {
     "data.batch_size": Limit(int, 1),
     "data.val_fraction": Limit(float, 0, 0.9),
     "data.max_rejected_fraction": Limit(float, 0, 1),
+    "data.max_pixels": Limit(int, 1),
+    "data.min_size": Limit(int, 1),
     "data.num_workers": Limit(int, 1, optional=True),
     "data.num_demo_pictures": Limit(int, 4),
     "optimizer.lr": Limit(float, 0, open=True),
@@ -58,6 +60,13 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "compare": (True, False),
     "show": (True, False),
     "trainer.devices": (1,),  # one process for now
+    "data.fit": ("squash", "crop", "pad"),
+    "data.residence": ("auto", "memory", "device"),
+    "data.mirror": (True, False),
+    "data.balance": (True, False),
+    "data.exclude.duplicate": (True, False),
+    "data.exclude.opt_out": (True, False),
+    "data.exclude.ai_made": (True, False),
     "mode": ("reconstruct",),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
@@ -73,6 +82,8 @@ class PathKey(NamedTuple):
 
 PATHS = {
     "data.root": PathKey(folder=True),
+    "data.metadata": PathKey(file=True),
+    "data.cache_dir": PathKey(),
     "loss.perceptual.weights": PathKey(("auto", "imagenet", "random"), file=True),
     "resume": PathKey(("auto",), file=True),
     "run_dir": PathKey(),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from artart.checkpoint import Loaded
-    from artart.data.files import Decoded, Rejected
+    from artart.data.files import Examined
 
 log = logging.getLogger(__name__)
 
@@ -57,47 +57,51 @@ def reconstruct(
     """
     import torch
 
-    from artart.data.files import find, read_all, write_rejected
-    from artart.images import Batch, Marks, save, to_model, to_pixels
+    from artart.data.files import examine_all, find
+    from artart.data.index import write_list
+    from artart.images import Batch, save, to_model, to_pixels
+    from artart.marks import Marks
     from artart.terminal import near
 
-    source, size, device = Path(config["input"]), loaded.config["image_size"], best_device(config["device"])
+    source, device = Path(config["input"]), best_device(config["device"])
+    size, fit = loaded.config["image_size"], loaded.config["data"].get("fit", "squash")
     root, files = (source, find(source)) if source.is_dir() else (source.parent, [source])
     net = loaded.net.to(device)
-    rejected: list[Rejected] = []
+    rejected: list[tuple[Path, str, int]] = []
     num_written = 0
-    for pictures in batched(read_all(files, size, description="reconstructing"), config["batch_size"], rejected):
-        x0 = to_model(torch.stack([torch.tensor(picture.pixels) for picture in pictures]).permute(0, 3, 1, 2)).to(
-            device
-        )
+    examined = examine_all(files, size, fit, description="reconstructing")
+    for pictures in batched(examined, config["batch_size"], rejected):
+        pixels = torch.stack([torch.tensor(picture.pixels) for picture in pictures])
+        x0 = to_model(pixels.permute(0, 3, 1, 2)).to(device)
         with torch.inference_mode():
             rows = loaded.objective.draw(net, Batch(x0, torch.zeros(len(x0), dtype=torch.long)))
         images = to_pixels(torch.cat(rows if config["compare"] else rows[-1:], dim=-1)).cpu()
-        for picture, pixels in zip(pictures, images, strict=True):
+        for picture, image in zip(pictures, images, strict=True):
             path = free_name(out / picture.path.relative_to(root).with_suffix(".png"))
-            save(pixels, path, Marks("composite", {**settings, "input": picture.path.name}))
+            save(image, path, Marks("composite", {**settings, "input": picture.path.name}))
             num_written += 1
             yield path
     if not num_written:
-        reasons = "; ".join(f"{one.path.name}: {one.reason}" for one in rejected[:3]) or "no picture below this folder"
+        reasons = (
+            "; ".join(f"{path.name}: {reason}" for path, reason, _ in rejected[:3]) or "no picture below this folder"
+        )
         raise ArtError(f"input={source}: nothing to work on ({reasons})")
     if rejected:
-        write_rejected(rejected, out / "rejected.csv")
+        write_list(rejected, out / "rejected.csv")
         log.warning("%d of %d files cannot be used: see %s", len(rejected), len(files), near(out / "rejected.csv"))
 
 
 def batched(
-    verdicts: "Iterable[Decoded | Rejected]", batch_size: int, rejected: "list[Rejected]"
-) -> "Iterator[list[Decoded]]":
+    examined: "Iterable[Examined]", batch_size: int, rejected: list[tuple[Path, str, int]]
+) -> "Iterator[list[Examined]]":
     """Usable pictures in batches as they come; the others go to `rejected`."""
-    from artart.data.files import Decoded
-
-    batch: list[Decoded] = []
-    for verdict in verdicts:
-        if not isinstance(verdict, Decoded):
-            rejected.append(verdict)
+    batch: list[Examined] = []
+    for one in examined:
+        if one.pixels is None:
+            reason = one.facts.flaw or f"too large: {one.facts.width} x {one.facts.height} pixels"
+            rejected.append((one.path, reason, one.facts.bytes))
             continue
-        batch.append(verdict)
+        batch.append(one)
         if len(batch) == batch_size:
             yield batch
             batch = []

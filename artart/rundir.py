@@ -35,7 +35,7 @@ def plan(cfg: DictConfig) -> Plan:
     Raises:
         ArtError: if the folder belongs to a run that `resume` does not ask for, or that has come to its end.
     """
-    if in_sweep() and (cfg.run_dir or cfg.resume):
+    if in_sweep() and (cfg.run_dir or cfg.get("resume")):
         raise ArtError("run_dir and resume: each job of a sweep has a new folder of its own; leave them out")
     while _locks:
         _locks.pop().close()  # of an earlier run in the same process
@@ -52,7 +52,7 @@ def plan(cfg: DictConfig) -> Plan:
 def _find(cfg: DictConfig) -> Plan:
     run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
     held = sorted(run_dir.glob("checkpoints/*.ckpt")) if run_dir else []
-    if cfg.resume is None:
+    if cfg.get("resume") is None:  # a preparation has no such key
         if held:
             raise ArtError(
                 f"run_dir={run_dir}: holds a run already ({held[0].name}); go on with it by resume=auto, "
@@ -114,7 +114,7 @@ def _finished(run_dir: Path, cfg: DictConfig) -> bool:
         return False
 
 
-def claim(cfg: DictConfig, planned: Plan) -> Path:
+def claim(cfg: DictConfig, planned: Plan, log_name: str = "train.log") -> Path:
     """Take the run's folder: make it if it is new, note the settings in it, send the log there. Sets cfg.run_dir.
 
     Raises:
@@ -128,7 +128,7 @@ def claim(cfg: DictConfig, planned: Plan) -> Path:
             raise ArtError(f"run_dir={run_dir}: another process is writing there; wait for it, or name another folder")
         _write(run_dir / ".hydra" / "config.yaml", settings)
         _write(run_dir / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(overrides()))
-        _log_to(run_dir / "train.log")
+        _log_to(run_dir / log_name)
     except OSError as error:
         folder = error.filename or cfg.run_dir or RUNS
         raise ArtError(

@@ -5,7 +5,17 @@ from pathlib import Path
 
 from rich import get_console
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 
 class TerminalHandler(logging.Handler):
@@ -17,12 +27,20 @@ class TerminalHandler(logging.Handler):
         console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+class Rate(ProgressColumn):
+    """How much is done in a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.{0 if task.speed >= 10 else 1}f}/s")
+
+
 def progress_bar() -> Progress:
-    """A bar with count, time spent and time left; silent where the output is not a terminal."""
+    """A bar with count, rate, time spent and time left; silent where the output is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
+        Rate(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

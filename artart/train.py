@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HINTS = (  # of Lightning, about what is so on purpose
-    ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
     ".*exists and is not empty.*",
     ".*could not find the monitored key.*",
@@ -69,7 +68,7 @@ def main(cfg: DictConfig) -> float:
 
     run_dir = claim(cfg, planned)
     config = as_dict(cfg)  # the folder's name is now in it
-    data.load(run_dir / "rejected.csv")
+    data.load(run_dir)
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
     trainer = make_trainer(config, precision, data.val_is_held_out)
     result = Result(run_dir, config, overrides(), filters, resumed_at_step)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from artart.data.datamodule import ArtDataModule
-from artart.images import Batch, to_model
+from artart.images import Batch
 from artart.losses import IMAGENET_MEAN, IMAGENET_STD, MSE, Perceptual, WeightedSum, imagenet_units, vgg16
 from artart.metrics.pixel import psnr
 from artart.models.conv_diffusion import ConvDiffusionModel
@@ -62,12 +62,12 @@ def batches(data: ArtDataModule, num_steps: int) -> Iterator[Tensor]:
     """The same pictures in the same order for everyone, in [-1, 1]."""
     loader, epoch = data.train_dataloader(), 0
     while True:
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        loader.set_epoch(epoch)
         for batch in loader:
             if num_steps == 0:
                 return
             num_steps -= 1
-            yield to_model(batch.x0).contiguous(memory_format=torch.channels_last)
+            yield batch.x0
         epoch += 1
 
 
@@ -84,7 +84,7 @@ def train(net: nn.Module, loss: Callable[..., Tensor], data: ArtDataModule, num_
 def held_out_psnr(net: nn.Module, picture: Callable[..., Tensor], data: ArtDataModule) -> float:
     """Mean PSNR in dB over the pictures left out of training."""
     net.eval()
-    values = [psnr(picture(net, x0), x0) for batch in data.val_dataloader() for x0 in [to_model(batch.x0)]]
+    values = [psnr(picture(net, batch.x0), batch.x0) for batch in data.val_dataloader()]
     return torch.cat(values).mean().item()
 
 
@@ -99,7 +99,7 @@ def zeroed_psnr(net: ConvDiffusionModel, picture: Callable[..., Tensor], data: A
 
 def out_of_reach(data: ArtDataModule) -> float:
     """Share of the published loop's target values that a sigmoid cannot give."""
-    target = imagenet_units(to_model(data.val.pictures.pixels))
+    target = imagenet_units(torch.cat([batch.x0 for batch in data.val_dataloader()]))
     return ((target < 0) | (target > 1)).float().mean().item()
 
 
@@ -113,9 +113,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    data = ArtDataModule(arguments.root, arguments.image_size, arguments.batch_size, seed=arguments.seed)
+    data = ArtDataModule(
+        arguments.root, image_size=arguments.image_size, batch_size=arguments.batch_size, seed=arguments.seed
+    )
     with TemporaryDirectory() as folder:
-        data.load(Path(folder, "rejected.csv"))
+        data.load(Path(folder))
     table = Table("loop", "held-out PSNR (dB)", "bottleneck zeroed", title=f"after {arguments.steps} steps")
     variants = (
         ("as published", PublishedModel, published_loss, published_picture),
@@ -129,7 +131,7 @@ def main() -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"pictures: {len(data.train)} for training, {len(data.val)} held out; {vgg16(arguments.weights).origin}"
+        f"pictures: {len(data.train_ids)} for training, {len(data.val_ids)} held out; {vgg16(arguments.weights).origin}"
     )
     console.print(f"target values beyond the published sigmoid's reach: {100 * out_of_reach(data):.0f} %")
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import artart.generate
+import artart.prepare
 import artart.train
 from artart.data import demo
 
@@ -26,6 +27,14 @@ SMALL = (
     "trainer.log_every_n_steps=2",
 )
 SUB_FOLDERS_AND_SUFFIXES = [("", ".png"), ("1900", ".JPG"), ("1900/spring", ".Jpeg"), ("", ".PNG")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes into the user's cache, nor does a process that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +92,13 @@ def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`python -m artart.generate` in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: run_command(artart.generate, *arguments)
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`python -m artart.prepare` in an empty folder, at 16 px."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: run_command(artart.prepare, "image_size=16", *arguments)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from artart import checkpoint
-from artart.data.files import Decoded, read
-from artart.images import decode, squash, to_model, to_pixels
+from artart.data.files import examine
+from artart.decode import decode, resize
+from artart.images import to_model, to_pixels
 from artart.storage import sha256
 
 
@@ -27,7 +28,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_a_picture_goes_through_the_transform_of_training_and_the_network(generate, best, art_folder):
     source = next(art_folder.rglob("*.png"))
     assert generate(f"checkpoint={best}", f"input={source}", "out=made") == 0
-    x0 = to_model(torch.tensor(squash(decode(source), 16)).permute(2, 0, 1))[None]
+    x0 = to_model(torch.tensor(resize(decode(source), 16, "squash")).permute(2, 0, 1))[None]
     with torch.inference_mode():
         wanted = to_pixels(checkpoint.load(best).net(x0))[0].permute(1, 2, 0)
     difference = pixels(Path("made", source.stem + ".png")).astype(int) - wanted.numpy()
@@ -39,7 +40,7 @@ def test_compare_puts_the_input_beside_the_output(generate, best, art_folder):
     assert generate(f"checkpoint={best}", f"input={source}", "out=plain") == 0
     assert generate(f"checkpoint={best}", f"input={source}", "out=both", "compare=true") == 0
     both = pixels(Path("both", source.stem + ".png"))
-    assert (both[:, :16] == squash(decode(source), 16)).all()
+    assert (both[:, :16] == resize(decode(source), 16, "squash")).all()
     assert (both[:, 16:] == pixels(Path("plain", source.stem + ".png"))).all()
 
 
@@ -81,7 +82,7 @@ def test_the_checkpoint_alone_is_enough(generate, best, art_folder, tmp_path, mo
 
 
 def test_odd_names_and_formats_are_read_as_they_are_typed(generate, best, shared_data):
-    usable = [path for path in (shared_data / "odd").iterdir() if isinstance(read(path, 16), Decoded)]
+    usable = [path for path in (shared_data / "odd").iterdir() if examine(path, 16).pixels is not None]
     assert len(usable) == 12
     for path in usable:
         assert generate(f"checkpoint={best}", f"input={path}", "out=made") == 0

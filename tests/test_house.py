@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; a module imports from its own layer and from those below it
     {"artart"},
-    {"storage", "terminal"},
+    {"decode", "marks", "storage", "terminal"},
     {"images"},
     {"data", "models", "losses", "optim", "metrics"},
     {"objectives"},
@@ -22,9 +22,9 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"signatures"},
     {"checks", "checkpoint", "rundir", "result", "multirun"},
     {"cli"},
-    {"train", "generate"},
+    {"train", "generate", "prepare"},
 )
-HYDRA_ALLOWED = {"config", "signatures", "checks", "cli", "rundir", "multirun", "train", "generate"}
+HYDRA_ALLOWED = {"config", "signatures", "checks", "cli", "rundir", "multirun", "train", "generate", "prepare"}
 MODULES = sorted((ROOT / "artart").rglob("*.py"))
 
 

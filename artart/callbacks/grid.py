@@ -6,7 +6,8 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from artart.images import Batch, Marks, grid, save
+from artart.images import Batch, grid, save
+from artart.marks import Marks
 from artart.module import ArtModule
 
 

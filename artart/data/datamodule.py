@@ -1,56 +1,51 @@
 """Validated pictures for the trainer."""
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from rich.filesize import decimal
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from artart import ArtError
 from artart.data import demo
-from artart.data.files import Decoded, Rejected, class_of, find, read_all, write_rejected
-from artart.images import Batch, to_model
-from artart.terminal import near, progress_bar
+from artart.data.folder import ArtFolder
+from artart.data.index import Entry, Rules, counts, unused_in_words, write_unused
+from artart.data.loader import Loader
+from artart.data.split import split
+from artart.decode import MAX_PIXELS, Fit
+from artart.terminal import progress_bar
 
 log = logging.getLogger(__name__)
 
 MIN_PICTURES = 4
 
 
+class Exclude(TypedDict):
+    """Which usable pictures are left out."""
+
+    duplicate: bool  # all but the first of files with the same content
+    opt_out: bool  # those that say that they must not be mined
+    ai_made: bool  # those that say that a network made them
+
+
+EXCLUDE = Exclude(duplicate=True, opt_out=True, ai_made=True)
+
+
 class Pictures(NamedTuple):
-    """Decoded pictures in memory."""
+    """Pictures that can be trained on, and where their pixels lie."""
 
     pixels: Tensor  # (N, 3, S, S) uint8
-    labels: Tensor  # (N,) long; the number of classes stands for "no class"
-    digests: list[str]  # hexadecimal SHA-256 of each picture's content
-
-    def take(self, ids: list[int]) -> "Pictures":
-        return Pictures(self.pixels[ids], self.labels[ids], [self.digests[i] for i in ids])
-
-
-class PictureSet(Dataset[Batch]):
-    """Pictures that are fetched a whole batch at a time."""
-
-    def __init__(self, pictures: Pictures) -> None:
-        self.pictures = pictures
-
-    def __len__(self) -> int:
-        return len(self.pictures.labels)
-
-    def __getitem__(self, index: int) -> Batch:
-        return Batch(self.pictures.pixels[index], self.pictures.labels[index])
-
-    def __getitems__(self, ids: list[int]) -> Batch:
-        rows = torch.tensor(ids)
-        return Batch(self.pictures.pixels.index_select(0, rows), self.pictures.labels.index_select(0, rows))
+    rows: Tensor  # (M,) long: where each picture's pixels are
+    labels: Tensor  # (M,) long; the number of classes stands for "no class"
+    digests: list[str]  # hexadecimal SHA-256 of each picture's file
+    groups: list[str]  # look-alikes share a name
 
 
 class ArtDataModule(LightningDataModule):
@@ -60,9 +55,19 @@ class ArtDataModule(LightningDataModule):
         self,
         root: str | Path | None = None,
         image_size: int = 128,
+        fit: Fit = "squash",
         batch_size: int = 32,
         val_fraction: float = 0.1,
+        mirror: bool = False,
+        balance: bool = False,
+        residence: Literal["auto", "memory", "device"] = "auto",
+        metadata: str | Path | None = None,
+        licences: list[str] | None = None,
+        exclude: Exclude = EXCLUDE,
+        max_pixels: int = MAX_PIXELS,
+        min_size: int = 8,
         max_rejected_fraction: float = 0.5,
+        cache_dir: str | Path | None = None,
         num_workers: int | None = None,
         num_demo_pictures: int = 500,
         seed: int = 0,
@@ -71,41 +76,54 @@ class ArtDataModule(LightningDataModule):
         Args:
             root: a folder; its sub-folders are classes. None: demo art.
             image_size: side of the square pictures in pixels.
+            fit: how a picture becomes square: squash (as in the article), crop its middle, or pad with white.
             batch_size: pictures in a training step; the whole training set where that is smaller.
             val_fraction: share of the pictures held out for validation, 0 to less than 1.
+            mirror: half of the training pictures, drawn anew each epoch, are seen in a mirror.
+            balance: draw training pictures so that every class is as frequent as the others.
+            residence: where the pixels lie while training: in a memory map, or all of them on the device; auto: on the
+                GPU if there is one and they take less than a quarter of what is free there.
+            metadata: a CSV table with the column path, perhaps class and licence; what it does not name is excluded.
+            licences: those allowed, as they stand in the table, or patterns such as "CC0*".
+            exclude: which usable pictures are left out.
+            max_pixels: files of more pixels are not decoded.
+            min_size: least length of a picture's shorter side in pixels.
             max_rejected_fraction: share of unusable files above which `load` refuses the folder.
-            num_workers: threads that decode; None: one per core.
+            cache_dir: where index and pixels of folders are kept; None: the user's cache.
+            num_workers: processes that decode; None: one per core.
             num_demo_pictures: how much demo art to paint.
-            seed: of demo art and of the order of training.
+            seed: of demo art, of the order of training and of mirroring.
         """
         super().__init__()
-        self.root = None if root is None else Path(root)
+        if root is None and metadata is not None:
+            raise ArtError(f"data.metadata={metadata}: describes a folder; name it by data.root=DIR")
+        rules = Rules(max_pixels, min_size, **exclude)
+        self.folder: ArtFolder | None = None
+        if root is not None:
+            self.folder = ArtFolder(
+                Path(root),
+                rules,
+                image_size,
+                fit,
+                None if metadata is None else Path(metadata),
+                licences,
+                None if cache_dir is None else Path(cache_dir),
+                num_workers,
+            )
         self.image_size = image_size
         self.batch_size = batch_size
         self.val_fraction = val_fraction
+        self.mirror = mirror
+        self.balance = balance
+        self.residence = residence
         self.max_rejected_fraction = max_rejected_fraction
-        self.num_workers = num_workers
         self.num_demo_pictures = num_demo_pictures
         self.seed = seed
 
     @cached_property
-    def files(self) -> list[Path]:
-        """The picture files below root.
-
-        Raises:
-            ArtError: if there are none.
-        """
-        assert self.root is not None
-        if not (files := find(self.root)):
-            raise ArtError(f"data.root={self.root}: no picture below this folder; name one that holds pictures")
-        return files
-
-    @cached_property
     def class_names(self) -> list[str]:
         """Names of the classes 0, 1, ...; found without decoding."""
-        if self.root is None:
-            return list(demo.CLASS_NAMES)
-        return sorted({name for path in self.files if (name := class_of(path, self.root))})
+        return list(demo.CLASS_NAMES) if self.folder is None else self.folder.class_names
 
     @property
     def val_is_held_out(self) -> bool:
@@ -115,29 +133,30 @@ class ArtDataModule(LightningDataModule):
     @property
     def train_batch_size(self) -> int:
         """Pictures in a training step: the whole training set where that is smaller than batch_size."""
-        return min(self.batch_size, len(self.train))
+        return min(self.batch_size, len(self.train_ids))
 
-    def load(self, rejected_file: Path) -> None:
-        """Decode everything and split it; unusable files are listed, with reasons, in rejected_file.
+    def load(self, run_dir: Path) -> None:
+        """Read what is not known yet and split it; rejected.csv and excluded.csv in run_dir list what is not used.
 
         Raises:
             ArtError: if too many files are unusable or too few pictures are left.
         """
-        pictures = self._demo() if self.root is None else self._read(rejected_file)
-        val_ids = split(pictures.digests, self.val_fraction)
-        if self.val_is_held_out and not val_ids:
+        self.pictures = self._demo() if self.folder is None else self._read(self.folder, run_dir)
+        num_pictures = len(self.pictures.digests)
+        self.val_ids = split(self.pictures.digests, self.pictures.groups, self.val_fraction)
+        if self.val_is_held_out and not self.val_ids:
             raise ArtError(
-                f"data.val_fraction={self.val_fraction}: all {len(pictures.digests)} pictures are copies of one, "
+                f"data.val_fraction={self.val_fraction}: all {num_pictures} pictures are copies of one, "
                 "so none can be held out; add others or set data.val_fraction=0"
             )
-        train_ids = sorted(set(range(len(pictures.digests))) - set(val_ids))
-        self.train = PictureSet(pictures.take(train_ids))
-        self.val = PictureSet(pictures.take(val_ids or train_ids[: self.batch_size]))
-        held_out = f"{len(val_ids)} held out for validation" if val_ids else "none held out"
-        log.info("%d pictures: %d for training, %s", len(pictures.digests), len(train_ids), held_out)
-        if len(self.train) < self.batch_size:
+        self.train_ids = sorted(set(range(num_pictures)) - set(self.val_ids))
+        held_out = f"{len(self.val_ids)} held out for validation" if self.val_ids else "none held out"
+        log.info("%d pictures: %d for training, %s", num_pictures, len(self.train_ids), held_out)
+        if len(self.train_ids) < self.batch_size:
             log.info(
-                "data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, len(self.train)
+                "data.batch_size=%d: the training set has only %d, so it is the batch",
+                self.batch_size,
+                len(self.train_ids),
             )
 
     def _demo(self) -> Pictures:
@@ -147,81 +166,75 @@ class ArtDataModule(LightningDataModule):
         paintings = demo.make(self.num_demo_pictures, self.image_size, self.seed)
         with progress_bar() as bar:
             tracked = bar.track(paintings, total=self.num_demo_pictures, description="painting")
-            pixels, labels = zip(*tracked, strict=True)
-        digests = [sha256(picture.tobytes()).hexdigest() for picture in pixels]
-        return Pictures(_channels_first(pixels), torch.tensor(labels), digests)
+            arrays, labels = zip(*tracked, strict=True)
+        pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+        digests = [sha256(array.tobytes()).hexdigest() for array in arrays]
+        return Pictures(pixels, torch.arange(len(digests)), torch.tensor(labels), digests, digests)
 
-    def _read(self, rejected_file: Path) -> Pictures:
-        verdicts = list(read_all(self.files, self.image_size, self.num_workers))
-        decoded = [verdict for verdict in verdicts if isinstance(verdict, Decoded)]
-        rejected = [verdict for verdict in verdicts if isinstance(verdict, Rejected)]
-        write_rejected(rejected, rejected_file)
-        self._judge(decoded, rejected, rejected_file)
-        decoded.sort(key=lambda picture: picture.digest)  # an order that mixes the classes and does not hang on names
-        pixels = [picture.pixels for picture in decoded]
-        return Pictures(_channels_first(pixels), self._labels(decoded), [picture.digest for picture in decoded])
-
-    def _judge(self, decoded: list[Decoded], rejected: list[Rejected], rejected_file: Path) -> None:
-        """One line about the unusable files; an error if they are too many."""
-        num_files = len(decoded) + len(rejected)
-        reasons = Counter(verdict.reason.split(":")[0] for verdict in rejected).most_common(3)
-        summary = ", ".join(f"{count} {reason}" for reason, count in reasons)
-        if len(decoded) < MIN_PICTURES:
-            raise ArtError(
-                f"data.root={self.root}: {len(decoded)} of {num_files} files can be used, {MIN_PICTURES} are the least"
-                + (f" ({summary}; see {near(rejected_file)})" if rejected else "; add pictures")
-            )
-        if len(rejected) > self.max_rejected_fraction * num_files:
-            raise ArtError(
-                f"data.root={self.root}: {len(rejected)} of {num_files} files are unusable, more than "
-                f"data.max_rejected_fraction={self.max_rejected_fraction} ({summary}); see {near(rejected_file)}, mend "
-                "the folder or raise the fraction"
-            )
-        if rejected:
-            log.warning(
-                "%d of %d files are unusable (%s): see %s", len(rejected), num_files, summary, near(rejected_file)
-            )
-
-    def _labels(self, decoded: list[Decoded]) -> Tensor:
-        assert self.root is not None
-        index = {name: i for i, name in enumerate(self.class_names)}
-        names = [class_of(picture.path, self.root) for picture in decoded]
-        return torch.tensor([len(index) if name is None else index[name] for name in names])
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        # One replica of torch's distributed sampler: its order is a function of seed and epoch alone.
-        order: DistributedSampler[Batch] = DistributedSampler(
-            self.train, num_replicas=1, rank=0, shuffle=True, seed=self.seed
+    def _read(self, folder: ArtFolder, run_dir: Path) -> Pictures:
+        contents = folder.read()
+        write_unused(contents.entries, folder.root, run_dir)
+        self._judge(folder.root, contents.entries, run_dir)
+        assert contents.store is not None
+        # An order that mixes the classes and does not hang on names.
+        used = sorted((entry for entry in contents.entries if entry.verdict == "ok"), key=lambda one: one.facts.sha256)
+        index = {name: label for label, name in enumerate(self.class_names)}
+        return Pictures(
+            torch.from_numpy(contents.store.pixels),
+            torch.tensor([contents.store.rows[entry.facts.sha256] for entry in used]),
+            torch.tensor([index.get(entry.class_name, len(index)) for entry in used]),
+            [entry.facts.sha256 for entry in used],
+            [entry.group for entry in used],
         )
-        return DataLoader(self.train, self.train_batch_size, sampler=order, drop_last=True, collate_fn=_as_is)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.val, self.batch_size, collate_fn=_as_is)
+    def _judge(self, root: Path, entries: Sequence[Entry], run_dir: Path) -> None:
+        """A line about what is not used; an error if that is too much."""
+        found, told = counts(entries), unused_in_words(entries, run_dir)
+        if found["ok"] < MIN_PICTURES:
+            raise ArtError(
+                f"data.root={root}: {found['ok']} of {found['found']} files can be used, {MIN_PICTURES} are the least; "
+                + ("; ".join(told.values()) or "add pictures")
+            )
+        if found["rejected"] > self.max_rejected_fraction * found["found"]:
+            raise ArtError(
+                f"data.root={root}: {told['rejected']}; that is more than "
+                f"data.max_rejected_fraction={self.max_rejected_fraction}: mend the folder or raise the fraction"
+            )
+        for line in told.values():
+            log.warning(line)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Bytes become [-1, 1] on the device: they are a quarter of the size of what the network sees."""
-        return Batch(to_model(batch.x0).contiguous(memory_format=torch.channels_last), batch.y)
+    def train_dataloader(self) -> Loader:
+        return self._loader(
+            self.train_ids, self.train_batch_size, shuffle=True, mirror=self.mirror, balance=self.balance
+        )
 
+    def val_dataloader(self) -> Loader:
+        return self._loader(self.val_ids or self.train_ids[: self.batch_size], self.batch_size)
 
-def split(digests: list[str], val_fraction: float) -> list[int]:
-    """Indices held out: those whose content hash falls into the lowest val_fraction of all hashes.
+    def _loader(self, ids: Sequence[int], batch_size: int, **options: bool) -> Loader:
+        rows, labels = self.pictures.rows[ids], self.pictures.labels[ids]
+        return Loader(self._resident, labels, rows, batch_size, seed=self.seed, device=self._device, **options)
 
-    So a picture keeps its side when others are added, and copies of a picture share a side. Neither side is ever empty
-    while the set holds two different pictures: the lowest hash is always held out, the highest never.
-    """
-    if val_fraction == 0:
-        return []
-    limit = int(val_fraction * 2**64)
-    lowest, highest = min(digests), max(digests)
-    held_out = ({digest for digest in digests if int(digest[:16], 16) < limit} | {lowest}) - {highest}
-    return [i for i, digest in enumerate(digests) if digest in held_out]
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
+    @cached_property
+    def _resident(self) -> Tensor:
+        """All pixels where they are to lie while training.
 
-def _channels_first(pixels: Sequence[np.ndarray]) -> Tensor:
-    """N pictures (S, S, 3) to one tensor (N, 3, S, S)."""
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-
-
-def _as_is(batch: Any) -> Any:
-    """The collate function of a PictureSet, whose batches are ready."""
-    return batch
+        Raises:
+            ArtError: if they do not fit.
+        """
+        pixels, device = self.pictures.pixels, self._device
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        if self.residence == "auto":
+            return pixels.to(device) if free is not None and pixels.nbytes < free / 4 else pixels
+        if self.residence == "memory":
+            return pixels
+        if free is not None and pixels.nbytes > free:
+            raise ArtError(
+                f"data.residence=device: the pixels take {decimal(pixels.nbytes)} and {decimal(free)} of the GPU are "
+                "free; data.residence=memory needs none of it"
+            )
+        return pixels.to(device, copy=True)

@@ -9,26 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from torch import Tensor
 from torch.testing import assert_close
-from torch.utils.data import DataLoader, DistributedSampler
 
 from artart import ArtError
 from artart.data import demo
-from artart.data.datamodule import ArtDataModule, Pictures, PictureSet, split
+from artart.data.datamodule import ArtDataModule
 from artart.data.files import find
-from artart.images import Batch, decode, squash, to_model
+from artart.data.loader import Loader
+from artart.decode import decode, resize
+from artart.images import Batch, to_model
 
 SIZE = 16
-NUM_CLASSES = 3
-
-
-def digests(num: int, start: int = 0) -> list[str]:
-    return [sha256(str(i).encode()).hexdigest() for i in range(start, start + num)]
-
-
-def held_out(names: list[str], val_fraction: float) -> set[str]:
-    return {names[i] for i in split(names, val_fraction)}
 
 
 Load = Callable[..., ArtDataModule]
@@ -41,75 +34,49 @@ def load(art_folder: Path, tmp_path: Path) -> Load:
     def load(**options: Any) -> ArtDataModule:
         options = {"root": art_folder, "image_size": SIZE, "batch_size": 4, "val_fraction": 0.3, **options}
         data = ArtDataModule(**options)
-        data.load(tmp_path / "run" / "rejected.csv")
+        data.load(tmp_path / "run")
         return data
 
     return load
 
 
-def oracle(root: Path) -> dict[str, tuple[torch.Tensor, int]]:
-    """What each file of a folder of three classes holds, by the hash of its content: pixels and label."""
+def oracle(root: Path) -> dict[str, tuple[Tensor, int]]:
+    """What each file of a folder holds, by the hash of its content: pixels and label."""
     classes = sorted(path.name for path in root.iterdir() if path.is_dir())
     return {
         sha256(path.read_bytes()).hexdigest(): (
-            torch.tensor(squash(decode(path), SIZE)).permute(2, 0, 1),
+            torch.tensor(resize(decode(path), SIZE, "squash")).permute(2, 0, 1),
             classes.index(path.relative_to(root).parts[0]) if path.parent != root else len(classes),
         )
         for path in find(root)
     }
 
 
-def assert_holds_the_files(pictures: Pictures, root: Path) -> None:
+def names_of(data: ArtDataModule, ids: list[int]) -> list[str]:
+    return [data.pictures.digests[i] for i in ids]
+
+
+def assert_holds_the_files(data: ArtDataModule, root: Path) -> None:
     expected = oracle(root)
-    for pixels, label, digest in zip(pictures.pixels, pictures.labels.tolist(), pictures.digests, strict=True):
-        assert_close(pixels, expected[digest][0], rtol=0, atol=0)
+    pictures = data.pictures
+    for row, label, digest in zip(pictures.rows.tolist(), pictures.labels.tolist(), pictures.digests, strict=True):
+        assert_close(pictures.pixels[row], expected[digest][0], rtol=0, atol=0)
         assert label == expected[digest][1]
+    assert sorted(data.train_ids + data.val_ids) == list(range(len(expected)))
 
 
-def batches_of(loader: DataLoader[Batch], epoch: int = 0) -> list[Batch]:
-    if isinstance(loader.sampler, DistributedSampler):
-        loader.sampler.set_epoch(epoch)
+def batches_of(loader: Loader, epoch: int = 0) -> list[Batch]:
+    loader.set_epoch(epoch)
     return list(loader)
 
 
 def order_of(data: ArtDataModule, epoch: int) -> list[int]:
-    """Where each picture of an epoch stands in the training set."""
-    rows = {pixels.numpy().tobytes(): i for i, pixels in enumerate(data.train.pictures.pixels)}
-    assert len(rows) == len(data.train)
-    return [rows[x.numpy().tobytes()] for batch in batches_of(data.train_dataloader(), epoch) for x in batch.x0]
-
-
-# --- split
-
-
-@pytest.mark.parametrize("val_fraction", [0.05, 0.1, 0.5, 0.9])
-def test_the_split_holds_out_about_the_fraction(val_fraction: float) -> None:
-    assert len(split(digests(2000), val_fraction)) / 2000 == pytest.approx(val_fraction, abs=0.03)
-
-
-@pytest.mark.parametrize("val_fraction", [0.1, 0.5])
-def test_a_picture_keeps_its_side_when_others_are_added(val_fraction: float) -> None:
-    few, many = digests(200), digests(1000)
-    assert held_out(many, val_fraction) & set(few) == held_out(few, val_fraction)
-    assert held_out(few[::-1], val_fraction) == held_out(few, val_fraction)
-
-
-def test_copies_of_a_picture_share_a_side() -> None:
-    names = digests(50)
-    ids = set(split(names * 2, 0.3))
-    assert 0 < len(ids) < 100
-    assert {i % 50 for i in ids if i < 50} == {i % 50 for i in ids if i >= 50}
-
-
-@pytest.mark.parametrize("val_fraction", [1e-9, 0.1, 0.5, 0.999999])
-@pytest.mark.parametrize("num", [2, 4, 5, 20])
-def test_no_side_is_ever_empty(num: int, val_fraction: float) -> None:
-    for start in range(0, 1000, num):
-        assert 0 < len(split(digests(num, start), val_fraction)) < num
-
-
-def test_nothing_is_held_out_with_a_fraction_of_0() -> None:
-    assert split(digests(20), 0) == []
+    """Where each picture of an epoch stands among the pictures."""
+    images = to_model(data.pictures.pixels[data.pictures.rows])
+    places = {image.numpy().tobytes(): i for i, image in enumerate(images)}
+    assert len(places) == len(images)
+    shown = torch.cat([batch.x0 for batch in batches_of(data.train_dataloader(), epoch)])
+    return [places[x0.contiguous().numpy().tobytes()] for x0 in shown]
 
 
 # --- load
@@ -117,12 +84,9 @@ def test_nothing_is_held_out_with_a_fraction_of_0() -> None:
 
 def test_every_picture_is_on_one_side_with_its_pixels_and_label(load: Load, art_folder: Path) -> None:
     data = load()
-    train, val = data.train.pictures, data.val.pictures
-    assert_holds_the_files(train, art_folder)
-    assert_holds_the_files(val, art_folder)
-    assert sorted(train.digests + val.digests) == sorted(oracle(art_folder))
+    assert_holds_the_files(data, art_folder)
     assert data.val_is_held_out
-    assert len(val.digests) > 0
+    assert len(data.val_ids) > 0
 
 
 def test_real_files_of_a_folder_keep_their_side_when_files_are_added(load: Load, art_folder: Path) -> None:
@@ -130,28 +94,47 @@ def test_real_files_of_a_folder_keep_their_side_when_files_are_added(load: Load,
     for seed in range(100, 110):
         Image.fromarray(demo.paint("painting", seed, 32)).save(art_folder / "drawing" / f"0_{seed}.png")
     after = load(val_fraction=0.5)
-    assert len(after.train) + len(after.val) == 22
-    assert set(before.train.pictures.digests) - set(after.train.pictures.digests) <= {
-        max(before.train.pictures.digests)
-    }
-    assert set(before.val.pictures.digests) - set(after.val.pictures.digests) <= {min(before.val.pictures.digests)}
+    assert len(after.pictures.digests) == 22
+    trained, held = names_of(before, before.train_ids), names_of(before, before.val_ids)
+    assert set(trained) - set(names_of(after, after.train_ids)) <= {max(trained)}
+    assert set(held) - set(names_of(after, after.val_ids)) <= {min(held)}
 
 
-def test_the_order_in_memory_is_that_of_the_contents_not_of_the_names(load: Load) -> None:
-    pictures = load(val_fraction=0).train.pictures
-    assert pictures.digests == sorted(pictures.digests)
+def test_the_order_is_that_of_the_contents_not_of_the_names(load: Load) -> None:
+    names = load().pictures.digests
+    assert names == sorted(names)
 
 
-def test_copied_files_share_a_side(load: Load, art_folder: Path) -> None:
+def test_copied_files_are_left_out_unless_asked_for(load: Load, art_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(art_folder / "drawing", art_folder / "copies")
-    data = load(val_fraction=0.5)
-    assert len(data.train) + len(data.val) == 16
-    assert not set(data.train.pictures.digests) & set(data.val.pictures.digests)
+    assert len(load().pictures.digests) == 12
+    with (tmp_path / "run" / "excluded.csv").open(newline="") as file:
+        reasons = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert reasons["drawing_0.png"] == "exact duplicate: of copies/drawing_0.png"
+    assert len(reasons) == 4
+    data = load(val_fraction=0.5, exclude={"duplicate": False, "opt_out": True, "ai_made": True})
+    assert len(data.pictures.digests) == 16
+    assert not set(names_of(data, data.train_ids)) & set(names_of(data, data.val_ids))
+
+
+def test_near_duplicates_of_files_share_a_side(load: Load, tmp_path: Path) -> None:
+    root = tmp_path / "alike"
+    root.mkdir()
+    for seed in range(12):
+        image = Image.fromarray(demo.paint(demo.CLASS_NAMES[seed % 5], seed, 96))
+        image.save(root / f"{seed:02d}.png")
+        image.save(root / f"{seed:02d}_again.jpg", quality=60)
+        ImageOps.mirror(image).resize((80, 80)).save(root / f"{seed:02d}_mirrored.webp")
+    data = load(root=root, val_fraction=0.5)
+    work_of = {sha256(path.read_bytes()).hexdigest(): path.name[:2] for path in root.iterdir()}
+    trained, held = ({work_of[name] for name in names_of(data, ids)} for ids in (data.train_ids, data.val_ids))
+    assert trained.isdisjoint(held)
+    assert len(trained | held) == 12
 
 
 def test_four_pictures_are_enough_for_both_sides(load: Load, art_folder: Path) -> None:
     data = load(root=art_folder / "drawing", val_fraction=0.01)
-    assert (len(data.train), len(data.val)) == (3, 1)
+    assert (len(data.train_ids), len(data.val_ids)) == (3, 1)
 
 
 def test_classes_are_known_without_decoding(art_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,8 +148,8 @@ def test_files_in_the_root_itself_have_no_class(load: Load, art_folder: Path) ->
     shutil.copy(art_folder / "drawing" / "drawing_0.png", art_folder / "loose.png")
     (art_folder / "drawing" / "drawing_0.png").unlink()
     data = load(val_fraction=0)
-    assert_holds_the_files(data.train.pictures, art_folder)
-    assert data.train.pictures.labels.bincount().tolist() == [3, 4, 4, 1]
+    assert_holds_the_files(data, art_folder)
+    assert data.pictures.labels.bincount().tolist() == [3, 4, 4, 1]
     assert data.class_names == list(demo.CLASS_NAMES[:3])
 
 
@@ -176,23 +159,42 @@ def test_without_sub_folders_there_are_no_classes(load: Load, art_folder: Path) 
     shutil.move(folder / "1900" / "spring" / "drawing_2.Jpeg", folder)
     data = load(root=folder, val_fraction=0)
     assert data.class_names == []
-    assert data.train.pictures.labels.tolist() == [0, 0, 0, 0]
+    assert data.pictures.labels.tolist() == [0, 0, 0, 0]
+
+
+def test_a_table_gives_the_classes_and_the_licences(
+    load: Load, art_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [path.relative_to(art_folder) for path in find(art_folder)]
+    rows = [f"{path},{path.stem[-1]},{'CC0 1.0' if path.stem[-1] in '012' else 'CC BY-NC'}" for path in files[:-1]]
+    table = tmp_path / "art.csv"
+    table.write_text("\n".join(["path,class,licence", *rows, "gone.png,0,CC0 1.0"]))
+    data = load(metadata=str(table), licences=["cc0*"], val_fraction=0)
+    assert data.class_names == ["0", "1", "2"]
+    assert data.pictures.labels.bincount().tolist() == [3, 3, 3]
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert lines == [
+        f"1 paths of data.metadata name no picture below {art_folder}, such as 'gone.png'",
+        "3 of 12 files are left out (2 not in data.licences, 1 not in data.metadata): "
+        f"see {tmp_path / 'run' / 'excluded.csv'}",
+    ]
 
 
 def test_with_a_fraction_of_0_validation_previews_the_training_set(load: Load) -> None:
     data = load(val_fraction=0, batch_size=5)
     assert not data.val_is_held_out
-    assert len(data.train) == 12
-    assert data.val.pictures.digests == data.train.pictures.digests[:5]
+    assert len(data.train_ids) == 12
+    (batch,) = data.val_dataloader()
+    assert_close(batch.x0, to_model(data.pictures.pixels[data.pictures.rows[:5]]), rtol=0, atol=0, check_stride=False)
 
 
 def test_demo_art_is_painted_where_there_is_no_folder(load: Load) -> None:
     data = load(root=None, num_demo_pictures=10, seed=3, val_fraction=0)
     pixels, labels = zip(*demo.make(10, SIZE, 3), strict=True)
     assert data.class_names == list(demo.CLASS_NAMES)
-    assert_close(data.train.pictures.pixels, torch.tensor(np.stack(pixels)).permute(0, 3, 1, 2), rtol=0, atol=0)
-    assert_close(data.train.pictures.labels, torch.tensor(labels), rtol=0, atol=0)
-    assert len(set(data.train.pictures.digests)) == 10
+    assert_close(data.pictures.pixels[data.pictures.rows], torch.tensor(np.stack(pixels)).permute(0, 3, 1, 2))
+    assert_close(data.pictures.labels, torch.tensor(labels), rtol=0, atol=0)
+    assert len(set(data.pictures.digests)) == 10
 
 
 # --- what is refused
@@ -211,21 +213,21 @@ def test_unusable_files_are_listed_and_told_in_one_line(
     spoiled = spoil(art_folder, 2)
     (art_folder / "empty.png").touch()
     data = load()
-    assert len(data.train) + len(data.val) == 10
+    assert len(data.pictures.digests) == 10
     table = tmp_path / "run" / "rejected.csv"
     with table.open(newline="") as file:
         rows = [(row["path"], row["reason"], row["bytes"]) for row in csv.DictReader(file)]
     reason = "not a picture, or cut off in its header"
-    assert rows == [(str(path), reason, "10") for path in spoiled] + [
-        (str(art_folder / "empty.png"), "empty file", "0")
-    ]
+    assert sorted(rows) == sorted(
+        [(str(path), reason, "10") for path in spoiled] + [(str(art_folder / "empty.png"), "empty file", "0")]
+    )
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == [f"3 of 13 files are unusable (2 {reason}, 1 empty file): see {table}"]
 
 
 def test_as_many_unusable_files_as_allowed_are_accepted(load: Load, art_folder: Path) -> None:
     spoil(art_folder, 6)
-    assert len(load(val_fraction=0, max_rejected_fraction=0.5).train) == 6
+    assert len(load(val_fraction=0, max_rejected_fraction=0.5).pictures.digests) == 6
 
 
 def refusal(load: Load, **options: Any) -> str:
@@ -239,8 +241,8 @@ def test_too_many_unusable_files_are_refused(load: Load, art_folder: Path, tmp_p
     spoil(art_folder, 7)
     table = tmp_path / "run" / "rejected.csv"
     assert refusal(load, max_rejected_fraction=0.5) == (
-        f"data.root={art_folder}: 7 of 12 files are unusable, more than data.max_rejected_fraction=0.5 "
-        f"(7 not a picture, or cut off in its header); see {table}, mend the folder or raise the fraction"
+        f"data.root={art_folder}: 7 of 12 files are unusable (7 not a picture, or cut off in its header): see {table}; "
+        "that is more than data.max_rejected_fraction=0.5: mend the folder or raise the fraction"
     )
     assert len(table.read_text().splitlines()) == 8
 
@@ -248,8 +250,8 @@ def test_too_many_unusable_files_are_refused(load: Load, art_folder: Path, tmp_p
 def test_too_few_usable_pictures_are_refused(load: Load, art_folder: Path, tmp_path: Path) -> None:
     spoil(art_folder, 9)
     message = refusal(load, max_rejected_fraction=1.0)
-    assert message.startswith(f"data.root={art_folder}: 3 of 12 files can be used, 4 are the least (9 not a picture")
-    assert message.endswith(f"see {tmp_path / 'run' / 'rejected.csv'})")
+    assert message.startswith(f"data.root={art_folder}: 3 of 12 files can be used, 4 are the least; 9 of 12")
+    assert message.endswith(f"see {tmp_path / 'run' / 'rejected.csv'}")
 
 
 def test_a_small_folder_of_good_pictures_is_refused_with_a_remedy(load: Load, art_folder: Path) -> None:
@@ -269,9 +271,17 @@ def test_copies_of_one_picture_cannot_be_split(load: Load, tmp_path: Path) -> No
     root = tmp_path / "copies"
     root.mkdir()
     for i in range(4):
-        Image.new("RGB", (8, 8)).save(root / f"{i}.png")
+        Image.new("RGB", (8, 8 + i)).save(root / f"{i}.png")
     assert refusal(load, root=root).startswith("data.val_fraction=0.3: all 4 pictures are copies of one")
-    assert len(load(root=root, val_fraction=0).train) == 4
+    assert len(load(root=root, val_fraction=0).train_ids) == 4
+
+
+def test_a_table_without_a_folder_is_refused(load: Load) -> None:
+    assert refusal(load, root=None, metadata="art.csv").startswith("data.metadata=art.csv: describes a folder")
+
+
+def test_licences_without_a_table_are_refused(load: Load) -> None:
+    assert refusal(load, licences=["CC0"]).startswith("data.licences: licences stand in a table")
 
 
 def test_too_little_demo_art_is_refused(load: Load) -> None:
@@ -281,23 +291,20 @@ def test_too_little_demo_art_is_refused(load: Load) -> None:
 # --- batches
 
 
-def test_training_batches_are_full_batches_of_bytes(load: Load) -> None:
-    data = load(val_fraction=0, batch_size=5)
-    batches = batches_of(data.train_dataloader())
-    assert len(data.train_dataloader()) == len(batches) == 2  # of 12 pictures 2 are left over
+def test_a_training_batch_is_full_and_in_the_models_range(load: Load) -> None:
+    loader = load(val_fraction=0, batch_size=5).train_dataloader()
+    batches = batches_of(loader)
+    assert len(loader) == len(batches) == 2  # of 12 pictures 2 are left over
     for x0, y in batches:
-        assert (x0.dtype, x0.shape) == (torch.uint8, (5, 3, SIZE, SIZE))
+        assert (x0.dtype, x0.shape) == (torch.float32, (5, 3, SIZE, SIZE))
+        assert -1 <= x0.min() < -0.5 < 0.5 < x0.max() <= 1
         assert (y.dtype, y.shape) == (torch.int64, (5,))
 
 
-def test_a_batch_is_the_decoded_files_stacked(load: Load, art_folder: Path) -> None:
-    data = load(val_fraction=0, batch_size=12)
-    (batch,) = batches_of(data.train_dataloader())
-    expected = oracle(art_folder)
-    order = DistributedSampler(data.train, num_replicas=1, rank=0, seed=0)
-    files = [expected[data.train.pictures.digests[i]] for i in order]
-    assert_close(batch.x0, torch.stack([pixels for pixels, _ in files]), rtol=0, atol=0)
-    assert batch.y.tolist() == [label for _, label in files]
+def test_a_batch_holds_files_with_their_classes(load: Load, art_folder: Path) -> None:
+    (batch,) = batches_of(load(val_fraction=0, batch_size=12).train_dataloader())
+    expected = {to_model(pixels).numpy().tobytes(): label for pixels, label in oracle(art_folder).values()}
+    assert [expected.pop(x0.contiguous().numpy().tobytes()) for x0 in batch.x0] == batch.y.tolist()
 
 
 def test_a_batch_size_above_the_set_makes_the_set_the_batch(load: Load, caplog: pytest.LogCaptureFixture) -> None:
@@ -305,28 +312,30 @@ def test_a_batch_size_above_the_set_makes_the_set_the_batch(load: Load, caplog: 
     data = load(val_fraction=0, batch_size=100)
     (batch,) = batches_of(data.train_dataloader())
     assert len(batch.x0) == 12
-    lines = [line for line in caplog.messages if "batch_size" in line]
+    lines = [line for line in caplog.messages if line.startswith("data.batch_size")]
     assert lines == ["data.batch_size=100: the training set has only 12, so it is the batch"]
 
 
 def test_nothing_is_said_of_a_batch_size_that_fits(load: Load, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     load(val_fraction=0, batch_size=12)
-    assert caplog.messages == ["12 pictures: 12 for training, none held out"]
+    assert caplog.messages[-1] == "12 pictures: 12 for training, none held out"
 
 
-def test_validation_batches_hold_every_picture_in_a_fixed_order(load: Load) -> None:
-    data = load(val_fraction=0.5, batch_size=2)
-    for _ in range(2):
-        batches = batches_of(data.val_dataloader())
-        assert_close(torch.cat([batch.x0 for batch in batches]), data.val.pictures.pixels, rtol=0, atol=0)
-        assert_close(torch.cat([batch.y for batch in batches]), data.val.pictures.labels, rtol=0, atol=0)
+def test_validation_holds_every_held_out_picture_in_a_fixed_order(load: Load) -> None:
+    data = load(val_fraction=0.5, batch_size=2, mirror=True, balance=True)
+    pictures = data.pictures
+    for epoch in range(2):
+        batches = batches_of(data.val_dataloader(), epoch)
+        expected = to_model(pictures.pixels[pictures.rows[data.val_ids]])
+        assert_close(torch.cat([batch.x0 for batch in batches]), expected, rtol=0, atol=0, check_stride=False)
+        assert_close(torch.cat([batch.y for batch in batches]), pictures.labels[data.val_ids], rtol=0, atol=0)
 
 
 def test_an_epoch_covers_the_training_set(load: Load) -> None:
-    data = load(val_fraction=0, batch_size=4)
+    data = load(val_fraction=0.3, batch_size=1)
     for epoch in range(3):
-        assert sorted(order_of(data, epoch)) == list(range(12))
+        assert sorted(order_of(data, epoch)) == data.train_ids
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(load: Load) -> None:
@@ -338,21 +347,35 @@ def test_the_order_is_a_function_of_seed_and_epoch(load: Load) -> None:
     assert order_of(load(val_fraction=0, seed=100), 0) != orders[0]
 
 
-def test_a_batch_equals_its_pictures_one_by_one() -> None:
-    pixels = torch.tensor(np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4), np.uint8))
-    pictures = PictureSet(Pictures(pixels, torch.arange(6), digests(6)))
-    batch = pictures.__getitems__([4, 1, 4])
-    ones = [pictures[i] for i in (4, 1, 4)]
-    assert_close(batch.x0, torch.stack([one.x0 for one in ones]), rtol=0, atol=0)
-    assert_close(batch.y, torch.stack([one.y for one in ones]), rtol=0, atol=0)
+def test_mirror_shows_about_half_of_the_training_pictures_mirrored(load: Load) -> None:
+    plain, mirrored = (load(root=None, num_demo_pictures=100, val_fraction=0, mirror=m) for m in (False, True))
+    pairs = zip(batches_of(plain.train_dataloader()), batches_of(mirrored.train_dataloader()), strict=True)
+    x0, seen = (torch.cat(images) for images in zip(*((a.x0, b.x0) for a, b in pairs), strict=True))
+    flipped = [not torch.equal(a, b) for a, b in zip(x0, seen, strict=True)]
+    assert_close(seen[flipped], x0[flipped].flip(-1), rtol=0, atol=0, check_stride=False)
+    assert 25 < sum(flipped) < 75
 
 
-def test_on_the_device_bytes_become_the_models_range(load: Load) -> None:
-    data = load(val_fraction=0)
-    batch = batches_of(data.train_dataloader())[0]
-    x0, y = data.on_after_batch_transfer(batch, 0)
-    assert x0.dtype == torch.float32
-    assert x0.is_contiguous(memory_format=torch.channels_last)
-    assert_close(x0, to_model(batch.x0), rtol=0, atol=0, check_stride=False)
-    assert -1 <= x0.min() < -0.5 < 0.5 < x0.max() <= 1
-    assert_close(y, batch.y, rtol=0, atol=0)
+def test_balance_shows_every_class_as_often(load: Load, art_folder: Path) -> None:
+    for seed in range(40):
+        Image.fromarray(demo.paint("painting", seed, 32)).save(art_folder / "drawing" / f"more_{seed}.png")
+    loader = load(val_fraction=0, balance=True).train_dataloader()
+    labels = torch.cat([batch.y for epoch in range(20) for batch in batches_of(loader, epoch)])
+    shares = labels.bincount(minlength=3) / len(labels)
+    assert_close(shares, torch.full((3,), 1 / 3), rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize("residence", ["auto", "memory", "device"])
+def test_batches_are_the_same_wherever_the_pixels_lie(load: Load, residence: str) -> None:
+    expected = batches_of(load(val_fraction=0, mirror=True).train_dataloader())
+    for batch, other in zip(
+        expected, batches_of(load(val_fraction=0, mirror=True, residence=residence).train_dataloader()), strict=True
+    ):
+        assert_close(batch, other, rtol=0, atol=0)
+
+
+def test_pixels_are_copied_only_where_asked(load: Load) -> None:
+    for residence, copied in (("memory", False), ("auto", False), ("device", True)):
+        data = load(residence=residence)
+        assert (data.train_dataloader().pixels.data_ptr() != data.pictures.pixels.data_ptr()) == copied
+        assert data.train_dataloader().pixels.data_ptr() == data.val_dataloader().pixels.data_ptr()

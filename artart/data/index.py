@@ -1,0 +1,161 @@
+"""The index of a folder: what each of its files is, and whether it is trained on."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+from artart.data.duplicates import groups
+from artart.data.files import Facts
+from artart.marks import AI_SOURCES
+from artart.storage import atomic
+from artart.terminal import near
+
+Verdict = Literal["ok", "rejected", "excluded"]
+
+
+class Entry(NamedTuple):
+    """A row of the index."""
+
+    path: str  # below the folder, with slashes
+    class_name: str  # empty: none
+    facts: Facts
+    verdict: Verdict
+    reason: str  # what stands before its colon is the kind
+    resembles: str = ""  # the first picture of its group of look-alikes; empty: it is that one, or alone
+
+    @property
+    def kind(self) -> str:
+        return self.reason.split(":")[0]
+
+    @property
+    def group(self) -> str:
+        return self.resembles or self.path
+
+
+class Rules(NamedTuple):
+    """What a picture must be to be trained on."""
+
+    max_pixels: int
+    min_size: int  # pixels of its shorter side
+    duplicate: bool  # each True: exclude such pictures
+    opt_out: bool
+    ai_made: bool
+
+
+COLUMNS = ("path", "class", *Facts._fields, "verdict", "reason", "resembles")
+
+
+def judge(
+    facts: Mapping[str, Facts], classes: Mapping[str, str], barred: Mapping[str, str], rules: Rules
+) -> list[Entry]:
+    """The entry of each path, in the order given; `barred` are paths that other rules exclude, with their reasons.
+
+    Of exact duplicates the first that is not excluded otherwise is kept.
+    """
+    entries, first = [], dict[str, str]()
+    for path, fact in facts.items():
+        verdict, reason = verdict_of(fact, barred.get(path, ""), rules)
+        if verdict == "ok" and rules.duplicate and first.setdefault(fact.sha256, path) != path:
+            verdict, reason = "excluded", f"exact duplicate: of {first[fact.sha256]}"
+        entries.append(Entry(path, classes.get(path, ""), fact, verdict, reason))
+    return entries
+
+
+def compared(entries: Sequence[Entry], before: Sequence[Entry]) -> list[Entry]:
+    """The entries, each with the picture that it resembles; among many it takes long to find out, so it is kept."""
+    hashes = {entry.path: entry.facts.perceptual_hash for entry in entries if entry.facts.perceptual_hash}
+    if hashes == {entry.path: entry.facts.perceptual_hash for entry in before if entry.facts.perceptual_hash}:
+        resembles = {entry.path: entry.resembles for entry in before}
+    else:
+        paths = list(hashes)
+        firsts = zip(paths, groups(list(hashes.values())), strict=True)
+        resembles = {path: paths[first] for path, first in firsts if paths[first] != path}
+    return [entry._replace(resembles=resembles.get(entry.path, "")) for entry in entries]
+
+
+def verdict_of(facts: Facts, barred: str, rules: Rules) -> tuple[Verdict, str]:
+    """Verdict and reason of a file by itself."""
+    sides = f"{facts.width} x {facts.height} pixels"
+    if facts.flaw:
+        return "rejected", facts.flaw
+    if facts.width * facts.height > rules.max_pixels:
+        return "rejected", f"above data.max_pixels={rules.max_pixels}: {sides}"
+    if min(facts.width, facts.height) < rules.min_size:
+        return "rejected", f"below data.min_size={rules.min_size}: {sides}"
+    if barred:
+        return "excluded", barred
+    if rules.opt_out and facts.opt_out:
+        return "excluded", f"opted out of data mining: {facts.opt_out}"
+    if rules.ai_made and facts.source in AI_SOURCES:
+        return "excluded", f"AI-made: {facts.source}"
+    return "ok", ""
+
+
+def counts(entries: Iterable[Entry]) -> dict[str, int]:
+    """How many entries there are, and of each verdict."""
+    verdicts = Counter(entry.verdict for entry in entries)
+    return {"found": verdicts.total(), **{verdict: verdicts[verdict] for verdict in ("ok", "rejected", "excluded")}}
+
+
+def unused_in_words(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
+    """For each verdict but ok, if there are such files: how many, why most often, and where the list is."""
+    lines = {}
+    for verdict, meaning in (("rejected", "unusable"), ("excluded", "left out")):
+        if kinds := Counter(entry.kind for entry in entries if entry.verdict == verdict):
+            most = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(3))
+            file = near(folder / f"{verdict}.csv")
+            lines[verdict] = f"{kinds.total()} of {len(entries)} files are {meaning} ({most}): see {file}"
+    return lines
+
+
+def write(entries: Iterable[Entry], file: Path) -> None:
+    """Write the index as a CSV table, atomically; any file name survives.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    _write_csv(COLUMNS, ((path, name, *facts, *rest) for path, name, facts, *rest in entries), file)
+
+
+def write_unused(entries: Sequence[Entry], root: Path, folder: Path) -> None:
+    """rejected.csv and excluded.csv in a folder: the files below root that are not trained on."""
+    for verdict in ("rejected", "excluded"):
+        unused = ((root / one.path, one.reason, one.facts.bytes) for one in entries if one.verdict == verdict)
+        write_list(unused, folder / f"{verdict}.csv")
+
+
+def write_list(files: Iterable[tuple[Path, str, int]], file: Path) -> None:
+    """A table, for people, of files that are not used: where each lies, why, and its size in bytes."""
+    _write_csv(("path", "reason", "bytes"), files, file)
+
+
+def _write_csv(columns: Iterable[str], rows: Iterable[Iterable[object]], file: Path) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    with atomic(file) as out:
+        out.write(text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read(file: Path) -> list[Entry]:
+    """What `write` wrote; nothing if there is no such file, or another version of artart wrote it."""
+    try:
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as text:
+            columns, *rows = csv.reader(text)
+        return [_entry(row) for row in rows] if tuple(columns) == COLUMNS else []
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+_PARSE: dict[type, Callable[[str], object]] = {int: int, str: str, bool: "True".__eq__}
+
+
+def _entry(row: list[str]) -> Entry:
+    path, name, *values, verdict, reason, resembles = row
+    kinds = Facts.__annotations__.values()
+    facts: Any = [_PARSE[kind](value) for kind, value in zip(kinds, values, strict=True)]
+    return Entry(path, name, Facts(*facts), cast(Verdict, verdict), reason, resembles)

@@ -1,0 +1,129 @@
+"""Work in other processes, in order, whatever becomes of them."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import wait
+from types import ModuleType
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+T = TypeVar("T")
+
+CHUNK = 8  # items that a process takes at a time
+
+
+def in_workers(
+    call: Callable[[Item], Result],
+    items: Sequence[Item],
+    crashed: Callable[[Item], Result],
+    num_workers: int | None = None,
+    preload: str = __name__,
+) -> Iterator[Result]:
+    """call(item) for each item, in order, in processes that start anew; they end with this one, however that ends.
+
+    Args:
+        call: must not raise; an item that kills its process is tried once more in a process of its own.
+        crashed: the result for an item that kills that too.
+        num_workers: processes; None: one per core.
+        preload: the module that they need, imported once for all.
+    """
+    num_workers = num_workers or _num_cores()
+    chunks = deque(items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+    while chunks:
+        pool = _pool(num_workers, preload)
+        running: deque[Future[list[Result]]] = deque()
+        try:
+            while chunks:
+                while len(running) < min(4 * num_workers, len(chunks)):
+                    running.append(_submit(pool, _each, call, chunks[len(running)]))
+                yield from running.popleft().result()
+                chunks.popleft()
+        except BrokenProcessPool:
+            for item in chunks.popleft():
+                yield _alone(call, item, crashed, preload)
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the items in hand, not for the rest
+
+
+def _num_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _each(call: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [call(item) for item in items]
+
+
+def _alone(call: Callable[[Item], Result], item: Item, crashed: Callable[[Item], Result], preload: str) -> Result:
+    with _pool(1, preload) as pool:
+        try:
+            return _submit(pool, call, item).result()
+        except BrokenProcessPool:
+            return crashed(item)
+
+
+def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
+    """Processes that start from a clean one: to fork this one, which has threads, is not safe."""
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    context.set_forkserver_preload([preload])
+    if os.name == "posix":
+        resource_tracker.ensure_running()  # which unblocks Ctrl-C
+        with _ctrl_c_later():
+            forkserver.ensure_running()
+    return ProcessPoolExecutor(num_workers, context, initializer=_start_worker)
+
+
+def _submit(pool: ProcessPoolExecutor, call: Callable[..., T], *arguments: object) -> "Future[T]":
+    """pool.submit, which starts processes as they are needed.
+
+    They would import this one's main module: slow where that imports torch, endless where it has no guard.
+    """
+    main = sys.modules["__main__"]
+    with _ctrl_c_later():
+        try:
+            sys.modules["__main__"] = ModuleType("__main__")
+            return pool.submit(call, *arguments)
+        finally:
+            sys.modules["__main__"] = main
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Let Ctrl-C wait while processes start: half started, they would complain. They inherit that it is blocked."""
+    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
+        yield
+        return
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))  # any thread may get it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _start_worker() -> None:
+    """Ctrl-C is the parent's affair; a worker ends with its parent, and what decoders in C print is nobody's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,185 @@
+"""Any picture file to upright sRGB pixels, without torch: the processes that decode start fast and stay small."""
+
+import io
+import struct
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+Image.init()  # Image.open fails on the name of a plugin that is not loaded, and threads would race to load them
+_KNOWN = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+FORMATS = tuple(name for name in _KNOWN if name in Image.OPEN)  # older Pillows have no AVIF; MPO opens as JPEG
+SRGB = ImageCms.createProfile("sRGB")
+PAPER = (255, 255, 255)
+MAX_PIXELS = 200_000_000
+Fit = Literal["squash", "crop", "pad"]
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow has one limit for the whole process; open_picture checks the caller's instead
+_PILLOWS_LIMIT = threading.Lock()
+
+# Large pictures and odd metadata are no concern of the user's: a file can be decoded, or there is a reason why not.
+# A filter in `decode` would not do: before Python 3.14 catch_warnings is not safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class TooLarge(ValueError):  # noqa: N818 - a fact about a picture, to be reported
+    """A picture of more pixels than the caller allows: "60000 x 60000 pixels"."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__(size)
+        self.size = size  # width, height
+
+    def __str__(self) -> str:
+        return f"{self.size[0]} x {self.size[1]} pixels"
+
+
+def open_picture(
+    file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
+    """Read a picture's header; its pixels are decoded later, and not at all if there are too many.
+
+    Raises:
+        TooLarge: if the header tells of more than max_pixels.
+        Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
+    """
+    head = _head(file)
+    canvas = _canvas(head)
+    if canvas[0] * canvas[1] > max_pixels:
+        raise TooLarge(canvas)
+    with _PILLOWS_LIMIT:
+        if head.startswith(b"GIF8"):  # may hold a frame larger than its canvas, which Pillow fills when it opens it
+            Image.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            image = Image.open(file, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = None
+    if image.width * image.height > max_pixels:
+        with image:  # closes the file, unless it is the caller's
+            raise TooLarge(image.size)
+    return image
+
+
+def _head(file: str | Path | BinaryIO) -> bytes:
+    if isinstance(file, str | Path):
+        with Path(file).open("rb") as opened:
+            return opened.read(30)
+    file.seek(0)
+    return file.read(30)
+
+
+def _canvas(head: bytes) -> tuple[int, int]:
+    """The size of a GIF or a WebP, whose pixels Pillow allocates when it opens them; (0, 0) of other formats.
+
+    Source: GIF89a, 18; RFC 9649 (WebP), 2.5 to 2.7; RFC 6386 (VP8), 9.1.
+    """
+    if head.startswith(b"GIF8") and len(head) >= 10:
+        return struct.unpack_from("<HH", head, 6)
+    if len(head) == 30 and head.startswith(b"RIFF"):
+        if head[8:16] == b"WEBPVP8X":
+            return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+        if head[8:16] == b"WEBPVP8L":
+            bits = int.from_bytes(head[21:25], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        if head[8:16] == b"WEBPVP8 ":
+            width, height = struct.unpack_from("<HH", head, 26)
+            return width & 0x3FFF, height & 0x3FFF
+    return 0, 0
+
+
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """The first frame of an opened picture, decoded to the last byte, upright, in sRGB, on white paper.
+
+    Returns:
+        A picture in mode RGB: `image` itself if it needs no conversion.
+
+    Raises:
+        Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
+    """
+    image.load()
+    with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
+        ImageOps.exif_transpose(image, in_place=True)
+    return to_rgb(image)
+
+
+def decode(file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """open_picture and to_upright_rgb in one."""
+    with open_picture(file, max_pixels) as image:
+        return to_upright_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB without Pillow's silent losses: bit depths are scaled, profiles applied, alpha laid on white."""
+    icc = image.info.get("icc_profile")
+    if image.mode.startswith("I") or image.mode == "F":
+        return _to_srgb(_to_8_bit(image), icc)
+    if not image.has_transparency_data:
+        return _to_srgb(image, icc)
+    rgba = image.convert("RGBA")
+    colours = image.convert("L") if image.mode in ("L", "LA") else rgba.convert("RGB")  # a grey profile needs grey
+    paper = Image.new("RGB", image.size, PAPER)
+    paper.paste(_to_srgb(colours, icc), mask=rgba.getchannel("A"))
+    return paper
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Modes I;16, I and F to L; no numbers become black.
+
+    I and F do not tell their white: it is the first of 1, 255, 65535 and the largest value that holds all values.
+    """
+    if image.mode.startswith("I;16"):
+        levels = (np.arange(65536) / 257).round().astype(np.uint8)
+        return Image.fromarray(levels[np.asarray(image)])
+    values = np.asarray(image, dtype=np.float64)
+    peak = values.max(initial=0, where=np.isfinite(values))
+    white = next(white for white in (1.0, 255.0, 65535.0, peak) if peak <= white)
+    return Image.fromarray(np.nan_to_num(values / white * 255).clip(0, 255).round().astype(np.uint8))
+
+
+def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """RGB through the embedded colour profile, if there is one that can be read and fits the picture.
+
+    Conversion is slower than decoding. Grey and palettes have 256 colours at most: each is converted once.
+    """
+    if not icc or image.mode not in ("L", "P"):
+        return _through_profile(image, icc)
+    colours = image.crop((0, 0, 256, 1))
+    colours.putdata(range(256))
+    image = image.copy()
+    image.putpalette(_through_profile(colours, icc).tobytes())
+    return image.convert("RGB")
+
+
+def _through_profile(image: Image.Image, icc: bytes | None) -> Image.Image:
+    if icc:
+        if image.mode not in ("RGB", "L", "CMYK", "LAB"):
+            image = image.convert("RGB")
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            if "sRGB" not in ImageCms.getProfileDescription(profile):
+                converted = ImageCms.profileToProfile(image, profile, SRGB, outputMode="RGB")
+                assert converted is not None
+                return converted
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
+    """An RGB picture to uint8 (size, size, 3), antialiased.
+
+    Args:
+        fit: squash: the whole picture, whatever its aspect ratio; crop: the largest square of its centre;
+            pad: the whole picture, its aspect ratio kept, in the middle of white paper.
+    """
+    if fit == "crop":
+        return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
+    if fit == "pad":
+        width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
+        sheet = Image.new("RGB", (size, size), PAPER)
+        inner = image.resize((width, height), Image.Resampling.BILINEAR)
+        sheet.paste(inner, ((size - width) // 2, (size - height) // 2))
+        return np.asarray(sheet)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))

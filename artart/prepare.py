@@ -1,0 +1,107 @@
+"""python -m artart.prepare: a folder of pictures is read once, judged, and ready to be trained on."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+from rich import get_console
+from rich.table import Table
+
+from artart import ArtError
+from artart.checks import check
+from artart.cli import cli, told
+from artart.config import CONF_DIR, build
+from artart.terminal import near
+
+if TYPE_CHECKING:
+    from artart.data.datamodule import ArtDataModule
+    from artart.data.index import Entry
+
+log = logging.getLogger(__name__)
+
+NO_CLASS = "(no class)"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="prepare")
+@told
+def main(cfg: DictConfig) -> None:
+    """Find, read and judge the files; write rejected.csv, excluded.csv and report.json; say what came out."""
+    config = check(cfg)
+    if config["data"]["root"] is None:
+        raise ArtError("data.root=null: name the folder to prepare: data.root=DIR")
+
+    from artart.data.index import write_unused
+    from artart.rundir import claim, plan
+    from artart.storage import write_json
+
+    planned = plan(cfg)
+    data = build(config, "data")
+    folder = data.folder
+    log.info("%d files below %s, %d classes", len(folder.files), near(folder.root), len(folder.class_names))
+    run_dir = claim(cfg, planned, "prepare.log")
+    entries = folder.read().entries
+    write_unused(entries, folder.root, run_dir)
+    content = report(data, entries)
+    write_json(run_dir / "report.json", content)
+    for table in tables(content):
+        get_console().print(table)
+    alike, sides = content["near_duplicates"], content["split"]
+    log.info(
+        "%(pictures)d pictures look alike, in %(groups)d groups; none is divided between training and validation", alike
+    )
+    log.info("with data.val_fraction=%s: %d for training, %d for validation", data.val_fraction, *sides.values())
+    log.info("files that are not used, and why: rejected.csv and excluded.csv in %s", near(run_dir))
+    log.info("every file: %s", near(folder.cache / "index.csv"))
+
+
+def report(data: "ArtDataModule", entries: "Sequence[Entry]") -> dict[str, Any]:
+    """What was found, as plain data."""
+    from artart.data.index import counts
+    from artart.data.split import split
+
+    folder = data.folder
+    assert folder is not None
+    used = [entry for entry in entries if entry.verdict == "ok"]
+    groups = [entry.group for entry in used]
+    held_out = split([entry.facts.sha256 for entry in used], groups, data.val_fraction)
+    shared = [size for size in Counter(groups).values() if size > 1]
+    names = sorted({entry.class_name for entry in entries})
+    table = folder.metadata
+    return {
+        "root": str(folder.root),
+        "index": str(folder.cache / "index.csv"),
+        "counts": counts(entries),
+        "reasons": {
+            verdict: dict(Counter(entry.kind for entry in entries if entry.verdict == verdict).most_common())
+            for verdict in ("rejected", "excluded")
+        },
+        "classes": {name or NO_CLASS: counts([one for one in entries if one.class_name == name]) for name in names},
+        "near_duplicates": {"groups": len(shared), "pictures": sum(shared)},
+        "split": {"train": len(used) - len(held_out), "val": len(held_out)},
+        "metadata": table and {"only_in_file": table.only_in_file, "only_in_folder": len(table.only_in_folder)},
+    }
+
+
+def tables(content: Mapping[str, Any]) -> list[Table]:
+    """The report for the terminal: counts by class, then the reasons."""
+    classes, reasons = Table("class"), Table("verdict", "reason")
+    for name in content["counts"]:
+        classes.add_column(name, justify="right")
+    for name, row in {**content["classes"], "all": content["counts"]}.items():
+        classes.add_row(name, *map(str, row.values()))
+    reasons.add_column("files", justify="right")
+    for verdict, kinds in content["reasons"].items():
+        for kind, number in kinds.items():
+            reasons.add_row(verdict, kind, str(number))
+    return [classes, reasons] if reasons.row_count else [classes]
+
+
+def run() -> None:
+    cli(main, "prepare")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,128 @@
+"""From a folder to a report of what is usable."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from artart.data import demo
+from artart.data.files import find
+
+
+def report(folder: str = "report") -> dict:
+    return json.loads(Path(folder, "report.json").read_text())
+
+
+def rows(file: str) -> dict[str, str]:
+    with Path("report", file).open(newline="") as table:
+        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(table)}
+
+
+@pytest.fixture
+def mixed_folder(art_folder: Path) -> Path:
+    """12 good pictures, an empty file, half a JPEG, a copy, and a picture that calls itself AI-made."""
+    (art_folder / "empty.png").touch()
+    large = Image.fromarray(demo.paint("painting", 0, 256))
+    large.save(art_folder / "half.jpg")
+    content = (art_folder / "half.jpg").read_bytes()
+    (art_folder / "half.jpg").write_bytes(content[: len(content) // 2])
+    shutil.copy(art_folder / "drawing" / "drawing_0.png", art_folder / "drawing" / "z_copy.png")
+    source = b"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    xmp = b'<x Iptc4xmpExt:DigitalSourceType="' + source + b'"/>'
+    large.save(art_folder / "engraving" / "made.webp", xmp=xmp)
+    return art_folder
+
+
+def test_the_report_counts_what_is_usable(prepare, mixed_folder):
+    assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
+    found = report()
+    assert found["counts"] == {"found": 16, "ok": 12, "rejected": 2, "excluded": 2}
+    assert found["reasons"] == {
+        "rejected": {"empty file": 1, "cut off or damaged": 1},
+        "excluded": {"exact duplicate": 1, "AI-made": 1},
+    }
+    assert found["classes"]["drawing"] == {"found": 5, "ok": 4, "rejected": 0, "excluded": 1}
+    assert found["classes"]["(no class)"] == {"found": 2, "ok": 0, "rejected": 2, "excluded": 0}
+    assert sum(found["split"].values()) == 12
+    assert rows("rejected.csv") == {
+        "empty.png": "empty file",
+        "half.jpg": rows("rejected.csv")["half.jpg"],
+    }
+    assert rows("excluded.csv") == {
+        "z_copy.png": "exact duplicate: of drawing/drawing_0.png",
+        "made.webp": "AI-made: trainedAlgorithmicMedia",
+    }
+
+
+def test_the_terminal_shows_classes_and_reasons(prepare, mixed_folder, capsys):
+    assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
+    out = capsys.readouterr().out
+    for word in ("drawing", "(no class)", "empty file", "AI-made", "exact duplicate", "rejected.csv"):
+        assert word in out
+
+
+def test_the_report_and_the_training_see_the_same_pictures(prepare, train, mixed_folder, capsys):
+    assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
+    sides = report()["split"]
+    assert "reading 16 of 16 files" in capsys.readouterr().out
+    assert train(f"data.root={mixed_folder}", "loss=mse", "data.batch_size=4", "run_dir=run") == 0
+    out = capsys.readouterr().out
+    assert "reading" not in out  # all is known
+    assert f"12 pictures: {sides['train']} for training, {sides['val']} held out" in out
+    for name in ("rejected.csv", "excluded.csv"):
+        assert Path("run", name).read_text() == Path("report", name).read_text()
+
+
+def test_every_file_of_the_folder_stands_in_the_index(prepare, mixed_folder):
+    assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
+    with Path(report()["index"]).open(newline="") as table:
+        index = list(csv.DictReader(table))
+    assert [row["path"] for row in index] == [str(path.relative_to(mixed_folder)) for path in find(mixed_folder)]
+    assert {"path", "class", "bytes", "mtime", "sha256", "format", "width", "height", "mode"} <= index[0].keys()
+    assert {"frames", "alpha", "icc", "orientation", "perceptual_hash", "verdict", "reason"} <= index[0].keys()
+
+
+def test_a_folder_where_nothing_is_usable_has_a_report_too(prepare, tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.jpg").write_bytes(b"<html>404</html>")
+    assert prepare("data.root=bad", "run_dir=report") == 0
+    assert report()["counts"] == {"found": 1, "ok": 0, "rejected": 1, "excluded": 0}
+    assert report()["split"] == {"train": 0, "val": 0}
+
+
+def test_the_users_table_is_held_against_the_folder(prepare, art_folder):
+    Path("art.csv").write_text("path,class,licence\ndrawing/drawing_0.png,mine,CC0\nlost.png,mine,CC0\n")
+    assert prepare(f"data.root={art_folder}", "data.metadata=art.csv", "run_dir=report") == 0
+    assert report()["metadata"] == {"only_in_file": ["lost.png"], "only_in_folder": 11}
+    assert report()["counts"] == {"found": 12, "ok": 1, "rejected": 0, "excluded": 11}
+    assert report()["classes"]["mine"]["ok"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "data.root=null: name the folder to prepare: data.root=DIR"),
+        (("data.root=nowhere",), "data.root="),
+        (("data.root=.",), "no picture below this folder"),
+        (("data.root=.", "data.fit=stretch"), "data.fit=stretch: must be squash, crop or pad"),
+        (("data.root=.", "data.max_pixels=0"), "data.max_pixels=0: must be a whole number, at least 1"),
+        (("data.root=.", "data.metadata=nowhere.csv"), "must be a file that exists"),
+        (("data.root=.", "data.exclude.copies=true"), "data.exclude.copies=true: no such key"),
+        (("data.root=.", "data.licences=CC0"), "data.licences=CC0: must be"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line_and_leaves_nothing(prepare, tmp_path, capsys, arguments, message):
+    assert prepare(*arguments, "run_dir=report") == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not Path("report").exists()
+
+
+def test_the_folder_of_a_training_is_not_touched(prepare, finished_run, art_folder, capsys):
+    assert prepare(f"data.root={art_folder}", f"run_dir={finished_run}") == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert not (finished_run / "report.json").exists()
