@@ -1,6 +1,7 @@
 """A command's outer skin: file names need no quoting, mistakes are told in a line each, exit codes fit."""
 
 import functools
+import io
 import logging
 import os
 import re
@@ -34,6 +35,9 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions on
     logging.raiseExceptions = False  # a log on a full disk must not hide the sentence that says so
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that no terminal can show
     sys.argv[1:] = _options_first([_quoted(word) for word in sys.argv[1:]])
     if not sweeps and MULTIRUN & set(sys.argv):
         log.error("-m: this command has no sweeps; call it once for each setting")

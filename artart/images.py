@@ -20,7 +20,7 @@ from artart.storage import atomic
 class Batch(NamedTuple):
     """Pictures and their classes."""
 
-    x0: Tensor  # (B, 3, S, S), uint8 in [0, 255] until it is on the device, then float in [-1, 1]
+    x0: Tensor  # (B, 3, S, S), float in [-1, 1]
     y: Tensor  # (B,) long; the number of classes stands for "no class"
 
 

@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 from rich import get_console
 from rich.table import Table
+from rich.text import Text
 
 from artart import ArtError
 from artart.checks import check
@@ -91,11 +92,11 @@ def tables(content: Mapping[str, Any]) -> list[Table]:
     for name in content["counts"]:
         classes.add_column(name, justify="right")
     for name, row in {**content["classes"], "all": content["counts"]}.items():
-        classes.add_row(name, *map(str, row.values()))
+        classes.add_row(Text(name), *map(str, row.values()))
     reasons.add_column("files", justify="right")
     for verdict, kinds in content["reasons"].items():
         for kind, number in kinds.items():
-            reasons.add_row(verdict, kind, str(number))
+            reasons.add_row(verdict, Text(kind), str(number))
     return [classes, reasons] if reasons.row_count else [classes]
 
 

@@ -55,8 +55,8 @@ def _find(cfg: DictConfig) -> Plan:
     if cfg.get("resume") is None:  # a preparation has no such key
         if held:
             raise ArtError(
-                f"run_dir={run_dir}: holds a run already ({held[0].name}); go on with it by resume=auto, "
-                "or name another folder"
+                f"run_dir={run_dir}: holds a run already ({held[0].name}); name another folder"
+                + (", or go on with it by resume=auto" if "resume" in cfg else "")
             )
         return Plan(run_dir)
     if cfg.resume != "auto":
@@ -168,6 +168,6 @@ def _write(path: Path, text: str) -> None:
 
 
 def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path, delay=False)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)

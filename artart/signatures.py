@@ -96,6 +96,8 @@ def _wrong_type(key: str, value: Any, hint: Any) -> Iterator[str]:
 
 def _readable(hint: Any) -> str:
     """An annotation as words: no module paths, null for None."""
+    if typing.is_typeddict(hint):
+        return f"keys {listed(list(hint.__annotations__), 'and')} with their values"
     text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
     text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", text).replace("NoneType", "null").replace("None", "null")
     if match := re.fullmatch(r"(?:Optional|Union)\[(.*)\]", text):

@@ -24,7 +24,7 @@ class TerminalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         console = Console(stderr=True) if record.levelno >= logging.ERROR else get_console()
         style = "yellow" if record.levelno == logging.WARNING else None
-        console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+        console.print(self.format(record), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class Rate(ProgressColumn):

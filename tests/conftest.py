@@ -13,7 +13,7 @@ from PIL import Image
 import artart.generate
 import artart.prepare
 import artart.train
-from artart.data import demo
+from artart.data import demo, files
 
 torch.set_num_threads(1)  # the networks here are too small for more
 
@@ -34,6 +34,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test writes into the user's cache, nor does a process that it starts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+FEW = 32
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_files_need_no_process() -> Iterator[None]:
+    """Tests are quicker so, and none of their files crashes a decoder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "IN_PROCESS", FEW)
         yield
 
 

@@ -1,8 +1,11 @@
 """From a folder to a report of what is usable."""
 
 import csv
+import io
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +129,24 @@ def test_the_folder_of_a_training_is_not_touched(prepare, finished_run, art_fold
     assert prepare(f"data.root={art_folder}", f"run_dir={finished_run}") == 2
     assert "holds a run already" in capsys.readouterr().err
     assert not (finished_run / "report.json").exists()
+
+
+def test_any_name_can_be_shown(prepare, tmp_path, monkeypatch):
+    """Of a class in brackets, which the table must not take for a style, and of one in bytes that are no text."""
+    for name in ("[bold] sketches", os.fsdecode(b"caf\xe9"), ":art:"):
+        folder = tmp_path / "art" / name
+        folder.mkdir(parents=True)
+        Image.fromarray(demo.paint("drawing", len(name), 32)).save(folder / "a.png")
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="utf-8", errors="strict", write_through=True))
+    assert prepare("data.root=art", "run_dir=report") == 0
+    for name in ("[bold] sketches", "caf\\udce9", ":art:"):
+        assert name in shown.getvalue().decode()
+
+
+def test_the_folder_of_a_run_below_the_root_is_passed_over(prepare, train, art_folder, monkeypatch):
+    monkeypatch.chdir(art_folder)
+    assert train("data.root=.", "loss=mse", "data.batch_size=4", "trainer.max_epochs=1", "data.val_fraction=0.3") == 0
+    assert list(Path("outputs").rglob("*.png"))
+    assert prepare("data.root=.", "run_dir=../report") == 0
+    assert json.loads(Path("../report/report.json").read_text())["counts"]["found"] == 12

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MIN_PICTURES = 4
 
 
-class Exclude(TypedDict):
+class Exclude(TypedDict, total=False):
     """Which usable pictures are left out."""
 
     duplicate: bool  # all but the first of files with the same content
@@ -78,11 +78,11 @@ class ArtDataModule(LightningDataModule):
             image_size: side of the square pictures in pixels.
             fit: how a picture becomes square: squash (as in the article), crop its middle, or pad with white.
             batch_size: pictures in a training step; the whole training set where that is smaller.
-            val_fraction: share of the pictures held out for validation, 0 to less than 1.
+            val_fraction: share of the pictures held out for validation, 0 to 0.9.
             mirror: half of the training pictures, drawn anew each epoch, are seen in a mirror.
             balance: draw training pictures so that every class is as frequent as the others.
-            residence: where the pixels lie while training: in a memory map, or all of them on the device; auto: on the
-                GPU if there is one and they take less than a quarter of what is free there.
+            residence: where the pixels lie while training: memory (mapped from the cache), device, or auto: on the GPU
+                if there is one and they take less than a quarter of what is free there.
             metadata: a CSV table with the column path, perhaps class and licence; what it does not name is excluded.
             licences: those allowed, as they stand in the table, or patterns such as "CC0*".
             exclude: which usable pictures are left out.
@@ -97,7 +97,12 @@ class ArtDataModule(LightningDataModule):
         super().__init__()
         if root is None and metadata is not None:
             raise ArtError(f"data.metadata={metadata}: describes a folder; name it by data.root=DIR")
-        rules = Rules(max_pixels, min_size, **exclude)
+        if licences is not None and (metadata is None or not licences):
+            raise ArtError(
+                f"data.licences={licences}: "
+                + ("null allows all" if metadata else "licences stand in a table; name it by data.metadata=FILE.csv")
+            )
+        rules = Rules(max_pixels, min_size, **(EXCLUDE | exclude))
         self.folder: ArtFolder | None = None
         if root is not None:
             self.folder = ArtFolder(
@@ -146,7 +151,7 @@ class ArtDataModule(LightningDataModule):
         self.val_ids = split(self.pictures.digests, self.pictures.groups, self.val_fraction)
         if self.val_is_held_out and not self.val_ids:
             raise ArtError(
-                f"data.val_fraction={self.val_fraction}: all {num_pictures} pictures are copies of one, "
+                f"data.val_fraction={self.val_fraction}: all {num_pictures} pictures look alike, "
                 "so none can be held out; add others or set data.val_fraction=0"
             )
         self.train_ids = sorted(set(range(num_pictures)) - set(self.val_ids))
@@ -212,29 +217,42 @@ class ArtDataModule(LightningDataModule):
         return self._loader(self.val_ids or self.train_ids[: self.batch_size], self.batch_size)
 
     def _loader(self, ids: Sequence[int], batch_size: int, **options: bool) -> Loader:
-        rows, labels = self.pictures.rows[ids], self.pictures.labels[ids]
-        return Loader(self._resident, labels, rows, batch_size, seed=self.seed, device=self._device, **options)
+        self.pictures = self.pictures._replace(pixels=self._placed())
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return Loader(
+            self.pictures.pixels,
+            self.pictures.labels[ids],
+            self.pictures.rows[ids],
+            batch_size,
+            seed=self.seed,
+            device=self._device,
+            rank=rank,
+            world_size=world_size,
+            **options,
+        )
 
     @property
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
-    @cached_property
-    def _resident(self) -> Tensor:
+    def _placed(self) -> Tensor:
         """All pixels where they are to lie while training.
 
         Raises:
-            ArtError: if they do not fit.
+            ArtError: if they do not fit there.
         """
         pixels, device = self.pictures.pixels, self._device
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-        if self.residence == "auto":
-            return pixels.to(device) if free is not None and pixels.nbytes < free / 4 else pixels
-        if self.residence == "memory":
+        here = self.residence == "memory" or (self.residence == "auto" and device.type != "cuda")
+        if here or pixels.device == device:
             return pixels
-        if free is not None and pixels.nbytes > free:
-            raise ArtError(
-                f"data.residence=device: the pixels take {decimal(pixels.nbytes)} and {decimal(free)} of the GPU are "
-                "free; data.residence=memory needs none of it"
-            )
-        return pixels.to(device, copy=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # of an earlier job of a sweep
+            free = torch.cuda.mem_get_info(device)[0]
+            if self.residence == "auto" and pixels.nbytes > free / 4:
+                return pixels
+            if pixels.nbytes > free:
+                raise ArtError(
+                    f"data.residence=device: the pixels take {decimal(pixels.nbytes)} and {decimal(free)} of the GPU "
+                    "are free; data.residence=memory needs none of it"
+                )
+        return pixels.to(device)

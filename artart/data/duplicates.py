@@ -21,26 +21,23 @@ NUM_LOW: Final = 96  # frequencies that are compared first
 BLOCK: Final = 512  # pictures; the distances between two blocks fit into a processor's cache
 
 
-def _basis() -> tuple[np.ndarray, np.ndarray]:
-    """Filters (K, SIDE * SIDE), lowest frequencies first, and which of them a mirror negates.
+# The DCT-II (Ahmed, Natarajan and Rao 1974) under a Hann window, without which a frame or a margin that is cropped away
+# would change every frequency.
+X: Final = (np.arange(SIDE) + 0.5) / SIDE
+HANN: Final = np.sin(np.pi * X) ** 2
+WAVES: Final = np.cos(np.pi * np.outer(np.arange(int(MAX_FREQUENCY) + 1), X)) * HANN / HANN.sum()
 
-    They are those of the DCT-II (Ahmed, Natarajan and Rao 1974) under a Hann window, without which a frame or a margin
-    that is cropped away would change every one of them.
-    """
-    x = (np.arange(SIDE) + 0.5) / SIDE
-    hann = np.sin(np.pi * x) ** 2
-    waves = hann * np.cos(np.pi * np.outer(np.arange(int(MAX_FREQUENCY) + 1), x))
-    v, u = np.indices((len(waves), len(waves))).reshape(2, -1)
+
+def _low_frequencies() -> tuple[np.ndarray, np.ndarray]:
+    """Vertical and horizontal numbers (K,) of the frequencies that a hash holds, lowest first, without the mean."""
+    v, u = np.indices((len(WAVES), len(WAVES))).reshape(2, -1)
     radius = np.hypot(u, v)
     order = np.argsort(radius, kind="stable")[1 : np.count_nonzero(radius <= MAX_FREQUENCY)]
-    u, v = u[order], v[order]
-    filters = waves[v][:, :, None] * waves[u][:, None, :]
-    window = np.outer(hann, hann) / hann.sum() ** 2
-    filters -= filters.sum(axis=(1, 2), keepdims=True) * window  # blind to the mean under the window
-    return filters.reshape(len(order), -1) / hann.sum() ** 2, u % 2 == 1
+    return v[order], u[order]
 
 
-FILTERS, ODD = _basis()
+V, U = _low_frequencies()
+ODD: Final = U % 2 == 1  # those that a mirror negates
 
 
 def perceptual_hash(image: Image.Image) -> str:
@@ -49,9 +46,11 @@ def perceptual_hash(image: Image.Image) -> str:
     The root keeps a large shape on paper from outweighing all detail. One scale for all frequencies makes it blind to
     brightness and contrast, but it does not blow up what is fainter than in any work (0.25), such as a scan's grain.
     """
-    thumbnail = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=4)
-    grey = np.asarray(thumbnail, dtype=np.float64) @ (0.299, 0.587, 0.114)  # BT.601, as Pillow's mode L
-    values = FILTERS @ grey.ravel()  # in grey levels
+    thumbnail = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
+    spectrum = WAVES @ np.asarray(thumbnail, dtype=np.float64) @ WAVES.T  # in grey levels
+    flat = WAVES.sum(axis=1)
+    spectrum -= spectrum[0, 0] * np.outer(flat, flat)  # blind to the mean under the window
+    values = spectrum[V, U]
     scale = 3.2 / max(np.abs(values).mean(), 0.1) ** 0.5  # digits with a mean square of 3.2 ** 2
     digits = np.rint(np.sign(values) * np.abs(values) ** 0.5 * scale).clip(-7, 7).astype(int)
     return DIGITS[digits + 8].tobytes().decode()

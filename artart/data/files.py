@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ORIENTATION = 0x0112  # EXIF
-IN_PROCESS = 32  # so few files are read before worker processes would be up
+IN_PROCESS = 1  # so few files need no other process; more might hold one that crashes its decoder
 MAX_PAGES = 100  # of a TIFF that are counted
 
 
@@ -61,12 +61,13 @@ class Examined(NamedTuple):
 def find(root: Path) -> list[Path]:
     """Every file below root that is a picture by its content or by its suffix, sorted.
 
-    Hidden files and folders are passed over; links to folders are followed, each real folder once.
+    Hidden files and folders are passed over, and the folders of artart's runs; links to folders are followed, each real
+    folder once.
     """
     files, seen = [], set()
     for folder, folders, names in os.walk(root, onerror=_passed_over, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in seen or ".hydra" in folders:
             folders.clear()
             continue
         seen.add(real)
@@ -197,6 +198,8 @@ def _flaw(error: Exception) -> str:
     """One line that a person understands."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a picture, or cut off in its header"
+    if isinstance(error, Image.DecompressionBombError):
+        return "a frame is larger than data.max_pixels"
     if isinstance(error, FileNotFoundError):
         return "vanished while it was read"
     if isinstance(error, PermissionError):

@@ -5,12 +5,13 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import PIL
 import platformdirs
 from rich.filesize import decimal
 
@@ -19,13 +20,13 @@ from artart.data import index, metadata, store
 from artart.data.files import Facts, class_of, examine_all, find
 from artart.data.index import Entry, Rules, compared, judge, verdict_of
 from artart.data.metadata import Metadata
-from artart.data.store import PixelStore
+from artart.data.store import PixelStore, Writer
 from artart.decode import Fit
 from artart.terminal import near
 
 log = logging.getLogger(__name__)
 
-VERSION = b"1"  # of what is kept: another if the same file would give other facts or pixels
+MADE_BY = f"artart 1, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
 
 
 class Contents(NamedTuple):
@@ -67,7 +68,7 @@ class ArtFolder:
         self.licences = licences
         self.num_workers = num_workers
         place = root.resolve()
-        key = hashlib.sha256(VERSION + os.fsencode(place)).hexdigest()[:12]
+        key = hashlib.sha256(os.fsencode(place)).hexdigest()[:12]
         self.cache = (cache_dir or platformdirs.user_cache_path("artart")) / f"{place.name[:40]}-{key}"
 
     @cached_property
@@ -89,8 +90,6 @@ class ArtFolder:
             ArtError: if it cannot be used.
         """
         if self.metadata_file is None:
-            if self.licences is not None:
-                raise ArtError("data.licences: licences stand in a table; name it by data.metadata=FILE.csv")
             return None
         table = metadata.read(self.metadata_file, self.root, self.files)
         if self.licences is not None and "licence" not in table.columns:
@@ -137,10 +136,11 @@ class ArtFolder:
             )
         with self._locked():
             store.clean(self.cache)
+            self._forget_what_others_made()
             before = index.read(self.cache / "index.csv")
             pixels = store.find(self.cache, self.size, self.fit)
-            known = self._still_true({self.root / entry.path: entry.facts for entry in before}, pixels)
-            facts, pixels, stopped_by = self._learn(known, pixels)
+            store.keep_only(pixels and pixels.folder, self.cache, self.size, self.fit)
+            facts, pixels, stopped_by = self._learn(self._unchanged(before), pixels)
             names = {path: str(path.relative_to(self.root)) for path in facts}
             entries = judge(
                 {names[path]: fact for path, fact in facts.items()},
@@ -175,20 +175,28 @@ class ArtFolder:
         with lock:
             yield
 
-    def _still_true(self, known: Mapping[Path, Facts], pixels: PixelStore | None) -> dict[Path, Facts]:
-        """The facts of files that need not be read again."""
-        rows = pixels.rows if pixels else {}
+    def _forget_what_others_made(self) -> None:
+        """Another decoder might give other pixels and other reasons."""
+        note = self.cache / "made_by"
+        if not note.is_file() or note.read_text() != MADE_BY:
+            store.clean(self.cache, "[!l]*")  # all but the lock
+            note.write_text(MADE_BY)
 
-        def holds(path: Path, facts: Facts) -> bool:
-            try:
+    def _unchanged(self, before: Sequence[Entry]) -> dict[Path, Facts]:
+        """The facts of files that have the size and the time of change that they had."""
+        known = {self.root / entry.path: entry.facts for entry in before if entry.facts.sha256}
+
+        def stamp(path: Path) -> tuple[int, int] | None:
+            with suppress(OSError):
                 status = path.stat()
-            except OSError:
-                return False
-            if (status.st_size, status.st_mtime_ns) != (facts.bytes, facts.mtime) or not facts.sha256:
-                return False
-            return facts.sha256 in rows or not self._wanted(path, facts)
+                return status.st_size, status.st_mtime_ns
+            return None
 
-        return {path: known[path] for path in self.files if path in known and holds(path, known[path])}
+        return {
+            path: known[path]
+            for path in self.files
+            if path in known and stamp(path) == (known[path].bytes, known[path].mtime)
+        }
 
     def _wanted(self, path: Path, facts: Facts) -> bool:
         """Whether a file's pixels are used, as far as can be told from itself."""
@@ -199,46 +207,51 @@ class ArtFolder:
     ) -> tuple[dict[Path, Facts], PixelStore | None, BaseException | None]:
         """The facts of all files, by path, and a store that holds the pixels of those that are wanted.
 
-        Whatever stops the reading is handed back beside what had been read until then.
+        Whatever stops the reading is handed back beside what had been learnt until then.
         """
-        unknown = [path for path in self.files if path not in known]
-        if not unknown:
-            return dict(known), pixels, None
-        self._say_what_comes(len(unknown))
-        facts: dict[Path, Facts] = {}
-        stopped_by: BaseException | None = None
-        examined = examine_all(unknown, self.size, self.fit, self.rules.max_pixels, self.num_workers)
-        with closing(examined), store.writing(self.cache, self.size, self.fit) as writer:
-            for path in self.files:
-                try:
-                    if path in known:
-                        facts[path] = known[path]
-                        if pixels and known[path].sha256 in pixels.rows:
-                            writer.add(known[path].sha256, pixels.pixels[pixels.rows[known[path].sha256]])
-                    elif not stopped_by:
-                        one = next(examined)
-                        if one.pixels is not None and self._wanted(path, one.facts):
-                            writer.add(one.facts.sha256, one.pixels.transpose(2, 0, 1))
-                        facts[path] = one.facts
-                except OSError:  # such as a full disk: nothing can be kept
-                    raise
-                except BaseException as error:  # noqa: BLE001 - also Ctrl-C
-                    stopped_by = error
-        return facts, store.find(self.cache, self.size, self.fit), stopped_by
+        rows = pixels.rows if pixels else {}
 
-    def _say_what_comes(self, num_unknown: int) -> None:
+        def is_settled(path: Path) -> bool:
+            return path in known and (known[path].sha256 in rows or not self._wanted(path, known[path]))
+
+        unsettled = [path for path in self.files if not is_settled(path)]
+        if not unsettled:
+            return dict(known), pixels, None
+        self._say_what_comes(len(unsettled), len(rows))
+        facts, stopped_by = dict(known), None
+        examined = examine_all(unsettled, self.size, self.fit, self.rules.max_pixels, self.num_workers)
+        with closing(examined), ExitStack() as publishing:
+            writer: Writer | None = None
+            try:
+                for path, fact, picture in examined:
+                    if picture is not None and fact.sha256 not in rows and self._wanted(path, fact):
+                        writer = writer or publishing.enter_context(store.writing(self.cache, self.size, self.fit))
+                        writer.add(fact.sha256, picture.transpose(2, 0, 1))
+                    facts[path] = fact
+            except OSError:  # such as a full disk: nothing can be kept
+                raise
+            except BaseException as error:  # noqa: BLE001 - also Ctrl-C
+                stopped_by = error
+            if writer and pixels:
+                for digest in rows.keys() & {fact.sha256 for fact in facts.values()}:
+                    writer.add(digest, pixels.pixels[rows[digest]])
+        found = store.find(self.cache, self.size, self.fit)
+        return {path: facts[path] for path in self.files if path in facts}, found, stopped_by
+
+    def _say_what_comes(self, num_unsettled: int, num_rows: int) -> None:
         """A line before the wait; an error if the disk has too little room."""
-        need, free = len(self.files) * 3 * self.size**2, shutil.disk_usage(self.cache).free
+        need, free = (num_rows + num_unsettled) * 3 * self.size**2, shutil.disk_usage(self.cache).free
         log.info(
-            "%s: reading %d of %d files; as pixels they take at most %s in %s",
+            "%s: reading %d of %d files; as pixels all take at most %s in %s",
             near(self.root),
-            num_unknown,
+            num_unsettled,
             len(self.files),
             decimal(need),
             near(self.cache),
         )
         if need > free:
             raise ArtError(
-                f"data.cache_dir: the pixels of {len(self.files)} pictures need {decimal(need)} and {self.cache} has "
-                f"{decimal(free)} left; make room, name another folder by data.cache_dir=DIR, or lower image_size"
+                f"data.cache_dir: the pixels of {num_rows + num_unsettled} pictures need {decimal(need)} and "
+                f"{self.cache} has {decimal(free)} left; make room, name another folder by data.cache_dir=DIR, or "
+                "lower image_size"
             )

@@ -159,7 +159,7 @@ class Loader:
             ArtError: if the batches of that epoch were others than they would be here.
         """
         before = {name: state[name] for name in self._identity}
-        if before != self._identity:
+        if before != self._identity and state["batches"] < before["pictures"] // before["global_batch_size"]:
             raise ArtError(
                 f"the checkpoint lies within an epoch of {before}, this run has {self._identity}: go on with the same, "
                 "or from the end of an epoch"

@@ -33,7 +33,7 @@ class PixelStore:
 
 
 class Writer:
-    """Pictures on their way into a new store."""
+    """Pictures on their way into a new store in an empty folder, each (3, size, size)."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder = folder
@@ -42,35 +42,38 @@ class Writer:
         self.file = (folder / PIXELS).open("xb")
 
     def add(self, digest: str, pixels: np.ndarray) -> None:
-        """Append a picture (3, S, S), once; an interruption in the middle leaves nothing behind."""
+        """Append a picture, uint8, once; an interruption in the middle leaves nothing behind."""
         if digest not in self.rows:
             self.file.seek(len(self.rows) * self.row_bytes)
             self.file.write(pixels.tobytes())
             self.rows[digest] = len(self.rows)
 
     def finish(self) -> None:
+        """Put it on the disk, to survive a power cut."""
         self.file.truncate(len(self.rows) * self.row_bytes)
         self.file.flush()
         os.fsync(self.file.fileno())
-        self.file.close()
         digests = np.frombuffer(bytes.fromhex("".join(self.rows)), np.uint8).reshape(-1, 32)
         with (self.folder / DIGESTS).open("xb") as file:
             np.save(file, digests)
             file.flush()
             os.fsync(file.fileno())
+        sync(self.folder)
 
 
 def find(folder: Path, size: int, fit: str) -> PixelStore | None:
-    """The store of that size and fit below a folder; None if there is none that is whole."""
-    for candidate in _stores(folder, size, fit):
+    """The newest store of that size and fit below a folder that is whole; None if there is none."""
+    for candidate in sorted(folder.glob(f"{size}-{fit}-*"), key=lambda path: path.stat().st_mtime, reverse=True):
         with suppress(Exception):  # np.load raises nearly anything on damaged bytes
             return PixelStore(candidate, size)
     return None
 
 
-def _stores(folder: Path, size: int, fit: str) -> list[Path]:
-    """Newest first; there is more than one only where a process ended between publishing and removing."""
-    return sorted(folder.glob(f"{size}-{fit}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+def keep_only(store: Path | None, folder: Path, size: int, fit: str) -> None:
+    """Remove the other stores of that size and fit: damaged ones, and one that this one replaced."""
+    for other in folder.glob(f"{size}-{fit}-*"):
+        if other != store:
+            shutil.rmtree(other, ignore_errors=True)  # NFS refuses to remove a folder whose files are still mapped
 
 
 @contextmanager
@@ -86,13 +89,12 @@ def writing(folder: Path, size: int, fit: str) -> Iterator[Writer]:
     part.mkdir()
     try:
         writer = Writer(part, size)
-        yield writer
-        writer.finish()
-        before = _stores(folder, size, fit)
-        part.rename(folder / f"{size}-{fit}-{uuid4().hex[:8]}")
+        with writer.file:
+            yield writer
+            writer.finish()
+        published = part.rename(folder / f"{size}-{fit}-{uuid4().hex[:8]}")
         sync(folder)
-        for store in before:
-            shutil.rmtree(store, ignore_errors=True)  # NFS refuses to remove a folder whose files are still mapped
+        keep_only(published, folder, size, fit)
     except OSError as error:
         error.filename = error.filename or str(folder)  # a write that fails does not say where
         raise
@@ -100,9 +102,9 @@ def writing(folder: Path, size: int, fit: str) -> Iterator[Writer]:
         clean(folder)
 
 
-def clean(folder: Path) -> None:
+def clean(folder: Path, pattern: str = ".*.part") -> None:
     """Remove what a process left behind that did not come to its end."""
-    for path in folder.glob(".*.part"):
+    for path in folder.glob(pattern):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 

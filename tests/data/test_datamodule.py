@@ -272,7 +272,7 @@ def test_copies_of_one_picture_cannot_be_split(load: Load, tmp_path: Path) -> No
     root.mkdir()
     for i in range(4):
         Image.new("RGB", (8, 8 + i)).save(root / f"{i}.png")
-    assert refusal(load, root=root).startswith("data.val_fraction=0.3: all 4 pictures are copies of one")
+    assert refusal(load, root=root).startswith("data.val_fraction=0.3: all 4 pictures look alike")
     assert len(load(root=root, val_fraction=0).train_ids) == 4
 
 
@@ -281,7 +281,12 @@ def test_a_table_without_a_folder_is_refused(load: Load) -> None:
 
 
 def test_licences_without_a_table_are_refused(load: Load) -> None:
-    assert refusal(load, licences=["CC0"]).startswith("data.licences: licences stand in a table")
+    for options in ({}, {"root": None}):
+        assert "licences stand in a table; name it by data.metadata" in refusal(load, licences=["CC0"], **options)
+
+
+def test_an_empty_list_of_licences_is_refused(load: Load) -> None:
+    assert refusal(load, metadata="art.csv", licences=[]) == "data.licences=[]: null allows all"
 
 
 def test_too_little_demo_art_is_refused(load: Load) -> None:
@@ -374,8 +379,53 @@ def test_batches_are_the_same_wherever_the_pixels_lie(load: Load, residence: str
         assert_close(batch, other, rtol=0, atol=0)
 
 
-def test_pixels_are_copied_only_where_asked(load: Load) -> None:
-    for residence, copied in (("memory", False), ("auto", False), ("device", True)):
-        data = load(residence=residence)
-        assert (data.train_dataloader().pixels.data_ptr() != data.pictures.pixels.data_ptr()) == copied
-        assert data.train_dataloader().pixels.data_ptr() == data.val_dataloader().pixels.data_ptr()
+def test_both_loaders_share_the_pixels_which_stay_in_the_memory_map(load: Load) -> None:
+    data = load()
+    pixels = data.pictures.pixels.data_ptr()
+    assert data.train_dataloader().pixels.data_ptr() == data.val_dataloader().pixels.data_ptr() == pixels
+
+
+def test_a_second_load_gives_the_pictures_of_the_folder_as_it_is_then(load: Load, art_folder: Path) -> None:
+    data = load(val_fraction=0)
+    list(data.train_dataloader())  # the pixels are where they are to lie
+    (art_folder / "drawing" / "drawing_0.png").unlink()
+    for seed in range(3):
+        Image.fromarray(demo.paint("painting", seed, 32)).save(art_folder / "engraving" / f"0{seed}.png")
+    del data.folder.files  # type: ignore[union-attr]  # which was looked at once
+    data.load(art_folder.parent / "run")
+    assert_holds_the_files(data, art_folder)
+    shown = torch.cat([batch.x0 for batch in batches_of(data.train_dataloader())])
+    files = {to_model(pixels).numpy().tobytes() for pixels, _ in oracle(art_folder).values()}
+    assert {x0.contiguous().numpy().tobytes() for x0 in shown} < files
+
+
+@pytest.mark.parametrize(
+    ("residence", "free", "moved"), [("auto", 1.0, False), ("auto", 4.1, True), ("device", 1.1, True)]
+)
+def test_pixels_move_to_a_gpu_with_room(
+    load: Load, monkeypatch: pytest.MonkeyPatch, residence: str, free: float, moved: bool
+) -> None:
+    data = on_a_gpu(load(residence=residence), free, monkeypatch)
+    assert (data._placed().device.type == "meta") == moved
+
+
+def test_pixels_that_do_not_fit_are_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = on_a_gpu(load(residence="device"), 0.9, monkeypatch)
+    with pytest.raises(
+        ArtError, match=r"^data.residence=device: the pixels take 9.2 kB and 8.3 kB of the GPU are free"
+    ):
+        data._placed()
+
+
+def on_a_gpu(data: ArtDataModule, free: float, monkeypatch: pytest.MonkeyPatch) -> ArtDataModule:
+    """As if this machine had a GPU with so many times the room that the pixels take."""
+
+    class Gpu:
+        type = "cuda"
+
+    room = int(free * data.pictures.pixels.nbytes)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (room, room))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(ArtDataModule, "_device", Gpu())
+    monkeypatch.setattr(Tensor, "to", lambda self, device: torch.empty(self.shape, device="meta"))
+    return data

@@ -4,6 +4,8 @@ import logging
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +20,9 @@ import pytest
 from PIL import Image
 
 from artart import ArtError
-from artart.data import folder, store
+from artart.data import folder, index, store
 from artart.data.demo import paint
-from artart.data.files import Examined
+from artart.data.files import Examined, find
 from artart.data.folder import ArtFolder, Contents
 from artart.data.index import Rules
 from artart.decode import Fit, open_picture, resize, to_upright_rgb
@@ -521,10 +523,6 @@ def test_licences_are_chosen(opened: Open, art_folder: Path, tmp_path: Path, cal
 
 
 def test_licences_need_a_table_that_holds_them(opened: Open, art_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ArtError, match=r"data\.licences: licences stand in a table; name it by data\.metadata=FILE\.csv"
-    ):
-        opened(licences=["CC0"]).read()
     file = table(tmp_path, "path,title", f"{of_class(art_folder, 'drawing')[0].relative_to(art_folder)},x")
     with pytest.raises(ArtError, match=r"data\.licences: .*art\.csv has no column licence; it has path, title"):
         opened(metadata_file=file, licences=["CC0"]).read()
@@ -564,6 +562,64 @@ def test_an_interruption_forgets_nothing_that_was_known(
     assert calls == [calls[0], ["aaa.png", "bbb.png", "zzz.png"], ["bbb.png", "zzz.png"]]
 
 
+def test_an_interruption_at_another_size_forgets_nothing_either(
+    opened: Open, art_folder: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened().read()
+    with stopping(monkeypatch, KeyboardInterrupt(), 2), pytest.raises(KeyboardInterrupt):
+        opened(size=24).read()
+    assert held(opened().read()) == oracle(art_folder)
+    assert [len(names) for names in calls] == [12, 12]  # at the first size all is known
+    assert held(opened(size=24).read()) == oracle(art_folder, 24)
+    assert [len(names) for names in calls] == [12, 12, 10]
+
+
+def test_a_store_is_written_only_if_there_are_new_pixels(opened: Open, art_folder: Path) -> None:
+    opened().read()
+    (before,) = opened().cache.glob("16-*")
+    (art_folder / "empty.png").touch()
+    os.utime(find(art_folder)[1], (5, 5))
+    shutil.copy(find(art_folder)[2], art_folder / "zz_copy.png")
+    assert index.counts(opened().read().entries) == {"found": 14, "ok": 12, "rejected": 1, "excluded": 1}
+    assert list(opened().cache.glob("16-*")) == [before]
+
+
+def test_what_another_decoder_made_is_made_anew(
+    opened: Open, art_folder: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened().read()
+    opened(size=24).read()
+    monkeypatch.setattr(folder, "MADE_BY", "artart 0, Pillow 1.0")
+    assert held(opened().read()) == oracle(art_folder)
+    assert [len(names) for names in calls] == [12, 12, 12]
+    assert list(opened().cache.glob("24-*")) == []
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from artart.data.folder import ArtFolder
+from artart.data.index import Rules
+ArtFolder(Path(sys.argv[1]), Rules(10**8, 1, True, True, True), 16, cache_dir=Path(sys.argv[2])).read()
+"""
+
+
+@pytest.mark.parametrize("sign", [".*.part", "16-*", "index.csv"])
+def test_a_build_that_is_killed_leaves_nothing_wrong(sign: str, opened: Open, tmp_path: Path) -> None:
+    root = tmp_path / "many"
+    for i in range(90):
+        picture(root / f"{i:02}.png", i)
+    cache = opened(root).cache
+    build = subprocess.Popen([sys.executable, "-c", BUILD, str(root), str(tmp_path / "cache")])
+    while build.poll() is None and not list(cache.glob(sign)):
+        time.sleep(0.001)
+    build.kill()
+    build.wait()
+    assert held(opened(root).read()) == oracle(root)
+    assert {path.name[:3] for path in cache.iterdir()} == {"16-", "ind", "loc", "mad"}
+    assert len(list(cache.glob("16-*"))) == 1
+
+
 def test_a_full_disk_leaves_what_was_there(
     opened: Open, art_folder: Path, monkeypatch: pytest.MonkeyPatch, calls: list[list[str]]
 ) -> None:
@@ -584,7 +640,7 @@ def test_a_full_disk_leaves_what_was_there(
             opened().read()
     assert caught.value.filename == str(cache)
     assert state(cache) == before
-    assert {path.name[:2] for path in cache.iterdir()} == {"16", "in", "lo"}
+    assert {path.name[:2] for path in cache.iterdir()} == {"16", "in", "lo", "ma"}
     assert held(opened().read()) == oracle(art_folder)
     assert calls[2] == ["aaa.png"]
 
@@ -657,5 +713,5 @@ def test_of_two_processes_one_reads_and_the_other_waits(opened: Open, art_folder
     assert len({log.with_suffix(".result").read_text() for log in logs}) == 1
     told = sorted(log.read_text().removeprefix(waits) for log in logs)
     assert told[0] == ""
-    assert told[1].startswith(f"{art_folder}: reading 12 of 12 files; as pixels they take at most 9.2 kB in ")
+    assert told[1].startswith(f"{art_folder}: reading 12 of 12 files; as pixels all take at most 9.2 kB in ")
     assert held(opened().read()) == oracle(art_folder)

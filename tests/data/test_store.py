@@ -277,7 +277,9 @@ def test_a_store_is_on_the_disk_before_it_is_published(tmp_path: Path, monkeypat
     monkeypatch.setattr(store.os, "fsync", record)
     monkeypatch.setattr(Path, "rename", publish)
     write(tmp_path, 0)
-    assert synced == ["pixels.bin", "digests.npy", "rename", tmp_path.name]
+    part = synced[2]
+    assert part.endswith(".part")
+    assert synced == ["pixels.bin", "digests.npy", part, "rename", tmp_path.name]
 
 
 def test_a_store_says_which_is_damaged(tmp_path: Path) -> None:
