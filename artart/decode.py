@@ -5,6 +5,7 @@ import struct
 import threading
 import warnings
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -91,11 +92,14 @@ def _canvas(head: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def to_upright_rgb(image: Image.Image) -> Image.Image:
-    """The first frame of an opened picture, decoded to the last byte, upright, in sRGB, on white paper.
+def upright(image: Image.Image) -> Image.Image:
+    """The first frame of an opened picture, decoded to the last byte, upright, 8 bits deep, on white paper.
+
+    Its colours are still those of its own profile. Pillow's silent losses are avoided: bit depths are scaled, not cut,
+    and what lies under alpha does not show.
 
     Returns:
-        A picture in mode RGB: `image` itself if it needs no conversion.
+        A picture in mode L, RGB, CMYK or LAB; `image` itself if it is that already.
 
     Raises:
         Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
@@ -103,27 +107,47 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
     with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
         ImageOps.exif_transpose(image, in_place=True)
-    return to_rgb(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        flat = _to_8_bit(image)
+    elif image.has_transparency_data:
+        mode = "L" if image.mode in ("L", "LA") else "RGB"  # a grey profile needs grey
+        flat = Image.new(mode, image.size, "white")
+        rgba = image.convert("RGBA")
+        flat.paste(rgba.convert(mode), mask=rgba.getchannel("A"))
+    else:
+        return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("RGB")
+    if icc := image.info.get("icc_profile"):
+        flat.info["icc_profile"] = icc
+    return flat
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """What `upright` gives, in mode RGB, through its colour profile if that can be read and fits the picture.
+
+    This is slower than decoding, so it comes after resizing.
+    """
+    if icc := image.info.get("icc_profile"):
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):
+            if transform := _transform(icc, image.mode):
+                converted = ImageCms.applyTransform(image, transform)
+                assert converted is not None
+                return converted
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@lru_cache(maxsize=16)
+def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From a profile to sRGB; None if it is sRGB already."""
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    if "sRGB" in ImageCms.getProfileDescription(profile):
+        return None
+    return ImageCms.buildTransform(profile, SRGB, mode, "RGB")
 
 
 def decode(file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """open_picture and to_upright_rgb in one."""
+    """A whole file in mode RGB: open_picture, upright and to_srgb in one."""
     with open_picture(file, max_pixels) as image:
-        return to_upright_rgb(image)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB without Pillow's silent losses: bit depths are scaled, profiles applied, alpha laid on white."""
-    icc = image.info.get("icc_profile")
-    if image.mode.startswith("I") or image.mode == "F":
-        return _to_srgb(_to_8_bit(image), icc)
-    if not image.has_transparency_data:
-        return _to_srgb(image, icc)
-    rgba = image.convert("RGBA")
-    colours = image.convert("L") if image.mode in ("L", "LA") else rgba.convert("RGB")  # a grey profile needs grey
-    paper = Image.new("RGB", image.size, PAPER)
-    paper.paste(_to_srgb(colours, icc), mask=rgba.getchannel("A"))
-    return paper
+        return to_srgb(upright(image))
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
@@ -140,46 +164,19 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.nan_to_num(values / white * 255).clip(0, 255).round().astype(np.uint8))
 
 
-def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """RGB through the embedded colour profile, if there is one that can be read and fits the picture.
-
-    Conversion is slower than decoding. Grey and palettes have 256 colours at most: each is converted once.
-    """
-    if not icc or image.mode not in ("L", "P"):
-        return _through_profile(image, icc)
-    colours = image.crop((0, 0, 256, 1))
-    colours.putdata(range(256))
-    image = image.copy()
-    image.putpalette(_through_profile(colours, icc).tobytes())
-    return image.convert("RGB")
-
-
-def _through_profile(image: Image.Image, icc: bytes | None) -> Image.Image:
-    if icc:
-        if image.mode not in ("RGB", "L", "CMYK", "LAB"):
-            image = image.convert("RGB")
-        with suppress(ImageCms.PyCMSError, OSError, ValueError):
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            if "sRGB" not in ImageCms.getProfileDescription(profile):
-                converted = ImageCms.profileToProfile(image, profile, SRGB, outputMode="RGB")
-                assert converted is not None
-                return converted
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
 def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
-    """An RGB picture to uint8 (size, size, 3), antialiased.
+    """What `upright` gives to sRGB, uint8 (size, size, 3), antialiased.
 
     Args:
         fit: squash: the whole picture, whatever its aspect ratio; crop: the largest square of its centre;
             pad: the whole picture, its aspect ratio kept, in the middle of white paper.
     """
     if fit == "crop":
-        return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
+        return np.asarray(to_srgb(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)))
     if fit == "pad":
         width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
         sheet = Image.new("RGB", (size, size), PAPER)
-        inner = image.resize((width, height), Image.Resampling.BILINEAR)
+        inner = to_srgb(image.resize((width, height), Image.Resampling.BILINEAR))
         sheet.paste(inner, ((size - width) // 2, (size - height) // 2))
         return np.asarray(sheet)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(to_srgb(image.resize((size, size), Image.Resampling.BILINEAR)))

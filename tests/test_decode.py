@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageCms
 
-from artart.decode import FORMATS, TooLarge, decode, open_picture, resize
+from artart.decode import FORMATS, TooLarge, decode, open_picture, resize, upright
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -553,3 +553,17 @@ def test_pad_and_crop_lose_no_picture_however_narrow(size: tuple[int, int]) -> N
     image = Image.new("RGB", size, (10, 20, 30))
     assert_array_equal(resize(image, 16, "crop"), np.broadcast_to([10, 20, 30], (16, 16, 3)))
     assert (resize(image, 16, "pad") == [10, 20, 30]).all(axis=-1).sum() == 16
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_a_resized_picture_went_through_its_profile(kind: str, fit: Any, shared_data: Path) -> None:
+    """After it was resized, so that its pixels are those of the whole picture in any colour that does not change."""
+    profile = profile_of(shared_data / "odd" / "icc_gm_00848101.jpg")
+    colour = np.array([40, 180, 90])
+    file = written(Image.new("RGB", (50, 50), tuple(colour)), kind, icc_profile=profile)
+    with open_picture(file) as image:
+        pixels = resize(upright(image), 16, fit)
+    assert_near(pixels, adobe_rgb_as_srgb(colour), levels=4)
+    assert np.abs(pixels - colour).max() > 20  # the profile does matter here
+    assert_near(pixels, np.asarray(decode(file))[0, 0], levels=1)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from artart.decode import FORMATS, open_picture, to_upright_rgb
+from artart.decode import FORMATS, open_picture, upright
 from artart.images import save
 from artart.marks import AI_SOURCES, Found, Marks, found, xmp
 
@@ -53,7 +53,7 @@ def bearing(info: object) -> Image.Image:
 def found_in(file: io.BytesIO | Path) -> Found:
     """As the data module asks: of a picture that is loaded, turned and converted."""
     with open_picture(file) as image:
-        to_upright_rgb(image)
+        upright(image)
         return found(image)
 
 

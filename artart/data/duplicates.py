@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image
 
+from artart.decode import to_srgb
+
 SIDE: Final = 64  # of the grey thumbnail
 MAX_FREQUENCY: Final = 16.5  # half periods over the picture's side
 # Squared distance of digits; unrelated works lie around 4,000. Measured on 400 works of art: JPEG, size, light, colour,
@@ -41,12 +43,12 @@ ODD: Final = U % 2 == 1  # those that a mirror negates
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """One hexadecimal digit for each low frequency of an upright RGB picture; 8 is none, so a flat picture is all 8.
+    """One hexadecimal digit for each low frequency of what decode.upright gives; 8 is none: a flat picture is all 8.
 
     The root keeps a large shape on paper from outweighing all detail. One scale for all frequencies makes it blind to
     brightness and contrast, but it does not blow up what is fainter than in any work (0.25), such as a scan's grain.
     """
-    thumbnail = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
+    thumbnail = to_srgb(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2)).convert("L")
     spectrum = WAVES @ np.asarray(thumbnail, dtype=np.float64) @ WAVES.T  # in grey levels
     flat = WAVES.sum(axis=1)
     spectrum -= spectrum[0, 0] * np.outer(flat, flat)  # blind to the mean under the window

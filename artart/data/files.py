@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from artart.data.duplicates import perceptual_hash
 from artart.data.workers import in_workers
-from artart.decode import FORMATS, MAX_PIXELS, Fit, TooLarge, open_picture, resize, to_upright_rgb
+from artart.decode import FORMATS, MAX_PIXELS, Fit, TooLarge, open_picture, resize, upright
 from artart.marks import found
 from artart.terminal import progress_bar
 
@@ -131,12 +131,12 @@ def examine(path: Path, size: int, fit: Fit = "squash", max_pixels: int = MAX_PI
                 if image.format == "PNG":
                     image.load()  # getexif does so, and of a damaged picture the second load raises nothing
                 facts = facts._replace(orientation=_orientation(image))
-                rgb = to_upright_rgb(image)
+                flat = upright(image)
                 marks = found(image)
-                pixels = resize(rgb, size, fit)
+                pixels = resize(flat, size, fit)
                 facts = facts._replace(
                     alpha=image.has_transparency_data,
-                    perceptual_hash=perceptual_hash(rgb),
+                    perceptual_hash=perceptual_hash(flat),
                     opt_out=marks.opt_out,
                     source=marks.source,
                     frames=_num_frames(image),  # last: it leaves the picture at any of its frames

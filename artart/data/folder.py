@@ -139,7 +139,7 @@ class ArtFolder:
             self._forget_what_others_made()
             before = index.read(self.cache / "index.csv")
             pixels = store.find(self.cache, self.size, self.fit)
-            store.keep_only(pixels and pixels.folder, self.cache, self.size, self.fit)
+            store.keep_only(pixels.folder if pixels else None, self.cache, self.size, self.fit)
             facts, pixels, stopped_by = self._learn(self._unchanged(before), pixels)
             names = {path: str(path.relative_to(self.root)) for path in facts}
             entries = judge(

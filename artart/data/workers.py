@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Barrier
 from types import ModuleType
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-T = TypeVar("T")
 
 CHUNK = 8  # items that a process takes at a time
 
@@ -40,12 +40,12 @@ def in_workers(
     num_workers = num_workers or _num_cores()
     chunks = deque(items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
     while chunks:
-        pool = _pool(num_workers, preload)
+        pool = _pool(min(num_workers, len(chunks)), preload)
         running: deque[Future[list[Result]]] = deque()
         try:
             while chunks:
                 while len(running) < min(4 * num_workers, len(chunks)):
-                    running.append(_submit(pool, _each, call, chunks[len(running)]))
+                    running.append(pool.submit(_each, call, chunks[len(running)]))
                 yield from running.popleft().result()
                 chunks.popleft()
         except BrokenProcessPool:
@@ -67,34 +67,35 @@ def _each(call: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]
 def _alone(call: Callable[[Item], Result], item: Item, crashed: Callable[[Item], Result], preload: str) -> Result:
     with _pool(1, preload) as pool:
         try:
-            return _submit(pool, call, item).result()
+            return pool.submit(call, item).result()
         except BrokenProcessPool:
             return crashed(item)
 
 
 def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
-    """Processes that start from a clean one: to fork this one, which has threads, is not safe."""
+    """Processes that start from a clean one: to fork this one, which has threads, is not safe.
+
+    They would import this one's main module: slow where that imports torch, endless where it has no guard. And one that
+    dies while another is started can hang the pool (Python 3.11). So all are started here, before any works.
+    """
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     context.set_forkserver_preload([preload])
     if os.name == "posix":
         resource_tracker.ensure_running()  # which unblocks Ctrl-C
-        with _ctrl_c_later():
-            forkserver.ensure_running()
-    return ProcessPoolExecutor(num_workers, context, initializer=_start_worker)
-
-
-def _submit(pool: ProcessPoolExecutor, call: Callable[..., T], *arguments: object) -> "Future[T]":
-    """pool.submit, which starts processes as they are needed.
-
-    They would import this one's main module: slow where that imports torch, endless where it has no guard.
-    """
+    all_started = context.Barrier(num_workers)
+    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(all_started,))
     main = sys.modules["__main__"]
-    with _ctrl_c_later():
-        try:
+    try:
+        with _ctrl_c_later():
             sys.modules["__main__"] = ModuleType("__main__")
-            return pool.submit(call, *arguments)
-        finally:
-            sys.modules["__main__"] = main
+            for _ in range(num_workers):
+                pool.submit(int)  # starts a process, as none is idle yet
+    except BaseException:
+        pool.shutdown()
+        raise
+    finally:
+        sys.modules["__main__"] = main
+    return pool
 
 
 @contextmanager
@@ -115,11 +116,12 @@ def _ctrl_c_later() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _start_worker() -> None:
+def _start_worker(all_started: Barrier) -> None:
     """Ctrl-C is the parent's affair; a worker ends with its parent, and what decoders in C print is nobody's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    all_started.wait()
 
 
 def _end_with_parent() -> None:

@@ -27,7 +27,7 @@ from artart.data import demo, files
 from artart.data.files import MAX_PAGES, Examined, Facts, class_of, examine, examine_all, find
 from artart.data.index import write_list
 from artart.data.workers import CHUNK
-from artart.decode import FORMATS, decode, resize
+from artart.decode import FORMATS, open_picture, resize, upright
 from artart.marks import Marks, xmp
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # pytest overrides artart's own filter
@@ -132,7 +132,8 @@ def flaw(path: Path) -> str:
 def expected(file: Path) -> np.ndarray | None:
     """The pixels of a file as artart.decode gives them, of which tests/test_decode.py treats."""
     try:
-        return resize(decode(file), SIZE, "squash")
+        with open_picture(file) as image:
+            return resize(upright(image), SIZE, "squash")
     except Exception:  # noqa: BLE001 - of any type
         return None
 

@@ -25,7 +25,7 @@ from artart.data.demo import paint
 from artart.data.files import Examined, find
 from artart.data.folder import ArtFolder, Contents
 from artart.data.index import Rules
-from artart.decode import Fit, open_picture, resize, to_upright_rgb
+from artart.decode import Fit, open_picture, resize, upright
 
 SIZE = 16
 RULES = Rules(max_pixels=10_000, min_size=8, duplicate=True, opt_out=True, ai_made=True)
@@ -90,7 +90,7 @@ def oracle(root: Path, size: int = SIZE, fit: Fit = "squash") -> dict[str, bytes
     pixels = {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         with open_picture(path) as image:
-            array = resize(to_upright_rgb(image), size, fit)
+            array = resize(upright(image), size, fit)
         pixels[str(path.relative_to(root))] = array.transpose(2, 0, 1).tobytes()
     return pixels
 
