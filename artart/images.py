@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 def to_model(pixels: Tensor) -> Tensor:
     """uint8 in [0, 255] to float in [-1, 1]."""
-    return pixels.float() / 127.5 - 1
+    return pixels.to(torch.float32, copy=True).div_(127.5).sub_(1)
 
 
 def to_pixels(images: Tensor) -> Tensor:

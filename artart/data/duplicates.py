@@ -48,7 +48,8 @@ def perceptual_hash(image: Image.Image) -> str:
     The root keeps a large shape on paper from outweighing all detail. One scale for all frequencies makes it blind to
     brightness and contrast, but it does not blow up what is fainter than in any work (0.25), such as a scan's grain.
     """
-    thumbnail = to_srgb(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2)).convert("L")
+    grey = (to_srgb(image) if image.mode == "LAB" else image).convert("L")  # a profile changes less than is forgiven
+    thumbnail = grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
     spectrum = WAVES @ np.asarray(thumbnail, dtype=np.float64) @ WAVES.T  # in grey levels
     flat = WAVES.sum(axis=1)
     spectrum -= spectrum[0, 0] * np.outer(flat, flat)  # blind to the mean under the window

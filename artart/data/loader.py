@@ -145,7 +145,7 @@ class Loader:
             pixels = pixels.to(self.device)
         if self.mirror:
             pixels = torch.where(flips[:, None, None, None], pixels.flip(-1), pixels)
-        return to_model(pixels).contiguous(memory_format=torch.channels_last)
+        return to_model(pixels.contiguous(memory_format=torch.channels_last))
 
     def state_dict(self) -> dict[str, int]:
         """How far the epoch is, and what must be the same for that to mean the same pictures."""

@@ -19,7 +19,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CHUNK = 8  # items that a process takes at a time
+CHUNK = 16  # items that a process takes at a time
 
 
 def in_workers(

@@ -38,10 +38,11 @@ def test_near_duplicates_share_a_side() -> None:
     assert {groups[i] for i in ids}.isdisjoint(groups[i] for i in set(range(100)) - ids)
 
 
-def test_a_large_group_is_trained_on() -> None:
-    """Its highest hash decides, so a validation set is not one picture a hundred times."""
-    names = digests(200)
-    assert not set(split(names, [0] * 100 + list(range(1, 101)), 0.5)) & set(range(100))
+@pytest.mark.parametrize("size", [2, 5])
+def test_groups_are_held_out_as_often_as_pictures_alone(size: int) -> None:
+    names = digests(5000)
+    held = split(names, [i // size for i in range(5000)], 0.2)
+    assert len(held) / 5000 == pytest.approx(0.2, abs=0.03)
 
 
 @pytest.mark.parametrize("val_fraction", [1e-9, 0.1, 0.5, 0.999999])
