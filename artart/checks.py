@@ -121,6 +121,8 @@ def _refuse_empty(cfg: DictConfig) -> None:
 def _make_paths_absolute(cfg: DictConfig) -> None:
     for key, kind in PATHS.items():
         value = OmegaConf.select(cfg, key)
+        if value == "":
+            raise ArtError(f"{key}=: is empty; name a path, or null")
         if value is not None and value not in kind.words:
             if "${" in str(value):
                 raise ArtError(f"{key}={value}: a name with ${{ in it cannot be told from a reference; rename it")

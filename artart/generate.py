@@ -66,6 +66,7 @@ def reconstruct(
     source, device = Path(config["input"]), best_device(config["device"])
     size, fit = loaded.config["image_size"], loaded.config["data"].get("fit", "squash")
     root, files = (source, find(source)) if source.is_dir() else (source.parent, [source])
+    files = [path for path in files if out not in path.parents]  # what an earlier call wrote there
     net = loaded.net.to(device)
     rejected: list[tuple[Path, str, int]] = []
     num_written = 0

@@ -49,12 +49,16 @@ def main(cfg: DictConfig) -> None:
     write_json(run_dir / "report.json", content)
     for table in tables(content):
         get_console().print(table)
+    try:
+        data.judge(entries, run_dir)
+    except ArtError as error:
+        log.warning("training would refuse this folder: %s", error)
     alike, sides = content["near_duplicates"], content["split"]
     log.info(
         "%(pictures)d pictures look alike, in %(groups)d groups; none is divided between training and validation", alike
     )
     log.info("with data.val_fraction=%s: %d for training, %d for validation", data.val_fraction, *sides.values())
-    log.info("files that are not used, and why: rejected.csv and excluded.csv in %s", near(run_dir))
+    log.info("report: %s", near(run_dir / "report.json"))
     log.info("every file: %s", near(folder.cache / "index.csv"))
 
 

@@ -51,6 +51,8 @@ def plan(cfg: DictConfig) -> Plan:
 
 def _find(cfg: DictConfig) -> Plan:
     run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
+    if run_dir and cfg.data.root and run_dir.resolve() == Path(cfg.data.root).resolve():
+        raise ArtError(f"run_dir={run_dir}: is the folder of your pictures, which is only read; name another")
     held = sorted(run_dir.glob("checkpoints/*.ckpt")) if run_dir else []
     if cfg.get("resume") is None:  # a preparation has no such key
         if held:

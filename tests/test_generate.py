@@ -136,3 +136,10 @@ def test_show_opens_the_first_picture(generate, best, art_folder, monkeypatch):
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
     assert generate(f"checkpoint={best}", f"input={art_folder}", "out=made", "show=true") == 0
     assert shown == [(16, 16)]
+
+
+def test_what_an_earlier_call_wrote_into_the_input_is_not_read(generate, best, art_folder):
+    out = art_folder / "made"
+    for number in (12, 24):
+        assert generate(f"checkpoint={best}", f"input={art_folder}", f"out={out}") == 0
+        assert len(list(out.rglob("*.png"))) == number

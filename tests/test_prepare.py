@@ -150,3 +150,39 @@ def test_the_folder_of_a_run_below_the_root_is_passed_over(prepare, train, art_f
     assert list(Path("outputs").rglob("*.png"))
     assert prepare("data.root=.", "run_dir=../report") == 0
     assert json.loads(Path("../report/report.json").read_text())["counts"]["found"] == 12
+
+
+def test_what_training_would_refuse_is_said(prepare, tmp_path, capsys):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.jpg").write_bytes(b"<html>404</html>")
+    assert prepare("data.root=bad", "run_dir=report") == 0
+    assert "training would refuse this folder: data.root=" in capsys.readouterr().out
+
+
+def test_the_folder_of_the_pictures_is_only_read(prepare, art_folder, capsys):
+    before = sorted(art_folder.rglob("*"))
+    assert prepare(f"data.root={art_folder}", f"run_dir={art_folder}") == 2
+    assert "is the folder of your pictures, which is only read" in capsys.readouterr().err
+    assert sorted(art_folder.rglob("*")) == before
+
+
+def test_a_hydra_folder_of_somebody_else_hides_nothing(prepare, art_folder):
+    (art_folder / ".hydra").mkdir()
+    (art_folder / "drawing" / ".hydra").mkdir()
+    assert prepare(f"data.root={art_folder}", "run_dir=report") == 0
+    assert report()["counts"]["found"] == 12
+
+
+def test_licences_that_are_left_out_are_named(prepare, art_folder, capsys):
+    rows = [
+        f"{path.relative_to(art_folder)},{'CC BY' if 'drawing' in path.parts else 'CC0'}" for path in find(art_folder)
+    ]
+    Path("art.csv").write_text("\n".join(["path,licence", *rows]))
+    arguments = (f"data.root={art_folder}", "data.metadata=art.csv", "data.licences=['CC0']", "run_dir=report")
+    assert prepare(*arguments) == 0
+    assert "data.licences leaves out 4 of 12, most often: CC BY (4)" in capsys.readouterr().out
+
+
+def test_an_empty_path_is_refused(prepare, capsys):
+    assert prepare("data.root=", "run_dir=report") == 2
+    assert capsys.readouterr().err == "data.root=: is empty; name a path, or null\n"

@@ -179,7 +179,7 @@ class ArtDataModule(LightningDataModule):
     def _read(self, folder: ArtFolder, run_dir: Path) -> Pictures:
         contents = folder.read()
         write_unused(contents.entries, folder.root, run_dir)
-        self._judge(folder.root, contents.entries, run_dir)
+        self.judge(contents.entries, run_dir)
         assert contents.store is not None
         # An order that mixes the classes and does not hang on names.
         used = sorted((entry for entry in contents.entries if entry.verdict == "ok"), key=lambda one: one.facts.sha256)
@@ -192,8 +192,14 @@ class ArtDataModule(LightningDataModule):
             [entry.group for entry in used],
         )
 
-    def _judge(self, root: Path, entries: Sequence[Entry], run_dir: Path) -> None:
-        """A line about what is not used; an error if that is too much."""
+    def judge(self, entries: Sequence[Entry], run_dir: Path) -> None:
+        """A line about what is not used.
+
+        Raises:
+            ArtError: if that is too much to train on the rest.
+        """
+        assert self.folder is not None
+        root = self.folder.root
         found, told = counts(entries), unused_in_words(entries, run_dir)
         if found["ok"] < MIN_PICTURES:
             raise ArtError(

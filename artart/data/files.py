@@ -67,7 +67,8 @@ def find(root: Path) -> list[Path]:
     files, seen = [], set()
     for folder, folders, names in os.walk(root, onerror=_passed_over, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen or ".hydra" in folders:
+        is_run = ".hydra" in folders and {"train.log", "prepare.log"} & set(names) and Path(folder) != root
+        if real in seen or is_run:
             folders.clear()
             continue
         seen.add(real)

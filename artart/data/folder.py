@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cached_property
@@ -104,9 +105,15 @@ class ArtFolder:
             return {}
         barred = dict.fromkeys(self.metadata.only_in_folder, "not in data.metadata")
         if self.licences is not None:
-            for path, row in self.metadata.rows.items():
-                if not metadata.allowed(row["licence"], self.licences):
-                    barred[path] = f"not in data.licences: {row['licence'].strip() or 'none given'}"
+            refused = {
+                path: row["licence"].strip() or "none given"
+                for path, row in self.metadata.rows.items()
+                if not metadata.allowed(row["licence"], self.licences)
+            }
+            most = "; ".join(f"{licence} ({number})" for licence, number in Counter(refused.values()).most_common(3))
+            if refused:
+                log.info("data.licences leaves out %d of %d, most often: %s", len(refused), len(self.files), most)
+            barred |= {path: f"not in data.licences: {licence}" for path, licence in refused.items()}
         return barred
 
     def class_of(self, path: Path) -> str:
@@ -152,7 +159,7 @@ class ArtFolder:
             if entries != before:
                 index.write(entries, self.cache / "index.csv")
             if stopped_by:
-                log.info("%d of %d files are known now; the next call reads the rest", len(facts), len(self.files))
+                log.info("what has been read is kept; the next call goes on from there")
                 raise stopped_by
             return Contents(entries, pixels)
 
@@ -240,7 +247,9 @@ class ArtFolder:
 
     def _say_what_comes(self, num_unsettled: int, num_rows: int) -> None:
         """A line before the wait; an error if the disk has too little room."""
-        need, free = (num_rows + num_unsettled) * 3 * self.size**2, shutil.disk_usage(self.cache).free
+        index_bytes = 600 * len(self.files)  # its columns, and a path of usual length
+        need = (num_rows + num_unsettled) * 3 * self.size**2 + index_bytes
+        free = shutil.disk_usage(self.cache).free
         log.info(
             "%s: reading %d of %d files; as pixels all take at most %s in %s",
             near(self.root),

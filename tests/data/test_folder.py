@@ -648,11 +648,11 @@ def test_a_full_disk_leaves_what_was_there(
 def test_too_small_a_disk_is_said_before_anything_is_read(
     opened: Open, monkeypatch: pytest.MonkeyPatch, calls: list[list[str]]
 ) -> None:
-    need = 12 * 3 * SIZE**2
+    need = 12 * (3 * SIZE**2 + 600)  # with a row of the index
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=need - 1))
         with pytest.raises(
-            ArtError, match=r"data\.cache_dir: the pixels of 12 pictures need 9\.2 kB and .* has 9\.2 kB"
+            ArtError, match=r"data\.cache_dir: the pixels of 12 pictures need 16\.4 kB and .* has 16\.4 kB"
         ):
             opened().read()
         assert calls == []
@@ -713,5 +713,5 @@ def test_of_two_processes_one_reads_and_the_other_waits(opened: Open, art_folder
     assert len({log.with_suffix(".result").read_text() for log in logs}) == 1
     told = sorted(log.read_text().removeprefix(waits) for log in logs)
     assert told[0] == ""
-    assert told[1].startswith(f"{art_folder}: reading 12 of 12 files; as pixels all take at most 9.2 kB in ")
+    assert told[1].startswith(f"{art_folder}: reading 12 of 12 files; as pixels all take at most 16.4 kB in ")
     assert held(opened().read()) == oracle(art_folder)
