@@ -57,8 +57,9 @@ def _find(cfg: DictConfig) -> Plan:
     if cfg.get("resume") is None:  # a preparation has no such key
         if held:
             raise ArtError(
-                f"run_dir={run_dir}: holds a run already ({held[0].name}); name another folder"
-                + (", or go on with it by resume=auto" if "resume" in cfg else "")
+                f"run_dir={run_dir}: holds a run already ({held[0].name}); "
+                + ("go on with it by resume=auto, or " if "resume" in cfg else "")
+                + "name another folder"
             )
         return Plan(run_dir)
     if cfg.resume != "auto":
