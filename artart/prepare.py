@@ -54,9 +54,10 @@ def main(cfg: DictConfig) -> None:
     except ArtError as error:
         log.warning("training would refuse this folder: %s", error)
     alike, sides = content["near_duplicates"], content["split"]
-    log.info(
-        "%(pictures)d pictures look alike, in %(groups)d groups; none is divided between training and validation", alike
-    )
+    if alike["groups"]:
+        log.info(
+            "%(pictures)d pictures look like others; none of their %(groups)d groups is divided by the split", alike
+        )
     log.info("with data.val_fraction=%s: %d for training, %d for validation", data.val_fraction, *sides.values())
     log.info("report: %s", near(run_dir / "report.json"))
     log.info("every file: %s", near(folder.cache / "index.csv"))

@@ -12,7 +12,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +31,7 @@ from artart.decode import FORMATS, open_picture, resize, upright
 from artart.marks import Marks, xmp
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # pytest overrides artart's own filter
+Nobody = Callable[[], AbstractContextManager[None]]
 SIZE = 16
 TEXT = b"Notes on the pictures: P1 to P6, see below.\n" * 50
 KINDS = [kind for kind in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP", "PPM", "JPEG2000", "AVIF") if kind in FORMATS]
@@ -52,19 +53,6 @@ def within(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Root may read everything; so be somebody else for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
@@ -214,7 +202,7 @@ def test_a_bomb_without_a_suffix_is_found_by_its_content(tmp_path: Path) -> None
 
 
 def test_folders_that_cannot_be_entered_are_passed_over_with_a_warning(
-    public_path: Path, caplog: pytest.LogCaptureFixture
+    public_path: Path, caplog: pytest.LogCaptureFixture, as_nobody: Nobody
 ) -> None:
     for name in ("open", "closed", "only_listed"):
         write(public_path / name / "picture.png", encoded("PNG"))
@@ -486,7 +474,7 @@ def test_a_folder_has_a_flaw(tmp_path: Path) -> None:
     assert flaw(tmp_path) == "cannot be read: Is a directory"
 
 
-def test_a_file_that_may_not_be_read_has_a_flaw(public_path: Path) -> None:
+def test_a_file_that_may_not_be_read_has_a_flaw(public_path: Path, as_nobody: Nobody) -> None:
     path = write(public_path / "secret.png", encoded("PNG"))
     path.chmod(0o600 if os.geteuid() == 0 else 0)
     with as_nobody():

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +27,7 @@ from artart.data.folder import ArtFolder, Contents
 from artart.data.index import Rules
 from artart.decode import Fit, open_picture, resize, upright
 
+Nobody = Callable[[], AbstractContextManager[None]]
 SIZE = 16
 RULES = Rules(max_pixels=10_000, min_size=8, duplicate=True, opt_out=True, ai_made=True)
 OPT_OUT = b'<x xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/" plus:DataMining="DMI-PROHIBITED-AIMLTRAINING"/>'
@@ -399,19 +400,6 @@ def test_a_file_that_vanishes_while_it_is_read_may_come_back(
     assert calls[1:] == [[path.name]]
 
 
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Root may read and write everything; so be somebody else for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.fixture
 def public_art(art_folder: Path) -> Iterator[Path]:
     """A folder with `art` and an empty `cache`; another user may read the one and write the other."""
@@ -429,7 +417,9 @@ def public_art(art_folder: Path) -> Iterator[Path]:
             path.chmod(0o755)
 
 
-def test_a_folder_that_cannot_be_written_can_be_read(opened: Open, public_art: Path, calls: list[list[str]]) -> None:
+def test_a_folder_that_cannot_be_written_can_be_read(
+    opened: Open, public_art: Path, calls: list[list[str]], as_nobody: Nobody
+) -> None:
     with as_nobody():
         with pytest.raises(PermissionError):
             (public_art / "art" / "new").touch()
@@ -439,7 +429,9 @@ def test_a_folder_that_cannot_be_written_can_be_read(opened: Open, public_art: P
     assert len(calls) == 1
 
 
-def test_a_file_without_permission_is_tried_again(opened: Open, public_art: Path, calls: list[list[str]]) -> None:
+def test_a_file_without_permission_is_tried_again(
+    opened: Open, public_art: Path, calls: list[list[str]], as_nobody: Nobody
+) -> None:
     path = of_class(public_art / "art", "drawing")[0]
     path.chmod(0)
     with as_nobody():
@@ -663,7 +655,9 @@ def test_too_small_a_disk_is_said_before_anything_is_read(
     assert len(calls) == 1
 
 
-def test_a_cache_that_cannot_be_written_is_a_mistake(opened: Open, public_art: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_a_mistake(
+    opened: Open, public_art: Path, tmp_path: Path, as_nobody: Nobody
+) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
         ArtError, match=r"data\.cache_dir: .*: Not a directory; name a folder that can be written"
