@@ -1,0 +1,38 @@
+"""Which noise levels a network is trained at: a generator to r in [0, 1]."""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+
+class LogitNormal:
+    """r whose logit is normal (Esser et al. 2024, arXiv 2403.03206, Eq. 19), kept within 0.001 and 0.999."""
+
+    def __init__(self, image_size: int, mean: float | None = None, std: float = 1.3) -> None:
+        """
+        Args:
+            image_size: side of the pictures in pixels.
+            mean: of the logit; None: 0.8 + ln(image_size / 256) / 2. Larger pictures drown later, since their
+                neighbouring pixels tell the same (Hoogeboom et al. 2023, arXiv 2301.11093). Li and He 2025, arXiv
+                2511.13720, take 0.8 at 256 px; their std of 1 and the full logarithm leave small pictures without
+                training at the high levels, where sampling decides what to paint (docs/results.md).
+            std: of the logit.
+        """
+        self.mean = 0.8 + math.log(image_size / 256) / 2 if mean is None else mean
+        self.std = std
+
+    def __call__(self, num: int, generator: Generator) -> Tensor:
+        """(num,) on the generator's device."""
+        normal = torch.randn(num, generator=generator, device=generator.device)
+        return torch.sigmoid(self.mean + self.std * normal).clamp(0.001, 0.999)
+
+
+class Constant:
+    """The same noise level always."""
+
+    def __init__(self, r: float) -> None:
+        self.r = r
+
+    def __call__(self, num: int, generator: Generator) -> Tensor:
+        return torch.full((num,), self.r, device=generator.device)

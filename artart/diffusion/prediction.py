@@ -1,0 +1,92 @@
+"""What a network may output about x_t, and how x0_hat comes from it.
+
+`level` holds the schedule at the times of x_t, each (B, 1, 1, 1). Everything else is (B, C, H, W).
+"""
+
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from artart.diffusion.schedule import Level
+
+Name = Literal["x0", "eps", "v"]
+
+SMALLEST_ALPHA = 0.02  # below it, eps says nothing of x0
+
+
+class Prediction(Protocol):
+    start: float
+    """The noise level r at which sampling begins."""
+
+    def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        """The output of a perfect network."""
+
+    def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
+        """x0_hat from an output."""
+
+    def eps(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
+        """eps_hat from an output."""
+
+    def x0_error(self, output: Tensor, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        """x0_hat - x0, computed from the error of the output."""
+
+
+class X0Prediction:
+    """The network outputs the clean picture."""
+
+    start = 1.0
+
+    def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        return x0
+
+    def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
+        return output
+
+    def eps(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
+        """Singular at t = 0."""
+        return (x_t - level.alpha * output) / level.sigma
+
+    def x0_error(self, output: Tensor, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        return output - x0
+
+
+class EpsPrediction:
+    """The network outputs the noise (Ho et al. 2020, arXiv 2006.11239); near t = 1 that says nothing of the picture."""
+
+    start = 0.98
+
+    def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        return eps
+
+    def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
+        return (x_t - level.sigma * output) / level.alpha.clamp(min=SMALLEST_ALPHA)
+
+    def eps(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
+        return output
+
+    def x0_error(self, output: Tensor, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        return level.sigma / level.alpha.clamp(min=SMALLEST_ALPHA) * (eps - output)
+
+
+class VPrediction:
+    """The network outputs the velocity v = (alpha' x0 + sigma' eps) / (alpha sigma' - alpha' sigma): finite everywhere.
+
+    Source: Salimans and Ho 2022, arXiv 2202.00512, Appendix D; on the flow schedule it is eps - x0.
+    """
+
+    start = 1.0
+
+    def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        return level.v_x0 * x0 + level.v_eps * eps
+
+    def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
+        return level.v_eps * x_t - level.sigma * output
+
+    def eps(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
+        return level.alpha * output - level.v_x0 * x_t
+
+    def x0_error(self, output: Tensor, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        return level.sigma * (self.target(x0, eps, level) - output)
+
+
+PREDICTIONS: dict[Name, Prediction] = {"x0": X0Prediction(), "eps": EpsPrediction(), "v": VPrediction()}

@@ -1,0 +1,123 @@
+"""Samplers: noise becomes pictures, step by step.
+
+A sampler is called as `sampler(denoise, schedule, x, times, noise)` and yields a Step after each step:
+
+- denoise: (x_t, t) to x0_hat; prediction and guidance are inside it.
+- x: (B, C, H, W), noise scaled to times[0].
+- times: (num_steps + 1,), falling to 0; see Schedule.times.
+- noise: noise(i) draws standard normal noise of x's shape for step i = 1, 2, ...
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from artart.diffusion.schedule import Schedule, Spacing
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+
+
+class Step(NamedTuple):
+    """What a sampler has after a step."""
+
+    x_t: Tensor  # (B, C, H, W): the refined pictures, still noisy but for the last
+    x0_hat: Tensor  # (B, C, H, W): what it takes the clean pictures to be
+
+
+class Sampler(Protocol):
+    num_steps: int
+    spacing: Spacing
+
+    def __call__(
+        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]: ...
+
+
+class DDIM:
+    """Song et al. 2021, arXiv 2010.02502, Eq. 12; with eta = 1 it is DDPM (Ho et al. 2020, arXiv 2006.11239)."""
+
+    def __init__(self, num_steps: int = 50, spacing: Spacing = "r", eta: float = 0.0) -> None:
+        """`eta`: how much of the noise is drawn anew in each step, 0 (none) to 1."""
+        self.num_steps = num_steps
+        self.spacing = spacing
+        self.eta = eta
+
+    def __call__(
+        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        for i, (now, after) in enumerate(pairwise(_levels(schedule, times)), start=1):
+            x0_hat = denoise(x, now.t.to(x).expand(len(x)))
+            eps_hat = (x - now.alpha * x0_hat) / now.sigma
+            fresh = (now.sigma**2 - (now.alpha / after.alpha) ** 2 * after.sigma**2).clamp(min=0)
+            q = self.eta * fresh.sqrt() * after.sigma / now.sigma
+            x = after.alpha * x0_hat + (after.sigma**2 - q**2).clamp(min=0).sqrt() * eps_hat
+            if q > 0:
+                x = x + q * noise(i)
+            yield Step(x, x0_hat)
+
+
+class Heun:
+    """Second order: Heun's method for x_t / (alpha + sigma) as a function of r, whose slope is eps_hat - x0_hat.
+
+    Two evaluations of the network a step, one in the last, which is Euler's (cf. Karras et al. 2022, arXiv 2206.00364).
+    """
+
+    def __init__(self, num_steps: int = 30, spacing: Spacing = "r") -> None:
+        self.num_steps = num_steps
+        self.spacing = spacing
+
+    def __call__(
+        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        for now, after in pairwise(_levels(schedule, times)):
+            x0_hat = denoise(x, now.t.to(x).expand(len(x)))
+            slope = (x - now.alpha * x0_hat) / now.sigma - x0_hat
+            start, length = x / (now.alpha + now.sigma), after.r - now.r
+            x = (after.alpha + after.sigma) * (start + length * slope)
+            if after.sigma > 0:
+                x0_hat = denoise(x, after.t.to(x).expand(len(x)))
+                slope = (slope + (x - after.alpha * x0_hat) / after.sigma - x0_hat) / 2
+                x = (after.alpha + after.sigma) * (start + length * slope)
+            yield Step(x, x0_hat)
+
+
+class DPMpp2M:
+    """DPM-Solver++(2M), a multistep method of second order in lambda = ln(alpha / sigma); one evaluation a step.
+
+    Source: Lu et al. 2022, arXiv 2211.01095, Algorithm 2. The first and the last step are of first order.
+    """
+
+    def __init__(self, num_steps: int = 30, spacing: Spacing = "r") -> None:
+        self.num_steps = num_steps
+        self.spacing = spacing
+
+    def __call__(
+        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        before: tuple[Tensor, Tensor] | None = None  # x0_hat and the length in lambda of the step before
+        for now, after in pairwise(_levels(schedule, times)):
+            x0_hat = denoise(x, now.t.to(x).expand(len(x)))
+            length = (after.alpha / after.sigma).log() - (now.alpha / now.sigma).log()
+            direction = x0_hat
+            if before is not None and after.sigma > 0:
+                direction = x0_hat + length / (2 * before[1]) * (x0_hat - before[0])
+            x = after.sigma / now.sigma * x - after.alpha * torch.expm1(-length) * direction
+            before = x0_hat, length
+            yield Step(x, x0_hat)
+
+
+class _Level(NamedTuple):
+    """A schedule at one time: numbers of the pictures' type, on their device."""
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    r: Tensor
+
+
+def _levels(schedule: Schedule, times: Tensor) -> Iterator[_Level]:
+    level = schedule.at(times)
+    return (_Level(*values) for values in zip(times, level.alpha, level.sigma, level.r, strict=True))
