@@ -10,17 +10,23 @@ from torch import nn
 
 from artart import ArtError, storage
 from artart.config import build
-from artart.objectives import Reconstruction
+from artart.objectives import Objective
 
 CONTENT = {"config", "class_names", "state_dict", "epoch", "global_step"}
-MODULES = ("artart.models.conv_diffusion", "artart.objectives", "artart.losses")
+MODULES = (
+    "artart.models.conv_diffusion",
+    "artart.objectives",
+    "artart.losses",
+    "artart.diffusion.schedule",
+    "artart.diffusion.draws",
+)
 
 
 class Loaded(NamedTuple):
     """What a checkpoint holds, ready for use: in evaluation mode, on the CPU."""
 
     net: nn.Module
-    objective: Reconstruction
+    objective: Objective
     config: dict[str, Any]
     class_names: list[str]
 

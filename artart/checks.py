@@ -46,11 +46,23 @@ LIMITS = {
     "data.num_workers": Limit(int, 1, optional=True),
     "data.num_demo_pictures": Limit(int, 4),
     "optimizer.lr": Limit(float, 0, open=True),
+    "objective.perceptual_gate": Limit(float, 0, 1),
+    "objective.label_dropout": Limit(float, 0, 1),
+    "sampler.num_steps": Limit(int, 1),
+    "sampler.eta": Limit(float, 0, 1),
+    "num_images": Limit(int, 1),
+    "guidance": Limit(float, 0),
+    "guidance_interval.lowest": Limit(float, 0, 1),
+    "guidance_interval.highest": Limit(float, 0, 1),
     "trainer.max_epochs": Limit(int, 1),
     "trainer.log_every_n_steps": Limit(int, 1),
     "trainer.check_val_every_n_epoch": Limit(int, 1),
     "callbacks.grid.every_n_epochs": Limit(int, 1),
-    "callbacks.grid.num_images": Limit(int, 1),
+    "callbacks.grid.num_images": Limit(int, 2),
+    "callbacks.grid.guidance": Limit(float, 0),
+    "callbacks.grid.batch_size": Limit(int, 1),
+    "callbacks.ema.half_life_fraction": Limit(float, 0, open=True),
+    "callbacks.ema.max_half_life": Limit(int, 1),
     "callbacks.checkpoints.every_n_epochs": Limit(int, 1),
 }
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
@@ -67,7 +79,8 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "data.exclude.duplicate": (True, False),
     "data.exclude.opt_out": (True, False),
     "data.exclude.ai_made": (True, False),
-    "mode": ("reconstruct",),
+    "mode": ("reconstruct", "sample", None),
+    "film": (True, False),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
 
@@ -92,6 +105,8 @@ PATHS = {
     "out": PathKey(),
 }
 
+TEXTS = (*PATHS, "label")  # values that may hold anything a file name may
+
 
 def check(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as plain data, paths made absolute (in cfg too), after a look for mistakes: all at once.
@@ -106,6 +121,8 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     probe = cfg.copy()
     if "run_dir" in probe:
         probe.run_dir = probe.run_dir or "outputs/runs"  # a new folder gets its name later
+    if OmegaConf.select(probe, "model.num_classes", default=0) is None:
+        probe.model.num_classes = 0  # the data is counted later
     config = as_dict(probe)
     for look in (_wrong_values, wrong_arguments):
         if problems := list(look(config)):

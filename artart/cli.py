@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from artart import ArtError
-from artart.checks import PATHS
+from artart.checks import TEXTS
 from artart.checks import options as options_of
 from artart.config import CONF_DIR, did_you_mean, in_sweep, known_keys, listed
 
@@ -107,7 +107,7 @@ def _options_first(words: list[str]) -> list[str]:
 def _quoted(argument: str) -> str:
     """key=value with quotes around a path, which Hydra's grammar might misread: blanks, commas, accents, numbers."""
     key, equals, value = argument.partition("=")
-    if not equals or key.lstrip("+") not in PATHS or re.fullmatch(r"null|'.*'|\".*\"", value):
+    if not equals or key.lstrip("+") not in TEXTS or re.fullmatch(r"null|'.*'|\".*\"", value):
         return argument
     if "," in value and not Path(value).expanduser().exists() and MULTIRUN & set(sys.argv):
         return argument  # a sweep over several paths

@@ -35,7 +35,7 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 def grid(rows: Sequence[Tensor]) -> Tensor:
-    """Rows of pictures, each (B, 3, H, W) in [-1, 1], as one uint8 picture (3, H', W')."""
+    """Rows of pictures, each (B, 3, H, W) in [-1, 1], as one uint8 picture (3, H', W'); the last may be shorter."""
     return make_grid(to_pixels(torch.cat(list(rows))), nrow=len(rows[0]), padding=2, pad_value=255)
 
 
@@ -51,3 +51,24 @@ def save(pixels: Tensor, path: Path, marks: Marks) -> None:
     image = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
     with atomic(path) as file:
         image.save(file, format="PNG", pnginfo=chunks)
+
+
+def save_film(frames: Sequence[Tensor], path: Path, marks: Marks) -> None:
+    """Write pictures, uint8 (3, H, W) each, as an animated WebP with its marks, which lingers at the last one.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    first, *others = [Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()) for pixels in frames]
+    durations = [100] * len(others) + [2000]  # ms
+    with atomic(path) as file:
+        first.save(
+            file,
+            format="WEBP",
+            save_all=True,
+            append_images=others,
+            duration=durations,
+            loop=0,
+            lossless=True,
+            xmp=xmp(marks).encode(),
+        )

@@ -97,10 +97,11 @@ class WeightedSum:
         """Load what the terms need; say for each term that needs something what it got."""
         return {name: term.load() for name, term in self.terms.items() if isinstance(term, Perceptual)}
 
-    def __call__(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """`loss` and each term by its name, each (B,)."""
+    def __call__(self, x_hat: Tensor, x: Tensor, factors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """`loss` and each term by its name, each (B,); `factors` (B,) scale terms within `loss`, picture by picture."""
         losses = {name: term(x_hat, x) for name, term in self.terms.items()}
-        total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum(dim=0)
+        scaled = {name: loss * (factors or {}).get(name, 1.0) for name, loss in losses.items()}
+        total = torch.stack([self.weights[name] * loss for name, loss in scaled.items()]).sum(dim=0)
         return {"loss": total, **losses}
 
 

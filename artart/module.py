@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from artart.images import Batch
-from artart.objectives import Reconstruction
+from artart.objectives import Objective
 
 
 class ArtModule(LightningModule):
@@ -19,7 +20,7 @@ class ArtModule(LightningModule):
     def __init__(
         self,
         net: nn.Module,
-        objective: Reconstruction,
+        objective: Objective,
         optimizer: Callable[[Iterator[nn.Parameter]], Optimizer],
         scheduler: Callable[..., dict[str, Any]],
         config: Mapping[str, Any],
@@ -27,11 +28,11 @@ class ArtModule(LightningModule):
     ) -> None:
         """
         Args:
-            net: the network, (B, 3, S, S) in [-1, 1] to the same.
-            objective: (net, batch) to losses, each (B,); has `measure` for validation and `draw` for grids.
+            net: the network, of the form that the objective asks for.
+            objective: (net, batch, generator) to losses, each (B,); has `measure` for validation.
             optimizer: parameters to an optimizer.
             scheduler: (optimizer, total_steps) to Lightning's scheduler dict.
-            config: plain data that rebuilds net and objective; goes into every checkpoint.
+            config: plain data that rebuilds net and objective, and the seed; goes into every checkpoint.
             class_names: names of the classes 0, 1, ...; go into every checkpoint.
         """
         super().__init__()
@@ -43,22 +44,23 @@ class ArtModule(LightningModule):
         self.class_names = list(class_names)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._log(self.objective(self.net, batch), "train")["loss"]
+        losses = self.objective(self.net, batch, self._generator(batch_idx))
+        self._log({f"train/{name}": values for name, values in losses.items()})
+        return losses["loss"].mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if self.trainer.datamodule.val_is_held_out:  # type: ignore[attr-defined]
-            self._log(self.objective.measure(self.net, batch), "val")
+            self._log(self.objective.measure(self.net, batch))
 
-    def _log(self, values: Mapping[str, Tensor], stage: str) -> dict[str, Tensor]:
-        """Log the batch's means; return them."""
-        means = {name: value.mean() for name, value in values.items()}
-        batch_size = len(next(iter(values.values())))
-        self.log_dict({f"{stage}/{name}": mean for name, mean in means.items()}, batch_size=batch_size)
-        return means
+    def _generator(self, batch_idx: int) -> torch.Generator:
+        """What is drawn for a batch depends on seed, epoch and batch alone, so a resumed run draws the same."""
+        words = np.random.SeedSequence((self.config["seed"], self.current_epoch, batch_idx)).generate_state(1)
+        return torch.Generator(self.device).manual_seed(int(words[0]))
 
-    def draw(self, batch: Batch) -> list[Tensor]:
-        """Rows of a grid for a batch that is already in [-1, 1]; see the objective's `draw`."""
-        return self.objective.draw(self.net, batch)
+    def _log(self, measured: Mapping[str, Tensor]) -> None:
+        """Log the means over the pictures that have a value."""
+        for name, values in measured.items():
+            self.log(name, values.mean(), batch_size=len(values))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.net.parameters())

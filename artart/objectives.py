@@ -1,34 +1,201 @@
-"""Objectives: what a network is asked to do with a batch, and what a grid shows of it."""
+"""Objectives: what a network is asked to do with a batch, how that is measured, and what a grid shows of it."""
 
-from torch import Tensor, nn
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, NamedTuple, Protocol, cast
 
+import torch
+from torch import Generator, Tensor, nn
+
+from artart.diffusion import prediction as predictions
+from artart.diffusion import weighting as weightings
+from artart.diffusion.guidance import NO_GUIDANCE, Guidance, denoiser
+from artart.diffusion.noise import from_seeds, own_generators
+from artart.diffusion.samplers import Sampler, Step
+from artart.diffusion.schedule import Level, Schedule
 from artart.images import Batch
 from artart.losses import WeightedSum
 from artart.metrics.pixel import psnr
 
+NUM_BINS = 10  # of the noise level r, in validation
+FEW = 8  # pictures of a batch whose gradients are compared
 
-class Reconstruction(nn.Module):
-    """The article's objective: the network sees a picture and reproduces it."""
 
-    def __init__(self, loss: WeightedSum) -> None:
-        super().__init__()
-        self.loss = loss
+class Objective(Protocol):
+    loss: WeightedSum
+    mode: ClassVar[str]
+    """What artart.generate does with a network of this objective."""
 
     @property
     def metrics(self) -> list[str]:
         """The names under which training and validation log."""
-        names = ["loss", *self.loss.terms]
-        return [*(f"train/{name}" for name in names), *(f"val/{name}" for name in names), "val/psnr"]
 
-    def forward(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, net: nn.Module, batch: Batch, generator: Generator) -> dict[str, Tensor]:
         """The losses of a batch, each (B,): `loss` is what training lowers."""
+
+    def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """What validation logs of a batch: full names to a number for each picture that has one."""
+
+
+class Reconstruction:
+    """The article's objective: the network sees a picture and reproduces it."""
+
+    mode: ClassVar = "reconstruct"
+
+    def __init__(self, loss: WeightedSum) -> None:
+        self.loss = loss
+
+    @property
+    def metrics(self) -> list[str]:
+        return [*_logged(self.loss), "val/psnr"]
+
+    def __call__(self, net: nn.Module, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        """The losses of a batch, each (B,): `loss` is what training lowers. Nothing is drawn."""
         return self.loss(net(batch.x0), batch.x0)
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """The losses and `psnr` (dB) of a batch, each (B,)."""
+        """The losses and `val/psnr` (dB) of a batch, each (B,)."""
         x0_hat = net(batch.x0)
-        return {**self.loss(x0_hat, batch.x0), "psnr": psnr(x0_hat, batch.x0)}
+        losses = {f"val/{name}": values for name, values in self.loss(x0_hat, batch.x0).items()}
+        return {**losses, "val/psnr": psnr(x0_hat, batch.x0)}
 
     def draw(self, net: nn.Module, batch: Batch) -> list[Tensor]:
         """Rows of a grid, each (B, 3, S, S) in [-1, 1]: the inputs above the outputs."""
         return [batch.x0, net(batch.x0)]
+
+
+class Noised(NamedTuple):
+    """Pictures with noise."""
+
+    x_t: Tensor  # (B, C, S, S) alpha x0 + sigma eps
+    eps: Tensor  # (B, C, S, S) standard normal noise
+    t: Tensor  # (B,) times
+    level: Level  # the schedule at t, each (B, 1, 1, 1)
+
+
+class Diffusion:
+    """The network sees a picture with noise, the time and the class, and learns to tell the clean picture.
+
+    All losses are of x0_hat, whatever the network outputs. `perceptual` counts where there is little enough noise for
+    x0_hat to be a picture; the other terms are weighted by noise level.
+    """
+
+    mode: ClassVar = "sample"
+
+    def __init__(
+        self,
+        loss: WeightedSum,
+        schedule: Schedule,
+        noise_level: Callable[[int, Generator], Tensor],
+        prediction: predictions.Name = "x0",
+        weighting: weightings.Name = "velocity",
+        perceptual_gate: float = 0.7,
+        label_dropout: float = 0.1,
+    ) -> None:
+        """
+        Args:
+            loss: of (x0_hat, x0); its MSE in units of the model.
+            schedule: how noise comes in.
+            noise_level: (num, generator) to the noise levels r (num,) that are trained.
+            prediction: what the network outputs.
+            weighting: of the x0 error by noise level.
+            perceptual_gate: noise level r up to which the perceptual term counts.
+            label_dropout: how often "no class" stands in place of a picture's class, which guidance needs.
+        """
+        self.loss = loss
+        self.schedule = schedule
+        self.noise_level = noise_level
+        self.prediction = predictions.PREDICTIONS[prediction]
+        self.weighting = weightings.WEIGHTINGS[weighting]
+        self.perceptual_gate = perceptual_gate
+        self.label_dropout = label_dropout
+
+    @property
+    def metrics(self) -> list[str]:
+        return _logged(self.loss)
+
+    def __call__(self, net: nn.Module, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+        """The losses of a batch at drawn noise levels, each (B,): `loss` holds their weights, the terms do not."""
+        num, device = len(batch.x0), generator.device
+        r = self.noise_level(num, generator)
+        eps = torch.randn(batch.x0.shape, generator=generator, device=device)
+        is_dropped = torch.rand(num, generator=generator, device=device) < self.label_dropout
+        noised = self.add_noise(batch.x0, eps, r)
+        y = torch.where(is_dropped.to(batch.y.device), _no_class(net), batch.y)
+        return self._losses(self._x0_hat(net, batch.x0, noised, y), batch.x0, noised.level)
+
+    def add_noise(self, x0: Tensor, eps: Tensor, r: Tensor) -> Noised:
+        """Pictures (B, C, S, S) with noise of their shape at the levels r (B,)."""
+        t = self.schedule.time_at(r.to(x0))
+        level, eps = self.schedule.for_images(t, x0), eps.to(x0)
+        return Noised(level.alpha * x0 + level.sigma * eps, eps, t, level)
+
+    def _x0_hat(self, net: nn.Module, x0: Tensor, noised: Noised, y: Tensor) -> Tensor:
+        """x0_hat by way of its error, so that eps-prediction divides nothing by a small alpha."""
+        output = net(noised.x_t, noised.t, y)
+        return x0 + self.prediction.x0_error(output, x0, noised.eps, noised.level)
+
+    def _losses(self, x0_hat: Tensor, x0: Tensor, level: Level) -> dict[str, Tensor]:
+        weight = self.weighting(level).flatten()
+        gate = (level.r <= self.perceptual_gate).to(weight).flatten()
+        return self.loss(x0_hat, x0, {name: gate if name == "perceptual" else weight for name in self.loss.terms})
+
+    def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Losses at a noise level drawn as in training; and by noise level, drawn evenly, the squared error of x0_hat.
+
+        Noise and levels are a function of each picture's pixels, so figures compare across epochs and batch sizes.
+        `noise/mse_r0.05` is of r in 0 .. 0.1. `noise/perceptual_gradient_r0.05` is how strongly the perceptual term
+        pulls at x0_hat against the other terms, of a few pictures of the batch; it should stay below 1.
+        """
+        generators = own_generators(batch.x0)
+        shape = batch.x0.shape[1:]
+        as_trained = torch.cat([self.noise_level(1, generator) for generator in generators])
+        evenly = torch.cat([torch.rand(1, generator=generator) for generator in generators])
+        eps = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        noised = self.add_noise(batch.x0, eps, as_trained)
+        losses = self._losses(self._x0_hat(net, batch.x0, noised, batch.y), batch.x0, noised.level)
+        noised = self.add_noise(batch.x0, eps, evenly)
+        x0_hat = self._x0_hat(net, batch.x0, noised, batch.y)
+        by_level = {"mse": (x0_hat - batch.x0).square().mean(dim=(1, 2, 3))}
+        if "perceptual" in self.loss.terms:
+            few = slice(FEW)
+            level = Level(*(values[few] for values in noised.level))
+            by_level["perceptual_gradient"] = self._perceptual_gradient(x0_hat[few], batch.x0[few], level)
+        measured = {f"val/{name}": values for name, values in losses.items()}
+        for name, values in by_level.items():
+            bins = (evenly[: len(values)] * NUM_BINS).long().to(values.device)
+            for k in bins.unique().tolist():
+                measured[f"noise/{name}_r{(k + 0.5) / NUM_BINS:.2f}"] = values[bins == k]
+        return measured
+
+    def _perceptual_gradient(self, x0_hat: Tensor, x0: Tensor, level: Level) -> Tensor:
+        """(B,) norm of the perceptual term's gradient to x0_hat, as it counts, over that of the other terms."""
+        with torch.inference_mode(False), torch.enable_grad():
+            x0_hat, x0 = x0_hat.clone().requires_grad_(), x0.clone()
+            losses = self._losses(x0_hat, x0, Level(*(values.clone() for values in level)))
+            perceptual = (
+                self.loss.weights["perceptual"] * losses["perceptual"] * (level.r.flatten() <= self.perceptual_gate)
+            )
+            (of_perceptual,) = torch.autograd.grad(perceptual.sum(), x0_hat, retain_graph=True)
+            (of_all,) = torch.autograd.grad(losses["loss"].sum(), x0_hat)
+        return of_perceptual.flatten(1).norm(dim=1) / (of_all - of_perceptual).flatten(1).norm(dim=1)
+
+    def sample(
+        self, net: nn.Module, sampler: Sampler, y: Tensor, seeds: Sequence[int], guidance: Guidance = NO_GUIDANCE
+    ) -> Iterator[Step]:
+        """Noise becomes pictures of the classes y (B,), picture k from seeds[k] alone; yields after each step."""
+        times = self.schedule.times(sampler.num_steps, sampler.spacing, self.prediction.start)
+        channels, size = cast(int, net.channels), cast(int, net.image_size)
+        noise = from_seeds(seeds, (channels, size, size), y.device)
+        denoise = denoiser(net, self.schedule, self.prediction, y, _no_class(net), guidance)
+        x = self.schedule.at(times[:1]).sigma.to(y.device, torch.float32) * noise(0)
+        yield from sampler(denoise, self.schedule, x.contiguous(memory_format=torch.channels_last), times, noise)
+
+
+def _no_class(net: nn.Module) -> int:
+    """The label of "no class"."""
+    return cast(int, net.num_classes)
+
+
+def _logged(loss: WeightedSum) -> list[str]:
+    """The names under which a loss is logged."""
+    return [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *loss.terms)]

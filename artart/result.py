@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 HPARAMS = ("data.batch_size", "image_size", "optimizer.lr", "seed", "trainer.max_epochs")
 
+TRY = {"reconstruct": "input=FILE_OR_FOLDER compare=true", "sample": "num_images=16 film=true"}
+
 
 class Result:
     """What a run came to; made before the training starts, so that it can say how long that took."""
@@ -121,11 +123,11 @@ class Result:
                 value = _found(self.config, key)
                 yield key, value if isinstance(value, (bool, int, float, str)) else text
 
-    def say(self, best: float) -> None:
-        """Name what came out and what to do next."""
+    def say(self, best: float, mode: str) -> None:
+        """Name what came out and what to do next; `mode` is what artart.generate does with the network."""
         checkpoints = self.run_dir / "checkpoints"
         checkpoint = next((path for name in ("best.ckpt", "last.ckpt") if (path := checkpoints / name).is_file()), None)
-        grids = sorted((self.run_dir / "samples").glob("epoch_*.png"))
+        grids = sorted((self.run_dir / "samples").glob("epoch_????.png"))
         score = "not measured" if math.isnan(best) else f"{best:.4g}"
         lines = [f"done in {time.monotonic() - self.started:.0f} s, best {self.config['score']} {score}"]
         lines += [f"  grid        {near(grids[-1])}"] if grids else []
@@ -133,7 +135,7 @@ class Result:
         lines += [f"  log folder  {near(self.run_dir)}", "try next"]
         python = "python" if shutil.which("python") == sys.executable else near(Path(sys.executable))
         if checkpoint:
-            lines += [f"  {python} -m artart.generate checkpoint={near(checkpoint)} input=FILE_OR_FOLDER compare=true"]
+            lines += [f"  {python} -m artart.generate checkpoint={near(checkpoint)} {TRY[mode]}"]
         lines += [f"  {python} -m artart.train data.root=FOLDER_OF_YOUR_ART"]
         lines += [f"  {python} -m tensorboard.main --logdir {near(self.run_dir)} --samples_per_plugin images=1000"]
         for line in lines:

@@ -97,3 +97,12 @@ def _one_line(path: Path) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArtError(f"{path}: damaged or not a weights file ({reason})") from None
+
+
+def free(path: Path) -> Path:
+    """The path, or with -2, -3 ... before its suffix if it is taken."""
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_stem(f"{path.stem}-{number}")
+    return candidate

@@ -52,12 +52,15 @@ def main(cfg: DictConfig) -> float:
     from artart.rundir import claim, overrides, plan
 
     quieten_lightning()
+    data = build(config, "data")
+    class_names = data.class_names
+    if "num_classes" in cfg.model and cfg.model.num_classes is None:
+        cfg.model.num_classes = config["model"]["num_classes"] = len(class_names)
     planned = plan(cfg)
     resumed_at_step = step_of(planned, config)
     seed_everything(config["seed"], verbose=False)
-    data = build(config, "data")
-    class_names = data.class_names
     net = build(config, "model")
+    log.info(size_of(net, config["image_size"]))
     if config["compile"]:
         compile_net(net, config["trainer"]["accelerator"])
     objective = build(config, "objective", loss=build(config, "loss"))
@@ -75,7 +78,7 @@ def main(cfg: DictConfig) -> float:
     fit(trainer, module, data, run_dir, planned.checkpoint)
     best = result.write(trainer, module)
     if not in_sweep():
-        result.say(best)
+        result.say(best, objective.mode)
     return best
 
 
@@ -120,6 +123,20 @@ def best_precision(accelerator: str) -> str:
         )
     on_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def size_of(net: "nn.Module", image_size: int) -> str:
+    """A network's parameters and its operations for one picture, in words."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    num_parameters = sum(parameter.numel() for parameter in net.parameters())
+    counter = FlopCounterMode(display=False)
+    was_training = net.training
+    with torch.no_grad(), counter:
+        net.eval()(torch.zeros(1, 3, image_size, image_size))
+    net.train(was_training)
+    return f"network: {num_parameters:,} parameters, {counter.get_total_flops() / 1e9:.2f} GFLOPs per picture"
 
 
 def compile_net(net: "nn.Module", accelerator: str) -> None:

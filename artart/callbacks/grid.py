@@ -1,26 +1,44 @@
 """Pictures of the training's progress."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
+from artart.callbacks.ema import EMA
+from artart.diffusion.guidance import Guidance
+from artart.diffusion.samplers import Sampler
 from artart.images import Batch, grid, save
 from artart.marks import Marks
 from artart.module import ArtModule
+from artart.objectives import Diffusion, Reconstruction
 
 
-class SampleGrid(Callback):
-    """After epochs 1, n, 2n, ... and the last: a grid of the same held-out pictures, as a file and in TensorBoard.
+class Grid(Callback):
+    """After epochs 1, n, 2n, ... and the last: a grid of pictures, as a file and in TensorBoard.
 
     Drawn inside the validation loop, where evaluation mode and averaged weights are in place.
     """
 
     def __init__(self, directory: str | Path, every_n_epochs: int = 10, num_images: int = 8) -> None:
+        """
+        Args:
+            directory: where the files go: epoch_0010.png after ten epochs.
+            every_n_epochs: epochs from one grid to the next.
+            num_images: pictures in a row.
+        """
         self.directory = Path(directory)
         self.every_n_epochs = every_n_epochs
         self.num_images = num_images
+        self.drawn_after = 0  # finished epochs
+
+    @abstractmethod
+    def rows(self, trainer: Trainer, module: ArtModule, batch: Batch) -> list[Tensor]:
+        """Rows of the grid, each (num_images, 3, S, S) in [-1, 1]; `batch` is the first of validation."""
 
     def on_validation_batch_end(
         self,
@@ -33,15 +51,93 @@ class SampleGrid(Callback):
     ) -> None:
         epoch = trainer.current_epoch + 1  # finished epochs, as in the checkpoints' names
         if batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking and self._due(epoch, trainer):
-            rows = pl_module.draw(Batch(batch.x0[: self.num_images], batch.y[: self.num_images]))
-            picture = grid(rows)
-            save(picture, self.directory / f"epoch_{epoch:04d}.png", Marks("composite", {"epoch": epoch}))
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image("samples", picture, trainer.global_step)
+            self.drawn_after = epoch
+            self.write(trainer, self.rows(trainer, pl_module, batch), "samples", f"epoch_{epoch:04d}")
+
+    def write(self, trainer: Trainer, rows: list[Tensor], tag: str, name: str) -> None:
+        """A grid of rows into the directory and to TensorBoard."""
+        picture = grid(rows)
+        details = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        save(picture, self.directory / f"{name}.png", Marks("composite", details))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(tag, picture, trainer.global_step)
 
     def _due(self, epoch: int, trainer: Trainer) -> bool:
         """Whether a multiple of n, the first or the last epoch came since the validation before."""
         before = epoch - trainer.check_val_every_n_epoch if trainer.check_val_every_n_epoch else epoch - 1
         last = epoch == trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step or trainer.should_stop
         return before < 1 or last or epoch // self.every_n_epochs > before // self.every_n_epochs
+
+
+class ReconstructionGrid(Grid):
+    """The same held-out pictures above, and below what the network makes of them."""
+
+    def rows(self, trainer: Trainer, module: ArtModule, batch: Batch) -> list[Tensor]:
+        assert isinstance(module.objective, Reconstruction)
+        return module.objective.draw(module.net, Batch(batch.x0[: self.num_images], batch.y[: self.num_images]))
+
+
+class SampleGrid(Grid):
+    """A row for each class: real pictures on the left, samples from the same seeds each time on the right.
+
+    The last row shows the first sample on its way out of the noise. While few pictures have been seen, a second grid
+    `epoch_0010_raw.png` shows what the weights of training do without their average.
+    """
+
+    RAW_UNTIL = 100_000  # pictures seen
+
+    def __init__(
+        self,
+        directory: str | Path,
+        sampler: Sampler,
+        every_n_epochs: int = 10,
+        num_images: int = 8,
+        guidance: float = 1.5,
+        batch_size: int = 64,
+    ) -> None:
+        """
+        Args:
+            directory: where the files go: epoch_0010.png after ten epochs.
+            sampler: how noise becomes pictures.
+            every_n_epochs: epochs from one grid to the next.
+            num_images: pictures in a row, half of them samples.
+            guidance: weight of the class.
+            batch_size: how many samples are drawn at once.
+        """
+        super().__init__(directory, every_n_epochs, num_images)
+        self.sampler = sampler
+        self.guidance = Guidance(guidance)
+        self.batch_size = batch_size
+
+    def rows(self, trainer: Trainer, module: ArtModule, batch: Batch) -> list[Tensor]:
+        return self._rows(trainer, module)
+
+    def _rows(self, trainer: Trainer, module: ArtModule) -> list[Tensor]:
+        num_samples = self.num_images // 2
+        num_real = self.num_images - num_samples
+        real = trainer.datamodule.preview(num_real)  # type: ignore[attr-defined]
+        labels = real.y[::num_real].repeat_interleave(num_samples).to(module.device)
+        samples = [self._sample(module, labels, first)[-1] for first in range(0, len(labels), self.batch_size)]
+        pairs = zip(real.x0.to(module.device).split(num_real), torch.cat(samples).split(num_samples), strict=True)
+        film = [x_t[0] for x_t in self._sample(module, labels[:1], 0)]
+        moments = torch.linspace(0, len(film) - 1, self.num_images).round().int().tolist()
+        return [*(torch.cat(pair) for pair in pairs), torch.stack([film[k] for k in moments])]
+
+    def _sample(self, module: ArtModule, labels: Tensor, first: int) -> list[Tensor]:
+        """x_t after each step for a chunk of the labels; sample k has seed k."""
+        assert isinstance(module.objective, Diffusion)
+        y = labels[first : first + self.batch_size]
+        seeds = range(first, first + len(y))
+        return [step.x_t for step in module.objective.sample(module.net, self.sampler, y, seeds, self.guidance)]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
+        """Validation is over, so the weights are those of training again."""
+        epoch, data = trainer.current_epoch + 1, trainer.datamodule  # type: ignore[attr-defined]
+        images_seen = trainer.fit_loop.total_batch_idx * data.train_batch_size
+        has_average = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if self.drawn_after == epoch and has_average and images_seen < self.RAW_UNTIL:
+            pl_module.eval()
+            with torch.inference_mode():
+                self.write(trainer, self._rows(trainer, pl_module), "samples_raw", f"epoch_{epoch:04d}_raw")
+            pl_module.train()

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict
 
@@ -20,6 +21,7 @@ from artart.data.index import Entry, Rules, counts, unused_in_words, write_unuse
 from artart.data.loader import Loader
 from artart.data.split import split
 from artart.decode import MAX_PIXELS, Fit
+from artart.images import Batch, to_model
 from artart.terminal import progress_bar
 
 log = logging.getLogger(__name__)
@@ -221,6 +223,21 @@ class ArtDataModule(LightningDataModule):
 
     def val_dataloader(self) -> Loader:
         return self._loader(self.val_ids or self.train_ids[: self.batch_size], self.batch_size)
+
+    def preview(self, per_row: int, min_rows: int = 4, max_rows: int = 20) -> Batch:
+        """Real pictures on the CPU for rows of one class each, `per_row` a row, the most frequent classes.
+
+        Held-out pictures come first; a class with too few begins again. Few classes get several rows each.
+        """
+        labels, counts = self.pictures.labels.unique(return_counts=True)
+        shown = sorted(labels[counts.argsort(descending=True, stable=True)[:max_rows]].tolist())
+        num_rows = -(-min_rows // len(shown))
+        ids: list[int] = []
+        for label in shown:
+            own = [i for i in (*self.val_ids, *self.train_ids) if self.pictures.labels[i] == label]
+            ids += islice(cycle(own), num_rows * per_row)
+        pixels = self.pictures.pixels[self.pictures.rows[ids].to(self.pictures.pixels.device)]
+        return Batch(to_model(pixels.cpu()), self.pictures.labels[ids])
 
     def _loader(self, ids: Sequence[int], batch_size: int, **options: bool) -> Loader:
         self.pictures = self.pictures._replace(pixels=self._placed())

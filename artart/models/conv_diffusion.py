@@ -1,45 +1,120 @@
-"""The article's network."""
+"""The article's network, as printed and as a denoiser."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from artart.models.embedding import Condition, ScaleShiftNorm, zeroed
+
+WIDTH = 256  # of the condition
 
 
 class ConvDiffusionModel(nn.Module):
-    """Three blocks down, three blocks up, additive skips between them: a convolutional autoencoder, 742,659 parameters.
+    """Three blocks down, three blocks up, additive skips between them.
 
-    Layers, order and sizes are those printed in the article. One thing is repaired: input and output share the range
-    [-1, 1]; the article's sigmoid is kept and stretched to it.
+    As printed (742,659 parameters): a convolutional autoencoder, (B, 3, S, S) in [-1, 1] to the same. One thing is
+    repaired: input and output share one range; the article's sigmoid is kept and stretched to it.
+
+    `conditioned` on time and class it is the denoiser that the article describes: batch normalisation becomes group
+    normalisation with scale and shift, and the last block gives way to one that sees x_t again at full size. The
+    printed one leaves a checkerboard and cannot pass x_t on where there is hardly any noise.
     """
 
-    def __init__(self, image_size: int = 128) -> None:
-        """Raises ValueError if three halvings of image_size leave a fraction."""
+    def __init__(
+        self,
+        image_size: int = 128,
+        channels: int = 3,
+        num_classes: int = 0,
+        conditioned: bool = False,
+        attention: bool = False,
+    ) -> None:
+        """
+        Args:
+            image_size: side S of the pictures in pixels, divisible by 8.
+            channels: of the pictures.
+            num_classes: how many classes it is told of; label `num_classes` stands for "no class".
+            conditioned: whether it is told time and class.
+            attention: whether the deepest features see the whole picture, which from 64 px on the convolutions do not.
+
+        Raises:
+            ValueError: if three halvings of image_size leave a fraction, or attention is asked of the article's form.
+        """
         super().__init__()
         if image_size < 8 or image_size % 8:
             lower = max(8, image_size // 8 * 8)
             raise ValueError(
                 f"image_size={image_size}: not divisible by 8, which three halvings need; try {lower} or {lower + 8}"
             )
-        self.enc1 = _down(3, 64)
-        self.enc2 = _down(64, 128)
-        self.enc3 = _down(128, 256)
-        self.dec1 = _up(256, 128, nn.ReLU(), nn.BatchNorm2d(128))
-        self.dec2 = _up(128, 64, nn.ReLU(), nn.BatchNorm2d(64))
-        self.dec3 = _up(64, 3, nn.Sigmoid())
+        if attention and not conditioned:
+            raise ValueError("model.attention=true: the article's network has none; add model.conditioned=true")
+        self.image_size, self.channels = image_size, channels
+        self.num_classes = num_classes if conditioned else 0
+        norm = _scale_shift_norm if conditioned else nn.BatchNorm2d
+        self.enc1 = _down(channels, 64, norm)
+        self.enc2 = _down(64, 128, norm)
+        self.enc3 = _down(128, 256, norm)
+        self.dec1 = _up(256, 128, nn.ReLU(), norm(128))
+        self.dec2 = _up(128, 64, nn.ReLU(), norm(64))
+        self.dec3 = Last(64, channels) if conditioned else _up(64, channels, nn.Sigmoid())
+        self.condition = Condition(num_classes, WIDTH) if conditioned else None
+        self.attention = SelfAttention(256) if attention else None
+
+    def forward(self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        """Pictures (B, channels, S, S), and if conditioned times (B,) and labels (B,), to pictures of that shape."""
+        condition = None if self.condition is None else self.condition(x, t, y)
+        skip1 = _run(self.enc1, x, condition)
+        skip2 = _run(self.enc2, skip1, condition)
+        deepest = _run(self.enc3, skip2, condition)
+        if self.attention is not None:
+            deepest = self.attention(deepest)
+        up1 = _run(self.dec1, deepest, condition)
+        up2 = _run(self.dec2, up1 + skip2, condition)
+        if isinstance(self.dec3, Last):
+            return self.dec3(up2 + skip1, x)
+        upsample, sigmoid = self.dec3
+        return 2 * sigmoid(upsample(up2 + skip1).float()) - 1  # in bf16 the last bit near white is a grey level
+
+
+class Last(nn.Module):
+    """Features at half size and x_t to pictures: nearest x2, convolution, SiLU, x_t beside it, convolution."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.smooth = nn.Conv2d(width, width, kernel_size=3, padding=1)
+        self.out = zeroed(nn.Conv2d(width + channels, channels, kernel_size=3, padding=1))
+
+    def forward(self, features: Tensor, x_t: Tensor) -> Tensor:
+        features = self.smooth(F.interpolate(features, scale_factor=2.0, mode="nearest"))
+        with torch.autocast(x_t.device.type, enabled=False):  # bf16 would round the pictures to grey levels
+            return self.out(torch.cat([F.silu(features.to(x_t.dtype)), x_t], dim=1))
+
+
+class SelfAttention(nn.Module):
+    """Every place of a small map (B, C, H, W) sees every other; starts as the identity."""
+
+    def __init__(self, channels: int, num_heads: int = 4) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.GroupNorm(8, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, kernel_size=1)
+        self.out = zeroed(nn.Conv2d(channels, channels, kernel_size=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, S, S) in [-1, 1] to the same shape and range."""
-        skip1 = self.enc1(x)
-        skip2 = self.enc2(skip1)
-        x = self.dec1(self.enc3(skip2))
-        x = self.dec2(x + skip2)
-        upsample, sigmoid = self.dec3
-        return 2 * sigmoid(upsample(x + skip1).float()) - 1  # in bf16 the last bit near white is a grey level
+        q, k, v = self.qkv(self.norm(x)).unflatten(1, (3 * self.num_heads, -1)).flatten(3).mT.chunk(3, dim=1)
+        return x + self.out(F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape))
 
 
-def _down(in_channels: int, out_channels: int) -> nn.Sequential:
+def _scale_shift_norm(channels: int) -> nn.Module:
+    return ScaleShiftNorm(channels, WIDTH)
+
+
+def _down(in_channels: int, out_channels: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
         nn.ReLU(),
-        nn.BatchNorm2d(out_channels),
+        norm(out_channels),
         nn.MaxPool2d(2),
     )
 
@@ -47,3 +122,9 @@ def _down(in_channels: int, out_channels: int) -> nn.Sequential:
 def _up(in_channels: int, out_channels: int, *rest: nn.Module) -> nn.Sequential:
     upsample = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, output_padding=1)
     return nn.Sequential(upsample, *rest)
+
+
+def _run(block: nn.Sequential, x: Tensor, condition: Tensor | None) -> Tensor:
+    for layer in block:
+        x = layer(x, condition) if isinstance(layer, ScaleShiftNorm) else layer(x)
+    return x

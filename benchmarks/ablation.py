@@ -1,0 +1,124 @@
+"""What each choice of the diffusion recipe is worth: equal seconds, several seeds, one thread each, two at a time.
+
+    python benchmarks/ablation.py --root ~/art --vgg vgg16.pth --alexnet alexnet.pth --minutes 3
+
+Trains 32 px denoisers that predict x0, v or eps, and x0 without the perceptual term, each for the same time, and
+prints the kernel distance of samples to art left out of training (KD, on AlexNet's relu5 features; lower is better),
+the squared error of x0_hat by noise level, and the pictures seen: means over the seeds and standard deviations.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from denoise import errors_by_level, samples
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import alexnet
+
+from artart import checkpoint
+from artart.data.datamodule import ArtDataModule
+from artart.images import to_model
+from artart.losses import imagenet_units
+from artart.storage import load, load_weights
+
+VARIANTS = {
+    "x0": ["loss=hybrid_diffusion"],
+    "v": ["loss=hybrid_diffusion", "objective.prediction=v"],
+    "eps": ["loss=hybrid_diffusion", "objective.prediction=eps"],
+    "x0, no perceptual term": ["loss=mse_diffusion"],
+    "the same, levels of arXiv 2511.13720": [
+        "loss=mse_diffusion",
+        "objective.noise_level.mean=-1.28",
+        "objective.noise_level.std=1.0",
+    ],
+}
+NUM_SAMPLES = 512
+
+
+def run(name: str, seed: int, args: argparse.Namespace) -> Path:
+    """Train in a process of its own with one thread; return the checkpoint."""
+    run_dir = args.out / f"{list(VARIANTS).index(name)}_seed_{seed}"
+    checkpoint_path = run_dir / "checkpoints" / "last.ckpt"
+    if not checkpoint_path.exists():
+        settings = [*VARIANTS[name], f"seed={seed}", f"run_dir={run_dir}", f"data.root={args.root}"]
+        settings += [f"loss.perceptual.weights={args.vgg}"] * ("loss=hybrid_diffusion" in settings)
+        settings += [
+            "scheduler=constant",
+            "trainer.max_epochs=100000",
+            f"trainer.max_time='00:00:{args.minutes:02}:00'",
+        ]
+        settings += ["callbacks.grid=null", "callbacks.best=null", "logger=none", "trainer.accelerator=cpu"]
+        command = [sys.executable, "-m", "artart.train", "experiment=denoise", *settings]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return checkpoint_path
+
+
+def features(net: nn.Module, images: Tensor) -> Tensor:
+    """(B, 256) in double precision: AlexNet's relu5, averaged over space, of pictures brought to 224 px."""
+    large = F.interpolate(images, (224, 224), mode="bicubic", antialias=True)
+    return net(imagenet_units(large.clamp(-1, 1))).mean(dim=(2, 3)).double()
+
+
+def kernel_distance(x: Tensor, y: Tensor) -> float:
+    """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401)."""
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def within(a: Tensor) -> Tensor:
+        k = kernel(a, a)
+        return (k.sum() - k.diagonal().sum()) / (len(a) * (len(a) - 1))
+
+    return (within(x) + within(y) - 2 * kernel(x, y).mean()).item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--vgg", type=Path, required=True)
+    parser.add_argument("--alexnet", type=Path, required=True)
+    parser.add_argument("--minutes", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/ablation"))
+    args = parser.parse_args()
+    jobs = list(product(range(args.seeds), VARIANTS))
+    with ThreadPoolExecutor(2) as pool:
+        paths = dict(zip(jobs, pool.map(lambda job: run(job[1], job[0], args), jobs), strict=True))
+    extractor = alexnet().features[:12].eval()
+    weights = load_weights(args.alexnet)
+    extractor.load_state_dict({name: weights[f"features.{name}"] for name in extractor.state_dict()})
+    data = ArtDataModule(args.root, 32)
+    with TemporaryDirectory() as folder:
+        data.load(Path(folder))
+    pixels, rows, labels = data.pictures.pixels, data.pictures.rows, data.pictures.labels
+    x0, y = to_model(pixels[rows[data.val_ids]]), labels[data.val_ids]
+    measured: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}
+    with torch.inference_mode():
+        real = torch.cat([features(extractor, chunk) for chunk in x0.split(64)])
+        for (_, name), path in paths.items():
+            loaded = checkpoint.load(path)
+            errors = [ours for ours, _ in errors_by_level(loaded, x0, y)]
+            drawn = torch.randint(len(y), (NUM_SAMPLES,), generator=torch.Generator().manual_seed(0))
+            made = samples(loaded, y[drawn], guidance=1.0)
+            fake = torch.cat([features(extractor, chunk) for chunk in made.split(64)])
+            seen = load(path)["global_step"] * loaded.config["data"]["batch_size"]
+            measured[name].append([kernel_distance(fake, real), errors[1], errors[4], errors[8], seen])
+    table = Table("variant", "KD", "error at r 0.1-0.2", "0.4-0.5", "0.8-0.9", "pictures seen")
+    for name, runs in measured.items():
+        columns = list(zip(*runs, strict=True))
+        table.add_row(name, *(f"{statistics.mean(values):.4g} ± {statistics.pstdev(values):.2g}" for values in columns))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The figures of docs/diffusion.md and README.md, from a checkpoint of experiment=quickstart_diffusion.
+
+python benchmarks/figures.py --checkpoint RUN/checkpoints/last.ckpt
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from artart import checkpoint
+from artart.data import demo
+from artart.diffusion.guidance import Guidance
+from artart.diffusion.samplers import DDIM, Heun, Sampler
+from artart.images import grid, save, to_model
+from artart.marks import Marks
+from artart.objectives import Diffusion
+
+ENLARGED = 2
+
+
+def sample(
+    loaded: checkpoint.Loaded, sampler: Sampler, y: Tensor, seed: int = 0, guidance: float = 1.5
+) -> list[Tensor]:
+    """x_t (B, 3, S, S) after each step; picture k has the seed `seed + k`."""
+    assert isinstance(loaded.objective, Diffusion)
+    seeds = range(seed, seed + len(y))
+    with torch.inference_mode():
+        return [step.x_t for step in loaded.objective.sample(loaded.net, sampler, y, seeds, Guidance(guidance))]
+
+
+def noising(loaded: checkpoint.Loaded) -> list[Tensor]:
+    """A painting of each of three classes at nine noise levels."""
+    assert isinstance(loaded.objective, Diffusion)
+    size = loaded.config["image_size"]
+    rows = []
+    for name in ("iconography", "painting", "sculpture"):
+        x0 = to_model(torch.from_numpy(demo.paint(name, 1, size)).permute(2, 0, 1)).repeat(9, 1, 1, 1)
+        eps = torch.randn(x0[0].shape, generator=torch.Generator().manual_seed(0)).expand_as(x0)
+        rows.append(loaded.objective.add_noise(x0, eps, torch.linspace(0, 1, 9)).x_t)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    args = parser.parse_args()
+    loaded = checkpoint.load(args.checkpoint)
+    classes = torch.arange(len(loaded.class_names))
+
+    def write(rows: Sequence[Tensor], name: str) -> None:
+        large = grid(rows).repeat_interleave(ENLARGED, 1).repeat_interleave(ENLARGED, 2)
+        save(large, args.out / f"{name}.png", Marks("trained", {"experiment": "quickstart_diffusion"}))
+
+    write(noising(loaded), "noising")
+    write(
+        [sample(loaded, Heun(30), classes[k].repeat(10), 10 * k)[-1] for k in classes.tolist()], "quickstart_diffusion"
+    )
+    steps = sample(loaded, Heun(30), classes, seed=3)
+    moments = [0, 6, 10, 14, 17, 20, 23, 26, 29]
+    write([torch.stack([steps[m][k] for m in moments]) for k in classes.tolist()], "film")
+    y = classes.repeat_interleave(2)
+    write([sample(loaded, DDIM(num), y, seed=20)[-1] for num in (2, 5, 10, 20, 50)], "steps")
+    write(
+        [sample(loaded, Heun(30), y, seed=20, guidance=weight)[-1] for weight in (0.0, 1.0, 1.5, 3.0, 6.0)], "guidance"
+    )
+
+
+if __name__ == "__main__":
+    main()
