@@ -14,14 +14,14 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"artart"},
     {"decode", "marks", "storage", "terminal"},
     {"images"},
-    {"data", "models", "losses", "optim", "metrics"},
+    {"data", "models", "losses", "optim", "metrics", "diffusion"},
     {"objectives"},
     {"module"},
     {"callbacks"},
     {"config"},
     {"signatures"},
     {"checks", "checkpoint", "rundir", "result", "multirun"},
-    {"cli"},
+    {"cli", "reconstruct", "sample"},
     {"train", "generate", "prepare"},
 )
 HYDRA_ALLOWED = {"config", "signatures", "checks", "cli", "rundir", "multirun", "train", "generate", "prepare"}
