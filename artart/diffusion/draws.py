@@ -35,4 +35,4 @@ class Constant:
         self.r = r
 
     def __call__(self, num: int, generator: Generator) -> Tensor:
-        return torch.full((num,), self.r, device=generator.device)
+        return torch.full((num,), float(self.r), device=generator.device)

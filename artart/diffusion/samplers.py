@@ -110,7 +110,7 @@ class DPMpp2M:
 
 
 class _Level(NamedTuple):
-    """A schedule at one time: numbers of the pictures' type, on their device."""
+    """A schedule at one time: tensors of no dimension, which take on the type of the pictures they scale."""
 
     t: Tensor
     alpha: Tensor

@@ -65,11 +65,18 @@ class Schedule(ABC):
             spacing: what is divided evenly: r; t; lambda = ln(alpha / sigma); or, with `karras`, (sigma / alpha)^(1/7)
                 (Karras et al. 2022, Eq. 5). The last two run between finite ends, and the first and last step join
                 them to start and 0.
-            start: noise level to begin at, in (0, 1].
+            start: noise level to begin at, in (0, 1]; with the last two above 0.002.
+
+        Raises:
+            ValueError: if start lies outside.
         """
+        if not (0 if spacing in ("r", "t") else SMALLEST) < start <= 1:
+            raise ValueError(
+                f"start={start}: no noise level that steps by {spacing} can begin at; at most 1, above 0.002"
+            )
         one = torch.ones((), dtype=torch.float64)
         highest = min(one * start, self.at(one).r)
-        if spacing == "r" or num_steps == 1:
+        if spacing == "r":
             return self.time_at(torch.linspace(highest, 0, num_steps + 1, dtype=torch.float64))
         if spacing == "t":
             return torch.linspace(self.time_at(highest), 0, num_steps + 1, dtype=torch.float64)
@@ -83,8 +90,6 @@ class Schedule(ABC):
 
 def _spaced(highest: Tensor, num: int, spacing: Spacing) -> Tensor:
     """`num` values of sigma / alpha from the highest to the smallest."""
-    if num == 1:
-        return highest[None]
     if spacing == "lambda":
         return torch.linspace(highest.log(), math.log(SMALLEST), num, dtype=torch.float64).exp()
     return torch.linspace(highest ** (1 / 7), SMALLEST ** (1 / 7), num, dtype=torch.float64) ** 7

@@ -223,3 +223,11 @@ def test_karras_times_are_edms(schedule):
     assert_close(inner, torch.tensor([edm(i, 9, 80) for i in range(9)], dtype=torch.float64))
     from_3_to_1 = torch.exp(-log_ratios(schedule, schedule.times(10, "karras", start=0.75)[:-1]))
     assert_close(from_3_to_1, torch.tensor([edm(i, 10, 3) for i in range(10)], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "start"), [("r", 0.0), ("t", -0.1), ("lambda", 0.001), ("karras", 0.002), ("r", 1.5)]
+)
+def test_a_start_that_the_spacing_cannot_begin_at_is_refused(spacing, start):
+    with pytest.raises(ValueError, match=f"start={start}"):
+        Flow().times(5, spacing, start)
