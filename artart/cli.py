@@ -84,7 +84,7 @@ def _tell(error: Exception) -> int:
         case FloatingPointError():
             log.error(str(error))
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-            log.error("data.batch_size: the batch does not fit into the GPU; halve it (%s)", str(error).splitlines()[0])
+            log.error("batch size: a batch does not fit into the GPU; halve it (%s)", str(error).splitlines()[0])
         case OSError():
             log.error("%s: %s; what was written before is intact", error.filename or "a file", error.strerror or error)
         case _:
@@ -124,7 +124,10 @@ def _sentence(error: Exception, config_name: str) -> str:
     if match := re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text):
         key = match[1]
         given = next((argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith(f"{key}=")), key)
-        remedy = did_you_mean(key, set(known_keys(config_name)) - {key}) or "; --cfg job shows them all"
+        choices = [word for word in sys.argv[1:] if (CONF_DIR / word.partition("=")[0]).is_dir() and key not in word]
+        remedy = did_you_mean(key, set(known_keys(config_name, choices)) - {key}) or "; --cfg job shows them all"
+        if key in ("schedule", "sampler"):
+            remedy = "; it is one of diffusion: add objective=diffusion"
         return f"{given}: no such key{remedy}"
     if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match[1]}: several values: add -m for a sweep, or write them as a list: [a,b]"

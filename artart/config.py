@@ -35,6 +35,14 @@ def select(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
+def found(config: Mapping[str, Any], key: str) -> Any:
+    """config["a"]["b"] for "a.b"; None where there is none."""
+    try:
+        return select(config, key)
+    except KeyError:
+        return None
+
+
 def build(config: Mapping[str, Any], key: str, **more: Any) -> Any:
     """The object that config[key] describes, made from plain data; `more` are arguments that a file cannot hold.
 
@@ -67,11 +75,11 @@ def did_you_mean(key: str, known: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
-def known_keys(config_name: str) -> list[str]:
-    """Every key of the default configuration, dotted, inner and outer."""
+def known_keys(config_name: str, choices: Sequence[str] = ()) -> list[str]:
+    """Every key of a configuration with these options of its groups, dotted, inner and outer."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose(config_name)
+        cfg = compose(config_name, list(choices))
     return list(_flat_keys(as_dict(cfg, resolve=False)))
 
 

@@ -36,6 +36,8 @@ def main(cfg: DictConfig) -> None:
     mode = config["mode"] or loaded.objective.mode
     if mode != loaded.objective.mode:
         raise ArtError(f"mode={mode}: {source} was not trained for that; it can do mode={loaded.objective.mode}")
+    if mode == "sample" and config["input"] is not None:
+        raise ArtError(f"input={config['input']}: mode=sample begins with noise; leave it out")
     out = Path(config["out"] or f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     if out.exists() and not out.is_dir():
         raise ArtError(f"out={out}: is a file; name a folder")

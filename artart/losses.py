@@ -113,6 +113,7 @@ class Filters(NamedTuple):
 
 
 @functools.cache
+@torch.inference_mode(False)
 def vgg16(weights: str) -> Filters:
     """Frozen VGG-16 features up to relu3_3 on the CPU; one copy per process."""
     if weights == "random":
@@ -129,6 +130,7 @@ def vgg16(weights: str) -> Filters:
 
 
 @functools.cache
+@torch.inference_mode(False)  # tensors made in it could take part in no gradient
 def vgg16_on(weights: str, device: torch.device) -> nn.Sequential:
     """The same filters on a device; one copy per process and device."""
     net = vgg16(weights).net
@@ -140,7 +142,7 @@ def _without_imagenet(weights: str, error: Exception) -> Filters:
     file = VGG16_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
     remedy = (
         f"put {file} into {Path(torch.hub.get_dir(), 'checkpoints')}, "
-        "or name a file: loss.perceptual.weights=FILE, or leave the term out: loss=mse"
+        "or name a file: loss.perceptual.weights=FILE, or leave the term out: loss.weights.perceptual=0"
     )
     if weights == "imagenet":
         raise ArtError(

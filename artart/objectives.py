@@ -111,7 +111,7 @@ class Diffusion:
 
     @property
     def metrics(self) -> list[str]:
-        return _logged(self.loss)
+        return list(dict.fromkeys([*_logged(self.loss), "val/mse"]))
 
     def __call__(self, net: nn.Module, batch: Batch, generator: Generator) -> dict[str, Tensor]:
         """The losses of a batch at drawn noise levels, each (B,): `loss` holds their weights, the terms do not."""
@@ -135,14 +135,19 @@ class Diffusion:
         return x0 + self.prediction.x0_error(output, x0, noised.eps, noised.level)
 
     def _losses(self, x0_hat: Tensor, x0: Tensor, level: Level) -> dict[str, Tensor]:
+        return self.loss(x0_hat, x0, self._factors(level))
+
+    def _factors(self, level: Level) -> dict[str, Tensor]:
+        """What each term counts at a noise level, (B,)."""
         weight = self.weighting(level).flatten()
         gate = (level.r <= self.perceptual_gate).to(weight).flatten()
-        return self.loss(x0_hat, x0, {name: gate if name == "perceptual" else weight for name in self.loss.terms})
+        return {name: gate if name == "perceptual" else weight for name in self.loss.terms}
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Losses at a noise level drawn as in training; and by noise level, drawn evenly, the squared error of x0_hat.
+        """Losses at a noise level drawn as in training; and the squared error of x0_hat at levels drawn evenly.
 
-        Noise and levels are a function of each picture's pixels, so figures compare across epochs and batch sizes.
+        Noise and levels are a function of each picture's pixels, so figures compare across epochs and batch sizes;
+        `val/mse`, over all levels evenly, also across runs that train at other levels.
         `noise/mse_r0.05` is of r in 0 .. 0.1. `noise/perceptual_gradient_r0.05` is how strongly the perceptual term
         pulls at x0_hat against the other terms, of a few pictures of the batch; it should stay below 1.
         """
@@ -156,11 +161,11 @@ class Diffusion:
         noised = self.add_noise(batch.x0, eps, evenly)
         x0_hat = self._x0_hat(net, batch.x0, noised, batch.y)
         by_level = {"mse": (x0_hat - batch.x0).square().mean(dim=(1, 2, 3))}
-        if "perceptual" in self.loss.terms:
+        if "perceptual" in self.loss.terms and len(self.loss.terms) > 1:
             few = slice(FEW)
             level = Level(*(values[few] for values in noised.level))
             by_level["perceptual_gradient"] = self._perceptual_gradient(x0_hat[few], batch.x0[few], level)
-        measured = {f"val/{name}": values for name, values in losses.items()}
+        measured = {f"val/{name}": values for name, values in losses.items()} | {"val/mse": by_level["mse"]}
         for name, values in by_level.items():
             bins = (evenly[: len(values)] * NUM_BINS).long().to(values.device)
             for k in bins.unique().tolist():
@@ -171,14 +176,14 @@ class Diffusion:
         """(B,) norm of the perceptual term's gradient to x0_hat, as it counts, over that of the other terms."""
         with torch.inference_mode(False), torch.enable_grad():
             x0_hat, x0 = x0_hat.clone().requires_grad_(), x0.clone()
-            losses = self._losses(x0_hat, x0, Level(*(values.clone() for values in level)))
-            perceptual = (
-                self.loss.weights["perceptual"] * losses["perceptual"] * (level.r.flatten() <= self.perceptual_gate)
-            )
+            level = Level(*(values.clone() for values in level))
+            losses = self._losses(x0_hat, x0, level)
+            perceptual = self.loss.weights["perceptual"] * losses["perceptual"] * self._factors(level)["perceptual"]
             (of_perceptual,) = torch.autograd.grad(perceptual.sum(), x0_hat, retain_graph=True)
             (of_all,) = torch.autograd.grad(losses["loss"].sum(), x0_hat)
         return of_perceptual.flatten(1).norm(dim=1) / (of_all - of_perceptual).flatten(1).norm(dim=1)
 
+    @torch.no_grad()
     def sample(
         self, net: nn.Module, sampler: Sampler, y: Tensor, seeds: Sequence[int], guidance: Guidance = NO_GUIDANCE
     ) -> Iterator[Step]:

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from artart import __version__, storage
-from artart.config import select
+from artart.config import found
 from artart.data.datamodule import ArtDataModule
 from artart.module import ArtModule
 from artart.terminal import near
@@ -106,7 +106,7 @@ class Result:
 
     def _hparams(self, trainer: Trainer, content: Mapping[str, Any]) -> None:
         """TensorBoard's table: what people compare runs by, and whatever was set for this run, beside the scores."""
-        settings = {key: _found(self.config, key) for key in HPARAMS}
+        settings = {key: found(self.config, key) for key in HPARAMS}
         settings |= dict(self._overridden())
         settings |= {f"loss.{term}.weights used": origin for term, origin in self.filters.items()}
         metrics = {f"best/{name}": value for name, value in content["best"].items()}
@@ -120,7 +120,7 @@ class Result:
         for override in self.overrides:
             key, _, text = override.lstrip("+~").partition("=")
             if key not in ("run_dir", "resume"):
-                value = _found(self.config, key)
+                value = found(self.config, key)
                 yield key, value if isinstance(value, (bool, int, float, str)) else text
 
     def say(self, best: float, mode: str) -> None:
@@ -140,11 +140,3 @@ class Result:
         lines += [f"  {python} -m tensorboard.main --logdir {near(self.run_dir)} --samples_per_plugin images=1000"]
         for line in lines:
             log.info(line)
-
-
-def _found(config: Mapping[str, Any], key: str) -> Any:
-    """config[key] for a dotted key; None where it was taken out."""
-    try:
-        return select(config, key)
-    except KeyError:
-        return None

@@ -32,60 +32,63 @@ def sample(
     Picture k has the seed `seed + k` in any batch size. No file that is there is replaced.
 
     Raises:
-        ArtError: if the network knows no such label.
-        FloatingPointError: if it makes no numbers.
+        ArtError: if the network knows no such label, or a setting makes no sense.
+        FloatingPointError: if the network makes no numbers.
     """
     assert isinstance(loaded.objective, Diffusion)
-    if config["input"] is not None:
-        raise ArtError(f"input={config['input']}: mode=sample begins with noise; leave it out")
     labels = labels_for(config["label"], config["num_images"], loaded.class_names)
-    names = [*loaded.class_names, "none"]
-    guidance = Guidance(config["guidance"], **config["guidance_interval"])
-    settings = {
-        **settings,
-        "guidance": config["guidance"],
-        "sampler": config["sampler"]["_target_"].rpartition(".")[2],
-        **{key: value for key, value in config["sampler"].items() if key != "_target_"},
-    }
-    num_images, batch_size, device = len(labels), config["batch_size"], next(loaded.net.parameters()).device
-    kept: list[Tensor] = []  # for the grid
-    frames: list[Tensor] = []  # of the film, each (n, C, S, S)
-    written = []
+    names, guidance = [*loaded.class_names, "none"], guidance_of(config)
+    settings = {**settings, **guidance._asdict(), **described(config["sampler"])}
+    device = next(loaded.net.parameters()).device
+    batches = torch.arange(len(labels)).split(config["batch_size"])
+    shown: list[Tensor] = []  # in the grid
+    films: list[Tensor] = []  # of each batch, (num_steps, n, C, S, S)
+    written: list[Path] = []
     with progress_bar() as bar, torch.inference_mode():
-        task = bar.add_task("sampling", total=-(-num_images // batch_size) * sampler.num_steps)
-        for first in range(0, num_images, batch_size):
-            y = torch.tensor(labels[first : first + batch_size], device=device)
-            numbers = range(first, first + len(y))
-            seeds = [config["seed"] + k for k in numbers]
+        task = bar.add_task("sampling", total=len(batches) * sampler.num_steps)
+        for numbers in batches:
+            y, seeds = torch.tensor(labels, device=device)[numbers], [config["seed"] + k for k in numbers.tolist()]
+            num_filmed = max(0, IN_FILM - len(written)) if config["film"] else 0
+            frames = []
             for x_t, _ in loaded.objective.sample(loaded.net, sampler, y, seeds, guidance):
                 bar.advance(task)
-                if config["film"] and first == 0:
-                    frames.append(x_t[:IN_FILM].cpu())
+                frames.append(x_t[:num_filmed].cpu())
             if not x_t.isfinite().all():
                 raise FloatingPointError(
-                    f"{config['checkpoint']}: its network makes no numbers; take an earlier checkpoint"
+                    f"checkpoint={config['checkpoint']}: its network makes no numbers; take an earlier checkpoint"
                 )
-            x0 = x_t.cpu()
-            kept += x0[: max(0, IN_GRID - len(kept))]
-            for k, seed, pixels in zip(numbers, seeds, to_pixels(x0), strict=True):
+            films.append(torch.stack(frames))
+            shown += x_t[: max(0, IN_GRID - len(shown))].cpu()
+            for k, seed, pixels in zip(numbers.tolist(), seeds, to_pixels(x_t).cpu(), strict=True):
                 path = free(out / f"{k:05}.png")
                 save(pixels, path, Marks("trained", {**settings, "seed": seed, "label": names[labels[k]]}))
                 written.append(path)
     marks = Marks("trained", {**settings, "seed": config["seed"], "label": config["label"]})
-    num_columns = len(set(labels)) if len(set(labels)) > 1 else math.ceil(math.sqrt(len(kept)))
-    save(grid(in_rows(kept, num_columns)), grid_path := free(out / "grid.png"), marks)
-    if frames:
-        moments = torch.linspace(0, len(frames) - 1, MOMENTS).round().int().tolist()
-        strips = [torch.stack([frames[k][i] for k in moments]) for i in range(len(frames[0]))]
-        save(grid(strips), strip := free(out / "film.png"), marks)
-        save_film([grid(in_rows(list(frame), num_columns)) for frame in frames], film := free(out / "film.webp"), marks)
-        return [grid_path, strip, film, *written]
-    return [grid_path, *written]
+    num_columns = len(set(labels)) if len(set(labels)) > 1 else math.ceil(math.sqrt(len(shown)))
+    save(grid(torch.stack(shown).split(num_columns)), grid_path := free(out / "grid.png"), marks)
+    film = write_film(torch.cat(films, dim=1), num_columns, out, marks) if config["film"] else []
+    return [grid_path, *film, *written]
 
 
-def in_rows(pictures: Sequence[Tensor], num_columns: int) -> list[Tensor]:
-    """Pictures (C, S, S) as rows of a grid."""
-    return list(torch.stack(list(pictures)).split(num_columns))
+def write_film(frames: Tensor, num_columns: int, out: Path, marks: Marks) -> list[Path]:
+    """The refinement (num_steps, n, C, S, S) as a strip, a row for each picture, and as an animation of their grid."""
+    moments = torch.linspace(0, len(frames) - 1, MOMENTS).round().int()
+    save(grid(frames[moments].transpose(0, 1).unbind()), strip := free(out / "film.png"), marks)
+    save_film([grid(frame.split(num_columns)) for frame in frames], film := free(out / "film.webp"), marks)
+    return [strip, film]
+
+
+def guidance_of(config: Mapping[str, Any]) -> Guidance:
+    """Raises ArtError if its interval is empty."""
+    interval = config["guidance_interval"] or {"lowest": 0.0, "highest": 1.0}
+    if interval["lowest"] > interval["highest"]:
+        raise ArtError(f"guidance_interval={interval}: is empty; the lowest noise level comes first")
+    return Guidance(config["guidance"], **interval)
+
+
+def described(sampler: Mapping[str, Any]) -> dict[str, object]:
+    """A sampler's settings for the marks of a picture."""
+    return {"sampler": sampler["_target_"].rpartition(".")[2]} | {k: v for k, v in sampler.items() if k != "_target_"}
 
 
 def labels_for(label: object, num_images: int, class_names: Sequence[str]) -> list[int]:
@@ -95,11 +98,11 @@ def labels_for(label: object, num_images: int, class_names: Sequence[str]) -> li
         ArtError: if there is no such class.
     """
     none = len(class_names)
+    if label in class_names:  # also one whose name is "all" or "none"
+        return [class_names.index(str(label))] * num_images
     if label in ("none", None) or (label == "all" and not class_names):
         return [none] * num_images
     if label == "all":
         return [k % none for k in range(num_images)]
-    if label not in class_names:
-        known = listed(["all", "none", *class_names])
-        raise ArtError(f"label={label}: no such class{did_you_mean(str(label), class_names) or f'; choose {known}'}")
-    return [class_names.index(str(label))] * num_images
+    known = listed(["all", "none", *class_names])
+    raise ArtError(f"label={label}: no such class{did_you_mean(str(label), class_names) or f'; choose {known}'}")

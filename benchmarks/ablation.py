@@ -36,7 +36,7 @@ VARIANTS = {
     "v": ["loss=hybrid_diffusion", "objective.prediction=v"],
     "eps": ["loss=hybrid_diffusion", "objective.prediction=eps"],
     "x0, no perceptual term": ["loss=mse_diffusion"],
-    "the same, levels of arXiv 2511.13720": [
+    "the same, whole logarithm, std 1": [
         "loss=mse_diffusion",
         "objective.noise_level.mean=-1.28",
         "objective.noise_level.std=1.0",
@@ -116,7 +116,7 @@ def main() -> None:
     table = Table("variant", "KD", "error at r 0.1-0.2", "0.4-0.5", "0.8-0.9", "pictures seen")
     for name, runs in measured.items():
         columns = list(zip(*runs, strict=True))
-        table.add_row(name, *(f"{statistics.mean(values):.4g} ± {statistics.pstdev(values):.2g}" for values in columns))
+        table.add_row(name, *(f"{statistics.mean(values):.4g} ± {statistics.stdev(values):.2g}" for values in columns))
     Console().print(table)
 
 

@@ -1,6 +1,6 @@
 """What a diffusion checkpoint can do, on art that was left out of training, and whether it copies.
 
-    python benchmarks/denoise.py --checkpoint RUN/checkpoints/last.ckpt --root ~/art
+    python benchmarks/denoise.py --checkpoint RUN/checkpoints/best.ckpt
 
 Prints the squared error of x0_hat by noise level beside that of returning x_t / alpha, which knows nothing of art, and
 the energy of samples at the Nyquist frequencies against that of real pictures. Writes nearest.png: sixteen samples
@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from artart import checkpoint
+from artart.config import build
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Heun
@@ -65,12 +66,11 @@ def samples(loaded: checkpoint.Loaded, y: Tensor, guidance: float) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/denoise"))
     args = parser.parse_args()
     loaded = checkpoint.load(args.checkpoint)
-    data = ArtDataModule(args.root, loaded.config["image_size"], val_fraction=loaded.config["data"]["val_fraction"])
+    data: ArtDataModule = build(loaded.config, "data")  # split as it was for training
     with TemporaryDirectory() as folder:
         data.load(Path(folder))
     pixels, rows, labels = data.pictures.pixels, data.pictures.rows, data.pictures.labels

@@ -1,6 +1,6 @@
 """The figures of docs/diffusion.md and README.md, from a checkpoint of experiment=quickstart_diffusion.
 
-python benchmarks/figures.py --checkpoint RUN/checkpoints/last.ckpt
+python benchmarks/figures.py --checkpoint RUN/checkpoints/best.ckpt
 """
 
 import argparse

@@ -36,6 +36,8 @@ class EMA(WeightAveraging):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """The decay comes from the pictures seen: the global batch times the steps."""
+        if trainer.global_step == 0:
+            return  # gradients of the first step are being accumulated
         images_per_step = len(batch.x0) * trainer.world_size * trainer.accumulate_grad_batches
         self.decay = self.decay_at(trainer.global_step * images_per_step, images_per_step)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

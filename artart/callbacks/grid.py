@@ -1,6 +1,8 @@
 """Pictures of the training's progress."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from artart.module import ArtModule
 from artart.objectives import Diffusion, Reconstruction
 
 
-class Grid(Callback):
+class Grid(Callback, ABC):
     """After epochs 1, n, 2n, ... and the last: a grid of pictures, as a file and in TensorBoard.
 
     Drawn inside the validation loop, where evaluation mode and averaged weights are in place.
@@ -118,23 +120,24 @@ class SampleGrid(Grid):
         num_real = self.num_images - num_samples
         real = trainer.datamodule.preview(num_real)  # type: ignore[attr-defined]
         labels = real.y[::num_real].repeat_interleave(num_samples).to(module.device)
-        samples = [self._sample(module, labels, first)[-1] for first in range(0, len(labels), self.batch_size)]
-        pairs = zip(real.x0.to(module.device).split(num_real), torch.cat(samples).split(num_samples), strict=True)
-        film = [x_t[0] for x_t in self._sample(module, labels[:1], 0)]
+        seeds = torch.arange(len(labels))
+        chunks = zip(labels.split(self.batch_size), seeds.split(self.batch_size), strict=True)
+        samples = torch.cat([deque(self._sample(module, *chunk), maxlen=1)[0] for chunk in chunks])
+        pairs = zip(real.x0.to(module.device).split(num_real), samples.split(num_samples), strict=True)
+        film = [x_t[0] for x_t in self._sample(module, labels[:1], seeds[:1])]
         moments = torch.linspace(0, len(film) - 1, self.num_images).round().int().tolist()
         return [*(torch.cat(pair) for pair in pairs), torch.stack([film[k] for k in moments])]
 
-    def _sample(self, module: ArtModule, labels: Tensor, first: int) -> list[Tensor]:
-        """x_t after each step for a chunk of the labels; sample k has seed k."""
+    def _sample(self, module: ArtModule, y: Tensor, seeds: Tensor) -> Iterator[Tensor]:
+        """x_t after each step."""
         assert isinstance(module.objective, Diffusion)
-        y = labels[first : first + self.batch_size]
-        seeds = range(first, first + len(y))
-        return [step.x_t for step in module.objective.sample(module.net, self.sampler, y, seeds, self.guidance)]
+        steps = module.objective.sample(module.net, self.sampler, y, seeds.tolist(), self.guidance)
+        return (step.x_t for step in steps)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         """Validation is over, so the weights are those of training again."""
         epoch, data = trainer.current_epoch + 1, trainer.datamodule  # type: ignore[attr-defined]
-        images_seen = trainer.fit_loop.total_batch_idx * data.train_batch_size
+        images_seen = trainer.fit_loop.epoch_loop.batch_progress.total.completed * data.train_batch_size
         has_average = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if self.drawn_after == epoch and has_average and images_seen < self.RAW_UNTIL:
             pl_module.eval()

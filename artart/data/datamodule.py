@@ -233,8 +233,9 @@ class ArtDataModule(LightningDataModule):
         shown = sorted(labels[counts.argsort(descending=True, stable=True)[:max_rows]].tolist())
         num_rows = -(-min_rows // len(shown))
         ids: list[int] = []
+        label_of = self.pictures.labels.tolist()
         for label in shown:
-            own = [i for i in (*self.val_ids, *self.train_ids) if self.pictures.labels[i] == label]
+            own = [i for i in (*self.val_ids, *self.train_ids) if label_of[i] == label]
             ids += islice(cycle(own), num_rows * per_row)
         pixels = self.pictures.pixels[self.pictures.rows[ids].to(self.pictures.pixels.device)]
         return Batch(to_model(pixels.cpu()), self.pictures.labels[ids])

@@ -14,9 +14,10 @@ class LogitNormal:
         Args:
             image_size: side of the pictures in pixels.
             mean: of the logit; None: 0.8 + ln(image_size / 256) / 2. Larger pictures drown later, since their
-                neighbouring pixels tell the same (Hoogeboom et al. 2023, arXiv 2301.11093). Li and He 2025, arXiv
-                2511.13720, take 0.8 at 256 px; their std of 1 and the full logarithm leave small pictures without
-                training at the high levels, where sampling decides what to paint (docs/results.md).
+                neighbouring pixels tell the same; 0.8 at 256 px is that of Li and He 2025, arXiv 2511.13720. The
+                argument of Hoogeboom et al. 2023, arXiv 2301.11093, gives the whole logarithm; with that and a std of
+                1 small pictures are hardly trained at the high levels, where sampling decides what to paint
+                (docs/results.md).
             std: of the logit.
         """
         self.mean = 0.8 + math.log(image_size / 256) / 2 if mean is None else mean

@@ -30,18 +30,21 @@ def denoiser(
     """(x_t (B, C, S, S), t (B,)) to x0_hat, for pictures of the classes y (B,); `none` is the label of no class.
 
     Where guidance acts, x0_hat = x0_hat(none) + weight * (x0_hat(y) - x0_hat(none)), clamped to [-1, 1], which the
-    step away from the pictures would else leave.
+    step away from the pictures would else leave. Pictures of no class are left alone.
     """
 
     def plain(x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         return prediction.x0(net(x_t, t, y), x_t, schedule.for_images(t, x_t))
 
+    without = torch.full_like(y, none)
+    has_class = y != none
+    may_act = guidance.weight != 1 and bool(has_class.any())
+
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         r = schedule.at(t).r
-        acts = (guidance.lowest <= r) & (r <= guidance.highest)
-        if guidance.weight == 1 or not acts.any():
+        acts = has_class & (guidance.lowest <= r) & (r <= guidance.highest)
+        if not may_act or not acts.any():
             return plain(x_t, t, y)
-        without = torch.full_like(y, none)
         x0_hat, x0_hat_none = plain(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([y, without])).chunk(2)
         guided = torch.lerp(x0_hat_none, x0_hat, guidance.weight).clamp(-1, 1)
         return torch.where(per_image(acts, x_t), guided, x0_hat)

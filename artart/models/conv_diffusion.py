@@ -57,7 +57,7 @@ class ConvDiffusionModel(nn.Module):
         self.enc3 = _down(128, 256, norm)
         self.dec1 = _up(256, 128, nn.ReLU(), norm(128))
         self.dec2 = _up(128, 64, nn.ReLU(), norm(64))
-        self.dec3 = Last(64, channels) if conditioned else _up(64, channels, nn.Sigmoid())
+        self.dec3 = Head(64, channels) if conditioned else _up(64, channels, nn.Sigmoid())
         self.condition = Condition(num_classes, WIDTH) if conditioned else None
         self.attention = SelfAttention(256) if attention else None
 
@@ -71,13 +71,13 @@ class ConvDiffusionModel(nn.Module):
             deepest = self.attention(deepest)
         up1 = _run(self.dec1, deepest, condition)
         up2 = _run(self.dec2, up1 + skip2, condition)
-        if isinstance(self.dec3, Last):
+        if isinstance(self.dec3, Head):
             return self.dec3(up2 + skip1, x)
         upsample, sigmoid = self.dec3
         return 2 * sigmoid(upsample(up2 + skip1).float()) - 1  # in bf16 the last bit near white is a grey level
 
 
-class Last(nn.Module):
+class Head(nn.Module):
     """Features at half size and x_t to pictures: nearest x2, convolution, SiLU, x_t beside it, convolution."""
 
     def __init__(self, width: int, channels: int) -> None:
