@@ -42,7 +42,7 @@ VARIANTS = {
         "objective.noise_level.std=1.0",
     ],
 }
-NUM_SAMPLES = 512
+NUM_SAMPLES = 256
 
 
 def run(name: str, seed: int, args: argparse.Namespace) -> Path:

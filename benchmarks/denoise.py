@@ -58,7 +58,7 @@ def samples(loaded: checkpoint.Loaded, y: Tensor, guidance: float) -> Tensor:
     with progress_bar() as bar:
         for k in bar.track(range(0, len(y), 64), description="sampling"):
             seeds = range(k, min(k + 64, len(y)))
-            *_, last = objective.sample(loaded.net, Heun(30), y[k : k + 64], seeds, Guidance(guidance))
+            *_, last = objective.sample(loaded.net, Heun(20), y[k : k + 64], seeds, Guidance(guidance))
             made.append(last.x_t)
     return torch.cat(made)
 
