@@ -58,6 +58,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> Path:
             f"trainer.max_time='00:00:{args.minutes:02}:00'",
         ]
         settings += ["callbacks.grid=null", "callbacks.best=null", "logger=none", "trainer.accelerator=cpu"]
+        settings += ["trainer.check_val_every_n_epoch=100000"]
         command = [sys.executable, "-m", "artart.train", "experiment=denoise", *settings]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return checkpoint_path
