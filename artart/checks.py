@@ -126,7 +126,9 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     config = as_dict(probe)
     for look in (_wrong_values, wrong_arguments):
         if problems := list(look(config)):
-            raise ArtError("\n".join(problems))
+            # A schedule stands in the objective too, a sampler in the grid: a mistake in it is told once.
+            once = [one for one in problems if not any(one.endswith(f".{other}") for other in problems)]
+            raise ArtError("\n".join(once))
     return as_dict(cfg)
 
 

@@ -137,6 +137,8 @@ def _sentence(error: Exception, config_name: str) -> str:
         return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
     if nulled := [word for word in sys.argv[1:] if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:
         return f"{nulled[0]}: a group needs an option; choose {listed(options_of(nulled[0][:-5]))}"
+    if match := re.match(r"Interpolation key '(schedule|sampler)' not found", text):
+        return f"{getattr(error, 'full_key', match[1])}: needs a {match[1]}; add objective=diffusion"
     if isinstance(error, YAMLError):
         return " ".join(text.split())
     return f"{getattr(error, 'full_key', None) or 'configuration'}: {text.splitlines()[0]}"

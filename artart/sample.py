@@ -38,7 +38,12 @@ def sample(
     assert isinstance(loaded.objective, Diffusion)
     labels = labels_for(config["label"], config["num_images"], loaded.class_names)
     names, guidance = [*loaded.class_names, "none"], guidance_of(config)
-    settings = {**settings, **guidance._asdict(), **described(config["sampler"])}
+    settings = {
+        **settings,
+        "guidance": guidance.weight,
+        "guidance_interval": f"{guidance.lowest}-{guidance.highest}",
+        **described(config["sampler"]),
+    }
     device = next(loaded.net.parameters()).device
     batches = torch.arange(len(labels)).split(config["batch_size"])
     shown: list[Tensor] = []  # in the grid

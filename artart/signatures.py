@@ -62,7 +62,10 @@ def _wrong_call(node: Mapping[str, Any], key: str) -> Iterator[str]:
         if name in parameters and name in hints:
             yield from _wrong_type(f"{key}.{name}", value, hints[name])
         elif name not in parameters and not takes_any:
-            remedy = did_you_mean(name, parameters, prefix=f"{key}.") or f"; it takes {listed(list(parameters), 'and')}"
+            remedy = (
+                did_you_mean(name, parameters, prefix=f"{key}.")
+                or f"; it takes {listed(list(parameters), 'and') or 'none'}"
+            )
             yield f"{key}.{name}={shown(value)}: {node['_target_']} has no such argument{remedy}"
 
 

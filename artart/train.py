@@ -198,6 +198,10 @@ def step_of(planned: "Plan", config: dict[str, Any]) -> int | None:
                 f"resume={planned.checkpoint}: was trained with {key}={before}; ask for that, "
                 "or start afresh in another folder"
             )
+    if "current_model_state" in saved and not config["callbacks"].get("ema"):
+        raise ArtError(
+            f"callbacks.ema=null: {planned.checkpoint} keeps an average beside its weights; go on with callbacks.ema"
+        )
     if (epochs := saved["epoch"] + 1) > config["trainer"]["max_epochs"]:
         raise ArtError(
             f"trainer.max_epochs={config['trainer']['max_epochs']}: {planned.checkpoint} has finished {epochs} epochs; "

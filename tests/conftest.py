@@ -90,6 +90,7 @@ def art_folder(tmp_path: Path) -> Path:
 
 
 RANDOM = "loss.perceptual.weights=random"
+PIXELS_ALONE = {"loss=mse", "loss=mse_diffusion", "experiment=quickstart_diffusion"}  # no filters, so none to choose
 
 Run = Callable[..., int]
 
@@ -111,7 +112,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
 
     def train(*arguments: str) -> int:
-        filters = () if "loss=mse" in arguments else (RANDOM,)
+        filters = () if PIXELS_ALONE & set(arguments) else (RANDOM,)
         return run_command(artart.train, *SMALL, *filters, *arguments)
 
     return train
@@ -140,3 +141,25 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
         assert run_command(artart.train, *SMALL, RANDOM, "trainer.max_epochs=3", *every_2, f"run_dir={run_dir}") == 0
     return run_dir
+
+
+def small_diffusion(folder: Path, *options: str) -> Path:
+    run_dir = folder / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        few_steps = ("objective=diffusion", "sampler.num_steps=2", f"run_dir={run_dir}")
+        assert run_command(artart.train, *SMALL, *few_steps, *options) == 0
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def diffusion_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a diffusion of 3 epochs on 40 pictures of demo art; read it, do not write into it."""
+    options = ("loss=mse_diffusion", "trainer.max_epochs=3", "callbacks.grid.every_n_epochs=2")
+    return small_diffusion(tmp_path_factory.mktemp("diffusion"), *options)
+
+
+@pytest.fixture(scope="session")
+def hybrid_diffusion_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of 2 epochs with the hybrid loss."""
+    return small_diffusion(tmp_path_factory.mktemp("hybrid"), RANDOM)

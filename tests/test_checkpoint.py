@@ -71,7 +71,7 @@ class OfTheUser(torch.nn.Module):
 
 def test_a_class_of_the_users_own_is_built_if_it_is_allowed_by_name(content, save, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mypkg", __import__("types").SimpleNamespace(Net=OfTheUser))
-    content["config"]["model"]["_target_"] = "mypkg.Net"
+    content["config"]["model"] = {"_target_": "mypkg.Net", "image_size": 16}
     content["state_dict"] = {}
     with pytest.raises(ArtError, match=r"allow=\[mypkg\.Net\]"):
         checkpoint.load(save(content))

@@ -10,10 +10,12 @@ from omegaconf import OmegaConf
 
 from artart import ArtError
 from artart.checks import LIMITS, check
-from artart.config import CONF_DIR, known_keys
+from artart.config import CONF_DIR, known_keys, select
+from artart.diffusion.guidance import Guidance
 
 GROUPS = sorted(folder.name for folder in CONF_DIR.iterdir() if folder.is_dir() and folder.name != "hydra")
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF_DIR / group).glob("*.yaml"))]
+DIFFUSION = ("schedule=", "sampler=", "callbacks=diffusion", "loss=hybrid_diffusion", "loss=mse_diffusion")
 
 
 def config(*overrides: str, name: str = "train"):
@@ -21,9 +23,15 @@ def config(*overrides: str, name: str = "train"):
         return compose(name, list(overrides))
 
 
+def needed_by(option: str) -> list[str]:
+    """What must be said with an option."""
+    objective = ["objective=diffusion"] if option.startswith(DIFFUSION) else []
+    return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table")
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_that_is_shipped_passes(option):
-    check(config(option))
+    check(config(*needed_by(option), option))
 
 
 def test_paths_become_absolute_and_home_is_known(tmp_path, monkeypatch):
@@ -82,6 +90,60 @@ def test_a_mistake_is_one_line_with_key_value_and_remedy(override, sentence):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("objective.prediction=x1", "objective.prediction=x1: must be one of ['x0', 'eps', 'v']"),
+        ("objective.weighting=snr", "objective.weighting=snr: must be one of ['velocity', 'min_snr', 'uniform']"),
+        ("objective.perceptual_gate=1.5", "objective.perceptual_gate=1.5: must be a number, at least 0 and at most 1"),
+        ("objective.label_dropout=-0.1", "objective.label_dropout=-0.1: must be a number, at least 0 and at most 1"),
+        ("objective.noise_level.std=wide", "objective.noise_level.std=wide: must be float"),
+        ("+objective.predicton=v", "did you mean objective.prediction?"),
+        ("sampler.num_steps=0", "sampler.num_steps=0: must be a whole number, at least 1"),
+        ("sampler.spacing=even", "sampler.spacing=even: must be one of ['r', 't', 'lambda', 'karras']"),
+        ("+schedule.beta=1", "schedule.beta=1: artart.diffusion.schedule.Flow has no such argument"),
+        ("callbacks.ema.half_life_fraction=0", "callbacks.ema.half_life_fraction=0: must be a number, above 0"),
+        ("callbacks.ema.max_half_life=0", "callbacks.ema.max_half_life=0: must be a whole number, at least 1"),
+        ("callbacks.grid.num_images=1", "callbacks.grid.num_images=1: must be a whole number, at least 2"),
+        ("callbacks.grid.guidance=-1", "callbacks.grid.guidance=-1: must be a number, at least 0"),
+        ("callbacks.grid.batch_size=0", "callbacks.grid.batch_size=0: must be a whole number, at least 1"),
+        ("model.conditioned=maybe", "model.conditioned=maybe: must be bool"),
+        ("model.num_classes=few", "model.num_classes=few: must be int"),
+    ],
+)
+def test_a_mistake_in_diffusion_is_one_line_with_key_value_and_remedy(override, sentence):
+    with pytest.raises(ArtError) as error:
+        check(config("objective=diffusion", override))
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)  # though a schedule and a sampler stand in two places
+
+
+@pytest.mark.parametrize("experiment", ["denoise", "quickstart_diffusion"])
+def test_diffusion_brings_all_that_goes_with_it(experiment):
+    cfg = check(config(f"experiment={experiment}"))
+    assert cfg["objective"]["_target_"] == "artart.objectives.Diffusion"
+    assert cfg["model"]["conditioned"]
+    assert cfg["loss"]["mse"]["units"] == "model"
+    assert cfg["callbacks"]["grid"]["_target_"] == "artart.callbacks.grid.SampleGrid"
+    assert {"ema", "best", "last", "guard"} <= cfg["callbacks"].keys()
+    assert (cfg["score"], cfg["score_mode"]) == ("val/mse", "min")
+
+
+def test_what_is_chosen_beside_diffusion_wins():
+    cfg = check(
+        config("objective=diffusion", "loss=mse_diffusion", "optimizer=sgd", "schedule=cosine", "score=val/loss")
+    )
+    assert "perceptual" not in cfg["loss"]
+    assert cfg["optimizer"]["_target_"] == "torch.optim.SGD"
+    assert cfg["objective"]["schedule"] == {"_target_": "artart.diffusion.schedule.Cosine"}
+    assert cfg["score"] == "val/loss"
+
+
+def test_the_classes_are_counted_later_and_may_be_given():
+    assert check(config())["model"]["num_classes"] is None
+    assert check(config("model.num_classes=7"))["model"]["num_classes"] == 7
+
+
 def test_a_misspelt_key_in_an_experiment_file_is_found(tmp_path):
     """Hydra itself does not notice it."""
     overlay = "# @package _global_\ntrainer:\n  max_epoch: 3\noptimizer:\n  lrr: 0.1\nimge_size: 8\n"
@@ -118,25 +180,50 @@ def test_all_mistakes_of_a_kind_are_told_at_once():
 
 
 def test_what_is_missing_is_asked_for():
-    with pytest.raises(ArtError, match=r"^checkpoint: needs a value: checkpoint=\.\.\.\ninput: needs a value"):
+    with pytest.raises(ArtError, match=r"^checkpoint: needs a value: checkpoint=\.\.\.$"):
         check(config(name="generate"))
 
 
 def test_every_limit_is_on_a_key_that_exists():
     keys = set(known_keys("train")) | set(known_keys("generate"))
-    assert LIMITS.keys() <= keys
+    diffusion = OmegaConf.to_container(config("objective=diffusion", "sampler=ddim", "run_dir=run"), resolve=True)
+    for key in LIMITS.keys() - keys:
+        select(diffusion, key)
+
+
+GROUPS_WITH_NUMBERS = ("data", "loss", "objective", "sampler", "scheduler")
+
+
+def is_variant(option: str) -> bool:
+    """Whether a file exists in order to differ from another."""
+    return (CONF_DIR / f"{option.replace('=', '/')}.yaml").read_text().count("defaults: [") > 0
 
 
 @pytest.mark.parametrize(
-    "option", [option for option in OPTIONS if option.split("=")[0] in ("data", "loss", "scheduler")]
+    "option",
+    [option for option in OPTIONS if option.split("=")[0] in GROUPS_WITH_NUMBERS and not is_variant(option)],
 )
 def test_a_number_that_yaml_and_code_both_state_is_the_same(option):
     """Who uses the classes from a notebook gets what the command gets."""
     group = option.split("=")[0]
-    for node in targets(OmegaConf.to_container(config(option), resolve=True)[group]):
+    for node in targets(OmegaConf.to_container(config(*needed_by(option), option, "run_dir=run"), resolve=True)[group]):
         parameters = inspect.signature(get_object(node["_target_"])).parameters
         for key in node.keys() & parameters.keys():
             assert parameters[key].default in (node[key], inspect.Parameter.empty), f"{group}.{key}"
+
+
+@pytest.mark.parametrize("name", ["grid", "ema"])
+def test_callbacks_of_diffusion_do_the_same_from_a_notebook(name):
+    node = OmegaConf.to_container(config("objective=diffusion", "run_dir=run"), resolve=True)["callbacks"][name]
+    parameters = inspect.signature(get_object(node["_target_"])).parameters
+    for key in node.keys() & parameters.keys():
+        assert parameters[key].default in (node[key], inspect.Parameter.empty), key
+
+
+def test_guidance_is_the_same_in_a_notebook_in_grids_and_in_generate():
+    cfg = config(name="generate")
+    assert Guidance(cfg.guidance, **cfg.guidance_interval) == Guidance()
+    assert config("objective=diffusion").callbacks.grid.guidance == Guidance().weight
 
 
 def targets(node):

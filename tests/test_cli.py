@@ -37,7 +37,7 @@ def artart(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         "colon: semi; pipe |.png",
     ],
 )
-@pytest.mark.parametrize("key", ["data.root", "input", "+resume"])
+@pytest.mark.parametrize("key", ["data.root", "input", "+resume", "label"])
 def test_a_file_name_reaches_the_program_as_it_was_typed(key, name):
     (override,) = OverridesParser.create().parse_overrides([_quoted(f"{key}={name}")])
     value = override.value()
@@ -78,7 +78,13 @@ def test_a_sweep_over_paths_is_still_a_sweep(monkeypatch):
         (["optimizer=foo"], "optimizer=foo: no such option; choose adam, adamw or sgd"),
         (["+seed=3"], "+seed: is there already; leave out the +"),
         (["optimizer.lr=1,2"], "optimizer.lr=1,2: several values: add -m for a sweep"),
-        (["callbacks=null"], "callbacks=null: a group needs an option; choose default or none"),
+        (["callbacks=null"], "callbacks=null: a group needs an option; choose default, diffusion or none"),
+        (["schedule=cosine"], "schedule=cosine: no such key; it is one of diffusion: add objective=diffusion"),
+        (["callbacks=diffusion"], "callbacks.grid.sampler: needs a sampler; add objective=diffusion"),
+        (
+            ["objective=diffusion", "objective.predicton=v"],
+            "objective.predicton=v: no such key; did you mean objective.prediction?",
+        ),
         (["seed=[1"], "seed=[1: cannot be read as key=value"),
         (["trainer.max_epochs=-5", "seed=-1"], "seed=-1: must be a whole number"),
     ],
@@ -88,7 +94,7 @@ def test_mistakes_are_told_in_a_line_each_and_leave_nothing(tmp_path, arguments,
     assert done.returncode == 2
     assert sentence in done.stderr
     assert done.stdout == ""
-    assert done.stderr.count("\n") == len(arguments)
+    assert done.stderr.count("\n") == len([word for word in arguments if word != "objective=diffusion"])
     assert not list(tmp_path.iterdir())
 
 

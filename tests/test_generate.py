@@ -112,7 +112,7 @@ def test_a_single_unusable_file_is_a_sentence(generate, best, tmp_path, capsys):
         (["checkpoint=nowhere.ckpt", "input=."], "nowhere.ckpt: must be a file that exists"),
         (["checkpoint=text.ckpt", "input=."], "text.ckpt"),
         (["checkpoint=text.ckpt", "input=nowhere"], "nowhere: must be a file that exists or a folder that exists"),
-        (["checkpoint=text.ckpt", "input=.", "mode=sample"], "mode=sample: must be reconstruct"),
+        (["checkpoint=text.ckpt", "input=.", "mode=copy"], "mode=copy: must be reconstruct, sample or null"),
         (["checkpoint=text.ckpt", "input=.", "device=cuda:7"], "device=cuda:7: must be auto, cpu, cuda or mps"),
     ],
 )
@@ -125,10 +125,34 @@ def test_mistakes_are_told_in_a_line(generate, tmp_path, capsys, arguments, sent
 
 
 def test_results_do_not_go_among_the_inputs(generate, best, art_folder, capsys):
+    assert generate(f"checkpoint={best}", f"input={art_folder}", f"out={art_folder}") == 2
+    assert "must be a folder, and not the one that holds the input" in capsys.readouterr().err
+
+
+def test_results_do_not_go_into_a_file(generate, best, art_folder, capsys):
     (art_folder / "file").write_text("in the way")
-    for out in (art_folder, art_folder / "file"):
-        assert generate(f"checkpoint={best}", f"input={art_folder}", f"out={out}") == 2
-        assert "must be a folder, and not the one that holds the input" in capsys.readouterr().err
+    assert generate(f"checkpoint={best}", f"input={art_folder}", f"out={art_folder}/file") == 2
+    assert capsys.readouterr().err == f"out={art_folder}/file: is a file; name a folder\n"
+    assert (art_folder / "file").read_text() == "in the way"
+
+
+def test_a_picture_to_begin_with_is_asked_for(generate, best, capsys):
+    assert generate(f"checkpoint={best}") == 2
+    assert capsys.readouterr().err == "input: needs a value: input=FILE_OR_FOLDER\n"
+    assert not Path("outputs").exists()
+
+
+def test_the_mode_may_be_named(generate, best, art_folder):
+    source = next(art_folder.rglob("*.png"))
+    assert generate(f"checkpoint={best}", f"input={source}", "out=made", "mode=reconstruct") == 0
+    assert Path("made", source.stem + ".png").is_file()
+
+
+def test_what_was_trained_to_reproduce_cannot_begin_with_noise(generate, best, capsys):
+    assert generate(f"checkpoint={best}", "mode=sample") == 2
+    error = capsys.readouterr().err
+    assert error == f"mode=sample: {best} was not trained for that; it can do mode=reconstruct\n"
+    assert not Path("outputs").exists()
 
 
 def test_show_opens_the_first_picture(generate, best, art_folder, monkeypatch):

@@ -7,8 +7,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from torch.testing import assert_close
 
-from artart.images import grid, save, to_model, to_pixels
-from artart.marks import Marks, xmp
+from artart.images import grid, save, save_film, to_model, to_pixels
+from artart.marks import Marks, found, xmp
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -78,3 +78,29 @@ def test_a_saved_png_carries_its_marks_where_xmp_looks_for_them(tmp_path: Path) 
     save(picture(), tmp_path / "picture.png", marks)
     packets = [data for kind, data in png_chunks((tmp_path / "picture.png").read_bytes()) if kind == b"iTXt"]
     assert packets == [b"XML:com.adobe.xmp" + bytes(5) + xmp(marks).encode()]
+
+
+# --- films
+
+
+def test_a_film_has_each_frame_to_the_last_grey_level_and_lingers_at_the_end(tmp_path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames = [torch.randint(0, 256, (3, 12, 20), generator=generator, dtype=torch.uint8) for _ in range(4)]
+    save_film(frames, tmp_path / "film.webp", Marks("trained", {"seed": 7}))
+    with Image.open(tmp_path / "film.webp") as film:
+        assert film.n_frames == 4
+        durations = []
+        for k, frame in enumerate(frames):
+            film.seek(k)
+            film.load()
+            durations.append(film.info["duration"])
+            assert_array_equal(np.asarray(film.convert("RGB")), frame.permute(1, 2, 0).numpy())
+        assert durations == [100, 100, 100, 2000]
+        assert found(film).source == "trainedAlgorithmicMedia"
+        assert b"seed=7" in film.info["xmp"]
+    assert [path.name for path in tmp_path.iterdir()] == ["film.webp"]
+
+
+def test_a_film_of_one_frame_is_a_picture(tmp_path) -> None:
+    save_film([torch.full((3, 4, 4), 9, dtype=torch.uint8)], tmp_path / "film.webp", Marks("trained", {}))
+    assert (np.asarray(Image.open(tmp_path / "film.webp").convert("RGB")) == 9).all()

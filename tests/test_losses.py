@@ -129,7 +129,9 @@ def test_auto_offline_warns_aloud_and_uses_random_filters(offline, caplog, pictu
 
 
 def test_imagenet_offline_is_refused_with_a_remedy(offline):
-    with pytest.raises(ArtError, match=r"loss.perceptual.weights=imagenet: .*vgg16-397923af.pth into .*loss=mse"):
+    with pytest.raises(
+        ArtError, match=r"loss.perceptual.weights=imagenet: .*vgg16-397923af.pth into .*loss.weights.perceptual=0"
+    ):
         Perceptual("imagenet").load()
 
 
@@ -160,6 +162,15 @@ def test_the_weighted_sum_adds_its_terms_and_names_them(pictures):
     parts = loss(*pictures)
     assert list(parts) == ["loss", "mse", "perceptual"]
     assert_close(parts["loss"], 2 * MSE("model")(*pictures) + 0.5 * Perceptual("random")(*pictures))
+
+
+def test_factors_scale_a_term_within_the_sum_picture_by_picture(pictures):
+    loss = WeightedSum({"mse": 2.0, "other": 0.5}, mse=MSE("model"), other=MSE("imagenet"))
+    plain, factor = loss(*pictures), torch.arange(float(B))
+    scaled = loss(*pictures, {"mse": factor})
+    assert_close(scaled["loss"], 2 * factor * plain["mse"] + 0.5 * plain["other"])
+    assert_close({name: scaled[name] for name in ("mse", "other")}, {name: plain[name] for name in ("mse", "other")})
+    assert_close(loss(*pictures, {}), plain)
 
 
 def test_a_perfect_copy_costs_nothing(pictures):

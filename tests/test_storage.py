@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from artart import ArtError
-from artart.storage import atomic, load, load_weights, sha256, write_json
+from artart.storage import atomic, free, load, load_weights, sha256, write_json
 
 WEIGHTS = {"encoder.weight": torch.arange(12.0).reshape(3, 4), "encoder.count": torch.tensor(7)}
 
@@ -286,3 +286,11 @@ def test_anything_but_named_tensors_is_refused(content: object, tmp_path: Path) 
     with pytest.raises(ArtError) as error:
         load_weights(tmp_path / "weights.pth")
     assert "not a state dict" in one_line(error, tmp_path / "weights.pth")
+
+
+def test_a_free_name_is_the_path_or_has_a_number_before_its_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "a.b.png"
+    for name in ("a.b.png", "a.b-2.png", "a.b-3.png"):
+        assert free(path) == tmp_path / name
+        free(path).touch()
+    assert free(tmp_path / "no folder yet" / "a.png").name == "a.png"

@@ -17,6 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
+import artart.train
 from artart import rundir
 
 
@@ -40,6 +41,9 @@ def test_a_checkpoint_explains_itself_and_carries_no_loss_network(finished_run):
     assert checkpoint["config"]["model"] == {
         "_target_": "artart.models.conv_diffusion.ConvDiffusionModel",
         "image_size": 16,
+        "num_classes": 5,
+        "conditioned": False,
+        "attention": False,
     }
     assert checkpoint["class_names"] == ["drawing", "engraving", "iconography", "painting", "sculpture"]
     assert all(name.startswith("net.") for name in checkpoint["state_dict"])
@@ -389,3 +393,202 @@ def test_fewer_pictures_than_a_batch_are_the_batch(train, capsys):
 def test_every_choice_runs(train, choice):
     assert train(choice, "run_dir=run") == 0
     assert json.loads(Path("run/result.json").read_text())["status"] == "finished"
+
+
+# --- diffusion
+
+
+DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2")
+
+
+def test_a_diffusion_leaves_what_every_run_leaves(hybrid_diffusion_run):
+    assert names(hybrid_diffusion_run / "checkpoints") == ["best.ckpt", "last.ckpt"]
+    assert names(hybrid_diffusion_run / "samples") == [
+        f"epoch_000{k}{kind}.png" for k in (1, 2) for kind in ("", "_raw")
+    ]
+    result = json.loads((hybrid_diffusion_run / "result.json").read_text())
+    assert list(result["best"]) == ["val/mse", "epoch"]
+    assert {"train/loss", "train/mse", "train/perceptual", "val/loss", "val/mse"} <= result["last"].keys()
+    assert result["perceptual_weights"] == "random filters (seed 0)"
+    checkpoint = load(hybrid_diffusion_run / "checkpoints" / "last.ckpt")
+    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"net"}
+    assert checkpoint["state_dict"].keys() == checkpoint["current_model_state"].keys()
+    assert checkpoint["config"]["model"]["num_classes"] == len(checkpoint["class_names"]) == 5
+    assert checkpoint["config"]["objective"]["_target_"] == "artart.objectives.Diffusion"
+
+
+def test_tensorboard_has_losses_by_noise_level_and_both_grids(hybrid_diffusion_run):
+    events = EventAccumulator(str(hybrid_diffusion_run / "tensorboard")).Reload()
+    scalars = set(events.Tags()["scalars"])
+    logged = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "mse", "perceptual")}
+    assert {name for name in scalars if name.startswith(("train/", "val/"))} == logged
+    by_level = {name for name in scalars if name.startswith("noise/")}
+    levels = {f"r0.{k}5" for k in range(10)}
+    assert {name.removeprefix("noise/").rpartition("_")[0] for name in by_level} == {"mse", "perceptual_gradient"}
+    assert {name.rpartition("_")[2] for name in by_level} <= levels
+    for tag in ("samples", "samples_raw"):
+        assert [image.step for image in events.Images(tag)] == [4, 8]
+
+
+def test_the_end_of_a_diffusion_says_how_to_sample(hybrid_diffusion_run):
+    log = (hybrid_diffusion_run / "train.log").read_text()
+    assert "samples/epoch_0002.png" in log  # not the one without the average
+    assert "-m artart.generate checkpoint=run/checkpoints/best.ckpt num_images=16 film=true" in log
+
+
+def test_the_size_of_the_articles_network_is_told(train, capsys):
+    """Two operations for each multiplication of a convolution; a transposed one multiplies at its input's size."""
+    layers = [(3, 64, 64), (64, 128, 32), (128, 256, 16), (256, 128, 8), (128, 64, 16), (64, 3, 32)]  # in, out, side
+    operations = sum(2 * 9 * a * b * side**2 for a, b, side in layers)
+    assert train("image_size=64", "loss=mse", "callbacks=none", "logger=none", "trainer.max_steps=1") == 0
+    sentence = f"network: 742,659 parameters, {operations / 1e9:.2f} GFLOPs per picture\n"
+    assert sentence in capsys.readouterr().out
+
+
+def test_the_size_of_a_denoiser_is_told_and_measuring_it_changes_nothing(capsys):
+    from artart.models.conv_diffusion import ConvDiffusionModel
+
+    net = ConvDiffusionModel(16)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert artart.train.size_of(net, 16).startswith("network: 742,659 parameters")
+    assert net.training
+    assert_close(net.state_dict(), before, rtol=0, atol=0)
+    layers = [(3, 64, 16), (64, 128, 8), (128, 256, 4), (256, 128, 2), (128, 64, 4), (64, 64, 16), (67, 3, 16)]
+    operations = sum(2 * 9 * a * b * side**2 for a, b, side in layers)
+    linear = 2 * (64 * 256 + 256 * 256 + 256 * 2 * (64 + 128 + 256 + 128 + 64))
+    told = artart.train.size_of(ConvDiffusionModel(16, num_classes=5, conditioned=True), 16)
+    assert told.endswith(f" {(operations + linear) / 1e9:.2f} GFLOPs per picture")
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        "schedule=cosine objective.prediction=eps objective.weighting=min_snr sampler=ddim",
+        "schedule=linear objective.prediction=v objective.weighting=uniform sampler=ddpm",
+        "schedule=cosine objective.prediction=x0 objective.perceptual_gate=0 sampler=dpmpp_2m",
+        "objective.prediction=eps objective.label_dropout=0 optimizer=sgd scheduler=step",
+        "objective.prediction=v model.attention=true trainer.precision=bf16-mixed ~callbacks.ema",
+        "callbacks=none",
+        "callbacks.grid=null data.val_fraction=0 score=train/loss",
+        "loss.weights.mse=0",
+        "loss.weights.perceptual=0",
+    ],
+)
+def test_every_choice_of_diffusion_runs(train, choices):
+    small = ("trainer.max_epochs=1", "data.num_demo_pictures=20", "sampler.num_steps=1", "run_dir=run")
+    assert train("objective=diffusion", *small, *choices.split()) == 0
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["status"] == "finished"
+    assert all(np.isfinite(value) for value in result["last"].values())
+
+
+def test_a_schedule_from_a_table_runs_and_can_be_sampled_from(train, generate):
+    """Its numbers are in the checkpoint."""
+    numbers = ",".join(f"{1 - k / 10:.1f}" for k in range(1, 11))
+    options = ("callbacks.grid=null", "trainer.max_epochs=1", "run_dir=run")
+    assert train(*DIFFUSION, "schedule=table", f"schedule.alphas_cumprod=[{numbers}]", *options) == 0
+    assert generate("checkpoint=run/checkpoints/last.ckpt", "sampler.num_steps=2", "num_images=1", "out=made") == 0
+
+
+@pytest.mark.parametrize("experiment", ["denoise", "quickstart_diffusion"])
+def test_every_experiment_of_diffusion_runs(train, experiment):
+    small = ("image_size=16", "data.num_demo_pictures=20", "trainer.max_epochs=1", "sampler.num_steps=1", "run_dir=run")
+    assert train(f"experiment={experiment}", *small) == 0
+    assert json.loads(Path("run/result.json").read_text())["status"] == "finished"
+    assert load(Path("run/checkpoints/last.ckpt"))["config"]["model"]["conditioned"]
+
+
+def test_the_number_of_classes_is_that_of_the_folder(train, art_folder, tmp_path):
+    small = (*DIFFUSION, "callbacks.grid=null", "trainer.max_epochs=1")
+    assert train(*small, f"data.root={art_folder}", "run_dir=three") == 0
+    for number, path in enumerate(sorted((tmp_path / "art").rglob("*.*"))):
+        path.rename(tmp_path / "art" / f"{number}{path.suffix}")
+    for folder in sorted((tmp_path / "art").rglob("*/"), reverse=True):
+        folder.rmdir()
+    assert train(*small, f"data.root={art_folder}", "run_dir=none") == 0
+    for run, number in (("three", 3), ("none", 0)):
+        checkpoint = load(Path(run, "checkpoints/last.ckpt"))
+        assert checkpoint["config"]["model"]["num_classes"] == len(checkpoint["class_names"]) == number
+
+
+def test_the_same_noise_measures_every_epoch(train):
+    """With weights that hardly move, so does the score."""
+    assert train(*DIFFUSION, "optimizer.lr=1e-9", "callbacks=none", "logger=csv", "trainer.max_epochs=3",
+                 "run_dir=run") == 0  # fmt: skip
+    (metrics,) = Path("run").rglob("metrics.csv")
+    rows = list(csv.DictReader(metrics.read_text().splitlines()))
+    for name in ("val/mse", "val/loss"):
+        scores = [float(row[name]) for row in rows if row[name]]
+        assert len(scores) == 3
+        assert scores == pytest.approx([scores[0]] * 3, rel=1e-4)
+    trained = [float(row["train/mse"]) for row in rows if row["train/mse"]]
+    assert len(set(trained)) == len(trained)  # while training draws anew
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        ("objective.prediction=x1", "objective.prediction=x1: must be one of ['x0', 'eps', 'v']"),
+        ("schedule=flwo", "schedule=flwo: no such option; choose cosine, flow, linear or table"),
+        ("sampler=huen", "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
+        ("schedule=table", "schedule.alphas_cumprod: needs a value"),
+        ("score=val/psnr", "score=val/psnr: nothing measures that; choose one of train/loss, train/mse, val/loss"),
+        ("score_mode=max", "score_mode=max: would take the worst val/mse for the best; set score_mode=min"),
+    ],
+)
+def test_a_mistake_in_a_diffusion_is_told_before_any_work(train, capsys, mistake, sentence):
+    assert train(*DIFFUSION, mistake, "run_dir=run") == 2
+    output = capsys.readouterr()
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
+    assert "pictures" not in output.out
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["objective=diffusion", "model.conditioned=false"], "model.conditioned=false: objective=diffusion needs"),
+        (["objective=diffusion", "loss.mse.units=imagenet"], "loss.mse.units=imagenet: objective=diffusion counts in"),
+        (["objective=diffusion", "loss=mse"], "loss.mse.units=imagenet: objective=diffusion counts in"),
+        (["objective=diffusion", "model.num_classes=2"], "model.num_classes=2: the data has 5 classes"),
+        (["objective=diffusion", "callbacks=default"], "callbacks.grid: is not one of objective=diffusion; use "),
+        (["objective=diffusion", "trainer.precision=bf16-true"], "trainer.precision=bf16-true: too coarse"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_told_before_any_work(train, capsys, arguments, sentence):
+    assert train(*arguments, "run_dir=run") == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(sentence)
+    assert output.err.count("\n") == 1
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("objective.prediction=v", "objective.prediction"),
+        ("schedule=cosine", "objective.schedule"),
+        ("model.attention=true", "model"),
+    ],
+)
+def test_a_diffusion_goes_on_as_it_began(train, diffusion_run, tmp_path, capsys, change, key):
+    arguments = (f"resume={diffusion_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4")
+    assert train(*DIFFUSION, *arguments, change) == 2
+    assert f"was trained with {key}=" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_attention_without_a_condition_is_told_before_any_work(train, capsys):
+    assert train("model.attention=true", "run_dir=run") == 2
+    sentence = "model.attention=true: the article's network has none; add model.conditioned=true\n"
+    assert capsys.readouterr().err == sentence
+    assert not Path("run").exists()
+
+
+def test_a_table_that_does_not_fall_is_told_before_any_work(train, capsys):
+    assert train(*DIFFUSION, "schedule=table", "schedule.alphas_cumprod=[0.5,0.7]", "run_dir=run") == 2
+    assert "schedule.alphas_cumprod: must be numbers that fall" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not Path("run").exists()

@@ -429,3 +429,63 @@ def on_a_gpu(data: ArtDataModule, free: float, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ArtDataModule, "_device", Gpu())
     monkeypatch.setattr(Tensor, "to", lambda self, device: torch.empty(self.shape, device="meta"))
     return data
+
+
+# --- preview
+
+
+def test_a_preview_has_a_row_for_each_class_and_begins_with_what_is_held_out(load: Load, art_folder: Path) -> None:
+    data = load(val_fraction=0.5)
+    assert 0 < len(data.val_ids) < 12
+    preview = data.preview(per_row=4, min_rows=3)
+    assert preview.y.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert preview.x0.dtype == torch.float32
+    held_out = {to_model(data.pictures.pixels[data.pictures.rows[i]]).numpy().tobytes() for i in data.val_ids}
+    of_class = {
+        label: {to_model(p).numpy().tobytes() for p, y in oracle(art_folder).values() if y == label}
+        for label in range(3)
+    }
+    for label, row in enumerate(preview.x0.split(4)):
+        shown = [x0.contiguous().numpy().tobytes() for x0 in row]
+        assert set(shown) == of_class[label]  # each of the four, once
+        flags = [picture in held_out for picture in shown]
+        assert flags == sorted(flags, reverse=True)
+
+
+def test_a_preview_of_few_classes_has_several_rows_of_each(load: Load) -> None:
+    data = load()
+    assert data.preview(per_row=2).y.tolist() == [0] * 4 + [1] * 4 + [2] * 4  # 2 rows each make more than 4
+    assert data.preview(per_row=3, min_rows=1).y.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+
+
+def test_a_preview_repeats_the_pictures_of_a_small_class(load: Load) -> None:
+    data = load()
+    rows = data.preview(per_row=10, min_rows=1).x0.split(10)
+    for row in rows:
+        assert_close(row[4:8], row[:4], rtol=0, atol=0)
+        assert_close(row[8:], row[:2], rtol=0, atol=0)
+
+
+def test_a_preview_shows_the_most_frequent_classes_in_their_order(load: Load, art_folder: Path) -> None:
+    for seed in range(100, 103):
+        for name in ("drawing", "iconography"):
+            Image.fromarray(demo.paint("painting", seed, 32)).save(art_folder / name / f"0_{name}_{seed}.png")
+    data = load(exclude={"duplicate": False})
+    assert data.preview(per_row=1, min_rows=1, max_rows=2).y.tolist() == [0, 2]
+
+
+def test_a_preview_of_pictures_without_classes_is_of_no_class(load: Load, art_folder: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(find(art_folder)):
+        shutil.copy(path, flat / f"{number}{path.suffix}")
+    data = load(root=flat)
+    assert data.class_names == []
+    preview = data.preview(per_row=3)
+    assert preview.y.tolist() == [0] * 12  # four rows of three
+    assert len({x0.contiguous().numpy().tobytes() for x0 in preview.x0}) == 12
+
+
+def test_a_preview_is_the_same_each_time(load: Load) -> None:
+    data = load()
+    assert_close(data.preview(3), data.preview(3), rtol=0, atol=0)

@@ -1,0 +1,59 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from artart.models.embedding import Condition, ScaleShiftNorm, fourier, zeroed
+
+B, WIDTH = 3, 16
+
+
+def test_a_time_is_told_by_sines_and_cosines():
+    t = torch.tensor([0.0, 0.001, 0.5, 1.0])
+    told = fourier(t, 64)
+    assert told.shape == (4, 64)
+    for i, time in enumerate(t.double().tolist()):
+        for k in range(32):
+            angle = time * 1000 / 10 ** (4 * k / 31)  # wavelengths from 2 pi / 1000 to 20 pi
+            assert told[i, k].item() == pytest.approx(math.sin(angle), abs=1e-3)
+            assert told[i, 32 + k].item() == pytest.approx(math.cos(angle), abs=1e-3)
+
+
+def test_near_times_are_told_apart_in_half_precision_too():
+    t = torch.tensor([0.5, 0.501])
+    assert (fourier(t, 64)[0] - fourier(t, 64)[1]).abs().max() > 0.5
+    assert fourier(t.bfloat16(), 64).dtype == torch.float32
+
+
+def test_no_class_is_a_class_of_its_own():
+    torch.manual_seed(0)
+    condition, x, t = Condition(4, WIDTH), torch.zeros(B, 1), torch.full((B,), 0.3)
+    none = condition(x, t, None)
+    assert_close(none, condition(x, t, torch.full((B,), 4)))
+    assert none.shape == (B, WIDTH)
+    assert_close(none, condition.time(fourier(t, 64)) + condition.label.weight[4])
+    assert (condition.label.weight.std() - 0.02).abs() < 0.01  # it begins as a whisper beside the time
+
+
+def test_without_classes_the_time_is_all():
+    condition, x = Condition(0, WIDTH), torch.zeros(B, 1)
+    assert_close(condition(x, None, torch.zeros(B, dtype=torch.long)), condition.time(fourier(torch.zeros(B), 64)))
+
+
+def test_scale_and_shift_begin_without_influence_and_then_are_each_pictures_own():
+    torch.manual_seed(0)
+    norm, x, condition = ScaleShiftNorm(8, WIDTH, num_groups=2), torch.randn(B, 8, 3, 3), torch.randn(B, WIDTH)
+    plain = nn.functional.group_norm(x, 2)
+    assert_close(norm(x, condition), plain)
+    nn.init.normal_(norm.scale_shift.weight)
+    nn.init.normal_(norm.scale_shift.bias)
+    told = norm.scale_shift(condition * torch.sigmoid(condition))
+    scale, shift = told[:, :8, None, None], told[:, 8:, None, None]
+    assert_close(norm(x, condition), plain * (1 + scale) + shift)
+
+
+def test_a_zeroed_layer_adds_nothing():
+    layer = zeroed(nn.Linear(3, 2))
+    assert not layer(torch.randn(B, 3)).any()
