@@ -94,7 +94,7 @@ def test_weight_0_is_no_class(net):
 def test_pictures_of_no_class_are_not_changed(net):
     y = torch.tensor([0, NONE, 1, NONE, 2])
     guided = denoiser(net, Flow(), PREDICTIONS["x0"], y, NONE, STRONG)(X_T, INSIDE)
-    plain = x0_hat(net, y).clamp(-1, 1)
+    plain = x0_hat(net, y)
     assert_close(guided[[1, 3]], plain[[1, 3]])
     assert ((guided - plain).abs().amax(dim=(1, 2, 3))[[0, 2, 4]] > 0.1).all()
 
