@@ -6,12 +6,10 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from artart import ArtError
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
     from artart.data.datamodule import ArtDataModule
     from artart.module import ArtModule
-    from artart.objectives import Objective
     from artart.rundir import Plan
 
 log = logging.getLogger(__name__)
@@ -49,6 +46,7 @@ def main(cfg: DictConfig) -> float:
     from lightning.pytorch import seed_everything
 
     from artart.module import ArtModule
+    from artart.parts import check_parts, check_score
     from artart.result import Result
     from artart.rundir import claim, overrides, plan
 
@@ -65,7 +63,7 @@ def main(cfg: DictConfig) -> float:
     if config["compile"]:
         compile_net(net, config["trainer"]["accelerator"])
     objective = build(config, "objective", loss=build(config, "loss"))
-    check_parts(config, objective, class_names)
+    check_parts(config, objective.mode, len(class_names))
     check_score(config["score"], config["score_mode"], objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
     build(config, "trainer", precision=precision, logger=False)  # what is wrong with its arguments is told now
@@ -93,45 +91,6 @@ def quieten_lightning() -> None:
         logger.propagate = True
     for hint in HINTS:
         warnings.filterwarnings("ignore", hint, module="lightning")
-
-
-def check_parts(config: dict[str, Any], objective: "Objective", class_names: Sequence[str]) -> None:
-    """Raises ArtError if parts do not go together."""
-    is_diffusion, name = objective.mode == "sample", "diffusion" if objective.mode == "sample" else "reconstruction"
-    model, loss, grid = config["model"], config["loss"], config["callbacks"].get("grid") or {"_target_": ""}
-    wrong = "ReconstructionGrid" if is_diffusion else "SampleGrid"
-    if grid["_target_"].endswith(f".{wrong}"):
-        raise ArtError(
-            f"callbacks.grid: is not one of objective={name}; use callbacks={'diffusion' * is_diffusion or 'default'}"
-        )
-    if is_diffusion and not model.get("conditioned", True):
-        raise ArtError("model.conditioned=false: objective=diffusion needs a network that is told time and class")
-    if is_diffusion and loss.get("mse", {}).get("units") == "imagenet":
-        raise ArtError(
-            "loss.mse.units=imagenet: objective=diffusion counts in those of the model; use loss=hybrid_diffusion"
-        )
-    if is_diffusion and str(config["trainer"]["precision"]) in ("bf16-true", "16-true", "64-true"):
-        raise ArtError(
-            f"trainer.precision={config['trainer']['precision']}: too coarse or slow; use bf16-mixed or 32-true"
-        )
-    if (num := model.get("num_classes", 0)) not in (0, len(class_names)):
-        raise ArtError(f"model.num_classes={num}: the data has {len(class_names)} classes; null takes as many")
-
-
-def check_score(score: str, mode: str, metrics: Sequence[str]) -> None:
-    """Raises ArtError if nothing logs the score, if its best is at the other end, or if it differs from job to job."""
-    if score not in metrics:
-        raise ArtError(f"score={score}: nothing measures that; choose one of {', '.join(metrics)}")
-    if mode != (better := "max" if score.endswith("psnr") else "min"):
-        raise ArtError(f"score_mode={mode}: would take the worst {score} for the best; set score_mode={better}")
-    if in_sweep() and score.endswith("/loss") and loss_is_swept():
-        raise ArtError(f"score={score}: cannot compare jobs whose loss differs; choose another, such as {metrics[-1]}")
-
-
-def loss_is_swept() -> bool:
-    """Whether the command line gives several values to the loss, to the objective, or to a key of them."""
-    overrides = OverridesParser.create().parse_overrides([word for word in sys.argv[1:] if "=" in word])
-    return any(one.is_sweep_override() and one.key_or_group.split(".")[0] in ("loss", "objective") for one in overrides)
 
 
 def best_precision(accelerator: str) -> str:

@@ -20,11 +20,11 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"callbacks"},
     {"config"},
     {"signatures"},
-    {"checks", "checkpoint", "rundir", "result", "multirun"},
+    {"checks", "checkpoint", "parts", "rundir", "result", "multirun"},
     {"cli", "reconstruct", "sample"},
     {"train", "generate", "prepare"},
 )
-HYDRA_ALLOWED = {"config", "signatures", "checks", "cli", "rundir", "multirun", "train", "generate", "prepare"}
+HYDRA_ALLOWED = {"config", "signatures", "checks", "cli", "parts", "rundir", "multirun", "train", "generate", "prepare"}
 MODULES = sorted((ROOT / "artart").rglob("*.py"))
 
 

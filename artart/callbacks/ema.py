@@ -14,7 +14,7 @@ class EMA(WeightAveraging):
     """An exponential moving average whose half-life grows with the pictures seen.
 
     Validation, grids and checkpoints use it; a checkpoint keeps the weights of training beside it, as
-    `current_model_state`. Source: Karras et al. 2022, arXiv 2206.00364, Appendix F.1.
+    `current_model_state`. Source: Karras et al. 2022, arXiv 2206.00364, Appendix F.
     """
 
     def __init__(self, half_life_fraction: float = 0.05, max_half_life: int = 500_000) -> None:

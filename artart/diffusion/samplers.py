@@ -9,6 +9,7 @@ A sampler is called as `sampler(denoise, schedule, x, times, noise)` and yields 
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -36,14 +37,13 @@ class Sampler(Protocol):
     ) -> Iterator[Step]: ...
 
 
+@dataclass
 class DDIM:
     """Song et al. 2021, arXiv 2010.02502, Eq. 12; with eta = 1 it is DDPM (Ho et al. 2020, arXiv 2006.11239)."""
 
-    def __init__(self, num_steps: int = 50, spacing: Spacing = "r", eta: float = 0.0) -> None:
-        """`eta`: how much of the noise is drawn anew in each step, 0 (none) to 1."""
-        self.num_steps = num_steps
-        self.spacing = spacing
-        self.eta = eta
+    num_steps: int = 50
+    spacing: Spacing = "r"
+    eta: float = 0.0  # how much of the noise is drawn anew in each step, 0 (none) to 1
 
     def __call__(
         self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
@@ -59,15 +59,15 @@ class DDIM:
             yield Step(x, x0_hat)
 
 
+@dataclass
 class Heun:
     """Second order: Heun's method for x_t / (alpha + sigma) as a function of r, whose slope is eps_hat - x0_hat.
 
     Two evaluations of the network a step, one in the last, which is Euler's (cf. Karras et al. 2022, arXiv 2206.00364).
     """
 
-    def __init__(self, num_steps: int = 30, spacing: Spacing = "r") -> None:
-        self.num_steps = num_steps
-        self.spacing = spacing
+    num_steps: int = 30
+    spacing: Spacing = "r"
 
     def __call__(
         self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
@@ -84,15 +84,15 @@ class Heun:
             yield Step(x, x0_hat)
 
 
+@dataclass
 class DPMpp2M:
     """DPM-Solver++(2M), a multistep method of second order in lambda = ln(alpha / sigma); one evaluation a step.
 
     Source: Lu et al. 2022, arXiv 2211.01095, Algorithm 2. The first and the last step are of first order.
     """
 
-    def __init__(self, num_steps: int = 30, spacing: Spacing = "r") -> None:
-        self.num_steps = num_steps
-        self.spacing = spacing
+    num_steps: int = 30
+    spacing: Spacing = "r"
 
     def __call__(
         self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]

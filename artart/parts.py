@@ -1,0 +1,66 @@
+"""Parts that do not go together: found when they are built, before any work."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from artart import ArtError
+from artart.config import found, in_sweep
+
+COARSE = ("bf16-true", "16-true", "64-true")
+
+
+def check_parts(config: Mapping[str, Any], mode: str, num_classes: int) -> None:
+    """Hold the parts of a run against each other.
+
+    Args:
+        config: the plain configuration.
+        mode: that of the objective: reconstruct or sample.
+        num_classes: how many the data has.
+
+    Raises:
+        ArtError: one line per mistake, with key, value and remedy.
+    """
+    if problems := [*(_misfits_of_diffusion(config) if mode == "sample" else _misfits(config))]:
+        raise ArtError("\n".join(problems))
+    if (num := found(config, "model.num_classes") or 0) not in (0, num_classes):
+        raise ArtError(f"model.num_classes={num}: the data has {num_classes} classes; null takes as many")
+
+
+def _misfits(config: Mapping[str, Any]) -> Iterator[str]:
+    if _grid(config) == "SampleGrid":
+        yield "callbacks.grid: is not one of objective=reconstruction; use callbacks=default"
+
+
+def _misfits_of_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
+    if _grid(config) == "ReconstructionGrid":
+        yield "callbacks.grid: is not one of objective=diffusion; use callbacks=diffusion"
+    if found(config, "model.conditioned") is False:
+        yield "model.conditioned=false: objective=diffusion needs a network that is told time and class"
+    if found(config, "loss.mse.units") == "imagenet":
+        yield "loss.mse.units=imagenet: objective=diffusion counts in those of the model; use loss=hybrid_diffusion"
+    if (precision := config["trainer"]["precision"]) in COARSE:
+        yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
+
+
+def _grid(config: Mapping[str, Any]) -> str:
+    """The name of the class that draws grids."""
+    return str(found(config, "callbacks.grid._target_")).rpartition(".")[2]
+
+
+def check_score(score: str, mode: str, metrics: Sequence[str]) -> None:
+    """Raises ArtError if nothing logs the score, if its best is at the other end, or if it differs from job to job."""
+    if score not in metrics:
+        raise ArtError(f"score={score}: nothing measures that; choose one of {', '.join(metrics)}")
+    if mode != (better := "max" if score.endswith("psnr") else "min"):
+        raise ArtError(f"score_mode={mode}: would take the worst {score} for the best; set score_mode={better}")
+    if in_sweep() and score.endswith("/loss") and loss_is_swept():
+        raise ArtError(f"score={score}: cannot compare jobs whose loss differs; choose another, such as {metrics[-1]}")
+
+
+def loss_is_swept() -> bool:
+    """Whether the command line gives several values to the loss, to the objective, or to a key of them."""
+    overrides = OverridesParser.create().parse_overrides([word for word in sys.argv[1:] if "=" in word])
+    return any(one.is_sweep_override() and one.key_or_group.split(".")[0] in ("loss", "objective") for one in overrides)
