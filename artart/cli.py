@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from artart import ArtError
+from artart.allocator import keep_freed_memory
 from artart.checks import TEXTS
 from artart.checks import options as options_of
 from artart.config import CONF_DIR, did_you_mean, in_sweep, known_keys, listed
@@ -34,6 +35,7 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     130 for Ctrl-C.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions on
+    keep_freed_memory()
     logging.raiseExceptions = False  # a log on a full disk must not hide the sentence that says so
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

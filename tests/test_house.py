@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; a module imports from its own layer and from those below it
     {"artart"},
-    {"decode", "marks", "storage", "terminal"},
+    {"allocator", "decode", "marks", "storage", "terminal"},
     {"images"},
     {"data", "models", "losses", "optim", "metrics", "diffusion"},
     {"objectives"},
