@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from artart import ArtError, storage
@@ -23,7 +24,7 @@ MODULES = (
 
 
 class Loaded(NamedTuple):
-    """What a checkpoint holds, ready for use: in evaluation mode, on the CPU."""
+    """What a checkpoint holds, ready for use: in evaluation mode."""
 
     net: nn.Module
     objective: Objective
@@ -54,16 +55,18 @@ def _is_whole(content: Mapping[str, Any]) -> bool:
     )
 
 
-def load(path: Path, allow: Collection[str] = ()) -> Loaded:
+def load(path: Path, allow: Collection[str] = (), device: str = "cpu") -> Loaded:
     """Rebuild network and objective.
 
     Args:
         path: a file that artart.train wrote.
         allow: full names of further classes that may be built.
+        device: where the network goes, as for `best_device`.
 
     Raises:
         ArtError: if the file cannot be used or asks for a class that is neither artart's nor allowed.
     """
+    place = best_device(device)
     content = read(path)
     config = content["config"]
     for key in ("model", "objective", "loss"):
@@ -82,7 +85,23 @@ def load(path: Path, allow: Collection[str] = ()) -> Loaded:
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise ArtError(f"{path}: weights and network do not fit ({str(error).splitlines()[1].strip()})") from None
-    return Loaded(net.eval(), build(config, "objective", loss=build(config, "loss")), config, content["class_names"])
+    return Loaded(
+        net.eval().to(place), build(config, "objective", loss=build(config, "loss")), config, content["class_names"]
+    )
+
+
+def best_device(name: str) -> torch.device:
+    """The device cpu, cuda or mps; for `auto` the fastest here.
+
+    Raises:
+        ArtError: if it is not here.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, here in available.items() if here)
+    if not available[name]:
+        raise ArtError(f"device={name}: not here; device=cpu works everywhere")
+    return torch.device(name)
 
 
 def _targets(node: Any) -> Iterator[Any]:

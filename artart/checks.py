@@ -63,6 +63,9 @@ LIMITS = {
     "callbacks.grid.batch_size": Limit(int, 1),
     "callbacks.ema.half_life_fraction": Limit(float, 0, open=True),
     "callbacks.ema.max_half_life": Limit(int, 1),
+    "callbacks.copies.every_n_epochs": Limit(int, 1),
+    "callbacks.copies.num_images": Limit(int, 20),
+    "callbacks.copies.stop_above": Limit(float, 0, 1, optional=True),
     "callbacks.checkpoints.every_n_epochs": Limit(int, 1),
 }
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
@@ -79,8 +82,10 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "data.exclude.duplicate": (True, False),
     "data.exclude.opt_out": (True, False),
     "data.exclude.ai_made": (True, False),
+    "loss.perceptual.cache_targets": (True, False),
     "mode": ("reconstruct", "sample", None),
     "film": (True, False),
+    "metrics.inception": (True, False),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
 
@@ -101,6 +106,7 @@ PATHS = {
     "resume": PathKey(("auto",), file=True),
     "run_dir": PathKey(),
     "checkpoint": PathKey(file=True),
+    "metrics.weights": PathKey(("auto",), folder=True),
     "input": PathKey(file=True, folder=True),
     "out": PathKey(),
 }

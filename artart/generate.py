@@ -3,7 +3,6 @@
 import logging
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -12,9 +11,6 @@ from artart import ArtError
 from artart.checks import check
 from artart.cli import cli, told
 from artart.config import CONF_DIR, build
-
-if TYPE_CHECKING:
-    import torch
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +28,7 @@ def main(cfg: DictConfig) -> None:
     from artart.terminal import near
 
     source = Path(config["checkpoint"])
-    loaded = checkpoint.load(source, config["allow"])
+    loaded = checkpoint.load(source, config["allow"], config["device"])
     mode = config["mode"] or loaded.objective.mode
     if mode != loaded.objective.mode:
         raise ArtError(f"mode={mode}: {source} was not trained for that; it can do mode={loaded.objective.mode}")
@@ -42,7 +38,6 @@ def main(cfg: DictConfig) -> None:
     if out.exists() and not out.is_dir():
         raise ArtError(f"out={out}: is a file; name a folder")
     settings = {"mode": mode, "checkpoint": source.name, "checkpoint_sha256": sha256(source)}
-    loaded.net.to(best_device(config["device"]))
     if mode == "sample":
         written = sample(loaded, build(config, "sampler"), config, out, settings)
     else:
@@ -52,22 +47,6 @@ def main(cfg: DictConfig) -> None:
     )
     if config["show"]:
         show(written[0])
-
-
-def best_device(name: str) -> "torch.device":
-    """The device of that name; for `auto` the fastest here.
-
-    Raises:
-        ArtError: if it is not here.
-    """
-    import torch
-
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, here in available.items() if here)
-    if not available[name]:
-        raise ArtError(f"device={name}: not here; device=cpu works everywhere")
-    return torch.device(name)
 
 
 def show(path: Path) -> None:

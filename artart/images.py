@@ -6,7 +6,7 @@ at the border to TensorBoard.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from PIL import Image, PngImagePlugin
@@ -45,12 +45,16 @@ def save(pixels: Tensor, path: Path, marks: Marks) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
+    with atomic(path) as file:
+        encode(pixels, file, marks)
+
+
+def encode(pixels: Tensor, file: BinaryIO, marks: Marks) -> None:
+    """Write uint8 (3, H, W) as a PNG with its marks into an open file."""
     # Pillow's save(..., xmp=) is silently ignored for PNG: the packet belongs into this chunk.
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("XML:com.adobe.xmp", xmp(marks))
-    image = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
-    with atomic(path) as file:
-        image.save(file, format="PNG", pnginfo=chunks)
+    Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(file, format="PNG", pnginfo=chunks)
 
 
 def save_film(frames: Sequence[Tensor], path: Path, marks: Marks) -> None:

@@ -195,6 +195,21 @@ class Diffusion:
         x = self.schedule.at(times[:1]).sigma.to(y.device, torch.float32) * noise(0)
         yield from sampler(denoise, self.schedule, x.contiguous(memory_format=torch.channels_last), times, noise)
 
+    def pictures(
+        self,
+        net: nn.Module,
+        sampler: Sampler,
+        y: Tensor,
+        seeds: Sequence[int],
+        guidance: Guidance = NO_GUIDANCE,
+        batch_size: int = 64,
+    ) -> Iterator[Tensor]:
+        """The last step of `sample` alone, in batches."""
+        for start in range(0, len(y), batch_size):
+            part = slice(start, start + batch_size)
+            *_, last = self.sample(net, sampler, y[part], seeds[part], guidance)
+            yield last.x_t
+
 
 def _no_class(net: nn.Module) -> int:
     """The label of "no class"."""

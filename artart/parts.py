@@ -1,13 +1,16 @@
 """Parts that do not go together: found when they are built, before any work."""
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from rich.filesize import decimal
 
 from artart import ArtError
 from artart.config import found, in_sweep
+from artart.losses import Perceptual
 
 COARSE = ("bf16-true", "16-true", "64-true")
 
@@ -23,7 +26,7 @@ def check_parts(config: Mapping[str, Any], mode: str, num_classes: int) -> None:
     Raises:
         ArtError: one line per mistake, with key, value and remedy.
     """
-    if problems := [*(_misfits_of_diffusion(config) if mode == "sample" else _misfits(config))]:
+    if problems := [*(_misfits_of_diffusion(config) if mode == "sample" else _misfits(config)), *_changing(config)]:
         raise ArtError("\n".join(problems))
     if (num := found(config, "model.num_classes") or 0) not in (0, num_classes):
         raise ArtError(f"model.num_classes={num}: the data has {num_classes} classes; null takes as many")
@@ -32,6 +35,8 @@ def check_parts(config: Mapping[str, Any], mode: str, num_classes: int) -> None:
 def _misfits(config: Mapping[str, Any]) -> Iterator[str]:
     if _grid(config) == "SampleGrid":
         yield "callbacks.grid: is not one of objective=reconstruction; use callbacks=default"
+    if found(config, "callbacks.copies"):
+        yield "callbacks.copies: a network that reconstructs is meant to copy; use callbacks=default"
 
 
 def _misfits_of_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
@@ -45,9 +50,25 @@ def _misfits_of_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
 
 
+def _changing(config: Mapping[str, Any]) -> Iterator[str]:
+    if found(config, "loss.perceptual.cache_targets") and found(config, "data.mirror"):
+        yield "loss.perceptual.cache_targets=true: pictures that change cannot be kept; set data.mirror=false"
+
+
 def _grid(config: Mapping[str, Any]) -> str:
     """The name of the class that draws grids."""
     return str(found(config, "callbacks.grid._target_")).rpartition(".")[2]
+
+
+def check_memory(config: Mapping[str, Any], num_pictures: int) -> None:
+    """Raises ArtError if the cached features of these pictures would take more than half of this machine's memory."""
+    if found(config, "loss.perceptual.cache_targets"):
+        wanted = num_pictures * Perceptual.bytes_per_target(config["image_size"])
+        if wanted > (here := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / 2:
+            raise ArtError(
+                f"loss.perceptual.cache_targets=true: the features of {num_pictures} pictures take {decimal(wanted)}, "
+                f"more than half of the {decimal(here)} here; leave it false, or take fewer or smaller pictures"
+            )
 
 
 def check_score(score: str, mode: str, metrics: Sequence[str]) -> None:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NO_CLASS = "(no class)"
-
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="prepare")
 @told
@@ -65,6 +63,7 @@ def main(cfg: DictConfig) -> None:
 
 def report(data: "ArtDataModule", entries: "Sequence[Entry]") -> dict[str, Any]:
     """What was found, as plain data."""
+    from artart.data.datamodule import NO_CLASS
     from artart.data.index import counts
     from artart.data.split import split
 

@@ -46,7 +46,7 @@ def main(cfg: DictConfig) -> float:
     from lightning.pytorch import seed_everything
 
     from artart.module import ArtModule
-    from artart.parts import check_parts, check_score
+    from artart.parts import check_memory, check_parts, check_score
     from artart.result import Result
     from artart.rundir import claim, overrides, plan
 
@@ -72,6 +72,7 @@ def main(cfg: DictConfig) -> float:
     run_dir = claim(cfg, planned)
     config = as_dict(cfg)  # the folder's name is now in it
     data.load(run_dir)
+    check_memory(config, len(data.train_ids) + len(data.val_ids))
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
     trainer = make_trainer(config, precision, data.val_is_held_out)
     result = Result(run_dir, config, overrides(), filters, resumed_at_step)

@@ -1,6 +1,6 @@
 """What each choice of the diffusion recipe is worth: equal seconds, several seeds, one thread each, two at a time.
 
-    python benchmarks/ablation.py --root ~/art --vgg vgg16.pth --alexnet alexnet.pth --minutes 3
+    python benchmarks/ablation.py --root ~/art --vgg vgg16.pth --weights ~/weights --minutes 3
 
 Trains 32 px denoisers that predict x0, v or eps, and x0 without the perceptual term, each for the same time, and
 prints the kernel distance of samples to art left out of training (KD, on AlexNet's relu5 features; lower is better),
@@ -18,18 +18,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from denoise import errors_by_level, samples
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models import alexnet
+from torch import Tensor
 
 from artart import checkpoint
 from artart.data.datamodule import ArtDataModule
+from artart.diffusion.samplers import Heun
 from artart.images import to_model
-from artart.losses import imagenet_units
-from artart.storage import load, load_weights
+from artart.measure_samples import errors_by_level
+from artart.metrics.distances import kernel_distance
+from artart.metrics.features import alexnet_features
+from artart.objectives import Diffusion
+from artart.storage import load
 
 VARIANTS = {
     "x0": ["loss=hybrid_diffusion"],
@@ -64,30 +65,17 @@ def run(name: str, seed: int, args: argparse.Namespace) -> Path:
     return checkpoint_path
 
 
-def features(net: nn.Module, images: Tensor) -> Tensor:
-    """(B, 256) in double precision: AlexNet's relu5, averaged over space, of pictures brought to 224 px."""
-    large = F.interpolate(images, (224, 224), mode="bicubic", antialias=True)
-    return net(imagenet_units(large.clamp(-1, 1))).mean(dim=(2, 3)).double()
-
-
-def kernel_distance(x: Tensor, y: Tensor) -> float:
-    """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401)."""
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
-    def within(a: Tensor) -> Tensor:
-        k = kernel(a, a)
-        return (k.sum() - k.diagonal().sum()) / (len(a) * (len(a) - 1))
-
-    return (within(x) + within(y) - 2 * kernel(x, y).mean()).item()
+def samples(loaded: checkpoint.Loaded, y: Tensor) -> Tensor:
+    """A picture for each label."""
+    assert isinstance(loaded.objective, Diffusion)
+    return torch.cat([*loaded.objective.pictures(loaded.net, Heun(20), y, range(len(y)))])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--vgg", type=Path, required=True)
-    parser.add_argument("--alexnet", type=Path, required=True)
+    parser.add_argument("--weights", default="auto", help="of AlexNet: auto, or a folder")
     parser.add_argument("--minutes", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/ablation"))
@@ -95,25 +83,21 @@ def main() -> None:
     jobs = list(product(range(args.seeds), VARIANTS))
     with ThreadPoolExecutor(2) as pool:
         paths = dict(zip(jobs, pool.map(lambda job: run(job[1], job[0], args), jobs), strict=True))
-    extractor = alexnet().features[:12].eval()
-    weights = load_weights(args.alexnet)
-    extractor.load_state_dict({name: weights[f"features.{name}"] for name in extractor.state_dict()})
     data = ArtDataModule(args.root, 32)
     with TemporaryDirectory() as folder:
         data.load(Path(folder))
-    pixels, rows, labels = data.pictures.pixels, data.pictures.rows, data.pictures.labels
-    x0, y = to_model(pixels[rows[data.val_ids]]), labels[data.val_ids]
+    x0, y = to_model(data.pixels_of(data.val_ids)), data.pictures.labels[data.val_ids]
     measured: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}
     with torch.inference_mode():
-        real = torch.cat([features(extractor, chunk) for chunk in x0.split(64)])
+        real = torch.cat([alexnet_features(part, args.weights) for part in x0.split(64)])
         for (_, name), path in paths.items():
             loaded = checkpoint.load(path)
-            errors = [ours for ours, _ in errors_by_level(loaded, x0, y)]
+            errors = errors_by_level(loaded, x0, y)
             drawn = torch.randint(len(y), (NUM_SAMPLES,), generator=torch.Generator().manual_seed(0))
-            made = samples(loaded, y[drawn], guidance=1.0)
-            fake = torch.cat([features(extractor, chunk) for chunk in made.split(64)])
+            made = samples(loaded, y[drawn])
+            fake = torch.cat([alexnet_features(part, args.weights) for part in made.split(64)])
             seen = load(path)["global_step"] * loaded.config["data"]["batch_size"]
-            measured[name].append([kernel_distance(fake, real), errors[1], errors[4], errors[8], seen])
+            measured[name].append([kernel_distance(fake, real).value, errors[1], errors[4], errors[8], seen])
     table = Table("variant", "KD", "error at r 0.1-0.2", "0.4-0.5", "0.8-0.9", "pictures seen")
     for name, runs in measured.items():
         columns = list(zip(*runs, strict=True))

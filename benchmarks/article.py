@@ -1,16 +1,20 @@
-"""The article's training loop as published, beside ours: same pictures, same batches, same seed, same number of steps.
+"""The article's training loop as published, beside ours: same pictures, same batches, same seed.
 
-    python benchmarks/article.py --root ~/art --weights vgg16.pth
+    python benchmarks/article.py --root ~/art --vgg vgg16.pth --weights ~/weights --out outputs/benchmarks/article
 
-Prints the PSNR of the pictures that each would save for art left out of training, and what the network's bottleneck is
-worth: PSNR once more with the deepest features set to zero.
+Prints PSNR, SSIM and LPIPS of the pictures that each would save for art left out of training, after equal steps and
+after equal seconds of CPU time (those that the published loop takes for its steps); and what the bottleneck is worth:
+PSNR once more with the deepest features set to zero. With --out the grids are kept: inputs above, outputs below.
 """
 
 import argparse
+import copy
+import functools
+import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -18,15 +22,21 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from artart.allocator import keep_freed_memory
 from artart.data.datamodule import ArtDataModule
-from artart.images import Batch
-from artart.losses import IMAGENET_MEAN, IMAGENET_STD, MSE, Perceptual, WeightedSum, imagenet_units, vgg16
-from artart.metrics.pixel import psnr
+from artart.images import Batch, grid, save
+from artart.losses import MSE, Perceptual, WeightedSum
+from artart.marks import Marks
+from artart.metrics.features import lpips_alex
+from artart.metrics.pixel import psnr, ssim
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.objectives import Reconstruction
+from artart.pretrained import IMAGENET_MEAN, IMAGENET_STD, imagenet_units, vgg16
 from artart.terminal import progress_bar
 
 LEARNING_RATE = 1e-3
+
+StepLoss = Callable[[nn.Module, Tensor], Tensor]
 
 
 class PublishedModel(ConvDiffusionModel):
@@ -36,9 +46,15 @@ class PublishedModel(ConvDiffusionModel):
         return (super().forward(x) + 1) / 2
 
 
+@functools.cache
+def published_vgg(weights: str) -> nn.Module:
+    """In the memory format that the article leaves it in."""
+    return copy.deepcopy(vgg16(weights).net).to(memory_format=torch.contiguous_format)
+
+
 def published_loss(net: nn.Module, x0: Tensor, weights: str) -> Tensor:
     """As printed: the target is normalised, the output is not, and VGG sees both as they are."""
-    features, target = vgg16(weights).net, imagenet_units(x0)
+    features, target = published_vgg(weights), imagenet_units(x0)
     output = net(target)
     return F.mse_loss(output, target) + F.mse_loss(features(output), features(target))
 
@@ -49,52 +65,137 @@ def published_picture(net: nn.Module, x0: Tensor) -> Tensor:
     return 2 * (net(imagenet_units(x0)) * std + mean).clamp(0, 1) - 1
 
 
-def our_loss(net: nn.Module, x0: Tensor, weights: str) -> Tensor:
-    loss = WeightedSum({"mse": 1.0, "perceptual": 1.0}, mse=MSE("imagenet"), perceptual=Perceptual(weights))
-    return Reconstruction(loss)(net, Batch(x0, torch.zeros(len(x0))), torch.default_generator)["loss"].mean()
+def our_loss(weights: str, perceptual: float = 1.0, cache_targets: bool = False) -> StepLoss:
+    """The repaired hybrid loss with some weight of its perceptual term."""
+    term = Perceptual(weights, cache_targets)
+    loss = WeightedSum({"mse": 1.0, "perceptual": perceptual}, mse=MSE("imagenet"), perceptual=term)
+    objective = Reconstruction(loss)
+    return lambda net, x0: objective(net, Batch(x0, torch.zeros(len(x0))), torch.default_generator)["loss"].mean()
+
+
+def on_a_part(weights: str) -> StepLoss:
+    """The perceptual term of a quarter of the batch."""
+    term, mse = Perceptual(weights), MSE("imagenet")
+
+    def loss(net: nn.Module, x0: Tensor) -> Tensor:
+        x0_hat, few = net(x0), slice(max(1, len(x0) // 4))
+        return mse(x0_hat, x0).mean() + term(x0_hat[few], x0[few]).mean()
+
+    return loss
+
+
+def on_crops(weights: str) -> StepLoss:
+    """The perceptual term of a quarter of each picture's area, somewhere else in each step."""
+    term, mse = Perceptual(weights), MSE("imagenet")
+
+    def loss(net: nn.Module, x0: Tensor) -> Tensor:
+        x0_hat, half = net(x0), x0.shape[-1] // 2
+        top, left = torch.randint(half + 1, (2,)).tolist()
+        part = (..., slice(top, top + half), slice(left, left + half))
+        return mse(x0_hat, x0).mean() + term(x0_hat[part], x0[part]).mean()
+
+    return loss
 
 
 def our_picture(net: nn.Module, x0: Tensor) -> Tensor:
     return net(x0)
 
 
-def batches(data: ArtDataModule, num_steps: int) -> Iterator[Tensor]:
+class Variant(NamedTuple):
+    """A way to train."""
+
+    model: type[ConvDiffusionModel]
+    loss: StepLoss
+    picture: Callable[[nn.Module, Tensor], Tensor]
+    bottleneck: bool = True  # whether the deepest features are used in training
+
+
+def variants(weights: str) -> dict[str, Variant]:
+    def ours(loss: StepLoss, bottleneck: bool = True) -> Variant:
+        return Variant(ConvDiffusionModel, loss, our_picture, bottleneck)
+
+    published = functools.partial(published_loss, weights=weights)
+    return {
+        "as published": Variant(PublishedModel, published, published_picture),
+        "repaired": ours(our_loss(weights)),
+        "perceptual weight 0": ours(our_loss(weights, 0.0)),
+        "perceptual weight 0.1": ours(our_loss(weights, 0.1)),
+        "perceptual term of a quarter of the batch": ours(on_a_part(weights)),
+        "perceptual term of random crops": ours(on_crops(weights)),
+        "trained without the bottleneck": ours(our_loss(weights), bottleneck=False),
+    }
+
+
+def batches(data: ArtDataModule) -> Iterator[Tensor]:
     """The same pictures in the same order for everyone, in [-1, 1]."""
     loader, epoch = data.train_dataloader(), 0
     while True:
         loader.set_epoch(epoch)
         for batch in loader:
-            if num_steps == 0:
-                return
-            num_steps -= 1
             yield batch.x0
         epoch += 1
 
 
-def train(net: nn.Module, loss: Callable[..., Tensor], data: ArtDataModule, num_steps: int, name: str) -> None:
-    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
-    with progress_bar() as bar:
-        for x0 in bar.track(batches(data, num_steps), total=num_steps, description=name):
-            optimizer.zero_grad()
-            loss(net, x0).backward()
-            optimizer.step()
+class Measured(NamedTuple):
+    """Means over the pictures left out of training."""
+
+    psnr: float  # dB
+    ssim: float
+    lpips_alex: float
+    zeroed: float  # PSNR with the deepest features set to zero
+    steps: int
+    seconds: float  # of CPU time, in training
 
 
-@torch.no_grad()
-def held_out_psnr(net: nn.Module, picture: Callable[..., Tensor], data: ArtDataModule) -> float:
-    """Mean PSNR in dB over the pictures left out of training."""
-    net.eval()
-    values = [psnr(picture(net, batch.x0), batch.x0) for batch in data.val_dataloader()]
-    return torch.cat(values).mean().item()
+class Trainee:
+    """A network on its way."""
 
+    def __init__(self, variant: Variant, data: ArtDataModule, weights: str, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.variant, self.data, self.weights = variant, data, weights
+        self.net = variant.model(data.image_size)
+        if variant.model is ConvDiffusionModel:
+            self.net.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=LEARNING_RATE)
+        self.batches = batches(data)
+        self.steps, self.seconds = 0, 0.0
 
-def zeroed_psnr(net: ConvDiffusionModel, picture: Callable[..., Tensor], data: ArtDataModule) -> float:
-    """The same with the 256 channels of the bottleneck set to zero."""
-    hook = net.enc3.register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))
-    try:
-        return held_out_psnr(net, picture, data)
-    finally:
+    def step(self) -> None:
+        x0, before = next(self.batches), time.process_time()
+        hook = None if self.variant.bottleneck else self.net.enc3.register_forward_hook(zeros)
+        self.optimizer.zero_grad()
+        self.variant.loss(self.net, x0).backward()
+        self.optimizer.step()
+        if hook:
+            hook.remove()
+        self.steps += 1
+        self.seconds += time.process_time() - before
+
+    @torch.no_grad()
+    def measure(self) -> Measured:
+        self.net.eval()
+        batches = list(self.data.val_dataloader())
+        scores = [self._scores(batch.x0) for batch in batches]
+        hook = self.net.enc3.register_forward_hook(zeros)
+        zeroed = torch.cat([psnr(self.variant.picture(self.net, batch.x0), batch.x0) for batch in batches])
         hook.remove()
+        self.net.train()
+        means = [torch.cat(values).mean().item() for values in zip(*scores, strict=True)]
+        return Measured(means[0], means[1], means[2], zeroed.mean().item(), self.steps, self.seconds)
+
+    def _scores(self, x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x0_hat = self.variant.picture(self.net, x0)
+        return psnr(x0_hat, x0), ssim(x0_hat, x0), lpips_alex(x0_hat, x0, self.weights)
+
+    @torch.no_grad()
+    def draw(self, path: Path) -> None:
+        self.net.eval()
+        x0 = next(iter(self.data.val_dataloader())).x0[:8]
+        save(grid([x0, self.variant.picture(self.net, x0)]), path, Marks("composite", {"steps": self.steps}))
+
+
+def zeros(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    return torch.zeros_like(output)
 
 
 def out_of_reach(data: ArtDataModule) -> float:
@@ -103,35 +204,54 @@ def out_of_reach(data: ArtDataModule) -> float:
     return ((target < 0) | (target > 1)).float().mean().item()
 
 
+def row(name: str, one: Measured) -> list[str]:
+    scores = [f"{one.psnr:.2f}", f"{one.ssim:.3f}", f"{one.lpips_alex:.4f}", f"{one.zeroed:.2f}"]
+    return [name, *scores, str(one.steps), f"{one.seconds:.0f}"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="a folder of pictures (default: demo art)")
-    parser.add_argument("--weights", default="auto", help="auto, imagenet, random or a file with VGG-16's weights")
+    parser.add_argument("--vgg", default="auto", help="auto, imagenet, random or a file with VGG-16's weights")
+    parser.add_argument("--weights", default="auto", help="of LPIPS: auto, or a folder")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="where grids go (default: none are drawn)")
     arguments = parser.parse_args()
 
+    keep_freed_memory()
     data = ArtDataModule(
         arguments.root, image_size=arguments.image_size, batch_size=arguments.batch_size, seed=arguments.seed
     )
     with TemporaryDirectory() as folder:
         data.load(Path(folder))
-    table = Table("loop", "held-out PSNR (dB)", "bottleneck zeroed", title=f"after {arguments.steps} steps")
-    variants = (
-        ("as published", PublishedModel, published_loss, published_picture),
-        ("repaired", ConvDiffusionModel, our_loss, our_picture),
-    )
-    for name, model, loss, picture in variants:
-        torch.manual_seed(arguments.seed)
-        net = model(arguments.image_size).to(memory_format=torch.channels_last)
-        train(net, partial(loss, weights=arguments.weights), data, arguments.steps, name)
-        table.add_row(name, f"{held_out_psnr(net, picture, data):.2f}", f"{zeroed_psnr(net, picture, data):.2f}")
+    header = ("loop", "PSNR (dB)", "SSIM", "LPIPS-Alex", "bottleneck zeroed", "steps", "CPU s")
+    equal_steps = Table(*header, title=f"after {arguments.steps} steps")
+    seconds = None
+    for name, variant in variants(arguments.vgg).items():
+        trainee = Trainee(variant, data, arguments.weights, arguments.seed)
+        after_steps = after_seconds = None
+        with progress_bar() as bar:
+            task = bar.add_task(name, total=arguments.steps)
+            while after_steps is None or after_seconds is None:
+                trainee.step()
+                bar.update(task, completed=trainee.steps)
+                if trainee.steps == arguments.steps:
+                    after_steps = trainee.measure()
+                    seconds = seconds or trainee.seconds
+                if after_seconds is None and seconds and trainee.seconds >= seconds:
+                    after_seconds = trainee.measure()
+                    if arguments.out:
+                        trainee.draw(arguments.out / f"{name.replace(' ', '_')}.png")
+        equal_steps.add_row(*row(name, after_steps))
+        if after_seconds.steps != arguments.steps:
+            equal_steps.add_row(*row("   the same seconds", after_seconds))
     console = Console()
-    console.print(table)
+    console.print(equal_steps)
     console.print(
-        f"pictures: {len(data.train_ids)} for training, {len(data.val_ids)} held out; {vgg16(arguments.weights).origin}"
+        f"pictures: {len(data.train_ids)} for training, {len(data.val_ids)} held out; {vgg16(arguments.vgg).origin}"
     )
     console.print(f"target values beyond the published sigmoid's reach: {100 * out_of_reach(data):.0f} %")
 

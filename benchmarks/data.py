@@ -1,41 +1,34 @@
 """What a loader gives: the article's path (ImageFolder, verify(), Pillow in every epoch) beside index and store.
 
     python benchmarks/data.py --root ~/art --num-files 1000
-    python benchmarks/data.py --root ~/art --num-files 128 --train
 
 Pictures per second of an epoch, the paths taking turns, medians of all rounds. A first epoch counts all that comes
 before its first batch: looking for files, verify(), reading, writing the store. Fewer files than asked for are
 repeated; each copy carries a comment of its own, so that none passes for a duplicate.
-
---train measures whole programs instead: later epochs of the article's loop as published and of ours, network and loss
-included, in wall time and in CPU time of all their processes.
 """
 
 import argparse
 import logging
 import os
-import resource
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from article import PublishedModel, our_loss, published_loss
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from artart.data.datamodule import ArtDataModule
 from artart.data.files import find
-from artart.models.conv_diffusion import ConvDiffusionModel
 
 BATCH_SIZE = 32
 
@@ -50,7 +43,7 @@ def is_valid(path: str) -> bool:
 
 
 def article_loader(root: Path, size: int, num_workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """As printed, but for the normalisation, which `published_loss` does: each epoch decodes every picture."""
+    """As printed, but for the normalisation, which article.published_loss does: each epoch decodes every picture."""
     transform = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor()])
     pictures = ImageFolder(root, transform, is_valid_file=is_valid)
     return DataLoader(pictures, BATCH_SIZE, shuffle=True, num_workers=num_workers)
@@ -61,18 +54,6 @@ def our_data(root: Path, size: int, cache: Path) -> ArtDataModule:
     with TemporaryDirectory() as folder:
         data.load(Path(folder))
     return data
-
-
-def spent(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall seconds, and CPU seconds of this process and of those that it started and that have ended."""
-    wall, cpu = time.perf_counter(), cpu_seconds()
-    work()
-    return time.perf_counter() - wall, cpu_seconds() - cpu
-
-
-def cpu_seconds() -> float:
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def served(batches: Iterable[tuple[Tensor, Tensor]], num_epochs: int = 1) -> int:
@@ -117,51 +98,19 @@ def loaders(root: Path, size: int, num_rounds: int, work: Path) -> Table:
     return table
 
 
-def programs(root: Path, size: int, num_rounds: int, work: Path) -> Table:
-    ours = our_data(root, size, work / "cache").train_dataloader()
-    theirs = article_loader(root, size, 0)
-    net = ConvDiffusionModel(size)
-    article_net = PublishedModel(size)
-    loops = {
-        "article": lambda: train(article_net, published_loss, (2 * x0 - 1 for x0, _ in theirs)),
-        "artart": lambda: train(net.to(memory_format=torch.channels_last), our_loss, (batch.x0 for batch in ours)),
-    }
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}
-    for _ in range(num_rounds):
-        for name, loop in loops.items():
-            seconds[name].append(spent(loop))
-    table = Table("loop", "wall s an epoch", "CPU s an epoch")
-    medians = {name: list(map(statistics.median, zip(*rows, strict=True))) for name, rows in seconds.items()}
-    for name, values in medians.items():
-        table.add_row(name, *(f"{value:.4g}" for value in values))
-    ratios = (a / b for a, b in zip(medians["article"], medians["artart"], strict=True))
-    table.add_row("article / artart", *(f"{ratio:.3g}" for ratio in ratios))
-    return table
-
-
-def train(net: nn.Module, loss: Callable[..., Tensor], batches: Iterator[Tensor]) -> None:
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    for x0 in batches:
-        optimizer.zero_grad()
-        loss(net, x0, "random").backward()
-        optimizer.step()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="a folder of JPEGs in sub-folders")
     parser.add_argument("--num-files", type=int, default=1000)
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--train", action="store_true", help="whole programs instead of loaders")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     logging.basicConfig(level=logging.WARNING)
     with TemporaryDirectory() as folder:
         root, work = Path(folder, "art"), Path(folder)
         repeat(arguments.root, arguments.num_files, root)
-        measure = programs if arguments.train else loaders
-        Console().print(measure(root, arguments.image_size, arguments.rounds, work))
+        Console().print(loaders(root, arguments.image_size, arguments.rounds, work))
         Console().print(f"{arguments.num_files} files, {arguments.image_size} px, {os.cpu_count()} cores")
 
 

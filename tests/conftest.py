@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import artart.evaluate
 import artart.generate
 import artart.prepare
 import artart.train
@@ -126,6 +127,13 @@ def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
+def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`python -m artart.evaluate` in an empty folder, into its sub-folder `judged`, without AlexNet."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: run_command(artart.evaluate, "out=judged", "metrics.weights=null", *arguments)
+
+
+@pytest.fixture
 def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`python -m artart.prepare` in an empty folder, at 16 px."""
     monkeypatch.chdir(tmp_path)
@@ -157,6 +165,13 @@ def diffusion_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a diffusion of 3 epochs on 40 pictures of demo art; read it, do not write into it."""
     options = ("loss=mse_diffusion", "trainer.max_epochs=3", "callbacks.grid.every_n_epochs=2")
     return small_diffusion(tmp_path_factory.mktemp("diffusion"), *options)
+
+
+@pytest.fixture(scope="session")
+def judgeable_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a diffusion of an epoch, with more than half of its 60 pictures held out."""
+    options = ("loss=mse_diffusion", "trainer.max_epochs=1", "data.num_demo_pictures=60", "data.val_fraction=0.6")
+    return small_diffusion(tmp_path_factory.mktemp("judgeable"), *options)
 
 
 @pytest.fixture(scope="session")

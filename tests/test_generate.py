@@ -76,6 +76,7 @@ def test_every_picture_says_how_it_was_made(generate, best, art_folder):
 def test_the_checkpoint_alone_is_enough(generate, best, art_folder, tmp_path, monkeypatch):
     """It may have been moved; nothing is loaded for the loss."""
     monkeypatch.setattr("artart.losses.vgg16", None)
+    monkeypatch.setattr("artart.losses.vgg16_on", None)
     shutil.copy(best, tmp_path / "moved.ckpt")
     assert generate("checkpoint=moved.ckpt", f"input={next(art_folder.rglob('*.png'))}") == 0
     assert len(list(Path("outputs/samples").rglob("*.png"))) == 1

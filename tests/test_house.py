@@ -14,6 +14,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"artart"},
     {"allocator", "decode", "marks", "storage", "terminal"},
     {"images"},
+    {"pretrained"},
     {"data", "models", "losses", "optim", "metrics", "diffusion"},
     {"objectives"},
     {"module"},
@@ -21,10 +22,23 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"config"},
     {"signatures"},
     {"checks", "checkpoint", "parts", "rundir", "result", "multirun"},
-    {"cli", "reconstruct", "sample"},
-    {"train", "generate", "prepare"},
+    {"cli", "reconstruct", "report", "sample"},
+    {"measure_reconstruction", "measure_samples"},
+    {"evaluate", "generate", "prepare", "train"},
 )
-HYDRA_ALLOWED = {"config", "signatures", "checks", "cli", "parts", "rundir", "multirun", "train", "generate", "prepare"}
+HYDRA_ALLOWED = {
+    "config",
+    "signatures",
+    "checks",
+    "cli",
+    "parts",
+    "rundir",
+    "multirun",
+    "train",
+    "generate",
+    "evaluate",
+    "prepare",
+}
 MODULES = sorted((ROOT / "artart").rglob("*.py"))
 
 

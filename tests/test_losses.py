@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from torchvision.models import VGG16_Weights, vgg16
 from torchvision.transforms.functional import normalize
 
-from artart import ArtError, losses
+from artart import ArtError, pretrained
 from artart.losses import MSE, Perceptual, WeightedSum
 
 B, S = 3, 16
@@ -18,8 +18,8 @@ B, S = 3, 16
 
 @pytest.fixture(autouse=True)
 def no_filters_from_before():
-    losses.vgg16.cache_clear()
-    losses.vgg16_on.cache_clear()
+    pretrained.vgg16.cache_clear()
+    pretrained.vgg16_on.cache_clear()
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_gradients_reach_the_picture_but_not_the_filters(pictures):
     Perceptual("random")(x_hat, pictures[1]).sum().backward()
     assert x_hat.grad is not None
     assert x_hat.grad.abs().max() > 0
-    assert all(parameter.grad is None for parameter in losses.vgg16("random").net.parameters())
+    assert all(parameter.grad is None for parameter in pretrained.vgg16("random").net.parameters())
 
 
 def test_random_filters_are_the_same_each_time_and_leave_the_random_state_alone(pictures):
@@ -101,8 +101,8 @@ def test_random_filters_are_the_same_each_time_and_leave_the_random_state_alone(
     torch.manual_seed(5)
     first = Perceptual("random")(*pictures)
     assert_close(torch.rand(1), wanted)
-    losses.vgg16.cache_clear()
-    losses.vgg16_on.cache_clear()
+    pretrained.vgg16.cache_clear()
+    pretrained.vgg16_on.cache_clear()
     assert_close(Perceptual("random")(*pictures), first, rtol=0, atol=0)
 
 
@@ -154,7 +154,7 @@ def test_imagenet_from_the_cache_is_used(monkeypatch, pictures):
     state = vgg16(weights=None).state_dict()
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", lambda *args, **kwargs: state)
     assert Perceptual("auto").load() == "torchvision VGG16 IMAGENET1K_V1"
-    assert_close(losses.vgg16("auto").net.state_dict()["14.weight"], state["features.14.weight"])
+    assert_close(pretrained.vgg16("auto").net.state_dict()["14.weight"], state["features.14.weight"])
 
 
 def test_the_weighted_sum_adds_its_terms_and_names_them(pictures):

@@ -148,6 +148,7 @@ def test_no_file_is_overwritten(generate, best):
 def test_the_checkpoint_alone_is_enough_to_sample(generate, best, tmp_path, monkeypatch):
     """It may have been moved; nothing is loaded for the loss, and no mode has to be named."""
     monkeypatch.setattr("artart.losses.vgg16", None)
+    monkeypatch.setattr("artart.losses.vgg16_on", None)
     shutil.copy(best, tmp_path / "moved.ckpt")
     assert generate("checkpoint=moved.ckpt", "num_images=2", FAST) == 0
     assert len(list(Path("outputs/samples").rglob("*.png"))) == 3

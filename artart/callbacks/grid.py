@@ -1,8 +1,6 @@
 """Pictures of the training's progress."""
 
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +118,14 @@ class SampleGrid(Grid):
         num_real = self.num_images - num_samples
         real = trainer.datamodule.preview(num_real)  # type: ignore[attr-defined]
         labels = real.y[::num_real].repeat_interleave(num_samples).to(module.device)
-        seeds = torch.arange(len(labels))
-        chunks = zip(labels.split(self.batch_size), seeds.split(self.batch_size), strict=True)
-        samples = torch.cat([deque(self._sample(module, *chunk), maxlen=1)[0] for chunk in chunks])
-        pairs = zip(real.x0.to(module.device).split(num_real), samples.split(num_samples), strict=True)
-        film = [x_t[0] for x_t in self._sample(module, labels[:1], seeds[:1])]
+        seeds, objective = range(len(labels)), module.objective
+        assert isinstance(objective, Diffusion)
+        made = objective.pictures(module.net, self.sampler, labels, seeds, self.guidance, self.batch_size)
+        pairs = zip(real.x0.to(module.device).split(num_real), torch.cat([*made]).split(num_samples), strict=True)
+        steps = objective.sample(module.net, self.sampler, labels[:1], seeds[:1], self.guidance)
+        film = [step.x_t[0] for step in steps]
         moments = torch.linspace(0, len(film) - 1, self.num_images).round().int().tolist()
         return [*(torch.cat(pair) for pair in pairs), torch.stack([film[k] for k in moments])]
-
-    def _sample(self, module: ArtModule, y: Tensor, seeds: Tensor) -> Iterator[Tensor]:
-        """x_t after each step."""
-        assert isinstance(module.objective, Diffusion)
-        steps = module.objective.sample(module.net, self.sampler, y, seeds.tolist(), self.guidance)
-        return (step.x_t for step in steps)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         """Validation is over, so the weights are those of training again."""

@@ -27,6 +27,7 @@ from artart.terminal import progress_bar
 log = logging.getLogger(__name__)
 
 MIN_PICTURES = 4
+NO_CLASS = "(no class)"
 
 
 class Exclude(TypedDict, total=False):
@@ -237,8 +238,17 @@ class ArtDataModule(LightningDataModule):
         for label in shown:
             own = [i for i in (*self.val_ids, *self.train_ids) if label_of[i] == label]
             ids += islice(cycle(own), num_rows * per_row)
-        pixels = self.pictures.pixels[self.pictures.rows[ids].to(self.pictures.pixels.device)]
-        return Batch(to_model(pixels.cpu()), self.pictures.labels[ids])
+        return Batch(to_model(self.pixels_of(ids)), self.pictures.labels[ids])
+
+    def pixels_of(self, ids: Sequence[int]) -> Tensor:
+        """Some of the pictures, uint8 (N, 3, S, S) on the CPU."""
+        pixels = self.pictures.pixels
+        return pixels.index_select(0, self.pictures.rows[list(ids)].to(pixels.device)).cpu()
+
+    def names_of(self, ids: Sequence[int]) -> list[str]:
+        """The names of their classes; NO_CLASS for what has none."""
+        names = [*self.class_names, NO_CLASS]
+        return [names[label] for label in self.pictures.labels[list(ids)].tolist()]
 
     def _loader(self, ids: Sequence[int], batch_size: int, **options: bool) -> Loader:
         self.pictures = self.pictures._replace(pixels=self._placed())

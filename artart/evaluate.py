@@ -1,0 +1,94 @@
+"""python -m artart.evaluate: how good a network's pictures are, and whether they are copies."""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+from rich import get_console
+
+from artart import ArtError
+from artart.checks import check
+from artart.cli import cli, told
+from artart.config import CONF_DIR, build
+from artart.terminal import near
+
+if TYPE_CHECKING:
+    from artart.checkpoint import Loaded
+    from artart.data.datamodule import ArtDataModule
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="evaluate")
+@told
+def main(cfg: DictConfig) -> None:
+    """Load network and art, measure what the network was trained for, write metrics.json and report.html."""
+    config = check(cfg)
+
+    from artart import checkpoint, report
+    from artart.measure_reconstruction import measure_reconstruction
+    from artart.measure_samples import measure_samples
+    from artart.sample import described
+    from artart.storage import sha256
+
+    source = Path(config["checkpoint"])
+    out = Path(config["out"] or f"outputs/evaluations/{datetime.now():%Y-%m-%d/%H-%M-%S}")
+    if out.exists() and not out.is_dir():
+        raise ArtError(f"out={out}: is a file; name a folder")
+    if (out / "metrics.json").exists():
+        raise ArtError(f"out={out}: holds metrics.json already; name another folder")
+    loaded = checkpoint.load(source, config["allow"], config["device"])
+    data = held_out_data(loaded, config["data"], source)
+    data.load(out)
+    facts: dict[str, object] = {
+        "checkpoint": source.name,
+        "checkpoint_sha256": sha256(source),
+        "data": "demo art" if data.folder is None else data.folder.root.name,
+        "image_size": data.image_size,
+        "weights": config["metrics"]["weights"] and Path(config["metrics"]["weights"]).name,
+    }
+    if loaded.objective.mode == "sample":
+        facts |= {"seed": config["seed"], "guidance": config["guidance"], **described(config["sampler"])}
+        evaluation = measure_samples(loaded, build(config, "sampler"), data, config, facts)
+    else:
+        evaluation = measure_reconstruction(loaded, data, config, facts)
+    report.write(evaluation, out, f"{source.parent.parent.name}, {source.stem}", facts)
+    for table in evaluation.tables:
+        get_console().print(table.for_terminal())
+    log.info("figures: %s", near(out / "metrics.json"))
+    log.info("to look at: %s", near(out / "report.html"))
+
+
+def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "ArtDataModule":
+    """The art that the network was trained on and that was held out, or the same of another folder.
+
+    Raises:
+        ArtError: if it is not here, or if nothing was held out.
+    """
+    from artart.data.datamodule import ArtDataModule
+
+    settings = {key: value for key, value in loaded.config["data"].items() if key != "_target_"}
+    settings |= {key: value for key, value in given.items() if value is not None}
+    if (root := settings.get("root")) is not None and not Path(root).is_dir():
+        raise ArtError(f"data.root: {root}, on which {source} was trained, is not here; name the folder: data.root=DIR")
+    if (metadata := settings.get("metadata")) is not None and not Path(metadata).is_file():
+        raise ArtError(f"data.metadata: {metadata}, with which {source} was trained, is not here; put it there again")
+    try:
+        data = ArtDataModule(**settings)
+    except TypeError as error:
+        raise ArtError(f"{source}: its settings of data are not artart's ({error})") from None
+    if not data.val_is_held_out:
+        raise ArtError(f"{source}: was trained on all pictures (data.val_fraction=0), so none can judge it")
+    return data
+
+
+def run() -> None:
+    cli(main, "evaluate")
+
+
+if __name__ == "__main__":
+    run()

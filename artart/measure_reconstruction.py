@@ -1,0 +1,112 @@
+"""How well a network reproduces pictures that it has not seen."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Generator, Tensor
+
+from artart.checkpoint import Loaded
+from artart.data.datamodule import ArtDataModule
+from artart.images import grid, to_model, to_pixels
+from artart.metrics.distances import mean
+from artart.metrics.features import lpips_alex
+from artart.metrics.pixel import psnr, ssim
+from artart.metrics.spectrum import decibels, radial_power
+from artart.pretrained import alexnet_on, lpips_heads
+from artart.report import Evaluation, Table, curves, grid_picture, histograms, interval
+from artart.terminal import progress_bar
+
+LARGEST_PSNR: Final = 100.0  # dB; an equal picture counts as this, so that means are finite
+NUM_SHOWN: Final = 8
+NAMES: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-Alex"}
+BETTER: Final = {"psnr": "higher", "ssim": "higher, at most 1", "lpips_alex": "lower, at least 0"}
+
+
+def measure_reconstruction(
+    loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], facts: Mapping[str, object]
+) -> Evaluation:
+    """PSNR, SSIM and LPIPS of the held-out pictures, overall and by class, and what to look at.
+
+    Raises:
+        ArtError: if weights that are asked for cannot be had.
+    """
+    weights, device = config["metrics"]["weights"], next(loaded.net.parameters()).device
+    measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
+    if weights is not None:
+        alexnet_on(weights, device)
+        lpips_heads(weights, device)
+        measures["lpips_alex"] = lambda x_hat, x: lpips_alex(x_hat, x, weights)
+    x0 = data.pixels_of(data.val_ids)
+    parts: list[Tensor] = []
+    values: dict[str, list[Tensor]] = {name: [] for name in measures}
+    with progress_bar() as bar, torch.inference_mode():
+        for pixels in bar.track(x0.split(config["batch_size"]), description="reconstructing"):
+            x = to_model(pixels).to(device)
+            x_hat = loaded.net(x)
+            parts.append(to_pixels(x_hat).cpu())
+            saved = to_model(parts[-1]).to(device)
+            for name, measure in measures.items():
+                values[name].append(measure(saved, x).cpu())
+    scores = {name: torch.cat(of_batches) for name, of_batches in values.items()}
+    scores["psnr"] = scores["psnr"].clamp(max=LARGEST_PSNR)
+    labels = data.names_of(data.val_ids)
+    metrics = {**_summary(scores), "classes": _by_class(scores, labels)}
+    return Evaluation(metrics, _tables(metrics), _pictures(x0, torch.cat(parts), scores["psnr"], facts))
+
+
+def _summary(scores: Mapping[str, Tensor]) -> dict[str, Any]:
+    generator, summary = Generator().manual_seed(0), {}
+    for name, values in scores.items():
+        value, low, high = mean(values, generator)
+        summary[name] = {"mean": value, "low": low, "high": high}
+    return {**summary, "num_images": len(scores["psnr"])}
+
+
+def _by_class(scores: Mapping[str, Tensor], labels: Sequence[str]) -> dict[str, Any]:
+    chosen = {name: torch.tensor([label == name for label in labels]) for name in sorted(set(labels))}
+    return {name: _summary({key: values[rows] for key, values in scores.items()}) for name, rows in chosen.items()}
+
+
+def _tables(metrics: Mapping[str, Any]) -> list[Table]:
+    measured = [name for name in NAMES if name in metrics]
+    overall = [
+        [NAMES[name], f"{one['mean']:.4g}", interval(one["low"], one["high"], ".4g"), BETTER[name]]
+        for name in measured
+        for one in [metrics[name]]
+    ]
+    by_class = [
+        [name, str(one["num_images"]), *(f"{one[key]['mean']:.4g}" for key in measured)]
+        for name, one in metrics["classes"].items()
+    ]
+    return [
+        Table(f"{metrics['num_images']} held-out pictures", ["measure", "mean", "95 % interval", "better"], overall),
+        Table("By class", ["class", "pictures", *(NAMES[name] for name in measured)], by_class),
+    ]
+
+
+def _pictures(x0: Tensor, x0_hat: Tensor, scores: Tensor, facts: Mapping[str, object]) -> list[Any]:
+    order = scores.argsort(descending=True)
+    num = min(NUM_SHOWN, len(order))
+    spread = order[torch.linspace(0, len(order) - 1, num).round().long()]
+
+    def pairs(ids: Tensor) -> Tensor:
+        return grid([to_model(x0[ids]), to_model(x0_hat[ids])])
+
+    powers = {"pictures": radial_power(to_model(x0)), "reconstructions": radial_power(to_model(x0_hat))}
+    levels = {name: decibels(power.mean(dim=0)).tolist() for name, power in powers.items()}
+    frequencies = list(range(1, len(levels["pictures"]) + 1))
+    above = "Pictures above, what the network makes of them below."
+    return [
+        grid_picture("From the best to the worst", pairs(spread), facts, above),
+        grid_picture("The best", pairs(order[:num]), facts, "By PSNR."),
+        grid_picture("The worst", pairs(order[-num:].flip(0)), facts, "By PSNR; the worst first."),
+        histograms("PSNR", "PSNR (dB)", {"held-out pictures": scores.tolist()}),
+        curves(
+            "Power spectrum",
+            ("periods over the picture", frequencies),
+            "mean power (dB)",
+            levels,
+            "Reconstructions that fall below the pictures on the right are blurred.",
+        ),
+    ]

@@ -1,0 +1,108 @@
+"""Distances between two sets of features, and how sure a figure is."""
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+BLOCK: Final = 1024  # rows of a kernel matrix that are held at once
+NUM_HALVES: Final = 200
+LEAST_FOR_FRECHET: Final = 2560  # pictures: ten times the features; with fewer the covariances are mostly noise
+
+
+class Estimate(NamedTuple):
+    """A figure and its 95 % interval; None if there are too few pictures for one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def halves(num: int, generator: Generator) -> Tensor:
+    """(200, num) of ones and zeros in double precision: random halves, drawn without replacement."""
+    order = torch.rand(NUM_HALVES, num, generator=generator).argsort(dim=1)
+    return (order < num // 2).double()
+
+
+def estimate(value: float, of_halves: Tensor, num: int) -> Estimate:
+    """The interval of a figure of `num` pictures from its values (200,) on halves of them.
+
+    Subsampling without replacement (Politis, Romano and Wolf 1999): the values of halves spread about their mean as the
+    figure does about the truth, times sqrt(m / (num - m)) for halves of m. Only their spread is used, because a
+    distance of fewer pictures may be biased.
+    """
+    if not of_halves.isfinite().all():
+        return Estimate(value, None, None)
+    m = num // 2
+    spread = (of_halves - of_halves.mean()) * (m / (num - m)) ** 0.5
+    low, high = spread.quantile(torch.tensor([0.025, 0.975], dtype=spread.dtype)).tolist()
+    return Estimate(value, value + low, value + high)
+
+
+def mean(values: Tensor, generator: Generator) -> Estimate:
+    """Of one number per picture (num,)."""
+    values = values.double().cpu()
+    chosen = halves(len(values), generator)
+    return estimate(values.mean().item(), chosen @ values / chosen.sum(dim=1), len(values))
+
+
+def share(num_true: int, num: int) -> Estimate:
+    """Of a yes or no per picture; the interval is Wilson's (1927), which is also right for none and for all."""
+    z2, p = 1.96**2, num_true / num
+    middle = (p + z2 / (2 * num)) / (1 + z2 / num)
+    half = (z2 * (p * (1 - p) / num + z2 / (4 * num**2))) ** 0.5 / (1 + z2 / num)
+    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def kernel_distance(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
+    """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
+
+    Zero on average for two draws of the same pictures, so a single one may lie below.
+
+    Args:
+        x: (n, d) features, double.
+        y: (m, d).
+        generator: of the halves for the interval.
+    """
+    generator = generator or Generator().manual_seed(0)
+    of_x, of_y = (torch.cat([torch.ones(1, len(z)).double(), halves(len(z), generator)]) for z in (x, y))
+    between = _kernel_sums(x, y, of_x, of_y) / (of_x.sum(dim=1) * of_y.sum(dim=1))
+    values = _within(x, of_x) + _within(y, of_y) - 2 * between
+    return estimate(values[0].item(), values[1:], min(len(x), len(y)))
+
+
+def _within(x: Tensor, chosen: Tensor) -> Tensor:
+    """The mean of the kernel over pairs of different rows, for each choice of rows (K, n): (K,)."""
+    num = chosen.sum(dim=1)
+    same = chosen @ (x.square().sum(dim=1) / x.shape[1] + 1) ** 3
+    return (_kernel_sums(x, x, chosen, chosen) - same) / (num * (num - 1))
+
+
+def _kernel_sums(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
+    """The kernel summed over all pairs of chosen rows, for each choice, (K, n) and (K, m): (K,)."""
+    sums = torch.zeros(len(of_x), dtype=torch.float64)
+    for rows, chosen in zip(x.split(BLOCK), of_x.split(BLOCK, dim=1), strict=True):
+        sums += ((chosen @ (rows @ y.T / y.shape[1] + 1) ** 3) * of_y).sum(dim=1)
+    return sums
+
+
+def frechet_distance(x: Tensor, y: Tensor) -> float:
+    """Between the Gaussians with the means and covariances of two sets of features, (n, d) and (m, d), in double.
+
+    |mu_x - mu_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)) (Dowson and Landau 1982; Heusel et al. 2017, arXiv 1706.08500).
+    Biased upwards, the more the fewer pictures: compare at equal numbers only.
+    """
+    of_x, of_y = torch.cov(x.T), torch.cov(y.T)
+    # C_x C_y has the eigenvalues of the symmetric C_x^(1/2) C_y C_x^(1/2), all of them real and not negative
+    values, vectors = torch.linalg.eigh(of_x)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ of_y @ root).clamp(min=0).sqrt().sum()
+    return ((x.mean(dim=0) - y.mean(dim=0)).square().sum() + of_x.trace() + of_y.trace() - 2 * cross).item()
+
+
+def frechet(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
+    """`frechet_distance` with its interval."""
+    generator = generator or Generator().manual_seed(0)
+    pairs = zip(halves(len(x), generator).bool(), halves(len(y), generator).bool(), strict=True)
+    of_halves = torch.tensor([frechet_distance(x[a], y[b]) for a, b in pairs]).double()
+    return estimate(frechet_distance(x, y), of_halves, min(len(x), len(y)))

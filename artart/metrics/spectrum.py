@@ -1,0 +1,38 @@
+"""How much of each spatial frequency pictures hold: blur has too little of the high ones, a checkerboard too much."""
+
+import torch
+from torch import Generator, Tensor
+
+from artart.metrics.distances import Estimate, estimate, halves
+
+
+def radial_power(images: Tensor) -> Tensor:
+    """Power of (B, 3, S, S) in [-1, 1] by spatial frequency 1, 2, ... K (periods over the picture): (B, K).
+
+    K is about S / sqrt(2): up to the corner of the spectrum, where a checkerboard lies. Of the mean of the channels
+    under a Hann window, without which the picture's edges would count as detail.
+    """
+    size = images.shape[-1]
+    grey = images.double().mean(dim=1)
+    grey = grey - grey.mean(dim=(1, 2), keepdim=True)
+    window = torch.hann_window(size, periodic=False, dtype=torch.float64, device=images.device)
+    power = torch.fft.fft2(grey * window * window[:, None]).abs().square().flatten(1) / size**2
+    frequency = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64, device=images.device)
+    ring = torch.hypot(frequency, frequency[:, None]).round().long().flatten()
+    sums = torch.zeros(len(images), int(ring.max()) + 1, dtype=torch.float64, device=images.device)
+    return (sums.index_add(1, ring, power) / ring.bincount())[:, 1:].cpu()
+
+
+def decibels(power: Tensor) -> Tensor:
+    """Power in dB; what is flat has next to none, not minus infinity."""
+    return 10 * power.clamp(min=1e-12).log10()
+
+
+def spectral_distance(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
+    """Root mean square over frequencies of the difference in dB of two sets' mean powers, (n, K) and (m, K)."""
+    generator = generator or Generator().manual_seed(0)
+    of_x, of_y = (torch.cat([torch.ones(1, len(z)).double(), halves(len(z), generator)]) for z in (x, y))
+    means = (chosen @ z / chosen.sum(dim=1, keepdim=True) for chosen, z in ((of_x, x), (of_y, y)))
+    a, b = map(decibels, means)
+    values = (a - b).square().mean(dim=1).sqrt()
+    return estimate(values[0].item(), values[1:], min(len(x), len(y)))

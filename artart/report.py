@@ -1,0 +1,131 @@
+"""What was measured, for people: tables for the terminal, and one page that needs nothing beside it."""
+
+import io
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import matplotlib as mpl
+import rich.table
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.text import Text
+from torch import Tensor
+
+from artart import __version__
+from artart.images import encode
+from artart.marks import Marks
+from artart.storage import atomic, write_json
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+
+
+class Table(NamedTuple):
+    """Rows of words."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def for_terminal(self) -> rich.table.Table:
+        table = rich.table.Table(title=Text(self.title), title_justify="left", title_style="bold")
+        for k, name in enumerate(self.header):
+            table.add_column(Text(name), justify="right" if k else "left")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+
+def interval(low: float | None, high: float | None, form: str = ".3g") -> str:
+    """In words."""
+    return "" if low is None or high is None else f"{low:{form}} .. {high:{form}}"
+
+
+class Picture(NamedTuple):
+    """A grid of pictures (PNG) or curves (SVG)."""
+
+    title: str
+    content: bytes
+    note: str = ""
+
+    @property
+    def source(self) -> str:
+        """As the address of an image."""
+        kind = "png" if self.content.startswith(b"\x89PNG") else "svg+xml"
+        return f"data:image/{kind};base64,{b64encode(self.content).decode()}"
+
+
+class Evaluation(NamedTuple):
+    """What was measured, as plain data and for the eye."""
+
+    metrics: Mapping[str, Any]
+    tables: Sequence[Table]
+    pictures: Sequence[Picture]
+
+
+def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, object]) -> None:
+    """Write metrics.json and report.html into a folder.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
+    write_json(out / "metrics.json", {**evaluation.metrics, **facts})
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title, facts=facts, evaluation=evaluation, version=__version__, date=f"{datetime.now():%Y-%m-%d %H:%M}"
+    )
+    with atomic(out / "report.html") as file:
+        file.write(page.encode())
+
+
+def grid_picture(title: str, grid: Tensor, facts: Mapping[str, object], note: str = "") -> Picture:
+    """Of uint8 (3, H, W), marked as holding what a network made."""
+    file = io.BytesIO()
+    encode(grid, file, Marks("composite", facts))
+    return Picture(title, file.getvalue(), note)
+
+
+def curves(
+    title: str, x: tuple[str, Sequence[float]], y: str, lines: Mapping[str, Sequence[float]], note: str = ""
+) -> Picture:
+    """Lines over the same values of x, which is a name and numbers."""
+    figure, axes = _axes(x[0], y)
+    for name, values in lines.items():
+        axes.plot(x[1], values, label=name)
+    return Picture(title, _svg(figure, axes), note)
+
+
+def histograms(
+    title: str, x: str, of: Mapping[str, Sequence[float]], limit: tuple[str, float] | None = None, note: str = ""
+) -> Picture:
+    """How often values occur, each set as shares of itself; `limit` is a name and where a line stands."""
+    figure, axes = _axes(x, "share of the pictures")
+    lowest, highest = (edge(value for values in of.values() for value in values) for edge in (min, max))
+    for name, values in of.items():
+        weights = [1 / len(values)] * len(values)
+        axes.hist(
+            values, bins=40, range=(lowest, highest), weights=weights, histtype="stepfilled", alpha=0.5, label=name
+        )
+    if limit:
+        axes.axvline(limit[1], color="black", linestyle="--", label=limit[0])
+    return Picture(title, _svg(figure, axes), note)
+
+
+def _axes(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(visible=True, alpha=0.3)
+    return figure, axes
+
+
+def _svg(figure: Figure, axes: Axes) -> bytes:
+    axes.legend()
+    file = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "artart"}):  # text stays text
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()

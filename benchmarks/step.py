@@ -1,0 +1,171 @@
+"""A training step of the article (network and VGG-16) as published, beside ours and its variants.
+
+    python benchmarks/step.py --image-size 128 --batch-size 32 --rounds 5
+
+Each variant takes its turn in each round, in a process of its own: what one asks of the allocator must not help the
+others. Prints medians: milliseconds and CPU milliseconds of a step, pictures per second, TFLOP/s and their share of
+what a matrix product reaches here in the same precision, and the peak of memory (of the GPU, else of the process).
+VGG-16 has random filters: they take as long as any.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from article import LEARNING_RATE, PublishedModel, on_a_part, our_loss, published_loss
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from artart.allocator import keep_freed_memory
+from artart.models.conv_diffusion import ConvDiffusionModel
+from artart.terminal import progress_bar
+
+
+class Variant(NamedTuple):
+    """How a step is done."""
+
+    published: bool = False
+    keep_memory: bool = True
+    channels_last: bool = True
+    bf16: bool = False
+    compile: bool = False
+    cache_targets: bool = False
+    part: bool = False  # the perceptual term of a quarter of the batch
+
+
+VARIANTS = {
+    "as published": Variant(published=True, keep_memory=False, channels_last=False),
+    "as published, freed memory kept": Variant(published=True, channels_last=False),
+    "ours, contiguous": Variant(channels_last=False),
+    "ours, freed memory not kept": Variant(keep_memory=False),
+    "ours": Variant(),
+    "ours, compiled": Variant(compile=True),
+    "ours, targets cached": Variant(cache_targets=True),
+    "ours, perceptual term of a quarter": Variant(part=True),
+    "ours, bf16": Variant(bf16=True),
+    "ours, bf16, targets cached": Variant(bf16=True, cache_targets=True),
+    "ours, bf16, targets cached, compiled": Variant(bf16=True, cache_targets=True, compile=True),
+}
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def synchronize() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds_of(work: Callable[[], object], num: int) -> tuple[float, float]:
+    """Wall and CPU seconds of a call, the mean of some."""
+    synchronize()
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(num):
+        work()
+    synchronize()
+    return (time.perf_counter() - wall) / num, (time.process_time() - cpu) / num
+
+
+def measure(variant: Variant, size: int, batch_size: int, num_steps: int) -> dict[str, float]:
+    """Of a process that does nothing else."""
+    if variant.keep_memory:
+        keep_freed_memory()
+    torch.manual_seed(0)
+    x0 = 2 * torch.rand(batch_size, 3, size, size, device=DEVICE) - 1
+    net = (PublishedModel if variant.published else ConvDiffusionModel)(size).to(DEVICE)
+    if variant.channels_last:
+        net.to(memory_format=torch.channels_last)
+        x0 = x0.contiguous(memory_format=torch.channels_last)
+    if variant.compile:
+        net.compile()
+    loss = on_a_part("random") if variant.part else our_loss("random", cache_targets=variant.cache_targets)
+    if variant.published:
+        loss = partial(published_loss, weights="random")
+    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(DEVICE.type, torch.bfloat16) if variant.bf16 else nullcontext():
+            value = loss(net, x0)
+        value.backward()
+        optimizer.step()
+
+    started = time.perf_counter()
+    step()
+    step()
+    synchronize()
+    warm_up = time.perf_counter() - started
+    wall, cpu = seconds_of(step, num_steps)
+    peak = torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else _peak_of_process()
+    with FlopCounterMode(display=False) as counter:
+        step()
+    ceiling = peak_of_matmul(torch.bfloat16 if variant.bf16 else torch.float32)
+    flops = counter.get_total_flops()
+    return {"wall": wall, "cpu": cpu, "memory": peak, "flops": flops, "ceiling": ceiling, "warm_up": warm_up}
+
+
+def _peak_of_process() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def peak_of_matmul(dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product."""
+    num = 8192 if DEVICE.type == "cuda" else 2048
+    a, b = (torch.randn(num, num, device=DEVICE, dtype=dtype) for _ in range(2))
+    product = partial(torch.matmul, a, b)
+    product()
+    return 2 * num**3 / min(seconds_of(product, 3)[0] for _ in range(3))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=3, help="in a turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--in-this-process", choices=VARIANTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.in_this_process:
+        found = measure(VARIANTS[args.in_this_process], args.image_size, args.batch_size, args.steps)
+        sys.stdout.write(json.dumps(found))
+        return
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in args.variants}
+    with progress_bar() as bar:
+        for k in bar.track(range(args.rounds * len(turns)), description="steps"):
+            name = args.variants[k % len(turns)]
+            command = [sys.executable, *sys.argv, "--in-this-process", name]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            turns[name].append(json.loads(done.stdout))
+    table = Table("step", "ms", "CPU ms", "pictures/s", "x published", "TFLOP/s", "of matmul", "GiB", "warm-up s")
+    base = statistics.median(one["wall"] for one in turns[args.variants[0]])
+    for name, measured in turns.items():
+        middle = {key: statistics.median(one[key] for one in measured) for key in measured[0]}
+        speed = middle["flops"] / middle["wall"]
+        table.add_row(
+            name,
+            f"{1000 * middle['wall']:.4g}",
+            f"{1000 * middle['cpu']:.4g}",
+            f"{args.batch_size / middle['wall']:.4g}",
+            f"{base / middle['wall']:.2f}",
+            f"{speed / 1e12:.3g}",
+            f"{speed / middle['ceiling']:.0%}",
+            f"{middle['memory'] / 2**30:.2f}",
+            f"{middle['warm_up']:.1f}",
+        )
+    Console().print(table)
+    machine = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    Console().print(f"{machine}, torch {torch.__version__}, {args.image_size} px, batches of {args.batch_size}")
+
+
+if __name__ == "__main__":
+    main()

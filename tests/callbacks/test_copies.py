@@ -1,0 +1,80 @@
+import json
+
+import pytest
+import torch
+
+from artart.callbacks.copies import Copies
+
+FEW_STEPS = ("objective=diffusion", "loss=mse_diffusion", "callbacks.grid=null", "sampler.num_steps=2")
+HALF = ("data.num_demo_pictures=60", "data.val_fraction=0.5", "trainer.max_epochs=4")
+EVERY_2 = ("callbacks.copies.every_n_epochs=2", "callbacks.copies.num_images=20")
+
+
+@pytest.fixture
+def result(train, tmp_path):
+    """What a run says at its end."""
+
+    def result(*options):
+        assert train(*FEW_STEPS, *HALF, *EVERY_2, "run_dir=run", *options) == 0
+        return json.loads((tmp_path / "run" / "result.json").read_text())
+
+    return result
+
+
+@pytest.fixture
+def copier(monkeypatch):
+    """Samples are the first training pictures."""
+    monkeypatch.setattr(Copies, "_samples", lambda self, module, data: data.pixels_of(data.train_ids[:20]))
+
+
+def test_a_network_of_a_few_steps_copies_nothing(result, capsys):
+    last = result()["last"]
+    assert max(last["copies/rate"], last["copies/rate_ratio"]) <= 0.1
+    assert last["copies/rate_third"] == 0.0
+    told = [line for line in capsys.readouterr().out.splitlines() if "copy_rate" in line]
+    assert [line.split(":")[0] for line in told] == ["epoch 2", "epoch 4"]
+
+
+def test_copies_are_told_and_the_training_goes_on(result, copier):
+    found = result()
+    assert {found["last"][f"copies/rate{name}"] for name in ("", "_ratio", "_third")} == {1.0}
+    assert found["epochs"] == 4
+
+
+def test_copies_stop_the_training_on_request(result, copier, capsys):
+    assert result("callbacks.copies.stop_above=0.5")["epochs"] == 2
+    assert "callbacks.copies.stop_above=0.5: so the training stops after epoch 2" in capsys.readouterr().out
+
+
+def test_a_share_that_may_be_chance_does_not_stop_it(result, copier):
+    assert result("callbacks.copies.stop_above=0.9")["epochs"] == 4  # all of 20: at least 0.84
+
+
+def test_samples_are_the_same_each_time_and_in_the_classes_of_training(result, monkeypatch):
+    drawn = []
+    original = Copies._samples
+
+    def samples(self, module, data):
+        drawn.append((original(self, module, data), original(self, module, data)))
+        return drawn[-1][0]
+
+    monkeypatch.setattr(Copies, "_samples", samples)
+    result("trainer.max_epochs=2")
+    ((one, other),) = drawn
+    assert torch.equal(one, other)
+    assert one.shape == (20, 3, 16, 16)
+    assert one.dtype == torch.uint8
+
+
+def test_too_few_held_out_pictures_are_said_once(train, capsys, tmp_path):
+    assert train(*FEW_STEPS, *EVERY_2, "run_dir=run") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("callbacks.copies: does nothing: 3 pictures are held out, 20 are the least") == 1
+    assert "copies/rate" not in (tmp_path / "run" / "result.json").read_text()
+
+
+def test_a_network_that_is_meant_to_copy_is_not_tested(train, capsys):
+    sampler = "{_target_:artart.diffusion.samplers.DDIM,num_steps:2}"
+    copies = "+callbacks.copies={_target_:artart.callbacks.copies.Copies,sampler:" + sampler + "}"
+    assert train(copies) == 2
+    assert "callbacks.copies: a network that reconstructs is meant to copy" in capsys.readouterr().err

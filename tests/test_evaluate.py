@@ -1,0 +1,241 @@
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+from torch.testing import assert_close
+
+from artart import checkpoint, measure_samples
+from artart.data.datamodule import ArtDataModule
+from artart.evaluate import held_out_data
+from artart.images import to_model, to_pixels
+
+LAST = "checkpoints/last.ckpt"
+CRITERIA = ("copy_rate", "copy_rate_ratio", "copy_rate_third")
+
+
+def figures(folder):
+    return json.loads((folder / "judged" / "metrics.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.fixture
+def weights(shared_data):
+    return f"metrics.weights={shared_data / 'weights'}"
+
+
+@pytest.fixture
+def judge(evaluate, judgeable_run):
+    """Few samples in few steps."""
+    return lambda *more: evaluate(f"checkpoint={judgeable_run / LAST}", "num_images=24", "sampler.num_steps=2", *more)
+
+
+def data_of(run, folder):
+    loaded = checkpoint.load(run / LAST)
+    data = held_out_data(loaded, {}, run / LAST)
+    data.load(folder)
+    return loaded, data
+
+
+# ---------------------------------------------------------------- reconstruction
+
+
+def test_psnr_is_that_of_the_pictures_that_generate_would_save(evaluate, finished_run, tmp_path):
+    assert evaluate(f"checkpoint={finished_run / LAST}") == 0
+    loaded, data = data_of(finished_run, tmp_path)
+    x0 = data.pixels_of(data.val_ids)
+    with torch.inference_mode():
+        saved = to_pixels(loaded.net(to_model(x0)))
+    expected = [peak_signal_noise_ratio(a.numpy(), b.numpy()) for a, b in zip(x0, saved, strict=True)]
+    found = figures(tmp_path)
+    assert_close(found["psnr"]["mean"], float(np.mean(expected)), rtol=1e-5, atol=0)
+    assert found["psnr"]["low"] < found["psnr"]["mean"] < found["psnr"]["high"]
+    assert found["num_images"] == len(x0)
+
+
+def test_classes_share_out_the_pictures(evaluate, finished_run, tmp_path):
+    evaluate(f"checkpoint={finished_run / LAST}")
+    found = figures(tmp_path)
+    numbers = {name: one["num_images"] for name, one in found["classes"].items()}
+    assert sum(numbers.values()) == found["num_images"]
+    means = sum(found["classes"][name]["ssim"]["mean"] * number for name, number in numbers.items())
+    assert_close(means / found["num_images"], found["ssim"]["mean"])
+
+
+def test_lpips_needs_its_weights_and_is_left_out_without(evaluate, finished_run, weights, tmp_path):
+    evaluate(f"checkpoint={finished_run / LAST}")
+    assert "lpips_alex" not in figures(tmp_path)
+    evaluate(f"checkpoint={finished_run / LAST}", weights, "out=judged/again")
+    found = json.loads((tmp_path / "judged" / "again" / "metrics.json").read_text())
+    assert 0 < found["lpips_alex"]["mean"] < 1
+
+
+# ---------------------------------------------------------------- samples
+
+
+def test_samples_are_measured_by_distance_spectrum_and_copies(judge, weights, tmp_path):
+    assert judge(weights) == 0
+    found = figures(tmp_path)
+    for name in ("kd_alexnet", "spectrum_db"):
+        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+        assert found[name]["value"] > found[name]["real"]["value"], "an epoch makes no art"
+    assert "fd_alexnet" not in found, "too few pictures for its covariances"
+    assert len(found["error_by_noise_level"]) == 10
+    assert found["num_images"] == 24
+    assert found["copies"]["num_train"] + found["num_held_out"] == 60
+    kinds = {"noise_0.05", "noise_0.15", "tint", "shift_1px", "zoom_1.1", "blur"}
+    for name in CRITERIA:
+        one = found["copies"][name]
+        assert one["power"].keys() == kinds
+        assert set(one["blind_to"]) == {kind for kind, power in one["power"].items() if power < 0.9}
+        assert sum(row["num_images"] for row in one["classes"].values()) == 24
+
+
+def test_frechet_distance_with_pictures_enough(judge, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_samples, "LEAST_FOR_FRECHET", 20)
+    judge(weights)
+    found = figures(tmp_path)["fd_alexnet"]
+    assert found["value"] > found["real"]["value"] > 0
+
+
+def test_training_pictures_in_place_of_samples_are_told_as_copies(judge, judgeable_run, tmp_path, monkeypatch):
+    _, data = data_of(judgeable_run, tmp_path)
+    train = data.pixels_of(data.train_ids)
+    monkeypatch.setattr(measure_samples, "draw", lambda *_: train[torch.arange(24) % len(train)])
+    judge()
+    copies = figures(tmp_path)["copies"]
+    assert [copies[name]["value"] for name in CRITERIA] == [1.0, 1.0, 1.0]
+    assert copies["copy_rate"]["held_out"] < 0.2
+
+
+def test_samples_have_the_classes_of_the_held_out_pictures(judgeable_run, judge, tmp_path):
+    judge("num_images=72")
+    _, data = data_of(judgeable_run, tmp_path)
+    held_out = data.names_of(data.val_ids)
+    times, rest = divmod(72, len(held_out))
+    expected = Counter(held_out * times + held_out[:rest])
+    rows = figures(tmp_path)["copies"]["copy_rate"]["classes"]
+    assert {name: row["num_images"] for name, row in rows.items()} == dict(expected)
+
+
+def test_the_same_call_gives_the_same_figures(judge, weights, tmp_path):
+    judge(weights)
+    first = figures(tmp_path)
+    judge(weights, "out=judged/again")
+    assert json.loads((tmp_path / "judged" / "again" / "metrics.json").read_text()) == first
+
+
+def test_features_of_known_pictures_come_from_the_cache_unless_it_is_damaged(
+    judgeable_run, shared_data, tmp_path, monkeypatch, caplog
+):
+    loaded, data = data_of(judgeable_run, tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    arguments = (data.pixels_of(data.val_ids), loaded, data, str(shared_data / "weights"))
+    first = measure_samples.features(*arguments)
+    (path,) = tmp_path.rglob("features/*.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(measure_samples, "alexnet_features", pytest.fail)
+        assert_close(measure_samples.features(*arguments), first, rtol=0, atol=0)
+    path.write_bytes(b"cut off")
+    assert_close(measure_samples.features(*arguments), first)
+    assert "damaged" in caplog.text
+    others = measure_samples.features(1 + arguments[0], *arguments[1:])
+    assert (others - first).abs().max() > 1e-3
+    assert len([*tmp_path.rglob("features/*.safetensors")]) == 2
+
+
+def test_a_class_that_the_network_never_saw_is_no_class(judgeable_run):
+    loaded = checkpoint.load(judgeable_run / LAST)
+    none = len(loaded.class_names)
+    assert measure_samples.labels_of(["mosaic", "painting"], loaded).tolist() == [
+        none,
+        loaded.class_names.index("painting"),
+    ]
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.mark.parametrize("kind", ["reconstruction", "samples"])
+def test_the_page_needs_nothing_beside_it_and_says_how_it_was_made(kind, judge, evaluate, finished_run, tmp_path):
+    judge() if kind == "samples" else evaluate(f"checkpoint={finished_run / LAST}")
+    page = (tmp_path / "judged" / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert len(sources) > 3
+    assert all(source.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,")) for source in sources)
+    assert not re.search(r"<script|url\(|@import", page)
+    assert "last.ckpt" in page
+    assert str(tmp_path) not in page, "a page may be shown to others"
+
+
+def test_tables_are_printed_and_the_files_are_named(judge, capsys):
+    judge()
+    printed = capsys.readouterr().out
+    assert "Copies of 2" in printed
+    assert "judged/metrics.json" in printed
+    assert "judged/report.html" in printed
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def said(capsys):
+    """One line for each mistake, and no trace."""
+    return capsys.readouterr().err
+
+
+def test_figures_that_are_there_are_not_replaced(evaluate, finished_run, tmp_path, capsys):
+    (tmp_path / "judged").mkdir()
+    (tmp_path / "judged" / "metrics.json").write_text("{}")
+    assert evaluate(f"checkpoint={finished_run / LAST}") == 2
+    assert re.search(r"out=.*judged: holds metrics.json already; name another folder", said(capsys))
+    assert figures(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("num_images=3",), "num_images=3: too few to measure anything; 20 are the least"),
+        (("metrics.weights=nowhere",), r"metrics.weights=.*nowhere: must be auto or a folder that exists"),
+        (("metrics.weights=.",), r"metrics.weights=.*: has no file alexnet_features_torchvision.safetensors; name a"),
+        (("guidance_interval.lowest=0.95",), "guidance_interval=.*: is empty"),
+        (("num_image=3",), "num_image=3: no such key; did you mean num_images"),
+        (("data.root=nowhere",), r"data.root=.*nowhere: must be a folder that exists"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(judge, arguments, sentence, capsys, tmp_path):
+    assert judge(*arguments) == 2
+    assert re.search(sentence, said(capsys))
+    assert not (tmp_path / "judged" / "metrics.json").exists()
+
+
+def test_a_folder_that_has_gone_is_asked_for(train, evaluate, art_folder, tmp_path, capsys):
+    train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
+    art_folder.rename(moved := tmp_path / "elsewhere")
+    assert evaluate(f"checkpoint=run/{LAST}") == 2
+    assert re.search(r"data.root: .*art, on which .*last.ckpt was trained, is not here; name the folder", said(capsys))
+    assert evaluate(f"checkpoint=run/{LAST}", f"data.root={moved}") == 0
+
+
+def test_a_network_that_saw_everything_cannot_be_judged(train, evaluate, capsys):
+    train("data.val_fraction=0", "trainer.max_epochs=1", "run_dir=run")
+    assert evaluate(f"checkpoint=run/{LAST}") == 2
+    assert "was trained on all pictures (data.val_fraction=0), so none can judge it" in said(capsys)
+
+
+def test_settings_of_data_that_are_not_artarts_are_a_sentence(finished_run):
+    loaded = checkpoint.load(finished_run / LAST)
+    loaded.config["data"]["shout"] = True
+    with pytest.raises(ValueError, match="its settings of data are not artart's"):
+        held_out_data(loaded, {}, finished_run / LAST)
+
+
+def test_only_what_is_given_differs_from_training(finished_run, tmp_path):
+    loaded = checkpoint.load(finished_run / LAST)
+    data = held_out_data(loaded, {"root": None, "num_workers": 1}, finished_run / LAST)
+    assert isinstance(data, ArtDataModule)
+    assert data.image_size == 16
+    assert data.num_demo_pictures == 40
+    assert data.folder is None
