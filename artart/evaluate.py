@@ -29,9 +29,8 @@ def main(cfg: DictConfig) -> None:
     """Load network and art, measure what the network was trained for, write metrics.json and report.html."""
     config = check(cfg)
 
-    from artart import checkpoint, report
-    from artart.measure_reconstruction import measure_reconstruction
-    from artart.measure_samples import measure_samples
+    from artart import checkpoint
+    from artart.evaluation import reconstruction, report, samples
     from artart.sample import described
     from artart.storage import sha256
 
@@ -43,19 +42,16 @@ def main(cfg: DictConfig) -> None:
         raise ArtError(f"out={out}: holds metrics.json already; name another folder")
     loaded = checkpoint.load(source, config["allow"], config["device"])
     data = held_out_data(loaded, config["data"], source)
+    measures = samples if loaded.objective.mode == "sample" else reconstruction
+    facts: dict[str, object] = {"checkpoint": source.name, "checkpoint_sha256": sha256(source)}
+    facts |= measures.prepare(loaded, config)
+    facts |= {"data": "demo art" if data.folder is None else data.folder.root.name, "image_size": data.image_size}
     data.load(out)
-    facts: dict[str, object] = {
-        "checkpoint": source.name,
-        "checkpoint_sha256": sha256(source),
-        "data": "demo art" if data.folder is None else data.folder.root.name,
-        "image_size": data.image_size,
-        "weights": config["metrics"]["weights"] and Path(config["metrics"]["weights"]).name,
-    }
-    if loaded.objective.mode == "sample":
+    if measures is samples:
         facts |= {"seed": config["seed"], "guidance": config["guidance"], **described(config["sampler"])}
-        evaluation = measure_samples(loaded, build(config, "sampler"), data, config, facts)
+        evaluation = samples.measure(loaded, build(config, "sampler"), data, config, facts)
     else:
-        evaluation = measure_reconstruction(loaded, data, config, facts)
+        evaluation = reconstruction.measure(loaded, data, config, facts)
     report.write(evaluation, out, f"{source.parent.parent.name}, {source.stem}", facts)
     for table in evaluation.tables:
         get_console().print(table.for_terminal())

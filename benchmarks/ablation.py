@@ -25,8 +25,8 @@ from torch import Tensor
 from artart import checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.samplers import Heun
+from artart.evaluation.samples import errors_by_level
 from artart.images import to_model
-from artart.measure_samples import errors_by_level
 from artart.metrics.distances import kernel_distance
 from artart.metrics.features import alexnet_features
 from artart.objectives import Diffusion

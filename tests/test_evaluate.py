@@ -8,9 +8,10 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch.testing import assert_close
 
-from artart import checkpoint, measure_samples
+from artart import checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.evaluate import held_out_data
+from artart.evaluation import samples
 from artart.images import to_model, to_pixels
 
 LAST = "checkpoints/last.ckpt"
@@ -94,7 +95,7 @@ def test_samples_are_measured_by_distance_spectrum_and_copies(judge, weights, tm
 
 
 def test_frechet_distance_with_pictures_enough(judge, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(measure_samples, "LEAST_FOR_FRECHET", 20)
+    monkeypatch.setattr(samples, "LEAST_FOR_FRECHET", 20)
     judge(weights)
     found = figures(tmp_path)["fd_alexnet"]
     assert found["value"] > found["real"]["value"] > 0
@@ -103,7 +104,7 @@ def test_frechet_distance_with_pictures_enough(judge, weights, tmp_path, monkeyp
 def test_training_pictures_in_place_of_samples_are_told_as_copies(judge, judgeable_run, tmp_path, monkeypatch):
     _, data = data_of(judgeable_run, tmp_path)
     train = data.pixels_of(data.train_ids)
-    monkeypatch.setattr(measure_samples, "draw", lambda *_: train[torch.arange(24) % len(train)])
+    monkeypatch.setattr(samples, "draw", lambda *_: train[torch.arange(24) % len(train)])
     judge()
     copies = figures(tmp_path)["copies"]
     assert [copies[name]["value"] for name in CRITERIA] == [1.0, 1.0, 1.0]
@@ -130,18 +131,18 @@ def test_the_same_call_gives_the_same_figures(judge, weights, tmp_path):
 def test_features_of_known_pictures_come_from_the_cache_unless_it_is_damaged(
     judgeable_run, shared_data, tmp_path, monkeypatch, caplog
 ):
-    loaded, data = data_of(judgeable_run, tmp_path)
+    _, data = data_of(judgeable_run, tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    arguments = (data.pixels_of(data.val_ids), loaded, data, str(shared_data / "weights"))
-    first = measure_samples.features(*arguments)
+    arguments = (data.pixels_of(data.val_ids), str(shared_data / "weights"), torch.device("cpu"), data)
+    first = samples.known_features(*arguments)
     (path,) = tmp_path.rglob("features/*.safetensors")
     with monkeypatch.context() as patch:
-        patch.setattr(measure_samples, "alexnet_features", pytest.fail)
-        assert_close(measure_samples.features(*arguments), first, rtol=0, atol=0)
+        patch.setattr(samples, "alexnet_features", pytest.fail)
+        assert_close(samples.known_features(*arguments), first, rtol=0, atol=0)
     path.write_bytes(b"cut off")
-    assert_close(measure_samples.features(*arguments), first)
+    assert_close(samples.known_features(*arguments), first)
     assert "damaged" in caplog.text
-    others = measure_samples.features(1 + arguments[0], *arguments[1:])
+    others = samples.known_features(1 + arguments[0], *arguments[1:])
     assert (others - first).abs().max() > 1e-3
     assert len([*tmp_path.rglob("features/*.safetensors")]) == 2
 
@@ -149,7 +150,7 @@ def test_features_of_known_pictures_come_from_the_cache_unless_it_is_damaged(
 def test_a_class_that_the_network_never_saw_is_no_class(judgeable_run):
     loaded = checkpoint.load(judgeable_run / LAST)
     none = len(loaded.class_names)
-    assert measure_samples.labels_of(["mosaic", "painting"], loaded).tolist() == [
+    assert samples.labels_of(["mosaic", "painting"], loaded).tolist() == [
         none,
         loaded.class_names.index("painting"),
     ]

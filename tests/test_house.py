@@ -22,8 +22,8 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"config"},
     {"signatures"},
     {"checks", "checkpoint", "parts", "rundir", "result", "multirun"},
-    {"cli", "reconstruct", "report", "sample"},
-    {"measure_reconstruction", "measure_samples"},
+    {"cli", "reconstruct", "sample"},
+    {"evaluation"},
     {"evaluate", "generate", "prepare", "train"},
 )
 HYDRA_ALLOWED = {

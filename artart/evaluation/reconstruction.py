@@ -8,13 +8,13 @@ from torch import Generator, Tensor
 
 from artart.checkpoint import Loaded
 from artart.data.datamodule import ArtDataModule
+from artart.evaluation.report import Evaluation, Table, curves, grid_picture, histograms, interval
 from artart.images import grid, to_model, to_pixels
 from artart.metrics.distances import mean
 from artart.metrics.features import lpips_alex
 from artart.metrics.pixel import psnr, ssim
 from artart.metrics.spectrum import decibels, radial_power
 from artart.pretrained import alexnet_on, lpips_heads
-from artart.report import Evaluation, Table, curves, grid_picture, histograms, interval
 from artart.terminal import progress_bar
 
 LARGEST_PSNR: Final = 100.0  # dB; an equal picture counts as this, so that means are finite
@@ -23,19 +23,20 @@ NAMES: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-Alex"}
 BETTER: Final = {"psnr": "higher", "ssim": "higher, at most 1", "lpips_alex": "lower, at least 0"}
 
 
-def measure_reconstruction(
-    loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], facts: Mapping[str, object]
-) -> Evaluation:
-    """PSNR, SSIM and LPIPS of the held-out pictures, overall and by class, and what to look at.
+def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
+    """Get the weights before any work; say which ones they are. Raises ArtError if they cannot be had."""
+    if (weights := config["metrics"]["weights"]) is None:
+        return {}
+    device = next(loaded.net.parameters()).device
+    lpips_heads(weights, device)
+    return {"alexnet": alexnet_on(weights, device).origin}
 
-    Raises:
-        ArtError: if weights that are asked for cannot be had.
-    """
+
+def measure(loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], facts: Mapping[str, object]) -> Evaluation:
+    """PSNR, SSIM and LPIPS of the held-out pictures, overall and by class, and what to look at."""
     weights, device = config["metrics"]["weights"], next(loaded.net.parameters()).device
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
     if weights is not None:
-        alexnet_on(weights, device)
-        lpips_heads(weights, device)
         measures["lpips_alex"] = lambda x_hat, x: lpips_alex(x_hat, x, weights)
     x0 = data.pixels_of(data.val_ids)
     parts: list[Tensor] = []

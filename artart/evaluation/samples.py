@@ -1,0 +1,177 @@
+"""How good samples are, and whether they are copies."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from itertools import cycle, islice
+from typing import Any, Final
+
+import platformdirs
+import safetensors.torch
+import torch
+from torch import Generator, Tensor
+
+from artart import ArtError
+from artart.checkpoint import Loaded
+from artart.data.datamodule import ArtDataModule
+from artart.diffusion.samplers import Sampler
+from artart.evaluation.report import Evaluation
+from artart.evaluation.sample_page import SETS, Shown, pictures, tables
+from artart.images import to_model, to_pixels
+from artart.metrics import copies, inception
+from artart.metrics.copies import CopyTest
+from artart.metrics.distances import LEAST_FOR_FRECHET, Estimate, frechet, kernel_distance
+from artart.metrics.features import alexnet_features
+from artart.metrics.spectrum import radial_power, spectral_distance
+from artart.objectives import Diffusion
+from artart.pretrained import alexnet_on
+from artart.sample import guidance_of
+from artart.storage import atomic, load_weights
+from artart.terminal import progress_bar
+
+log = logging.getLogger(__name__)
+
+LEAST: Final = 20  # samples, and held-out pictures, for a distance
+CHUNK: Final = 64  # pictures that AlexNet sees at once
+MAX_DENOISED: Final = 1000  # held-out pictures whose error is measured by noise level
+NUM_LEVELS: Final = 10
+
+
+def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
+    """Look for mistakes and get the weights before any work; say which ones they are.
+
+    Raises:
+        ArtError: if a setting makes no sense or weights cannot be had.
+    """
+    guidance_of(config)
+    if config["num_images"] < LEAST:
+        raise ArtError(f"num_images={config['num_images']}: too few to measure anything; {LEAST} are the least")
+    if (weights := config["metrics"]["weights"]) is None:
+        return {}
+    return {"alexnet": alexnet_on(weights, next(loaded.net.parameters()).device).origin}
+
+
+def measure(
+    loaded: Loaded, sampler: Sampler, data: ArtDataModule, config: Mapping[str, Any], facts: Mapping[str, object]
+) -> Evaluation:
+    """Draw samples in the proportions of the held-out pictures' classes; hold them against these and the training's.
+
+    Raises:
+        ArtError: if too few pictures are held out.
+        FloatingPointError: if the network makes no numbers.
+    """
+    held_out, train = data.pixels_of(data.val_ids), data.pixels_of(data.train_ids)
+    num, weights = config["num_images"], config["metrics"]["weights"]
+    if len(held_out) < LEAST:
+        raise ArtError(f"{len(held_out)} held-out pictures are too few to measure anything; {LEAST} are the least")
+    labels = data.names_of(data.val_ids)
+    names = list(islice(cycle(labels), num))
+    samples = draw(loaded, sampler, names, config)
+    generator = Generator().manual_seed(0)
+    real = train[torch.randperm(len(train), generator=generator)[:num]]  # as many as samples, where there are
+    metrics: dict[str, Any] = {}
+    typical = None
+    if weights is not None:
+        device = next(loaded.net.parameters()).device
+        of_samples = features(samples, weights, device)
+        of_held_out, of_real = (known_features(x, weights, device, data) for x in (held_out, real))
+        metrics |= distances(of_samples, of_held_out, of_real)
+        typical = torch.cdist(of_samples, of_held_out).amin(dim=1)
+    powers = [torch.cat([radial_power(to_model(part)) for part in x.split(CHUNK)]) for x in (samples, held_out, real)]
+    metrics["spectrum_db"] = beside(spectral_distance(powers[0], powers[1]), spectral_distance(powers[2], powers[1]))
+    if config["metrics"]["inception"]:
+        metrics |= inception.distances(samples, held_out, real)
+    test = CopyTest(train, [data.pictures.groups[i] for i in data.train_ids], held_out)
+    nearest = test.nearest(samples)
+    metrics["copies"] = copies.report(test, nearest, names, generator)
+    y = labels_of(labels, loaded)
+    errors = errors_by_level(loaded, to_model(held_out[:MAX_DENOISED]), y[:MAX_DENOISED])
+    metrics |= {"error_by_noise_level": errors, "num_images": num, "num_held_out": len(held_out)}
+    shown = Shown(samples, names, dict(zip(SETS, powers, strict=True)), test, nearest, typical)
+    return Evaluation(metrics, tables(metrics), pictures(metrics, shown, facts))
+
+
+def draw(loaded: Loaded, sampler: Sampler, names: Sequence[str], config: Mapping[str, Any]) -> Tensor:
+    """A sample of each named class, uint8 (N, 3, S, S); sample k has the seed `seed + k`."""
+    assert isinstance(loaded.objective, Diffusion)
+    y = labels_of(names, loaded).to(next(loaded.net.parameters()).device)
+    seeds = range(config["seed"], config["seed"] + len(names))
+    batches = loaded.objective.pictures(loaded.net, sampler, y, seeds, guidance_of(config), config["batch_size"])
+    made = []
+    with progress_bar() as bar, torch.inference_mode():
+        for x in bar.track(batches, total=-(-len(names) // config["batch_size"]), description="sampling"):
+            if not x.isfinite().all():
+                raise FloatingPointError(
+                    f"checkpoint={config['checkpoint']}: its network makes no numbers; take an earlier checkpoint"
+                )
+            made.append(to_pixels(x).cpu())
+    return torch.cat(made)
+
+
+def labels_of(names: Sequence[str], loaded: Loaded) -> Tensor:
+    """The network's labels (N,) of named classes; "no class" for those that it has not seen."""
+    index = {name: label for label, name in enumerate(loaded.class_names)}
+    return torch.tensor([index.get(name, len(index)) for name in names])
+
+
+def features(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
+    """AlexNet's features (N, 256) of uint8 pictures."""
+    with progress_bar() as bar, torch.inference_mode():
+        parts = bar.track(pixels.split(CHUNK), description="features")
+        return torch.cat([alexnet_features(to_model(part).to(device), weights).cpu() for part in parts])
+
+
+def known_features(pixels: Tensor, weights: str, device: torch.device, data: ArtDataModule) -> Tensor:
+    """The same, kept in the data's cache under the hash of pictures and weights."""
+    key = sha256(pixels.contiguous().numpy().data)
+    for parameter in alexnet_on(weights, device).net.parameters():
+        key.update(parameter.detach().cpu().contiguous().numpy().data)
+    folder = data.folder.cache.parent if data.folder else platformdirs.user_cache_path("artart")
+    path = folder / "features" / f"{key.hexdigest()[:32]}.safetensors"
+    if path.is_file():
+        try:
+            return load_weights(path)["alexnet"]
+        except (ArtError, KeyError):
+            log.warning("%s: damaged; made anew", path)
+    found = features(pixels, weights, device)
+    with atomic(path) as file:
+        file.write(safetensors.torch.save({"alexnet": found}))
+    return found
+
+
+def distances(samples: Tensor, held_out: Tensor, real: Tensor) -> dict[str, Any]:
+    """KD, and FD if there are pictures enough, of samples against held-out art, each beside real against real."""
+    found: dict[str, Any] = {"kd_alexnet": beside(kernel_distance(samples, held_out), kernel_distance(real, held_out))}
+    if min(map(len, (samples, held_out, real))) >= LEAST_FOR_FRECHET:
+        found["fd_alexnet"] = beside(frechet(samples, held_out), frechet(real, held_out))
+    else:
+        log.info(
+            "fd_alexnet: left out: needs %d samples, held-out and training pictures each; here %d, %d and %d",
+            *(LEAST_FOR_FRECHET, len(samples), len(held_out), len(real)),
+        )
+    return found
+
+
+def beside(of_samples: Estimate, real: Estimate) -> dict[str, Any]:
+    """A figure of samples, and the same of as many training pictures: what perfect samples would have."""
+    return {**of_samples._asdict(), "real": real._asdict()}
+
+
+def errors_by_level(loaded: Loaded, x0: Tensor, y: Tensor) -> list[float]:
+    """Mean squared error of x0_hat in each tenth of the noise level; noise and levels are the same each time."""
+    objective, generator = loaded.objective, Generator().manual_seed(0)
+    assert isinstance(objective, Diffusion)
+    device, errors = next(loaded.net.parameters()).device, []
+    with progress_bar() as bar, torch.inference_mode():
+        for k in bar.track(range(NUM_LEVELS), description="denoising"):
+            total = 0.0
+            for images, labels in zip(x0.split(CHUNK), y.split(CHUNK), strict=True):
+                r = ((k + torch.rand(len(images), generator=generator)) / NUM_LEVELS).clamp(0.001, 0.999)
+                eps = torch.randn(images.shape, generator=generator)
+                x = images.to(device)
+                noised = objective.add_noise(x, eps.to(device), r.to(device))
+                output = loaded.net(noised.x_t, noised.t, labels.to(device))
+                x0_hat = objective.prediction.x0(output, noised.x_t, noised.level)
+                total += (x0_hat - x).square().mean(dim=(1, 2, 3)).sum().item()
+            errors.append(total / len(x0))
+    return errors
