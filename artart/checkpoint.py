@@ -104,6 +104,12 @@ def best_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_numbers(x: torch.Tensor, source: object) -> None:
+    """Raises FloatingPointError if a network, loaded from `source`, made something else than numbers."""
+    if not x.isfinite().all():
+        raise FloatingPointError(f"checkpoint={source}: its network makes no numbers; take an earlier checkpoint")
+
+
 def _targets(node: Any) -> Iterator[Any]:
     """Every `_target_` in nested plain data."""
     if isinstance(node, Mapping):

@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     from artart import checkpoint
     from artart.evaluation import reconstruction, report, samples
     from artart.sample import described
-    from artart.storage import sha256
+    from artart.storage import is_writable, sha256
 
     source = Path(config["checkpoint"])
     out = Path(config["out"] or f"outputs/evaluations/{datetime.now():%Y-%m-%d/%H-%M-%S}")
@@ -40,6 +40,10 @@ def main(cfg: DictConfig) -> None:
         raise ArtError(f"out={out}: is a file; name a folder")
     if (out / "metrics.json").exists():
         raise ArtError(f"out={out}: holds metrics.json already; name another folder")
+    if config["data"]["root"] is not None and out.resolve() == Path(config["data"]["root"]).resolve():
+        raise ArtError(f"out={out}: is the folder of your pictures, which is only read; name another")
+    if not is_writable(out):
+        raise ArtError(f"out={out}: cannot be written; name another folder")
     loaded = checkpoint.load(source, config["allow"], config["device"])
     data = held_out_data(loaded, config["data"], source)
     measures = samples if loaded.objective.mode == "sample" else reconstruction
@@ -73,6 +77,11 @@ def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "
         raise ArtError(f"data.root: {root}, on which {source} was trained, is not here; name the folder: data.root=DIR")
     if (metadata := settings.get("metadata")) is not None and not Path(metadata).is_file():
         raise ArtError(f"data.metadata: {metadata}, with which {source} was trained, is not here; put it there again")
+    if settings.get("root") != (before := loaded.config["data"].get("root")):
+        log.warning(
+            "data.root=%s: is not where %s was trained (%s): copies can only be found of what lies in both",
+            *(settings["root"], source.name, before),
+        )
     try:
         data = ArtDataModule(**settings)
     except TypeError as error:

@@ -32,15 +32,23 @@ class Perceptual:
     The filters are frozen and live outside every module tree, so no checkpoint carries them; gradients reach x_hat.
     """
 
-    def __init__(self, weights: str = "auto", cache_targets: bool = False) -> None:
+    def __init__(self, weights: str = "auto", crop: float = 1.0, cache_targets: bool = False) -> None:
         """
         Args:
             weights: `imagenet`: torchvision's, from its cache or by download. `auto`: the same, or else `random`.
                 `random`: seeded random filters. Anything else: a .safetensors or .pth file with torchvision's names.
+            crop: share of a picture's side that is compared in training, somewhere else in each batch; validation
+                compares whole pictures.
             cache_targets: keep the features of every x, in half precision, and compute them once; for pictures that
                 come again unchanged.
+
+        Raises:
+            ValueError: if crops, which are others each time, should be kept.
         """
+        if crop < 1 and cache_targets:
+            raise ValueError(f"loss.perceptual.crop={crop}: crops differ from step to step; set cache_targets=false")
         self.weights = weights
+        self.crop = crop
         self.targets: dict[int, Tensor] | None = {} if cache_targets else None
 
     def load(self) -> str:
@@ -52,9 +60,19 @@ class Perceptual:
         return vgg16(self.weights).origin
 
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        if self.crop < 1 and torch.is_grad_enabled():
+            x_hat, x = self._cropped(x_hat, x)
         with torch.no_grad():
             wanted = self._features(x) if self.targets is None else self._known_features(x, self.targets)
         return (self._features(x_hat) - wanted).square().mean(dim=(1, 2, 3))
+
+    def _cropped(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """One place for the batch, drawn by what is in it, so that a resumed run draws the same."""
+        size = max(1, round(self.crop * x.shape[-1]))
+        generator = torch.Generator().manual_seed(sum(fingerprints(x)) % 2**63)
+        top, left = torch.randint(x.shape[-1] - size + 1, (2,), generator=generator).tolist()
+        part = (..., slice(top, top + size), slice(left, left + size))
+        return x_hat[part], x[part]
 
     def _features(self, x: Tensor) -> Tensor:
         return vgg16_on(self.weights, x.device)(imagenet_units(x)).float()

@@ -204,11 +204,12 @@ class Diffusion:
         guidance: Guidance = NO_GUIDANCE,
         batch_size: int = 64,
     ) -> Iterator[Tensor]:
-        """The last step of `sample` alone, in batches."""
+        """Finished pictures alone, in batches."""
         for start in range(0, len(y), batch_size):
             part = slice(start, start + batch_size)
-            *_, last = self.sample(net, sampler, y[part], seeds[part], guidance)
-            yield last.x_t
+            for step in self.sample(net, sampler, y[part], seeds[part], guidance):
+                x_t = step.x_t
+            yield x_t
 
 
 def _no_class(net: nn.Module) -> int:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.filesize import decimal
 
@@ -51,8 +52,12 @@ def _misfits_of_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _changing(config: Mapping[str, Any]) -> Iterator[str]:
-    if found(config, "loss.perceptual.cache_targets") and found(config, "data.mirror"):
+    if _caches_targets(config) and found(config, "data.mirror"):
         yield "loss.perceptual.cache_targets=true: pictures that change cannot be kept; set data.mirror=false"
+
+
+def _caches_targets(config: Mapping[str, Any]) -> bool:
+    return bool(found(config, "loss.perceptual.cache_targets") and found(config, "loss.weights.perceptual"))
 
 
 def _grid(config: Mapping[str, Any]) -> str:
@@ -61,10 +66,13 @@ def _grid(config: Mapping[str, Any]) -> str:
 
 
 def check_memory(config: Mapping[str, Any], num_pictures: int) -> None:
-    """Raises ArtError if the cached features of these pictures would take more than half of this machine's memory."""
-    if found(config, "loss.perceptual.cache_targets"):
+    """Raises ArtError if cached features of these pictures would take more than half of the memory where they lie."""
+    if _caches_targets(config):
         wanted = num_pictures * Perceptual.bytes_per_target(config["image_size"])
-        if wanted > (here := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / 2:
+        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if found(config, "trainer.accelerator") != "cpu" and torch.cuda.is_available():
+            here = torch.cuda.mem_get_info()[1]
+        if wanted > here / 2:
             raise ArtError(
                 f"loss.perceptual.cache_targets=true: the features of {num_pictures} pictures take {decimal(wanted)}, "
                 f"more than half of the {decimal(here)} here; leave it false, or take fewer or smaller pictures"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from artart import ArtError
-from artart.checkpoint import Loaded
+from artart.checkpoint import Loaded, check_numbers
 from artart.data.files import Examined, examine_all, find
 from artart.data.index import write_list
 from artart.images import Batch, save, to_model, to_pixels
@@ -27,6 +27,7 @@ def reconstruct(loaded: Loaded, config: Mapping[str, Any], out: Path, settings: 
 
     Raises:
         ArtError: if no input can be used.
+        FloatingPointError: if the network makes no numbers.
     """
     assert isinstance(loaded.objective, Reconstruction)
     if config["input"] is None:
@@ -45,6 +46,7 @@ def reconstruct(loaded: Loaded, config: Mapping[str, Any], out: Path, settings: 
         x0 = to_model(pixels.permute(0, 3, 1, 2)).to(device)
         with torch.inference_mode():
             rows = loaded.objective.draw(loaded.net, Batch(x0, torch.zeros(len(x0), dtype=torch.long)))
+        check_numbers(rows[-1], config["checkpoint"])
         images = to_pixels(torch.cat(rows if config["compare"] else rows[-1:], dim=-1)).cpu()
         for picture, image in zip(pictures, images, strict=True):
             path = free(out / picture.path.relative_to(root).with_suffix(".png"))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from artart import ArtError
-from artart.checkpoint import Loaded
+from artart.checkpoint import Loaded, check_numbers
 from artart.config import did_you_mean, listed
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
@@ -58,10 +58,7 @@ def sample(
             for x_t, _ in loaded.objective.sample(loaded.net, sampler, y, seeds, guidance):
                 bar.advance(task)
                 frames.append(x_t[:num_filmed].cpu())
-            if not x_t.isfinite().all():
-                raise FloatingPointError(
-                    f"checkpoint={config['checkpoint']}: its network makes no numbers; take an earlier checkpoint"
-                )
+            check_numbers(x_t, config["checkpoint"])
             films.append(torch.stack(frames))
             shown += x_t[: max(0, IN_GRID - len(shown))].cpu()
             for k, seed, pixels in zip(numbers.tolist(), seeds, to_pixels(x_t).cpu(), strict=True):

@@ -99,6 +99,17 @@ def _one_line(path: Path) -> Iterator[None]:
         raise ArtError(f"{path}: damaged or not a weights file ({reason})") from None
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files can be written into a folder, which is made if it is missing."""
+    try:
+        with atomic(probe := folder / ".probe"):
+            pass
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
 def free(path: Path) -> Path:
     """The path, or with -2, -3 ... before its suffix if it is taken."""
     number, candidate = 1, path

@@ -38,6 +38,7 @@ PROGRAMS = {
     "article": None,
     "artart": (),
     "artart, targets cached": ("loss.perceptual.cache_targets=true",),
+    "artart, crops": ("loss.perceptual.crop=0.5",),
     "artart, bf16": ("trainer.precision=bf16-mixed",),
     "artart, bf16, targets cached": ("trainer.precision=bf16-mixed", "loss.perceptual.cache_targets=true"),
 }

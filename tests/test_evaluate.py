@@ -8,7 +8,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch.testing import assert_close
 
-from artart import checkpoint
+from artart import ArtError, checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.evaluate import held_out_data
 from artart.evaluation import samples
@@ -52,8 +52,8 @@ def test_psnr_is_that_of_the_pictures_that_generate_would_save(evaluate, finishe
     expected = [peak_signal_noise_ratio(a.numpy(), b.numpy()) for a, b in zip(x0, saved, strict=True)]
     found = figures(tmp_path)
     assert_close(found["psnr"]["mean"], float(np.mean(expected)), rtol=1e-5, atol=0)
-    assert found["psnr"]["low"] < found["psnr"]["mean"] < found["psnr"]["high"]
     assert found["num_images"] == len(x0)
+    assert found["psnr"]["low"] is None, "three pictures have no interval"
 
 
 def test_classes_share_out_the_pictures(evaluate, finished_run, tmp_path):
@@ -99,6 +99,38 @@ def test_frechet_distance_with_pictures_enough(judge, weights, tmp_path, monkeyp
     judge(weights)
     found = figures(tmp_path)["fd_alexnet"]
     assert found["value"] > found["real"]["value"] > 0
+
+
+def test_fid_and_kid_are_told_under_their_own_names(judge, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "LEAST_FOR_FRECHET", 20)
+    monkeypatch.setattr(samples.inception, "extractor", lambda device: None)
+    colours = lambda pixels, device: pixels.double().mean(dim=(2, 3))  # noqa: E731 - stands in for Inception
+    monkeypatch.setattr(samples, "inception_features", colours)
+    judge("metrics.inception=true")
+    found = figures(tmp_path)
+    for name in ("fid", "kid"):
+        assert found[name]["value"] > found[name]["real"]["value"]
+
+
+def test_without_its_weights_inception_is_refused_before_any_work(judge, monkeypatch, capsys):
+    def fail(device):
+        raise ArtError("metrics.inception=true: no")
+
+    monkeypatch.setattr(samples.inception, "extractor", fail)
+    monkeypatch.setattr(samples, "draw", pytest.fail)
+    assert judge("metrics.inception=true") == 2
+    assert said(capsys) == "metrics.inception=true: no\n"
+
+
+@pytest.mark.parametrize("kind", ["reconstruction", "samples"])
+def test_a_network_that_makes_no_numbers_gets_no_figures(kind, evaluate, finished_run, judgeable_run, tmp_path, capsys):
+    content = torch.load((finished_run if kind == "reconstruction" else judgeable_run) / LAST, weights_only=True)
+    for value in content["state_dict"].values():
+        value.mul_(torch.nan) if value.is_floating_point() else None
+    torch.save(content, tmp_path / "broken.ckpt")
+    assert evaluate("checkpoint=broken.ckpt", "num_images=20", "sampler.num_steps=2") == 1
+    assert "broken.ckpt: its network makes no numbers; take an earlier checkpoint" in said(capsys)
+    assert not (tmp_path / "judged" / "metrics.json").exists()
 
 
 def test_training_pictures_in_place_of_samples_are_told_as_copies(judge, judgeable_run, tmp_path, monkeypatch):
@@ -218,6 +250,13 @@ def test_a_folder_that_has_gone_is_asked_for(train, evaluate, art_folder, tmp_pa
     assert evaluate(f"checkpoint=run/{LAST}") == 2
     assert re.search(r"data.root: .*art, on which .*last.ckpt was trained, is not here; name the folder", said(capsys))
     assert evaluate(f"checkpoint=run/{LAST}", f"data.root={moved}") == 0
+    assert "elsewhere: is not where last.ckpt was trained" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(evaluate, finished_run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert evaluate(f"checkpoint={finished_run / LAST}", "out=file/sub") == 2
+    assert re.search("out=.*file/sub: cannot be written; name another folder", said(capsys))
 
 
 def test_a_network_that_saw_everything_cannot_be_judged(train, evaluate, capsys):

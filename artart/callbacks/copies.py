@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 
 class Copies(Callback):
-    """After epochs n, 2n, ... logs the share of samples that are copies: `copies/rate`, `_ratio` and `_third`.
+    """After every n pictures logs the share of samples that are copies: `copies/rate`, `_ratio` and `_third`.
 
-    The criteria are those of `metrics.copies`; of held-out pictures the first two find 0.01. Drawn inside the
+    The criteria are those of `metrics.copies`; of held-out pictures the first two find about 0.01. Drawn inside the
     validation loop, where averaged weights are in place; always from the same seeds, in the proportions of the training
     pictures' classes.
     """
@@ -29,7 +29,7 @@ class Copies(Callback):
     def __init__(
         self,
         sampler: Sampler,
-        every_n_epochs: int = 10,
+        every_n_images: int = 50_000,
         num_images: int = 256,
         guidance: float = 1.5,
         batch_size: int = 64,
@@ -38,14 +38,14 @@ class Copies(Callback):
         """
         Args:
             sampler: how noise becomes pictures.
-            every_n_epochs: epochs from one test to the next.
+            every_n_images: pictures trained on from one test to the next; a test waits for the next validation.
             num_images: samples in a test.
             guidance: weight of the class.
             batch_size: samples drawn at once.
             stop_above: stop the training when a rate is above this beyond doubt (the low end of its interval).
         """
         self.sampler = sampler
-        self.every_n_epochs = every_n_epochs
+        self.every_n_images = every_n_images
         self.num_images = num_images
         self.guidance = Guidance(guidance)
         self.batch_size = batch_size
@@ -70,8 +70,9 @@ class Copies(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         epoch, data = trainer.current_epoch + 1, trainer.datamodule  # type: ignore[attr-defined]
-        before = epoch - (trainer.check_val_every_n_epoch or 1)
-        due = epoch // self.every_n_epochs > before // self.every_n_epochs
+        in_epoch = int(trainer.num_training_batches) * data.train_batch_size
+        before, now = (epoch - (trainer.check_val_every_n_epoch or 1)) * in_epoch, epoch * in_epoch
+        due = now // self.every_n_images > before // self.every_n_images
         if batch_idx or trainer.sanity_checking or not due or len(data.val_ids) < LEAST_HELD_OUT:
             return
         if self.test is None:
@@ -81,8 +82,9 @@ class Copies(Callback):
         rates = {name: share(int(copies.sum()), len(copies)) for name, copies in found.items()}
         for name, rate in rates.items():
             pl_module.log(name.replace("copy_", "copies/"), rate.value, batch_size=1)
-        shown = ", ".join(f"{name} {rate.value:.1%}" for name, rate in rates.items())
-        log.info("epoch %d: %s (of held-out art 1 %%, 1 %% and next to none)", epoch, shown)
+        expected = self.test.false_alarms()
+        shown = ", ".join(f"{name} {rate.value:.1%} (held out {expected[name]:.1%})" for name, rate in rates.items())
+        log.info("epoch %d: %s", epoch, shown)
         if self.stop_above is not None and max(rate.low or 0.0 for rate in rates.values()) > self.stop_above:
             log.warning("callbacks.copies.stop_above=%s: so the training stops after epoch %d", self.stop_above, epoch)
             trainer.should_stop = True

@@ -6,7 +6,7 @@ from typing import Any, Final
 import torch
 from torch import Generator, Tensor
 
-from artart.checkpoint import Loaded
+from artart.checkpoint import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
 from artart.evaluation.report import Evaluation, Table, curves, grid_picture, histograms, interval
 from artart.images import grid, to_model, to_pixels
@@ -33,7 +33,11 @@ def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
 
 
 def measure(loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], facts: Mapping[str, object]) -> Evaluation:
-    """PSNR, SSIM and LPIPS of the held-out pictures, overall and by class, and what to look at."""
+    """PSNR, SSIM and LPIPS of the held-out pictures, overall and by class, and what to look at.
+
+    Raises:
+        FloatingPointError: if the network makes no numbers.
+    """
     weights, device = config["metrics"]["weights"], next(loaded.net.parameters()).device
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
     if weights is not None:
@@ -45,6 +49,7 @@ def measure(loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], fact
         for pixels in bar.track(x0.split(config["batch_size"]), description="reconstructing"):
             x = to_model(pixels).to(device)
             x_hat = loaded.net(x)
+            check_numbers(x_hat, config["checkpoint"])
             parts.append(to_pixels(x_hat).cpu())
             saved = to_model(parts[-1]).to(device)
             for name, measure in measures.items():

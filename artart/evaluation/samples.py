@@ -12,16 +12,17 @@ import torch
 from torch import Generator, Tensor
 
 from artart import ArtError
-from artart.checkpoint import Loaded
+from artart.checkpoint import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.samplers import Sampler
 from artart.evaluation.report import Evaluation
 from artart.evaluation.sample_page import SETS, Shown, pictures, tables
 from artart.images import to_model, to_pixels
 from artart.metrics import copies, inception
-from artart.metrics.copies import CopyTest
-from artart.metrics.distances import LEAST_FOR_FRECHET, Estimate, frechet, kernel_distance
+from artart.metrics.copies import LEAST_HELD_OUT, CopyTest
+from artart.metrics.distances import LEAST_FOR_FRECHET, Estimate, frechet_estimate, kernel_distance
 from artart.metrics.features import alexnet_features
+from artart.metrics.inception import inception_features
 from artart.metrics.spectrum import radial_power, spectral_distance
 from artart.objectives import Diffusion
 from artart.pretrained import alexnet_on
@@ -31,7 +32,6 @@ from artart.terminal import progress_bar
 
 log = logging.getLogger(__name__)
 
-LEAST: Final = 20  # samples, and held-out pictures, for a distance
 CHUNK: Final = 64  # pictures that AlexNet sees at once
 MAX_DENOISED: Final = 1000  # held-out pictures whose error is measured by noise level
 NUM_LEVELS: Final = 10
@@ -44,11 +44,14 @@ def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
         ArtError: if a setting makes no sense or weights cannot be had.
     """
     guidance_of(config)
-    if config["num_images"] < LEAST:
-        raise ArtError(f"num_images={config['num_images']}: too few to measure anything; {LEAST} are the least")
+    if (num := config["num_images"]) < LEAST_HELD_OUT:
+        raise ArtError(f"num_images={num}: too few to measure anything; {LEAST_HELD_OUT} are the least")
+    device = next(loaded.net.parameters()).device
+    if config["metrics"]["inception"]:
+        inception.extractor(device)
     if (weights := config["metrics"]["weights"]) is None:
         return {}
-    return {"alexnet": alexnet_on(weights, next(loaded.net.parameters()).device).origin}
+    return {"alexnet": alexnet_on(weights, device).origin}
 
 
 def measure(
@@ -62,25 +65,28 @@ def measure(
     """
     held_out, train = data.pixels_of(data.val_ids), data.pixels_of(data.train_ids)
     num, weights = config["num_images"], config["metrics"]["weights"]
-    if len(held_out) < LEAST:
-        raise ArtError(f"{len(held_out)} held-out pictures are too few to measure anything; {LEAST} are the least")
+    if len(held_out) < LEAST_HELD_OUT:
+        raise ArtError(
+            f"{len(held_out)} held-out pictures are too few to measure anything, {LEAST_HELD_OUT} are the least; "
+            "train with more pictures or a larger data.val_fraction"
+        )
     labels = data.names_of(data.val_ids)
     names = list(islice(cycle(labels), num))
     samples = draw(loaded, sampler, names, config)
     generator = Generator().manual_seed(0)
     real = train[torch.randperm(len(train), generator=generator)[:num]]  # as many as samples, where there are
+    same_num = samples[: len(real)]  # for distances that hang on it
     metrics: dict[str, Any] = {}
-    typical = None
+    typical, device = None, next(loaded.net.parameters()).device
     if weights is not None:
-        device = next(loaded.net.parameters()).device
         of_samples = features(samples, weights, device)
         of_held_out, of_real = (known_features(x, weights, device, data) for x in (held_out, real))
-        metrics |= distances(of_samples, of_held_out, of_real)
+        metrics |= distances("kd_alexnet", "fd_alexnet", of_samples, of_held_out, of_real)
         typical = torch.cdist(of_samples, of_held_out).amin(dim=1)
-    powers = [torch.cat([radial_power(to_model(part)) for part in x.split(CHUNK)]) for x in (samples, held_out, real)]
+    powers = [radial_power(to_model(x)) for x in (same_num, held_out, real)]
     metrics["spectrum_db"] = beside(spectral_distance(powers[0], powers[1]), spectral_distance(powers[2], powers[1]))
     if config["metrics"]["inception"]:
-        metrics |= inception.distances(samples, held_out, real)
+        metrics |= distances("kid", "fid", *(inception_features(x, device) for x in (samples, held_out, real)))
     test = CopyTest(train, [data.pictures.groups[i] for i in data.train_ids], held_out)
     nearest = test.nearest(samples)
     metrics["copies"] = copies.report(test, nearest, names, generator)
@@ -100,10 +106,7 @@ def draw(loaded: Loaded, sampler: Sampler, names: Sequence[str], config: Mapping
     made = []
     with progress_bar() as bar, torch.inference_mode():
         for x in bar.track(batches, total=-(-len(names) // config["batch_size"]), description="sampling"):
-            if not x.isfinite().all():
-                raise FloatingPointError(
-                    f"checkpoint={config['checkpoint']}: its network makes no numbers; take an earlier checkpoint"
-                )
+            check_numbers(x, config["checkpoint"])
             made.append(to_pixels(x).cpu())
     return torch.cat(made)
 
@@ -123,7 +126,8 @@ def features(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
 
 def known_features(pixels: Tensor, weights: str, device: torch.device, data: ArtDataModule) -> Tensor:
     """The same, kept in the data's cache under the hash of pictures and weights."""
-    key = sha256(pixels.contiguous().numpy().data)
+    key = sha256(f"1, {device.type}".encode())  # another number if alexnet_features would give others
+    key.update(pixels.contiguous().numpy().data)
     for parameter in alexnet_on(weights, device).net.parameters():
         key.update(parameter.detach().cpu().contiguous().numpy().data)
     folder = data.folder.cache.parent if data.folder else platformdirs.user_cache_path("artart")
@@ -134,20 +138,27 @@ def known_features(pixels: Tensor, weights: str, device: torch.device, data: Art
         except (ArtError, KeyError):
             log.warning("%s: damaged; made anew", path)
     found = features(pixels, weights, device)
-    with atomic(path) as file:
-        file.write(safetensors.torch.save({"alexnet": found}))
+    try:
+        with atomic(path) as file:
+            file.write(safetensors.torch.save({"alexnet": found}))
+    except OSError as error:
+        log.warning("%s: not kept (%s), so they are computed again next time", path, error.strerror)
     return found
 
 
-def distances(samples: Tensor, held_out: Tensor, real: Tensor) -> dict[str, Any]:
-    """KD, and FD if there are pictures enough, of samples against held-out art, each beside real against real."""
-    found: dict[str, Any] = {"kd_alexnet": beside(kernel_distance(samples, held_out), kernel_distance(real, held_out))}
+def distances(kernel: str, frechet: str, samples: Tensor, held_out: Tensor, real: Tensor) -> dict[str, Any]:
+    """KD, and FD if there are pictures enough, of samples against held-out art, each beside real against real.
+
+    They are told by the names that are given. FD, which hangs on the number of pictures, takes as many samples as there
+    are real pictures.
+    """
+    found = {kernel: beside(kernel_distance(samples, held_out), kernel_distance(real, held_out))}
     if min(map(len, (samples, held_out, real))) >= LEAST_FOR_FRECHET:
-        found["fd_alexnet"] = beside(frechet(samples, held_out), frechet(real, held_out))
+        found[frechet] = beside(frechet_estimate(samples[: len(real)], held_out), frechet_estimate(real, held_out))
     else:
         log.info(
-            "fd_alexnet: left out: needs %d samples, held-out and training pictures each; here %d, %d and %d",
-            *(LEAST_FOR_FRECHET, len(samples), len(held_out), len(real)),
+            "%s: left out: needs %d samples, held-out and training pictures each; here %d, %d and %d",
+            *(frechet, LEAST_FOR_FRECHET, len(samples), len(held_out), len(real)),
         )
     return found
 

@@ -7,11 +7,13 @@ from torch import Generator, Tensor
 
 BLOCK: Final = 1024  # rows of a kernel matrix that are held at once
 NUM_HALVES: Final = 200
+LEAST_FOR_INTERVAL: Final = 10  # pictures; intervals from fewer are too narrow
+LARGEST_HALVED: Final = 512  # features
 LEAST_FOR_FRECHET: Final = 2560  # pictures: ten times the features; with fewer the covariances are mostly noise
 
 
 class Estimate(NamedTuple):
-    """A figure and its 95 % interval; None if there are too few pictures for one."""
+    """A figure and its 95 % interval; None where there is none, as for very few pictures."""
 
     value: float
     low: float | None
@@ -31,7 +33,7 @@ def estimate(value: float, of_halves: Tensor, num: int) -> Estimate:
     figure does about the truth, times sqrt(m / (num - m)) for halves of m. Only their spread is used, because a
     distance of fewer pictures may be biased.
     """
-    if not of_halves.isfinite().all():
+    if num < LEAST_FOR_INTERVAL:
         return Estimate(value, None, None)
     m = num // 2
     spread = (of_halves - of_halves.mean()) * (m / (num - m)) ** 0.5
@@ -57,7 +59,7 @@ def share(num_true: int, num: int) -> Estimate:
 def kernel_distance(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
     """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
 
-    Zero on average for two draws of the same pictures, so a single one may lie below.
+    Zero on average for two draws of the same pictures, so a single one may lie below; there its interval is too wide.
 
     Args:
         x: (n, d) features, double.
@@ -100,8 +102,10 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return ((x.mean(dim=0) - y.mean(dim=0)).square().sum() + of_x.trace() + of_y.trace() - 2 * cross).item()
 
 
-def frechet(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
-    """`frechet_distance` with its interval."""
+def frechet_estimate(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
+    """`frechet_distance` with its interval; without one where the covariances are too large to be taken that often."""
+    if x.shape[1] > LARGEST_HALVED:
+        return Estimate(frechet_distance(x, y), None, None)
     generator = generator or Generator().manual_seed(0)
     pairs = zip(halves(len(x), generator).bool(), halves(len(y), generator).bool(), strict=True)
     of_halves = torch.tensor([frechet_distance(x[a], y[b]) for a, b in pairs]).double()

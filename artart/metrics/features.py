@@ -14,14 +14,14 @@ RELUS: Final = (1, 4, 7, 9, 11)  # the layers of AlexNet that LPIPS compares
 
 
 def alexnet_features(images: Tensor, weights: str) -> Tensor:
-    """(B, 3, H, W) in [-1, 1] to AlexNet's relu5, averaged over space: (B, 256) in double precision.
+    """(B, 3, H, W) in [-1, 1] to AlexNet's relu5, averaged over space: (B, 256) in double precision, on the CPU.
 
     Pictures are brought to 224 px (bicubic, antialiased), as for Inception's FID; `weights` as for
     `pretrained.alexnet_on`.
     """
     large = F.interpolate(images, (SEEN_AT, SEEN_AT), mode="bicubic", antialias=True)
     net = alexnet_on(weights, images.device).net
-    return net(imagenet_units(large.clamp(-1, 1))).mean(dim=(2, 3)).double()
+    return net(imagenet_units(large.clamp(-1, 1))).mean(dim=(2, 3)).cpu().double()
 
 
 def lpips_alex(x_hat: Tensor, x: Tensor, weights: str) -> Tensor:

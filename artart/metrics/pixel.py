@@ -25,5 +25,5 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     _, values = structural_similarity_index_measure(
         x_hat.float().clamp(-1, 1), x.float(), data_range=2.0, reduction="none", return_full_image=True
     )
-    margin = WINDOW // 2 if min(x.shape[-2:]) > WINDOW else 0
+    margin = WINDOW // 2 if min(x.shape[-2:]) >= WINDOW else 0
     return values[..., margin : x.shape[-2] - margin, margin : x.shape[-1] - margin].mean(dim=(1, 2, 3))

@@ -1,9 +1,13 @@
 """How much of each spatial frequency pictures hold: blur has too little of the high ones, a checkerboard too much."""
 
+from typing import Final
+
 import torch
 from torch import Generator, Tensor
 
 from artart.metrics.distances import Estimate, estimate, halves
+
+CHUNK: Final = 64  # pictures whose spectra are held at once
 
 
 def radial_power(images: Tensor) -> Tensor:
@@ -12,6 +16,8 @@ def radial_power(images: Tensor) -> Tensor:
     K is about S / sqrt(2): up to the corner of the spectrum, where a checkerboard lies. Of the mean of the channels
     under a Hann window, without which the picture's edges would count as detail.
     """
+    if len(images) > CHUNK:
+        return torch.cat([radial_power(part) for part in images.split(CHUNK)])
     size = images.shape[-1]
     grey = images.double().mean(dim=1)
     grey = grey - grey.mean(dim=(1, 2), keepdim=True)

@@ -7,7 +7,7 @@ from artart.callbacks.copies import Copies
 
 FEW_STEPS = ("objective=diffusion", "loss=mse_diffusion", "callbacks.grid=null", "sampler.num_steps=2")
 HALF = ("data.num_demo_pictures=60", "data.val_fraction=0.5", "trainer.max_epochs=4")
-EVERY_2 = ("callbacks.copies.every_n_epochs=2", "callbacks.copies.num_images=20")
+EVERY_2 = ("callbacks.copies.every_n_images=64", "callbacks.copies.num_images=20")  # of 32 an epoch
 
 
 @pytest.fixture

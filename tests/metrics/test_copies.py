@@ -171,18 +171,14 @@ def test_blank_sheets_do_not_stand_out():
 # --- the threshold
 
 
-def test_the_thresholds_are_the_hundredth_part_of_the_held_out(art):
-    few = CopyTest(art[:20], alone(20), art[100:112])
-    nearest = by_loops(art[100:112], art[:20]).sort(dim=1).values
-    wanted = [np.quantile(values.numpy(), 0.01) for values in (nearest[:, 0], nearest[:, 0] / nearest[:, 1])]
-    assert_close(few.thresholds, tuple(map(float, wanted)), rtol=1e-3, atol=1e-5)
+@pytest.mark.parametrize(("num", "rank"), [(12, 1), (98, 1), (99, 1), (198, 1), (199, 2)])
+def test_the_thresholds_are_a_hundredth_of_the_held_out_up(art, num, rank):
+    """The k-th smallest, where k / (num + 1) is at most 1 %; the smallest if there is none."""
+    few = CopyTest(art[:20], alone(20), art[100 : 100 + num])
+    assert_close(few.thresholds[0], few.held_out.distance.sort().values[rank - 1].item())
+    assert_close(few.thresholds[1], few.held_out.ratio.sort().values[rank - 1].item())
     found = few.judge(few.held_out)
-    assert found["copy_rate"].sum() == found["copy_rate_ratio"].sum() == 1  # the least lies below what is interpolated
-
-
-@pytest.mark.parametrize(("num", "possible"), [(0, False), (19, False), (20, True)])
-def test_twenty_held_out_pictures_make_a_threshold(num, possible):
-    assert CopyTest(pictures(3, 0), alone(3), pictures(num, 1)).is_possible == possible
+    assert found["copy_rate"].sum() == found["copy_rate_ratio"].sum() == rank - 1
 
 
 def test_false_alarms_are_judged_by_the_other_half(copy_test):
@@ -191,11 +187,11 @@ def test_false_alarms_are_judged_by_the_other_half(copy_test):
     distance[1::2] += 0.5
     ratio = torch.linspace(0.3, 1, 200).flip(0)
     apart.held_out = apart.held_out._replace(distance=distance, ratio=ratio)
-    # thresholds 1.99 and 2.49: below lie 1.5 of the one half, 1 and 2 of the other
+    # thresholds 1 and 1.5: below lies 1 of the one half, none of the other
     found = apart.false_alarms()
-    assert_close(found["copy_rate"], 3 / 200)
+    assert_close(found["copy_rate"], 1 / 200)
     assert_close(found["copy_rate_third"], 10 / 200)
-    assert 1 / 200 <= found["copy_rate_ratio"] <= 3 / 200
+    assert_close(found["copy_rate_ratio"], 1 / 200)
 
 
 def test_false_alarms_are_one_in_a_hundred_where_nothing_was_copied():
@@ -220,7 +216,6 @@ def test_planted_copies_of_distinct_pictures_are_found(copy_test):
 def test_real_art_does_not_copy_itself_and_its_copies_are_found(art):
     train, held_out, new = art.split([300, 150, 150])
     copy_test = CopyTest(train, alone(300), held_out)
-    assert copy_test.is_possible
     assert max(copy_test.false_alarms().values()) < 0.05
     assert max(found.float().mean() for found in copy_test.judge(copy_test.nearest(new)).values()) < 0.05
     for found in (copy_test.nearest(train), copy_test.nearest(train.flip(-1))):
@@ -229,7 +224,7 @@ def test_real_art_does_not_copy_itself_and_its_copies_are_found(art):
         assert a_third(found).all()
     power = copy_test.power(drawing())
     assert power["copy_rate"]["noise_0.05"] > 0.95
-    assert power["copy_rate_ratio"]["tint"] > 0.95
+    assert power["copy_rate_ratio"]["tint"] > 0.8
     assert power["copy_rate_third"]["noise_0.05"] > 0.9
 
 

@@ -107,14 +107,14 @@ def test_spectral_distance_is_the_root_mean_square_over_frequencies_of_mean_powe
 
 def test_the_interval_of_the_spectral_distance_is_of_halves():
     generator = drawing()
-    x, y = (torch.rand(num, 4, generator=generator, dtype=torch.float64) for num in (9, 7))
+    x, y = (torch.rand(num, 4, generator=generator, dtype=torch.float64) for num in (14, 11))
 
     def by_numpy(a: np.ndarray, b: np.ndarray) -> float:
         return np.sqrt(np.mean((10 * np.log10(a.mean(axis=0) / b.mean(axis=0))) ** 2))
 
     again = drawing(1)
-    pairs = zip(halves(9, again).bool(), halves(7, again).bool(), strict=True)
+    pairs = zip(halves(14, again).bool(), halves(11, again).bool(), strict=True)
     values = np.array([by_numpy(x[a].numpy(), y[b].numpy()) for a, b in pairs])
-    low, high = np.quantile((values - values.mean()) * (3 / 4) ** 0.5, [0.025, 0.975])
+    low, high = np.quantile((values - values.mean()) * (5 / 6) ** 0.5, [0.025, 0.975])
     value = float(by_numpy(x.numpy(), y.numpy()))
     assert_close(tuple(spectral_distance(x, y, drawing(1))), (value, value + low, value + high))

@@ -73,7 +73,8 @@ def test_the_memory_of_a_target_is_what_is_said():
 
 
 def test_more_than_half_of_the_memory_is_refused_before_training():
-    config = {"image_size": 128, "loss": {"perceptual": {"cache_targets": True}}}
+    config = {"image_size": 128, "loss": {"weights": {"perceptual": 1.0}, "perceptual": {"cache_targets": True}}}
+    config["trainer"] = {"accelerator": "cpu"}
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     most = half // Perceptual.bytes_per_target(128)
     check_memory(config, most)
@@ -97,3 +98,39 @@ def test_pictures_that_change_are_refused(train, capsys, tmp_path):
     assert train("loss.perceptual.cache_targets=true", "data.mirror=true", "run_dir=run") == 2
     assert "cache_targets=true: pictures that change cannot be kept; set data.mirror=false" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- crops
+
+
+def test_crops_are_compared_in_training_and_whole_pictures_in_validation(x, x_hat, monkeypatch):
+    seen = []
+    original = losses.imagenet_units
+    monkeypatch.setattr(losses, "imagenet_units", lambda images: seen.append(images.shape[-2:]) or original(images))
+    loss = Perceptual("random", crop=0.5)
+    loss(x_hat, x)
+    with torch.no_grad():
+        whole = loss(x_hat, x)
+    assert seen == [(8, 8), (8, 8), (16, 16), (16, 16)]
+    assert_close(whole, Perceptual("random")(x_hat, x).detach())
+
+
+def test_a_crop_is_of_the_same_place_in_both_and_elsewhere_for_other_pictures(x):
+    places, loss = set(), Perceptual("random", crop=0.5)
+    for start in range(40):
+        batch = x.roll(start, dims=-1).add(start / 255)
+        x_hat = batch.clone().requires_grad_()
+        a, b = loss._cropped(x_hat, batch)
+        assert_close(a, b)
+        assert_close(loss._cropped(x_hat, batch)[0], a)
+        (gradient,) = torch.autograd.grad(a.sum(), x_hat)
+        places.add(tuple(gradient[0, 0].nonzero()[0].tolist()))
+    assert len(places) > 25
+    assert {row for row, _ in places} >= {0, 8}  # from edge to edge
+
+
+def test_crops_cannot_be_kept(train, capsys):
+    assert train("loss.perceptual.crop=0.5", "loss.perceptual.cache_targets=true") == 2
+    assert (
+        "loss.perceptual.crop=0.5: crops differ from step to step; set cache_targets=false" in capsys.readouterr().err
+    )
