@@ -42,14 +42,14 @@ def main(cfg: DictConfig) -> None:
         raise ArtError(f"out={out}: holds metrics.json already; name another folder")
     if config["data"]["root"] is not None and out.resolve() == Path(config["data"]["root"]).resolve():
         raise ArtError(f"out={out}: is the folder of your pictures, which is only read; name another")
-    if not is_writable(out):
-        raise ArtError(f"out={out}: cannot be written; name another folder")
     loaded = checkpoint.load(source, config["allow"], config["device"])
     data = held_out_data(loaded, config["data"], source)
     measures = samples if loaded.objective.mode == "sample" else reconstruction
     facts: dict[str, object] = {"checkpoint": source.name, "checkpoint_sha256": sha256(source)}
     facts |= measures.prepare(loaded, config)
     facts |= {"data": "demo art" if data.folder is None else data.folder.root.name, "image_size": data.image_size}
+    if not is_writable(out):
+        raise ArtError(f"out={out}: cannot be written; name another folder")
     data.load(out)
     if measures is samples:
         facts |= {"seed": config["seed"], "guidance": config["guidance"], **described(config["sampler"])}

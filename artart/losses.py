@@ -82,7 +82,8 @@ class Perceptual:
         if new := [i for i, key in enumerate(keys) if key not in targets]:
             features = self._features(x[new]).half()
             targets.update({keys[i]: one.clone() for i, one in zip(new, features, strict=True)})
-        return torch.stack([targets[key] for key in keys]).float()
+        with torch.autocast(x.device.type, enabled=False):  # which knows no half precision on a CPU
+            return torch.stack([targets[key] for key in keys]).float()
 
     @staticmethod
     def bytes_per_target(image_size: int) -> int:

@@ -5,8 +5,8 @@
 Both train the article's network with its hybrid loss at 128 px on the same files, without held-out pictures, grids or
 checkpoints; VGG-16 has random filters. In each round each program takes its turns, from an empty cache: one step, one
 epoch, and 1 + N epochs. Prints medians of wall and CPU seconds of the program and all its processes: to the first step,
-for the first epoch from the command on, and for each later epoch (the difference of the last two turns, by N), beside
-the article's.
+for the first epoch from the command on, and for each later epoch (the difference of the last two turns, by N) with its
+pictures per second, beside the article's.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def command(options: Sequence[str] | None, root: Path, size: int, cache: Path, e
         mine = [sys.executable, str(Path(__file__).absolute()), "--root", str(root), "--image-size", str(size)]
         return [*mine, "--article", str(epochs), str(steps)]
     settings = [f"data.root={root}", f"data.cache_dir={cache}", f"image_size={size}", f"trainer.max_epochs={epochs}"]
-    return [sys.executable, "-m", "artart.train", *settings, f"+trainer.max_steps={steps}", *OURS, *options]
+    return [sys.executable, "-m", "artart.train", *settings, f"trainer.max_steps={steps}", *OURS, *options]
 
 
 def main() -> None:
@@ -108,7 +108,7 @@ def main() -> None:
                     call = command(options, root, args.image_size, work / "cache", epochs, steps)
                     found[name][turn].append(spent(call, work))
                     bar.advance(task)
-    table = Table("program", "first step", "first epoch", "later epochs", "x article")
+    table = Table("program", "first step", "first epoch", "later epochs", "pictures/s", "x article")
     base: list[float] = []
     for name, of_turns in found.items():
         rounds = zip(of_turns["all"], of_turns["first epoch"], strict=True)
@@ -119,7 +119,8 @@ def main() -> None:
         ]
         base = base or columns[-1]
         ratios = " / ".join(f"{a / b:.2f}" for a, b in zip(base, columns[-1], strict=True))
-        table.add_row(name, *(" / ".join(f"{value:.1f}" for value in column) for column in columns), ratios)
+        seconds = [" / ".join(f"{value:.1f}" for value in column) for column in columns]
+        table.add_row(name, *seconds, f"{args.num_files / columns[-1][0]:.3g}", ratios)
     console = Console()
     console.print(table)
     console.print(f"wall / CPU seconds; {args.num_files} files, {args.image_size} px, {os.cpu_count()} CPU cores")

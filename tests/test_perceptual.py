@@ -33,6 +33,14 @@ def test_the_loss_and_its_gradient_are_those_without_a_cache(x, x_hat):
         )
 
 
+def test_known_targets_serve_a_network_in_bf16(x, x_hat):
+    cached = Perceptual("random", cache_targets=True)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = cached(x_hat, x)
+        assert_close(loss, Perceptual("random")(x_hat, x), rtol=3e-2, atol=0)
+
+
 def test_targets_are_computed_once_in_whatever_company(x, x_hat, monkeypatch):
     cached, seen = Perceptual("random", cache_targets=True), []
     original = losses.imagenet_units

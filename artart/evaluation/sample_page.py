@@ -1,9 +1,9 @@
 """The figures of samples in words, and what to look at."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle, islice
 from typing import Any, Final, NamedTuple
 
+import torch
 from torch import Tensor
 
 from artart.evaluation.report import Picture, Table, curves, grid_picture, histograms, interval
@@ -86,7 +86,7 @@ def pictures(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, objec
     """Grids of samples and of the closest pairs, and curves."""
     errors = metrics["error_by_noise_level"]
     return [
-        grid_picture("Samples", by_class(shown), facts, "A row for each class."),
+        by_class(shown, facts),
         *typical_pictures(shown, facts),
         closest_pairs(shown, facts),
         histograms(
@@ -119,12 +119,15 @@ def pictures(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, objec
     ]
 
 
-def by_class(shown: Shown) -> Tensor:
-    """A grid with a row of samples for each class, the most frequent ones."""
+def by_class(shown: Shown, facts: Mapping[str, object]) -> Picture:
+    """A row of samples for each class, the most frequent ones; white where a class has too few."""
     rows = {name: [k for k, own in enumerate(shown.names) if own == name] for name in sorted(set(shown.names))}
     most = sorted(rows, key=lambda name: len(rows[name]), reverse=True)[:MAX_ROWS]
-    ids = [list(islice(cycle(rows[name]), NUM_SHOWN)) for name in sorted(most)]
-    return grid([to_model(shown.samples[row]) for row in ids])
+    pictures = []
+    for name in sorted(most):
+        row = to_model(shown.samples[rows[name][:NUM_SHOWN]])
+        pictures.append(torch.cat([row, torch.ones(NUM_SHOWN - len(row), *row.shape[1:])]))
+    return grid_picture("Samples", grid(pictures), facts, f"From the top: {', '.join(sorted(most))}.")
 
 
 def typical_pictures(shown: Shown, facts: Mapping[str, object]) -> Iterator[Picture]:
