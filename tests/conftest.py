@@ -91,7 +91,8 @@ def art_folder(tmp_path: Path) -> Path:
 
 
 RANDOM = "loss.perceptual.weights=random"
-PIXELS_ALONE = {"loss=mse", "loss=mse_diffusion", "experiment=quickstart_diffusion"}  # no filters, so none to choose
+# no filters, so none to choose
+PIXELS_ALONE = {"loss=mse", "loss=mse_diffusion", "experiment=denoise", "experiment=quickstart_diffusion"}
 
 Run = Callable[..., int]
 
