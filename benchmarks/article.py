@@ -95,7 +95,7 @@ class Variant(NamedTuple):
     model: type[ConvDiffusionModel]
     loss: StepLoss
     picture: Callable[[nn.Module, Tensor], Tensor]
-    bottleneck: bool = True  # whether the deepest features are used in training
+    bottleneck: bool = True  # whether the deepest features are used at all
 
 
 def variants(weights: str) -> dict[str, Variant]:
@@ -145,17 +145,16 @@ class Trainee:
         if variant.model is ConvDiffusionModel:
             self.net.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=LEARNING_RATE)
+        if not variant.bottleneck:
+            zero_bottleneck(self.net)  # for good
         self.batches = batches(data)
         self.steps, self.seconds = 0, 0.0
 
     def step(self) -> None:
         x0, before = next(self.batches), time.process_time()
-        hook = None if self.variant.bottleneck else zero_bottleneck(self.net)
         self.optimizer.zero_grad()
         self.variant.loss(self.net, x0).backward()
         self.optimizer.step()
-        if hook:
-            hook.remove()
         self.steps += 1
         self.seconds += time.process_time() - before
 
