@@ -97,6 +97,7 @@ def measure(variant: Variant, size: int, batch_size: int, num_steps: int) -> dic
         value.backward()
         optimizer.step()
 
+    step()  # after which targets are known
     with FlopCounterMode(display=False) as counter:
         step()
     if variant.compile:
