@@ -105,7 +105,7 @@ class CopyTest:
 
 
 def _lowest(values: Tensor) -> float:
-    """The k-th smallest of n: k of n + 1 new values lie below it on average. From fewer than 99 it is the smallest."""
+    """The k-th smallest of n; a new value is below with probability k / (n + 1). Of fewer than 99 the smallest."""
     return values.sort().values[max(1, int(FALSE_ALARMS * (len(values) + 1))) - 1].item()
 
 
