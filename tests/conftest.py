@@ -1,15 +1,18 @@
 """Fixtures that many tests share."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
+from urllib.error import URLError
 
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import WeightsEnum
 
 import artart.evaluate
 import artart.generate
@@ -88,6 +91,19 @@ def art_folder(tmp_path: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(demo.paint(name, seed, 32)).save(path)
     return root
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """A machine without ImageNet's weights and without a network; notes the time-out it was asked to keep."""
+    timeouts: list[float | None] = []
+
+    def get_state_dict(*_: object, **__: object) -> None:
+        timeouts.append(socket.getdefaulttimeout())
+        raise URLError("no network")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", get_state_dict)
+    return timeouts
 
 
 RANDOM = "loss.perceptual.weights=random"

@@ -12,6 +12,7 @@ from artart import ArtError, checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.evaluate import held_out_data
 from artart.evaluation import samples
+from artart.evaluation.sample_page import tables
 from artart.images import to_model, to_pixels
 
 LAST = "checkpoints/last.ckpt"
@@ -201,6 +202,25 @@ def test_the_page_needs_nothing_beside_it_and_says_how_it_was_made(kind, judge, 
     assert not re.search(r"<script|url\(|@import", page)
     assert "last.ckpt" in page
     assert str(tmp_path) not in page, "a page may be shown to others"
+
+
+def test_the_table_of_copies_says_what_the_test_cannot_see():
+    one = {"value": 0.5, "low": 0.25, "high": 0.75, "held_out": 0.01, "power": {"tint": 0.95, "blur": 0.4}}
+    one |= {"blind_to": ["blur"], "classes": {"icon": {"value": 0.5, "num_images": 4}}}
+    none = one | {"value": 0.0, "blind_to": []}
+    copied = {"copy_rate": none, "copy_rate_ratio": one, "copy_rate_third": none, "num_train": 7}
+    quality = {"kid": {"value": 2.0, "low": 1.0, "high": 3.0, "real": {"value": 0.5}}}
+    of_quality, of_copies, of_labels = tables({"copies": copied, "num_images": 4, "num_held_out": 9, **quality})
+    assert of_quality.rows == [["KID, Inception", "2", "1 .. 3", "0.5"]]
+    assert of_copies.rows[0] == ["samples", "0.0%", "50.0%", "0.0%"]
+    assert of_copies.rows[1][1:] == ["25.0% .. 75.0%"] * 3
+    assert [row[::3] for row in of_copies.rows[2:]] == [
+        ["held-out art", "1.0%"],
+        ["finds tint", "95%"],
+        ["finds blur", "40%"],
+    ]
+    assert of_copies.note.endswith("nothing is claimed; ratio says nothing of blur.")
+    assert of_labels.rows == [["icon", "4", "50.0%", "50.0%", "50.0%"]]
 
 
 def test_tables_are_printed_and_the_files_are_named(judge, capsys):

@@ -1,6 +1,5 @@
 import logging
 import socket
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -104,19 +103,6 @@ def test_random_filters_are_the_same_each_time_and_leave_the_random_state_alone(
     pretrained.vgg16.cache_clear()
     pretrained.vgg16_on.cache_clear()
     assert_close(Perceptual("random")(*pictures), first, rtol=0, atol=0)
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    """A machine without ImageNet's weights and without a network; notes the time-out it was asked to keep."""
-    timeouts = []
-
-    def get_state_dict(*args, **kwargs):
-        timeouts.append(socket.getdefaulttimeout())
-        raise URLError("no network")
-
-    monkeypatch.setattr(VGG16_Weights, "get_state_dict", get_state_dict)
-    return timeouts
 
 
 def test_auto_offline_warns_aloud_and_uses_random_filters(offline, caplog, pictures):

@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -34,19 +33,6 @@ def no_weights_from_before_nor_for_after():
 @pytest.fixture
 def weights(shared_data):
     return shared_data / "weights"
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    """A machine without ImageNet's weights and without a network; notes the time-out it was asked to keep."""
-    timeouts = []
-
-    def get_state_dict(*args, **kwargs):
-        timeouts.append(socket.getdefaulttimeout())
-        raise URLError("no network")
-
-    monkeypatch.setattr(AlexNet_Weights, "get_state_dict", get_state_dict)
-    return timeouts
 
 
 def sentence(error: pytest.ExceptionInfo) -> str:

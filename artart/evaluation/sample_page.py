@@ -15,6 +15,14 @@ NUM_PAIRS: Final = 16
 NUM_SHOWN: Final = 8  # in a row
 MAX_ROWS: Final = 20  # classes shown
 SETS: Final = ("samples", "held-out pictures", "training pictures")
+DISTANCES: Final = {
+    "kd_alexnet": "KD, AlexNet",
+    "fd_alexnet": "FD, AlexNet",
+    "kid": "KID, Inception",
+    "fid": "FID, Inception",
+    "spectrum_db": "power spectrum (dB)",
+}
+TITLES: Final = {"copy_rate": "distance", "copy_rate_ratio": "ratio", "copy_rate_third": "a third"}
 CRITERIA_IN_WORDS: Final = (
     "Distance: nearer to a training picture than 99 % of held-out pictures are. Ratio: the nearest stands out from the "
     "second nearest more than for 99 % of them. A third: that ratio is below 1/3. Finds: the share of planted copies "
@@ -35,51 +43,44 @@ class Shown(NamedTuple):
 
 def tables(metrics: Mapping[str, Any]) -> list[Table]:
     """Quality, copies, and copies by label, in words."""
-    names = {
-        "kd_alexnet": "KD, AlexNet",
-        "fd_alexnet": "FD, AlexNet",
-        "kid": "KID, Inception",
-        "fid": "FID, Inception",
-        "spectrum_db": "power spectrum (dB)",
-    }
-    quality = [
-        [names[key], f"{one['value']:.4g}", interval(one["low"], one["high"]), f"{one['real']['value']:.4g}"]
-        for key in names
+    return [_quality(metrics), _copies(metrics["copies"]), _by_label(metrics["copies"])]
+
+
+def _quality(metrics: Mapping[str, Any]) -> Table:
+    rows = [
+        [name, f"{one['value']:.4g}", interval(one["low"], one["high"]), f"{one['real']['value']:.4g}"]
+        for key, name in DISTANCES.items()
         if (one := metrics.get(key))
     ]
-    copied = metrics["copies"]
-    titles = {"copy_rate": "distance", "copy_rate_ratio": "ratio", "copy_rate_third": "a third"}
+    return Table(
+        f"{metrics['num_images']} samples against {metrics['num_held_out']} held-out pictures",
+        ["distance", "samples", "95 % interval", "training pictures"],
+        rows,
+        "Lower is better; training pictures in place of samples show what perfect ones would have. KD decides.",
+    )
+
+
+def _copies(copied: Mapping[str, Any]) -> Table:
+    criteria = [copied[key] for key in TITLES]
     rows = [
-        ("samples", lambda one: f"{one['value']:.1%}"),
-        ("95 % interval", lambda one: interval(one["low"], one["high"], ".1%")),
-        ("held-out art", lambda one: f"{one['held_out']:.1%}"),
+        ["samples", *(f"{one['value']:.1%}" for one in criteria)],
+        ["95 % interval", *(interval(one["low"], one["high"], ".1%") for one in criteria)],
+        ["held-out art", *(f"{one['held_out']:.1%}" for one in criteria)],
     ]
-    of_copies = [[name, *(row(copied[key]) for key in titles)] for name, row in rows]
-    for kind in copied["copy_rate"]["power"]:
-        of_copies.append([f"finds {kind}", *(f"{copied[key]['power'][kind]:.0%}" for key in titles)])
-    blind = {titles[key]: copied[key]["blind_to"] for key in titles}
-    notes = [f"{title} says nothing of {', '.join(kinds)}" for title, kinds in blind.items() if kinds]
-    rates = [copied[key]["classes"] for key in titles]
-    of_labels = [
+    rows += [[f"finds {kind}", *(f"{one['power'][kind]:.0%}" for one in criteria)] for kind in criteria[0]["power"]]
+    blind = zip(TITLES.values(), (one["blind_to"] for one in criteria), strict=True)
+    notes = "".join(f"; {title} says nothing of {', '.join(kinds)}" for title, kinds in blind if kinds)
+    title = f"Copies of {copied['num_train']} training pictures"
+    return Table(title, ["criterion", *TITLES.values()], rows, f"{CRITERIA_IN_WORDS}{notes}.")
+
+
+def _by_label(copied: Mapping[str, Any]) -> Table:
+    rates = [copied[key]["classes"] for key in TITLES]
+    rows = [
         [name, str(row["num_images"]), *(f"{of_rate[name]['value']:.1%}" for of_rate in rates)]
         for name, row in rates[0].items()
     ]
-    num, num_held_out = metrics["num_images"], metrics["num_held_out"]
-    return [
-        Table(
-            f"{num} samples against {num_held_out} held-out pictures",
-            ["distance", "samples", "95 % interval", "training pictures"],
-            quality,
-            "Lower is better; training pictures in place of samples show what perfect ones would have. KD decides.",
-        ),
-        Table(
-            f"Copies of {copied['num_train']} training pictures",
-            ["criterion", *titles.values()],
-            of_copies,
-            f"{CRITERIA_IN_WORDS}{''.join(f'; {note}' for note in notes)}.",
-        ),
-        Table("Copies by label", ["label", "samples", *titles.values()], of_labels),
-    ]
+    return Table("Copies by label", ["label", "samples", *TITLES.values()], rows)
 
 
 def pictures(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, object]) -> list[Picture]:
