@@ -19,10 +19,13 @@ class Limit(NamedTuple):
     highest: float = float("inf")
     open: bool = False  # whether the limits themselves are left out
     optional: bool = False  # whether null is a value
+    word: str = ""  # that may stand in place of a number
 
     def allows(self, value: Any) -> bool:
         if value is None:
             return self.optional
+        if self.word and value == self.word:
+            return True
         if isinstance(value, bool) or not isinstance(value, (int, self.kind)):
             return False
         return self.lowest < value < self.highest if self.open else self.lowest <= value <= self.highest
@@ -31,7 +34,9 @@ class Limit(NamedTuple):
         kind = "a whole number" if self.kind is int else "a number"
         lowest = f"above {self.lowest:g}" if self.open else f"at least {self.lowest:g}"
         highest = "" if self.highest == float("inf") else f" and {'below' if self.open else 'at most'} {self.highest}"
-        return f"{kind}, {lowest}{highest}{', or null' if self.optional else ''}"
+        return (
+            f"{kind}, {lowest}{highest}{', or null' if self.optional else ''}{f', or {self.word}' if self.word else ''}"
+        )
 
 
 LIMITS = {
@@ -70,6 +75,8 @@ LIMITS = {
     "callbacks.copies.num_images": Limit(int, 20),
     "callbacks.copies.stop_above": Limit(float, 0, 1, optional=True),
     "callbacks.checkpoints.every_n_epochs": Limit(int, 1),
+    "callbacks.checkpoints.keep": Limit(int, 1, word="all"),
+    "callbacks.last.every_minutes": Limit(float, 0, open=True, optional=True),
 }
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 CHOICES: dict[str, tuple[object, ...]] = {
@@ -90,6 +97,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "film": (True, False),
     "metrics.inception": (True, False),
     "device": ("auto", "cpu", "cuda", "mps"),
+    "format": ("safetensors", "onnx"),
 }
 
 

@@ -51,6 +51,12 @@ def main(cfg: DictConfig) -> None:
     if not is_writable(out):
         raise ArtError(f"out={out}: cannot be written; name another folder")
     data.load(out)
+    if data.facts["sha256"] != loaded.facts["data"].get("sha256"):
+        log.warning(
+            "data.root=%s: not the pictures and the split that %s was trained with: copies can only be found of what "
+            "was trained on, and some of that may be held out here",
+            *(data.folder and near(data.folder.root), source.name),
+        )
     if measures is samples:
         facts |= {"seed": config["seed"], "guidance": config["guidance"], **described(config["sampler"])}
         evaluation = samples.measure(loaded, build(config, "sampler"), data, config, facts)
@@ -72,15 +78,15 @@ def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "
     from artart.data.datamodule import ArtDataModule
 
     settings = {key: value for key, value in loaded.config["data"].items() if key != "_target_"}
+    settings |= {"image_size": loaded.config["image_size"]}
     settings |= {key: value for key, value in given.items() if value is not None}
     if (root := settings.get("root")) is not None and not Path(root).is_dir():
         raise ArtError(f"data.root: {root}, on which {source} was trained, is not here; name the folder: data.root=DIR")
     if (metadata := settings.get("metadata")) is not None and not Path(metadata).is_file():
         raise ArtError(f"data.metadata: {metadata}, with which {source} was trained, is not here; put it there again")
-    if settings.get("root") != (before := loaded.config["data"].get("root")):
-        log.warning(
-            "data.root=%s: is not where %s was trained (%s): copies can only be found of what lies in both",
-            *(settings["root"], source.name, before),
+    if "root" not in settings:
+        raise ArtError(
+            f"data.root=null: {source} does not say on which pictures it was trained; name them: data.root=DIR"
         )
     try:
         data = ArtDataModule(**settings)

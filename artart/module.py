@@ -10,8 +10,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from artart import __version__
 from artart.images import Batch
 from artart.objectives import Objective
+
+FORMAT = 1  # of what a checkpoint holds; another number if an older artart could not use it
 
 
 class ArtModule(LightningModule):
@@ -42,25 +45,40 @@ class ArtModule(LightningModule):
         self.scheduler = scheduler
         self.config = dict(config)
         self.class_names = list(class_names)
+        self.images_seen = 0  # in training, by all processes
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = self.objective(self.net, batch, self._generator(batch_idx))
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        for_batch, for_rank = self._words(batch_idx, rank)
+        torch.manual_seed(for_rank)  # whatever a network draws by itself, such as drop-out
+        generator = torch.Generator(self.device).manual_seed(for_batch)
+        losses = self.objective(self.net, batch, generator, rank, world_size)
         self._log({f"train/{name}": values for name, values in losses.items()})
+        self.images_seen += len(batch.x0) * world_size
         return losses["loss"].mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if self.trainer.datamodule.val_is_held_out:  # type: ignore[attr-defined]
             self._log(self.objective.measure(self.net, batch))
 
-    def _generator(self, batch_idx: int) -> torch.Generator:
-        """What is drawn for a batch depends on seed, epoch and batch alone, so a resumed run draws the same."""
-        words = np.random.SeedSequence((self.config["seed"], self.current_epoch, batch_idx)).generate_state(1)
-        return torch.Generator(self.device).manual_seed(int(words[0]))
+    def _words(self, batch_idx: int, rank: int) -> tuple[int, int]:
+        """Seeds of a batch: for what is drawn for all processes, and for what each one draws.
+
+        They depend on seed, epoch and batch alone, so a resumed run draws the same.
+        """
+        place = (self.config["seed"], self.current_epoch, batch_idx)
+        for_batch, for_rank = (
+            np.random.SeedSequence(words).generate_state(1)[0] for words in (place, (*place, rank, 1))
+        )
+        return int(for_batch), int(for_rank)
 
     def _log(self, measured: Mapping[str, Tensor]) -> None:
-        """Log the means over the pictures that have a value."""
+        """Log the means over the pictures that have a value; of validation, over those of all processes."""
+        several = self.trainer.world_size > 1  # and then all must log the same names
         for name, values in measured.items():
-            self.log(name, values.mean(), batch_size=len(values))
+            if len(values) or several:
+                mean = values.sum() / max(1, len(values))
+                self.log(name, mean, batch_size=len(values), sync_dist=several and not name.startswith("train/"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.net.parameters())
@@ -68,5 +86,13 @@ class ArtModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}  # type: ignore[return-value]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["artart"] = {"format": FORMAT, "version": __version__}
         checkpoint["config"] = self.config
         checkpoint["class_names"] = self.class_names
+        checkpoint["data"] = self.trainer.datamodule.facts  # type: ignore[attr-defined]
+        checkpoint["images_seen"] = self.images_seen
+        metrics = self.trainer.callback_metrics.items()
+        checkpoint["metrics"] = {name: value.item() for name, value in metrics if name.startswith("val/")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.images_seen = checkpoint["images_seen"]

@@ -29,11 +29,17 @@ class Objective(Protocol):
     def metrics(self) -> list[str]:
         """The names under which training and validation log."""
 
-    def __call__(self, net: nn.Module, batch: Batch, generator: Generator) -> dict[str, Tensor]:
-        """The losses of a batch, each (B,): `loss` is what training lowers."""
+    def __call__(
+        self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1
+    ) -> dict[str, Tensor]:
+        """The losses of a batch, each (B,): `loss` is what training lowers.
+
+        The batch is the rank-th of `world_size` equal parts of a step's pictures. The generator is that of the step,
+        the same for every part, so that what is drawn does not hang on how many processes share the work.
+        """
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """What validation logs of a batch: full names to a number for each picture that has one."""
+        """What validation logs of a batch: full names, always the same, to a number for each picture that has one."""
 
 
 class Reconstruction:
@@ -48,7 +54,9 @@ class Reconstruction:
     def metrics(self) -> list[str]:
         return [*_logged(self.loss), "val/psnr"]
 
-    def __call__(self, net: nn.Module, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+    def __call__(
+        self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1
+    ) -> dict[str, Tensor]:
         """The losses of a batch, each (B,): `loss` is what training lowers. Nothing is drawn."""
         return self.loss(net(batch.x0), batch.x0)
 
@@ -113,12 +121,15 @@ class Diffusion:
     def metrics(self) -> list[str]:
         return list(dict.fromkeys([*_logged(self.loss), "val/mse"]))
 
-    def __call__(self, net: nn.Module, batch: Batch, generator: Generator) -> dict[str, Tensor]:
+    def __call__(
+        self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1
+    ) -> dict[str, Tensor]:
         """The losses of a batch at drawn noise levels, each (B,): `loss` holds their weights, the terms do not."""
-        num, device = len(batch.x0), generator.device
-        r = self.noise_level(num, generator)
-        eps = torch.randn(batch.x0.shape, generator=generator, device=device)
-        is_dropped = torch.rand(num, generator=generator, device=device) < self.label_dropout
+        (num, *shape), device = batch.x0.shape, generator.device
+        own = slice(rank * num, (rank + 1) * num)  # of what is drawn for all processes
+        r = self.noise_level(num * world_size, generator)[own]
+        eps = torch.randn((num * world_size, *shape), generator=generator, device=device)[own]
+        is_dropped = torch.rand(num * world_size, generator=generator, device=device)[own] < self.label_dropout
         noised = self.add_noise(batch.x0, eps, r)
         y = torch.where(is_dropped.to(batch.y.device), _no_class(net), batch.y)
         return self._losses(self._x0_hat(net, batch.x0, noised, y), batch.x0, noised.level)
@@ -168,7 +179,7 @@ class Diffusion:
         measured = {f"val/{name}": values for name, values in losses.items()} | {"val/mse": by_level["mse"]}
         for name, values in by_level.items():
             bins = (evenly[: len(values)] * NUM_BINS).long().to(values.device)
-            for k in bins.unique().tolist():
+            for k in range(NUM_BINS):
                 measured[f"noise/{name}_r{(k + 0.5) / NUM_BINS:.2f}"] = values[bins == k]
         return measured
 

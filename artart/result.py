@@ -19,7 +19,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from artart import __version__, storage
 from artart.config import found
-from artart.data.datamodule import ArtDataModule
 from artart.module import ArtModule
 from artart.terminal import near
 
@@ -79,8 +78,6 @@ class Result:
         return {} if value is None else {self.config["score"]: value.item(), "epoch": trainer.current_epoch}
 
     def _content(self, trainer: Trainer, module: ArtModule, best: Mapping[str, float]) -> dict[str, Any]:
-        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
-        data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]
         return {
             "status": "finished",
             "best": best,
@@ -88,7 +85,7 @@ class Result:
             "epochs": trainer.current_epoch,
             "max_epochs": self.config["trainer"]["max_epochs"],
             "steps": trainer.global_step,
-            "images_seen": batches * data.train_batch_size,
+            "images_seen": module.images_seen,
             "seconds": round(time.monotonic() - self.started, 1),
             "resumed_at_step": self.resumed_at_step,
             "perceptual_weights": self.filters.get("perceptual"),

@@ -5,17 +5,21 @@ import json
 import os
 import pickle
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+import safetensors
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from artart import ArtError
+
+METADATA = "artart"  # the key of the facts in a .safetensors file
 
 
 @contextmanager
@@ -62,7 +66,19 @@ def load(path: Path) -> Any:
         ArtError: if the file is missing, damaged or holds more than plain data.
     """
     with _one_line(path):
+        if path.is_file() and zipfile.is_zipfile(path):
+            _refuse_bomb(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """torch.save neither compresses nor writes a byte twice; what does would swell on its way into memory."""
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    if any(one.compress_type != zipfile.ZIP_STORED for one in records):
+        raise ValueError("it is compressed, which torch.save never does")
+    if sum(one.file_size for one in records) > path.stat().st_size:
+        raise ValueError("its records are larger than the file")
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -73,13 +89,38 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix.lower() == ".safetensors":
         with _one_line(path):
-            return load_file(path)
+            return safetensors.torch.load_file(path)
     weights = load(path)
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
         raise ArtError(f"{path}: not a state dict (names and tensors)")
     return weights
+
+
+def save_shared(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a .safetensors file of named tensors that carries `facts`, plain data, in its metadata.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    tensors = {name: value.contiguous() for name, value in weights.items()}
+    with atomic(path) as file:
+        file.write(safetensors.torch.save(tensors, {METADATA: json.dumps(facts)}))
+
+
+def load_shared(path: Path) -> Any:
+    """What `save_shared` wrote: its facts, and its tensors as `state_dict`.
+
+    Raises:
+        ArtError: if the file is missing, damaged or does not carry such facts.
+    """
+    with _one_line(path), safetensors.safe_open(path, "pt") as file:
+        facts = json.loads((file.metadata() or {}).get(METADATA, "null"))
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    if not isinstance(facts, dict):
+        raise ArtError(f"{path}: holds weights alone; artart.export writes what belongs to them beside them")
+    return {**facts, "state_dict": weights}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from artart import ArtError
 from artart.checks import check
 from artart.cli import cli, told
-from artart.config import CONF_DIR, as_dict, build, build_all, found, in_sweep
+from artart.config import CONF_DIR, as_dict, build, build_all, in_sweep
 from artart.terminal import near
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from artart.data.datamodule import ArtDataModule
     from artart.module import ArtModule
-    from artart.rundir import Plan
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +44,7 @@ def main(cfg: DictConfig) -> float:
 
     from lightning.pytorch import seed_everything
 
+    from artart import resume
     from artart.module import ArtModule
     from artart.parts import check_memory, check_parts, check_score
     from artart.result import Result
@@ -56,7 +56,7 @@ def main(cfg: DictConfig) -> float:
     if "num_classes" in cfg.model and cfg.model.num_classes is None:
         cfg.model.num_classes = config["model"]["num_classes"] = len(class_names)
     planned = plan(cfg)
-    resumed_at_step = step_of(planned, config)
+    before = resume.look_into(planned.checkpoint, config, class_names) if planned.checkpoint else None
     seed_everything(config["seed"], verbose=False)
     net = build(config, "model")
     log.info(size_of(net, config["image_size"]))
@@ -72,10 +72,13 @@ def main(cfg: DictConfig) -> float:
     run_dir = claim(cfg, planned)
     config = as_dict(cfg)  # the folder's name is now in it
     data.load(run_dir)
+    if before:
+        resume.compare_data(before, data.facts)
+        resume.make_ready(run_dir, before)
     check_memory(config, len(data.train_ids) + len(data.val_ids))
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
     trainer = make_trainer(config, precision, data.val_is_held_out)
-    result = Result(run_dir, config, overrides(), filters, resumed_at_step)
+    result = Result(run_dir, config, overrides(), filters, before.step if before else None)
     fit(trainer, module, data, run_dir, planned.checkpoint)
     best = result.write(trainer, module)
     if not in_sweep():
@@ -140,39 +143,9 @@ def compile_net(net: "nn.Module", accelerator: str) -> None:
     net.compile()
 
 
-def step_of(planned: "Plan", config: dict[str, Any]) -> int | None:
-    """The step at which the run goes on; None for a fresh one.
-
-    Raises:
-        ArtError: if the checkpoint is damaged, of another kind of run, or beyond the end of this one.
-    """
-    from artart.checkpoint import read
-
-    if planned.checkpoint is None:
-        return None
-    saved = read(planned.checkpoint)
-    for key in ("model", "optimizer", "scheduler", "objective.prediction", "objective.schedule"):
-        before, now = (found(settings, key) for settings in (saved["config"], config))
-        if before != now:
-            raise ArtError(
-                f"resume={planned.checkpoint}: was trained with {key}={before}; ask for that, "
-                "or start afresh in another folder"
-            )
-    if "current_model_state" in saved and not config["callbacks"].get("ema"):
-        raise ArtError(
-            f"callbacks.ema=null: {planned.checkpoint} keeps an average beside its weights; go on with callbacks.ema"
-        )
-    if (epochs := saved["epoch"] + 1) > config["trainer"]["max_epochs"]:
-        raise ArtError(
-            f"trainer.max_epochs={config['trainer']['max_epochs']}: {planned.checkpoint} has finished {epochs} epochs; "
-            f"ask for more, such as trainer.max_epochs={2 * epochs}"
-        )
-    return int(saved["global_step"])
-
-
 def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) -> "Trainer":
     """Lightning's Trainer with the callbacks that can work."""
-    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+    from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor
 
     from artart.callbacks.checkpoints import AtomicCheckpointIO
 
@@ -189,7 +162,7 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
         callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
     )
 
 
@@ -214,8 +187,8 @@ def how_to_go_on(run_dir: Path) -> str:
     if in_sweep():
         return "so the sweep ends here"
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
-        return "no epoch was finished, so nothing was saved"
-    return f"go on after the last finished epoch: the same command with resume=auto run_dir={near(run_dir)}"
+        return "nothing was saved"
+    return f"go on where it stopped: the same command with resume=auto run_dir={near(run_dir)}"
 
 
 def run() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision.models import WeightsEnum
 
 import artart.evaluate
+import artart.export
 import artart.generate
 import artart.prepare
 import artart.train
@@ -141,6 +142,12 @@ def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`python -m artart.generate` in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: run_command(artart.generate, *arguments)
+
+
+@pytest.fixture(scope="session")
+def export() -> Run:
+    """`python -m artart.export`."""
+    return lambda *arguments: run_command(artart.export, *arguments)
 
 
 @pytest.fixture

@@ -270,7 +270,19 @@ def test_a_folder_that_has_gone_is_asked_for(train, evaluate, art_folder, tmp_pa
     assert evaluate(f"checkpoint=run/{LAST}") == 2
     assert re.search(r"data.root: .*art, on which .*last.ckpt was trained, is not here; name the folder", said(capsys))
     assert evaluate(f"checkpoint=run/{LAST}", f"data.root={moved}") == 0
-    assert "elsewhere: is not where last.ckpt was trained" in capsys.readouterr().out
+    assert "not the pictures" not in capsys.readouterr().out
+    next(moved.rglob("*.png")).unlink()
+    assert evaluate(f"checkpoint=run/{LAST}", f"data.root={moved}", "out=again") == 0
+    assert "elsewhere: not the pictures and the split that last.ckpt was trained with" in capsys.readouterr().out
+
+
+def test_weights_that_were_exported_ask_for_their_pictures(train, export, evaluate, art_folder, capsys):
+    train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
+    assert export(f"checkpoint=run/{LAST}", "out=net.safetensors") == 0
+    assert evaluate("checkpoint=net.safetensors") == 2
+    assert "does not say on which pictures it was trained; name them: data.root=DIR" in said(capsys)
+    assert evaluate("checkpoint=net.safetensors", f"data.root={art_folder}") == 0
+    assert "not the pictures" not in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(evaluate, finished_run, tmp_path, capsys):

@@ -17,14 +17,15 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"pretrained"},
     {"data", "models", "losses", "optim", "metrics", "diffusion"},
     {"objectives"},
-    {"module"},
+    {"module", "curves"},
     {"callbacks"},
     {"config"},
     {"signatures"},
     {"checks", "checkpoint", "parts", "rundir", "result", "multirun"},
-    {"cli", "reconstruct", "sample"},
+    {"resume"},
+    {"cli", "onnx", "reconstruct", "sample"},
     {"evaluation"},
-    {"evaluate", "generate", "prepare", "train"},
+    {"evaluate", "export", "generate", "prepare", "train"},
 )
 HYDRA_ALLOWED = {
     "config",
@@ -37,6 +38,7 @@ HYDRA_ALLOWED = {
     "train",
     "generate",
     "evaluate",
+    "export",
     "prepare",
 }
 MODULES = sorted((ROOT / "artart").rglob("*.py"))

@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import pytest
 import torch
 from lightning.pytorch import LightningModule
 from torch import nn
@@ -8,39 +11,65 @@ from artart.module import ArtModule
 from artart.objectives import Reconstruction
 
 
-def module(seed: int = 0, epoch: int = 0, monkeypatch=None) -> ArtModule:
-    objective = Reconstruction(WeightedSum({"mse": 1.0}, mse=MSE("model")))
-    made = ArtModule(nn.Conv2d(3, 3, 1), objective, None, None, {"seed": seed})
-    if monkeypatch:
+@pytest.fixture
+def module(monkeypatch):
+    def module(seed: int = 0, epoch: int = 0, rank: int = 0, world_size: int = 1) -> ArtModule:
+        objective = Reconstruction(WeightedSum({"mse": 1.0}, mse=MSE("model")))
         monkeypatch.setattr(LightningModule, "current_epoch", epoch)
-    return made
+        monkeypatch.setattr(LightningModule, "trainer", SimpleNamespace(global_rank=rank, world_size=world_size))
+        made = ArtModule(nn.Conv2d(3, 3, 1), objective, None, None, {"seed": seed})
+        monkeypatch.setattr(made, "log", lambda *args, **options: None)
+        return made
+
+    return module
 
 
-def test_what_is_drawn_for_a_batch_depends_on_seed_epoch_and_batch_alone(monkeypatch):
-    def first(seed: int, epoch: int, batch_idx: int) -> float:
-        generator = module(seed, epoch, monkeypatch)._generator(batch_idx)
-        return torch.rand(1, generator=generator).item()
+def drawn(made: ArtModule, batch_idx: int) -> tuple[float, float]:
+    """What an objective draws for a batch, and what a network does."""
+    draws = []
 
+    def objective(net, batch, generator, rank, world_size):
+        draws.append((torch.rand(1, generator=generator).item(), torch.rand(1).item()))
+        return {"loss": torch.ones(2, requires_grad=True)}
+
+    made.objective = objective
+    made.training_step(Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2)), batch_idx)
+    return draws[0]
+
+
+@pytest.mark.parametrize("by", [0, 1], ids=["objective", "network"])
+def test_what_is_drawn_for_a_batch_depends_on_seed_epoch_and_batch_alone(module, by):
     places = [(seed, epoch, batch_idx) for seed in (0, 1, 2) for epoch in (0, 1, 2) for batch_idx in (0, 1, 2)]
-    values = [first(*place) for place in places]
+    values = [drawn(module(seed, epoch), batch_idx)[by] for seed, epoch, batch_idx in places]
     assert len(set(values)) == len(places)  # (1, 0, 0) is neither (0, 1, 0) nor (0, 0, 1)
     torch.rand(3)
-    assert [first(*place) for place in places] == values
+    assert [drawn(module(seed, epoch), batch_idx)[by] for seed, epoch, batch_idx in places] == values
 
 
-def test_training_hands_that_generator_to_the_objective(monkeypatch):
-    made, handed = module(3, 5, monkeypatch), []
-    made.objective = lambda net, batch, generator: (
-        handed.append(generator) or {"loss": torch.ones(2, requires_grad=True)}
-    )
-    monkeypatch.setattr(made, "log", lambda *args, **options: None)
-    made.training_step(Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2)), 7)
-    wanted = module(3, 5, monkeypatch)._generator(7)
-    assert torch.equal(handed[0].get_state(), wanted.get_state())
+def test_processes_share_what_is_drawn_for_a_step_but_not_their_drop_out(module):
+    draws = [drawn(module(rank=rank, world_size=3), 5) for rank in range(3)]
+    assert len({shared for shared, _ in draws}) == 1
+    assert len({own for _, own in draws}) == 3
+    assert draws[0] == drawn(module(), 5)
 
 
-def test_means_are_of_the_pictures_that_have_a_value(monkeypatch):
-    logged, made = {}, module()
-    monkeypatch.setattr(made, "log", lambda name, value, batch_size: logged.update({name: (value.item(), batch_size)}))
-    made._log({"val/mse": torch.tensor([1.0, 2.0, 3.0]), "noise/mse_r0.05": torch.tensor([4.0])})
-    assert logged == {"val/mse": (2.0, 3), "noise/mse_r0.05": (4.0, 1)}
+def test_pictures_seen_are_those_of_all_processes(module):
+    made = module(rank=1, world_size=3)
+    made.training_step(Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2)), 0)
+    made.training_step(Batch(torch.zeros(1, 3, 4, 4), torch.zeros(1)), 1)
+    assert made.images_seen == 9
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_means_are_of_the_pictures_that_have_a_value(module, monkeypatch, world_size):
+    logged, made = {}, module(world_size=world_size)
+    monkeypatch.setattr(made, "log", lambda name, value, **options: logged.update({name: (value.item(), options)}))
+    made._log({"val/mse": torch.tensor([1.0, 2.0, 3.0]), "train/mse": torch.tensor([4.0]), "noise/r": torch.zeros(0)})
+    several = world_size > 1
+    wanted = {
+        "val/mse": (2.0, {"batch_size": 3, "sync_dist": several}),
+        "train/mse": (4.0, {"batch_size": 1, "sync_dist": False}),
+    }
+    if several:  # a process that has none must not leave the others waiting
+        wanted["noise/r"] = (0.0, {"batch_size": 0, "sync_dist": True})
+    assert logged == wanted

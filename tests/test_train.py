@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +29,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_run_leaves_checkpoints_that_count_finished_epochs(finished_run):
     folder = finished_run / "checkpoints"
-    assert names(folder) == ["best.ckpt", "epoch_0002.ckpt", "last.ckpt"]
+    assert names(folder) == ["best.ckpt", "epoch_0002.ckpt", "last.ckpt", "previous.ckpt"]
     assert load(folder / "epoch_0002.ckpt")["epoch"] == 1  # Lightning counts from 0
     assert load(folder / "last.ckpt")["epoch"] == 2
 
@@ -208,13 +206,17 @@ def test_a_damaged_checkpoint_is_a_sentence(train, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("change", "key"),
-    [("image_size=24", "model"), ("optimizer.lr=1e-4", "optimizer"), ("scheduler=cosine", "scheduler")],
+    ("change", "told"),
+    [
+        ("image_size=24", "image_size=16, not 24"),
+        ("optimizer.lr=1e-4", "optimizer.lr=0.001, not 0.0001"),
+        ("scheduler=cosine", "scheduler._target_="),
+    ],
 )
-def test_a_checkpoint_of_another_kind_of_run_is_a_sentence(train, finished_run, tmp_path, capsys, change, key):
+def test_a_checkpoint_of_another_kind_of_run_is_a_sentence(train, finished_run, tmp_path, capsys, change, told):
     arguments = f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4"
     assert train(*arguments, change) == 2
-    assert f"was trained with {key}=" in (error := capsys.readouterr().err)
+    assert f"was trained with {told}" in (error := capsys.readouterr().err)
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
@@ -226,55 +228,38 @@ def test_fewer_epochs_than_the_checkpoint_has_is_a_sentence(train, finished_run,
     assert "has finished 3 epochs; ask for more, such as trainer.max_epochs=6" in error
 
 
-class StopAt(Callback):
-    """Something happens in the middle of the second epoch."""
-
-    def __init__(self, event: str) -> None:
-        self.event = event
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if trainer.global_step == 6:
-            if self.event == "crash":
-                raise RuntimeError("planted")
-            os.kill(os.getpid(), getattr(signal, self.event))
-
-
-def stopping(event: str) -> tuple[str, ...]:
-    return (
-        "run_dir=run",
-        "trainer.max_epochs=3",
-        f"+callbacks.stop._target_={StopAt.__module__}.StopAt",
-        f"+callbacks.stop.event={event}",
-    )
-
-
-@pytest.fixture
-def importable(monkeypatch):
-    """Hydra builds StopAt by its name."""
-    monkeypatch.setitem(sys.modules, StopAt.__module__, sys.modules[StopAt.__module__])
-
-
-@pytest.mark.parametrize(("event", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("crash", 1)])
-def test_a_stopped_run_keeps_its_last_finished_epoch_and_goes_on(train, importable, capsys, event, code):
-    assert train(*stopping(event)) == code
-    assert load(Path("run/checkpoints/last.ckpt"))["global_step"] == 4
-    output = capsys.readouterr()
-    if event == "crash":
-        assert "RuntimeError: planted" in output.err
-        assert "RuntimeError: planted" in Path("run/train.log").read_text()
-    else:
-        assert "resume=auto run_dir=" in output.out
-        assert "Traceback" not in output.out + output.err
-    assert train("run_dir=run", "trainer.max_epochs=3", "resume=auto") == 0
-    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 4
-
-
 def test_weights_spoiled_by_the_last_step_of_an_epoch_reach_no_checkpoint(train, capsys):
     one_step = ("data.batch_size=500", "optimizer=sgd", "optimizer.lr=1e30")
     assert train("run_dir=run", "trainer.max_epochs=3", *one_step) == 1
     assert "val/loss=nan at step 1" in (error := capsys.readouterr().err)
-    assert "no epoch was finished before" in error
-    assert not Path("run/checkpoints").exists()
+    assert "no good checkpoint was written before" in error
+
+
+class Spoil(Callback):
+    """A step makes weights that are no numbers."""
+
+    def on_train_batch_end(self, trainer, module, *_):
+        for weight in module.parameters():
+            weight.data.fill_(float("nan"))
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Hydra builds the callback above by its name."""
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+
+
+def test_weights_spoiled_by_the_last_step_of_an_epoch_leave_the_good_ones_before_it(train, importable, capsys):
+    one_step = ("data.batch_size=500", "optimizer=sgd", "scheduler=constant", "run_dir=run")
+    assert train("trainer.max_epochs=1", "optimizer.lr=1e-3", *one_step) == 0
+    good = Path("run/checkpoints/last.ckpt").read_bytes()
+    spoiling = "+callbacks.spoil._target_=" + __name__ + ".Spoil"
+    assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, "resume=auto", spoiling) == 1
+    previous = Path("run/checkpoints/previous.ckpt").absolute()
+    assert f"the newest good checkpoint is {previous}" in capsys.readouterr().err
+    assert previous.read_bytes() == good
+    assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, f"resume={previous}") == 0
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 1
 
 
 def test_a_nan_stops_before_it_reaches_weights_or_checkpoints(train, capsys):
@@ -299,7 +284,7 @@ def test_a_write_that_fails_is_a_sentence_and_leaves_the_checkpoints_before_it(t
     small_files()
     assert train("run_dir=run", "trainer.max_epochs=2", "resume=auto") == 1
     error = capsys.readouterr().err
-    assert error.endswith("best.ckpt: File too large; what was written before is intact\n")
+    assert error.endswith("last.ckpt: File too large; what was written before is intact\n")
     assert error.count("\n") == 1
     assert Path("run/checkpoints/last.ckpt").read_bytes() == before
     assert not list(Path("run/checkpoints").glob(".*"))
@@ -364,7 +349,7 @@ def test_the_pixel_loss_alone_needs_no_filters(train):
 
 def test_without_held_out_pictures_it_previews_and_has_no_best(train, capsys):
     assert train("data.val_fraction=0", "run_dir=run") == 0
-    assert names(Path("run/checkpoints")) == ["last.ckpt"]
+    assert names(Path("run/checkpoints")) == ["last.ckpt", "previous.ckpt"]
     assert names(Path("run/samples")) == ["epoch_0001.png", "epoch_0002.png"]
     assert not any(name.startswith("val/") for name in json.loads(Path("run/result.json").read_text())["last"])
 
@@ -373,7 +358,7 @@ def test_a_validation_interval_loses_neither_checkpoints_nor_grids(train):
     every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
     assert train("run_dir=run", "trainer.max_epochs=6", "trainer.check_val_every_n_epoch=3", *every_2) == 0
     assert names(Path("run/checkpoints")) == [
-        "best.ckpt", "epoch_0002.ckpt", "epoch_0004.ckpt", "epoch_0006.ckpt", "last.ckpt",
+        "best.ckpt", "epoch_0002.ckpt", "epoch_0004.ckpt", "epoch_0006.ckpt", "last.ckpt", "previous.ckpt",
     ]  # fmt: skip
     assert names(Path("run/samples")) == ["epoch_0003.png", "epoch_0006.png"]
 
@@ -402,7 +387,7 @@ DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2")
 
 
 def test_a_diffusion_leaves_what_every_run_leaves(hybrid_diffusion_run):
-    assert names(hybrid_diffusion_run / "checkpoints") == ["best.ckpt", "last.ckpt"]
+    assert names(hybrid_diffusion_run / "checkpoints") == ["best.ckpt", "last.ckpt", "previous.ckpt"]
     assert names(hybrid_diffusion_run / "samples") == [
         f"epoch_000{k}{kind}.png" for k in (1, 2) for kind in ("", "_raw")
     ]
@@ -565,17 +550,17 @@ def test_parts_that_do_not_go_together_are_told_before_any_work(train, capsys, a
 
 
 @pytest.mark.parametrize(
-    ("change", "key"),
+    ("change", "told"),
     [
-        ("objective.prediction=v", "objective.prediction"),
-        ("schedule=cosine", "objective.schedule"),
-        ("model.attention=true", "model"),
+        ("objective.prediction=v", "objective.prediction=x0, not v"),
+        ("schedule=cosine", "objective.schedule._target_=artart.diffusion.schedule.Flow, not"),
+        ("model.attention=true", "model.attention=false, not true"),
     ],
 )
-def test_a_diffusion_goes_on_as_it_began(train, diffusion_run, tmp_path, capsys, change, key):
+def test_a_diffusion_goes_on_as_it_began(train, diffusion_run, tmp_path, capsys, change, told):
     arguments = (f"resume={diffusion_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4")
     assert train(*DIFFUSION, *arguments, change) == 2
-    assert f"was trained with {key}=" in (error := capsys.readouterr().err)
+    assert f"was trained with {told}" in (error := capsys.readouterr().err)
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

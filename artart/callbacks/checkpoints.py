@@ -1,7 +1,7 @@
 """Checkpoints: Lightning's, written atomically, named after finished epochs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -20,7 +20,7 @@ class Checkpoints(ModelCheckpoint):
         dirpath: str | Path,
         filename: str,
         every_n_epochs: int = 1,
-        save_top_k: int = 1,
+        keep: Literal["all"] | int = "all",
         monitor: str | None = None,
         mode: str = "min",
     ) -> None:
@@ -29,17 +29,17 @@ class Checkpoints(ModelCheckpoint):
             dirpath: the folder.
             filename: without suffix; may hold `{epoch:04d}`.
             every_n_epochs: epochs from one checkpoint to the next.
-            save_top_k: how many to keep; -1: all.
-            monitor: a metric: keep the best by it. None: keep the newest.
+            keep: all, or how many: the newest, or the best by `monitor`.
+            monitor: a metric. None: the newest counts.
             mode: `min` or `max`: which value of the metric is best.
         """
         super().__init__(
             dirpath=dirpath,
             filename=filename,
             every_n_epochs=every_n_epochs,
-            save_top_k=save_top_k,
-            monitor=monitor,
-            mode=mode,
+            save_top_k=-1 if keep == "all" else keep,
+            monitor="epoch" if monitor is None and keep != "all" else monitor,
+            mode="max" if monitor is None else mode,
             auto_insert_metric_name=False,
             enable_version_counter=False,
             save_on_train_epoch_end=True,  # else a validation interval of 4 loses epoch 10
@@ -54,8 +54,21 @@ class Checkpoints(ModelCheckpoint):
         """Lightning counts the running epoch from 0."""
         return super()._monitor_candidates(trainer) | {"epoch": torch.tensor(trainer.current_epoch + 1)}
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What was best so far, of the files that are still in the folder, wherever that lies now."""
+        if state_dict["monitor"] != self.monitor or self.monitor is None or self.save_top_k < 1:
+            return
+        assert self.dirpath is not None
+        before = {Path(self.dirpath, Path(path).name): score for path, score in state_dict["best_k_models"].items()}
+        scores = {str(path): score for path, score in before.items() if path.is_file()}
+        if scores:
+            ranked = sorted(scores, key=lambda path: scores[path].item(), reverse=self.mode == "max")
+            self.best_k_models = scores
+            self.best_model_path, self.kth_best_model_path = ranked[0], ranked[-1]
+            self.best_model_score, self.kth_value = scores[ranked[0]], scores[ranked[-1]]
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """last.ckpt of the last finished epoch stays; Lightning would write the middle of an epoch over it."""
+        """Lightning would write the middle of an epoch over what was good."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

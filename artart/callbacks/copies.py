@@ -70,8 +70,9 @@ class Copies(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         epoch, data = trainer.current_epoch + 1, trainer.datamodule  # type: ignore[attr-defined]
-        in_epoch = int(trainer.num_training_batches) * data.train_batch_size
-        before, now = (epoch - (trainer.check_val_every_n_epoch or 1)) * in_epoch, epoch * in_epoch
+        in_epoch = int(trainer.num_training_batches) * data.train_batch_size * trainer.world_size
+        now = pl_module.images_seen
+        before = now - (trainer.check_val_every_n_epoch or 1) * in_epoch
         due = now // self.every_n_images > before // self.every_n_images
         if batch_idx or trainer.sanity_checking or not due or len(data.val_ids) < LEAST_HELD_OUT:
             return

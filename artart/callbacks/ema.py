@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from artart.images import Batch
+from artart.module import ArtModule
 
 
 class EMA(WeightAveraging):
@@ -27,19 +28,25 @@ class EMA(WeightAveraging):
         self.half_life_fraction = half_life_fraction
         self.max_half_life = max_half_life
         self.decay = 0.0
+        self.images_seen = 0  # until the last step
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         assert self._average_model is not None
         self._average_model.to(pl_module.device)  # made before the module was moved
+        self.images_seen = pl_module.images_seen
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: ArtModule,  # type: ignore[override]
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
-        """The decay comes from the pictures seen: the global batch times the steps."""
-        if trainer.global_step == 0:
-            return  # gradients of the first step are being accumulated
-        images_per_step = len(batch.x0) * trainer.world_size * trainer.accumulate_grad_batches
-        self.decay = self.decay_at(trainer.global_step * images_per_step, images_per_step)
+        """The decay comes from the pictures seen."""
+        if trainer.global_step > self._latest_update_step:  # else gradients are being accumulated
+            self.decay = self.decay_at(pl_module.images_seen, pl_module.images_seen - self.images_seen)
+            self.images_seen = pl_module.images_seen
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def decay_at(self, images_seen: int, images_per_step: int) -> float:

@@ -129,10 +129,9 @@ class SampleGrid(Grid):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         """Validation is over, so the weights are those of training again."""
-        epoch, data = trainer.current_epoch + 1, trainer.datamodule  # type: ignore[attr-defined]
-        images_seen = trainer.fit_loop.epoch_loop.batch_progress.total.completed * data.train_batch_size
+        epoch = trainer.current_epoch + 1
         has_average = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        if self.drawn_after == epoch and has_average and images_seen < self.RAW_UNTIL:
+        if self.drawn_after == epoch and has_average and pl_module.images_seen < self.RAW_UNTIL:
             pl_module.eval()
             with torch.inference_mode():
                 self.write(trainer, self._rows(trainer, pl_module), "samples_raw", f"epoch_{epoch:04d}_raw")

@@ -1,9 +1,9 @@
 """Stops a run whose loss is no longer a number."""
 
-from pathlib import Path
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+
+from artart.callbacks.last import Last
 
 
 class FiniteLoss(Callback):
@@ -19,9 +19,9 @@ class FiniteLoss(Callback):
 
     def _check(self, name: str, loss: Tensor, trainer: Trainer) -> None:
         if not loss.isfinite():
-            checkpoints = Path(trainer.default_root_dir, "checkpoints")
-            newest = checkpoints / "last.ckpt"
-            good = f"the newest good checkpoint is {newest}" if newest.exists() else "no epoch was finished before"
+            lasts = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)]
+            newest = lasts[0].newest_good(trainer.global_step) if lasts else None
+            good = f"the newest good checkpoint is {newest}" if newest else "no good checkpoint was written before"
             raise FloatingPointError(
                 f"{name}={loss.item()} at step {trainer.global_step}, epoch {trainer.current_epoch + 1}: training "
                 f"stopped; {good}. Try a lower optimizer.lr, "

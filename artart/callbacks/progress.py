@@ -31,6 +31,7 @@ class RunProgress(Callback):
         total = trainer.estimated_stepping_batches
         self.task = self.bar.add_task("training", total=total, completed=trainer.global_step)
         self.bar.start()
+        self.on_train_epoch_start(trainer, pl_module)  # of a run that goes on within an epoch, Lightning does not tell
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.bar.update(self.task, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")

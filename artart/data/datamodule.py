@@ -6,7 +6,7 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -127,6 +127,7 @@ class ArtDataModule(LightningDataModule):
         self.max_rejected_fraction = max_rejected_fraction
         self.num_demo_pictures = num_demo_pictures
         self.seed = seed
+        self.goes_on_at: dict[str, Any] = {}  # what a checkpoint says of the training's loader
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -138,10 +139,22 @@ class ArtDataModule(LightningDataModule):
         """False where validation only previews pictures of the training set."""
         return self.val_fraction > 0
 
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint tells of the pictures; `sha256` is of their contents, classes and sides of the split."""
+        sides = dict.fromkeys(self.train_ids, "train") | dict.fromkeys(self.val_ids, "val")
+        lines = zip(self.pictures.digests, self.pictures.labels.tolist(), sorted(sides), strict=True)
+        told = sorted(f"{digest} {label} {sides[i]}" for digest, label, i in lines)
+        return {
+            "sha256": sha256("\n".join(told).encode()).hexdigest(),
+            "num_train": len(self.train_ids),
+            "num_val": len(self.val_ids),
+        }
+
     @property
     def train_batch_size(self) -> int:
-        """Pictures in a training step: the whole training set where that is smaller than batch_size."""
-        return min(self.batch_size, len(self.train_ids))
+        """Pictures in a process's training step: batch_size, or its share of a training set that is smaller."""
+        return min(self.batch_size, len(self.train_ids) // self._place[1])
 
     def load(self, run_dir: Path) -> None:
         """Read what is not known yet and split it; rejected.csv and excluded.csv in run_dir list what is not used.
@@ -218,9 +231,20 @@ class ArtDataModule(LightningDataModule):
             log.warning(line)
 
     def train_dataloader(self) -> Loader:
-        return self._loader(
+        self.train_loader = self._loader(
             self.train_ids, self.train_batch_size, shuffle=True, mirror=self.mirror, balance=self.balance
         )
+        if self.goes_on_at:
+            self.train_loader.load_state_dict(self.goes_on_at)
+        return self.train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the epoch is."""
+        return self.train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Kept until there is a loader; Lightning alone loses it if the scheduler asks how long the run will be."""
+        self.goes_on_at = state_dict
 
     def val_dataloader(self) -> Loader:
         return self._loader(self.val_ids or self.train_ids[: self.batch_size], self.batch_size)
@@ -252,7 +276,7 @@ class ArtDataModule(LightningDataModule):
 
     def _loader(self, ids: Sequence[int], batch_size: int, **options: bool) -> Loader:
         self.pictures = self.pictures._replace(pixels=self._placed())
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = self._place
         return Loader(
             self.pictures.pixels,
             self.pictures.labels[ids],
@@ -264,6 +288,11 @@ class ArtDataModule(LightningDataModule):
             world_size=world_size,
             **options,
         )
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """The number of this process, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     @property
     def _device(self) -> torch.device:

@@ -163,7 +163,7 @@ class Net(nn.Linear):
     channels, image_size, num_classes = 3, S, 4
 
 
-def finished_epoch(tmp_path: Path, callbacks, num_batches: int = 3, drawn_after: int = 2):
+def finished_epoch(tmp_path: Path, callbacks, images_seen: int = 12, drawn_after: int = 2):
     """What stands in the folder after epoch 2, and the module that drew it."""
     module = nn.Module()
     module.net, module.objective, module.device = Net(1, 1), Told(), torch.device("cpu")
@@ -172,7 +172,7 @@ def finished_epoch(tmp_path: Path, callbacks, num_batches: int = 3, drawn_after:
         datamodule=data_of(FOUR_CLASSES, HELD_OUT),
         current_epoch=1, global_step=7, callbacks=callbacks, loggers=[],
     )  # fmt: skip
-    trainer.fit_loop.epoch_loop.batch_progress.total.completed = num_batches
+    module.images_seen = images_seen
     callback = SampleGrid(tmp_path, Heun(NUM_STEPS), num_images=4)
     callback.drawn_after = drawn_after
     callback.on_train_epoch_end(trainer, module)
@@ -188,15 +188,15 @@ def test_a_second_grid_shows_what_the_weights_do_without_their_average(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("callbacks", "num_batches", "drawn_after"),
+    ("callbacks", "images_seen", "drawn_after"),
     [
-        ([], 3, 2),  # there is no average
-        ([EMA()], 25_000, 2),  # of 4 pictures each: many have been seen
-        ([EMA()], 3, 1),  # after this epoch nothing was to be drawn
+        ([], 12, 2),  # there is no average
+        ([EMA()], 100_000, 2),  # many have been seen
+        ([EMA()], 12, 1),  # after this epoch nothing was to be drawn
     ],
 )
-def test_without_a_reason_there_is_no_second_grid(tmp_path, callbacks, num_batches, drawn_after):
-    names, module = finished_epoch(tmp_path, callbacks, num_batches, drawn_after)
+def test_without_a_reason_there_is_no_second_grid(tmp_path, callbacks, images_seen, drawn_after):
+    names, module = finished_epoch(tmp_path, callbacks, images_seen, drawn_after)
     assert names == []
     assert module.objective.calls == []
 

@@ -1,0 +1,146 @@
+"""last.ckpt: where a run goes on."""
+
+import logging
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import distributed
+
+from artart import curves
+from artart.images import Batch
+
+log = logging.getLogger(__name__)
+
+NO_POINTS: dict[str, float] = {}
+PREVIOUS = "previous.ckpt"
+SAVE = 1  # what a process may wish, beside the numbers of signals, which are higher
+
+
+class Last(Checkpoint):
+    """Saves last.ckpt after each epoch, before each validation, every few minutes, and when the run is stopped.
+
+    Ctrl-C (SIGINT) and SIGTERM end the training after the step that they come in, since in its middle the weights are
+    neither old nor new; in validation, which changes nothing, at once. A second signal ends it at once in any case.
+    What a NaN or another error leaves behind is not saved. The file before the newest stays, as previous.ckpt: whether
+    weights are good is only known from the next loss.
+    """
+
+    def __init__(self, dirpath: str | Path, every_minutes: float | None = 10) -> None:
+        """
+        Args:
+            dirpath: the folder.
+            every_minutes: minutes from one save to the next within an epoch; None: none within an epoch.
+        """
+        self.path = Path(dirpath, "last.ckpt")
+        self.saved_step = -1
+        self.every_minutes = every_minutes
+        self.step = 0
+        self.saved_at = 0.0  # on the clock
+        self.signal = 0  # the first that came
+        self.may_break = False  # whether all that was done since the last save would be done again just so
+        self.validation_is_pending = False  # what a checkpoint tells Lightning
+        self.points: dict[str, float] = {}  # on the curves, of the last step before a checkpoint within an epoch
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning has its own handlers by now; it puts back those before them when the training ends."""
+        self.step, self.saved_at = trainer.global_step, time.monotonic()
+        for logger in trainer.loggers if self.points else []:
+            logger.log_metrics(self.points, self.step - 1)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.signal or self.may_break:
+            self._stop(number)
+        self.signal = number
+        log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
+
+    def _stop(self, number: int) -> None:
+        self.signal = number
+        raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        is_between_steps, self.step = trainer.global_step > self.step, trainer.global_step
+        if not is_between_steps or trainer.is_last_batch:
+            return  # gradients are being accumulated; or validation, or the end of the epoch, comes next
+        if wish := self._most_urgent(trainer):
+            self._save(trainer, self._points(trainer))
+        if wish > SAVE:
+            self._stop(wish)
+
+    def _most_urgent(self, trainer: Trainer) -> int:
+        """What a process wishes: a signal's number, SAVE, or 0."""
+        is_due = self.every_minutes is not None and time.monotonic() - self.saved_at > 60 * self.every_minutes
+        wish = torch.tensor(self.signal or SAVE * is_due)
+        if trainer.world_size > 1:
+            distributed.all_reduce(wish, distributed.ReduceOp.MAX)
+        return int(wish)
+
+    def _points(self, trainer: Trainer) -> dict[str, float]:
+        """What the loggers will be given of this step, which Lightning does after the callbacks."""
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return {}
+        logged = trainer.logged_metrics.items()
+        of_step = {name: float(value) for name, value in logged if name.startswith(("train/", "images_per_second"))}
+        return of_step | {"epoch": trainer.current_epoch}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What follows may take long, and can be broken off."""
+        if trainer.sanity_checking:
+            return
+        self.validation_is_pending = True
+        self._save(trainer)
+        self.validation_is_pending = False
+        self._stop_if_asked()
+        self.may_break = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.may_break = False
+        self._save(trainer)
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self.signal:
+            self._stop(self.signal)
+
+    def _save(self, trainer: Trainer, points: dict[str, float] = NO_POINTS) -> None:
+        self.points = points
+        if trainer.is_global_zero and self.path.is_file():
+            self._keep_as(self.path.with_name(PREVIOUS))
+        trainer.save_checkpoint(self.path)
+        self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
+
+    def _keep_as(self, place: Path) -> None:
+        """A second name for the newest file, which then is replaced and not overwritten."""
+        place.unlink(missing_ok=True)
+        try:
+            place.hardlink_to(self.path)
+        except OSError:  # a file system without links
+            shutil.copyfile(self.path, place)
+
+    def newest_good(self, step: int) -> Path | None:
+        """The newest file whose weights have been found good, if those after `step` have not."""
+        found = self.path.with_name(PREVIOUS) if self.saved_step == step else self.path
+        return found if found.is_file() else None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Of every checkpoint: where the curves were; and to Lightning, that a validation has begun."""
+        checkpoint["curves"], checkpoint["points"] = curves.lengths(trainer.loggers), self.points
+        if self.validation_is_pending:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
+            progress.update(ready=1, started=1, processed=0, completed=0)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.points = checkpoint.get("points", {})

@@ -1,0 +1,110 @@
+"""python -m artart.export: a checkpoint becomes one file to share: weights and what they are, without paths."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from artart import ArtError
+from artart.checks import PATHS, check
+from artart.cli import cli, told
+from artart.config import CONF_DIR, found, listed
+
+if TYPE_CHECKING:
+    from artart.checkpoint import Loaded
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # what format=onnx needs
+OF_CONFIG = ("image_size", "model", "objective", "loss")  # what the network is rebuilt from
+OF_DATA = ("fit", "mirror", "val_fraction")
+FILTERS = "loss.perceptual.weights"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="export")
+@told
+def main(cfg: DictConfig) -> None:
+    """Load the network, say what belongs to it, write both as one file."""
+    config = check(cfg)
+    source, kind = Path(config["checkpoint"]), config["format"]
+    out = destination(config["out"], source, kind)
+    if kind == "onnx" and (missing := [name for name in PACKAGES if find_spec(name) is None]):
+        raise ArtError(f"format=onnx: needs {listed(missing, 'and')}: pip install 'artart[export]'")
+
+    from rich.filesize import decimal
+
+    from artart import checkpoint, onnx, storage
+    from artart.result import TRY
+    from artart.terminal import near
+
+    loaded = checkpoint.load(source, config["allow"])
+    facts = to_share(loaded)
+    if kind == "safetensors":
+        storage.save_shared(out, loaded.net.state_dict(), facts)
+        log.info("%s, %s", near(out), decimal(out.stat().st_size))
+        log.info("try next\n  python -m artart.generate checkpoint=%s %s", near(out), TRY[loaded.objective.mode])
+    else:
+        content, difference = onnx.model_of(loaded, facts)
+        with storage.atomic(out) as file:
+            file.write(content)
+        size = decimal(out.stat().st_size)
+        log.info("%s, %s; greatest difference to torch %.1g", near(out), size, difference)
+
+
+def destination(out: str | None, source: Path, kind: str) -> Path:
+    """The file to write, which is not there yet.
+
+    Raises:
+        ArtError: if its suffix is not that of the format, or it is there.
+    """
+    if out is None:
+        run = [source.parent.parent.name] if source.parent.name == "checkpoints" else []
+        folder = Path(f"outputs/exports/{datetime.now():%Y-%m-%d/%H-%M-%S}")
+        return destination(str(folder / f"{'_'.join([*run, source.stem])}.{kind}"), source, kind)
+    if Path(out).suffix.lower() != f".{kind}":
+        raise ArtError(f"out={out}: format={kind} needs a name that ends in .{kind}")
+    if Path(out).exists():
+        raise ArtError(f"out={out}: is there already and is not replaced; name another file")
+    return Path(out)
+
+
+def to_share(loaded: "Loaded") -> dict[str, Any]:
+    """What belongs to the weights of a checkpoint, fit for JSON: no path, nothing of the machine it was made on."""
+    config = loaded.config
+    shared = {key: config[key] for key in OF_CONFIG} | {"data": _chosen(config["data"], OF_DATA)}
+    if found(shared, FILTERS) not in (None, *PATHS[FILTERS].words):
+        perceptual = {**shared["loss"]["perceptual"], "weights": "auto"}
+        shared["loss"] = {**shared["loss"], "perceptual": perceptual}
+    metrics = {name: value for name, value in loaded.facts["metrics"].items() if math.isfinite(value)}
+    return {**loaded.facts, "metrics": metrics, "config": _without_paths(shared), "class_names": loaded.class_names}
+
+
+def _chosen(node: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: node[key] for key in keys if key in node}
+
+
+def _without_paths(node: Any) -> Any:
+    """Nested plain data without the texts that hold a path separator; what they were values of goes with them."""
+    if isinstance(node, Mapping):
+        return {key: _without_paths(value) for key, value in node.items() if not (_is_path(key) or _is_path(value))}
+    if isinstance(node, (list, tuple)):
+        return [_without_paths(value) for value in node if not _is_path(value)]
+    return node
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and ("/" in value or "\\" in value)
+
+
+def run() -> None:
+    cli(main, "export")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,148 @@
+"""What a run goes on from: its checkpoint, held against what is asked for now; and its folder, made ready for that."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from artart import ArtError, curves
+from artart.checkpoint import finished_epochs, read
+from artart.config import found, listed, shown
+from artart.storage import free
+from artart.terminal import near
+
+log = logging.getLogger(__name__)
+
+MEANING = ("image_size", "model", "objective")  # with others it would be another run
+STATE = ("optimizer", "scheduler")  # have a state that fits no other
+MOST_SHOWN = 12
+
+
+class Before(NamedTuple):
+    """What a checkpoint says of the run that goes on."""
+
+    path: Path
+    step: int
+    epochs: int  # finished
+    config: dict[str, Any]
+    data: dict[str, Any]
+    curves: dict[str, int]
+
+
+def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str]) -> Before:
+    """Hold a checkpoint against the settings of now; show in what they differ.
+
+    Raises:
+        ArtError: if it is damaged, of another kind of run, or beyond the end of this one.
+    """
+    content = read(path)
+    if "optimizer_states" not in content:
+        raise ArtError(f"resume={path}: holds weights alone, and no run goes on without its optimizer; name a .ckpt")
+    if "images_seen" not in content:
+        raise ArtError(f"resume={path}: written by an artart that could not go on exactly; start afresh")
+    before = Before(
+        path,
+        content["global_step"],
+        finished_epochs(content),
+        content["config"],
+        content["data"],
+        content.get("curves", {}),
+    )
+    for key in (*MEANING, *STATE):
+        was, now = found(before.config, key), found(config, key)
+        if was != now:
+            ((name, was, now), *_) = _differences(was, now, key)
+            raise ArtError(
+                f"resume={path}: was trained with {name}={shown(was)}, not {shown(now)}; ask for that, "
+                "or start afresh in another folder"
+            )
+    if content["class_names"] != list(class_names):
+        raise ArtError(
+            f"resume={path}: was trained on the classes {listed(content['class_names'], 'and') or 'none'}, "
+            f"the data has {listed(class_names, 'and') or 'none'}; start afresh in another folder"
+        )
+    if "current_model_state" in content and not found(config, "callbacks.ema"):
+        raise ArtError(f"callbacks.ema=null: {path} keeps an average beside its weights; go on with callbacks.ema")
+    if before.epochs > (asked := config["trainer"]["max_epochs"]):
+        raise ArtError(
+            f"trainer.max_epochs={asked}: {path} has finished {before.epochs} epochs; "
+            f"ask for more, such as trainer.max_epochs={2 * before.epochs}"
+        )
+    if differing := list(_shown_differences(before.config, config)):
+        more = f" and {len(differing) - MOST_SHOWN} more" if len(differing) > MOST_SHOWN else ""
+        log.info("resume: other settings than before: %s%s", ", ".join(differing[:MOST_SHOWN]), more)
+    return before
+
+
+def _shown_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """In words; what only says where things lie is left out, and so is what repeats a key of the top."""
+    top: dict[str, Any] = {}
+    for key, was, value in _differences(before, now):
+        places = (str(found(before, "run_dir")), str(found(now, "run_dir")))
+        name = key.rpartition(".")[2]
+        if key in ("run_dir", "resume") or str(was).startswith(places[0]) or top.get(name) == (was, value):
+            continue
+        if "." not in key:
+            top[key] = (was, value)
+        yield f"{key}={shown(value)} (was {shown(was)})"
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each value that differs: its key, what it was, what it is. Keys of the top come first."""
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        if before != now:
+            yield key, before, now
+        return
+    names = [*before, *(name for name in now if name not in before)]
+    for name in sorted(names, key=lambda name: isinstance(before.get(name, now.get(name)), Mapping)):
+        yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+
+
+def make_ready(run_dir: Path, before: Before) -> None:
+    """Put aside what the run's folder holds of later steps, and cut its curves back to where the checkpoint is.
+
+    After a crash there is nothing to put aside: what came after last.ckpt will come again just so.
+    """
+    if before.path.parent.parent.resolve() != run_dir.resolve():
+        return
+    later = (
+        []
+        if before.path.name == "last.ckpt"
+        else [path for path in run_dir.glob("checkpoints/*.ckpt") if path != before.path and _step(path) > before.step]
+    )
+    if later:
+        later += [path for path in run_dir.glob("samples/epoch_*.png") if _epoch(path) > before.epochs]
+        later += run_dir.glob("result.json")
+        aside = free(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+        for path in later:
+            place = aside / path.relative_to(run_dir)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
+        for folder in {name.partition("/")[0] for name in before.curves}:
+            shutil.copytree(run_dir / folder, aside / folder)
+        log.info("resume: what came after step %d is set aside in %s", before.step, near(aside))
+    curves.cut_back(run_dir, before.curves)
+
+
+def _step(path: Path) -> int:
+    """The step of a checkpoint; of one that cannot be read, a late one."""
+    try:
+        return read(path)["global_step"]
+    except ArtError:
+        return 2**63
+
+
+def _epoch(path: Path) -> int:
+    number = path.stem.split("_")[1]
+    return int(number) if number.isdigit() else 0
+
+
+def compare_data(before: Before, facts: Mapping[str, Any]) -> None:
+    """A line if the pictures are others than they were."""
+    if before.data["sha256"] != facts["sha256"]:
+        log.warning(
+            "resume: other pictures than before: %d for training and %d held out, which were %d and %d",
+            *(facts["num_train"], facts["num_val"], before.data["num_train"], before.data["num_val"]),
+        )

@@ -1,0 +1,275 @@
+"""A run that was stopped, however that happened, ends as if nothing had been."""
+
+import csv
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.testing import assert_close
+
+from artart import ArtError, resume
+
+RECONSTRUCTION = (
+    "data.mirror=true",
+    "callbacks.checkpoints.every_n_epochs=1",
+    "+logger.csv._target_=artart.curves.ContinuedCSVLogger",
+    "+logger.csv.save_dir=${run_dir}",
+    "+logger.csv.name=''",
+    "+logger.csv.version=csv",
+)
+DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "scheduler.warmup_steps=2",
+             "data.mirror=true", "data.residence=device")  # fmt: skip
+KINDS = {"reconstruction": RECONSTRUCTION, "diffusion": DIFFUSION}
+EPOCHS = "trainer.max_epochs=3"  # of 4 steps
+LOGGED = "trainer.log_every_n_steps=1"
+
+
+class Trouble(Callback):
+    """Something happens at a step: before it, within its backward pass, after it, or in the validation behind it."""
+
+    def __init__(self, event: str, place: str, step: int) -> None:
+        self.event, self.place, self.step = event, place, step
+
+    def _befall(self, place, step):
+        if (place, step) == (self.place, self.step):
+            self.step = -1  # once
+            if self.event == "crash":
+                raise RuntimeError("planted")
+            os.kill(os.getpid(), getattr(signal, self.event))
+            time.sleep(0.01)
+
+    def on_train_batch_start(self, trainer, *_):
+        self._befall("before", trainer.global_step + 1)
+
+    def on_after_backward(self, trainer, *_):
+        self._befall("within", trainer.global_step + 1)
+
+    def on_train_batch_end(self, trainer, *_):
+        self._befall("after", trainer.global_step)
+
+    def on_validation_batch_start(self, trainer, *_):
+        self._befall("validation", trainer.global_step)
+
+    def on_validation_end(self, trainer, *_):
+        self._befall("after validation", trainer.global_step)
+
+    def on_train_epoch_start(self, trainer, *_):
+        self._befall("epoch", trainer.global_step)
+
+
+class Diary(Callback):
+    """The loss of each step."""
+
+    losses: dict[int, float]
+
+    def on_fit_start(self, trainer, module):
+        Diary.losses = {}
+
+    def on_train_batch_end(self, trainer, module, outputs, *_):
+        Diary.losses[trainer.global_step] = outputs["loss"].item()
+
+
+WITH_DIARY = f"+callbacks.diary._target_={__name__}.Diary"
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Hydra builds the callbacks above by their names."""
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+
+
+def load(path: str | Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def trouble(event: str, place: str, step: int) -> tuple[str, ...]:
+    options = {"_target_": f"{__name__}.Trouble", "event": event, "place": f"'{place}'", "step": step}
+    return tuple(f"+callbacks.a_trouble.{key}={value}" for key, value in options.items())
+
+
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """TensorBoard's curves, but for what is of the clock."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag not in ("images_per_second", "hp_metric")]
+    return {tag: sorted((point.step, point.value) for point in events.Scalars(tag)) for tag in tags}
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    return [{k: v for k, v in row.items() if v and k != "images_per_second"} for row in rows]
+
+
+def assert_same_end(run: Path, whole: Path) -> None:
+    """Everything, bitwise."""
+    for name in ("last.ckpt", "best.ckpt"):
+        ours, wanted = load(run / "checkpoints" / name), load(whole / "checkpoints" / name)
+        for part in ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers",
+                     "epoch", "global_step", "images_seen", "metrics"):  # fmt: skip
+            assert_close(
+                ours.get(part, 0), wanted.get(part, 0), rtol=0, atol=0, msg=lambda m, part=part: f"{part}: {m}"
+            )
+    assert points(run / "tensorboard") == points(whole / "tensorboard")
+    ours, wanted = (json.loads((folder / "result.json").read_text()) for folder in (run, whole))
+    for key in ("best", "epochs", "steps", "images_seen"):
+        assert ours[key] == wanted[key]
+    assert ours["last"]["val/loss"] == wanted["last"]["val/loss"]
+
+
+@pytest.fixture
+def whole(request, train, importable):
+    """A run that nothing befell, and the losses of its steps."""
+    kind = request.getfixturevalue("kind")
+    assert train(*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=whole") == 0
+    return Diary.losses
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train, whole, kind, capsys):
+    """Each stop with the exit code, where the checkpoint then is, and what the next start says of it."""
+    stops = [
+        (("SIGINT", "before", 2), 130, 2),  # the step is finished
+        (("SIGTERM", "within", 3), 143, 3),
+        (("SIGTERM", "before", 4), 143, 4),  # the last of the epoch: validation is still to come
+        (("SIGINT", "validation", 4), 130, 4),
+        (("SIGINT", "after validation", 4), 130, 4),
+        (("SIGTERM", "epoch", 4), 143, 5),  # a signal between epochs
+        (("crash", "within", 7), 1, 5),  # nothing is saved of it
+        (("SIGINT", "after", 6), 130, 6),
+        (("crash", "validation", 8), 1, 8),
+        (("SIGTERM", "within", 12), 143, 12),
+    ]
+    losses: dict[int, float] = {}
+    common = (*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=run")
+    reached = None
+    for befalls, code, step in stops:
+        assert train(*common, *trouble(*befalls), "resume=auto") == code, befalls
+        output = capsys.readouterr()
+        assert load("run/checkpoints/last.ckpt")["global_step"] == step, befalls
+        assert min(Diary.losses, default=step + 1) == (reached or 0) + 1, befalls
+        assert ("resume=auto run_dir=run" in output.out) == (code != 1)
+        assert ("Traceback" in output.err) == (code == 1)
+        reached = step
+        losses |= Diary.losses
+    assert train(*common, "resume=auto") == 0
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 12
+    assert losses == whole
+    assert_same_end(Path("run"), Path("whole"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if kind == "reconstruction":
+        assert table(Path("run/csv/metrics.csv")) == table(Path("whole/csv/metrics.csv"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_minutes_saved_is_gone_on_from_after_a_crash(train, whole, kind, capsys):
+    common = (*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=run", "callbacks.last.every_minutes=1e-9")
+    assert train(*common, *trouble("crash", "before", 7)) == 1
+    assert load("run/checkpoints/last.ckpt")["global_step"] == 6
+    assert train(*common, "resume=auto") == 0
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 6
+    assert_same_end(Path("run"), Path("whole"))
+
+
+def test_gradients_that_are_being_accumulated_are_finished_first(train, importable):
+    options = (EPOCHS, "trainer.accumulate_grad_batches=2", WITH_DIARY)
+    assert train(*options, "run_dir=whole") == 0
+    assert train(*options, "run_dir=run", *trouble("SIGINT", "within", 3)) == 130
+    assert load("run/checkpoints/last.ckpt")["global_step"] == 3
+    assert train(*options, "run_dir=run", "resume=auto") == 0
+    wanted, ours = (load(Path(run, "checkpoints/last.ckpt")) for run in ("whole", "run"))
+    assert_close(ours["state_dict"], wanted["state_dict"], rtol=0, atol=0)
+
+
+def test_an_earlier_checkpoint_sets_aside_what_came_after_it(train, capsys):
+    options = ("callbacks.checkpoints.every_n_epochs=1", "callbacks.grid.every_n_epochs=1", "run_dir=run")
+    assert train(*options, EPOCHS) == 0
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.suffix in (".ckpt", ".png", ".json")}
+    assert train("resume=run/checkpoints/epoch_0001.ckpt", *options, "trainer.max_epochs=2") == 0
+    (aside,) = Path("run").glob("set_aside_*")
+    assert f"what came after step 4 is set aside in {aside}" in capsys.readouterr().out
+    kept = {path: aside / path.relative_to("run") for path in before}
+    for path, content in before.items():
+        place = path if "epoch_0001" in path.name else kept[path]
+        assert place.read_bytes() == content, path
+    assert load("run/checkpoints/last.ckpt")["epoch"] == 1
+    assert load("run/checkpoints/best.ckpt")["epoch"] == 1
+    assert len(points(aside / "tensorboard")["val/psnr"]) == 3
+    assert len(points(Path("run/tensorboard"))["val/psnr"]) == 2
+
+
+def test_a_run_whose_folder_was_moved_knows_its_best(train):
+    assert train(EPOCHS, "optimizer.lr=1e-2", "run_dir=old") == 0
+    Path("old").rename("new")
+    assert train("trainer.max_epochs=4", "optimizer.lr=1e-2", "resume=auto", "run_dir=new") == 0
+    last = load("new/checkpoints/last.ckpt")["callbacks"]["Checkpoints_best"]
+    assert Path(last["best_model_path"]) == Path("new/checkpoints/best.ckpt").absolute()
+    assert (
+        last["best_model_score"]
+        >= load("old" if Path("old").exists() else "new/checkpoints/best.ckpt")["metrics"]["val/psnr"]
+    )
+
+
+def test_only_as_many_checkpoints_as_asked_for_are_kept(train):
+    options = ("callbacks.checkpoints.every_n_epochs=1", "callbacks.checkpoints.keep=2", "run_dir=run")
+    assert train(*options, EPOCHS) == 0
+    assert train(*options, "trainer.max_epochs=5", "resume=auto") == 0
+    names = sorted(path.name for path in Path("run/checkpoints").iterdir())
+    assert names == ["best.ckpt", "epoch_0004.ckpt", "epoch_0005.ckpt", "last.ckpt", "previous.ckpt"]
+
+
+def test_other_settings_are_shown(train, finished_run, tmp_path, capsys):
+    arguments = (f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4")
+    assert train(*arguments, "data.batch_size=4", "seed=3", "data.num_demo_pictures=44") == 0
+    told = capsys.readouterr().out
+    (line,) = re.findall(r"resume: other settings than before: (.*)", told)
+    for difference in ("seed=3 (was 0)", "data.batch_size=4 (was 8)", "trainer.max_epochs=4 (was 3)"):
+        assert difference in line
+    assert "run_dir" not in line
+    assert "data.seed" not in line
+    assert re.search(
+        r"resume: other pictures than before: \d+ for training and \d held out, which were 37 and 3\n", told
+    )
+
+
+def test_other_classes_are_refused(train, finished_run, tmp_path, art_folder, capsys):
+    checkpoint = finished_run / "checkpoints" / "last.ckpt"
+    assert train(f"resume={checkpoint}", f"data.root={art_folder}", "model.num_classes=5", "trainer.max_epochs=4") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "was trained on the classes drawing, engraving, iconography, painting and sculpture, the data has" in error
+    assert not Path("run").exists()
+
+
+def test_within_an_epoch_no_other_batches_are_gone_on_with(train, importable, capsys):
+    assert train(EPOCHS, "run_dir=run", *trouble("SIGINT", "before", 2)) == 130
+    assert train(EPOCHS, "run_dir=run", "resume=auto", "data.batch_size=4") == 2
+    error = capsys.readouterr().err
+    assert "the checkpoint lies within an epoch of" in error
+    assert error.count("\n") == 1
+
+
+def test_a_damaged_checkpoint_names_the_newest_good_one(train, finished_run, tmp_path, capsys):
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    good = (finished_run / "checkpoints" / "epoch_0002.ckpt").read_bytes()
+    (folder / "epoch_0002.ckpt").write_bytes(good)
+    (folder / "last.ckpt").write_bytes(good[: len(good) // 2])
+    assert train("resume=auto", f"run_dir={tmp_path}/run", EPOCHS) == 2
+    error = capsys.readouterr().err
+    assert f"the newest good one beside it is {folder}/epoch_0002.ckpt" in error
+    assert error.count("\n") == 1
+
+
+def test_a_newer_checkpoint_says_so(finished_run, tmp_path):
+    content = load(finished_run / "checkpoints" / "last.ckpt")
+    content["artart"] = {"format": 99, "version": "9.0"}
+    torch.save(content, tmp_path / "newer.ckpt")
+    with pytest.raises(ArtError, match=r"newer.ckpt: written by artart 9.0, this is .*; a newer artart can read it"):
+        resume.look_into(tmp_path / "newer.ckpt", {}, [])
