@@ -60,6 +60,8 @@ LIMITS = {
     "guidance": Limit(float, 0),
     "guidance_interval.lowest": Limit(float, 0, 1),
     "guidance_interval.highest": Limit(float, 0, 1),
+    "trainer.devices": Limit(int, 1, word="auto"),
+    "trainer.num_nodes": Limit(int, 1),
     "trainer.max_epochs": Limit(int, 1),
     "trainer.log_every_n_steps": Limit(int, 1),
     "trainer.check_val_every_n_epoch": Limit(int, 1),
@@ -84,7 +86,6 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "compile": (True, False),
     "compare": (True, False),
     "show": (True, False),
-    "trainer.devices": (1,),  # one process for now
     "data.fit": ("squash", "crop", "pad"),
     "data.residence": ("auto", "memory", "device"),
     "data.mirror": (True, False),

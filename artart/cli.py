@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from artart import ArtError
+from artart import ArtError, processes
 from artart.allocator import keep_freed_memory
 from artart.checks import TEXTS
 from artart.checks import options as options_of
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MULTIRUN = {"-m", "--multirun"}
+A_MOMENT = 2.0  # seconds
 
 
 def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> None:
@@ -74,6 +76,8 @@ def told(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
 
 def _tell(error: Exception) -> int:
     """Log an error, with a trace only if it is nobody's mistake but ours; return the exit code."""
+    if processes.rank():
+        time.sleep(A_MOMENT)  # if the first process met the same, it tells of it, and torchrun ends this one here
     match error:
         case ArtError():
             log.error(str(error))

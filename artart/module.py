@@ -53,13 +53,27 @@ class ArtModule(LightningModule):
         torch.manual_seed(for_rank)  # whatever a network draws by itself, such as drop-out
         generator = torch.Generator(self.device).manual_seed(for_batch)
         losses = self.objective(self.net, batch, generator, rank, world_size)
-        self._log({f"train/{name}": values for name, values in losses.items()})
+        for name, values in losses.items():
+            self.log(f"train/{name}", values.mean(), batch_size=len(values))
         self.images_seen += len(batch.x0) * world_size
         return losses["loss"].mean()
 
+    def on_validation_epoch_start(self) -> None:
+        self.measured: dict[str, Tensor] = {}  # sum and number of the values of each name, (2,)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if self.trainer.datamodule.val_is_held_out:  # type: ignore[attr-defined]
-            self._log(self.objective.measure(self.net, batch))
+            for name, values in self.objective.measure(self.net, batch).items():
+                found = torch.stack([values.sum(), values.new_tensor(len(values))])
+                self.measured[name] = self.measured.get(name, torch.zeros_like(found)) + found
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the pictures that have a value, those of all processes."""
+        if self.measured:
+            found = self.trainer.strategy.reduce(torch.stack([*self.measured.values()]), reduce_op="sum")
+            for name, (total, number) in zip(self.measured, found, strict=True):
+                if number:
+                    self.log(name, total / number)
 
     def _words(self, batch_idx: int, rank: int) -> tuple[int, int]:
         """Seeds of a batch: for what is drawn for all processes, and for what each one draws.
@@ -71,14 +85,6 @@ class ArtModule(LightningModule):
             np.random.SeedSequence(words).generate_state(1)[0] for words in (place, (*place, rank, 1))
         )
         return int(for_batch), int(for_rank)
-
-    def _log(self, measured: Mapping[str, Tensor]) -> None:
-        """Log the means over the pictures that have a value; of validation, over those of all processes."""
-        several = self.trainer.world_size > 1  # and then all must log the same names
-        for name, values in measured.items():
-            if len(values) or several:
-                mean = values.sum() / max(1, len(values))
-                self.log(name, mean, batch_size=len(values), sync_dist=several and not name.startswith("train/"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.net.parameters())

@@ -79,6 +79,15 @@ def check_memory(config: Mapping[str, Any], num_pictures: int) -> None:
             )
 
 
+def check_shares(num_held_out: int, num_processes: int) -> None:
+    """Raises ArtError if a process would have nothing to validate on, and the others would wait for it."""
+    if 0 < num_held_out < num_processes:
+        raise ArtError(
+            f"data.val_fraction: holds out {num_held_out} pictures, and each of {num_processes} processes needs one; "
+            "raise it, or use fewer processes"
+        )
+
+
 def check_score(score: str, mode: str, metrics: Sequence[str]) -> None:
     """Raises ArtError if nothing logs the score, if its best is at the other end, or if it differs from job to job."""
     if score not in metrics:

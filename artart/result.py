@@ -56,11 +56,12 @@ class Result:
         self.started = time.monotonic()
 
     def write(self, trainer: Trainer, module: ArtModule) -> float:
-        """Write result.json and HPARAMS; return the best score (NaN where nothing measured it)."""
+        """Write result.json and HPARAMS, once; return the best score (NaN where nothing measured it)."""
         best = self._best(trainer)
-        content = self._content(trainer, module, best)
-        storage.write_json(self.run_dir / "result.json", content)
-        self._hparams(trainer, content)
+        if trainer.is_global_zero:
+            content = self._content(trainer, module, best)
+            storage.write_json(self.run_dir / "result.json", content)
+            self._hparams(trainer, content)
         return best.get(self.config["score"], math.nan)
 
     def _best(self, trainer: Trainer) -> dict[str, float]:
@@ -91,6 +92,7 @@ class Result:
             "perceptual_weights": self.filters.get("perceptual"),
             "num_parameters": sum(parameter.numel() for parameter in module.net.parameters()),
             "device": str(trainer.strategy.root_device),
+            "num_processes": trainer.world_size,
             "precision": trainer.precision,
             "versions": {
                 "artart": __version__,

@@ -131,16 +131,23 @@ def claim(cfg: DictConfig, planned: Plan, log_name: str = "train.log") -> Path:
             raise ArtError(f"run_dir={run_dir}: another process is writing there; wait for it, or name another folder")
         _write(run_dir / ".hydra" / "config.yaml", settings)
         _write(run_dir / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(overrides()))
-        _log_to(run_dir / log_name)
+        enter(cfg, run_dir, log_name)
     except OSError as error:
         folder = error.filename or cfg.run_dir or RUNS
         raise ArtError(
             f"run_dir={cfg.run_dir or 'null'}: {folder}: {error.strerror}; name another folder: run_dir=DIR"
         ) from None
-    cfg.run_dir = str(run_dir)
     if planned.checkpoint:
         log.info("resume: going on from %s", near(planned.checkpoint))
     return run_dir
+
+
+def enter(cfg: DictConfig, run_dir: Path, log_name: str) -> None:
+    """Write into a folder that is there: the log goes there. Sets cfg.run_dir."""
+    cfg.run_dir = str(run_dir)
+    handler = logging.FileHandler(run_dir / log_name, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
 
 
 def overrides() -> list[str]:
@@ -168,9 +175,3 @@ def _new_folder() -> Path:
 def _write(path: Path, text: str) -> None:
     with atomic(path) as file:
         file.write(text.encode())
-
-
-def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger().addHandler(handler)

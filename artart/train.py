@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from artart import ArtError
+from artart import ArtError, processes
 from artart.checks import check
 from artart.cli import cli, told
 from artart.config import CONF_DIR, as_dict, build, build_all, in_sweep
@@ -40,22 +40,25 @@ HINTS = (  # of Lightning, about what is so on purpose
 @told
 def main(cfg: DictConfig) -> float:
     """The story of a run: check, build, claim the folder, read the pictures, fit, tell. Returns the best score."""
-    config = check(cfg)
+    check(cfg)
+    processes.arrange(cfg.trainer)
+    config = as_dict(cfg)
 
     from lightning.pytorch import seed_everything
 
     from artart import resume
     from artart.module import ArtModule
-    from artart.parts import check_memory, check_parts, check_score
+    from artart.parts import check_memory, check_parts, check_score, check_shares
     from artart.result import Result
-    from artart.rundir import claim, overrides, plan
+    from artart.rundir import claim, enter, overrides, plan
 
     quieten_lightning()
+    processes.join(config["trainer"])
     data = build(config, "data")
     class_names = data.class_names
     if "num_classes" in cfg.model and cfg.model.num_classes is None:
         cfg.model.num_classes = config["model"]["num_classes"] = len(class_names)
-    planned = plan(cfg)
+    planned = processes.of_first(lambda: plan(cfg))
     before = resume.look_into(planned.checkpoint, config, class_names) if planned.checkpoint else None
     seed_everything(config["seed"], verbose=False)
     net = build(config, "model")
@@ -67,14 +70,19 @@ def main(cfg: DictConfig) -> float:
     check_score(config["score"], config["score_mode"], objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
     build(config, "trainer", precision=precision, logger=False)  # what is wrong with its arguments is told now
-    filters = objective.loss.load()
+    with processes.first_ahead():  # it may be a download
+        filters = objective.loss.load()
 
-    run_dir = claim(cfg, planned)
+    run_dir = processes.of_first(lambda: claim(cfg, planned))
+    if processes.rank():
+        enter(cfg, run_dir, f"train_rank_{processes.rank()}.log")
     config = as_dict(cfg)  # the folder's name is now in it
-    data.load(run_dir)
-    if before:
-        resume.compare_data(before, data.facts)
-        resume.make_ready(run_dir, before)
+    with processes.first_ahead():
+        data.load(run_dir)
+        if before and not processes.rank():
+            resume.compare_data(before, data.facts)
+            resume.make_ready(run_dir, before)
+    check_shares(len(data.val_ids), processes.world_size())
     check_memory(config, len(data.train_ids) + len(data.val_ids))
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
     trainer = make_trainer(config, precision, data.val_is_held_out)

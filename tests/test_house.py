@@ -22,7 +22,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"config"},
     {"signatures"},
     {"checks", "checkpoint", "parts", "rundir", "result", "multirun"},
-    {"resume"},
+    {"processes", "resume"},
     {"cli", "onnx", "reconstruct", "sample"},
     {"evaluation"},
     {"evaluate", "export", "generate", "prepare", "train"},

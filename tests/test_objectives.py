@@ -436,3 +436,20 @@ def test_a_pictures_generator_hangs_on_its_pixels_alone():
     assert not torch.equal(states[0], states[1])
     laid_out = given.x0.contiguous(memory_format=torch.channels_last)
     assert torch.equal(own_generators(laid_out)[2].get_state(), states[2])
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_parts_of_a_batch_draw_what_the_whole_draws(world_size):
+    """So that several processes see the noise, the times and the dropped labels of one."""
+    objective = Diffusion(mse(), Flow(), LogitNormal(S), label_dropout=0.5)
+    net, whole = Spy(lambda x_t, t, y: 0.5 * x_t), batch(8, seed=3)
+    wanted = objective(net, whole, torch.Generator().manual_seed(5))["loss"]
+    parts = zip(whole.x0.chunk(world_size), whole.y.chunk(world_size), strict=True)
+    losses = [
+        objective(net, Batch(x0, y), torch.Generator().manual_seed(5), rank, world_size)["loss"]
+        for rank, (x0, y) in enumerate(parts)
+    ]
+    assert_close(torch.cat(losses), wanted)
+    seen = [torch.cat(values) for values in zip(*net.seen[1:], strict=True)]
+    for ours, theirs in zip(seen, net.seen[0], strict=True):
+        assert_close(ours, theirs)

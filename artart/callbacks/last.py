@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 NO_POINTS: dict[str, float] = {}
 PREVIOUS = "previous.ckpt"
+A_MOMENT = 1.0  # seconds
 SAVE = 1  # what a process may wish, beside the numbers of signals, which are higher
 
 
@@ -45,7 +46,7 @@ class Last(Checkpoint):
         self.every_minutes = every_minutes
         self.step = 0
         self.saved_at = 0.0  # on the clock
-        self.signal = 0  # the first that came
+        self.signal, self.signal_at = 0, 0.0  # the first that came, and when
         self.may_break = False  # whether all that was done since the last save would be done again just so
         self.validation_is_pending = False  # what a checkpoint tells Lightning
         self.points: dict[str, float] = {}  # on the curves, of the last step before a checkpoint within an epoch
@@ -60,9 +61,12 @@ class Last(Checkpoint):
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signal or self.may_break:
+        again = time.monotonic() - self.signal_at > A_MOMENT  # a terminal and torchrun may both hand on the same
+        if self.may_break or (self.signal and again):
             self._stop(number)
-        self.signal = number
+        if self.signal:
+            return
+        self.signal, self.signal_at = number, time.monotonic()
         log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
 
     def _stop(self, number: int) -> None:

@@ -43,7 +43,7 @@ class RunProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        self.num_images += len(batch.x0)
+        self.num_images += len(batch.x0) * trainer.world_size
         if trainer.global_step == self.step:
             return  # gradients are being accumulated
         self.step = trainer.global_step
