@@ -5,10 +5,13 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -34,10 +37,12 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     """Run a Hydra main as a command: file names need no quoting, mistakes are told in a line each.
 
     `sweeps` says whether it knows -m. Exit codes: 0; 1 for what went wrong on the way; 2 for a mistake in the call;
-    130 for Ctrl-C.
+    130 for Ctrl-C, 143 for SIGTERM.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions on
     keep_freed_memory()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _on_sigterm)
     logging.raiseExceptions = False  # a log on a full disk must not hide the sentence that says so
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -54,6 +59,11 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     except KeyboardInterrupt:
         log.error("stopped by Ctrl-C")
         sys.exit(130)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    """An end like that by Ctrl-C: what is being written is finished or taken back."""
+    sys.exit(128 + number)
 
 
 def told(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:

@@ -13,16 +13,19 @@ from artart.storage import atomic
 
 
 def lengths(loggers: Sequence[Logger]) -> dict[str, int]:
-    """How long each file is, folder/file: bytes of TensorBoard's, which only grow; rows of a CSV table."""
-    found: dict[str, int] = {}
+    """How long each file is once all is written: folder/file, and bytes of TensorBoard's or rows of a CSV table."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.flush()
         elif isinstance(logger, CSVLogger):
             logger.save()
-        if logger.log_dir and (folder := Path(logger.log_dir)).is_dir():
-            found |= {f"{folder.name}/{path.name}": _length(path) for path in _files(folder)}
-    return found
+    return lengths_of([logger.log_dir for logger in loggers])
+
+
+def lengths_of(folders: Sequence[str | None]) -> dict[str, int]:
+    """The same of the files that are in these folders."""
+    paths = [path for folder in folders if folder for path in _files(Path(folder))]
+    return {f"{path.parent.name}/{path.name}": _length(path) for path in paths}
 
 
 def cut_back(run_dir: Path, kept: Mapping[str, int]) -> None:

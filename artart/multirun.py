@@ -2,6 +2,7 @@
 
 import atexit
 import csv
+import gc
 import io
 import logging
 import math
@@ -59,6 +60,7 @@ class SweepTable(Callback):
         settings = tuple(config.hydra.overrides.task)
         self.jobs.append(Job(config.hydra.job.num, settings, score, round(time.monotonic() - self.started, 1), status))
         self._write(config)  # now, so that Ctrl-C in a later job does not lose it
+        gc.collect()  # a trainer and its parts know each other
 
     def _note(self, folder: Path, error: BaseException) -> None:
         """Put the trace into the job's own log; the terminal gets a line."""

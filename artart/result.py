@@ -113,7 +113,7 @@ class Result:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(settings, metrics, trainer.global_step)
-                logger.save()
+                logger.finalize("success")  # the training's end has closed it; this opened it again
 
     def _overridden(self) -> Iterator[tuple[str, Any]]:
         for override in self.overrides:

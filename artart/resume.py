@@ -2,10 +2,12 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from lightning.pytorch.loggers import Logger
 
 from artart import ArtError, curves
 from artart.checkpoint import finished_epochs, read
@@ -115,15 +117,27 @@ def make_ready(run_dir: Path, before: Before) -> None:
     if later:
         later += [path for path in run_dir.glob("samples/epoch_*.png") if _epoch(path) > before.epochs]
         later += run_dir.glob("result.json")
-        aside = free(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
-        for path in later:
-            place = aside / path.relative_to(run_dir)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(place)
+        aside = _set_aside(run_dir, later)
         for folder in {name.partition("/")[0] for name in before.curves}:
             shutil.copytree(run_dir / folder, aside / folder)
         log.info("resume: what came after step %d is set aside in %s", before.step, near(aside))
     curves.cut_back(run_dir, before.curves)
+
+
+def begin(run_dir: Path, loggers: Sequence[Logger]) -> None:
+    """Set aside the curves of a run that left no checkpoint in the folder where another begins."""
+    if old := [run_dir / name for name in curves.lengths_of([logger.log_dir for logger in loggers])]:
+        log.info("curves of a run without a checkpoint are set aside in %s", near(_set_aside(run_dir, old)))
+
+
+def _set_aside(run_dir: Path, paths: Iterable[Path]) -> Path:
+    """Move files into a new sub-folder, which is returned."""
+    aside = free(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    for path in paths:
+        place = aside / path.relative_to(run_dir)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+    return aside
 
 
 def _step(path: Path) -> int:

@@ -86,6 +86,8 @@ def main(cfg: DictConfig) -> float:
     check_memory(config, len(data.train_ids) + len(data.val_ids))
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
     trainer = make_trainer(config, precision, data.val_is_held_out)
+    if not before and not processes.rank():
+        resume.begin(run_dir, trainer.loggers)
     result = Result(run_dir, config, overrides(), filters, before.step if before else None)
     fit(trainer, module, data, run_dir, planned.checkpoint)
     best = result.write(trainer, module)
@@ -182,8 +184,8 @@ def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", run_dir:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:
         name, code = "SIGTERM", 128 + signal.SIGTERM
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        name, code = "Ctrl-C", 128 + signal.SIGINT
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C is 1
+        name, code = ("Ctrl-C", 128 + signal.SIGINT) if stop.code == 1 else ("SIGTERM", 128 + signal.SIGTERM)
     else:
         return
     log.warning("stopped by %s in epoch %d; %s", name, trainer.current_epoch + 1, how_to_go_on(run_dir))

@@ -1,13 +1,16 @@
 """The outer skin of the commands, in processes of their own where that is what counts."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from artart.cli import _options_first, _quoted
+from artart.cli import _options_first, _quoted, cli
 
 
 def artart(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -130,3 +133,21 @@ def test_a_broken_experiment_file_is_a_sentence(tmp_path):
     assert done.returncode == 2
     assert "mine.yaml" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch):
+    """What is being done is taken back, and the exit code is that of the signal."""
+    taken_back = []
+
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        finally:
+            taken_back.append(True)
+
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    with pytest.raises(SystemExit) as stop:
+        cli(main, "prepare")
+    assert stop.value.code == 143
+    assert taken_back == [True]

@@ -1,14 +1,17 @@
 """Sweeps, small."""
 
 import csv
+import gc
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 import artart.train
+from artart.module import ArtModule
 
 
 def sweep_folder() -> Path:
@@ -90,3 +93,13 @@ def test_a_sweep_over_nothing_is_a_sentence_and_leaves_no_folder(tmp_path, mista
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_job_leaves_neither_threads_nor_networks_behind(train):
+    def left() -> tuple[int, int]:
+        return threading.active_count(), sum(type(thing) is ArtModule for thing in gc.get_objects())
+
+    gc.collect()
+    before = left()
+    assert train("-m", "trainer.max_epochs=1", "seed=0,1") == 0
+    assert left() == before

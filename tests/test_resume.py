@@ -204,6 +204,19 @@ def test_an_earlier_checkpoint_sets_aside_what_came_after_it(train, capsys):
     assert len(points(Path("run/tensorboard"))["val/psnr"]) == 2
 
 
+def test_curves_of_a_run_that_saved_nothing_do_not_mingle_with_those_of_the_next(train, importable, capsys):
+    options = (*RECONSTRUCTION, "trainer.max_epochs=1", LOGGED, "run_dir=run")
+    assert train(*options, *trouble("crash", "within", 3)) == 1
+    assert not Path("run/checkpoints").exists()
+    before = {path.name: path.read_bytes() for path in Path("run/tensorboard").glob("events*")}
+    assert train(*options, "resume=auto") == 0
+    (aside,) = Path("run").glob("set_aside_*")
+    assert f"curves of a run without a checkpoint are set aside in {aside}" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in (aside / "tensorboard").iterdir()} == before
+    assert [step for step, _ in points(Path("run/tensorboard"))["train/loss"]] == [0, 1, 2, 3]
+    assert [row["step"] for row in table(Path("run/csv/metrics.csv")) if "train/loss" in row] == list("0123")
+
+
 def test_a_run_whose_folder_was_moved_knows_its_best(train):
     assert train(EPOCHS, "optimizer.lr=1e-2", "run_dir=old") == 0
     Path("old").rename("new")
