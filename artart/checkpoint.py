@@ -3,31 +3,32 @@
 python -m artart.checkpoint FILE    what is inside, as YAML
 """
 
-import inspect
 import sys
-from collections.abc import Collection, Iterator, Mapping
-from importlib import import_module
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import yaml
 from rich.filesize import decimal
-from torch import Tensor, nn
+from torch import nn
 
 from artart import ArtError, __version__, storage
 from artart.config import build, found
 from artart.module import FORMAT
 from artart.objectives import Objective
-
-CONTENT = {"config", "class_names", "state_dict", "epoch", "global_step"}
-LARGEST = 8192  # pixels on a side, that no file makes us reserve more
-MODULES = (
-    "artart.models.conv_diffusion",
-    "artart.objectives",
-    "artart.losses",
-    "artart.diffusion.schedule",
-    "artart.diffusion.draws",
+from artart.signatures import wrong_arguments
+from artart.trust import (
+    CONTENT,
+    DATA,
+    GROUPS,
+    finished_epochs,
+    is_ours,
+    is_usable,
+    is_whole,
+    printable,
+    targets,
+    wrong_data,
 )
 
 
@@ -60,13 +61,21 @@ def _read(path: Path) -> dict[str, Any]:
     if path.suffix.lower() == ".safetensors":
         content = storage.load_shared(path)
         content["state_dict"] = {f"net.{name}": value for name, value in content["state_dict"].items()}
+        content.pop("optimizer_states", None)  # no run goes on from such a file
     else:
         content = storage.load(path)
-    if isinstance(content, dict) and isinstance(number := found(content, "artart.format"), int) and number > FORMAT:
-        version = found(content, "artart.version")
-        raise ArtError(f"{path}: written by artart {version}, this is {__version__}; a newer artart can read it")
-    if not isinstance(content, dict) or not content.keys() >= CONTENT or not _is_whole(content):
+    if isinstance(content, dict):
+        number, version = found(content, "artart.format"), found(content, "artart.version")
+        if isinstance(number, int) and number > FORMAT and isinstance(version, str):
+            by = f"written by artart {printable(version)}, this is {__version__}"
+            raise ArtError(f"{path}: {by}; a newer artart can read it")
+    if not isinstance(content, dict) or not content.keys() >= CONTENT or not is_whole(content):
         raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
+    for group in GROUPS:
+        if "${" in str(content["config"][group]):
+            raise ArtError(f"{path}: its {group} holds an interpolation (${{...}}), which no checkpoint of artart does")
+    if misfit := _misfit(content, path):
+        raise ArtError(f"{path}: weights and network do not fit ({printable(misfit)})")
     return content
 
 
@@ -82,31 +91,34 @@ def _newest_good(path: Path) -> Path | None:
     return None
 
 
-def _is_whole(content: Mapping[str, Any]) -> bool:
-    """Whether settings and weights are what artart writes."""
-    config, groups = content["config"], ("model", "objective", "loss", "data")
-    return (
-        isinstance(content.get("artart", {}), dict)
-        and isinstance(content.get("data", {}), dict)
-        and isinstance(content.get("metrics", {}), dict)
-        and isinstance(content["state_dict"], dict)
-        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content["state_dict"].items())
-        and isinstance(content["class_names"], list)
-        and all(isinstance(name, str) for name in content["class_names"])
-        and isinstance(content["epoch"], int)
-        and isinstance(content["global_step"], int)
-        and isinstance(config, dict)
-        and all(isinstance(config.get(group), dict) for group in groups)
-        and isinstance(config.get("image_size"), int)
-        and 0 < config["image_size"] <= LARGEST
-        and config["model"].get("image_size") == config["image_size"]
-    )
+def _misfit(content: Mapping[str, Any], path: Path) -> str | None:
+    """The first weight of a network of ours that is not of its shape; so no file asks for more memory than it fills."""
+    config = content["config"]
+    if not all(map(is_ours, targets(config["model"]))):
+        return None
+    with torch.device("meta"):
+        net = _built(config, "model", path)
+    if not isinstance(net, nn.Module):
+        raise ArtError(f"{path}: its model is no network")
+    if getattr(net, "channels", 3) != 3:
+        raise ArtError(f"{path}: its pictures have {net.channels} channels, not 3")
+    wanted = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
+    weights = {name: value.shape for name, value in content["state_dict"].items()}
+    return min((name for name in wanted.keys() | weights if wanted.get(name) != weights.get(name)), default=None)
 
 
-def finished_epochs(content: Mapping[str, Any]) -> int:
-    """How many epochs a checkpoint's run had finished; one from within an epoch counts those before it."""
-    processed = found(content, "loops.fit_loop.epoch_progress.current.processed")
-    return content["epoch"] + 1 if processed is None else processed
+def _built(config: Mapping[str, Any], key: str, path: Path, **more: Any) -> Any:
+    """What config[key] describes, once its arguments are those that its classes take.
+
+    Raises:
+        ArtError: if it cannot be made; the line names the file.
+    """
+    try:
+        if wrong := next(wrong_arguments(config[key], key), None):
+            raise ArtError(wrong)
+        return build(config, key, **more)
+    except Exception as error:  # noqa: BLE001 - whatever arguments from a file lead to
+        raise ArtError(f"{path}: {printable(error)}") from None
 
 
 def load(path: Path, allow: Collection[str] = (), device: str = "cpu") -> Loaded:
@@ -123,19 +135,20 @@ def load(path: Path, allow: Collection[str] = (), device: str = "cpu") -> Loaded
     place = best_device(device)
     content = read(path)
     config = content["config"]
-    for key in ("model", "objective", "loss"):
-        if "${" in str(config.get(key)):
-            raise ArtError(f"{path}: its {key} holds an interpolation (${{...}}), which no checkpoint of artart does")
-        for target in _targets(config.get(key)):
-            if target not in allow and not _is_ours(target):
-                raise ArtError(
-                    f"{path}: wants to build {target}, not a class of artart; if you trust it: allow=[{target}]"
-                )
-    weights = {
-        name.removeprefix("net."): value for name, value in content["state_dict"].items() if name.startswith("net.")
-    }
-    net = _network(config, weights, path)
-    objective = build(config, "objective", loss=build(config, "loss"))
+    for target in targets([config[group] for group in GROUPS]):
+        if target not in allow and not is_ours(target) and target != DATA:
+            name = printable(target)
+            raise ArtError(f"{path}: wants to build {name}, not a class of artart; if you trust it: allow=[{name}]")
+    net = _built(config, "model", path)
+    try:
+        net.load_state_dict({name[4:]: value for name, value in content["state_dict"].items() if name[:4] == "net."})
+    except RuntimeError as error:
+        raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
+    objective = _built(config, "objective", path, loss=_built(config, "loss", path))
+    if not is_usable(objective):
+        raise ArtError(f"{path}: its objective, loss or schedule is none")
+    if wrong := next(wrong_data(config["data"]), None):
+        raise ArtError(f"{path}: {printable(wrong)}")
     facts = {
         "artart": content.get("artart", {}),
         "data": content.get("data", {}),
@@ -145,25 +158,6 @@ def load(path: Path, allow: Collection[str] = (), device: str = "cpu") -> Loaded
         "metrics": content.get("metrics", {}),
     }
     return Loaded(net.eval().to(place), objective, config, content["class_names"], facts)
-
-
-def _network(config: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """The network with its weights; it is only built if they fit, so no file can ask for more memory than it fills."""
-    if _is_ours(config["model"].get("_target_")):
-        with torch.device("meta"):
-            wanted = {name: value.shape for name, value in build(config, "model").state_dict().items()}
-        if misfits := sorted(name for name in wanted.keys() | weights if not _is_same(wanted, weights, name)):
-            raise ArtError(f"{path}: weights and network do not fit ({misfits[0]})")
-    net = build(config, "model")
-    try:
-        net.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise ArtError(f"{path}: weights and network do not fit ({str(error).splitlines()[1].strip()})") from None
-    return net
-
-
-def _is_same(wanted: Mapping[str, torch.Size], weights: Mapping[str, Tensor], name: str) -> bool:
-    return name in wanted and name in weights and wanted[name] == weights[name].shape
 
 
 def best_device(name: str) -> torch.device:
@@ -184,27 +178,6 @@ def check_numbers(x: torch.Tensor, source: object) -> None:
     """Raises FloatingPointError if a network, loaded from `source`, made something else than numbers."""
     if not x.isfinite().all():
         raise FloatingPointError(f"checkpoint={source}: its network makes no numbers; take an earlier checkpoint")
-
-
-def _targets(node: Any) -> Iterator[Any]:
-    """Every `_target_` in nested plain data."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield node["_target_"]
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _targets(value)
-
-
-def _is_ours(target: Any) -> bool:
-    """Whether a name is exactly that of a class defined in one of our modules; attribute paths are not followed."""
-    module, _, name = str(target).rpartition(".")
-    if module not in MODULES:
-        return False
-    found = vars(import_module(module)).get(name)
-    return inspect.isclass(found) and found.__module__ == module
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NOT_FROM_A_FILE = ("_target_", "cache_dir", "num_workers")  # where to write, and how much to burden this machine
+
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="evaluate")
 @told
@@ -76,14 +78,19 @@ def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "
         ArtError: if it is not here, or if nothing was held out.
     """
     from artart.data.datamodule import ArtDataModule
+    from artart.trust import printable
 
-    settings = {key: value for key, value in loaded.config["data"].items() if key != "_target_"}
+    settings = {key: value for key, value in loaded.config["data"].items() if key not in NOT_FROM_A_FILE}
     settings |= {"image_size": loaded.config["image_size"]}
     settings |= {key: value for key, value in given.items() if value is not None}
     if (root := settings.get("root")) is not None and not Path(root).is_dir():
-        raise ArtError(f"data.root: {root}, on which {source} was trained, is not here; name the folder: data.root=DIR")
+        raise ArtError(
+            f"data.root: {printable(root)}, on which {source} was trained, is not here; name the folder: data.root=DIR"
+        )
     if (metadata := settings.get("metadata")) is not None and not Path(metadata).is_file():
-        raise ArtError(f"data.metadata: {metadata}, with which {source} was trained, is not here; put it there again")
+        raise ArtError(
+            f"data.metadata: {printable(metadata)}, with which {source} was trained, is not here; put it there again"
+        )
     if "root" not in settings:
         raise ArtError(
             f"data.root=null: {source} does not say on which pictures it was trained; name them: data.root=DIR"
@@ -91,7 +98,7 @@ def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "
     try:
         data = ArtDataModule(**settings)
     except TypeError as error:
-        raise ArtError(f"{source}: its settings of data are not artart's ({error})") from None
+        raise ArtError(f"{source}: its settings of data are not artart's ({printable(error)})") from None
     if not data.val_is_held_out:
         raise ArtError(f"{source}: was trained on all pictures (data.val_fraction=0), so none can judge it")
     return data

@@ -86,9 +86,15 @@ class ArtModule(LightningModule):
         )
         return int(for_batch), int(for_rank)
 
+    @property
+    def total_steps(self) -> float:
+        """How many steps the run will have."""
+        max_steps = self.config["trainer"]["max_steps"]
+        return min(self.trainer.estimated_stepping_batches, float("inf") if max_steps == -1 else max_steps)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.net.parameters())
-        lr_scheduler = self.scheduler(optimizer, total_steps=self.trainer.estimated_stepping_batches)
+        lr_scheduler = self.scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}  # type: ignore[return-value]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

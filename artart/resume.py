@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from lightning.pytorch.loggers import Logger
 
 from artart import ArtError, curves
-from artart.checkpoint import finished_epochs, read
+from artart.checkpoint import read
 from artart.config import found, listed, shown
 from artart.storage import free
 from artart.terminal import near
+from artart.trust import finished_epochs, printable
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +58,12 @@ def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str])
         if was != now:
             ((name, was, now), *_) = _differences(was, now, key)
             raise ArtError(
-                f"resume={path}: was trained with {name}={shown(was)}, not {shown(now)}; ask for that, "
+                f"resume={path}: was trained with {name}={printable(shown(was))}, not {shown(now)}; ask for that, "
                 "or start afresh in another folder"
             )
     if content["class_names"] != list(class_names):
         raise ArtError(
-            f"resume={path}: was trained on the classes {listed(content['class_names'], 'and') or 'none'}, "
+            f"resume={path}: was trained on the classes {printable(listed(content['class_names'], 'and')) or 'none'}, "
             f"the data has {listed(class_names, 'and') or 'none'}; start afresh in another folder"
         )
     if "current_model_state" in content and not found(config, "callbacks.ema"):
@@ -88,7 +89,8 @@ def _shown_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Ite
             continue
         if "." not in key:
             top[key] = (was, value)
-        yield f"{key}={shown(value)} (was {shown(was)})"
+        words = ["set" if isinstance(one, Mapping) else printable(shown(one)) for one in (value, was)]
+        yield f"{key}={words[0]} (was {words[1]})"
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -107,6 +109,7 @@ def make_ready(run_dir: Path, before: Before) -> None:
 
     After a crash there is nothing to put aside: what came after last.ckpt will come again just so.
     """
+    _tidy(run_dir)
     if before.path.parent.parent.resolve() != run_dir.resolve():
         return
     later = (
@@ -126,8 +129,15 @@ def make_ready(run_dir: Path, before: Before) -> None:
 
 def begin(run_dir: Path, loggers: Sequence[Logger]) -> None:
     """Set aside the curves of a run that left no checkpoint in the folder where another begins."""
+    _tidy(run_dir)
     if old := [run_dir / name for name in curves.lengths_of([logger.log_dir for logger in loggers])]:
         log.info("curves of a run without a checkpoint are set aside in %s", near(_set_aside(run_dir, old)))
+
+
+def _tidy(run_dir: Path) -> None:
+    """Remove what a kill in the middle of a save has left; nobody else writes here."""
+    for part in run_dir.glob("checkpoints/.*.part"):
+        part.unlink()
 
 
 def _set_aside(run_dir: Path, paths: Iterable[Path]) -> Path:

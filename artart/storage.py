@@ -1,9 +1,12 @@
 """Files that appear whole or not at all, weights that execute nothing."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
+import pickletools
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +23,19 @@ from torch import Tensor
 from artart import ArtError
 
 METADATA = "artart"  # the key of the facts in a .safetensors file
+PICKLES = 4  # one after the other in torch's old format: magic number, version, system, content
+PLAIN = {  # what a pickle may name, besides storages
+    "collections OrderedDict",
+    "collections Counter",
+    "__builtin__ set",
+    "__builtin__ complex",
+    "_codecs encode",  # bytes
+    "torch Size",
+    "torch device",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_tensor",  # of old files
+    "torch._utils _rebuild_parameter",
+}
 
 
 @contextmanager
@@ -66,19 +82,51 @@ def load(path: Path) -> Any:
         ArtError: if the file is missing, damaged or holds more than plain data.
     """
     with _one_line(path):
-        if path.is_file() and zipfile.is_zipfile(path):
-            _refuse_bomb(path)
+        with path.open("rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"  # torch decides by the same bytes
+        _refuse_odd_pickles(_records_pickle(path) if is_zip else path.open("rb"))
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _refuse_bomb(path: Path) -> None:
-    """torch.save neither compresses nor writes a byte twice; what does would swell on its way into memory."""
+def _records_pickle(path: Path) -> BinaryIO:
+    """The pickle in what torch.save wrote, after a look at the whole: it neither compresses nor writes a byte twice.
+
+    Raises:
+        ValueError: if it would swell on its way into memory, or is none of torch's, or a record is damaged.
+    """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
-    if any(one.compress_type != zipfile.ZIP_STORED for one in records):
-        raise ValueError("it is compressed, which torch.save never does")
-    if sum(one.file_size for one in records) > path.stat().st_size:
-        raise ValueError("its records are larger than the file")
+        names = {one.filename for one in records}
+        if any(one.compress_type != zipfile.ZIP_STORED for one in records):
+            raise ValueError("it is compressed, which torch.save never does")
+        if sum(one.file_size for one in records) > path.stat().st_size or len(names) < len(records):
+            raise ValueError("its records are larger than the file, or there twice")
+        if len({name.partition("/")[0] for name in names}) != 1 or any(".." in Path(name).parts for name in names):
+            raise ValueError("its records lie in several folders")
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"{damaged} is damaged")
+        return io.BytesIO(archive.read(f"{records[0].filename.partition('/')[0]}/data.pkl"))
+
+
+def _refuse_odd_pickles(file: BinaryIO) -> None:
+    """torch allows more than plain weights need, some of which takes any amount of memory.
+
+    Raises:
+        pickle.UnpicklingError: if a name stands in the file that is not in PLAIN.
+    """
+    with file:
+        for _ in range(1 if isinstance(file, io.BytesIO) else PICKLES):
+            for name in _names_in(file):
+                if name not in PLAIN and not re.fullmatch(r"torch \w+Storage", name):
+                    raise pickle.UnpicklingError(name)
+
+
+def _names_in(file: BinaryIO) -> Iterator[str]:
+    """What the next pickle asks to import."""
+    try:
+        yield from (str(name) for opcode, name, _ in pickletools.genops(file) if "GLOBAL" in opcode.name)
+    except ValueError as error:
+        raise pickle.UnpicklingError(str(error)) from None
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -126,6 +174,8 @@ def load_shared(path: Path) -> Any:
 @contextmanager
 def _one_line(path: Path) -> Iterator[None]:
     """Turns what reading a foreign file raises, which may be nearly anything, into one line that names the file."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ArtError(f"{path}: not a file")
     try:
         with warnings.catch_warnings(action="ignore"):  # guesses of torch about files that are none of its own
             yield

@@ -158,8 +158,11 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
     from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor
 
     from artart.callbacks.checkpoints import AtomicCheckpointIO
+    from artart.callbacks.guard import MaxSteps
 
     callbacks, loggers = build_all(config, "callbacks"), build_all(config, "logger")
+    if (max_steps := config["trainer"]["max_steps"]) != -1:
+        callbacks.append(MaxSteps(max_steps))
     if not loggers:
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     if not val_is_held_out and config["score"].startswith("val/"):
@@ -169,6 +172,7 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
         config,
         "trainer",
         precision=precision,
+        max_steps=-1,
         callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],

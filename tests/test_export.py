@@ -21,6 +21,7 @@ from artart import checkpoint
 from artart.export import to_share
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.storage import load_shared
+from artart.trust import finished_epochs
 
 SECRET = "/home/somebody/secret"
 FORMATS = ("safetensors", "onnx")
@@ -154,10 +155,10 @@ def test_words_that_are_no_paths_stay(checkpoints, word):
 
 def test_an_unfinished_epoch_does_not_count(checkpoints, tmp_path):
     content = torch.load(checkpoints["reconstruct"], weights_only=True)
-    before = checkpoint.finished_epochs(content)
+    before = finished_epochs(content)
     content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] = before - 1
     torch.save(content, tmp_path / "within.ckpt")
-    assert checkpoint.finished_epochs(to_share(checkpoint.load(tmp_path / "within.ckpt"))) == before - 1
+    assert finished_epochs(to_share(checkpoint.load(tmp_path / "within.ckpt"))) == before - 1
 
 
 def made_by(generate, checkpoint: Path, *arguments: str) -> list[np.ndarray]:

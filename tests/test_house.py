@@ -21,7 +21,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"callbacks"},
     {"config"},
     {"signatures"},
-    {"checks", "checkpoint", "parts", "rundir", "result", "multirun"},
+    {"checks", "trust", "checkpoint", "parts", "rundir", "result", "multirun"},
     {"processes", "resume"},
     {"cli", "onnx", "reconstruct", "sample"},
     {"evaluation"},

@@ -97,7 +97,7 @@ def trouble(event: str, place: str, step: int) -> tuple[str, ...]:
 
 def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """TensorBoard's curves, but for what is of the clock."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    events = EventAccumulator(str(folder), {"scalars": 0}, purge_orphaned_data=False).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag not in ("images_per_second", "hp_metric")]
     return {tag: sorted((point.step, point.value) for point in events.Scalars(tag)) for tag in tags}
 
@@ -171,10 +171,25 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train
 def test_what_minutes_saved_is_gone_on_from_after_a_crash(train, whole, kind, capsys):
     common = (*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=run", "callbacks.last.every_minutes=1e-9")
     assert train(*common, *trouble("crash", "before", 7)) == 1
+    Path("run/checkpoints/.last.ckpt.0123.part").write_bytes(b"of a kill in the middle of a save")
     assert load("run/checkpoints/last.ckpt")["global_step"] == 6
     assert train(*common, "resume=auto") == 0
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 6
+    assert not list(Path("run/checkpoints").glob(".*"))
     assert_same_end(Path("run"), Path("whole"))
+
+
+@pytest.mark.parametrize("option", ["trainer.max_steps=10", "+trainer.val_check_interval=0.5"])
+@pytest.mark.parametrize("befalls", [("SIGINT", "before", 2), ("crash", "within", 7)], ids=["stopped", "crashed"])
+def test_ends_and_validations_within_an_epoch_are_met_again(train, importable, option, befalls):
+    """Validation at steps 2, 4, ... and an end at 10; a crash at 7 goes on from step 6 or from the end of epoch 1."""
+    common = (*RECONSTRUCTION, EPOCHS, LOGGED, option)
+    assert train(*common, "run_dir=whole") == 0
+    assert train(*common, *trouble(*befalls), "run_dir=run") in (130, 1)
+    assert train(*common, "run_dir=run", "resume=auto") == 0
+    assert_same_end(Path("run"), Path("whole"))
+    assert json.loads(Path("run/result.json").read_text())["steps"] == (10 if "max_steps" in option else 12)
+    assert "val/psnr" in json.loads(Path("run/result.json").read_text())["last"]
 
 
 def test_gradients_that_are_being_accumulated_are_finished_first(train, importable):

@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no longer a number."""
+"""Ends a run: whose loss is no longer a number, or that has taken its steps."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -27,3 +27,20 @@ class FiniteLoss(Callback):
                 f"stopped; {good}. Try a lower optimizer.lr, "
                 "trainer.gradient_clip_val=1 or trainer.precision=32-true"
             )
+
+
+class MaxSteps(Callback):
+    """Ends the training after so many steps, with a validation.
+
+    Lightning's own limit ends it without one, and a run that it limits counts epochs twice when it goes on.
+    """
+
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.global_step >= self.max_steps
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step >= self.max_steps:
+            trainer.should_stop = True

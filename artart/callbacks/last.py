@@ -77,12 +77,17 @@ class Last(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         is_between_steps, self.step = trainer.global_step > self.step, trainer.global_step
-        if not is_between_steps or trainer.is_last_batch:
+        if not is_between_steps or trainer.is_last_batch or self._is_before_validation(trainer, batch_idx):
             return  # gradients are being accumulated; or validation, or the end of the epoch, comes next
         if wish := self._most_urgent(trainer):
             self._save(trainer, self._points(trainer))
         if wish > SAVE:
             self._stop(wish)
+
+    def _is_before_validation(self, trainer: Trainer, batch_idx: int) -> bool:
+        """Where trainer.val_check_interval asks for one within the epoch."""
+        index = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+        return (index + 1) % (trainer.val_check_batch or float("inf")) == 0
 
     def _most_urgent(self, trainer: Trainer) -> int:
         """What a process wishes: a signal's number, SAVE, or 0."""

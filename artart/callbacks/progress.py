@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.progress import Progress, TaskID
 
 from artart.images import Batch
+from artart.module import ArtModule
 from artart.terminal import progress_bar
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,12 @@ class RunProgress(Callback):
     bar: Progress
     task: TaskID
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         self.step = self.first_step = trainer.global_step
         self.started = time.monotonic()
         self.bar = progress_bar()
-        total = trainer.estimated_stepping_batches
-        self.task = self.bar.add_task("training", total=total, completed=trainer.global_step)
+        self.total = pl_module.total_steps
+        self.task = self.bar.add_task("training", total=self.total, completed=trainer.global_step)
         self.bar.start()
         self.on_train_epoch_start(trainer, pl_module)  # of a run that goes on within an epoch, Lightning does not tell
 
@@ -58,11 +59,11 @@ class RunProgress(Callback):
     def _line(self, trainer: Trainer, metrics: Mapping[str, float], images_per_second: float) -> str:
         losses = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("train/"))
         place = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {self.step}"
-        return f"{place}  {losses}  {images_per_second:.0f} images/s  {self._time_left(trainer)} left"
+        return f"{place}  {losses}  {images_per_second:.0f} images/s  {self._time_left()} left"
 
-    def _time_left(self, trainer: Trainer) -> str:
+    def _time_left(self) -> str:
         per_step = (time.monotonic() - self.started) / (self.step - self.first_step)
-        seconds = per_step * (trainer.estimated_stepping_batches - self.step)
+        seconds = per_step * (self.total - self.step)
         return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "?"
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
