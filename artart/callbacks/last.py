@@ -73,6 +73,9 @@ class Last(Checkpoint):
         self.signal = number
         raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        self.may_break = False  # a validation within an epoch is over
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
