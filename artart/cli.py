@@ -43,6 +43,7 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     keep_freed_memory()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _on_sigterm)
+    threading.excepthook = _on_error_of_thread
     logging.raiseExceptions = False  # a log on a full disk must not hide the sentence that says so
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -64,6 +65,12 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     """An end like that by Ctrl-C: what is being written is finished or taken back."""
     sys.exit(128 + number)
+
+
+def _on_error_of_thread(args: threading.ExceptHookArgs) -> None:
+    """A full disk is told once, by whoever waits for the thread (TensorBoard's writer)."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
 
 
 def told(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:

@@ -198,7 +198,7 @@ def attempt(trial: Trial, folder: Path, whole: Path, rng: random.Random) -> Ende
     for _ in range(rng.choice((1, 1, 2))):
         if (step := moment(trial, end.resumed_at or 0, rng)) is not None:
             code, told, faults = interrupt(trial, folder, step, rng)
-            if code == 0:
+            if code == 0 or (folder / "result.json").is_file():
                 return None
             end = Ended([*end.told, f"{told}, saved {saved_step(folder)}"], saved_step(folder), end.faults + faults, [])
             if parts := [path.name for path in folder.rglob("*.part")]:

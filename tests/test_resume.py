@@ -167,6 +167,39 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train
         assert table(Path("run/csv/metrics.csv")) == table(Path("whole/csv/metrics.csv"))
 
 
+class Interrupting:
+    """A file in the middle of whose writing Ctrl-C is pressed."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, data):
+        os.kill(os.getpid(), signal.SIGINT)
+        return self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_signal_waits_for_a_checkpoint_that_is_being_written(train, importable, monkeypatch, capsys):
+    """Else torch would turn it into an error of its own."""
+    save = torch.save
+
+    def interrupted(content, file):
+        is_second_best = ".best.ckpt." in file.name and content["global_step"] == 8
+        save(content, Interrupting(file) if is_second_best else file)
+
+    common = (*RECONSTRUCTION, EPOCHS, LOGGED)
+    assert train(*common, "run_dir=whole") == 0
+    monkeypatch.setattr(torch, "save", interrupted)
+    assert train(*common, "run_dir=run") == 130
+    assert "Traceback" not in capsys.readouterr().err
+    assert load("run/checkpoints/best.ckpt")["global_step"] == load("run/checkpoints/last.ckpt")["global_step"] == 8
+    monkeypatch.setattr(torch, "save", save)
+    assert train(*common, "run_dir=run", "resume=auto") == 0
+    assert_same_end(Path("run"), Path("whole"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_minutes_saved_is_gone_on_from_after_a_crash(train, whole, kind, capsys):
     common = (*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=run", "callbacks.last.every_minutes=1e-9")

@@ -1,7 +1,7 @@
 """Checkpoints: Lightning's, written atomically, named after finished epochs."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -74,11 +74,17 @@ class Checkpoints(ModelCheckpoint):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Each checkpoint appears whole, on the disk, or not at all."""
 
+    is_saving: ClassVar = False
+    """Whether a signal had better wait: torch covers what is raised in its middle with an error of its own."""
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with atomic(Path(path)) as file:
-            try:
+        AtomicCheckpointIO.is_saving = True
+        try:
+            with atomic(Path(path)) as file:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None  # a full disk, which torch covers with an error of its own
-                raise
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None  # a full disk
+            raise
+        finally:
+            AtomicCheckpointIO.is_saving = False

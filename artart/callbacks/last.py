@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed
 
 from artart import curves
+from artart.callbacks.checkpoints import AtomicCheckpointIO
 from artart.images import Batch
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Last(Checkpoint):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = time.monotonic() - self.signal_at > A_MOMENT  # a terminal and torchrun may both hand on the same
-        if self.may_break or (self.signal and again):
+        if (self.may_break and not AtomicCheckpointIO.is_saving) or (self.signal and again):
             self._stop(number)
         if self.signal:
             return
