@@ -11,28 +11,32 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from artart.storage import atomic
 
+TABLE = "metrics.csv"
 
-def lengths(loggers: Sequence[Logger]) -> dict[str, int]:
-    """How long each file is once all is written: folder/file, and bytes of TensorBoard's or rows of a CSV table."""
+
+def lengths(loggers: Sequence[Logger], run_dir: Path) -> dict[str, int]:
+    """How long each file below run_dir is once all is written: bytes of TensorBoard's, rows of a CSV table."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.flush()
         elif isinstance(logger, CSVLogger):
             logger.save()
-    return lengths_of([logger.log_dir for logger in loggers])
+    tables = [Path(logger.log_dir, TABLE) for logger in loggers if isinstance(logger, CSVLogger)]
+    paths = {*files(loggers, run_dir), *(table for table in tables if table.is_relative_to(run_dir))}
+    return {str(path.relative_to(run_dir)): _length(path) for path in sorted(paths)}
 
 
-def lengths_of(folders: Sequence[str | None]) -> dict[str, int]:
-    """The same of the files that are in these folders."""
-    paths = [path for folder in folders if folder for path in _files(Path(folder))]
-    return {f"{path.parent.name}/{path.name}": _length(path) for path in paths}
+def files(loggers: Sequence[Logger], run_dir: Path) -> list[Path]:
+    """Those that the loggers have written below run_dir."""
+    folders = [Path(logger.log_dir) for logger in loggers if logger.log_dir]
+    return [path for folder in folders if folder.is_relative_to(run_dir) for path in _files(folder)]
 
 
 def cut_back(run_dir: Path, kept: Mapping[str, int]) -> None:
     """Take away what was written after `lengths`, so that no point is doubled when its step comes again."""
-    for folder in {name.partition("/")[0] for name in kept}:
-        for path in _files(run_dir / folder):
-            if (length := kept.get(f"{folder}/{path.name}")) is None:
+    for folder in {(run_dir / name).parent for name in kept}:
+        for path in _files(folder):
+            if (length := kept.get(str(path.relative_to(run_dir)))) is None:
                 path.unlink()
             elif _length(path) <= length:
                 continue
@@ -45,11 +49,13 @@ def cut_back(run_dir: Path, kept: Mapping[str, int]) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("events.out.tfevents.*"), *folder.glob("metrics.csv")])
+    return sorted([*folder.glob("events.out.tfevents.*"), *folder.glob(TABLE)])
 
 
 def _length(path: Path) -> int:
-    return len(path.read_bytes().splitlines()) - 1 if path.suffix == ".csv" else path.stat().st_size
+    if path.name != TABLE:
+        return path.stat().st_size
+    return len(path.read_bytes().splitlines()) - 1 if path.is_file() else 0
 
 
 class ContinuedCSVLogger(CSVLogger):
@@ -60,7 +66,7 @@ class ContinuedCSVLogger(CSVLogger):
     def experiment(self) -> Any:
         """The writer; when it is made, it is given what the file held."""
         if self._experiment is None:
-            path = Path(self.log_dir, "metrics.csv")
+            path = Path(self.log_dir, TABLE)
             rows = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
             writer = super().experiment
             for row in rows:

@@ -57,7 +57,7 @@ def main(cfg: DictConfig) -> None:
         log.warning(
             "data.root=%s: not the pictures and the split that %s was trained with: copies can only be found of what "
             "was trained on, and some of that may be held out here",
-            *(data.folder and near(data.folder.root), source.name),
+            *(near(data.folder.root) if data.folder else "null", source.name),
         )
     if measures is samples:
         facts |= {"seed": config["seed"], "guidance": config["guidance"], **described(config["sampler"])}

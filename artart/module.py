@@ -1,6 +1,7 @@
 """The LightningModule: one step, two stages."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from artart import __version__
+from artart import __version__, curves
 from artart.images import Batch
 from artart.objectives import Objective
 
@@ -64,7 +65,7 @@ class ArtModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if self.trainer.datamodule.val_is_held_out:  # type: ignore[attr-defined]
             for name, values in self.objective.measure(self.net, batch).items():
-                found = torch.stack([values.sum(), values.new_tensor(len(values))])
+                found = torch.stack([values.float().sum(), torch.tensor(float(len(values)), device=values.device)])
                 self.measured[name] = self.measured.get(name, torch.zeros_like(found)) + found
 
     def on_validation_epoch_end(self) -> None:
@@ -103,6 +104,7 @@ class ArtModule(LightningModule):
         checkpoint["class_names"] = self.class_names
         checkpoint["data"] = self.trainer.datamodule.facts  # type: ignore[attr-defined]
         checkpoint["images_seen"] = self.images_seen
+        checkpoint["curves"] = curves.lengths(self.trainer.loggers, Path(self.trainer.default_root_dir))
         metrics = self.trainer.callback_metrics.items()
         checkpoint["metrics"] = {name: value.item() for name, value in metrics if name.startswith("val/")}
 

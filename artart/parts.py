@@ -79,8 +79,12 @@ def check_memory(config: Mapping[str, Any], num_pictures: int) -> None:
             )
 
 
-def check_shares(num_held_out: int, num_processes: int) -> None:
-    """Raises ArtError if a process would have nothing to validate on, and the others would wait for it."""
+def check_shares(num_training: int, num_held_out: int, num_processes: int) -> None:
+    """Raises ArtError if a process would have nothing to do, and the others would wait for it."""
+    if num_training < num_processes:
+        raise ArtError(
+            f"trainer.devices: {num_processes} processes have {num_training} pictures to train on; use fewer processes"
+        )
     if 0 < num_held_out < num_processes:
         raise ArtError(
             f"data.val_fraction: holds out {num_held_out} pictures, and each of {num_processes} processes needs one; "

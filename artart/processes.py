@@ -48,7 +48,7 @@ def arrange(trainer: MutableMapping[str, Any]) -> None:
     given = trainer["devices"]
     if started := "LOCAL_RANK" in os.environ:
         here = int(os.environ["LOCAL_WORLD_SIZE"])
-        if given not in ("auto", here):
+        if given not in ("auto", here) and trainer["strategy"] != "auto":
             raise ArtError(f"trainer.devices={given}: torchrun has started {here} processes here; leave it out")
         trainer["devices"], trainer["num_nodes"] = here, world_size() // here
     elif trainer["num_nodes"] > 1:

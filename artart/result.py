@@ -135,7 +135,8 @@ class Result:
         python = "python" if shutil.which("python") == sys.executable else near(Path(sys.executable))
         if checkpoint:
             lines += [f"  {python} -m artart.generate checkpoint={near(checkpoint)} {TRY[mode]}"]
-            lines += [f"  {python} -m artart.evaluate checkpoint={near(checkpoint)}"]
+            if self.config["data"].get("val_fraction") != 0:
+                lines += [f"  {python} -m artart.evaluate checkpoint={near(checkpoint)}"]
         lines += [f"  {python} -m artart.train data.root=FOLDER_OF_YOUR_ART"]
         lines += [f"  {python} -m tensorboard.main --logdir {near(self.run_dir)} --samples_per_plugin images=1000"]
         for line in lines:

@@ -32,6 +32,7 @@ class Before(NamedTuple):
     config: dict[str, Any]
     data: dict[str, Any]
     curves: dict[str, int]
+    is_within_epoch: bool
 
 
 def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str]) -> Before:
@@ -52,6 +53,7 @@ def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str])
         content["config"],
         content["data"],
         content.get("curves", {}),
+        _is_within_epoch(content),
     )
     for key in (*MEANING, *STATE):
         was, now = found(before.config, key), found(config, key)
@@ -61,6 +63,11 @@ def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str])
                 f"resume={path}: was trained with {name}={printable(shown(was))}, not {shown(now)}; ask for that, "
                 "or start afresh in another folder"
             )
+    if before.is_within_epoch and (was := _batches(before.config)) != (now := _batches(config)):
+        raise ArtError(
+            f"resume={path}: lies within an epoch of batches of {was[0]} pictures in the order of seed={was[1]}, now "
+            f"{now[0]} and seed={now[1]}; ask for the same, or go on from the end of an epoch"
+        )
     if content["class_names"] != list(class_names):
         raise ArtError(
             f"resume={path}: was trained on the classes {printable(listed(content['class_names'], 'and')) or 'none'}, "
@@ -77,6 +84,21 @@ def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str])
         more = f" and {len(differing) - MOST_SHOWN} more" if len(differing) > MOST_SHOWN else ""
         log.info("resume: other settings than before: %s%s", ", ".join(differing[:MOST_SHOWN]), more)
     return before
+
+
+def _is_within_epoch(content: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint's epoch has batches to come."""
+    state, progress = content.get("ArtDataModule"), found(content, "loops.fit_loop.epoch_progress.current")
+    if not state or not progress:
+        return False
+    is_over = progress["processed"] == progress["ready"]
+    return not is_over and state["batches"] < state["pictures"] // max(1, state["global_batch_size"])
+
+
+def _batches(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Pictures in a step of all processes, and the seed of their order."""
+    trainer = config["trainer"]
+    return config["data"]["batch_size"] * trainer["devices"] * trainer["num_nodes"], config["seed"]
 
 
 def _shown_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -121,8 +143,9 @@ def make_ready(run_dir: Path, before: Before) -> None:
         later += [path for path in run_dir.glob("samples/epoch_*.png") if _epoch(path) > before.epochs]
         later += run_dir.glob("result.json")
         aside = _set_aside(run_dir, later)
-        for folder in {name.partition("/")[0] for name in before.curves}:
-            shutil.copytree(run_dir / folder, aside / folder)
+        for folder in {Path(name).parent for name in before.curves}:
+            if (run_dir / folder).is_dir():
+                shutil.copytree(run_dir / folder, aside / folder)
         log.info("resume: what came after step %d is set aside in %s", before.step, near(aside))
     curves.cut_back(run_dir, before.curves)
 
@@ -130,7 +153,7 @@ def make_ready(run_dir: Path, before: Before) -> None:
 def begin(run_dir: Path, loggers: Sequence[Logger]) -> None:
     """Set aside the curves of a run that left no checkpoint in the folder where another begins."""
     _tidy(run_dir)
-    if old := [run_dir / name for name in curves.lengths_of([logger.log_dir for logger in loggers])]:
+    if old := curves.files(loggers, run_dir):
         log.info("curves of a run without a checkpoint are set aside in %s", near(_set_aside(run_dir, old)))
 
 
@@ -164,9 +187,16 @@ def _epoch(path: Path) -> int:
 
 
 def compare_data(before: Before, facts: Mapping[str, Any]) -> None:
-    """A line if the pictures are others than they were."""
+    """A line if the pictures are others than they were.
+
+    Raises:
+        ArtError: if so within an epoch, whose order would be another.
+    """
     if before.data["sha256"] != facts["sha256"]:
-        log.warning(
-            "resume: other pictures than before: %d for training and %d held out, which were %d and %d",
-            *(facts["num_train"], facts["num_val"], before.data["num_train"], before.data["num_val"]),
-        )
+        numbers = (facts["num_train"], facts["num_val"], before.data["num_train"], before.data["num_val"])
+        told = "{} for training and {} held out, which were {} and {}".format(*numbers)
+        if before.is_within_epoch:
+            raise ArtError(
+                f"resume={before.path}: lies within an epoch of other pictures ({told}); go on from the end of an epoch"
+            )
+        log.warning("resume: other pictures than before: %s", told)

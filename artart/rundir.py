@@ -40,11 +40,12 @@ def plan(cfg: DictConfig) -> Plan:
     while _locks:
         _locks.pop().close()  # of an earlier run in the same process
     planned = _find(cfg)
-    if planned.run_dir and planned.checkpoint and _finished(planned.run_dir, cfg):
-        epochs = cfg.trainer.max_epochs
+    goes_on_from_last = planned.checkpoint and planned.checkpoint.name == "last.ckpt"
+    if planned.run_dir and goes_on_from_last and (limit := _reached(planned.run_dir, cfg)):
+        asked = cfg.trainer[limit]
         raise ArtError(
-            f"trainer.max_epochs={epochs}: the run in {planned.run_dir} has reached its end; to go on, ask for more, "
-            f"such as trainer.max_epochs={2 * epochs}"
+            f"trainer.{limit}={asked}: the run in {planned.run_dir} has reached its end; to go on, ask for more, "
+            f"such as trainer.{limit}={2 * asked}"
         )
     return planned
 
@@ -64,6 +65,11 @@ def _find(cfg: DictConfig) -> Plan:
         return Plan(run_dir)
     if cfg.resume != "auto":
         checkpoint = Path(cfg.resume)
+        if run_dir and held and checkpoint.resolve().parent.parent != run_dir.resolve():
+            raise ArtError(
+                f"run_dir={run_dir}: holds another run already ({held[0].name}); name a new folder, or leave it out to "
+                f"go on in that of {checkpoint.name}"
+            )
         return Plan(run_dir or checkpoint.parent.parent, checkpoint)
     if run_dir:
         last = run_dir / "checkpoints" / "last.ckpt"
@@ -84,7 +90,7 @@ def _newest_unfinished(cfg: DictConfig) -> Plan:
         if (
             settings.is_file()
             and _comparable(OmegaConf.load(settings)) == _comparable(cfg)
-            and not _finished(run_dir, cfg)
+            and not _reached(run_dir, cfg)
             and _lock(run_dir)
         ):
             return Plan(run_dir, last.absolute())
@@ -110,11 +116,14 @@ def _comparable(cfg: Any) -> dict[Any, Any]:
     return {key: value for key, value in content.items() if key not in ("resume", "run_dir")}
 
 
-def _finished(run_dir: Path, cfg: DictConfig) -> bool:
+def _reached(run_dir: Path, cfg: DictConfig) -> str | None:
+    """The limit of the trainer that a run has come to: max_epochs or max_steps; None while there is more to do."""
     try:
-        return json.loads((run_dir / "result.json").read_text())["max_epochs"] == cfg.trainer.max_epochs
+        result = json.loads((run_dir / "result.json").read_text())
+        done = {"max_steps": result["steps"], "max_epochs": result["epochs"]}
     except (OSError, ValueError, KeyError):
-        return False
+        return None
+    return next((limit for limit, number in done.items() if 0 <= cfg.trainer[limit] <= number), None)
 
 
 def claim(cfg: DictConfig, planned: Plan, log_name: str = "train.log") -> Path:

@@ -64,9 +64,16 @@ def _can_go_on(content: Mapping[str, Any]) -> bool:
         )
         and isinstance(content.get("current_model_state", {}), dict)
         and all(_is_held(value) for value in content.get("current_model_state", {}).values())
+        and _is_progress(content.get("ArtDataModule"), "batches", "pictures", "global_batch_size")
+        and _is_progress(found(content, "loops.fit_loop.epoch_progress.current"), "processed", "ready")
         and content.get("data", {}).keys() >= {"sha256", "num_train", "num_val"}
         and all(_is_count(content["data"][key]) for key in ("num_train", "num_val"))
     )
+
+
+def _is_progress(node: Any, *keys: str) -> bool:
+    """Whether it says how far something is, if it is there at all."""
+    return node is None or (isinstance(node, dict) and all(_is_count(node.get(key)) for key in keys))
 
 
 def finished_epochs(content: Mapping[str, Any]) -> int:
@@ -109,8 +116,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether it is folder/file and nothing else."""
-    return len(parts := name.split("/")) == 2 and not {"", ".", ".."} & set(parts)
+    """Whether it is a file in a sub-folder, and in no other."""
+    return len(parts := name.split("/")) >= 2 and not {"", ".", ".."} & set(parts)
 
 
 def targets(node: Any) -> Iterator[Any]:

@@ -127,6 +127,7 @@ def test_torchrun_says_how_many_there_are(torchrun, devices):
     ("settings", "sentence"),
     [
         ({"devices": "auto"}, "trainer.strategy=auto: 6 processes need trainer=ddp"),
+        ({"devices": 1}, "trainer.strategy=auto: 6 processes need trainer=ddp"),
         ({"devices": 4, "strategy": "ddp"}, "trainer.devices=4: torchrun has started 2 processes here; leave it out"),
     ],
 )
@@ -143,7 +144,9 @@ def test_the_jobs_of_a_sweep_have_one_process_each(train, capsys):
 def test_each_process_needs_a_picture_to_validate_on():
     from artart.parts import check_shares
 
-    check_shares(num_held_out=2, num_processes=2)
-    check_shares(num_held_out=0, num_processes=2)  # none is held out: a preview
+    check_shares(num_training=2, num_held_out=2, num_processes=2)
+    check_shares(num_training=2, num_held_out=0, num_processes=2)  # none is held out: a preview
     with pytest.raises(ArtError, match=r"data.val_fraction: holds out 1 pictures, and each of 2 processes needs one"):
-        check_shares(num_held_out=1, num_processes=2)
+        check_shares(num_training=2, num_held_out=1, num_processes=2)
+    with pytest.raises(ArtError, match=r"trainer.devices: 3 processes have 2 pictures to train on"):
+        check_shares(num_training=2, num_held_out=0, num_processes=3)

@@ -314,8 +314,54 @@ def test_within_an_epoch_no_other_batches_are_gone_on_with(train, importable, ca
     assert train(EPOCHS, "run_dir=run", *trouble("SIGINT", "before", 2)) == 130
     assert train(EPOCHS, "run_dir=run", "resume=auto", "data.batch_size=4") == 2
     error = capsys.readouterr().err
-    assert "the checkpoint lies within an epoch of" in error
+    assert "lies within an epoch of batches of 8 pictures in the order of seed=0, now 4 and seed=0" in error
     assert error.count("\n") == 1
+    assert train(EPOCHS, "run_dir=run", "resume=auto", "data.num_demo_pictures=50") == 2
+    assert "lies within an epoch of other pictures (" in capsys.readouterr().err
+    assert train(EPOCHS, "run_dir=run", "resume=auto") == 0
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 2
+
+
+def test_a_folder_that_holds_another_run_is_not_gone_on_in(train, finished_run, capsys):
+    assert train("trainer.max_epochs=1", "run_dir=other") == 0
+    before = {path: path.read_bytes() for path in Path("other").rglob("*") if path.is_file()}
+    assert train(f"resume={finished_run}/checkpoints/last.ckpt", "run_dir=other", "trainer.max_epochs=4") == 2
+    assert "other: holds another run already (best.ckpt); name a new folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("other").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("first", "more", "sentence"),
+    [
+        ("trainer.max_steps=6", "trainer.max_steps=9", "trainer.max_steps=6: the run in "),
+        ("trainer.max_epochs=1", "trainer.max_epochs=2", "trainer.max_epochs=1: the run in "),
+    ],
+)
+def test_a_run_that_has_come_to_its_end_names_the_limit_and_takes_more(train, capsys, first, more, sentence):
+    assert train(first, "run_dir=run") == 0
+    assert train(first, "run_dir=run", "resume=auto") == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert f"ask for more, such as {first.partition('=')[0]}={2 * int(first[-1])}" in error
+    assert train(more, "trainer.max_epochs=4" if "steps" in more else more, "run_dir=run", "resume=auto") == 0
+    assert json.loads(Path("run/result.json").read_text())["steps"] == (9 if "steps" in more else 8)
+
+
+def test_curves_elsewhere_are_left_alone(train, tmp_path):
+    elsewhere = f"logger.tensorboard.save_dir={tmp_path}/curves"
+    assert train("trainer.max_epochs=1", elsewhere, "run_dir=one") == 0
+    before = {path.name for path in (tmp_path / "curves" / "tensorboard").iterdir()}
+    assert train("trainer.max_epochs=1", elsewhere, "run_dir=two") == 0
+    assert before < {path.name for path in (tmp_path / "curves" / "tensorboard").iterdir()}
+    assert not list(Path("two").glob("set_aside_*"))
+
+
+def test_the_newest_good_checkpoint_is_not_one_of_the_same_step(train, capsys):
+    spoiled = ("data.val_fraction=0", "data.batch_size=500", "optimizer=sgd", "optimizer.lr=1e30", "run_dir=run")
+    assert train(*spoiled, EPOCHS) == 1
+    assert "no good checkpoint was written before" in capsys.readouterr().err
+    assert train(*spoiled, EPOCHS, "resume=auto") == 1
+    assert "no good checkpoint was written before" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_names_the_newest_good_one(train, finished_run, tmp_path, capsys):

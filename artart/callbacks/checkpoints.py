@@ -1,7 +1,7 @@
 """Checkpoints: Lightning's, written atomically, named after finished epochs."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -81,10 +81,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         AtomicCheckpointIO.is_saving = True
         try:
             with atomic(Path(path)) as file:
-                torch.save(checkpoint, file)
+                self._write(checkpoint, file)
+        finally:
+            AtomicCheckpointIO.is_saving = False
+
+    def _write(self, checkpoint: dict[str, Any], file: BinaryIO) -> None:
+        try:
+            torch.save(checkpoint, file)
         except RuntimeError as error:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None  # a full disk
             raise
-        finally:
-            AtomicCheckpointIO.is_saving = False

@@ -66,7 +66,7 @@ class Grid(Callback, ABC):
     def _due(self, epoch: int, trainer: Trainer) -> bool:
         """Whether a multiple of n, the first or the last epoch came since the validation before."""
         before = epoch - trainer.check_val_every_n_epoch if trainer.check_val_every_n_epoch else epoch - 1
-        last = epoch == trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step or trainer.should_stop
+        last = epoch == trainer.max_epochs or trainer.should_stop
         return before < 1 or last or epoch // self.every_n_epochs > before // self.every_n_epochs
 
 

@@ -30,7 +30,7 @@ class FiniteLoss(Callback):
 
 
 class MaxSteps(Callback):
-    """Ends the training after so many steps, with a validation.
+    """Ends the training after so many steps, with a validation; a run that is then given more begins the next epoch.
 
     Lightning's own limit ends it without one, and a run that it limits counts epochs twice when it goes on.
     """

@@ -15,13 +15,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed
 
-from artart import curves
 from artart.callbacks.checkpoints import AtomicCheckpointIO
 from artart.images import Batch
 
 log = logging.getLogger(__name__)
 
-NO_POINTS: dict[str, float] = {}
 PREVIOUS = "previous.ckpt"
 A_MOMENT = 1.0  # seconds
 SAVE = 1  # what a process may wish, beside the numbers of signals, which are higher
@@ -45,7 +43,7 @@ class Last(Checkpoint):
         self.path = Path(dirpath, "last.ckpt")
         self.saved_step = -1
         self.every_minutes = every_minutes
-        self.step = 0
+        self.step, self.is_between_steps = 0, True  # False: gradients are being accumulated
         self.saved_at = 0.0  # on the clock
         self.signal, self.signal_at = 0, 0.0  # the first that came, and when
         self.may_break = False  # whether all that was done since the last save would be done again just so
@@ -54,9 +52,11 @@ class Last(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning has its own handlers by now; it puts back those before them when the training ends."""
-        self.step, self.saved_at = trainer.global_step, time.monotonic()
+        self.step = self.saved_step = trainer.global_step
+        self.saved_at = time.monotonic()
         for logger in trainer.loggers if self.points else []:
             logger.log_metrics(self.points, self.step - 1)
+        self.points = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._on_signal)
@@ -80,18 +80,23 @@ class Last(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        is_between_steps, self.step = trainer.global_step > self.step, trainer.global_step
-        if not is_between_steps or trainer.is_last_batch or self._is_before_validation(trainer, batch_idx):
-            return  # gradients are being accumulated; or validation, or the end of the epoch, comes next
+        self.is_between_steps, self.step = trainer.global_step > self.step, trainer.global_step
+        comes_more = trainer.is_last_batch or trainer.should_stop or self._is_before_validation(trainer, batch_idx)
+        if not self.is_between_steps or comes_more:
+            return  # a save follows: before validation, or at the end of the epoch
         if wish := self._most_urgent(trainer):
-            self._save(trainer, self._points(trainer))
+            self.points = self._points(trainer)
+            self._save(trainer)
+            self.points = {}
         if wish > SAVE:
             self._stop(wish)
 
     def _is_before_validation(self, trainer: Trainer, batch_idx: int) -> bool:
         """Where trainer.val_check_interval asks for one within the epoch."""
-        index = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
-        return (index + 1) % (trainer.val_check_batch or float("inf")) == 0
+        every = trainer.check_val_every_n_epoch
+        index = trainer.fit_loop.total_batch_idx if every is None else batch_idx
+        in_this_epoch = trainer.enable_validation and (trainer.current_epoch + 1) % (every or 1) == 0
+        return in_this_epoch and (index + 1) % (trainer.val_check_batch or float("inf")) == 0
 
     def _most_urgent(self, trainer: Trainer) -> int:
         """What a process wishes: a signal's number, SAVE, or 0."""
@@ -111,26 +116,25 @@ class Last(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What follows may take long, and can be broken off."""
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or not self.is_between_steps:
             return
         self.validation_is_pending = True
         self._save(trainer)
         self.validation_is_pending = False
-        self._stop_if_asked()
-        self.may_break = True
+        self._stop_if_asked(trainer)
+        self.may_break = trainer.world_size == 1  # several end together, at the end of the epoch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.may_break = False
         self._save(trainer)
-        self._stop_if_asked()
+        self._stop_if_asked(trainer)
 
-    def _stop_if_asked(self) -> None:
-        if self.signal:
-            self._stop(self.signal)
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        if (wish := self._most_urgent(trainer)) > SAVE:
+            self._stop(wish)
 
-    def _save(self, trainer: Trainer, points: dict[str, float] = NO_POINTS) -> None:
-        self.points = points
-        if trainer.is_global_zero and self.path.is_file():
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and self.path.is_file() and trainer.global_step != self.saved_step:
             self._keep_as(self.path.with_name(PREVIOUS))
         trainer.save_checkpoint(self.path)
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
@@ -149,8 +153,8 @@ class Last(Checkpoint):
         return found if found.is_file() else None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Of every checkpoint: where the curves were; and to Lightning, that a validation has begun."""
-        checkpoint["curves"], checkpoint["points"] = curves.lengths(trainer.loggers), self.points
+        """Points that are still to come; and to Lightning, that a validation has begun."""
+        checkpoint["points"] = self.points
         if self.validation_is_pending:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
             progress.update(ready=1, started=1, processed=0, completed=0)

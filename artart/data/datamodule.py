@@ -247,7 +247,7 @@ class ArtDataModule(LightningDataModule):
         self.goes_on_at = state_dict
 
     def val_dataloader(self) -> Loader:
-        return self._loader(self.val_ids or self.train_ids[: self.batch_size], self.batch_size)
+        return self._loader(self.val_ids or self.train_ids[: self.batch_size * self._place[1]], self.batch_size)
 
     def preview(self, per_row: int, min_rows: int = 4, max_rows: int = 20) -> Batch:
         """Real pictures on the CPU for rows of one class each, `per_row` a row, the most frequent classes.
