@@ -752,8 +752,8 @@ results = examine_all(find(Path(sys.argv[1])) * 1000, 16, num_workers=2)
 next(results)
 time.sleep(float(sys.argv[2]))
 try:
-    print(len(multiprocessing.active_children()), flush=True)
     with closing(results):
+        print(len(multiprocessing.active_children()), flush=True)
         for one in results:
             time.sleep(float(sys.argv[2]))
 except KeyboardInterrupt:
