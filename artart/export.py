@@ -82,7 +82,8 @@ def to_share(loaded: "Loaded") -> dict[str, Any]:
         perceptual = {**shared["loss"]["perceptual"], "weights": "auto"}
         shared["loss"] = {**shared["loss"], "perceptual": perceptual}
     metrics = {name: value for name, value in loaded.facts["metrics"].items() if math.isfinite(value)}
-    return {**loaded.facts, "metrics": metrics, "config": _without_paths(shared), "class_names": loaded.class_names}
+    facts = _without_paths(loaded.facts)
+    return {**facts, "metrics": metrics, "config": _without_paths(shared), "class_names": loaded.class_names}
 
 
 def _chosen(node: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

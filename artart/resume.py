@@ -55,6 +55,11 @@ def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str])
         content.get("curves", {}),
         _is_within_epoch(content),
     )
+    if content["class_names"] != list(class_names):
+        raise ArtError(
+            f"resume={path}: was trained on the classes {printable(listed(content['class_names'], 'and')) or 'none'}, "
+            f"the data has {listed(class_names, 'and') or 'none'}; start afresh in another folder"
+        )
     for key in (*MEANING, *STATE):
         was, now = found(before.config, key), found(config, key)
         if was != now:
@@ -67,11 +72,6 @@ def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str])
         raise ArtError(
             f"resume={path}: lies within an epoch of batches of {was[0]} pictures in the order of seed={was[1]}, now "
             f"{now[0]} and seed={now[1]}; ask for the same, or go on from the end of an epoch"
-        )
-    if content["class_names"] != list(class_names):
-        raise ArtError(
-            f"resume={path}: was trained on the classes {printable(listed(content['class_names'], 'and')) or 'none'}, "
-            f"the data has {listed(class_names, 'and') or 'none'}; start afresh in another folder"
         )
     if "current_model_state" in content and not found(config, "callbacks.ema"):
         raise ArtError(f"callbacks.ema=null: {path} keeps an average beside its weights; go on with callbacks.ema")
@@ -126,22 +126,19 @@ def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, An
         yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
 
 
-def make_ready(run_dir: Path, before: Before) -> None:
-    """Put aside what the run's folder holds of later steps, and cut its curves back to where the checkpoint is.
+def make_ready(run_dir: Path, before: Before | None, loggers: Sequence[Logger]) -> None:
+    """Set aside what the run's folder holds of later steps, and cut its curves back to where the checkpoint is.
 
-    After a crash there is nothing to put aside: what came after last.ckpt will come again just so.
+    After a crash there is nothing to set aside: what came after last.ckpt comes again just so. Where no run goes on,
+    curves that lie there are of one that left no checkpoint.
     """
-    _tidy(run_dir)
-    if before.path.parent.parent.resolve() != run_dir.resolve():
+    for part in run_dir.glob("checkpoints/.*.part"):  # of a kill in the middle of a save
+        part.unlink()
+    if before is None or before.path.resolve().parent.parent != run_dir.resolve():
+        if old := curves.files(loggers, run_dir):
+            log.info("curves of a run without a checkpoint are set aside in %s", near(_set_aside(run_dir, old)))
         return
-    later = (
-        []
-        if before.path.name == "last.ckpt"
-        else [path for path in run_dir.glob("checkpoints/*.ckpt") if path != before.path and _step(path) > before.step]
-    )
-    if later:
-        later += [path for path in run_dir.glob("samples/epoch_*.png") if _epoch(path) > before.epochs]
-        later += run_dir.glob("result.json")
+    if before.path.name != "last.ckpt" and (later := _later(run_dir, before)):
         aside = _set_aside(run_dir, later)
         for folder in {Path(name).parent for name in before.curves}:
             if (run_dir / folder).is_dir():
@@ -150,17 +147,11 @@ def make_ready(run_dir: Path, before: Before) -> None:
     curves.cut_back(run_dir, before.curves)
 
 
-def begin(run_dir: Path, loggers: Sequence[Logger]) -> None:
-    """Set aside the curves of a run that left no checkpoint in the folder where another begins."""
-    _tidy(run_dir)
-    if old := curves.files(loggers, run_dir):
-        log.info("curves of a run without a checkpoint are set aside in %s", near(_set_aside(run_dir, old)))
-
-
-def _tidy(run_dir: Path) -> None:
-    """Remove what a kill in the middle of a save has left; nobody else writes here."""
-    for part in run_dir.glob("checkpoints/.*.part"):
-        part.unlink()
+def _later(run_dir: Path, before: Before) -> list[Path]:
+    """Checkpoints of later steps, and if there are any, the grids of later epochs and the result."""
+    others = [path for path in run_dir.glob("checkpoints/*.ckpt") if path != before.path and _step(path) > before.step]
+    grids = [path for path in run_dir.glob("samples/epoch_*.png") if _epoch(path) > before.epochs]
+    return [*others, *grids, *run_dir.glob("result.json")] if others else []
 
 
 def _set_aside(run_dir: Path, paths: Iterable[Path]) -> Path:

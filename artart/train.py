@@ -81,15 +81,13 @@ def main(cfg: DictConfig) -> float:
     with processes.first_ahead():
         data.load(run_dir)
         check_shares(len(data.train_ids), len(data.val_ids), processes.world_size())
-        if before and not processes.rank():
+        if before:
             resume.compare_data(before, data.facts)
-            resume.make_ready(run_dir, before)
     check_memory(config, len(data.train_ids) + len(data.val_ids))
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
     trainer = make_trainer(config, precision, data.val_is_held_out)
-    goes_on_here = before and before.path.resolve().parent.parent == run_dir.resolve()
-    if not goes_on_here and not processes.rank():
-        resume.begin(run_dir, trainer.loggers)
+    if not processes.rank():
+        resume.make_ready(run_dir, before, trainer.loggers)
     result = Result(run_dir, config, overrides(), filters, before.step if before else None)
     fit(trainer, module, data, run_dir, planned.checkpoint)
     best = result.write(trainer, module)

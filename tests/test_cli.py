@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -151,3 +152,20 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch):
         cli(main, "prepare")
     assert stop.value.code == 143
     assert taken_back == [True]
+
+
+def test_a_full_disk_that_a_thread_meets_is_left_to_who_waits_for_it(monkeypatch, capsys):
+    def meets(error: Exception) -> str:
+        def fail():
+            raise error
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    cli(lambda: None, "prepare")
+    assert meets(OSError(28, "No space left on device")) == ""
+    assert "ValueError: odd" in meets(ValueError("odd"))

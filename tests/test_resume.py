@@ -267,16 +267,22 @@ def test_curves_of_a_run_that_saved_nothing_do_not_mingle_with_those_of_the_next
     assert [row["step"] for row in table(Path("run/csv/metrics.csv")) if "train/loss" in row] == list("0123")
 
 
-def test_a_run_whose_folder_was_moved_knows_its_best(train):
-    assert train(EPOCHS, "optimizer.lr=1e-2", "run_dir=old") == 0
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_run_whose_folder_was_moved_knows_its_best_if_the_file_is_there(train, is_there):
+    assert train("trainer.max_epochs=1", "run_dir=old") == 0
+    content = load("old/checkpoints/last.ckpt")
+    state = content["callbacks"]["Checkpoints_best"]  # as if no later epoch could be better
+    score = torch.tensor(99.0)
+    state |= {"best_model_score": score, "kth_value": score, "best_k_models": {state["best_model_path"]: score}}
+    torch.save(content, "old/checkpoints/last.ckpt")
     Path("old").rename("new")
-    assert train("trainer.max_epochs=4", "optimizer.lr=1e-2", "resume=auto", "run_dir=new") == 0
-    last = load("new/checkpoints/last.ckpt")["callbacks"]["Checkpoints_best"]
-    assert Path(last["best_model_path"]) == Path("new/checkpoints/best.ckpt").absolute()
-    assert (
-        last["best_model_score"]
-        >= load("old" if Path("old").exists() else "new/checkpoints/best.ckpt")["metrics"]["val/psnr"]
-    )
+    best = Path("new/checkpoints/best.ckpt")
+    if not is_there:
+        best.unlink()
+    assert train("trainer.max_epochs=2", "resume=auto", "run_dir=new") == 0
+    assert load(best)["epoch"] == (0 if is_there else 1)
+    result = json.loads(Path("new/result.json").read_text())["best"]
+    assert (result["val/psnr"] == 99) == is_there
 
 
 def test_only_as_many_checkpoints_as_asked_for_are_kept(train):
@@ -303,7 +309,7 @@ def test_other_settings_are_shown(train, finished_run, tmp_path, capsys):
 
 def test_other_classes_are_refused(train, finished_run, tmp_path, art_folder, capsys):
     checkpoint = finished_run / "checkpoints" / "last.ckpt"
-    assert train(f"resume={checkpoint}", f"data.root={art_folder}", "model.num_classes=5", "trainer.max_epochs=4") == 2
+    assert train(f"resume={checkpoint}", f"data.root={art_folder}", "trainer.max_epochs=4") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "was trained on the classes drawing, engraving, iconography, painting and sculpture, the data has" in error

@@ -47,7 +47,6 @@ class Last(Checkpoint):
         self.saved_at = 0.0  # on the clock
         self.signal, self.signal_at = 0, 0.0  # the first that came, and when
         self.may_break = False  # whether all that was done since the last save would be done again just so
-        self.validation_is_pending = False  # what a checkpoint tells Lightning
         self.points: dict[str, float] = {}  # on the curves, of the last step before a checkpoint within an epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -118,9 +117,7 @@ class Last(Checkpoint):
         """What follows may take long, and can be broken off."""
         if trainer.sanity_checking or not self.is_between_steps:
             return
-        self.validation_is_pending = True
         self._save(trainer)
-        self.validation_is_pending = False
         self._stop_if_asked(trainer)
         self.may_break = trainer.world_size == 1  # several end together, at the end of the epoch
 
@@ -155,7 +152,7 @@ class Last(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Points that are still to come; and to Lightning, that a validation has begun."""
         checkpoint["points"] = self.points
-        if self.validation_is_pending:
+        if trainer.validating:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
             progress.update(ready=1, started=1, processed=0, completed=0)
 
