@@ -54,12 +54,20 @@ LIMITS = {
     "loss.perceptual.crop": Limit(float, 0.1, 1),
     "objective.perceptual_gate": Limit(float, 0, 1),
     "objective.label_dropout": Limit(float, 0, 1),
+    "objective.augment.probability": Limit(float, 0, 1),
+    "model.width": Limit(int, 8),
+    "model.num_blocks": Limit(int, 1),
+    "model.attention_size": Limit(int, 0),
+    "model.patch_size": Limit(int, 1),
+    "model.depth": Limit(int, 1),
+    "model.num_heads": Limit(int, 1),
+    "model.dropout": Limit(float, 0, 0.9),
     "sampler.num_steps": Limit(int, 1),
     "sampler.eta": Limit(float, 0, 1),
     "num_images": Limit(int, 1),
-    "guidance": Limit(float, 0),
-    "guidance_interval.lowest": Limit(float, 0, 1),
-    "guidance_interval.highest": Limit(float, 0, 1),
+    "guidance.weight": Limit(float, 0),
+    "guidance.lowest": Limit(float, 0, 1),
+    "guidance.highest": Limit(float, 0, 1),
     "trainer.devices": Limit(int, 1, word="auto"),
     "trainer.num_nodes": Limit(int, 1),
     "trainer.max_epochs": Limit(int, 1),
@@ -114,15 +122,21 @@ PATHS = {
     "data.root": PathKey(folder=True),
     "data.metadata": PathKey(file=True),
     "data.cache_dir": PathKey(),
-    "loss.perceptual.weights": PathKey(("auto", "imagenet", "random"), file=True),
+    "loss.perceptual.weights": PathKey(("auto", "imagenet", "random"), file=True, folder=True),
     "resume": PathKey(("auto",), file=True),
     "run_dir": PathKey(),
     "checkpoint": PathKey(file=True),
     "metrics.weights": PathKey(("auto",), folder=True),
+    "guidance.network": PathKey(file=True),
     "input": PathKey(file=True, folder=True),
     "out": PathKey(),
 }
 
+FILLED_IN = {  # null until the data and the objective are known
+    "model.num_classes": 0,
+    "model.conditioned": True,
+    "model.augmented": False,
+}
 TEXTS = (*PATHS, "label")  # values that may hold anything a file name may
 
 
@@ -139,8 +153,9 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     probe = cfg.copy()
     if "run_dir" in probe:
         probe.run_dir = probe.run_dir or "outputs/runs"  # a new folder gets its name later
-    if OmegaConf.select(probe, "model.num_classes", default=0) is None:
-        probe.model.num_classes = 0  # the data is counted later
+    for key, stand_in in FILLED_IN.items():
+        if OmegaConf.select(probe, key, default=stand_in) is None:
+            OmegaConf.update(probe, key, stand_in)
     config = as_dict(probe)
     for look in (_wrong_values, wrong_arguments):
         if problems := list(look(config)):
@@ -174,6 +189,8 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
     if "score" in config:  # a training
         for key in [group for group in GROUPS if group not in config]:
             yield f"{key}: is missing; choose {key}={listed(options(key))}"
+    if "guidance" in config and not isinstance(config["guidance"], Mapping):
+        yield f"guidance={shown(config['guidance'])}: has several settings; its strength is guidance.weight"
     if isinstance(config.get("experiment"), Mapping):
         yield "experiment: its file must begin with the line `# @package _global_`"
     for key, value in _present(config, CHOICES):

@@ -80,14 +80,15 @@ def known_keys(config_name: str, choices: Sequence[str] = ()) -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose(config_name, list(choices))
-    return list(_flat_keys(as_dict(cfg, resolve=False)))
+    return list(flat_keys(as_dict(cfg, resolve=False)))
 
 
-def _flat_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def flat_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every key of nested plain data, dotted, inner and outer."""
     for key, value in node.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from _flat_keys(value, f"{prefix}{key}.")
+            yield from flat_keys(value, f"{prefix}{key}.")
 
 
 def shown(value: object) -> str:

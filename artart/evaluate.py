@@ -60,7 +60,7 @@ def main(cfg: DictConfig) -> None:
             *(near(data.folder.root) if data.folder else "null", source.name),
         )
     if measures is samples:
-        facts |= {"seed": config["seed"], "guidance": config["guidance"], **described(config["sampler"])}
+        facts |= {"seed": config["seed"], **described(config)}
         evaluation = samples.measure(loaded, build(config, "sampler"), data, config, facts)
     else:
         evaluation = reconstruction.measure(loaded, data, config, facts)

@@ -1,6 +1,6 @@
 """Objectives: what a network is asked to do with a batch, how that is measured, and what a grid shows of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Protocol, cast
 
 import torch
@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 
 from artart.diffusion import prediction as predictions
 from artart.diffusion import weighting as weightings
+from artart.diffusion.augment import Augment
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance, denoiser
 from artart.diffusion.noise import from_seeds, own_generators
 from artart.diffusion.samplers import Sampler, Step
@@ -24,6 +25,10 @@ class Objective(Protocol):
     loss: WeightedSum
     mode: ClassVar[str]
     """What artart.generate does with a network of this objective."""
+
+    @property
+    def network(self) -> Mapping[str, bool]:
+        """What the network must be: settings of `model` that this objective decides."""
 
     @property
     def metrics(self) -> list[str]:
@@ -46,6 +51,7 @@ class Reconstruction:
     """The article's objective: the network sees a picture and reproduces it."""
 
     mode: ClassVar = "reconstruct"
+    network: ClassVar = {"conditioned": False, "augmented": False}
 
     def __init__(self, loss: WeightedSum) -> None:
         self.loss = loss
@@ -98,6 +104,7 @@ class Diffusion:
         weighting: weightings.Name = "velocity",
         perceptual_gate: float = 0.7,
         label_dropout: float = 0.1,
+        augment: Augment | None = None,
     ) -> None:
         """
         Args:
@@ -107,7 +114,9 @@ class Diffusion:
             prediction: what the network outputs.
             weighting: of the x0 error by noise level.
             perceptual_gate: noise level r up to which the perceptual term counts.
-            label_dropout: how often "no class" stands in place of a picture's class, which guidance needs.
+            label_dropout: how often all labels of a picture are withheld, which guidance needs; of several columns each
+                one is also withheld alone that often.
+            augment: what is done to pictures in training and told to the network; None: nothing.
         """
         self.loss = loss
         self.schedule = schedule
@@ -116,6 +125,11 @@ class Diffusion:
         self.weighting = weightings.WEIGHTINGS[weighting]
         self.perceptual_gate = perceptual_gate
         self.label_dropout = label_dropout
+        self.augment = augment if augment is not None and augment.probability > 0 else None
+
+    @property
+    def network(self) -> Mapping[str, bool]:
+        return {"conditioned": True, "augmented": self.augment is not None}
 
     @property
     def metrics(self) -> list[str]:
@@ -126,13 +140,20 @@ class Diffusion:
     ) -> dict[str, Tensor]:
         """The losses of a batch at drawn noise levels, each (B,): `loss` holds their weights, the terms do not."""
         (num, *shape), device = batch.x0.shape, generator.device
-        own = slice(rank * num, (rank + 1) * num)  # of what is drawn for all processes
-        r = self.noise_level(num * world_size, generator)[own]
-        eps = torch.randn((num * world_size, *shape), generator=generator, device=device)[own]
-        is_dropped = torch.rand(num * world_size, generator=generator, device=device)[own] < self.label_dropout
-        noised = self.add_noise(batch.x0, eps, r)
-        y = torch.where(is_dropped.to(batch.y.device), _no_class(net), batch.y)
-        return self._losses(self._x0_hat(net, batch.x0, noised, y), batch.x0, noised.level)
+        num_all, own = num * world_size, slice(rank * num, (rank + 1) * num)  # what is drawn is for all processes
+        r = self.noise_level(num_all, generator)[own]
+        eps = torch.randn((num_all, *shape), generator=generator, device=device)[own]
+        x0, y, told = batch.x0, batch.y.reshape(num, -1), None
+        is_dropped = torch.rand(num_all, 1, generator=generator, device=device)[own] < self.label_dropout
+        if y.shape[1] > 1:
+            each = torch.rand(num_all, y.shape[1], generator=generator, device=device)[own]
+            is_dropped = is_dropped | (each < self.label_dropout)
+        if self.augment is not None:
+            matrices, told = (drawn[own] for drawn in self.augment.draw(num_all, generator))
+            x0, told = self.augment.apply(x0, matrices, told)
+        noised = self.add_noise(x0, eps, r)
+        y = torch.where(is_dropped.to(y.device), _none(net, y.device), y).reshape(batch.y.shape)
+        return self._losses(self._x0_hat(net, x0, noised, y, told), x0, noised.level)
 
     def add_noise(self, x0: Tensor, eps: Tensor, r: Tensor) -> Noised:
         """Pictures (B, C, S, S) with noise of their shape at the levels r (B,)."""
@@ -140,9 +161,9 @@ class Diffusion:
         level, eps = self.schedule.for_images(t, x0), eps.to(x0)
         return Noised(level.alpha * x0 + level.sigma * eps, eps, t, level)
 
-    def _x0_hat(self, net: nn.Module, x0: Tensor, noised: Noised, y: Tensor) -> Tensor:
+    def _x0_hat(self, net: nn.Module, x0: Tensor, noised: Noised, y: Tensor, told: Tensor | None = None) -> Tensor:
         """x0_hat by way of its error, so that eps-prediction divides nothing by a small alpha."""
-        output = net(noised.x_t, noised.t, y)
+        output = net(noised.x_t, noised.t, y) if told is None else net(noised.x_t, noised.t, y, told)
         return x0 + self.prediction.x0_error(output, x0, noised.eps, noised.level)
 
     def _losses(self, x0_hat: Tensor, x0: Tensor, level: Level) -> dict[str, Tensor]:
@@ -198,11 +219,11 @@ class Diffusion:
     def sample(
         self, net: nn.Module, sampler: Sampler, y: Tensor, seeds: Sequence[int], guidance: Guidance = NO_GUIDANCE
     ) -> Iterator[Step]:
-        """Noise becomes pictures of the classes y (B,), picture k from seeds[k] alone; yields after each step."""
+        """Noise becomes pictures with the labels y (B, K), picture k from seeds[k] alone; yields after each step."""
         times = self.schedule.times(sampler.num_steps, sampler.spacing, self.prediction.start)
         channels, size = cast(int, net.channels), cast(int, net.image_size)
         noise = from_seeds(seeds, (channels, size, size), y.device)
-        denoise = denoiser(net, self.schedule, self.prediction, y, _no_class(net), guidance)
+        denoise = denoiser(net, self.schedule, self.prediction, y, _none(net, y.device), guidance)
         x = self.schedule.at(times[:1]).sigma.to(y.device, torch.float32) * noise(0)
         yield from sampler(denoise, self.schedule, x.contiguous(memory_format=torch.channels_last), times, noise)
 
@@ -223,9 +244,9 @@ class Diffusion:
             yield x_t
 
 
-def _no_class(net: nn.Module) -> int:
-    """The label of "no class"."""
-    return cast(int, net.num_classes)
+def _none(net: nn.Module, device: torch.device) -> Tensor:
+    """The labels that say nothing, (K,)."""
+    return torch.tensor(cast(Sequence[int], net.num_classes), device=device).reshape(-1)
 
 
 def _logged(loss: WeightedSum) -> list[str]:

@@ -62,12 +62,13 @@ def interface(objective: Objective) -> tuple[list[str], str]:
 
 
 def example(net: nn.Module, num_inputs: int, num: int) -> tuple[Tensor, ...]:
-    """Random inputs for a network: pictures (num, C, S, S), times (num,) and labels (num,), or the first of these."""
+    """Random inputs for a network: pictures (num, C, S, S), times (num,) and labels (num, K), or the first of these."""
     generator = torch.Generator().manual_seed(num)
     shape: Any = (num, net.channels, net.image_size, net.image_size)
     x = torch.randn(shape, generator=generator)
     t = torch.rand(num, generator=generator)
-    y = torch.randint(int(net.num_classes) + 1, (num,), generator=generator)  # type: ignore[arg-type]
+    num_labels: Any = torch.as_tensor(net.num_classes).reshape(-1) + 1
+    y = (torch.rand(num, len(num_labels), generator=generator) * num_labels).long()
     return (x, t, y)[:num_inputs]
 
 

@@ -45,6 +45,8 @@ def _misfits_of_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
         yield "callbacks.grid: is not one of objective=diffusion; use callbacks=diffusion"
     if found(config, "model.conditioned") is False:
         yield "model.conditioned=false: objective=diffusion needs a network that is told time and class"
+    if (probability := found(config, "objective.augment.probability")) and not found(config, "model.augmented"):
+        yield f"objective.augment.probability={probability}: the network must be told; set model.augmented=true"
     if found(config, "loss.mse.units") == "imagenet":
         yield "loss.mse.units=imagenet: objective=diffusion counts in those of the model; use loss=hybrid_diffusion"
     if (precision := config["trainer"]["precision"]) in COARSE:

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from artart import ArtError
-from artart.checkpoint import Loaded, check_numbers
-from artart.config import did_you_mean, listed
+from artart.checkpoint import Loaded, check_numbers, load
+from artart.config import did_you_mean, found, listed
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.images import grid, save, save_film, to_pixels
 from artart.marks import Marks
 from artart.objectives import Diffusion
-from artart.storage import free
+from artart.storage import free, sha256
 from artart.terminal import progress_bar
+from artart.trust import printable
 
+ALIKE = ("image_size", "objective.prediction", "objective.schedule")  # in networks that guide each other
 IN_GRID = 256  # pictures, at most
 IN_FILM = 16
 MOMENTS = 8  # of a film, on its strip
@@ -37,13 +39,8 @@ def sample(
     """
     assert isinstance(loaded.objective, Diffusion)
     labels = labels_for(config["label"], config["num_images"], loaded.class_names)
-    names, guidance = [*loaded.class_names, "none"], guidance_of(config)
-    settings = {
-        **settings,
-        "guidance": guidance.weight,
-        "guidance_interval": f"{guidance.lowest}-{guidance.highest}",
-        **described(config["sampler"]),
-    }
+    names, guidance = [*loaded.class_names, "none"], guidance_of(config, loaded)
+    settings = {**settings, **described(config)}
     device = next(loaded.net.parameters()).device
     batches = torch.arange(len(labels)).split(config["batch_size"])
     shown: list[Tensor] = []  # in the grid
@@ -80,17 +77,38 @@ def write_film(frames: Tensor, num_columns: int, out: Path, marks: Marks) -> lis
     return [strip, film]
 
 
-def guidance_of(config: Mapping[str, Any]) -> Guidance:
-    """Raises ArtError if its interval is empty."""
-    interval = config["guidance_interval"] or {"lowest": 0.0, "highest": 1.0}
-    if interval["lowest"] > interval["highest"]:
-        raise ArtError(f"guidance_interval={interval}: is empty; the lowest noise level comes first")
-    return Guidance(config["guidance"], **interval)
+def guidance_of(config: Mapping[str, Any], loaded: Loaded) -> Guidance:
+    """What `guidance` asks for of the network that is loaded.
+
+    Raises:
+        ArtError: if the interval is empty or the second network is of another kind.
+    """
+    weight, lowest, highest, source = (config["guidance"][key] for key in ("weight", "lowest", "highest", "network"))
+    if lowest > highest:
+        raise ArtError(f"guidance.lowest={lowest}: is above guidance.highest={highest}, so guidance acts nowhere")
+    if source is None:
+        return Guidance(weight, lowest, highest)
+    other = load(Path(source), config["allow"], config["device"])
+    for key in ALIKE:
+        if (its := found(other.config, key)) != (ours := found(loaded.config, key)):
+            raise ArtError(
+                f"guidance.network={source}: was trained with {key}={printable(its)}, not {printable(ours)}; name an "
+                "earlier checkpoint of the same run, or one of a run like it"
+            )
+    if other.class_names != loaded.class_names:
+        raise ArtError(f"guidance.network={source}: knows other classes; name an earlier checkpoint of the same run")
+    return Guidance(weight, lowest, highest, other.net)
 
 
-def described(sampler: Mapping[str, Any]) -> dict[str, object]:
-    """A sampler's settings for the marks of a picture."""
-    return {"sampler": sampler["_target_"].rpartition(".")[2]} | {k: v for k, v in sampler.items() if k != "_target_"}
+def described(config: Mapping[str, Any]) -> dict[str, object]:
+    """The settings of guidance and sampler, for the marks of a picture."""
+    guidance, sampler = config["guidance"], config["sampler"]
+    told: dict[str, object] = {"guidance": guidance["weight"]}
+    told |= {"guidance_interval": f"{guidance['lowest']}-{guidance['highest']}"}
+    if guidance["network"] is not None:
+        told |= {"guidance_network_sha256": sha256(Path(guidance["network"]))}
+    told |= {"sampler": sampler["_target_"].rpartition(".")[2]}
+    return told | {key: value for key, value in sampler.items() if key != "_target_"}
 
 
 def labels_for(label: object, num_images: int, class_names: Sequence[str]) -> list[int]:

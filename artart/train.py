@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,9 @@ def main(cfg: DictConfig) -> float:
     processes.join(config["trainer"])
     data = build(config, "data")
     class_names = data.class_names
-    if "num_classes" in cfg.model and cfg.model.num_classes is None:
-        cfg.model.num_classes = config["model"]["num_classes"] = len(class_names)
+    objective = build(config, "objective", loss=build(config, "loss"))
+    fill_in(cfg.model, {"num_classes": len(class_names), **objective.network})
+    config = as_dict(cfg)
     planned = processes.of_first(lambda: plan(cfg))
     before = resume.look_into(planned.checkpoint, config, class_names) if planned.checkpoint else None
     seed_everything(config["seed"], verbose=False)
@@ -66,7 +68,6 @@ def main(cfg: DictConfig) -> float:
     log.info(size_of(net, config["image_size"]))
     if config["compile"]:
         compile_net(net, config["trainer"]["accelerator"])
-    objective = build(config, "objective", loss=build(config, "loss"))
     check_parts(config, objective.mode, len(class_names))
     check_score(config["score"], config["score_mode"], objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
@@ -94,6 +95,13 @@ def main(cfg: DictConfig) -> float:
     if not in_sweep():
         result.say(best, objective.mode)
     return best
+
+
+def fill_in(model: DictConfig, values: Mapping[str, object]) -> None:
+    """Settings of the network that were left to the data and to the objective."""
+    for key, value in values.items():
+        if key in model and model[key] is None:
+            model[key] = value
 
 
 def quieten_lightning() -> None:

@@ -21,10 +21,13 @@ DEEPEST, MOST = 50, 100_000  # settings within settings, and how many of them
 DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate makes it, and nothing else of that module
 MODULES = (
     "artart.models.conv_diffusion",
+    "artart.models.unet",
+    "artart.models.vit",
     "artart.objectives",
     "artart.losses",
     "artart.diffusion.schedule",
     "artart.diffusion.draws",
+    "artart.diffusion.augment",
 )
 
 

@@ -195,7 +195,7 @@ def test_onnx_does_what_the_network_does_with_any_batch(checkpoints, exported, m
     session = onnxruntime.InferenceSession(exported[mode, "onnx"])
     assert [one.name for one in session.get_inputs()] == INPUTS[mode]
     assert [(one.name, one.shape) for one in session.get_outputs()] == [("x0_hat", ["batch", C, S, S])]
-    values = (torch.randn(B, C, S, S), torch.linspace(0, 1, B), torch.arange(B) % 6)[: len(INPUTS[mode])]
+    values = (torch.randn(B, C, S, S), torch.linspace(0, 1, B), torch.arange(B)[:, None] % 6)[: len(INPUTS[mode])]
     (made,) = session.run(None, {name: value.numpy() for name, value in zip(INPUTS[mode], values, strict=True)})
     with torch.inference_mode():
         wanted = net(*values)
@@ -205,7 +205,7 @@ def test_onnx_does_what_the_network_does_with_any_batch(checkpoints, exported, m
 def test_onnx_is_told_time_and_class(exported):
     session = onnxruntime.InferenceSession(exported["sample", "onnx"])
     x_t = np.random.default_rng(0).standard_normal((1, 3, 16, 16), np.float32).repeat(3, axis=0)
-    t, y = np.array([0.2, 0.9, 0.2], np.float32), np.array([0, 0, 5])
+    t, y = np.array([0.2, 0.9, 0.2], np.float32), np.array([[0], [0], [5]])
     (made,) = session.run(None, {"x_t": x_t, "t": t, "y": y})
     assert np.abs(made[0] - made[1]).max() > 1e-3
     assert np.abs(made[0] - made[2]).max() > 1e-3

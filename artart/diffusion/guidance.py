@@ -11,42 +11,56 @@ from artart.diffusion.schedule import Schedule, per_image
 
 
 class Guidance(NamedTuple):
-    """How strongly a class is asked for, and where.
+    """How strongly, and where, pictures are drawn away from what a worse denoiser would make of them.
 
-    Source: Ho and Salimans 2022, arXiv 2207.12598; the interval: Kynkäänniemi et al. 2024, arXiv 2404.07724.
+    Without `network` that is the same network without labels: classifier-free guidance, which asks for the class (Ho
+    and Salimans 2022, arXiv 2207.12598). With it that network, one of less training or fewer weights: autoguidance,
+    which asks for quality and works without labels too (Karras et al. 2024, arXiv 2406.02507). The interval:
+    Kynkäänniemi et al. 2024, arXiv 2404.07724.
     """
 
-    weight: float = 1.5  # 1: the class as it was learnt; 0: none; above 1: more of it than there is
+    weight: float = 1.5  # 1: as it was learnt; 0: the worse one alone; above 1: away from it
     lowest: float = 0.1  # noise levels r between which it acts
     highest: float = 0.9
+    network: nn.Module | None = None  # of the same schedule, prediction and labels
 
 
 NO_GUIDANCE = Guidance(weight=1.0)
 
 
 def denoiser(
-    net: nn.Module, schedule: Schedule, prediction: Prediction, y: Tensor, none: int, guidance: Guidance = NO_GUIDANCE
+    net: nn.Module,
+    schedule: Schedule,
+    prediction: Prediction,
+    y: Tensor,
+    none: Tensor,
+    guidance: Guidance = NO_GUIDANCE,
 ) -> Denoise:
-    """(x_t (B, C, S, S), t (B,)) to x0_hat, for pictures of the classes y (B,); `none` is the label of no class.
+    """(x_t (B, C, S, S), t (B,)) to x0_hat, for pictures with the labels y (B, K); `none` (K,) are those of nothing.
 
-    Where guidance acts, x0_hat = x0_hat(none) + weight * (x0_hat(y) - x0_hat(none)), clamped to [-1, 1], which the
-    step away from the pictures would else leave. Pictures of no class are left alone.
+    Where guidance acts, x0_hat = x0_hat(worse) + weight * (x0_hat - x0_hat(worse)), clamped to [-1, 1], which the step
+    away from the pictures would else leave. Classifier-free guidance leaves pictures without labels alone.
     """
+    without = none.expand_as(y)
+    is_guided = (y != none).reshape(len(y), -1).any(dim=1) | (guidance.network is not None)
+    may_act = guidance.weight != 1 and bool(is_guided.any())
 
-    def plain(x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def plain(net: nn.Module, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         return prediction.x0(net(x_t, t, y), x_t, schedule.for_images(t, x_t))
 
-    without = torch.full_like(y, none)
-    has_class = y != none
-    may_act = guidance.weight != 1 and bool(has_class.any())
+    def both(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        if guidance.network is not None:
+            return plain(net, x_t, t, y), plain(guidance.network, x_t, t, y)
+        x0_hat, worse = plain(net, x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([y, without])).chunk(2)
+        return x0_hat, worse
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         r = schedule.at(t).r
-        acts = has_class & (guidance.lowest <= r) & (r <= guidance.highest)
+        acts = is_guided & (guidance.lowest <= r) & (r <= guidance.highest)
         if not may_act or not acts.any():
-            return plain(x_t, t, y)
-        x0_hat, x0_hat_none = plain(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([y, without])).chunk(2)
-        guided = torch.lerp(x0_hat_none, x0_hat, guidance.weight).clamp(-1, 1)
+            return plain(net, x_t, t, y)
+        x0_hat, worse = both(x_t, t)
+        guided = torch.lerp(worse, x0_hat, guidance.weight).clamp(-1, 1)
         return torch.where(per_image(acts, x_t), guided, x0_hat)
 
     return denoise

@@ -43,7 +43,7 @@ def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
     Raises:
         ArtError: if a setting makes no sense or weights cannot be had.
     """
-    guidance_of(config)
+    guidance_of(config, loaded)
     if (num := config["num_images"]) < LEAST_HELD_OUT:
         raise ArtError(f"num_images={num}: too few to measure anything; {LEAST_HELD_OUT} are the least")
     device = next(loaded.net.parameters()).device
@@ -102,7 +102,9 @@ def draw(loaded: Loaded, sampler: Sampler, names: Sequence[str], config: Mapping
     assert isinstance(loaded.objective, Diffusion)
     y = labels_of(names, loaded).to(next(loaded.net.parameters()).device)
     seeds = range(config["seed"], config["seed"] + len(names))
-    batches = loaded.objective.pictures(loaded.net, sampler, y, seeds, guidance_of(config), config["batch_size"])
+    batches = loaded.objective.pictures(
+        loaded.net, sampler, y, seeds, guidance_of(config, loaded), config["batch_size"]
+    )
     made = []
     with progress_bar() as bar, torch.inference_mode():
         for x in bar.track(batches, total=-(-len(names) // config["batch_size"]), description="sampling"):

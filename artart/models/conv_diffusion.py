@@ -1,11 +1,12 @@
 """The article's network, as printed and as a denoiser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from artart.models.attention import SelfAttention
 from artart.models.embedding import Condition, ScaleShiftNorm, zeroed
 
 WIDTH = 256  # of the condition
@@ -26,17 +27,20 @@ class ConvDiffusionModel(nn.Module):
         self,
         image_size: int = 128,
         channels: int = 3,
-        num_classes: int = 0,
+        num_classes: int | Sequence[int] = 0,
         conditioned: bool = False,
         attention: bool = False,
+        augmented: bool = False,
     ) -> None:
         """
         Args:
             image_size: side S of the pictures in pixels, divisible by 8.
             channels: of the pictures.
-            num_classes: how many classes it is told of; label `num_classes` stands for "no class".
-            conditioned: whether it is told time and class.
+            num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
+                stands for "none" in column k.
+            conditioned: whether it is told time and labels.
             attention: whether the deepest features see the whole picture, which from 64 px on the convolutions do not.
+            augmented: whether it is told how pictures were augmented.
 
         Raises:
             ValueError: if three halvings of image_size leave a fraction, or attention is asked of the article's form.
@@ -47,10 +51,10 @@ class ConvDiffusionModel(nn.Module):
             raise ValueError(
                 f"image_size={image_size}: not divisible by 8, which three halvings need; try {lower} or {lower + 8}"
             )
-        if attention and not conditioned:
-            raise ValueError("model.attention=true: the article's network has none; add model.conditioned=true")
+        if (attention or augmented) and not conditioned:
+            key = "model.attention" if attention else "model.augmented"
+            raise ValueError(f"{key}=true: the article's network has none; add model.conditioned=true")
         self.image_size, self.channels = image_size, channels
-        self.num_classes = num_classes if conditioned else 0
         norm = _scale_shift_norm if conditioned else nn.BatchNorm2d
         self.enc1 = _down(channels, 64, norm)
         self.enc2 = _down(64, 128, norm)
@@ -58,12 +62,15 @@ class ConvDiffusionModel(nn.Module):
         self.dec1 = _up(256, 128, nn.ReLU(), norm(128))
         self.dec2 = _up(128, 64, nn.ReLU(), norm(64))
         self.dec3 = Head(64, channels) if conditioned else _up(64, channels, nn.Sigmoid())
-        self.condition = Condition(num_classes, WIDTH) if conditioned else None
+        self.condition = Condition(num_classes, WIDTH, augmented) if conditioned else None
+        self.num_classes = () if self.condition is None else self.condition.num_classes
         self.attention = SelfAttention(256) if attention else None
 
-    def forward(self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
-        """Pictures (B, channels, S, S), and if conditioned times (B,) and labels (B,), to pictures of that shape."""
-        condition = None if self.condition is None else self.condition(x, t, y)
+    def forward(
+        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None
+    ) -> Tensor:
+        """Pictures (B, channels, S, S), if conditioned also what Condition takes, to pictures of that shape."""
+        condition = None if self.condition is None else self.condition(x, t, y, told)
         skip1 = _run(self.enc1, x, condition)
         skip2 = _run(self.enc2, skip1, condition)
         deepest = _run(self.enc3, skip2, condition)
@@ -89,21 +96,6 @@ class Head(nn.Module):
         features = self.smooth(F.interpolate(features, scale_factor=2.0, mode="nearest"))
         with torch.autocast(x_t.device.type, enabled=False):  # bf16 would round the pictures to grey levels
             return self.out(torch.cat([F.silu(features.to(x_t.dtype)), x_t], dim=1))
-
-
-class SelfAttention(nn.Module):
-    """Every place of a small map (B, C, H, W) sees every other; starts as the identity."""
-
-    def __init__(self, channels: int, num_heads: int = 4) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.norm = nn.GroupNorm(8, channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, kernel_size=1)
-        self.out = zeroed(nn.Conv2d(channels, channels, kernel_size=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).unflatten(1, (3 * self.num_heads, -1)).flatten(3).mT.chunk(3, dim=1)
-        return x + self.out(F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape))
 
 
 def _scale_shift_norm(channels: int) -> nn.Module:

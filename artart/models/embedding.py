@@ -1,34 +1,56 @@
-"""What a network is told besides the picture: the time and the class."""
+"""What a network is told besides the picture: the time, the labels, and how the picture was augmented."""
 
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from artart.diffusion.augment import NUM_TOLD
+
 T = TypeVar("T", bound=nn.Module)
 
 
 class Condition(nn.Module):
-    """Time and class as one vector."""
+    """Time, labels and augmentation as one vector."""
 
-    def __init__(self, num_classes: int, width: int) -> None:
-        """`num_classes` may be 0; label `num_classes` stands for "no class"."""
+    def __init__(self, num_classes: int | Sequence[int], width: int, augmented: bool = False) -> None:
+        """
+        Args:
+            num_classes: how many values each column of labels has, or that of the only one; may be 0. In column k the
+                label `num_classes[k]` stands for "none".
+            width: of the vector.
+            augmented: whether it is told how pictures were augmented.
+        """
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes = (num_classes,) if isinstance(num_classes, int) else tuple(num_classes)
         self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
-        self.label = nn.Embedding(num_classes + 1, width) if num_classes else None
+        num_rows = sum(self.num_classes) + len(self.num_classes)  # the columns' tables, one below the other
+        self.label = nn.Embedding(num_rows, width) if any(self.num_classes) else None
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
+        # Zeros stand for a picture as it is, so there is no bias.
+        self.augmentation = zeroed(nn.Linear(NUM_TOLD, width, bias=False)) if augmented else None
 
-    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None) -> Tensor:
-        """(B, width) for pictures x (B, ...), times t (B,) in [0, 1] (None: 0) and labels y (B,) (None: no class)."""
+    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, told: Tensor | None = None) -> Tensor:
+        """(B, width) for pictures x (B, ...).
+
+        Args:
+            x: the pictures.
+            t: times (B,) in [0, 1]; None: 0.
+            y: labels (B, K), or (B,) if there is one column; None: none.
+            told: how they were augmented (B, NUM_TOLD); None: not.
+        """
         t = x.new_zeros(len(x)) if t is None else t
         vector = self.time(fourier(t, 64))
         if self.label is not None:
-            y = torch.full((len(x),), self.num_classes, device=x.device) if y is None else y
-            vector = vector + self.label(y)
+            none = torch.tensor(self.num_classes, device=x.device)
+            y = none.expand(len(x), -1) if y is None else y.reshape(-1, len(none))
+            vector = vector + self.label(y + F.pad((none + 1).cumsum(0), (1, -1))).sum(dim=1)
+        if self.augmentation is not None:
+            vector = vector + self.augmentation(x.new_zeros(len(x), NUM_TOLD) if told is None else told)
         return vector
 
 

@@ -9,6 +9,7 @@ from artart.diffusion.schedule import Cosine, Flow, Linear
 
 B, NUM_CLASSES = 5, 3
 NONE = NUM_CLASSES
+NOTHING = torch.tensor([NONE])
 Y = torch.tensor([0, 1, 2, 0, 1])
 X_T = torch.randn(B, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 INSIDE = torch.full((B,), 0.5, dtype=torch.float64)
@@ -48,7 +49,7 @@ def nobody() -> Tensor:
 @pytest.mark.parametrize("weight", [0.3, 1.5, 3.0])
 def test_guidance_goes_from_no_class_to_the_class_and_beyond_but_stays_in_range(net, prediction, schedule, weight):
     t = schedule.time_at(torch.linspace(0.11, 0.89, B, dtype=torch.float64))
-    denoise = denoiser(net, schedule, PREDICTIONS[prediction], Y, NONE, Guidance(weight))
+    denoise = denoiser(net, schedule, PREDICTIONS[prediction], Y, NOTHING, Guidance(weight))
     without = x0_hat(net, nobody(), t, schedule, prediction)
     wanted = without + weight * (x0_hat(net, Y, t, schedule, prediction) - without)
     assert (wanted.abs() > 1).any()
@@ -57,14 +58,14 @@ def test_guidance_goes_from_no_class_to_the_class_and_beyond_but_stays_in_range(
 
 
 def test_the_network_is_asked_once_for_both(net):
-    denoiser(net, Flow(), PREDICTIONS["x0"], Y, NONE, STRONG)(X_T, INSIDE)
+    denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG)(X_T, INSIDE)
     assert net.asked == [2 * B]
 
 
 @pytest.mark.parametrize("r", [0, 0.0999, 0.9001, 1])
 def test_outside_of_its_interval_the_class_is_as_learnt_and_nothing_is_clamped(net, r):
     t = torch.full_like(INSIDE, r)
-    guided = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NONE, STRONG)(X_T, t)
+    guided = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG)(X_T, t)
     assert net.asked == [B]
     assert guided.abs().max() > 1
     assert_close(guided, x0_hat(net, Y, t), rtol=0, atol=0)
@@ -72,28 +73,28 @@ def test_outside_of_its_interval_the_class_is_as_learnt_and_nothing_is_clamped(n
 
 @pytest.mark.parametrize("guidance", [NO_GUIDANCE, Guidance(weight=1.0, lowest=0, highest=1)])
 def test_weight_1_is_the_class_as_learnt_and_costs_nothing(net, guidance):
-    guided = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NONE, guidance)(X_T, INSIDE)
+    guided = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, guidance)(X_T, INSIDE)
     assert net.asked == [B]
     assert guided.abs().max() > 1
     assert_close(guided, x0_hat(net, Y), rtol=0, atol=0)
 
 
 def test_nothing_is_guided_unless_asked_for(net):
-    assert_close(denoiser(net, Flow(), PREDICTIONS["x0"], Y, NONE)(X_T, INSIDE), x0_hat(net, Y), rtol=0, atol=0)
+    assert_close(denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING)(X_T, INSIDE), x0_hat(net, Y), rtol=0, atol=0)
 
 
 def test_guidance_is_the_published_one_by_default():
-    assert Guidance() == (1.5, 0.1, 0.9)
+    assert Guidance() == (1.5, 0.1, 0.9, None)
 
 
 def test_weight_0_is_no_class(net):
-    guided = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NONE, Guidance(weight=0.0))(X_T, INSIDE)
+    guided = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, Guidance(weight=0.0))(X_T, INSIDE)
     assert_close(guided, x0_hat(net, nobody()).clamp(-1, 1))
 
 
 def test_pictures_of_no_class_are_not_changed(net):
     y = torch.tensor([0, NONE, 1, NONE, 2])
-    guided = denoiser(net, Flow(), PREDICTIONS["x0"], y, NONE, STRONG)(X_T, INSIDE)
+    guided = denoiser(net, Flow(), PREDICTIONS["x0"], y, NOTHING, STRONG)(X_T, INSIDE)
     plain = x0_hat(net, y)
     assert_close(guided[[1, 3]], plain[[1, 3]])
     assert ((guided - plain).abs().amax(dim=(1, 2, 3))[[0, 2, 4]] > 0.1).all()
@@ -101,7 +102,7 @@ def test_pictures_of_no_class_are_not_changed(net):
 
 def test_each_picture_has_its_own_time(net):
     t = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0], dtype=torch.float64)
-    guided = denoiser(net, Flow(), PREDICTIONS["v"], Y, NONE, STRONG)(X_T, t)
+    guided = denoiser(net, Flow(), PREDICTIONS["v"], Y, NOTHING, STRONG)(X_T, t)
     plain, without = x0_hat(net, Y, t, prediction="v"), x0_hat(net, nobody(), t, prediction="v")
     wanted = torch.where(
         torch.tensor([False, True, True, True, False]).view(-1, 1, 1, 1),
@@ -113,10 +114,10 @@ def test_each_picture_has_its_own_time(net):
 
 def test_the_interval_is_of_noise_levels_not_of_times(net):
     """At time 0.08 the cosine is at r = 0.112; at 0.93, at r = 0.901."""
-    cosine = denoiser(net, Cosine(), PREDICTIONS["x0"], Y, NONE, STRONG)
+    cosine = denoiser(net, Cosine(), PREDICTIONS["x0"], Y, NOTHING, STRONG)
     for t, num in ((0.08, 2 * B), (0.93, B)):
         cosine(X_T, torch.full_like(INSIDE, t))
         assert net.asked.pop() == num
-    linear = denoiser(net, Linear(), PREDICTIONS["x0"], Y, NONE, STRONG)
+    linear = denoiser(net, Linear(), PREDICTIONS["x0"], Y, NOTHING, STRONG)
     linear(X_T, torch.full_like(INSIDE, 0.8))
     assert net.asked.pop() == B  # r is 0.96

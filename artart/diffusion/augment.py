@@ -1,0 +1,83 @@
+"""Told augmentation: training pictures are moved, turned and stretched, and the network is told how.
+
+So it learns from more pictures than there are, and since it is told, does not paint moved or turned ones: in sampling
+it is told "not at all". Source: Karras et al. 2022, arXiv 2206.00364, Appendix F.2.
+"""
+
+import math
+from typing import Final, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+NUM_TOLD: Final = 9  # numbers in which a network is told
+LOG_SCALE: Final = 0.2  # standard deviation of the binary logarithm of scales and stretches
+SHIFT: Final = 0.125  # standard deviation of moves, in sides of the picture
+
+
+class Augmented(NamedTuple):
+    """Pictures and what was done to them."""
+
+    x0: Tensor  # (B, C, S, S)
+    told: Tensor  # (B, NUM_TOLD); zeros: nothing
+
+
+class Augment:
+    """Each operation befalls a picture with a probability of its own: flips, scale, rotation, stretch, move."""
+
+    def __init__(self, probability: float, flips: bool = False) -> None:
+        """
+        Args:
+            probability: of each operation, 0 to 1.
+            flips: whether flips, left to right and upside down, are among them; not for handwriting.
+        """
+        self.probability = probability
+        self.flips = flips
+
+    def draw(self, num: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """For `num` pictures: matrices (num, 2, 3) from places in the result to places in the picture; what is told."""
+        device = generator.device
+
+        def happens() -> Tensor:
+            return (torch.rand(num, generator=generator, device=device) < self.probability).float()
+
+        def normal() -> Tensor:
+            return torch.randn(num, generator=generator, device=device)
+
+        def uniform() -> Tensor:
+            return (2 * torch.rand(num, generator=generator, device=device) - 1) * math.pi
+
+        flip_x, flip_y = (happens() * self.flips for _ in range(2))
+        scale = happens() * LOG_SCALE * normal()
+        turn = happens() * uniform()
+        stretch_by, stretch_to = happens() * LOG_SCALE * normal(), uniform()
+        moved = happens()
+        move_x, move_y = moved * SHIFT * normal(), moved * SHIFT * normal()
+        matrix = _diagonal(1 - 2 * flip_x, 1 - 2 * flip_y)
+        matrix = _diagonal(2**-scale, 2**-scale) @ matrix
+        matrix = _rotation(turn) @ matrix
+        matrix = _rotation(stretch_to) @ _diagonal(2**-stretch_by, 2**stretch_by) @ _rotation(-stretch_to) @ matrix
+        moves = -2 * torch.stack([move_x, move_y], dim=1)[:, :, None]  # grid_sample's sides are 2
+        told = [flip_x, flip_y, scale, turn.cos() - 1, turn.sin()]
+        told += [stretch_by * stretch_to.cos(), stretch_by * stretch_to.sin(), move_x, move_y]
+        return torch.cat([matrix, moves], dim=2), torch.stack(told, dim=1)
+
+    def apply(self, x0: Tensor, matrices: Tensor, told: Tensor) -> Augmented:
+        """Pictures (B, C, S, S) as drawn: those to which nothing happens untouched, edges continued by reflection."""
+        matrices, told = matrices.to(x0), told.to(x0)
+        places = F.affine_grid(matrices, list(x0.shape), align_corners=False)
+        changed = F.grid_sample(x0, places, mode="bilinear", padding_mode="reflection", align_corners=False)
+        is_changed = (told != 0).any(dim=1)[:, None, None, None]
+        return Augmented(torch.where(is_changed, changed, x0), told)
+
+
+def _diagonal(x: Tensor, y: Tensor) -> Tensor:
+    """(B,) and (B,) to (B, 2, 2)."""
+    return torch.diag_embed(torch.stack([x, y], dim=1))
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    """(B,) to (B, 2, 2)."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([cos, -sin], dim=1), torch.stack([sin, cos], dim=1)], dim=1)

@@ -1,0 +1,133 @@
+"""A U-Net: residual blocks at falling and rising resolution, skips between them, attention where maps are small."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from artart.models.attention import SelfAttention
+from artart.models.embedding import Condition, ScaleShiftNorm, zeroed
+
+HEAD = 64  # channels of an attention head, or somewhat more
+
+
+class UNet(nn.Module):
+    """Told of time, labels and perhaps augmentation by scale and shift of its norms.
+
+    In the line of Ho et al. 2020 (arXiv 2006.11239), Dhariwal and Nichol 2021 (arXiv 2105.05233) and Karras et al. 2022
+    (arXiv 2206.00364). As many blocks go up as down; each on the way up sees what its twin on the way down made.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        num_classes: int | Sequence[int] = 0,
+        width: int = 128,
+        multipliers: Sequence[int] = (1, 2, 2, 2),
+        num_blocks: int = 2,
+        attention_size: int = 16,
+        dropout: float = 0.0,
+        patch_size: int = 1,
+        augmented: bool = False,
+    ) -> None:
+        """
+        Args:
+            image_size: side S of the pictures in pixels.
+            channels: of the pictures.
+            num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
+                stands for "none" in column k.
+            width: channels of the first level.
+            multipliers: channels of each level, in units of width; each level has half the side of the one before.
+            num_blocks: residual blocks of a level, each way.
+            attention_size: maps of this side and smaller see themselves as a whole.
+            dropout: share of features that a block does without in training.
+            patch_size: side in pixels of the squares that the first level has as one place: 2 costs a quarter.
+            augmented: whether it is told how pictures were augmented.
+
+        Raises:
+            ValueError: if the levels do not divide image_size, or groups of eight the channels.
+        """
+        super().__init__()
+        if not multipliers or min(multipliers) < 1:
+            raise ValueError(f"model.multipliers={list(multipliers)}: needs a whole number above 0 for each level")
+        smallest = patch_size * 2 ** (len(multipliers) - 1)
+        if image_size % smallest:
+            lower = max(smallest, image_size // smallest * smallest)
+            raise ValueError(
+                f"image_size={image_size}: not divisible by {smallest}, which model.patch_size={patch_size} and "
+                f"{len(multipliers)} levels need; try {lower} or {lower + smallest}"
+            )
+        if width % 8:
+            raise ValueError(f"model.width={width}: not divisible by 8; try {max(8, width // 8 * 8)}")
+        self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
+        self.condition = Condition(num_classes, 4 * width, augmented)
+        self.num_classes = self.condition.num_classes
+        widths = [width * multiplier for multiplier in multipliers]
+        sides = [image_size // patch_size >> level for level in range(len(widths))]
+
+        def block(inputs: int, outputs: int, side: int) -> Block:
+            return Block(inputs, outputs, 4 * width, dropout, attention=side <= attention_size)
+
+        self.stem = nn.Conv2d(channels * patch_size**2, width, kernel_size=3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        now = width
+        for level, (wide, side) in enumerate(zip(widths, sides, strict=True)):
+            self.down.append(nn.AvgPool2d(2) if level else nn.Identity())
+            for _ in range(num_blocks):
+                self.down.append(block(now, wide, side))
+                now = wide
+        self.middle = nn.ModuleList([block(now, now, sides[-1]), block(now, now, sides[-1])])
+        for wide, side in zip(reversed(widths), reversed(sides), strict=True):
+            for _ in range(num_blocks):
+                self.up.append(block(now + wide, wide, side))
+                now = wide
+            self.up.append(nn.Upsample(scale_factor=2.0, mode="nearest") if side != sides[0] else nn.Identity())
+        self.norm = nn.GroupNorm(8, width)
+        self.out = zeroed(nn.Conv2d(width, channels * patch_size**2, kernel_size=3, padding=1))
+
+    def forward(
+        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None
+    ) -> Tensor:
+        """Pictures (B, channels, S, S), times (B,), labels (B, K) and augmentation, as for Condition, to pictures."""
+        condition = self.condition(x, t, y, told)
+        features = self.stem(F.pixel_unshuffle(x, self.patch_size))
+        skips = []
+        for part in self.down:
+            if isinstance(part, Block):
+                features = part(features, condition)
+                skips.append(features)
+            else:
+                features = part(features)
+        for part in self.middle:
+            features = part(features, condition)
+        for part in self.up:
+            if isinstance(part, Block):
+                features = part(torch.cat([features, skips.pop()], dim=1), condition)
+            else:
+                features = part(features)
+        with torch.autocast(x.device.type, enabled=False):  # bf16 would round the pictures to grey levels
+            return F.pixel_shuffle(self.out(F.silu(self.norm(features.to(x.dtype)))), self.patch_size)
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut, the second after the condition's scale and shift; perhaps attention."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, dropout: float, attention: bool) -> None:
+        """`width` is that of the condition."""
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+        self.norm2 = ScaleShiftNorm(outputs, width)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(nn.Conv2d(outputs, outputs, kernel_size=3, padding=1))
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, kernel_size=1)
+        num_heads = next(num for num in range(max(1, outputs // HEAD), 0, -1) if outputs % num == 0)
+        self.attention = SelfAttention(outputs, num_heads) if attention else None
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        features = self.conv1(F.silu(self.norm1(x)))
+        features = self.conv2(self.dropout(F.silu(self.norm2(features, condition))))
+        x = self.shortcut(x) + features
+        return x if self.attention is None else self.attention(x)

@@ -1,0 +1,128 @@
+"""A vision transformer: patches as tokens, all of which see each other in every block."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from artart.models.embedding import Condition, zeroed
+
+BASE = 100.0  # of the wavelengths of rotary embeddings, in patches
+
+
+class ViT(nn.Module):
+    """Told of time, labels and perhaps augmentation by scale, shift and gate in every block.
+
+    Plain transformer blocks on large patches, whose output is the clean picture (Li and He 2025, arXiv 2511.13720),
+    with the condition as in Peebles and Xie 2023 (arXiv 2212.09748), rotary positions (Su et al. 2021, arXiv
+    2104.09864) along both axes, RMS norms, also of queries and keys.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        num_classes: int | Sequence[int] = 0,
+        patch_size: int = 4,
+        width: int = 384,
+        depth: int = 12,
+        num_heads: int = 6,
+        dropout: float = 0.0,
+        augmented: bool = False,
+    ) -> None:
+        """
+        Args:
+            image_size: side S of the pictures in pixels.
+            channels: of the pictures.
+            num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
+                stands for "none" in column k.
+            patch_size: side of a patch in pixels.
+            width: numbers of a token.
+            depth: blocks.
+            num_heads: of attention; width / num_heads is a multiple of 4.
+            dropout: share of what a block adds that is left out in training.
+            augmented: whether it is told how pictures were augmented.
+
+        Raises:
+            ValueError: if patches do not fill the picture or heads the width.
+        """
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(
+                f"image_size={image_size}: not divisible by model.patch_size={patch_size}; "
+                f"try {max(1, image_size // patch_size) * patch_size}"
+            )
+        if width % (4 * num_heads):
+            raise ValueError(
+                f"model.width={width}: not divisible by 4 x model.num_heads={num_heads}, which positions along two "
+                f"axes need; try {-(-width // (4 * num_heads)) * 4 * num_heads}"
+            )
+        self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
+        self.condition = Condition(num_classes, width, augmented)
+        self.num_classes = self.condition.num_classes
+        self.embed = nn.Linear(channels * patch_size**2, width)
+        self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(depth))
+        self.norm = nn.RMSNorm(width, elementwise_affine=False)
+        self.modulation = zeroed(nn.Linear(width, 2 * width))
+        self.out = zeroed(nn.Linear(width, channels * patch_size**2))
+        self.register_buffer("rotations", rotations(image_size // patch_size, width // num_heads), persistent=False)
+
+    def forward(
+        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None
+    ) -> Tensor:
+        """Pictures (B, channels, S, S), times (B,), labels (B, K) and augmentation, as for Condition, to pictures."""
+        condition = F.silu(self.condition(x, t, y, told))
+        patches = F.pixel_unshuffle(x, self.patch_size)
+        side = patches.shape[-1]
+        tokens = self.embed(patches.flatten(2).mT)
+        for block in self.blocks:
+            tokens = block(tokens, condition, self.rotations)
+        scale, shift = self.modulation(condition)[:, None].chunk(2, dim=-1)
+        with torch.autocast(x.device.type, enabled=False):  # bf16 would round the pictures to grey levels
+            patches = self.out((self.norm(tokens.to(x.dtype)) * (1 + scale) + shift).to(x.dtype))
+            return F.pixel_shuffle(patches.mT.unflatten(2, (side, side)), self.patch_size)
+
+
+class Block(nn.Module):
+    """Attention, then an MLP of four times the width; both begin as nothing."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.modulation = zeroed(nn.Linear(width, 6 * width))
+        self.norm1 = nn.RMSNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.norm_q, self.norm_k = nn.RMSNorm(width // num_heads), nn.RMSNorm(width // num_heads)
+        self.project = nn.Linear(width, width)
+        self.norm2 = nn.RMSNorm(width, elementwise_affine=False)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, condition: Tensor, rotations: Tensor) -> Tensor:
+        """(B, N, width) to the same, told the condition (B, width) and where each token lies, (N, head)."""
+        scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=-1)
+        seen = self.attend(self.norm1(tokens) * (1 + scale1) + shift1, rotations)
+        tokens = tokens + gate1 * self.dropout(seen)
+        return tokens + gate2 * self.dropout(self.mlp(self.norm2(tokens) * (1 + scale2) + shift2))
+
+    def attend(self, tokens: Tensor, rotations: Tensor) -> Tensor:
+        q, k, v = self.qkv(tokens).unflatten(2, (3 * self.num_heads, -1)).transpose(1, 2).chunk(3, dim=1)
+        q, k = rotated(self.norm_q(q), rotations), rotated(self.norm_k(k), rotations)
+        return self.project(F.scaled_dot_product_attention(q, k, v.to(q.dtype)).transpose(1, 2).flatten(2))
+
+
+def rotations(side: int, head: int) -> Tensor:
+    """Angles (side^2, head / 2) of a map's places, row by row: the first half by row, the second by column."""
+    frequencies = torch.exp(-math.log(BASE) * torch.arange(head // 4) / (head // 4))
+    angles = torch.arange(side)[:, None] * frequencies
+    rows, columns = angles[:, None].expand(-1, side, -1), angles[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1)
+
+
+def rotated(x: Tensor, angles: Tensor) -> Tensor:
+    """Pairs of numbers of (..., N, head), turned by angles (N, head / 2), so that products see distances alone."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
