@@ -127,6 +127,7 @@ PATHS = {
     "run_dir": PathKey(),
     "checkpoint": PathKey(file=True),
     "metrics.weights": PathKey(("auto",), folder=True),
+    "callbacks.copies.weights": PathKey(("auto",), folder=True),
     "guidance.network": PathKey(file=True),
     "input": PathKey(file=True, folder=True),
     "out": PathKey(),

@@ -7,10 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from artart import ArtError
 from artart.images import to_pixels
 from artart.metrics.features import lpips_alex
-from artart.pretrained import alexnet_on, imagenet_units, lpips_heads, vgg16, vgg16_on
+from artart.pretrained import alexnet_for, imagenet_units, vgg16, vgg16_on
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -121,12 +120,7 @@ class LPIPS:
         Raises:
             ArtError: if the weights asked for cannot be had.
         """
-        try:
-            lpips_heads(self.weights, torch.device("cpu"))
-            return alexnet_on(self.weights, torch.device("cpu")).origin
-        except ArtError as error:
-            told = str(error).replace("metrics.weights=null", "loss.weights.perceptual=0")
-            raise ArtError(told.replace("metrics.weights", "loss.perceptual.weights")) from None
+        return alexnet_for("loss.perceptual.weights", self.weights, "loss.weights.perceptual=0")
 
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
         return lpips_alex(x_hat, x, self.weights)

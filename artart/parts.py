@@ -13,6 +13,7 @@ from artart import ArtError
 from artart.config import found, in_sweep
 from artart.losses import Perceptual
 
+OF_SAMPLES = ("samples/kd", "samples/honest_kd")
 COARSE = ("bf16-true", "16-true", "64-true")
 
 
@@ -94,8 +95,13 @@ def check_shares(num_training: int, num_held_out: int, num_processes: int) -> No
         )
 
 
-def check_score(score: str, mode: str, metrics: Sequence[str]) -> None:
+def check_score(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
     """Raises ArtError if nothing logs the score, if its best is at the other end, or if it differs from job to job."""
+    score, mode = config["score"], config["score_mode"]
+    if found(config, "callbacks.copies.weights"):
+        metrics = [*metrics, *OF_SAMPLES]
+    elif score in OF_SAMPLES:
+        raise ArtError(f"score={score}: needs AlexNet; set callbacks.copies.weights=auto")
     if score not in metrics:
         raise ArtError(f"score={score}: nothing measures that; choose one of {', '.join(metrics)}")
     if mode != (better := "max" if score.endswith("psnr") else "min"):

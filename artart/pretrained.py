@@ -108,6 +108,25 @@ def alexnet_on(weights: str, device: torch.device) -> Filters:
     return Filters(_frozen(_filled(net, state, key, "AlexNet")).to(device), origin)
 
 
+def alexnet_for(setting: str, weights: str, without: str | None = None) -> str:
+    """Get AlexNet and the heads of LPIPS before any work, and say in words which they are.
+
+    Args:
+        setting: the key that asks for them, which errors name.
+        weights: its value, as for `alexnet_on`.
+        without: what to set instead to do without; None: null.
+
+    Raises:
+        ArtError: if they cannot be had.
+    """
+    try:
+        lpips_heads(weights, torch.device("cpu"))
+        return alexnet_on(weights, torch.device("cpu")).origin
+    except ArtError as error:
+        told = str(error).replace("metrics.weights=null", without or f"{setting}=null")
+        raise ArtError(told.replace("metrics.weights", setting)) from None
+
+
 @functools.cache
 @torch.inference_mode(False)
 def lpips_heads(weights: str, device: torch.device) -> Sequence[Tensor]:

@@ -82,7 +82,7 @@ class Result:
         return {
             "status": "finished",
             "best": best,
-            "last": {name: value.item() for name, value in trainer.callback_metrics.items()},
+            "last": {name: value.item() for name, value in trainer.callback_metrics.items() if value.isfinite()},
             "epochs": trainer.current_epoch,
             "max_epochs": self.config["trainer"]["max_epochs"],
             "steps": trainer.global_step,

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from artart import ArtError, processes
 from artart.checks import check
 from artart.cli import cli, told
-from artart.config import CONF_DIR, as_dict, build, build_all, in_sweep
+from artart.config import CONF_DIR, as_dict, build, build_all, found, in_sweep
 from artart.terminal import near
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def main(cfg: DictConfig) -> float:
     from artart import resume
     from artart.module import ArtModule
     from artart.parts import check_memory, check_parts, check_score, check_shares
+    from artart.pretrained import alexnet_for
     from artart.result import Result
     from artart.rundir import claim, enter, overrides, plan
 
@@ -69,11 +70,13 @@ def main(cfg: DictConfig) -> float:
     if config["compile"]:
         compile_net(net, config["trainer"]["accelerator"])
     check_parts(config, objective.mode, len(class_names))
-    check_score(config["score"], config["score_mode"], objective.metrics)
+    check_score(config, objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
     build(config, "trainer", precision=precision, logger=False)  # what is wrong with its arguments is told now
     with processes.first_ahead():  # it may be a download
         filters = objective.loss.load()
+        if weights := found(config, "callbacks.copies.weights"):
+            filters |= {"samples/kd": alexnet_for("callbacks.copies.weights", weights)}
 
     run_dir = processes.of_first(lambda: claim(cfg, planned))
     if processes.rank():

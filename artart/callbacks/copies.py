@@ -1,29 +1,36 @@
-"""Whether a network begins to copy its training pictures."""
+"""Whether samples get better, and whether they begin to be copies of the training pictures."""
 
 import logging
-from typing import Any
+import math
+from typing import Any, Final
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
-from artart.images import Batch, to_pixels
-from artart.metrics.copies import LEAST_HELD_OUT, CopyTest
-from artart.metrics.distances import share
+from artart.images import Batch, to_model, to_pixels
+from artart.metrics.copies import FALSE_ALARMS, LEAST_HELD_OUT, CopyTest
+from artart.metrics.distances import kernel_distance, share
+from artart.metrics.features import alexnet_features
 from artart.module import ArtModule
 from artart.objectives import Diffusion
 
 log = logging.getLogger(__name__)
 
+CHUNK: Final = 64  # pictures that AlexNet sees at once
+
 
 class Copies(Callback):
     """After every n pictures logs the share of samples that are copies: `copies/rate`, `_ratio` and `_third`.
 
-    The criteria are those of `metrics.copies`; of held-out pictures the first two find about 0.01. Drawn inside the
-    validation loop, where averaged weights are in place; always from the same seeds, in the proportions of the training
-    pictures' classes.
+    The criteria are those of `metrics.copies`; of held-out pictures the first two find about 0.01. With AlexNet also
+    `samples/kd`, the kernel distance to the held-out pictures, and `samples/honest_kd`: the same, but infinite where
+    more samples are copies, beyond doubt, than held-out pictures are. So `score=samples/honest_kd` makes best.ckpt the
+    best of those that do not copy. Drawn inside the validation loop, where averaged weights are in place; always from
+    the same seeds, in the proportions of the training pictures' classes.
     """
 
     def __init__(
@@ -34,6 +41,7 @@ class Copies(Callback):
         guidance: float = 1.5,
         batch_size: int = 64,
         stop_above: float | None = None,
+        weights: str | None = None,
     ) -> None:
         """
         Args:
@@ -43,6 +51,7 @@ class Copies(Callback):
             guidance: weight of the class.
             batch_size: samples drawn at once.
             stop_above: stop the training when a rate is above this beyond doubt (the low end of its interval).
+            weights: of AlexNet, as for `pretrained.alexnet_on`; None: without `samples/kd`.
         """
         self.sampler = sampler
         self.every_n_images = every_n_images
@@ -50,7 +59,10 @@ class Copies(Callback):
         self.guidance = Guidance(guidance)
         self.batch_size = batch_size
         self.stop_above = stop_above
+        self.weights = weights
         self.test: CopyTest | None = None
+        self.held_out: Tensor | None = None  # features
+        self.honest_kd = math.inf  # of the last test
 
     def on_fit_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -74,23 +86,46 @@ class Copies(Callback):
         now = pl_module.images_seen
         before = now - (trainer.check_val_every_n_epoch or 1) * in_epoch
         due = now // self.every_n_images > before // self.every_n_images
-        if batch_idx or trainer.sanity_checking or not due or len(data.val_ids) < LEAST_HELD_OUT:
+        if batch_idx or trainer.sanity_checking or len(data.val_ids) < LEAST_HELD_OUT:
             return
+        if due:
+            self._test(pl_module, data, trainer, epoch)
+        if self.weights is not None:  # in each validation, since best.ckpt asks for it then
+            pl_module.log("samples/honest_kd", self.honest_kd, batch_size=1)
+
+    def _test(self, module: ArtModule, data: ArtDataModule, trainer: Trainer, epoch: int) -> None:
         if self.test is None:
             groups = [data.pictures.groups[i] for i in data.train_ids]
             self.test = CopyTest(data.pixels_of(data.train_ids), groups, data.pixels_of(data.val_ids))
-        found = self.test.judge(self.test.nearest(self._samples(pl_module, data)))
+        samples = self._samples(module, data)
+        found = self.test.judge(self.test.nearest(samples))
         rates = {name: share(int(copies.sum()), len(copies)) for name, copies in found.items()}
         for name, rate in rates.items():
-            pl_module.log(name.replace("copy_", "copies/"), rate.value, batch_size=1)
+            module.log(name.replace("copy_", "copies/"), rate.value, batch_size=1)
         expected = self.test.false_alarms()
         shown = ", ".join(f"{name} {rate.value:.1%} (held out {expected[name]:.1%})" for name, rate in rates.items())
+        if self.weights is not None:
+            kd = self._kd(samples, data, self.weights, module.device)
+            module.log("samples/kd", kd, batch_size=1)
+            copies = any((rate.low or 0.0) > max(expected[name], FALSE_ALARMS) for name, rate in rates.items())
+            self.honest_kd = math.inf if copies else kd
+            shown = f"samples/kd {kd:.4f}, {shown}"
         log.info("epoch %d: %s", epoch, shown)
         if self.stop_above is not None and max(rate.low or 0.0 for rate in rates.values()) > self.stop_above:
             log.warning("callbacks.copies.stop_above=%s: so the training stops after epoch %d", self.stop_above, epoch)
             trainer.should_stop = True
 
-    def _samples(self, module: ArtModule, data: ArtDataModule) -> torch.Tensor:
+    def _kd(self, samples: Tensor, data: ArtDataModule, weights: str, device: torch.device) -> float:
+        """The kernel distance of uint8 pictures to the held-out ones."""
+
+        def seen(pixels: Tensor) -> Tensor:
+            return torch.cat([alexnet_features(to_model(part).to(device), weights) for part in pixels.split(CHUNK)])
+
+        if self.held_out is None:
+            self.held_out = seen(data.pixels_of(data.val_ids))
+        return kernel_distance(seen(samples), self.held_out).value
+
+    def _samples(self, module: ArtModule, data: ArtDataModule) -> Tensor:
         """uint8 (num_images, 3, S, S)."""
         assert isinstance(module.objective, Diffusion)
         labels = data.pictures.labels[data.train_ids]

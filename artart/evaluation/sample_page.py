@@ -42,8 +42,8 @@ class Shown(NamedTuple):
 
 
 def tables(metrics: Mapping[str, Any]) -> list[Table]:
-    """Quality, copies, and copies by label, in words."""
-    return [_quality(metrics), _copies(metrics["copies"]), _by_label(metrics["copies"])]
+    """Quality, coverage, copies, and copies by label, in words."""
+    return [_quality(metrics), *_coverage(metrics), _copies(metrics["copies"]), _by_label(metrics["copies"])]
 
 
 def _quality(metrics: Mapping[str, Any]) -> Table:
@@ -58,6 +58,16 @@ def _quality(metrics: Mapping[str, Any]) -> Table:
         rows,
         "Lower is better; training pictures in place of samples show what perfect ones would have. KD decides.",
     )
+
+
+def _coverage(metrics: Mapping[str, Any]) -> Iterator[Table]:
+    if found := metrics.get("coverage"):
+        rows = [[name, f"{found[name]:.1%}", f"{found['real'][name]:.1%}"] for name in ("precision", "recall")]
+        note = (
+            "Precision: samples that lie among held-out art. Recall: held-out art that lies among samples. Higher is "
+            "better, and both count; features of AlexNet, three neighbours."
+        )
+        yield Table("Coverage", ["share", "samples", "training pictures"], rows, note)
 
 
 def _copies(copied: Mapping[str, Any]) -> Table:

@@ -110,3 +110,32 @@ def frechet_estimate(x: Tensor, y: Tensor, generator: Generator | None = None) -
     pairs = zip(halves(len(x), generator).bool(), halves(len(y), generator).bool(), strict=True)
     of_halves = torch.tensor([frechet_distance(x[a], y[b]) for a, b in pairs]).double()
     return estimate(frechet_distance(x, y), of_halves, min(len(x), len(y)))
+
+
+class Coverage(NamedTuple):
+    """How far two sets cover each other."""
+
+    precision: float  # share of samples that lie among real pictures
+    recall: float  # share of real pictures that lie among samples
+
+
+def coverage(samples: Tensor, real: Tensor, num_neighbours: int = 3) -> Coverage:
+    """Precision and recall: a picture lies among a set if it is nearer to one of it than that one's k-th neighbour.
+
+    Source: Kynkäänniemi et al. 2019, arXiv 1904.06991, Eqs. 1 and 2. They hang on the number of pictures: compare at
+    equal numbers only.
+
+    Args:
+        samples: (n, d) features.
+        real: (m, d); n and m above num_neighbours.
+        num_neighbours: k, without the picture itself.
+    """
+    between = torch.cdist(samples, real)
+    of_samples, of_real = (_reach(one, num_neighbours) for one in (samples, real))
+    among_real, among_samples = (between <= of_real).any(dim=1), (between <= of_samples[:, None]).any(dim=0)
+    return Coverage(among_real.double().mean().item(), among_samples.double().mean().item())
+
+
+def _reach(features: Tensor, num_neighbours: int) -> Tensor:
+    """The distance of each from its k-th nearest other one, (n,)."""
+    return torch.cdist(features, features).kthvalue(num_neighbours + 1, dim=1).values
