@@ -125,7 +125,8 @@ class LPIPS:
             lpips_heads(self.weights, torch.device("cpu"))
             return alexnet_on(self.weights, torch.device("cpu")).origin
         except ArtError as error:
-            told = str(error).replace("metrics.weights=null", "loss.weights.perceptual=0")
+            told = str(error).replace(", auto or null", " or auto, or leave the term out: metrics.weights=null")
+            told = told.replace("metrics.weights=null", "loss.weights.perceptual=0")
             raise ArtError(told.replace("metrics.weights", "loss.perceptual.weights")) from None
 
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
