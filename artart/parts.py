@@ -57,7 +57,7 @@ def _changing(config: Mapping[str, Any]) -> Iterator[str]:
     if _caches_targets(config) and found(config, "data.mirror"):
         yield "loss.perceptual.cache_targets=true: pictures that change cannot be kept; set data.mirror=false"
     if _caches_targets(config) and found(config, "objective.augment.probability"):
-        yield "loss.perceptual.cache_targets=true: augmented pictures cannot be kept; set objective.augment.probability=0"
+        yield "loss.perceptual.cache_targets=true: pictures that change cannot be kept; leave them unaugmented"
 
 
 def _caches_targets(config: Mapping[str, Any]) -> bool:

@@ -155,12 +155,13 @@ def is_usable(objective: Any) -> bool:
 
 
 def wrong_model(settings: Mapping[str, Any], num_weights: int) -> Iterator[str]:
-    """What no network of ours is: numbers out of range, more blocks than weights to fill them."""
+    """What no network of ours is: numbers out of range, more blocks or levels than weights to fill them."""
     for name, value in settings.items():
+        num = len(value) if isinstance(value, list) else value
         if (limit := LIMITS.get(f"model.{name}")) and not limit.allows(value):
             yield f"model.{name}={value}: must be {limit}"
-        elif name in ("depth", "num_blocks") and value > num_weights:
-            yield f"model.{name}={value}: has only {num_weights} weights"
+        elif name in ("depth", "num_blocks", "multipliers") and isinstance(num, int) and num > num_weights:
+            yield f"model.{name}={value}: is more than its {num_weights} weights are for"
 
 
 def wrong_data(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -279,9 +279,9 @@ def test_the_weighted_sum_loads_lpips_and_says_what_it_got(weights):
 
 
 def test_a_network_learns_by_lpips(train, weights):
-    options = ("objective=diffusion", "loss=lpips_diffusion", f"loss.perceptual.weights={weights}", "trainer.max_epochs=1")
-    one_step = ("trainer.log_every_n_steps=1", "callbacks.grid=null", "callbacks.copies=null", "run_dir=run")
-    assert train(*options, *one_step) == 0
+    options = ("objective=diffusion", "loss=lpips_diffusion", f"loss.perceptual.weights={weights}")
+    one_epoch = ("trainer.max_epochs=1", "callbacks.grid=null", "callbacks.copies=null", "run_dir=run")
+    assert train(*options, *one_epoch) == 0
     content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert content["config"]["loss"]["perceptual"] == {"_target_": "artart.losses.LPIPS", "weights": weights}
     assert 0.1 < content["metrics"]["val/perceptual"] < 1.5

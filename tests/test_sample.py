@@ -170,12 +170,10 @@ def test_another_network_guides_also_without_labels_and_is_named_in_the_marks(ge
 def test_a_guide_may_be_smaller_and_of_another_kind(generate, best, guide):
     def smaller(content) -> None:
         torch.manual_seed(0)
-        net = ViT(16, num_classes=5, patch_size=8, width=24, depth=1, num_heads=1)
+        settings = {"image_size": 16, "num_classes": 5, "patch_size": 8, "width": 24, "depth": 1, "num_heads": 1}
+        net = ViT(**settings)
         torch.nn.init.normal_(net.out.weight, std=0.1)
-        content["config"]["model"] = {
-            "_target_": "artart.models.vit.ViT",
-            **{"image_size": 16, "num_classes": 5, "patch_size": 8, "width": 24, "depth": 1, "num_heads": 1},
-        }
+        content["config"]["model"] = {"_target_": "artart.models.vit.ViT", **settings}
         content["state_dict"] = {f"net.{name}": value for name, value in net.state_dict().items()}
 
     for out, options in {"alone": (), "guided": (f"guidance.network={guide(smaller)}",)}.items():

@@ -57,11 +57,10 @@ def test_its_output_is_that_of_its_formula():
     def block(x, name):
         features = F.silu(F.group_norm(x, 8, p[f"{name}.norm1.weight"], p[f"{name}.norm1.bias"]))
         features = convolved(features, f"{name}.conv1")
-        scale, shift = F.linear(
-            told, p[f"{name}.norm2.scale_shift.weight"], p[f"{name}.norm2.scale_shift.bias"]
-        ).chunk(2, 1)
+        weights = p[f"{name}.norm2.scale_shift.weight"], p[f"{name}.norm2.scale_shift.bias"]
+        scale, shift = F.linear(told, *weights)[:, :, None, None].chunk(2, 1)
         features = F.group_norm(features, 8, p[f"{name}.norm2.norm.weight"], p[f"{name}.norm2.norm.bias"])
-        features = F.silu(features * (1 + scale[:, :, None, None]) + shift[:, :, None, None])
+        features = F.silu(features * (1 + scale) + shift)
         shortcut = convolved(x, f"{name}.shortcut", 0) if f"{name}.shortcut.weight" in p else x
         return shortcut + convolved(features, f"{name}.conv2")
 
@@ -173,7 +172,7 @@ def test_all_blocks_are_told_the_condition():
     ("size", "options", "sentence", "remedies"),
     [
         (18, {}, r"^image_size=18: .* by 4, .*model.patch_size=1 and 3 levels need; try 16 or 20$", (16, 20)),
-        (30, {"patch_size": 2}, r"^image_size=30: .* by 8, .*model.patch_size=2 and 3 levels .*; try 24 or 32$", (24, 32)),
+        (30, {"patch_size": 2}, r"^image_size=30: .* by 8, .*patch_size=2 and 3 levels .*; try 24 or 32$", (24, 32)),
         (9, {"multipliers": (1, 1, 1, 1, 1)}, r"^image_size=9: not divisible by 16, .*; try 16 or 32$", (16, 32)),
     ],
 )  # fmt: skip

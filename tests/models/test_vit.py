@@ -28,8 +28,14 @@ def pictures(size: int = S, num: int = B) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("size", "options"),
-    [(16, {"patch_size": 1}), (16, {"patch_size": 16}), (24, {}), (16, {"depth": 1, "num_heads": 12}), (40, {"width": 12})],
-)  # fmt: skip
+    [
+        (16, {"patch_size": 1}),
+        (16, {"patch_size": 16}),
+        (24, {}),
+        (16, {"depth": 1, "num_heads": 12}),
+        (40, {"width": 12}),
+    ],
+)
 def test_patches_blocks_and_heads_are_for_the_user_to_choose(size, options):
     net = filled(ViT(size, **SMALL | options))
     assert net(pictures(size)).shape == (B, 3, size, size)
@@ -95,7 +101,8 @@ def test_scores_depend_on_the_difference_of_places_alone():
     for one in range(num):
         for other in range(num):
             apart = (other // side - one // side, other % side - one % side)
-            assert scores[one, other].item() == pytest.approx(known.setdefault(apart, scores[one, other].item()), abs=1e-4)
+            score = scores[one, other].item()
+            assert score == pytest.approx(known.setdefault(apart, score), abs=1e-4)
     values = torch.tensor(sorted(known.values()))
     assert len(known) == (2 * side - 1) ** 2
     assert (values.diff() > 1e-5).all()  # each difference is told from every other
