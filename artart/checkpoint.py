@@ -29,6 +29,7 @@ from artart.trust import (
     printable,
     targets,
     wrong_data,
+    wrong_model,
 )
 
 
@@ -96,6 +97,8 @@ def _misfit(content: Mapping[str, Any], path: Path) -> str | None:
     config = content["config"]
     if not all(map(is_ours, targets(config["model"]))):
         return None
+    if wrong := next(wrong_model(config["model"], len(content["state_dict"])), None):
+        raise ArtError(f"{path}: {printable(wrong)}")
     with torch.device("meta"):
         net = _built(config, "model", path)
     if not isinstance(net, nn.Module):

@@ -57,6 +57,8 @@ def _misfits_of_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
 def _changing(config: Mapping[str, Any]) -> Iterator[str]:
     if _caches_targets(config) and found(config, "data.mirror"):
         yield "loss.perceptual.cache_targets=true: pictures that change cannot be kept; set data.mirror=false"
+    if _caches_targets(config) and found(config, "objective.augment.probability"):
+        yield "loss.perceptual.cache_targets=true: pictures that change cannot be kept; leave them unaugmented"
 
 
 def _caches_targets(config: Mapping[str, Any]) -> bool:

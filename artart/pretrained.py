@@ -123,7 +123,8 @@ def alexnet_for(setting: str, weights: str, without: str | None = None) -> str:
         lpips_heads(weights, torch.device("cpu"))
         return alexnet_on(weights, torch.device("cpu")).origin
     except ArtError as error:
-        told = str(error).replace("metrics.weights=null", without or f"{setting}=null")
+        told = str(error).replace(", auto or null", " or auto, or do without: metrics.weights=null")
+        told = told.replace("metrics.weights=null", without or f"{setting}=null")
         raise ArtError(told.replace("metrics.weights", setting)) from None
 
 

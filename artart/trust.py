@@ -154,6 +154,16 @@ def is_usable(objective: Any) -> bool:
     )
 
 
+def wrong_model(settings: Mapping[str, Any], num_weights: int) -> Iterator[str]:
+    """What no network of ours is: numbers out of range, more blocks or levels than weights to fill them."""
+    for name, value in settings.items():
+        num = len(value) if isinstance(value, list) else value
+        if (limit := LIMITS.get(f"model.{name}")) and not limit.allows(value):
+            yield f"model.{name}={value}: must be {limit}"
+        elif name in ("depth", "num_blocks", "multipliers") and isinstance(num, int) and num > num_weights:
+            yield f"model.{name}={value}: is more than its {num_weights} weights are for"
+
+
 def wrong_data(settings: Mapping[str, Any]) -> Iterator[str]:
     """What artart.evaluate could not use; keys that it does not know it tells itself."""
     if settings.get("_target_", DATA) == DATA:

@@ -312,6 +312,50 @@ def test_classes_of_ours_in_a_wrong_place_are_refused(of_diffusion, refused, sav
     refused(save(of_diffusion), "generate")
 
 
+VIT = {"_target_": "artart.models.vit.ViT", "image_size": 16, "num_classes": 5, "width": 16, "depth": 1, "num_heads": 1}
+UNET = {"_target_": "artart.models.unet.UNet", "image_size": 16, "num_classes": 5, "width": 16, "multipliers": [1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("model", "saying"),
+    [
+        (VIT | {"depth": 10**9}, "model.depth=1000000000: is more than"),
+        (VIT | {"depth": -1}, "model.depth=-1: must be"),
+        (VIT | {"patch_size": -1}, "model.patch_size=-1: must be"),
+        (VIT | {"num_heads": 0}, "model.num_heads=0: must be"),
+        (VIT | {"width": 10**9}, "model"),
+        (VIT | {"width": 10**30}, ""),
+        (VIT | {"dropout": 7}, "model.dropout=7: must be"),
+        (UNET | {"num_blocks": 10**9}, "model.num_blocks=1000000000: is more than"),
+        (UNET | {"multipliers": [1] * 90_000}, "model.multipliers=[1, 1,"),
+        (UNET | {"multipliers": [10**12]}, ""),
+        (UNET | {"multipliers": 3}, "model.multipliers=3"),
+        (UNET | {"width": 8 * 124_999_993}, ""),  # eight times a prime, of which heads are sought
+        (UNET | {"patch_size": 0}, "model.patch_size=0: must be"),
+    ],
+    ids=lambda value: str(value)[-40:],
+)
+def test_an_absurd_network_is_refused(of_diffusion, refused, save, model, saying):
+    of_diffusion["config"]["model"] = model
+    refused(save(of_diffusion), "generate", "train", saying=saying)
+
+
+@pytest.mark.parametrize(
+    "model", [VIT | {"patch_size": 1, "width": 512}, UNET | {"attention_size": 0}], ids=["vit", "unet"]
+)
+def test_a_network_for_enormous_pictures_takes_no_more_memory_than_its_weights(of_diffusion, save, model):
+    """Positions of 67 million places would be 64 GB."""
+    config, large = of_diffusion["config"], {**model, "image_size": 8192}
+    net = instantiate(model)  # whose weights are those of large pictures too
+    config["image_size"], config["model"] = 8192, large
+    of_diffusion["state_dict"] = {f"net.{name}": value for name, value in net.state_dict().items()}
+    path = save(of_diffusion)
+    forget_peak()
+    memory = peak()
+    assert checkpoint.load(path).net.image_size == 8192
+    assert peak() - memory < MEMORY
+
+
 def nested(depth: int) -> list[Any]:
     node: list[Any] = []
     for _ in range(depth):

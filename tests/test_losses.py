@@ -10,7 +10,9 @@ from torchvision.models import VGG16_Weights, vgg16
 from torchvision.transforms.functional import normalize
 
 from artart import ArtError, pretrained
-from artart.losses import MSE, Perceptual, WeightedSum
+from artart.losses import LPIPS, MSE, Perceptual, WeightedSum
+from artart.metrics.features import lpips_alex
+from artart.pretrained import ALEXNET_FILE, HEADS_FILE
 
 B, S = 3, 16
 
@@ -19,6 +21,8 @@ B, S = 3, 16
 def no_filters_from_before():
     pretrained.vgg16.cache_clear()
     pretrained.vgg16_on.cache_clear()
+    pretrained.alexnet_on.cache_clear()
+    pretrained.lpips_heads.cache_clear()
 
 
 @pytest.fixture
@@ -190,3 +194,95 @@ def test_a_negative_weight_is_refused():
 def test_a_term_that_is_no_loss_is_refused():
     with pytest.raises(ValueError, match=r"loss\.mse=None: is no loss"):
         WeightedSum({"mse": 1.0}, mse=None)
+
+
+# --- LPIPS
+
+
+@pytest.fixture
+def weights(shared_data) -> str:
+    return str(shared_data / "weights")
+
+
+def test_lpips_is_that_by_which_networks_are_judged(pictures, weights):
+    loss = LPIPS(weights)
+    assert loss.load() == ALEXNET_FILE
+    wanted = lpips_alex(*pictures, weights)
+    assert (wanted > 0.01).all()
+    assert_close(loss(*pictures), wanted, rtol=0, atol=0)
+    assert_close(loss(pictures[1], pictures[1]), torch.zeros(B))
+
+
+def test_gradients_of_lpips_are_those_of_finite_differences_and_reach_no_filters(pictures, weights):
+    loss, (x_hat, x) = LPIPS(weights), (0.9 * one for one in pictures)  # inside of what is clamped
+    x_hat.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(x_hat, x).sum(), x_hat)
+    assert gradient.isfinite().all()
+    assert (gradient.abs().amax(dim=(1, 2, 3)) > 0).all()
+    along = gradient / gradient.norm()
+    with torch.no_grad():
+        slope = (loss(x_hat + 0.01 * along, x) - loss(x_hat - 0.01 * along, x)).sum() / 0.02
+    assert_close(slope, gradient.norm(), rtol=0.02, atol=0)
+    filters = pretrained.alexnet_on(weights, torch.device("cpu")).net
+    assert not any(parameter.requires_grad for parameter in filters.parameters())
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+def test_a_flat_picture_has_a_gradient_of_numbers(pictures, weights, value):
+    """Where a feature is zero everywhere, its length has no slope."""
+    x_hat = torch.full_like(pictures[0], value, requires_grad=True)
+    LPIPS(weights)(x_hat, pictures[1]).sum().backward()
+    assert x_hat.grad.isfinite().all()
+    assert x_hat.grad.norm() < 100
+
+
+def test_lpips_is_in_full_precision_and_close_under_autocast(pictures, weights):
+    wanted = LPIPS(weights)(*pictures)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = LPIPS(weights)(*pictures)
+    assert made.dtype == torch.float32
+    assert_close(made, wanted, rtol=0.02, atol=0)
+
+
+def test_lpips_loaded_while_sampling_still_has_gradients(pictures, weights):
+    with torch.inference_mode():
+        LPIPS(weights).load()
+    x_hat = pictures[0].clone().requires_grad_()
+    LPIPS(weights)(x_hat, pictures[1]).sum().backward()
+    assert x_hat.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("missing", [ALEXNET_FILE, HEADS_FILE])
+def test_a_folder_without_what_lpips_needs_is_refused_by_the_key_of_the_loss(shared_data, tmp_path, missing):
+    for name in {ALEXNET_FILE, HEADS_FILE} - {missing}:
+        (tmp_path / name).symlink_to(shared_data / "weights" / name)
+    with pytest.raises(ArtError) as error:
+        LPIPS(str(tmp_path)).load()
+    assert str(error.value) == (
+        f"loss.perceptual.weights={tmp_path}: has no file {missing}; name a folder that holds it or auto, "
+        "or leave the term out: loss.weights.perceptual=0"
+    )
+
+
+def test_without_a_network_lpips_says_what_to_do_by_the_key_of_the_loss(offline):
+    with pytest.raises(ArtError) as error:
+        LPIPS("auto").load()
+    assert str(error.value).startswith("loss.perceptual.weights=auto: no ImageNet weights of AlexNet here")
+    assert "loss.perceptual.weights=DIR" in str(error.value)
+    assert str(error.value).endswith("leave out what needs them: loss.weights.perceptual=0")
+    assert "metrics." not in str(error.value)
+
+
+def test_the_weighted_sum_loads_lpips_and_says_what_it_got(weights):
+    loss = WeightedSum({"mse": 1.0, "perceptual": 0.1}, mse=MSE("model"), perceptual=LPIPS(weights))
+    assert loss.load() == {"perceptual": ALEXNET_FILE}
+
+
+def test_a_network_learns_by_lpips(train, weights):
+    options = ("objective=diffusion", "loss=lpips_diffusion", f"loss.perceptual.weights={weights}")
+    one_epoch = ("trainer.max_epochs=1", "callbacks.grid=null", "callbacks.copies=null", "run_dir=run")
+    assert train(*options, *one_epoch) == 0
+    content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert content["config"]["loss"]["perceptual"] == {"_target_": "artart.losses.LPIPS", "weights": weights}
+    assert 0.1 < content["metrics"]["val/perceptual"] < 1.5
+    assert not [name for name in content["state_dict"] if "alex" in name or "perceptual" in name]

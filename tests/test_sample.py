@@ -11,6 +11,7 @@ from PIL import Image
 
 from artart.images import to_pixels
 from artart.marks import found
+from artart.models.vit import ViT
 from artart.sample import labels_for
 from artart.storage import sha256
 
@@ -131,6 +132,98 @@ def test_guidance_changes_pictures_within_its_interval(generate, best):
     assert (made["learnt"] == made["nowhere"]).all()  # its steps are at r = 1, 2/3 and 1/3
     assert (made["learnt"] != made["more"]).any()
     assert (made["more"] != made["everywhere"]).any()
+
+
+@pytest.fixture
+def guide(best, tmp_path):
+    """The same network with other weights, or what a function makes of it, in a file of its own."""
+
+    def guide(change=louder) -> Path:
+        content = torch.load(best, weights_only=True)
+        change(content)
+        torch.save(content, tmp_path / "guide.ckpt")
+        return tmp_path / "guide.ckpt"
+
+    return guide
+
+
+def test_another_network_guides_also_without_labels_and_is_named_in_the_marks(generate, best, guide):
+    other = guide()
+    for out, options in {
+        "alone": ("guidance.weight=1",),
+        "itself": ("guidance.weight=3", f"guidance.network={best}"),
+        "guided": ("guidance.weight=3", f"guidance.network={other}"),
+        "unasked": ("guidance.weight=1", f"guidance.network={other}"),
+    }.items():
+        arguments = ("label=none", "num_images=2", "sampler=ddim", FAST, f"out={out}", *options)
+        assert generate(f"checkpoint={best}", *arguments) == 0
+    made = {out: pixels(f"{out}/00000.png") for out in ("alone", "itself", "guided", "unasked")}
+    assert np.abs(made["alone"] - made["itself"]).max() <= 1  # this one stays within what is clamped
+    assert np.abs(made["alone"] - made["guided"]).max() > 5
+    assert (made["alone"] == made["unasked"]).all()
+    assert settings("guided/00000.png")["guidance_network_sha256"] == sha256(other)
+    assert settings("guided/grid.png")["guidance_network_sha256"] == sha256(other)
+    assert settings("guided/00000.png")["checkpoint_sha256"] == sha256(best)
+    assert "guidance_network_sha256" not in settings("alone/00000.png")
+
+
+def test_a_guide_may_be_smaller_and_of_another_kind(generate, best, guide):
+    def smaller(content) -> None:
+        torch.manual_seed(0)
+        settings = {"image_size": 16, "num_classes": 5, "patch_size": 8, "width": 24, "depth": 1, "num_heads": 1}
+        net = ViT(**settings)
+        torch.nn.init.normal_(net.out.weight, std=0.1)
+        content["config"]["model"] = {"_target_": "artart.models.vit.ViT", **settings}
+        content["state_dict"] = {f"net.{name}": value for name, value in net.state_dict().items()}
+
+    for out, options in {"alone": (), "guided": (f"guidance.network={guide(smaller)}",)}.items():
+        assert generate(f"checkpoint={best}", "num_images=1", FAST, f"out={out}", *options) == 0
+    assert np.abs(pixels("alone/00000.png") - pixels("guided/00000.png")).max() > 5
+
+
+def of_another_size(content) -> None:
+    content["config"]["image_size"] = content["config"]["model"]["image_size"] = 24
+
+
+WRONG_GUIDES = {
+    "objective.prediction=v, not x0": lambda content: content["config"]["objective"].update(prediction="v"),
+    "objective.schedule={'_target_': 'artart.diffusion.schedule.Cosine'}, not": lambda content: content["config"][
+        "objective"
+    ].update(schedule={"_target_": "artart.diffusion.schedule.Cosine"}),
+    "image_size=24, not 16": of_another_size,
+    "knows other classes; name an earlier checkpoint of the same run": lambda content: content.update(
+        class_names=list("abcde")
+    ),
+    "wants to build os.system, not a class of artart": lambda content: content["config"]["loss"].update(
+        mse={"_target_": "os.system"}
+    ),
+    "not a checkpoint of artart": lambda content: content.pop("config"),
+    "weights and network do not fit": lambda content: content["state_dict"].pop("net.enc1.0.bias"),
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG_GUIDES)
+def test_a_guide_that_does_not_fit_is_a_sentence(generate, best, guide, capsys, sentence):
+    path = guide(WRONG_GUIDES[sentence])
+    assert generate(f"checkpoint={best}", f"guidance.network={path}", FAST) == 2
+    assert sentence in (error := capsys.readouterr().err)
+    assert str(path) in error
+    assert error.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+def test_a_guide_that_reconstructs_or_is_no_file_is_a_sentence(generate, best, finished_run, capsys):
+    reconstructs = finished_run / "checkpoints" / "best.ckpt"
+    Path("text.ckpt").write_text("no checkpoint")
+    for path, sentence in {
+        reconstructs: "was trained with objective.prediction=None, not x0",
+        Path("text.ckpt"): "holds Python objects, not plain weights, or is no weights file",
+        Path("nowhere.ckpt"): "nowhere.ckpt: must be a file that exists",
+    }.items():
+        assert generate(f"checkpoint={best}", f"guidance.network={path}", FAST) == 2
+        assert sentence in (error := capsys.readouterr().err)
+        assert error.count("\n") == 1
+    assert not Path("outputs").exists()
 
 
 def test_no_file_is_overwritten(generate, best):

@@ -54,20 +54,23 @@ class Augment:
         stretch_by, stretch_to = happens() * LOG_SCALE * normal(), uniform()
         moved = happens()
         move_x, move_y = moved * SHIFT * normal(), moved * SHIFT * normal()
-        matrix = _diagonal(1 - 2 * flip_x, 1 - 2 * flip_y)
-        matrix = _diagonal(2**-scale, 2**-scale) @ matrix
-        matrix = _rotation(turn) @ matrix
-        matrix = _rotation(stretch_to) @ _diagonal(2**-stretch_by, 2**stretch_by) @ _rotation(-stretch_to) @ matrix
+        with torch.autocast(device.type, enabled=False):  # bf16 would round places to half pixels
+            matrix = _diagonal(1 - 2 * flip_x, 1 - 2 * flip_y)
+            matrix = _diagonal(2**-scale, 2**-scale) @ matrix
+            matrix = _rotation(turn) @ matrix
+            matrix = _rotation(stretch_to) @ _diagonal(2**-stretch_by, 2**stretch_by) @ _rotation(-stretch_to) @ matrix
         moves = -2 * torch.stack([move_x, move_y], dim=1)[:, :, None]  # grid_sample's sides are 2
         told = [flip_x, flip_y, scale, turn.cos() - 1, turn.sin()]
-        told += [stretch_by * stretch_to.cos(), stretch_by * stretch_to.sin(), move_x, move_y]
+        twice = 2 * stretch_to  # which a stretch and its inverse across it share
+        told += [stretch_by * twice.cos(), stretch_by * twice.sin(), move_x, move_y]
         return torch.cat([matrix, moves], dim=2), torch.stack(told, dim=1)
 
     def apply(self, x0: Tensor, matrices: Tensor, told: Tensor) -> Augmented:
         """Pictures (B, C, S, S) as drawn: those to which nothing happens untouched, edges continued by reflection."""
         matrices, told = matrices.to(x0), told.to(x0)
-        places = F.affine_grid(matrices, list(x0.shape), align_corners=False)
-        changed = F.grid_sample(x0, places, mode="bilinear", padding_mode="reflection", align_corners=False)
+        with torch.autocast(x0.device.type, enabled=False):
+            places = F.affine_grid(matrices, list(x0.shape), align_corners=False)
+            changed = F.grid_sample(x0, places, mode="bilinear", padding_mode="reflection", align_corners=False)
         is_changed = (told != 0).any(dim=1)[:, None, None, None]
         return Augmented(torch.where(is_changed, changed, x0), told)
 

@@ -84,8 +84,8 @@ class UNet(nn.Module):
                 self.up.append(block(now + wide, wide, side))
                 now = wide
             self.up.append(nn.Upsample(scale_factor=2.0, mode="nearest") if side != sides[0] else nn.Identity())
-        self.norm = nn.GroupNorm(8, width)
-        self.out = zeroed(nn.Conv2d(width, channels * patch_size**2, kernel_size=3, padding=1))
+        self.norm = nn.GroupNorm(8, now)
+        self.out = zeroed(nn.Conv2d(now, channels * patch_size**2, kernel_size=3, padding=1))
 
     def forward(
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from artart.models.embedding import Condition, zeroed
 
 BASE = 100.0  # of the wavelengths of rotary embeddings, in patches
+EPS = 1e-6  # of norms, the same in every precision
 
 
 class ViT(nn.Module):
@@ -60,14 +61,14 @@ class ViT(nn.Module):
                 f"axes need; try {-(-width // (4 * num_heads)) * 4 * num_heads}"
             )
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
+        self.head = width // num_heads
         self.condition = Condition(num_classes, width, augmented)
         self.num_classes = self.condition.num_classes
         self.embed = nn.Linear(channels * patch_size**2, width)
         self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(depth))
-        self.norm = nn.RMSNorm(width, elementwise_affine=False)
+        self.norm = nn.RMSNorm(width, EPS, elementwise_affine=False)
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         self.out = zeroed(nn.Linear(width, channels * patch_size**2))
-        self.register_buffer("rotations", rotations(image_size // patch_size, width // num_heads), persistent=False)
 
     def forward(
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None
@@ -77,8 +78,9 @@ class ViT(nn.Module):
         patches = F.pixel_unshuffle(x, self.patch_size)
         side = patches.shape[-1]
         tokens = self.embed(patches.flatten(2).mT)
+        angles = rotations(side, self.head, x.device)
         for block in self.blocks:
-            tokens = block(tokens, condition, self.rotations)
+            tokens = block(tokens, condition, angles)
         scale, shift = self.modulation(condition)[:, None].chunk(2, dim=-1)
         with torch.autocast(x.device.type, enabled=False):  # bf16 would round the pictures to grey levels
             patches = self.out((self.norm(tokens.to(x.dtype)) * (1 + scale) + shift).to(x.dtype))
@@ -92,11 +94,11 @@ class Block(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.modulation = zeroed(nn.Linear(width, 6 * width))
-        self.norm1 = nn.RMSNorm(width, elementwise_affine=False)
+        self.norm1 = nn.RMSNorm(width, EPS, elementwise_affine=False)
         self.qkv = nn.Linear(width, 3 * width)
-        self.norm_q, self.norm_k = nn.RMSNorm(width // num_heads), nn.RMSNorm(width // num_heads)
+        self.norm_q, self.norm_k = nn.RMSNorm(width // num_heads, EPS), nn.RMSNorm(width // num_heads, EPS)
         self.project = nn.Linear(width, width)
-        self.norm2 = nn.RMSNorm(width, elementwise_affine=False)
+        self.norm2 = nn.RMSNorm(width, EPS, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
 
@@ -109,14 +111,15 @@ class Block(nn.Module):
 
     def attend(self, tokens: Tensor, rotations: Tensor) -> Tensor:
         q, k, v = self.qkv(tokens).unflatten(2, (3 * self.num_heads, -1)).transpose(1, 2).chunk(3, dim=1)
-        q, k = rotated(self.norm_q(q), rotations), rotated(self.norm_k(k), rotations)
+        q, k = (norm(one.to(norm.weight.dtype)) for norm, one in ((self.norm_q, q), (self.norm_k, k)))
+        q, k = rotated(q, rotations), rotated(k, rotations)
         return self.project(F.scaled_dot_product_attention(q, k, v.to(q.dtype)).transpose(1, 2).flatten(2))
 
 
-def rotations(side: int, head: int) -> Tensor:
+def rotations(side: int, head: int, device: torch.device | None = None) -> Tensor:
     """Angles (side^2, head / 2) of a map's places, row by row: the first half by row, the second by column."""
-    frequencies = torch.exp(-math.log(BASE) * torch.arange(head // 4) / (head // 4))
-    angles = torch.arange(side)[:, None] * frequencies
+    frequencies = torch.exp(-math.log(BASE) * torch.arange(head // 4, device=device) / (head // 4))
+    angles = torch.arange(side, device=device)[:, None] * frequencies
     rows, columns = angles[:, None].expand(-1, side, -1), angles[None].expand(side, -1, -1)
     return torch.cat([rows, columns], dim=-1).flatten(0, 1)
 

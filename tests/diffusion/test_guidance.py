@@ -19,11 +19,11 @@ STRONG = Guidance(weight=3.0)
 class Net(nn.Module):
     """Depends on everything that it is told; remembers how many pictures it was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 1) -> None:
         super().__init__()
         self.asked: list[int] = []
         self.classes = torch.randn(
-            NUM_CLASSES + 1, 3, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+            NUM_CLASSES + 1, 3, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
         )
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -121,3 +121,66 @@ def test_the_interval_is_of_noise_levels_not_of_times(net):
     linear = denoiser(net, Linear(), PREDICTIONS["x0"], Y, NOTHING, STRONG)
     linear(X_T, torch.full_like(INSIDE, 0.8))
     assert net.asked.pop() == B  # r is 0.96
+
+
+# --- autoguidance
+
+
+@pytest.fixture
+def worse() -> Net:
+    return Net(seed=2)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.5, 3.0])
+def test_autoguidance_goes_from_the_worse_network_through_the_own_and_beyond(net, worse, prediction, schedule, weight):
+    t = schedule.time_at(torch.linspace(0.11, 0.89, B, dtype=torch.float64))
+    guidance = Guidance(weight, network=worse)
+    made = denoiser(net, schedule, PREDICTIONS[prediction], Y, NOTHING, guidance)(X_T, t)
+    own, its = (x0_hat(one, Y, t, schedule, prediction) for one in (net, worse))
+    wanted = weight * own + (1 - weight) * its
+    assert (wanted.abs() < 1).any()
+    assert_close(made, wanted.clamp(-1, 1))
+
+
+def test_both_networks_are_asked_once_and_with_the_labels(net, worse):
+    denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG._replace(network=worse))(X_T, INSIDE)
+    assert (net.asked, worse.asked) == ([B], [B])
+
+
+def test_pictures_of_no_class_are_guided_by_another_network_too(net, worse):
+    y = torch.tensor([0, NONE, 1, NONE, NONE])
+    made = denoiser(net, Flow(), PREDICTIONS["x0"], y, NOTHING, STRONG._replace(network=worse))(X_T, INSIDE)
+    own, its = x0_hat(net, y), x0_hat(worse, y)
+    assert_close(made, (its + 3 * (own - its)).clamp(-1, 1))
+    assert ((made - own).abs().amax(dim=(1, 2, 3)) > 0.1).all()
+
+
+@pytest.mark.parametrize("t", [0.05, 0.95])
+def test_outside_of_the_interval_the_other_network_is_not_asked(net, worse, t):
+    made = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG._replace(network=worse))(
+        X_T, torch.full_like(INSIDE, t)
+    )
+    assert (net.asked, worse.asked) == ([B], [])
+    assert made.abs().max() > 1
+    assert_close(made, x0_hat(net, Y, torch.full_like(INSIDE, t)), rtol=0, atol=0)
+
+
+def test_pictures_outside_of_the_interval_are_as_learnt_beside_others_inside(net, worse):
+    t = torch.tensor([0.05, 0.5, 0.95, 0.1, 0.9], dtype=torch.float64)
+    made = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG._replace(network=worse))(X_T, t)
+    own, its = x0_hat(net, Y, t), x0_hat(worse, Y, t)
+    assert_close(made[[0, 2]], own[[0, 2]], rtol=0, atol=0)
+    assert_close(made[[1, 3, 4]], (its + 3 * (own - its)).clamp(-1, 1)[[1, 3, 4]])
+
+
+def test_at_weight_1_the_other_network_costs_nothing(net, worse):
+    made = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, Guidance(1.0, 0.0, 1.0, worse))(X_T, INSIDE)
+    assert (net.asked, worse.asked) == ([B], [])
+    assert_close(made, x0_hat(net, Y), rtol=0, atol=0)
+
+
+def test_a_network_that_guides_itself_changes_nothing_but_clamps(net):
+    made = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG._replace(network=Net()))(X_T, INSIDE)
+    assert x0_hat(net, Y).abs().max() > 1
+    assert_close(made, x0_hat(net, Y).clamp(-1, 1))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from artart.diffusion.augment import NUM_TOLD
 from artart.models.embedding import Condition, ScaleShiftNorm, fourier, zeroed
 
 B, WIDTH = 3, 16
@@ -57,3 +58,59 @@ def test_scale_and_shift_begin_without_influence_and_then_are_each_pictures_own(
 def test_a_zeroed_layer_adds_nothing():
     layer = zeroed(nn.Linear(3, 2))
     assert not layer(torch.randn(B, 3)).any()
+
+
+# --- several columns, and augmentation
+
+
+def columns() -> Condition:
+    torch.manual_seed(0)
+    return Condition((4, 2, 0), WIDTH)
+
+
+def test_each_column_has_a_table_of_its_own_below_the_others():
+    condition, x, t = columns(), torch.zeros(B, 1), torch.full((B,), 0.3)
+    assert condition.num_classes == (4, 2, 0)
+    assert condition.label.weight.shape == (5 + 3 + 1, WIDTH)
+    y = torch.tensor([[0, 2, 0], [4, 0, 0], [3, 1, 0]])
+    rows = torch.tensor([[0, 5 + 2, 8], [4, 5, 8], [3, 5 + 1, 8]])
+    wanted = condition.time(fourier(t, 64)) + sum(condition.label.weight[rows[:, k]] for k in range(3))
+    assert_close(condition(x, t, y), wanted)
+
+
+def test_no_labels_are_the_none_of_each_column():
+    condition, x, t = columns(), torch.zeros(B, 1), torch.full((B,), 0.3)
+    none = torch.tensor([4, 2, 0]).expand(B, -1)
+    assert_close(condition(x, t, None), condition(x, t, none), rtol=0, atol=0)
+    for other in ([3, 2, 0], [4, 1, 0]):
+        assert (condition(x, t, torch.tensor(other).expand(B, -1)) - condition(x, t, None)).abs().max() > 1e-3
+
+
+def test_a_single_column_needs_no_second_dimension():
+    torch.manual_seed(0)
+    condition, x, y = Condition(4, WIDTH), torch.zeros(B, 1), torch.tensor([0, 4, 2])
+    assert condition.num_classes == Condition([4], WIDTH).num_classes == (4,)
+    assert_close(condition(x, None, y), condition(x, None, y[:, None]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_classes", [0, (), (0, 0)])
+def test_columns_without_values_have_no_table(num_classes):
+    assert Condition(num_classes, WIDTH).label is None
+
+
+def test_augmentation_begins_without_influence_and_zeros_never_have_one():
+    torch.manual_seed(0)
+    condition, x, told = Condition(4, WIDTH, augmented=True), torch.zeros(B, 1), torch.randn(B, NUM_TOLD)
+    plain = condition(x, None, None)
+    assert_close(condition(x, None, None, told), plain, rtol=0, atol=0)
+    nn.init.normal_(condition.augmentation.weight)
+    assert_close(condition(x, None, None), plain, rtol=0, atol=0)
+    assert_close(condition(x, None, None, torch.zeros(B, NUM_TOLD)), plain, rtol=0, atol=0)
+    assert_close(condition(x, None, None, told), plain + told @ condition.augmentation.weight.mT)
+
+
+def test_who_is_not_asked_for_augmentation_takes_no_notice_of_it():
+    torch.manual_seed(0)
+    condition, x = Condition(4, WIDTH), torch.zeros(B, 1)
+    assert condition.augmentation is None
+    assert_close(condition(x, None, None, torch.randn(B, NUM_TOLD)), condition(x, None, None), rtol=0, atol=0)
