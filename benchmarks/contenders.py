@@ -159,7 +159,7 @@ class Timed(nn.Module):
 
 
 class Lucidrains:
-    """GaussianDiffusion with its defaults (v, sigmoid schedule, weight 1 at all steps) and its DDIM, which clips."""
+    """GaussianDiffusion with its defaults (v, sigmoid schedule, weight alpha^2) and its DDIM, which clips."""
 
     package: ClassVar = "denoising-diffusion-pytorch"
     lr: ClassVar = 1e-4

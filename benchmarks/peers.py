@@ -281,7 +281,7 @@ def report(runs: list[dict[str, Any]], args: argparse.Namespace) -> None:
             summary[name] = {"rate": own[0]["job"]["rate"], "runs": len(own), "columns": columns}
     art = runs[0]["art"]
     table.add_row("art itself", "", "", *(f"{art[key]:.4g}" if key in art else "" for key in COLUMNS))
-    Console().print(table)
+    Console(width=max(180, Console().width)).print(table)
     content = {"settings": runs[0]["settings"], "art": art, "chosen": summary, "runs": runs}
     write_json(args.out / "results.json", content)
 
