@@ -1,0 +1,309 @@
+"""Who meets in peers.py: artart, denoising-diffusion-pytorch's GaussianDiffusion, and a loop as in diffusers' example.
+
+All are handed pictures in [-1, 1] and hand such back. The peers' networks are called with whole steps 0 ... 999, and
+`Timed` lets artart's, which wants times in [0, 1], stand in for them. The peers come from PyPI, for this alone.
+"""
+
+import importlib
+import io
+import math
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr
+from copy import deepcopy
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from artart.callbacks.ema import EMA
+from artart.diffusion.draws import LogitNormal
+from artart.diffusion.samplers import Heun
+from artart.diffusion.schedule import Flow
+from artart.images import Batch
+from artart.losses import MSE, WeightedSum
+from artart.models.unet import UNet
+from artart.objectives import Diffusion
+
+NUM_STEPS = 1000  # of both peers' noise
+
+
+def required(module: str, package: str) -> ModuleType:
+    """A peer's module, or the end of the program in a line."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SystemExit(f"{error}: pip install {package} (for this benchmark only)") from None
+
+
+class Average(Protocol):
+    """Of a network's weights while it trains."""
+
+    def update(self, images_seen: int, images_per_step: int) -> None: ...
+
+    @property
+    def net(self) -> nn.Module: ...
+
+
+class Contender(Protocol):
+    """An objective with its sampler; below them what it does besides where everyone keeps to his own defaults."""
+
+    package: ClassVar[str]
+    lr: ClassVar[float]
+    batch_size: ClassVar[int]
+    mirror: ClassVar[bool]
+
+    def stand_in(self, net: UNet) -> nn.Module:
+        """artart's network as this contender calls one."""
+
+    def loss(self, net: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
+        """Of pictures (B, 3, S, S) in [-1, 1]; the generator is on their device."""
+
+    def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
+        """Pictures (num, 3, S, S) in [-1, 1], or somewhat beyond, from about as many evaluations of the network."""
+
+    def network(self) -> nn.Module: ...
+
+    def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer: ...
+
+    def schedule(self, optimizer: Optimizer, share: Callable[[], float]) -> LRScheduler:
+        """`share` tells how much of the time has passed."""
+
+    def average(self, net: nn.Module) -> Average: ...
+
+
+def tiny(image_size: int) -> UNet:
+    """conf/model/unet_tiny.yaml without classes."""
+    return UNet(image_size, width=48, multipliers=(1, 2, 3), num_blocks=1, attention_size=8, patch_size=2)
+
+
+def warm_cosine(optimizer: Optimizer, share: Callable[[], float], warmup_steps: int) -> LambdaLR:
+    """Linear warm-up by steps, half a cosine by the time that has passed."""
+
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / warmup_steps) * (1 + math.cos(math.pi * min(1.0, share()))) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+class ArtartAverage:
+    """As callbacks.ema averages."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.rule = EMA()
+        self.averaged = AveragedModel(net, multi_avg_fn=lambda *sets: get_ema_multi_avg_fn(self.rule.decay)(*sets))
+        self.source = net
+
+    def update(self, images_seen: int, images_per_step: int) -> None:
+        self.rule.decay = self.rule.decay_at(images_seen, images_per_step)
+        self.averaged.update_parameters(self.source)
+
+    @property
+    def net(self) -> nn.Module:
+        return self.averaged.module
+
+
+class Artart:
+    """Flow, x0, levels whose logit is normal, squared error alone; Heun."""
+
+    package: ClassVar = "artart"
+    lr: ClassVar = 1e-3
+    batch_size: ClassVar = 32
+    mirror: ClassVar = False
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+        loss = WeightedSum({"mse": 1.0}, mse=MSE("model"))
+        self.objective = Diffusion(loss, Flow(), LogitNormal(image_size), label_dropout=0.0)
+
+    def stand_in(self, net: UNet) -> nn.Module:
+        return net
+
+    def loss(self, net: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
+        y = torch.zeros(len(x0), dtype=torch.long, device=x0.device)  # of no class
+        return self.objective(net, Batch(x0, y), generator)["loss"].mean()
+
+    def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
+        sampler = Heun((evaluations + 1) // 2)  # two a step, one in the last
+        y = torch.zeros(num, dtype=torch.long, device=device)
+        return torch.cat([*self.objective.pictures(net, sampler, y, range(seed, seed + num), batch_size=num)])
+
+    def network(self) -> nn.Module:
+        return tiny(self.image_size)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+        return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.999), weight_decay=0.01)
+
+    def schedule(self, optimizer: Optimizer, share: Callable[[], float]) -> LRScheduler:
+        return warm_cosine(optimizer, share, warmup_steps=100)
+
+    def average(self, net: nn.Module) -> Average:
+        return ArtartAverage(net)
+
+
+class Timed(nn.Module):
+    """A network that is told times in [0, 1], for callers that tell steps; with what GaussianDiffusion asks of one."""
+
+    self_condition = False
+
+    def __init__(self, net: UNet) -> None:
+        super().__init__()
+        self.net = net
+        self.channels = self.out_dim = net.channels
+
+    def forward(self, x: Tensor, step: Tensor, x_self_cond: Tensor | None = None) -> Tensor:
+        return self.net(x, step.float() / (NUM_STEPS - 1))
+
+
+class Lucidrains:
+    """GaussianDiffusion with its defaults (v, sigmoid schedule, weight alpha^2) and its DDIM, which clips."""
+
+    package: ClassVar = "denoising-diffusion-pytorch"
+    lr: ClassVar = 1e-4
+    batch_size: ClassVar = 16
+    mirror: ClassVar = True
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+        self.library: Any = required("denoising_diffusion_pytorch", self.package)
+        self.trained: Any = None  # the diffusion around the network that is trained
+
+    def _around(self, net: nn.Module, sampling_steps: int | None = None) -> Any:
+        """It takes pictures in [0, 1] and brings them to [-1, 1] by itself."""
+        diffusion = self.library.GaussianDiffusion(
+            net, image_size=self.image_size, timesteps=NUM_STEPS, sampling_timesteps=sampling_steps
+        )
+        return diffusion.to(next(net.parameters()).device)
+
+    def stand_in(self, net: UNet) -> nn.Module:
+        return Timed(net)
+
+    def loss(self, net: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
+        if self.trained is None or self.trained.model is not net:
+            self.trained = self._around(net)
+        return self.trained((x0 + 1) / 2)  # draws from torch's global generators
+
+    def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
+        with torch.random.fork_rng(), redirect_stderr(io.StringIO()):  # it draws a bar of its own
+            torch.manual_seed(seed)
+            return 2 * self._around(net, evaluations).sample(batch_size=num) - 1
+
+    def network(self) -> nn.Module:
+        return self.library.Unet(dim=18)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+        return torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.99))
+
+    def schedule(self, optimizer: Optimizer, share: Callable[[], float]) -> LRScheduler:
+        return LambdaLR(optimizer, lambda step: 1.0)
+
+    def average(self, net: nn.Module) -> Average:
+        return LucidrainsAverage(net)
+
+
+class LucidrainsAverage:
+    """As its Trainer averages."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.ema = required("ema_pytorch", "ema-pytorch").EMA(net, beta=0.995, update_every=10)
+
+    def update(self, images_seen: int, images_per_step: int) -> None:
+        self.ema.update()
+
+    @property
+    def net(self) -> nn.Module:
+        return self.ema.ema_model
+
+
+class OutputAlone(nn.Module):
+    """A network of diffusers, whose outputs are in a record."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, step: Tensor) -> Tensor:
+        return self.net(x, step).sample
+
+
+class Diffusers:
+    """As in its example of unconditional generation: DDPM, linear betas, eps; then DDIM, which clips."""
+
+    package: ClassVar = "diffusers"
+    lr: ClassVar = 1e-4
+    batch_size: ClassVar = 16
+    mirror: ClassVar = False
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+        self.library: Any = required("diffusers", self.package)
+        self.noise = self.library.DDPMScheduler(num_train_timesteps=NUM_STEPS)
+
+    def stand_in(self, net: UNet) -> nn.Module:
+        return Timed(net)
+
+    def loss(self, net: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
+        steps = torch.randint(NUM_STEPS, (len(x0),), generator=generator, device=x0.device)
+        eps = torch.randn(x0.shape, generator=generator, device=x0.device)
+        return nn.functional.mse_loss(net(self.noise.add_noise(x0, eps, steps), steps).float(), eps)
+
+    def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
+        sampler = self.library.DDIMScheduler(num_train_timesteps=NUM_STEPS)
+        sampler.set_timesteps(evaluations)
+        generator = Generator().manual_seed(seed)
+        x = torch.randn((num, 3, self.image_size, self.image_size), generator=generator).to(device)
+        for step in sampler.timesteps.tolist():
+            eps_hat = net(x, torch.full((num,), step, device=device)).float()
+            x = sampler.step(eps_hat, step, x).prev_sample
+        return x
+
+    def network(self) -> nn.Module:
+        """The example's blocks, two layers each and attention in the last level but one, at a smaller width."""
+        widths = [24, 48, 72, 96]
+        down = ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"]
+        up = ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]
+        net = self.library.UNet2DModel(
+            self.image_size,
+            layers_per_block=2,
+            block_out_channels=widths,
+            down_block_types=down,
+            up_block_types=up,
+            norm_num_groups=8,
+        )
+        return OutputAlone(net)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+        return torch.optim.AdamW(parameters, lr=lr, betas=(0.95, 0.999), weight_decay=1e-6)
+
+    def schedule(self, optimizer: Optimizer, share: Callable[[], float]) -> LRScheduler:
+        return warm_cosine(optimizer, share, warmup_steps=500)
+
+    def average(self, net: nn.Module) -> Average:
+        return DiffusersAverage(net)
+
+
+class DiffusersAverage:
+    """As the example averages."""
+
+    def __init__(self, net: nn.Module) -> None:
+        library: Any = required("diffusers.training_utils", "diffusers")
+        self.source, self.copy = net, deepcopy(net)
+        self.ema = library.EMAModel(net.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+
+    def update(self, images_seen: int, images_per_step: int) -> None:
+        self.ema.step(self.source.parameters())
+
+    @property
+    def net(self) -> nn.Module:
+        self.ema.copy_to(self.copy.parameters())
+        return self.copy
+
+
+CONTENDERS: dict[str, Callable[[int], Contender]] = {
+    "artart": Artart,
+    "denoising-diffusion-pytorch": Lucidrains,
+    "diffusers": Diffusers,
+}
