@@ -75,9 +75,9 @@ class Contender(Protocol):
     def average(self, net: nn.Module) -> Average: ...
 
 
-def tiny(image_size: int) -> UNet:
+def tiny(image_size: int, patch_size: int = 2) -> UNet:
     """conf/model/unet_tiny.yaml without classes."""
-    return UNet(image_size, width=48, multipliers=(1, 2, 3), num_blocks=1, attention_size=8, patch_size=2)
+    return UNet(image_size, width=48, multipliers=(1, 2, 3), num_blocks=1, attention_size=8, patch_size=patch_size)
 
 
 def warm_cosine(optimizer: Optimizer, share: Callable[[], float], warmup_steps: int) -> LambdaLR:
