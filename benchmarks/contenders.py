@@ -76,8 +76,9 @@ class Contender(Protocol):
 
 
 def tiny(image_size: int, patch_size: int = 2) -> UNet:
-    """conf/model/unet_tiny.yaml without classes."""
-    return UNet(image_size, width=48, multipliers=(1, 2, 3), num_blocks=1, attention_size=8, patch_size=patch_size)
+    """conf/model/unet_tiny.yaml without classes; where places are single pixels, and so more, it is narrower."""
+    width = 48 if patch_size == 2 else 32
+    return UNet(image_size, width=width, multipliers=(1, 2, 3), num_blocks=1, attention_size=8, patch_size=patch_size)
 
 
 def warm_cosine(optimizer: Optimizer, share: Callable[[], float], warmup_steps: int) -> LambdaLR:
