@@ -5,7 +5,7 @@
 
 equal: one network, the same initial weights, pictures in the same order, optimizer, learning rates, average of weights
 and number of pictures; only the objective and the sampler are each one's own, as they are by default. The network is a
-U-Net of single pixels, since one that sees squares of 2 x 2 as one place (--patch-size 2, artart's unet_tiny) is slow to
+U-Net of single pixels, since one that sees squares of 2 x 2 as one place (--patch-size 2, as unet_tiny) is slow to
 learn to tell noise, which is what the peers ask of it.
 own: each with its own network of about 3 million parameters, optimizer, learning-rate schedule, batch size, flips and
 average, for equal seconds, at a third, once and three times its default learning rate; that with the lowest mean KD
