@@ -1,6 +1,7 @@
 """Mistakes in a configuration, found before any work: all at once, each with key, value and remedy."""
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +66,7 @@ LIMITS = {
     "sampler.num_steps": Limit(int, 1),
     "sampler.eta": Limit(float, 0, 1),
     "num_images": Limit(int, 1),
+    "strength": Limit(float, 0.01, 1, optional=True),
     "guidance.weight": Limit(float, 0),
     "guidance.lowest": Limit(float, 0, 1),
     "guidance.highest": Limit(float, 0, 1),
@@ -102,7 +104,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "data.exclude.opt_out": (True, False),
     "data.exclude.ai_made": (True, False),
     "loss.perceptual.cache_targets": (True, False),
-    "mode": ("reconstruct", "sample", None),
+    "mode": ("reconstruct", "sample", "vary", "inpaint", "interpolate", None),
     "film": (True, False),
     "metrics.inception": (True, False),
     "device": ("auto", "cpu", "cuda", "mps"),
@@ -130,6 +132,7 @@ PATHS = {
     "callbacks.copies.weights": PathKey(("auto",), folder=True),
     "guidance.network": PathKey(file=True),
     "input": PathKey(file=True, folder=True),
+    "mask": PathKey(file=True),
     "out": PathKey(),
 }
 
@@ -187,6 +190,8 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
     for key, value in _present(config, LIMITS):
         if not LIMITS[key].allows(value):
             yield f"{key}={shown(value)}: must be {LIMITS[key]}"
+    if config.get("seeds") is not None and not _are_seeds(config["seeds"]):
+        yield f"seeds={config['seeds']}: must be two or more whole numbers, at least 0 and no neighbours equal: [1,2]"
     if "score" in config:  # a training
         for key in [group for group in GROUPS if group not in config]:
             yield f"{key}: is missing; choose {key}={listed(options(key))}"
@@ -205,6 +210,13 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
         if not ((kind.folder and path.is_dir()) or (kind.file and path.is_file())):
             wanted = listed((*kind.words, *["a file that exists"] * kind.file, *["a folder that exists"] * kind.folder))
             yield f"{key}={value}: must be {wanted}"
+
+
+def _are_seeds(value: Any) -> bool:
+    """Whether there is a way from each to the next."""
+    if not isinstance(value, list) or len(value) < 2 or not all(map(LIMITS["seed"].allows, value)):
+        return False
+    return all(one != other for one, other in pairwise(value))
 
 
 def options(group: str) -> list[str]:

@@ -164,18 +164,19 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.nan_to_num(values / white * 255).clip(0, 255).round().astype(np.uint8))
 
 
-def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
+def resize(image: Image.Image, size: int, fit: Fit, paper: tuple[int, int, int] = PAPER) -> np.ndarray:
     """What `upright` gives to sRGB, uint8 (size, size, 3), antialiased.
 
     Args:
         fit: squash: the whole picture, whatever its aspect ratio; crop: the largest square of its centre;
-            pad: the whole picture, its aspect ratio kept, in the middle of white paper.
+            pad: the whole picture, its aspect ratio kept, in the middle of paper.
+        paper: its colour.
     """
     if fit == "crop":
         return np.asarray(to_srgb(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)))
     if fit == "pad":
         width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
-        sheet = Image.new("RGB", (size, size), PAPER)
+        sheet = Image.new("RGB", (size, size), paper)
         inner = to_srgb(image.resize((width, height), Image.Resampling.BILINEAR))
         sheet.paste(inner, ((size - width) // 2, (size - height) // 2))
         return np.asarray(sheet)

@@ -1,8 +1,10 @@
 """python -m artart.generate: a checkpoint makes pictures, from noise or from pictures."""
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -10,9 +12,20 @@ from omegaconf import DictConfig
 from artart import ArtError
 from artart.checks import check
 from artart.cli import cli, told
-from artart.config import CONF_DIR, build
+from artart.config import CONF_DIR, build, listed, shown
 
 log = logging.getLogger(__name__)
+
+MODES = {"reconstruct": ("reconstruct",), "sample": ("sample", "vary", "inpaint", "interpolate")}  # by training
+OWN_KEYS = {  # of which modes a key is
+    "input": ("reconstruct", "vary", "inpaint"),
+    "compare": ("reconstruct",),
+    "film": ("sample",),
+    "strength": ("vary",),
+    "mask": ("inpaint",),
+    "seeds": ("interpolate",),
+}
+NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="generate")
@@ -22,31 +35,47 @@ def main(cfg: DictConfig) -> None:
     config = check(cfg)
 
     from artart import checkpoint
+    from artart.interpolate import interpolate
     from artart.reconstruct import reconstruct
     from artart.sample import sample
     from artart.storage import sha256
     from artart.terminal import near
+    from artart.vary import vary
 
     source = Path(config["checkpoint"])
     loaded = checkpoint.load(source, config["allow"], config["device"])
-    mode = config["mode"] or loaded.objective.mode
-    if mode != loaded.objective.mode:
-        raise ArtError(f"mode={mode}: {source} was not trained for that; it can do mode={loaded.objective.mode}")
-    if mode == "sample" and config["input"] is not None:
-        raise ArtError(f"input={config['input']}: mode=sample begins with noise; leave it out")
+    mode, able = config["mode"] or loaded.objective.mode, MODES[loaded.objective.mode]
+    if mode not in able:
+        raise ArtError(f"mode={mode}: {source} was not trained for that; it can do mode={listed(able)}")
+    check_mode(config, mode)
+    if config["label"] is None:
+        config["label"] = "all" if mode == "sample" else "none"
     out = Path(config["out"] or f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     if out.exists() and not out.is_dir():
         raise ArtError(f"out={out}: is a file; name a folder")
     settings = {"mode": mode, "checkpoint": source.name, "checkpoint_sha256": sha256(source)}
-    if mode == "sample":
-        written = sample(loaded, build(config, "sampler"), config, out, settings)
-    else:
+    if mode == "reconstruct":
         written = list(reconstruct(loaded, config, out, settings))
+    else:
+        paint = {"sample": sample, "vary": vary, "inpaint": vary, "interpolate": interpolate}[mode]
+        written = paint(loaded, build(config, "sampler"), config, out, settings)
     log.info(
         "%s", near(written[0]) if len(written) == 1 else f"{len(written)} files in {near(out)}: {written[0].name} ..."
     )
     if config["show"]:
         show(written[0])
+
+
+def check_mode(config: Mapping[str, Any], mode: str) -> None:
+    """Raises ArtError if a key is missing that a mode needs, or given that is another's."""
+    for key, modes in OWN_KEYS.items():
+        value = config[key]
+        if mode in modes and key in NEEDED and value is None:
+            raise ArtError(f"{key}: needs a value: {key}={NEEDED[key]}")
+        if mode not in modes and value not in (None, False):
+            raise ArtError(f"{key}={shown(value)}: mode={mode} does not take it; leave it out, or mode={listed(modes)}")
+    if mode == "inpaint" and Path(config["input"]).is_dir():
+        raise ArtError(f"input={config['input']}: mode=inpaint takes one picture, not a folder")
 
 
 def show(path: Path) -> None:

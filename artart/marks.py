@@ -18,26 +18,29 @@ class Marks(NamedTuple):
 
     source: Literal["trained", "composite"]  # made by a network alone, or by a network from somebody's picture
     details: Mapping[str, object]  # checkpoint hash, seed, settings
+    opt_out: str = ""  # what somebody's picture said of data mining, as in Found: it is said on
 
 
 IPTC_SOURCE = {
     "trained": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
     "composite": "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia",
 }
+PLUS = "http://ns.useplus.org/ldf/vocab/"
 
 
 def xmp(marks: Marks) -> str:
-    """An XMP packet: IPTC's DigitalSourceType, the tool, and the details as a readable description.
+    """An XMP packet: IPTC's DigitalSourceType, the tool, the details as a readable description, and PLUS's Data Mining.
 
-    Source: IPTC Photo Metadata Standard 2023.2, "Digital Source Type"; ISO 16684-1 (XMP).
+    Source: IPTC Photo Metadata Standard 2023.2, "Digital Source Type", "Data Mining"; ISO 16684-1 (XMP).
     """
+    mining = f"\n   <plus:DataMining>{PLUS}{escape(marks.opt_out)}</plus:DataMining>" if marks.opt_out else ""
     description = NOT_XML.sub("\ufffd", "; ".join(f"{name}={value}" for name, value in marks.details.items()))
     return f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
   <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/"
-    xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">
-   <Iptc4xmpExt:DigitalSourceType>{IPTC_SOURCE[marks.source]}</Iptc4xmpExt:DigitalSourceType>
+    xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/">
+   <Iptc4xmpExt:DigitalSourceType>{IPTC_SOURCE[marks.source]}</Iptc4xmpExt:DigitalSourceType>{mining}
    <xmp:CreatorTool>artart {escape(__version__)}</xmp:CreatorTool>
    <dc:description><rdf:Alt><rdf:li xml:lang="x-default">{escape(description)}</rdf:li></rdf:Alt></dc:description>
   </rdf:Description>

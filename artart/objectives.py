@@ -10,8 +10,8 @@ from artart.diffusion import prediction as predictions
 from artart.diffusion import weighting as weightings
 from artart.diffusion.augment import Augment
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance, denoiser
-from artart.diffusion.noise import from_seeds, own_generators
-from artart.diffusion.samplers import Sampler, Step
+from artart.diffusion.noise import Between, from_seeds, own_generators
+from artart.diffusion.samplers import Denoise, Sampler, Step
 from artart.diffusion.schedule import Level, Schedule
 from artart.images import Batch
 from artart.losses import WeightedSum
@@ -84,6 +84,14 @@ class Noised(NamedTuple):
     eps: Tensor  # (B, C, S, S) standard normal noise
     t: Tensor  # (B,) times
     level: Level  # the schedule at t, each (B, 1, 1, 1)
+
+
+class Given(NamedTuple):
+    """Pictures that sampling begins with."""
+
+    x0: Tensor  # (B, C, S, S) in [-1, 1]
+    strengths: tuple[float, ...] = (1.0,)  # noise levels r in (0, 1]: noised and refined, for each, one after the other
+    repaint: Tensor | None = None  # bool, broadcasts to x0: what is painted anew, the rest stays; None: all may change
 
 
 class Diffusion:
@@ -217,15 +225,36 @@ class Diffusion:
 
     @torch.no_grad()
     def sample(
-        self, net: nn.Module, sampler: Sampler, y: Tensor, seeds: Sequence[int], guidance: Guidance = NO_GUIDANCE
+        self,
+        net: nn.Module,
+        sampler: Sampler,
+        y: Tensor,
+        seeds: Sequence[int | Between],
+        guidance: Guidance = NO_GUIDANCE,
+        given: Given | None = None,
     ) -> Iterator[Step]:
-        """Noise becomes pictures with the labels y (B, K), picture k from seeds[k] alone; yields after each step."""
-        times = self.schedule.times(sampler.num_steps, sampler.spacing, self.prediction.start)
-        channels, size = cast(int, net.channels), cast(int, net.image_size)
-        noise = from_seeds(seeds, (channels, size, size), y.device)
+        """Noise becomes pictures with the labels y (B, K), picture k from seeds[k] alone; yields after each step.
+
+        What is `given` is noised and refined, once for each of its strengths, each time in all steps of the sampler.
+        Source: Meng et al. 2022 (SDEdit), arXiv 2108.01073; for several times Lugmayr et al. 2022 (RePaint), arXiv
+        2201.09865.
+        """
+        shape = cast(int, net.channels), cast(int, net.image_size), cast(int, net.image_size)
         denoise = denoiser(net, self.schedule, self.prediction, y, _none(net, y.device), guidance)
-        x = self.schedule.at(times[:1]).sigma.to(y.device, torch.float32) * noise(0)
-        yield from sampler(denoise, self.schedule, x.contiguous(memory_format=torch.channels_last), times, noise)
+        x0 = None
+        if given is not None:
+            x0, denoise = given.x0, _keeping(denoise, given)
+        for number, strength in enumerate(given.strengths if given is not None else (1.0,)):
+            noise = from_seeds(seeds, shape, y.device, skip=number * (sampler.num_steps + 1))
+            times = self.schedule.times(sampler.num_steps, sampler.spacing, min(strength, self.prediction.start))
+            level = self.schedule.at(times[:1])
+            x = level.sigma.to(y.device, torch.float32) * noise(0)
+            if x0 is not None:
+                x = x + level.alpha.to(x) * x0
+            x = x.contiguous(memory_format=torch.channels_last)
+            for step in sampler(denoise, self.schedule, x, times, noise):
+                x0 = step.x_t
+                yield step
 
     def pictures(
         self,
@@ -242,6 +271,13 @@ class Diffusion:
             for step in self.sample(net, sampler, y[part], seeds[part], guidance):
                 x_t = step.x_t
             yield x_t
+
+
+def _keeping(denoise: Denoise, given: Given) -> Denoise:
+    """A denoiser that knows what stays: there x0_hat is the given picture, whatever the network tells."""
+    if (repaint := given.repaint) is None:
+        return denoise
+    return lambda x_t, t: torch.where(repaint, denoise(x_t, t), given.x0)
 
 
 def _none(net: nn.Module, device: torch.device) -> Tensor:

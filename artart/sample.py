@@ -1,7 +1,7 @@
 """Noise becomes pictures: files, a grid, and a film of how it happens."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from artart import ArtError
 from artart.checkpoint import Loaded, check_numbers, load
 from artart.config import did_you_mean, found, listed
 from artart.diffusion.guidance import Guidance
-from artart.diffusion.samplers import Sampler
+from artart.diffusion.samplers import Sampler, Step
 from artart.images import grid, save, save_film, to_pixels
 from artart.marks import Marks
 from artart.objectives import Diffusion
@@ -37,36 +37,60 @@ def sample(
         ArtError: if the network knows no such label, or a setting makes no sense.
         FloatingPointError: if the network makes no numbers.
     """
-    assert isinstance(loaded.objective, Diffusion)
+    objective = loaded.objective
+    assert isinstance(objective, Diffusion)
     labels = labels_for(config["label"], config["num_images"], loaded.class_names)
     names, guidance = [*loaded.class_names, "none"], guidance_of(config, loaded)
     settings = {**settings, **described(config)}
     device = next(loaded.net.parameters()).device
-    batches = torch.arange(len(labels)).split(config["batch_size"])
     shown: list[Tensor] = []  # in the grid
     films: list[Tensor] = []  # of each batch, (num_steps, n, C, S, S)
     written: list[Path] = []
-    with progress_bar() as bar, torch.inference_mode():
-        task = bar.add_task("sampling", total=len(batches) * sampler.num_steps)
-        for numbers in batches:
-            y, seeds = torch.tensor(labels, device=device)[numbers], [config["seed"] + k for k in numbers.tolist()]
-            num_filmed = max(0, IN_FILM - len(written)) if config["film"] else 0
-            frames = []
-            for x_t, _ in loaded.objective.sample(loaded.net, sampler, y, seeds, guidance):
-                bar.advance(task)
-                frames.append(x_t[:num_filmed].cpu())
-            check_numbers(x_t, config["checkpoint"])
-            films.append(torch.stack(frames))
-            shown += x_t[: max(0, IN_GRID - len(shown))].cpu()
-            for k, seed, pixels in zip(numbers.tolist(), seeds, to_pixels(x_t).cpu(), strict=True):
-                path = free(out / f"{k:05}.png")
-                save(pixels, path, Marks("trained", {**settings, "seed": seed, "label": names[labels[k]]}))
-                written.append(path)
+
+    def refined(numbers: list[int]) -> Iterator[Step]:
+        y, seeds = torch.tensor(labels, device=device)[numbers], [config["seed"] + k for k in numbers]
+        num_filmed = max(0, IN_FILM - len(written)) if config["film"] else 0
+        frames = []
+        for step in objective.sample(loaded.net, sampler, y, seeds, guidance):
+            frames.append(step.x_t[:num_filmed].cpu())
+            yield step
+        films.append(torch.stack(frames))
+
+    for numbers, x_t in in_batches(refined, len(labels), sampler.num_steps, config, "sampling"):
+        shown += x_t[: max(0, IN_GRID - len(shown))].cpu()
+        for k, pixels in zip(numbers, to_pixels(x_t).cpu(), strict=True):
+            path = free(out / f"{k:05}.png")
+            save(pixels, path, Marks("trained", {**settings, "seed": config["seed"] + k, "label": names[labels[k]]}))
+            written.append(path)
     marks = Marks("trained", {**settings, "seed": config["seed"], "label": config["label"]})
     num_columns = len(set(labels)) if len(set(labels)) > 1 else math.ceil(math.sqrt(len(shown)))
     save(grid(torch.stack(shown).split(num_columns)), grid_path := free(out / "grid.png"), marks)
     film = write_film(torch.cat(films, dim=1), num_columns, out, marks) if config["film"] else []
     return [grid_path, *film, *written]
+
+
+@torch.inference_mode()
+def in_batches(
+    refined: Callable[[list[int]], Iterator[Step]],
+    num: int,
+    num_steps: int,
+    config: Mapping[str, Any],
+    description: str,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """The numbers 0 .. num - 1 in batches, with what the last of num_steps steps of refined(numbers) has.
+
+    Raises:
+        FloatingPointError: if the network makes no numbers.
+    """
+    batches = torch.arange(num).split(config["batch_size"])
+    with progress_bar() as bar:
+        task = bar.add_task(description, total=len(batches) * num_steps)
+        for numbers in map(Tensor.tolist, batches):
+            for step in refined(numbers):
+                bar.advance(task)
+                x_t = step.x_t
+            check_numbers(x_t, config["checkpoint"])
+            yield numbers, x_t
 
 
 def write_film(frames: Tensor, num_columns: int, out: Path, marks: Marks) -> list[Path]:

@@ -113,7 +113,10 @@ def test_a_single_unusable_file_is_a_sentence(generate, best, tmp_path, capsys):
         (["checkpoint=nowhere.ckpt", "input=."], "nowhere.ckpt: must be a file that exists"),
         (["checkpoint=text.ckpt", "input=."], "text.ckpt"),
         (["checkpoint=text.ckpt", "input=nowhere"], "nowhere: must be a file that exists or a folder that exists"),
-        (["checkpoint=text.ckpt", "input=.", "mode=copy"], "mode=copy: must be reconstruct, sample or null"),
+        (
+            ["checkpoint=text.ckpt", "input=.", "mode=copy"],
+            "mode=copy: must be reconstruct, sample, vary, inpaint, interpolate or null",
+        ),
         (["checkpoint=text.ckpt", "input=.", "device=cuda:7"], "device=cuda:7: must be auto, cpu, cuda or mps"),
     ],
 )

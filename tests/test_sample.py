@@ -287,7 +287,7 @@ def test_a_label_is_a_class_all_in_turn_or_none(label, class_names, labels):
         ("painting", ["painting"] * 6),
         ("all", [*CLASSES, "drawing"]),
         ("none", ["none"] * 6),
-        ("null", ["none"] * 6),
+        ("null", [*CLASSES, "drawing"]),
     ],
 )
 def test_each_picture_says_its_label_and_seed(generate, best, label, words):
@@ -441,7 +441,7 @@ def test_every_file_says_that_a_network_made_it_and_how(generate, best):
         (["label=paintings"], "label=paintings: no such class; did you mean painting?"),
         (["label=xyz"], "label=xyz: no such class; choose all, none, drawing, engraving, iconography, painting or"),
         (["mode=reconstruct"], "was not trained for that; it can do mode=sample"),
-        (["input=."], "mode=sample begins with noise; leave it out"),
+        (["input=."], "mode=sample does not take it; leave it out, or mode=reconstruct, vary or inpaint"),
         (["sampler=huen"], "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
         (["sampler.num_steps=0"], "sampler.num_steps=0: must be a whole number, at least 1"),
         (["sampler=ddim", "sampler.eta=2"], "sampler.eta=2: must be a number, at least 0 and at most 1"),

@@ -1,7 +1,9 @@
 """Noise that belongs to a picture: the same in any batch, on any device."""
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,14 +12,41 @@ from torch import Generator, Tensor
 from artart.images import to_pixels
 
 
-def from_seeds(seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> Callable[[int], Tensor]:
-    """noise(i): standard normal (B, *shape), row k drawn from seeds[k] and i alone."""
+class Between(NamedTuple):
+    """A place on the way from one seed's noise to another's."""
+
+    first: int
+    second: int  # another seed
+    share: float  # 0: the first's noise, to the bit; 1: the second's
+
+
+def from_seeds(
+    seeds: Sequence[int | Between], shape: Sequence[int], device: torch.device, skip: int = 0
+) -> Callable[[int], Tensor]:
+    """noise(i): standard normal (B, *shape), row k drawn from seeds[k] and skip + i alone."""
 
     def noise(i: int) -> Tensor:
-        words = (int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for seed in seeds)
-        return torch.stack([torch.randn(*shape, generator=Generator().manual_seed(word)) for word in words]).to(device)
+        return torch.stack([_drawn(seed, skip + i, shape) for seed in seeds]).to(device)
 
     return noise
+
+
+def _drawn(seed: int | Between, i: int, shape: Sequence[int]) -> Tensor:
+    if isinstance(seed, Between):
+        return slerp(_drawn(seed.first, i, shape), _drawn(seed.second, i, shape), seed.share)
+    word = int(np.random.SeedSequence((seed, i)).generate_state(1)[0])
+    return torch.randn(*shape, generator=Generator().manual_seed(word))
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """From a (share 0, to the bit) to b (share 1) on a great circle: noise between noises, as strong as they are.
+
+    A straight line would pass through weaker noise, which no network has seen. a and b are of one shape and differ in
+    direction. Source: Shoemake 1985, "Animating rotation with quaternion curves"; Song et al. 2021, arXiv 2010.02502,
+    Eq. 67.
+    """
+    angle = math.acos(float(torch.cosine_similarity(a.flatten().double(), b.flatten().double(), dim=0)))
+    return math.sin((1 - share) * angle) / math.sin(angle) * a + math.sin(share * angle) / math.sin(angle) * b
 
 
 def own_generators(x0: Tensor) -> list[Generator]:
