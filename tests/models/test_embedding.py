@@ -57,3 +57,13 @@ def test_scale_and_shift_begin_without_influence_and_then_are_each_pictures_own(
 def test_a_zeroed_layer_adds_nothing():
     layer = zeroed(nn.Linear(3, 2))
     assert not layer(torch.randn(B, 3)).any()
+
+
+def test_labels_of_several_columns_add_up():
+    torch.manual_seed(0)
+    condition, x, t = Condition([2, 3], WIDTH), torch.zeros(B, 1), torch.full((B,), 0.3)
+    time, rows = condition.time(fourier(t, 64)), condition.label.weight  # a, b, none; x, y, z, none
+    assert rows.shape == (2 + 1 + 3 + 1, WIDTH)
+    told = condition(x, t, torch.tensor([[0, 0], [1, 2], [2, 3]]))
+    assert_close(told, time + rows[[0, 1, 2]] + rows[[3, 5, 6]])
+    assert_close(condition(x, t, None), time + rows[2] + rows[6])
