@@ -126,7 +126,7 @@ def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequenc
             raise ArtError(f"label.{column}={name}: no such column{_choice(column, list(label_names))}")
         if name not in ("all", "none", None, *label_names[column]):
             raise ArtError(
-                f"label.{column}={name}: no such {column}{_choice(name, label_names[column], 'all', 'none')}"
+                f"label.{column}={name}: no such {column}{_choice(str(name), label_names[column], 'all', 'none')}"
             )
     return list(
         zip(*(_turns(wanted.get(column), num_images, names) for column, names in label_names.items()), strict=True)

@@ -488,3 +488,9 @@ def test_all_are_those_of_the_first_column(generate, changed):
     assert generate(f"checkpoint={changed(of_two_columns)}", "num_images=3", FAST, "out=made") == 0
     told = [settings(f"made/0000{k}.png")["label"] for k in range(3)]
     assert told == ["class: oil, artist: none", "class: ink, artist: none", "class: oil, artist: none"]
+
+
+def test_braces_that_cannot_be_read_are_told_with_the_remedy(generate, best, capsys):
+    assert generate(f"checkpoint={best}", "label={artist: Hélène}", "out=made") == 2
+    told = "label={artist: Hélène}: cannot be read; put each name into quotes: label={column: 'name', ...}\n"
+    assert capsys.readouterr().err == told
