@@ -10,7 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.filesize import decimal
 
 from artart import ArtError
-from artart.config import found, in_sweep, listed
+from artart.config import found, in_sweep
+from artart.data.datamodule import num_classes_of
 from artart.data.folder import CLASS
 from artart.losses import Perceptual
 
@@ -54,10 +55,9 @@ def _misfits_of_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _misfits_of_labels(config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    num, nums = found(config, "model.num_classes") or 0, [len(names) for names in label_names.values()]
-    if num not in (0, nums) and [num] != nums:
-        told = listed([str(num) for num in nums], "and")
-        yield f"model.num_classes={num}: the data has {told} classes; null takes as many"
+    num, wanted = found(config, "model.num_classes") or 0, num_classes_of(label_names)
+    if num not in (0, wanted):
+        yield f"model.num_classes={num}: the data has {wanted} classes; null takes as many"
     for column, names in label_names.items():
         if column != CLASS and not names:
             least = config["data"]["min_per_label"]

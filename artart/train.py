@@ -49,6 +49,7 @@ def main(cfg: DictConfig) -> float:
     from lightning.pytorch import seed_everything
 
     from artart import resume
+    from artart.data.datamodule import num_classes_of
     from artart.module import ArtModule
     from artart.parts import check_memory, check_parts, check_score, check_shares
     from artart.result import Result
@@ -59,8 +60,7 @@ def main(cfg: DictConfig) -> float:
     data = build(config, "data")
     label_names = data.label_names
     objective = build(config, "objective", loss=build(config, "loss"))
-    num_classes = [len(names) for names in label_names.values()]
-    fill_in(cfg.model, {"num_classes": num_classes if len(num_classes) > 1 else num_classes[0], **objective.network})
+    fill_in(cfg.model, {"num_classes": num_classes_of(label_names), **objective.network})
     config = as_dict(cfg)
     planned = processes.of_first(lambda: plan(cfg))
     before = resume.look_into(planned.checkpoint, config, label_names) if planned.checkpoint else None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from artart.checks import LIMITS
 from artart.config import found
-from artart.data.datamodule import ArtDataModule
+from artart.data.datamodule import ArtDataModule, num_classes_of
 from artart.objectives import Diffusion
 from artart.signatures import wrong_arguments
 
@@ -40,6 +40,7 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         and isinstance(weights, dict)
         and all(isinstance(name, str) and _is_held(value) for name, value in weights.items())
         and isinstance(labels, dict)
+        and len(labels) > 0
         and all(column.isprintable() and _are_names(names) for column, names in labels.items())
         and all(_is_count(content[key]) for key in ("epoch", "global_step"))
         and _is_count(finished_epochs(content))
@@ -52,17 +53,12 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         and _is_count(config.get("image_size"))
         and 0 < config["image_size"] <= LARGEST
         and config["model"].get("image_size") == config["image_size"]
-        and _is_number_of(config["model"].get("num_classes"), [len(names) for names in labels.values()])
+        and config["model"].get("num_classes") in (None, 0, num_classes_of(labels))
     )
 
 
 def _are_names(names: Any) -> bool:
     return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
-
-
-def _is_number_of(num: Any, nums: list[int]) -> bool:
-    """Whether a network for so many classes fits to columns of so many names, of which there is at least one."""
-    return bool(nums) and (num in (None, 0, nums) or [num] == nums)
 
 
 def _can_go_on(content: Mapping[str, Any]) -> bool:

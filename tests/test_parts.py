@@ -42,7 +42,7 @@ def test_a_network_for_the_labels_of_several_columns_passes(num):
 def test_a_network_for_other_numbers_of_labels_is_refused(num):
     with pytest.raises(ArtError) as error:
         check_parts(FITTING | {"model": {"num_classes": num}}, "sample", CLASSES | {"artist": ["x", "y"]})
-    assert str(error.value) == f"model.num_classes={num}: the data has 5 and 2 classes; null takes as many"
+    assert str(error.value) == f"model.num_classes={num}: the data has [5, 2] classes; null takes as many"
 
 
 def test_a_column_without_labels_is_refused_unless_it_is_that_of_the_classes():

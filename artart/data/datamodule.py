@@ -341,6 +341,12 @@ def labels_of(rows: Sequence[Sequence[str]], label_names: Mapping[str, Sequence[
     )
 
 
+def num_classes_of(label_names: Mapping[str, Sequence[str]]) -> int | list[int]:
+    """How many names each column has, as `model.num_classes` says it: of one column a number."""
+    first, *others = (len(names) for names in label_names.values())
+    return [first, *others] if others else first
+
+
 def _check_labels(labels: Sequence[str], metadata: object) -> None:
     """Raises ArtError if they are none, several of a kind, or of a table that is not there."""
     key = f"data.labels=[{', '.join(labels)}]"
