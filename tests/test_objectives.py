@@ -476,6 +476,6 @@ def test_labels_are_withheld_together_and_each_alone():
 
 
 def test_guidance_by_several_columns_asks_for_all_of_them_and_for_none():
-    net, y = Spy(num_classes=(3, 2)), torch.tensor([[2, 0], [3, 1], [3, 2]])
-    list(Diffusion(mse(), Flow(), Constant(0.5)).sample(net, DDIM(2), y, range(3), Guidance(2.0, 0.3, 0.8)))
-    assert net.labels == [y.tolist(), [*y.tolist(), *[[3, 2]] * 3]]
+    net, y = Spy(num_classes=(3, 2)), torch.tensor([[3, 1], [3, 2]])
+    list(Diffusion(mse(), Flow(), Constant(0.5)).sample(net, DDIM(2), y, range(2), Guidance(2.0, 0.3, 0.8)))
+    assert net.labels == [y.tolist(), [*y.tolist(), *[[3, 2]] * 2]]
