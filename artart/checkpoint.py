@@ -39,7 +39,7 @@ class Loaded(NamedTuple):
     net: nn.Module
     objective: Objective
     config: dict[str, Any]
-    class_names: list[str]
+    label_names: dict[str, list[str]]  # by column of labels
     facts: dict[str, Any]  # artart (format, version), data (sha256, num_train, num_val), epoch, global_step, ...
 
 
@@ -70,6 +70,8 @@ def _read(path: Path) -> dict[str, Any]:
         if isinstance(number, int) and number > FORMAT and isinstance(version, str):
             by = f"written by artart {printable(version)}, this is {__version__}"
             raise ArtError(f"{path}: {by}; a newer artart can read it")
+        if "class_names" in content:  # of format 1
+            content["labels"] = {"class": content.pop("class_names")}
     if not isinstance(content, dict) or not content.keys() >= CONTENT or not is_whole(content):
         raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
     for group in GROUPS:
@@ -160,7 +162,7 @@ def load(path: Path, allow: Collection[str] = (), device: str = "cpu") -> Loaded
         "images_seen": content.get("images_seen"),
         "metrics": content.get("metrics", {}),
     }
-    return Loaded(net.eval().to(place), objective, config, content["class_names"], facts)
+    return Loaded(net.eval().to(place), objective, config, content["labels"], facts)
 
 
 def best_device(name: str) -> torch.device:
@@ -202,7 +204,7 @@ def describe(path: Path) -> dict[str, Any]:
         "metrics": content.get("metrics"),
         "numbers in the network": sum(value.numel() for value in weights),
         "averaged": "current_model_state" in content,
-        "classes": content["class_names"],
+        "labels": content["labels"],
         "data": content.get("data"),
         "config": content["config"],
     }

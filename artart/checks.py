@@ -49,6 +49,7 @@ LIMITS = {
     "data.max_rejected_fraction": Limit(float, 0, 1),
     "data.max_pixels": Limit(int, 1),
     "data.min_size": Limit(int, 1),
+    "data.min_per_label": Limit(int, 1),
     "data.num_workers": Limit(int, 1, optional=True),
     "data.num_demo_pictures": Limit(int, 4),
     "optimizer.lr": Limit(float, 0, open=True),

@@ -128,12 +128,17 @@ def _options_first(words: list[str]) -> list[str]:
 
 
 def _quoted(argument: str) -> str:
-    """key=value with quotes around a path, which Hydra's grammar might misread: blanks, commas, accents, numbers."""
+    """key=value with quotes around a path, which Hydra's grammar might misread: blanks, commas, accents, numbers.
+
+    A label in braces, {column: name, ...}, has its own.
+    """
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+") not in TEXTS or re.fullmatch(r"null|'.*'|\".*\"", value):
         return argument
     if "," in value and not Path(value).expanduser().exists() and MULTIRUN & set(sys.argv):
         return argument  # a sweep over several paths
+    if key == "label" and value.startswith("{"):
+        return f"{key}={value.replace('${', chr(92) + '${')}"
     escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)
     return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
 
@@ -156,6 +161,8 @@ def _sentence(error: Exception, config_name: str) -> str:
         return f"{match[1]}: several values: add -m for a sweep, or write them as a list: [a,b]"
     if match := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
         return f"+{match[1]}: is there already; leave out the +"
+    if isinstance(error, OverrideParseException) and str(error.override).startswith("label={"):
+        return f"{error.override}: cannot be read; put each name into quotes: label={{column: 'name', ...}}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
     if nulled := [word for word in sys.argv[1:] if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:

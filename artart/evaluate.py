@@ -81,7 +81,7 @@ def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "
     from artart.trust import printable
 
     settings = {key: value for key, value in loaded.config["data"].items() if key not in NOT_FROM_A_FILE}
-    settings |= {"image_size": loaded.config["image_size"]}
+    settings |= {"image_size": loaded.config["image_size"], "labels": list(loaded.label_names)}
     settings |= {key: value for key, value in given.items() if value is not None}
     if (root := settings.get("root")) is not None and not Path(root).is_dir():
         raise ArtError(

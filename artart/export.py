@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # what format=onnx needs
 OF_CONFIG = ("image_size", "model", "objective", "loss")  # what the network is rebuilt from
-OF_DATA = ("fit", "mirror", "val_fraction")
+OF_DATA = ("fit", "mirror", "val_fraction", "labels", "min_per_label")
 FILTERS = "loss.perceptual.weights"
 
 
@@ -83,7 +83,7 @@ def to_share(loaded: "Loaded") -> dict[str, Any]:
         shared["loss"] = {**shared["loss"], "perceptual": perceptual}
     metrics = {name: value for name, value in loaded.facts["metrics"].items() if math.isfinite(value)}
     facts = _without_paths(loaded.facts)
-    return {**facts, "metrics": metrics, "config": _without_paths(shared), "class_names": loaded.class_names}
+    return {**facts, "metrics": metrics, "config": _without_paths(shared), "labels": loaded.label_names}
 
 
 def _chosen(node: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from artart.storage import atomic
 
 
 class Batch(NamedTuple):
-    """Pictures and their classes."""
+    """Pictures and their labels."""
 
     x0: Tensor  # (B, 3, S, S), float in [-1, 1]
-    y: Tensor  # (B,) long; the number of classes stands for "no class"
+    y: Tensor  # (B, K) long, a label in each column; the number of a column's names stands for "none"
 
 
 def to_model(pixels: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def interpolate(
     assert isinstance(objective, Diffusion)
     if num < len(seeds):
         raise ArtError(f"num_images={num}: are fewer than the {len(seeds)} seeds; ask for more, to see the way")
-    labels, guidance = labels_for(config["label"], num, loaded.class_names), guidance_of(config, loaded)
+    labels, guidance = labels_for(config["label"], num, loaded.label_names), guidance_of(config, loaded)
     if any(label != labels[0] for label in labels):
         raise ArtError(f"label={config['label']}: mode=interpolate keeps to one label; choose a class or none")
     way, device = places(seeds, num), next(loaded.net.parameters()).device

@@ -15,7 +15,7 @@ from artart import __version__, curves
 from artart.images import Batch
 from artart.objectives import Objective
 
-FORMAT = 1  # of what a checkpoint holds; another number if an older artart could not use it
+FORMAT = 2  # of what a checkpoint holds; another number if an older artart could not use it
 
 
 class ArtModule(LightningModule):
@@ -28,7 +28,7 @@ class ArtModule(LightningModule):
         optimizer: Callable[[Iterator[nn.Parameter]], Optimizer],
         scheduler: Callable[..., dict[str, Any]],
         config: Mapping[str, Any],
-        class_names: Sequence[str] = (),
+        label_names: Mapping[str, Sequence[str]],
     ) -> None:
         """
         Args:
@@ -37,7 +37,7 @@ class ArtModule(LightningModule):
             optimizer: parameters to an optimizer.
             scheduler: (optimizer, total_steps) to Lightning's scheduler dict.
             config: plain data that rebuilds net and objective, and the seed; goes into every checkpoint.
-            class_names: names of the classes 0, 1, ...; go into every checkpoint.
+            label_names: by column, the names of the labels 0, 1, ...; go into every checkpoint.
         """
         super().__init__()
         self.net = net.to(memory_format=torch.channels_last)
@@ -45,7 +45,7 @@ class ArtModule(LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.config = dict(config)
-        self.class_names = list(class_names)
+        self.label_names = {column: list(names) for column, names in label_names.items()}
         self.images_seen = 0  # in training, by all processes
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -101,7 +101,7 @@ class ArtModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["artart"] = {"format": FORMAT, "version": __version__}
         checkpoint["config"] = self.config
-        checkpoint["class_names"] = self.class_names
+        checkpoint["labels"] = self.label_names
         checkpoint["data"] = self.trainer.datamodule.facts  # type: ignore[attr-defined]
         checkpoint["images_seen"] = self.images_seen
         checkpoint["curves"] = curves.lengths(self.trainer.loggers, Path(self.trainer.default_root_dir))

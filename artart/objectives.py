@@ -151,7 +151,7 @@ class Diffusion:
         num_all, own = num * world_size, slice(rank * num, (rank + 1) * num)  # what is drawn is for all processes
         r = self.noise_level(num_all, generator)[own]
         eps = torch.randn((num_all, *shape), generator=generator, device=device)[own]
-        x0, y, told = batch.x0, batch.y.reshape(num, -1), None
+        x0, y, told = batch.x0, batch.y, None
         is_dropped = torch.rand(num_all, 1, generator=generator, device=device)[own] < self.label_dropout
         if y.shape[1] > 1:
             each = torch.rand(num_all, y.shape[1], generator=generator, device=device)[own]
@@ -160,7 +160,7 @@ class Diffusion:
             matrices, told = (drawn[own] for drawn in self.augment.draw(num_all, generator))
             x0, told = self.augment.apply(x0, matrices, told)
         noised = self.add_noise(x0, eps, r)
-        y = torch.where(is_dropped.to(y.device), _none(net, y.device), y).reshape(batch.y.shape)
+        y = torch.where(is_dropped.to(y.device), _none(net, y.device), y)
         return self._losses(self._x0_hat(net, x0, noised, y, told), x0, noised.level)
 
     def add_noise(self, x0: Tensor, eps: Tensor, r: Tensor) -> Noised:

@@ -11,27 +11,28 @@ from rich.filesize import decimal
 
 from artart import ArtError
 from artart.config import found, in_sweep
+from artart.data.datamodule import num_classes_of
+from artart.data.folder import CLASS
 from artart.losses import Perceptual
 
 OF_SAMPLES = ("samples/kd", "samples/honest_kd")
 COARSE = ("bf16-true", "16-true", "64-true")
 
 
-def check_parts(config: Mapping[str, Any], mode: str, num_classes: int) -> None:
+def check_parts(config: Mapping[str, Any], mode: str, label_names: Mapping[str, Sequence[str]]) -> None:
     """Hold the parts of a run against each other.
 
     Args:
         config: the plain configuration.
         mode: that of the objective: reconstruct or sample.
-        num_classes: how many the data has.
+        label_names: those of the data, by column.
 
     Raises:
         ArtError: one line per mistake, with key, value and remedy.
     """
-    if problems := [*(_misfits_of_diffusion(config) if mode == "sample" else _misfits(config)), *_changing(config)]:
+    problems = [*(_misfits_of_diffusion(config) if mode == "sample" else _misfits(config)), *_changing(config)]
+    if problems := [*problems, *_misfits_of_labels(config, label_names)]:
         raise ArtError("\n".join(problems))
-    if (num := found(config, "model.num_classes") or 0) not in (0, num_classes):
-        raise ArtError(f"model.num_classes={num}: the data has {num_classes} classes; null takes as many")
 
 
 def _misfits(config: Mapping[str, Any]) -> Iterator[str]:
@@ -52,6 +53,16 @@ def _misfits_of_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
         yield "loss.mse.units=imagenet: objective=diffusion counts in those of the model; use loss=hybrid_diffusion"
     if (precision := config["trainer"]["precision"]) in COARSE:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
+
+
+def _misfits_of_labels(config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    num, wanted = found(config, "model.num_classes") or 0, num_classes_of(label_names)
+    if num not in (0, wanted):
+        yield f"model.num_classes={num}: the data has {wanted} classes; null takes as many"
+    for column, names in label_names.items():
+        if column != CLASS and not names:
+            least = config["data"]["min_per_label"]
+            yield f"data.min_per_label={least}: no {column} has so many files; lower it, or take it out of data.labels"
 
 
 def _changing(config: Mapping[str, Any]) -> Iterator[str]:

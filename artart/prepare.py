@@ -32,6 +32,7 @@ def main(cfg: DictConfig) -> None:
     if config["data"]["root"] is None:
         raise ArtError("data.root=null: name the folder to prepare: data.root=DIR")
 
+    from artart.data.folder import CLASS
     from artart.data.index import write_unused
     from artart.rundir import claim, plan
     from artart.storage import write_json
@@ -39,7 +40,9 @@ def main(cfg: DictConfig) -> None:
     planned = plan(cfg)
     data = build(config, "data")
     folder = data.folder
-    log.info("%d files below %s, %d classes", len(folder.files), near(folder.root), len(folder.class_names))
+    kinds = {column: "classes" if column == CLASS else f"labels of {column}" for column in folder.label_names}
+    labels = ", ".join(f"{len(names)} {kinds[column]}" for column, names in folder.label_names.items())
+    log.info("%d files below %s, %s", len(folder.files), near(folder.root), labels)
     run_dir = claim(cfg, planned, "prepare.log")
     entries = folder.read().entries
     write_unused(entries, folder.root, run_dir)

@@ -30,7 +30,7 @@ def reconstruct(loaded: Loaded, config: Mapping[str, Any], out: Path, settings: 
     for pictures in batched(inputs, config["batch_size"]):
         x0 = to_model(torch.stack([picture.pixels for picture in pictures])).to(device)
         with torch.inference_mode():
-            rows = loaded.objective.draw(loaded.net, Batch(x0, torch.zeros(len(x0), dtype=torch.long)))
+            rows = loaded.objective.draw(loaded.net, Batch(x0, torch.zeros(len(x0), 1, dtype=torch.long)))
         check_numbers(rows[-1], config["checkpoint"])
         images = to_pixels(torch.cat(rows if config["compare"] else rows[-1:], dim=-1)).cpu()
         for picture, image in zip(pictures, images, strict=True):

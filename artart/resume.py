@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from artart import ArtError, curves
 from artart.checkpoint import read
 from artart.config import found, listed, shown
+from artart.data.folder import CLASS
 from artart.storage import free
 from artart.terminal import near
 from artart.trust import finished_epochs, printable
@@ -35,7 +36,7 @@ class Before(NamedTuple):
     is_within_epoch: bool
 
 
-def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str]) -> Before:
+def look_into(path: Path, config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> Before:
     """Hold a checkpoint against the settings of now; show in what they differ.
 
     Raises:
@@ -55,11 +56,7 @@ def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str])
         content.get("curves", {}),
         _is_within_epoch(content),
     )
-    if content["class_names"] != list(class_names):
-        raise ArtError(
-            f"resume={path}: was trained on the classes {printable(listed(content['class_names'], 'and')) or 'none'}, "
-            f"the data has {listed(class_names, 'and') or 'none'}; start afresh in another folder"
-        )
+    _compare_labels(path, content["labels"], label_names)
     for key in (*MEANING, *STATE):
         was, now = found(before.config, key), found(config, key)
         if was != now:
@@ -84,6 +81,23 @@ def look_into(path: Path, config: Mapping[str, Any], class_names: Sequence[str])
         more = f" and {len(differing) - MOST_SHOWN} more" if len(differing) > MOST_SHOWN else ""
         log.info("resume: other settings than before: %s%s", ", ".join(differing[:MOST_SHOWN]), more)
     return before
+
+
+def _compare_labels(path: Path, before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> None:
+    """Raises ArtError if the labels mean something else than they did."""
+    if list(before) != list(now):
+        was = printable(", ".join(before))
+        raise ArtError(
+            f"resume={path}: was trained with data.labels=[{was}], not [{', '.join(now)}]; ask for that, or start "
+            "afresh in another folder"
+        )
+    for column in now:
+        if list(before[column]) != list(now[column]):
+            was, told = (printable(listed(names[column], "and")) or "none" for names in (before, now))
+            kind = "classes" if column == CLASS else f"labels of {column}"
+            raise ArtError(
+                f"resume={path}: was trained on the {kind} {was}, the data has {told}; start afresh in another folder"
+            )
 
 
 def _is_within_epoch(content: Mapping[str, Any]) -> bool:

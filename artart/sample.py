@@ -10,7 +10,7 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.checkpoint import Loaded, check_numbers, load
-from artart.config import did_you_mean, found, listed
+from artart.config import did_you_mean, found, listed, shown
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler, Step
 from artart.images import grid, save, save_film, to_pixels
@@ -39,8 +39,10 @@ def sample(
     """
     objective = loaded.objective
     assert isinstance(objective, Diffusion)
-    labels = labels_for(config["label"], config["num_images"], loaded.class_names)
-    names, guidance = [*loaded.class_names, "none"], guidance_of(config, loaded)
+    labels, guidance = (
+        labels_for(config["label"], config["num_images"], loaded.label_names),
+        guidance_of(config, loaded),
+    )
     settings = {**settings, **described(config)}
     device = next(loaded.net.parameters()).device
     shown: list[Tensor] = []  # in the grid
@@ -60,7 +62,11 @@ def sample(
         shown += x_t[: max(0, IN_GRID - len(shown))].cpu()
         for k, pixels in zip(numbers, to_pixels(x_t).cpu(), strict=True):
             path = free(out / f"{k:05}.png")
-            save(pixels, path, Marks("trained", {**settings, "seed": config["seed"] + k, "label": names[labels[k]]}))
+            save(
+                pixels,
+                path,
+                Marks("trained", {**settings, "seed": config["seed"] + k, "label": in_words(labels[k], loaded)}),
+            )
             written.append(path)
     marks = Marks("trained", {**settings, "seed": config["seed"], "label": config["label"]})
     num_columns = len(set(labels)) if len(set(labels)) > 1 else math.ceil(math.sqrt(len(shown)))
@@ -119,8 +125,8 @@ def guidance_of(config: Mapping[str, Any], loaded: Loaded) -> Guidance:
                 f"guidance.network={source}: was trained with {key}={printable(its)}, not {printable(ours)}; name an "
                 "earlier checkpoint of the same run, or one of a run like it"
             )
-    if other.class_names != loaded.class_names:
-        raise ArtError(f"guidance.network={source}: knows other classes; name an earlier checkpoint of the same run")
+    if list(other.label_names.items()) != list(loaded.label_names.items()):
+        raise ArtError(f"guidance.network={source}: knows other labels; name an earlier checkpoint of the same run")
     return Guidance(weight, lowest, highest, other.net)
 
 
@@ -135,18 +141,54 @@ def described(config: Mapping[str, Any]) -> dict[str, object]:
     return told | {key: value for key, value in sampler.items() if key != "_target_"}
 
 
-def labels_for(label: object, num_images: int, class_names: Sequence[str]) -> list[int]:
-    """A label for each picture: a class by its name, `all` classes in turn, or `none`.
+def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequence[str]]) -> list[tuple[int, ...]]:
+    """K labels for each picture: those of a name, of `all` names of the first column in turn, or `none`.
+
+    {column: name, all or none} asks for several; columns that it does not name have none.
 
     Raises:
-        ArtError: if there is no such class.
+        ArtError: if there is no such name or column, or if several columns have the name.
     """
-    none = len(class_names)
-    if label in class_names:  # also one whose name is "all" or "none"
-        return [class_names.index(str(label))] * num_images
-    if label in ("none", None) or (label == "all" and not class_names):
-        return [none] * num_images
-    if label == "all":
-        return [k % none for k in range(num_images)]
-    known = listed(["all", "none", *class_names])
-    raise ArtError(f"label={label}: no such class{did_you_mean(str(label), class_names) or f'; choose {known}'}")
+    asked = label if isinstance(label, Mapping) else {_column_of(label, label_names): label}
+    wanted = {str(column): None if name is None else shown(name) for column, name in asked.items()}
+    for column, name in wanted.items():
+        if column not in label_names:
+            raise ArtError(f"label.{column}={name}: no such column{_choice(column, list(label_names))}")
+        if name not in ("all", "none", None, *label_names[column]):
+            raise ArtError(
+                f"label.{column}={name}: no such {column}{_choice(str(name), label_names[column], 'all', 'none')}"
+            )
+    return list(
+        zip(*(_turns(wanted.get(column), num_images, names) for column, names in label_names.items()), strict=True)
+    )
+
+
+def _column_of(name: object, label_names: Mapping[str, Sequence[str]]) -> str:
+    """The column that has a name; the first for all and none."""
+    having = [column for column, names in label_names.items() if name in names]
+    if len(having) > 1:
+        raise ArtError(f"label={name}: is of {listed(having, 'and')}; say of which: label={{{having[0]}: ...}}")
+    if not having and name not in ("all", "none", None):
+        known = [name for names in label_names.values() for name in names]
+        kind = listed(list(label_names))
+        raise ArtError(f"label={name}: no such {kind}{_choice(str(name), known, 'all', 'none')}")
+    return next(iter(having or label_names))
+
+
+def _turns(name: str | None, num_images: int, names: Sequence[str]) -> list[int]:
+    """The labels of a column: also of a name that is "all" or "none"."""
+    if name in names:
+        return [names.index(name)] * num_images
+    return [k % len(names) if name == "all" and names else len(names) for k in range(num_images)]
+
+
+def _choice(name: str, known: Sequence[str], *words: str) -> str:
+    return printable(did_you_mean(name, known) or f"; choose {listed([*words, *known])}")
+
+
+def in_words(labels: Sequence[int], loaded: Loaded) -> str:
+    """The name of a label; of several also their columns."""
+    names = [(*names, "none")[label] for names, label in zip(loaded.label_names.values(), labels, strict=True)]
+    if len(names) == 1:
+        return names[0]
+    return ", ".join(f"{column}: {name}" for column, name in zip(loaded.label_names, names, strict=True))

@@ -49,6 +49,7 @@ def main(cfg: DictConfig) -> float:
     from lightning.pytorch import seed_everything
 
     from artart import resume
+    from artart.data.datamodule import num_classes_of
     from artart.module import ArtModule
     from artart.parts import check_memory, check_parts, check_score, check_shares
     from artart.pretrained import alexnet_for
@@ -58,18 +59,18 @@ def main(cfg: DictConfig) -> float:
     quieten_lightning()
     processes.join(config["trainer"])
     data = build(config, "data")
-    class_names = data.class_names
+    label_names = data.label_names
     objective = build(config, "objective", loss=build(config, "loss"))
-    fill_in(cfg.model, {"num_classes": len(class_names), **objective.network})
+    fill_in(cfg.model, {"num_classes": num_classes_of(label_names), **objective.network})
     config = as_dict(cfg)
     planned = processes.of_first(lambda: plan(cfg))
-    before = resume.look_into(planned.checkpoint, config, class_names) if planned.checkpoint else None
+    before = resume.look_into(planned.checkpoint, config, label_names) if planned.checkpoint else None
     seed_everything(config["seed"], verbose=False)
     net = build(config, "model")
     log.info(size_of(net, config["image_size"]))
     if config["compile"]:
         compile_net(net, config["trainer"]["accelerator"])
-    check_parts(config, objective.mode, len(class_names))
+    check_parts(config, objective.mode, label_names)
     check_score(config, objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
     build(config, "trainer", precision=precision, logger=False)  # what is wrong with its arguments is told now
@@ -88,7 +89,7 @@ def main(cfg: DictConfig) -> float:
         if before:
             resume.compare_data(before, data.facts)
     check_memory(config, len(data.train_ids) + len(data.val_ids))
-    module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, class_names)
+    module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, label_names)
     trainer = make_trainer(config, precision, data.val_is_held_out)
     if not processes.rank():
         resume.make_ready(run_dir, before, trainer.loggers)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from artart.checks import LIMITS
 from artart.config import found
-from artart.data.datamodule import ArtDataModule
+from artart.data.datamodule import ArtDataModule, num_classes_of
 from artart.objectives import Diffusion
 from artart.signatures import wrong_arguments
 
-CONTENT = {"config", "class_names", "state_dict", "epoch", "global_step"}
+CONTENT = {"config", "labels", "state_dict", "epoch", "global_step"}
 GROUPS = ("model", "objective", "loss", "data")
 DICTS = ("artart", "data", "metrics", "curves", "points")
 LARGEST = 8192  # pixels on a side, that no file makes us reserve more
@@ -33,15 +33,15 @@ MODULES = (
 
 def is_whole(content: Mapping[str, Any]) -> bool:
     """Whether settings and weights are what artart writes."""
-    config, weights, names = content["config"], content["state_dict"], content["class_names"]
+    config, weights, labels = content["config"], content["state_dict"], content["labels"]
     return (
         _is_plain([content.get(key) for key in (*CONTENT - {"state_dict"}, *DICTS, "images_seen")])
         and all(isinstance(content.get(key, {}), dict) for key in DICTS)
         and isinstance(weights, dict)
         and all(isinstance(name, str) and _is_held(value) for name, value in weights.items())
-        and isinstance(names, list)
-        and all(isinstance(name, str) for name in names)
-        and len(set(names)) == len(names)
+        and isinstance(labels, dict)
+        and len(labels) > 0
+        and all(column.isprintable() and _are_names(names) for column, names in labels.items())
         and all(_is_count(content[key]) for key in ("epoch", "global_step"))
         and _is_count(finished_epochs(content))
         and _is_count(content.get("images_seen") or 0)
@@ -53,8 +53,12 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         and _is_count(config.get("image_size"))
         and 0 < config["image_size"] <= LARGEST
         and config["model"].get("image_size") == config["image_size"]
-        and config["model"].get("num_classes") in (None, 0, len(names))
+        and config["model"].get("num_classes") in (None, 0, num_classes_of(labels))
     )
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
 
 
 def _can_go_on(content: Mapping[str, Any]) -> bool:

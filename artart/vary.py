@@ -15,7 +15,7 @@ from artart.diffusion.samplers import Sampler, Step
 from artart.images import grid, save, to_model, to_pixels
 from artart.inputs import Input, marks_of, read, reason, size_and_fit
 from artart.objectives import Diffusion, Given
-from artart.sample import IN_GRID, described, guidance_of, in_batches, labels_for
+from artart.sample import IN_GRID, described, guidance_of, in_batches, in_words, labels_for
 from artart.storage import free
 
 STRENGTH = 0.5  # half picture, half noise
@@ -42,7 +42,7 @@ def vary(
     """
     objective, num = loaded.objective, config["num_images"]
     assert isinstance(objective, Diffusion)
-    labels, names = labels_for(config["label"], num, loaded.class_names), [*loaded.class_names, "none"]
+    labels = labels_for(config["label"], num, loaded.label_names)
     guidance, device = guidance_of(config, loaded), next(loaded.net.parameters()).device
     inputs = list(read(loaded, Path(config["input"]), out, "reading pictures"))
     given = to_vary(inputs, config) if config["mask"] is None else to_inpaint(inputs[0], config, loaded, device)
@@ -63,7 +63,7 @@ def vary(
         for n, picture in zip(numbers, x_t.cpu(), strict=True):
             one, k = inputs[n // num], n % num
             path = free(out / one.name.with_name(f"{one.name.stem}_{k:05}.png"))
-            marks = marks_of([one], {**settings, "seed": config["seed"] + k, "label": names[labels[k]]})
+            marks = marks_of([one], {**settings, "seed": config["seed"] + k, "label": in_words(labels[k], loaded)})
             save(to_pixels(picture), path, marks)
             written.append(path)
             if n // num < num_shown:

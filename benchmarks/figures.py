@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
     loaded = checkpoint.load(args.checkpoint)
-    classes = torch.arange(len(loaded.class_names))
+    classes = torch.arange(len(loaded.label_names["class"]))
 
     def write(rows: Sequence[Tensor], name: str) -> None:
         large = grid(rows).repeat_interleave(ENLARGED, 1).repeat_interleave(ENLARGED, 2)

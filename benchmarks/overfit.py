@@ -62,7 +62,7 @@ def train(x0: Tensor, steps: int, seed: int) -> tuple[nn.Module, nn.Module]:
     y = torch.arange(NUM_PICTURES).repeat(8)
     with progress_bar() as bar:
         for step in bar.track(range(1, steps + 1), description="training"):
-            loss = objective(net, Batch(x0[y], y), generator)["loss"].mean()
+            loss = objective(net, Batch(x0[y], y[:, None]), generator)["loss"].mean()
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)

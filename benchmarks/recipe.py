@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle, islice, product
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -84,7 +84,7 @@ class Judge:
         self.data = ArtDataModule(args.root, 32, val_fraction=args.val_fraction)
         with TemporaryDirectory() as place:
             self.data.load(Path(place))
-        self.names = self.data.names_of(self.data.val_ids[:MOST_HELD_OUT])
+        self.labels = self.data.pictures.labels[self.data.val_ids[:MOST_HELD_OUT]]
         held_out, train = (self.data.pixels_of(ids) for ids in (self.data.val_ids[:MOST_HELD_OUT], self.data.train_ids))
         self.test = CopyTest(train, [self.data.pictures.groups[i] for i in self.data.train_ids], held_out)
         self.seen = {name: see(held_out) for name, see in self._networks().items()}
@@ -106,8 +106,8 @@ class Judge:
         guidance = {"weight": self.args.weight if guide else 1.0, "lowest": 0.1, "highest": 0.9}
         config = {"seed": 1000 * seed, "batch_size": 50, "checkpoint": path, "allow": [], "device": "cpu"}
         config["guidance"] = {**guidance, "network": guide}
-        names = list(islice(cycle(self.names), self.args.num_samples))
-        samples = draw(checkpoint.load(path), Heun(20), names, config)
+        y = self.labels[torch.arange(self.args.num_samples) % len(self.labels)]
+        samples = draw(checkpoint.load(path), Heun(20), y, config)
         seen = {name: see(samples) for name, see in self._networks().items()}
         distances = [kernel_distance(features, self.seen[name]).value for name, features in seen.items()]
         covered = coverage(seen["KD, AlexNet"], self.seen["KD, AlexNet"][: len(samples)])

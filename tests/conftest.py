@@ -198,6 +198,29 @@ def judgeable_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_diffusion(tmp_path_factory.mktemp("judgeable"), *options)
 
 
+ARTISTS = ("Hélène O'Hara", "Bo, the elder", "Ada")  # of 21, 21 and 18 pictures
+
+
+@pytest.fixture(scope="session")
+def artists_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a diffusion of an epoch on the labels class and artist of 60 pictures, half of them held out.
+
+    The pictures, `art`, and their table, `art.csv`, lie beside it; `data.min_per_label=20` leaves two of the artists.
+    """
+    folder = tmp_path_factory.mktemp("artists")
+    rows = ["path,class,artist"]
+    for name in demo.CLASS_NAMES[:3]:
+        (folder / "art" / name).mkdir(parents=True)
+        for k in range(20):
+            Image.fromarray(demo.paint(name, k, 16)).save(folder / "art" / name / f"{k}.png")
+            rows.append(f'{name}/{k}.png,{name},"{ARTISTS[k % 3]}"')
+    (folder / "art.csv").write_text("\n".join(rows))
+    options = ("loss=mse_diffusion", "trainer.max_epochs=1", "data.val_fraction=0.5", "callbacks.grid.num_images=4")
+    labels = ("data.labels=[class,artist]", "data.min_per_label=20")
+    places = (f"data.root={folder / 'art'}", f"data.metadata={folder / 'art.csv'}")
+    return small_diffusion(folder, *options, *labels, *places)
+
+
 @pytest.fixture(scope="session")
 def hybrid_diffusion_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of 2 epochs with the hybrid loss."""

@@ -24,7 +24,7 @@ def save(tmp_path):
 def test_it_gives_back_the_network_ready_for_use(finished_run, content):
     loaded = checkpoint.load(finished_run / "checkpoints" / "last.ckpt")
     assert not loaded.net.training
-    assert loaded.class_names == ["drawing", "engraving", "iconography", "painting", "sculpture"]
+    assert loaded.label_names == {"class": ["drawing", "engraving", "iconography", "painting", "sculpture"]}
     assert loaded.config["image_size"] == 16
     assert_close(loaded.net.state_dict(), {k.removeprefix("net."): v for k, v in content["state_dict"].items()})
 
@@ -88,3 +88,17 @@ def test_weights_of_another_network_are_a_sentence(content, save):
 def test_a_file_of_somebody_else_is_a_sentence(save, other):
     with pytest.raises(ArtError, match="not a checkpoint of artart"):
         checkpoint.load(save(other))
+
+
+def test_a_checkpoint_of_format_1_is_read(diffusion_run, save):
+    """It held the names of the classes alone."""
+    content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
+    of_now = checkpoint.load(diffusion_run / "checkpoints" / "last.ckpt")
+    content["class_names"] = content.pop("labels")["class"]
+    content["artart"]["format"] = 1
+    for key in ("labels", "min_per_label"):
+        del content["config"]["data"][key]
+    loaded = checkpoint.load(path := save(content))
+    assert loaded.label_names == of_now.label_names
+    assert_close(loaded.net.state_dict(), of_now.net.state_dict())
+    assert checkpoint.describe(path)["labels"] == of_now.label_names

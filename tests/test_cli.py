@@ -50,7 +50,15 @@ def test_a_file_name_reaches_the_program_as_it_was_typed(key, name):
 
 
 @pytest.mark.parametrize(
-    "argument", ["trainer.max_epochs=3", "resume=null", "data.root='a b'", "-m", "~callbacks.grid"]
+    "argument",
+    [
+        "label={class: engraving, artist: 'Hélène, O\\'Hara'}",
+        "trainer.max_epochs=3",
+        "resume=null",
+        "data.root='a b'",
+        "-m",
+        "~callbacks.grid",
+    ],
 )
 def test_what_hydra_understands_is_left_alone(argument):
     assert _quoted(argument) == argument

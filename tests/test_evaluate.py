@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch.testing import assert_close
 
 from artart import ArtError, checkpoint
-from artart.data.datamodule import ArtDataModule
+from artart.data.datamodule import NO_CLASS, ArtDataModule
 from artart.evaluate import held_out_data
 from artart.evaluation import samples
 from artart.evaluation.sample_page import tables
@@ -147,7 +147,7 @@ def test_training_pictures_in_place_of_samples_are_told_as_copies(judge, judgeab
 def test_samples_have_the_classes_of_the_held_out_pictures(judgeable_run, judge, tmp_path):
     judge("num_images=72")
     _, data = data_of(judgeable_run, tmp_path)
-    held_out = data.names_of(data.val_ids)
+    held_out = [name for (name,) in data.names_of(data.val_ids)]
     times, rest = divmod(72, len(held_out))
     expected = Counter(held_out * times + held_out[:rest])
     rows = figures(tmp_path)["copies"]["copy_rate"]["classes"]
@@ -180,13 +180,10 @@ def test_features_of_known_pictures_come_from_the_cache_unless_it_is_damaged(
     assert len([*tmp_path.rglob("features/*.safetensors")]) == 2
 
 
-def test_a_class_that_the_network_never_saw_is_no_class(judgeable_run):
-    loaded = checkpoint.load(judgeable_run / LAST)
-    none = len(loaded.class_names)
-    assert samples.labels_of(["mosaic", "painting"], loaded).tolist() == [
-        none,
-        loaded.class_names.index("painting"),
-    ]
+def test_a_name_that_the_network_never_saw_is_none():
+    known = {"class": ["drawing", "painting"], "artist": ["Ada", "Bo", "painting"]}
+    rows = [("mosaic", "Bo"), ("painting", "painting"), (NO_CLASS, "Cy")]
+    assert samples.labels_of(rows, known).tolist() == [[2, 1], [1, 2], [2, 3]]
 
 
 # ---------------------------------------------------------------- the page
@@ -311,3 +308,24 @@ def test_only_what_is_given_differs_from_training(finished_run, tmp_path):
     assert data.image_size == 16
     assert data.num_demo_pictures == 40
     assert data.folder is None
+
+
+# ---------------------------------------------------------------- labels of several columns
+
+
+def test_samples_have_whole_label_rows_of_held_out_pictures(evaluate, artists_run, tmp_path, monkeypatch):
+    _, data = data_of(artists_run, tmp_path)
+    drawn, draw = [], samples.draw
+
+    def note(loaded, sampler, y, config):
+        drawn.append(y)
+        return draw(loaded, sampler, y, config)
+
+    monkeypatch.setattr(samples, "draw", note)
+    assert evaluate(f"checkpoint={artists_run / LAST}", "num_images=40", "sampler.num_steps=2") == 0
+    rows = data.pictures.labels[data.val_ids]
+    assert_close(drawn[0], rows.repeat(2, 1)[:40], rtol=0, atol=0)
+    assert rows.shape == (len(data.val_ids), 2)
+    assert set(rows[:, 1].tolist()) == {0, 1, 2}  # an artist who is too rare is none
+    of_classes = figures(tmp_path)["copies"]["copy_rate"]["classes"]
+    assert of_classes.keys() == {"drawing", "engraving", "iconography"}

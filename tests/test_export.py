@@ -76,7 +76,7 @@ def facts_in(path: Path) -> dict[str, Any]:
 def test_weights_classes_and_size_survive_exactly(checkpoints, exported, mode):
     before, after = checkpoint.load(checkpoints[mode]), checkpoint.load(exported[mode, "safetensors"])
     assert_close(after.net.state_dict(), before.net.state_dict(), rtol=0, atol=0)
-    assert after.class_names == before.class_names
+    assert after.label_names == before.label_names
     assert after.config["image_size"] == before.config["image_size"]
     del before.facts["metrics"]["val/odd"]  # NaN, which JSON has not
     assert after.facts == before.facts
@@ -96,12 +96,13 @@ def test_names_are_those_of_the_bare_network_and_weights_those_of_the_average(ch
 def test_the_file_says_what_it_is(checkpoints, exported, mode, kind):
     content = torch.load(checkpoints[mode], weights_only=True)
     facts = facts_in(exported[mode, kind])
-    for key in ("artart", "class_names", "data", "epoch", "global_step", "images_seen"):
+    for key in ("artart", "labels", "data", "epoch", "global_step", "images_seen"):
         assert facts[key] == content[key], key
     assert facts["metrics"] == {key: value for key, value in content["metrics"].items() if key != "val/odd"}
     config = facts["config"]
     assert config.keys() == {"image_size", "model", "objective", "loss", "data"}
-    assert config["data"] == {key: content["config"]["data"][key] for key in ("fit", "mirror", "val_fraction")}
+    of_data = ("fit", "mirror", "val_fraction", "labels", "min_per_label")
+    assert config["data"] == {key: content["config"]["data"][key] for key in of_data}
     for key in ("image_size", "model", "objective"):
         assert config[key] == content["config"][key], key
 
@@ -218,7 +219,7 @@ def test_a_network_without_classes_is_asked_in_the_same_way_and_named_by_what_it
     content = load_shared(exported["sample", "safetensors"])
     content["config"]["objective"]["prediction"] = "v"
     content["config"]["model"]["num_classes"] = 0
-    content["class_names"] = []
+    content["labels"] = {"class": []}
     weights = {name: value for name, value in content.pop("state_dict").items() if name != "condition.label.weight"}
     artart.storage.save_shared(tmp_path / "bare.safetensors", weights, content)
     out = tmp_path / "bare.onnx"
@@ -333,3 +334,12 @@ def test_a_class_of_the_users_must_be_allowed(export, checkpoints, tmp_path, mon
 def test_simple_mistakes_do_not_wait_for_torch():
     script = "import sys, artart.export; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_labels_of_several_columns_are_shared(export, artists_run, tmp_path):
+    source, out = artists_run / "checkpoints" / "last.ckpt", tmp_path / "shared.safetensors"
+    assert export(f"checkpoint={source}", f"out={out}") == 0
+    before, after = checkpoint.load(source), checkpoint.load(out)
+    assert list(after.label_names.items()) == list(before.label_names.items())
+    assert after.config["data"]["labels"] == ["class", "artist"]
+    assert after.config["model"]["num_classes"] == [3, 2]

@@ -168,7 +168,7 @@ def test_a_weight_for_each_of_many_classes_is_held_or_refused(of_diffusion, refu
     """Also where the names of the classes are as many."""
     num = 90_000
     of_diffusion["config"]["model"]["num_classes"] = num
-    of_diffusion["class_names"] = [str(k) for k in range(num)]
+    of_diffusion["labels"] = {"class": [str(k) for k in range(num)]}
     put(of_diffusion, "state_dict/net.condition.label.weight", WIDE.expand(num + 1, 256))
     refused(save(of_diffusion), saying="not a checkpoint of artart")
 
@@ -283,8 +283,41 @@ def test_an_absurd_number_of_classes_is_refused(of_diffusion, refused, save, num
     ids=["too many", "the same", "one too few", "one too many", "numbers", "lists", "a text", "none"],
 )
 def test_absurd_names_of_classes_are_refused(of_diffusion, refused, save, names):
-    of_diffusion["class_names"] = names
+    of_diffusion["labels"] = {"class": names}
     refused(save(of_diffusion), "generate", "train")
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes"),
+    [
+        ({}, []),
+        ({}, 0),
+        (list("abcde"), 5),
+        ({"class": list("ab"), "artist": list("xy")}, 4),
+        ({"class": list("ab"), "artist": list("xy")}, [2, 3]),
+        ({"class": list("ab"), "artist": list("xy")}, [3, 1]),
+        ({"class": list("ab"), "artist": list("xy")}, [2, 2, 0]),
+        ({"class": list("ab"), "artist": list("xx")}, [2, 2]),
+        ({"class": list("ab"), "artist": {"x": 0, "y": 1}}, [2, 2]),
+        ({"class": list("ab"), "artist": "xy"}, [2, 2]),
+        ({"class": list("ab"), "artist": ["x", 1]}, [2, 2]),
+        ({"class": list("ab"), "\x1b[2J": list("xy")}, [2, 2]),
+        ({"class": list("ab"), 7: list("xy")}, [2, 2]),
+        ({"class": list("ab"), "artist": None}, [2, 2]),
+    ],
+)
+def test_absurd_labels_of_columns_are_refused(of_diffusion, refused, save, labels, num_classes):
+    of_diffusion["labels"] = labels
+    of_diffusion["config"]["model"]["num_classes"] = num_classes
+    refused(save(of_diffusion), "generate", "checkpoint", saying="not a checkpoint of artart")
+
+
+def test_names_of_labels_and_columns_move_no_cursor(of_diffusion, refused, save, tmp_path):
+    of_diffusion["labels"] = {"class": ["\x1b[2Ja", *"bcde"]}
+    refused(save(of_diffusion), "train")
+    of_diffusion["config"]["model"]["num_classes"] = [2, 2]
+    of_diffusion["labels"] = {"class": ["\x1b[2Ja", "b"], "artist": list("xy")}
+    refused(save(of_diffusion), "train")
 
 
 @pytest.mark.parametrize(
@@ -569,7 +602,7 @@ def test_facts_that_are_none_are_refused(refused, tmp_path, facts):
     [
         ("config", []),
         ("config", None),
-        ("class_names", {"a": 1}),
+        ("labels", {"a": 1}),
         ("epoch", float("nan")),
         ("epoch", "3"),
         ("global_step", None),
@@ -579,14 +612,14 @@ def test_facts_that_are_none_are_refused(refused, tmp_path, facts):
 )
 def test_facts_of_a_wrong_kind_are_refused(content, refused, tmp_path, key, value):
     weights = {name.removeprefix("net."): one for name, one in content.pop("state_dict").items()}
-    facts = {name: content[name] for name in ("config", "class_names", "epoch", "global_step", "metrics", "artart")}
+    facts = {name: content[name] for name in ("config", "labels", "epoch", "global_step", "metrics", "artart")}
     save_shared(tmp_path / "hostile.safetensors", weights, facts | {key: value})
     refused(tmp_path / "hostile.safetensors", "generate", "checkpoint")
 
 
 def test_no_run_goes_on_from_facts_that_pretend_to_be_its_state(content, refused, tmp_path):
     weights = {name.removeprefix("net."): one for name, one in content.pop("state_dict").items()}
-    names = ("config", "class_names", "epoch", "global_step", "data", "images_seen")
+    names = ("config", "labels", "epoch", "global_step", "data", "images_seen")
     facts = {name: content[name] for name in names} | {"optimizer_states": [], "lr_schedulers": []}
     save_shared(tmp_path / "hostile.safetensors", weights, facts | {"loops": {}, "callbacks": {}})
     refused(tmp_path / "hostile.safetensors", "train", saying="holds weights alone")
@@ -625,4 +658,4 @@ def test_a_folder_of_bad_ones_is_looked_through_once(refused, tmp_path, monkeypa
 def test_good_files_are_still_good(finished_run, diffusion_run, commands, tmp_path):
     for run_dir in (finished_run, diffusion_run):
         assert commands["checkpoint"](run_dir / "checkpoints" / "last.ckpt") == 0
-        assert checkpoint.load(run_dir / "checkpoints" / "last.ckpt").class_names
+        assert checkpoint.load(run_dir / "checkpoints" / "last.ckpt").label_names["class"]

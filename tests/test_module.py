@@ -17,7 +17,7 @@ def module(monkeypatch):
         objective = Reconstruction(WeightedSum({"mse": 1.0}, mse=MSE("model")))
         monkeypatch.setattr(LightningModule, "current_epoch", epoch)
         monkeypatch.setattr(LightningModule, "trainer", SimpleNamespace(global_rank=rank, world_size=world_size))
-        made = ArtModule(nn.Conv2d(3, 3, 1), objective, None, None, {"seed": seed})
+        made = ArtModule(nn.Conv2d(3, 3, 1), objective, None, None, {"seed": seed}, {"class": []})
         monkeypatch.setattr(made, "log", lambda *args, **options: None)
         return made
 

@@ -22,7 +22,7 @@ def batch(num: int = B, size: int = S, seed: int = 0) -> Batch:
     """Pictures as they come from files, each of another class."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (num, 3, size, size), generator=generator, dtype=torch.uint8)
-    return Batch(to_model(pixels), torch.arange(num) % NUM_CLASSES)
+    return Batch(to_model(pixels), torch.arange(num)[:, None] % NUM_CLASSES)
 
 
 def drawing(seed: int = 0) -> torch.Generator:
@@ -120,7 +120,7 @@ def conditioned_net(size: int = 16, seed: int = 0) -> ConvDiffusionModel:
 def test_without_noise_each_term_is_that_of_reconstruction(schedule):
     loss = WeightedSum({"mse": 1.0, "perceptual": 0.5}, mse=MSE("imagenet"), perceptual=Perceptual("random"))
     noiseless = Diffusion(loss, schedule, Constant(0.0), weighting="uniform", perceptual_gate=1.0, label_dropout=0.0)
-    given = batch(3, 16)._replace(y=torch.full((3,), NUM_CLASSES))
+    given = batch(3, 16)._replace(y=torch.full((3, 1), NUM_CLASSES))
     net = conditioned_net()
     with torch.no_grad():
         assert_close(noiseless(net, given, drawing()), Reconstruction(loss)(net, given, drawing()))
@@ -194,7 +194,7 @@ def test_the_network_sees_noise_of_the_level_that_was_drawn_and_is_told_its_time
 def test_labels_are_all_seen_or_all_withheld(label_dropout):
     given, net = batch(7), Spy()
     Diffusion(mse(), Flow(), Constant(0.5), label_dropout=label_dropout)(net, given, drawing())
-    assert net.labels == [given.y.tolist() if label_dropout == 0 else [NUM_CLASSES] * 7]
+    assert net.labels == [given.y.tolist() if label_dropout == 0 else [[NUM_CLASSES]] * 7]
 
 
 def test_a_tenth_of_the_labels_is_withheld():
@@ -202,7 +202,7 @@ def test_a_tenth_of_the_labels_is_withheld():
     given, net = batch(num, 1), Spy()
     Diffusion(mse(), Flow(), LogitNormal(32), label_dropout=0.1)(net, given, drawing())
     ((_, t, y),) = net.seen
-    dropped = y == NUM_CLASSES
+    dropped = (y == NUM_CLASSES).flatten()
     assert abs(dropped.float().mean() - 0.1) < 0.015  # five standard deviations
     assert (y[~dropped] == given.y[~dropped]).all()
     assert abs(t[dropped].mean() - t[~dropped].mean()) < 0.03  # whatever the noise level
@@ -453,3 +453,29 @@ def test_the_parts_of_a_batch_draw_what_the_whole_draws(world_size):
     seen = [torch.cat(values) for values in zip(*net.seen[1:], strict=True)]
     for ours, theirs in zip(seen, net.seen[0], strict=True):
         assert_close(ours, theirs)
+
+
+# --- labels of several columns
+
+
+def test_labels_are_withheld_together_and_each_alone():
+    """All with p; of those that are left, each with p."""
+    num, p, none = 20_000, 0.2, torch.tensor([3, 5, 2])
+    y = torch.stack([torch.arange(num) % value for value in none.tolist()], dim=1)
+    net = Spy(num_classes=tuple(none.tolist()))
+    Diffusion(mse(), Flow(), LogitNormal(32), label_dropout=p)(net, batch(num, 1)._replace(y=y), drawing())
+    ((_, _, told),) = net.seen
+    dropped = told == none
+    assert (told[~dropped] == y[~dropped]).all()
+    deviation = 5 * 0.5 / num**0.5
+    assert_close(dropped.float().mean(dim=0), torch.full((3,), p + (1 - p) * p), rtol=0, atol=deviation)
+    assert abs(dropped.all(dim=1).float().mean() - (p + (1 - p) * p**3)) < deviation
+    for k in range(3):
+        alone = dropped[:, k] & (dropped.sum(dim=1) == 1)
+        assert abs(alone.float().mean() - (1 - p) * p * (1 - p) ** 2) < deviation
+
+
+def test_guidance_by_several_columns_asks_for_all_of_them_and_for_none():
+    net, y = Spy(num_classes=(3, 2)), torch.tensor([[3, 1], [3, 2]])
+    list(Diffusion(mse(), Flow(), Constant(0.5)).sample(net, DDIM(2), y, range(2), Guidance(2.0, 0.3, 0.8)))
+    assert net.labels == [y.tolist(), [*y.tolist(), *[[3, 2]] * 2]]

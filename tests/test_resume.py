@@ -316,6 +316,47 @@ def test_other_classes_are_refused(train, finished_run, tmp_path, art_folder, ca
     assert not Path("run").exists()
 
 
+def of_artists(run):
+    """What the run on labels of several columns was called with."""
+    places = (f"data.root={run.parent / 'art'}", f"data.metadata={run.parent / 'art.csv'}", "data.val_fraction=0.5")
+    kind = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "callbacks.grid=null")
+    return (f"resume={run / 'checkpoints' / 'last.ckpt'}", "run_dir=run", "data.min_per_label=20", *places, *kind)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ("data.labels=[class]", "was trained with data.labels=[class, artist], not [class]; ask for that"),
+        ("data.labels=[artist,class]", "was trained with data.labels=[class, artist], not [artist, class]; ask for"),
+        (
+            "data.min_per_label=21 data.labels=[class,artist] data.licences=['CC*']",
+            "was trained on the labels of artist Bo, the elder and Hélène O'Hara, the data has Hélène O'Hara; start",
+        ),
+    ],
+)
+def test_labels_of_other_columns_or_names_are_refused(train, artists_run, capsys, tmp_path, other, told):
+    table = (artists_run.parent / "art.csv").read_text().splitlines()
+    licences = ["licence", *["CC0"] * 4, "mine", *["CC0"] * 55]  # one by Bo is mine, which leaves 20
+    (tmp_path / "art.csv").write_text("\n".join(map(",".join, zip(table, licences, strict=True))))
+    metadata = (f"data.metadata={tmp_path / 'art.csv'}",) * ("licences" in other)
+    assert train(*of_artists(artists_run), *metadata, *other.split()) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert told in error[-1]
+    assert not Path("run").exists()
+
+
+def test_a_run_of_several_columns_goes_on_and_so_does_one_of_format_1(train, artists_run, diffusion_run, tmp_path):
+    assert train(*of_artists(artists_run), "data.labels=[class,artist]", "trainer.max_epochs=2") == 0
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 3
+    content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
+    content["class_names"] = content.pop("labels")["class"]
+    content["artart"]["format"] = 1
+    torch.save(content, tmp_path / "old.ckpt")
+    small = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "callbacks.grid=null", "run_dir=old")
+    assert train(f"resume={tmp_path / 'old.ckpt'}", *small, "trainer.max_epochs=4") == 0
+    assert torch.load("old/checkpoints/last.ckpt", weights_only=True)["labels"] == {"class": content["class_names"]}
+
+
 def test_within_an_epoch_no_other_batches_are_gone_on_with(train, importable, capsys):
     assert train(EPOCHS, "run_dir=run", *trouble("SIGINT", "before", 2)) == 130
     assert train(EPOCHS, "run_dir=run", "resume=auto", "data.batch_size=4") == 2

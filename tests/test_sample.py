@@ -1,5 +1,6 @@
 """From a checkpoint and noise to pictures."""
 
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from artart import ArtError
 from artart.images import to_pixels
 from artart.marks import found
 from artart.models.vit import ViT
@@ -278,7 +280,7 @@ def test_show_opens_the_grid(generate, best, monkeypatch):
     ],
 )
 def test_a_label_is_a_class_all_in_turn_or_none(label, class_names, labels):
-    assert labels_for(label, 5, class_names) == labels
+    assert labels_for(label, 5, {"class": class_names}) == [(one,) for one in labels]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +314,7 @@ ODD = ["art déco, 1920", "1900", "true", "it's (new)", "日本 = 画"]
 
 @pytest.mark.parametrize("name", ODD)
 def test_a_class_is_named_as_its_folder(generate, changed, name):
-    checkpoint = changed(lambda content: content.update(class_names=ODD))
+    checkpoint = changed(lambda content: content.update(labels={"class": ODD}))
     assert generate(f"checkpoint={checkpoint}", f"label={name}", "num_images=1", FAST, "out=made") == 0
     assert settings("made/00000.png")["label"] == name.replace("&", "&amp;")
 
@@ -324,7 +326,7 @@ def test_folders_with_odd_names_become_classes_that_can_be_asked_for(train, gene
     assert train(*small, f"data.root={art_folder}") == 0
     content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert content["config"]["model"]["num_classes"] == 3
-    for name in content["class_names"]:
+    for name in content["labels"]["class"]:
         arguments = ("checkpoint=run/checkpoints/last.ckpt", f"label={name}", "num_images=1", FAST, f"out={name} made")
         assert generate(*arguments) == 0
         assert settings(f"{name} made/00000.png")["label"] == name
@@ -333,7 +335,7 @@ def test_folders_with_odd_names_become_classes_that_can_be_asked_for(train, gene
 def without_classes(content) -> None:
     """As if it had been trained on a folder without sub-folders."""
     content["config"]["model"]["num_classes"] = 0
-    content["class_names"] = []
+    content["labels"] = {"class": []}
     content["state_dict"] = {
         name: value for name, value in content["state_dict"].items() if "condition.label" not in name
     }
@@ -504,3 +506,84 @@ def test_the_schedule_of_the_checkpoint_is_the_one_that_is_used(generate, change
         steps = list(loaded.objective.sample(loaded.net, Heun(3), torch.tensor([0]), [0], Guidance()))
     wanted = to_pixels(steps[-1].x_t[0]).permute(1, 2, 0).numpy().astype(int)
     assert np.abs(pixels("made/00000.png") - wanted).max() <= 1
+
+
+# --- labels of several columns
+
+ARTISTS = {"class": ["drawing", "print", "both"], "artist": ["Ada", "Bo", "both", "none"]}
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"),
+    [
+        ("print", [(1, 4)] * 4),
+        ("Bo", [(3, 1)] * 4),
+        ("none", [(3, 3)] * 4),  # an artist is called so
+        (None, [(3, 4)] * 4),
+        ("all", [(0, 4), (1, 4), (2, 4), (0, 4)]),
+        ({"class": "print", "artist": "Bo"}, [(1, 1)] * 4),
+        ({"artist": "both"}, [(3, 2)] * 4),
+        ({"artist": "Bo", "class": "all"}, [(0, 1), (1, 1), (2, 1), (0, 1)]),
+        ({"class": None, "artist": "none"}, [(3, 3)] * 4),
+        ({}, [(3, 4)] * 4),
+    ],
+)
+def test_labels_of_several_columns(label, labels):
+    assert labels_for(label, 4, ARTISTS) == labels
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        ("both", "label=both: is of class and artist; say of which: label={class: ...}"),
+        ("drawin", "label=drawin: no such class or artist; did you mean drawing?"),
+        ("Adda", "label=Adda: no such class or artist; did you mean Ada?"),
+        ({"class": "Ada"}, "label.class=Ada: no such class; choose all, none, drawing, print or both"),
+        ({"artst": "Ada"}, "label.artst=Ada: no such column; did you mean artist?"),
+        ({"year": 1900}, "label.year=1900: no such column; choose class or artist"),
+    ],
+)
+def test_labels_that_are_not_known_are_told(label, told):
+    with pytest.raises(ArtError) as error:
+        labels_for(label, 4, ARTISTS)
+    assert str(error.value) == told
+
+
+def of_two_columns(content) -> None:
+    """As if it had been trained on classes and artists; its table has six rows either way."""
+    louder(content)
+    content["config"]["model"]["num_classes"] = [2, 2]
+    content["labels"] = {"class": ["oil", "ink"], "artist": ["Hélène, O'Hara", "Bo"]}
+
+
+def test_another_artist_makes_another_picture_and_the_same_one_the_same(generate, changed):
+    checkpoint = changed(of_two_columns)
+    asked = {
+        "helene": '{class: ink, artist: "Hélène, O\'Hara"}',
+        "again": "{artist: 'Hélène, O\\'Hara', class: ink}",
+        "bo": "{class: ink, artist: Bo}",
+        "oil": "{class: oil, artist: Bo}",
+        "alone": "Bo",
+        "in_braces": "{artist: Bo}",
+    }
+    for out, label in asked.items():
+        assert generate(f"checkpoint={checkpoint}", f"label={label}", "num_images=1", FAST, f"out={out}") == 0
+    made = {out: pixels(f"{out}/00000.png") for out in asked}
+    for one, same in (("helene", "again"), ("alone", "in_braces")):
+        assert np.array_equal(made[one], made[same])
+    different = ("helene", "bo", "oil", "alone")
+    assert min(np.abs(made[a] - made[b]).max() for a, b in itertools.combinations(different, 2)) > 5
+    assert settings("again/00000.png")["label"] == "class: ink, artist: Hélène, O'Hara"
+    assert settings("alone/00000.png")["label"] == "class: none, artist: Bo"
+
+
+def test_all_are_those_of_the_first_column(generate, changed):
+    assert generate(f"checkpoint={changed(of_two_columns)}", "num_images=3", FAST, "out=made") == 0
+    told = [settings(f"made/0000{k}.png")["label"] for k in range(3)]
+    assert told == ["class: oil, artist: none", "class: ink, artist: none", "class: oil, artist: none"]
+
+
+def test_braces_that_cannot_be_read_are_told_with_the_remedy(generate, best, capsys):
+    assert generate(f"checkpoint={best}", "label={artist: Hélène}", "out=made") == 2
+    told = "label={artist: Hélène}: cannot be read; put each name into quotes: label={column: 'name', ...}\n"
+    assert capsys.readouterr().err == told

@@ -43,7 +43,7 @@ def test_a_checkpoint_explains_itself_and_carries_no_loss_network(finished_run):
         "conditioned": False,
         "attention": False,
     }
-    assert checkpoint["class_names"] == ["drawing", "engraving", "iconography", "painting", "sculpture"]
+    assert checkpoint["labels"] == {"class": ["drawing", "engraving", "iconography", "painting", "sculpture"]}
     assert all(name.startswith("net.") for name in checkpoint["state_dict"])
 
 
@@ -398,7 +398,7 @@ def test_a_diffusion_leaves_what_every_run_leaves(hybrid_diffusion_run):
     checkpoint = load(hybrid_diffusion_run / "checkpoints" / "last.ckpt")
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"net"}
     assert checkpoint["state_dict"].keys() == checkpoint["current_model_state"].keys()
-    assert checkpoint["config"]["model"]["num_classes"] == len(checkpoint["class_names"]) == 5
+    assert checkpoint["config"]["model"]["num_classes"] == len(checkpoint["labels"]["class"]) == 5
     assert checkpoint["config"]["objective"]["_target_"] == "artart.objectives.Diffusion"
 
 
@@ -493,7 +493,7 @@ def test_the_number_of_classes_is_that_of_the_folder(train, art_folder, tmp_path
     assert train(*small, f"data.root={art_folder}", "run_dir=none") == 0
     for run, number in (("three", 3), ("none", 0)):
         checkpoint = load(Path(run, "checkpoints/last.ckpt"))
-        assert checkpoint["config"]["model"]["num_classes"] == len(checkpoint["class_names"]) == number
+        assert checkpoint["config"]["model"]["num_classes"] == len(checkpoint["labels"]["class"]) == number
 
 
 def test_the_same_noise_measures_every_epoch(train):
@@ -576,4 +576,42 @@ def test_a_table_that_does_not_fall_is_told_before_any_work(train, capsys):
     assert train(*DIFFUSION, "schedule=table", "schedule.alphas_cumprod=[0.5,0.7]", "run_dir=run") == 2
     assert "schedule.alphas_cumprod: must be numbers that fall" in (error := capsys.readouterr().err)
     assert error.count("\n") == 1
+    assert not Path("run").exists()
+
+
+# --- labels of several columns
+
+
+def test_labels_of_several_columns_are_in_the_checkpoint_and_in_the_network(artists_run):
+    content = torch.load(artists_run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert list(content["labels"].items()) == [
+        ("class", ["drawing", "engraving", "iconography"]),
+        ("artist", ["Bo, the elder", "Hélène O'Hara"]),
+    ]
+    assert content["config"]["model"]["num_classes"] == [3, 2]
+    assert len(content["state_dict"]["net.condition.label.weight"]) == 3 + 1 + 2 + 1
+    assert content["artart"]["format"] == 2
+    assert "class_names" not in content
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ("[class,artist]", "columns stand in a table; name it by data.metadata=FILE.csv"),
+        ("[artist]", "columns stand in a table; name it by data.metadata=FILE.csv"),
+        ("[]", "names no column; [class] is the folder or the table's column class"),
+        ("[class,class]", "names class more than once; leave one"),
+        ("class", "must be list[str]"),
+    ],
+)
+def test_labels_that_make_no_sense_are_refused_before_any_work(train, capsys, labels, told):
+    assert train(f"data.labels={labels}", "run_dir=run") == 2
+    assert capsys.readouterr().err == f"data.labels={labels.replace(',', ', ')}: {told}\n"
+    assert not Path("run").exists()
+
+
+def test_a_column_that_no_value_of_has_enough_files_is_refused(train, artists_run, capsys):
+    places = (f"data.root={artists_run.parent / 'art'}", f"data.metadata={artists_run.parent / 'art.csv'}")
+    assert train(*places, "data.labels=[class,artist]", "run_dir=run") == 2
+    assert "data.min_per_label=50: no artist has so many files; lower it" in capsys.readouterr().err
     assert not Path("run").exists()

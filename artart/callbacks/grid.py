@@ -81,6 +81,7 @@ class ReconstructionGrid(Grid):
 class SampleGrid(Grid):
     """A row for each class: real pictures on the left, samples from the same seeds each time on the right.
 
+    A sample has the labels of a real picture, of the first on the left those of the first, and so on.
     The last row shows the first sample on its way out of the noise. While few pictures have been seen, a second grid
     `epoch_0010_raw.png` shows what the weights of training do without their average.
     """
@@ -117,7 +118,7 @@ class SampleGrid(Grid):
         num_samples = self.num_images // 2
         num_real = self.num_images - num_samples
         real = trainer.datamodule.preview(num_real)  # type: ignore[attr-defined]
-        labels = real.y[::num_real].repeat_interleave(num_samples).to(module.device)
+        labels = real.y.unflatten(0, (-1, num_real))[:, :num_samples].flatten(0, 1).to(module.device)
         seeds, objective = range(len(labels)), module.objective
         assert isinstance(objective, Diffusion)
         made = objective.pictures(module.net, self.sampler, labels, seeds, self.guidance, self.batch_size)

@@ -1,7 +1,7 @@
 """Validated pictures for the trainer."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from itertools import cycle, islice
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.data import demo
-from artart.data.folder import ArtFolder
+from artart.data.folder import CLASS, ArtFolder
 from artart.data.index import Entry, Rules, counts, unused_in_words, write_unused
 from artart.data.loader import Loader
 from artart.data.split import split
@@ -39,6 +39,7 @@ class Exclude(TypedDict, total=False):
 
 
 EXCLUDE = Exclude(duplicate=True, opt_out=True, ai_made=True)
+LABELS = [CLASS]
 
 
 class Pictures(NamedTuple):
@@ -46,7 +47,7 @@ class Pictures(NamedTuple):
 
     pixels: Tensor  # (N, 3, S, S) uint8
     rows: Tensor  # (M,) long: where each picture's pixels are
-    labels: Tensor  # (M,) long; the number of classes stands for "no class"
+    labels: Tensor  # (M, K) long, a label in each column; the number of a column's names stands for "none"
     digests: list[str]  # hexadecimal SHA-256 of each picture's file
     groups: list[str]  # look-alikes share a name
 
@@ -66,6 +67,8 @@ class ArtDataModule(LightningDataModule):
         residence: Literal["auto", "memory", "device"] = "auto",
         metadata: str | Path | None = None,
         licences: list[str] | None = None,
+        labels: list[str] = LABELS,
+        min_per_label: int = 50,
         exclude: Exclude = EXCLUDE,
         max_pixels: int = MAX_PIXELS,
         min_size: int = 8,
@@ -83,11 +86,15 @@ class ArtDataModule(LightningDataModule):
             batch_size: pictures in a training step; the whole training set where that is smaller.
             val_fraction: share of the pictures held out for validation, 0 to 0.9.
             mirror: half of the training pictures, drawn anew each epoch, are seen in a mirror.
-            balance: draw training pictures so that every class is as frequent as the others.
+            balance: draw training pictures so that every class, or label of the first column, is equally frequent.
             residence: where the pixels lie while training: memory (mapped from the cache), device, or auto: on the GPU
                 if there is one and they take less than a quarter of what is free there.
             metadata: a CSV table with the column path, perhaps class and licence; what it does not name is excluded.
             licences: those allowed, as they stand in the table, or patterns such as "CC0*".
+            labels: K columns of the table, each of which gives a picture a label; `class` without such a column is the
+                folder.
+            min_per_label: values of columns other than `class` that fewer usable files have are no labels; these files
+                have none there. Every class is a label.
             exclude: which usable pictures are left out.
             max_pixels: files of more pixels are not decoded.
             min_size: least length of a picture's shorter side in pixels.
@@ -105,6 +112,7 @@ class ArtDataModule(LightningDataModule):
                 f"data.licences={licences}: "
                 + ("null allows all" if metadata else "licences stand in a table; name it by data.metadata=FILE.csv")
             )
+        _check_labels(labels, metadata)
         rules = Rules(max_pixels, min_size, **(EXCLUDE | exclude))
         self.folder: ArtFolder | None = None
         if root is not None:
@@ -115,6 +123,8 @@ class ArtDataModule(LightningDataModule):
                 fit,
                 None if metadata is None else Path(metadata),
                 licences,
+                labels,
+                min_per_label,
                 None if cache_dir is None else Path(cache_dir),
                 num_workers,
             )
@@ -130,9 +140,9 @@ class ArtDataModule(LightningDataModule):
         self.goes_on_at: dict[str, Any] = {}  # what a checkpoint says of the training's loader
 
     @cached_property
-    def class_names(self) -> list[str]:
-        """Names of the classes 0, 1, ...; found without decoding."""
-        return list(demo.CLASS_NAMES) if self.folder is None else self.folder.class_names
+    def label_names(self) -> dict[str, list[str]]:
+        """By column, the names of the labels 0, 1, ...; found without decoding."""
+        return {CLASS: list(demo.CLASS_NAMES)} if self.folder is None else self.folder.label_names
 
     @property
     def val_is_held_out(self) -> bool:
@@ -141,10 +151,10 @@ class ArtDataModule(LightningDataModule):
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint tells of the pictures; `sha256` is of their contents, classes and sides of the split."""
+        """What a checkpoint tells of the pictures; `sha256` is of their contents, labels and sides of the split."""
         sides = dict.fromkeys(self.train_ids, "train") | dict.fromkeys(self.val_ids, "val")
         lines = zip(self.pictures.digests, self.pictures.labels.tolist(), sorted(sides), strict=True)
-        told = sorted(f"{digest} {label} {sides[i]}" for digest, label, i in lines)
+        told = sorted(f"{digest} {' '.join(map(str, row))} {sides[i]}" for digest, row, i in lines)
         return {
             "sha256": sha256("\n".join(told).encode()).hexdigest(),
             "num_train": len(self.train_ids),
@@ -190,7 +200,7 @@ class ArtDataModule(LightningDataModule):
             arrays, labels = zip(*tracked, strict=True)
         pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
         digests = [sha256(array.tobytes()).hexdigest() for array in arrays]
-        return Pictures(pixels, torch.arange(len(digests)), torch.tensor(labels), digests, digests)
+        return Pictures(pixels, torch.arange(len(digests)), torch.tensor(labels)[:, None], digests, digests)
 
     def _read(self, folder: ArtFolder, run_dir: Path) -> Pictures:
         contents = folder.read()
@@ -199,11 +209,11 @@ class ArtDataModule(LightningDataModule):
         assert contents.store is not None
         # An order that mixes the classes and does not hang on names.
         used = sorted((entry for entry in contents.entries if entry.verdict == "ok"), key=lambda one: one.facts.sha256)
-        index = {name: label for label, name in enumerate(self.class_names)}
+        rows = [[folder.name_of(folder.root / entry.path, column) for column in self.label_names] for entry in used]
         return Pictures(
             torch.from_numpy(contents.store.pixels),
             torch.tensor([contents.store.rows[entry.facts.sha256] for entry in used]),
-            torch.tensor([index.get(entry.class_name, len(index)) for entry in used]),
+            labels_of(rows, self.label_names),
             [entry.facts.sha256 for entry in used],
             [entry.group for entry in used],
         )
@@ -252,13 +262,15 @@ class ArtDataModule(LightningDataModule):
     def preview(self, per_row: int, min_rows: int = 4, max_rows: int = 20) -> Batch:
         """Real pictures on the CPU for rows of one class each, `per_row` a row, the most frequent classes.
 
-        Held-out pictures come first; a class with too few begins again. Few classes get several rows each.
+        Classes are the labels of the first column. Held-out pictures come first; a class with too few begins again. Few
+        classes get several rows each.
         """
-        labels, counts = self.pictures.labels.unique(return_counts=True)
+        classes = self.pictures.labels[:, 0]
+        labels, counts = classes.unique(return_counts=True)
         shown = sorted(labels[counts.argsort(descending=True, stable=True)[:max_rows]].tolist())
         num_rows = -(-min_rows // len(shown))
         ids: list[int] = []
-        label_of = self.pictures.labels.tolist()
+        label_of = classes.tolist()
         for label in shown:
             own = [i for i in (*self.val_ids, *self.train_ids) if label_of[i] == label]
             ids += islice(cycle(own), num_rows * per_row)
@@ -269,10 +281,10 @@ class ArtDataModule(LightningDataModule):
         pixels = self.pictures.pixels
         return pixels.index_select(0, self.pictures.rows[list(ids)].to(pixels.device)).cpu()
 
-    def names_of(self, ids: Sequence[int]) -> list[str]:
-        """The names of their classes; NO_CLASS for what has none."""
-        names = [*self.class_names, NO_CLASS]
-        return [names[label] for label in self.pictures.labels[list(ids)].tolist()]
+    def names_of(self, ids: Sequence[int]) -> list[tuple[str, ...]]:
+        """The names of their labels, K each; NO_CLASS for what has none."""
+        columns = zip(self.label_names.values(), self.pictures.labels[list(ids)].T.tolist(), strict=True)
+        return list(zip(*([(*names, NO_CLASS)[label] for label in labels] for names, labels in columns), strict=True))
 
     def _loader(self, ids: Sequence[int], batch_size: int, **options: bool) -> Loader:
         self.pictures = self.pictures._replace(pixels=self._placed())
@@ -319,3 +331,28 @@ class ArtDataModule(LightningDataModule):
                     "are free; data.residence=memory needs none of it"
                 )
         return pixels.to(device)
+
+
+def labels_of(rows: Sequence[Sequence[str]], label_names: Mapping[str, Sequence[str]]) -> Tensor:
+    """Labels (N, K) of N rows of K names; a name that its column does not know is "none"."""
+    columns = [{name: label for label, name in enumerate(names)} for names in label_names.values()]
+    return torch.tensor(
+        [[known.get(name, len(known)) for name, known in zip(row, columns, strict=True)] for row in rows]
+    )
+
+
+def num_classes_of(label_names: Mapping[str, Sequence[str]]) -> int | list[int]:
+    """How many names each column has, as `model.num_classes` says it: of one column a number."""
+    first, *others = (len(names) for names in label_names.values())
+    return [first, *others] if others else first
+
+
+def _check_labels(labels: Sequence[str], metadata: object) -> None:
+    """Raises ArtError if they are none, several of a kind, or of a table that is not there."""
+    key = f"data.labels=[{', '.join(labels)}]"
+    if not labels:
+        raise ArtError(f"{key}: names no column; [class] is the folder or the table's column class")
+    if repeated := [column for column in labels if labels.count(column) > 1]:
+        raise ArtError(f"{key}: names {repeated[0]} more than once; leave one")
+    if metadata is None and set(labels) != {CLASS}:
+        raise ArtError(f"{key}: columns stand in a table; name it by data.metadata=FILE.csv")

@@ -27,6 +27,7 @@ from artart.terminal import near
 
 log = logging.getLogger(__name__)
 
+CLASS = "class"  # the column that folders stand in for
 MADE_BY = f"artart 1, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
 
 
@@ -48,6 +49,8 @@ class ArtFolder:
         fit: Fit = "squash",
         metadata_file: Path | None = None,
         licences: list[str] | None = None,
+        labels: Sequence[str] = ("class",),
+        min_per_label: int = 50,
         cache_dir: Path | None = None,
         num_workers: int | None = None,
     ) -> None:
@@ -58,6 +61,8 @@ class ArtFolder:
             size: side in pixels to which pictures are brought, by `fit`.
             metadata_file: the user's own table of the pictures; what it does not name is excluded.
             licences: those allowed, of the table's column "licence".
+            labels: columns of the table whose values are labels; `class` need not be one, as folders are classes.
+            min_per_label: usable files that a value must have to be a label; every class is one.
             cache_dir: where index and pixels are kept; None: the user's cache.
             num_workers: processes that decode; None: one per core.
         """
@@ -67,6 +72,8 @@ class ArtFolder:
         self.fit = fit
         self.metadata_file = metadata_file
         self.licences = licences
+        self.labels = labels
+        self.min_per_label = min_per_label
         self.num_workers = num_workers
         place = root.resolve()
         key = hashlib.sha256(os.fsencode(place)).hexdigest()[:12]
@@ -96,6 +103,11 @@ class ArtFolder:
         if self.licences is not None and "licence" not in table.columns:
             columns = ", ".join(table.columns)
             raise ArtError(f"data.licences: {self.metadata_file} has no column licence; it has {columns}")
+        if missing := [column for column in self.labels if column not in (CLASS, *table.columns)]:
+            raise ArtError(
+                f"data.labels=[{', '.join(self.labels)}]: {self.metadata_file} has no column {missing[0]}; it has "
+                f"{', '.join(table.columns)}"
+            )
         return table
 
     @cached_property
@@ -116,16 +128,31 @@ class ArtFolder:
             barred |= {path: f"not in data.licences: {licence}" for path, licence in refused.items()}
         return barred
 
-    def class_of(self, path: Path) -> str:
-        """A file's class, from the table if it has a column for it, else from the folder; empty if it has none."""
-        if self.metadata is not None and "class" in self.metadata.columns:
-            return metadata.class_of_row(self.metadata.rows.get(path, {})) or ""
+    def name_of(self, path: Path, column: str = CLASS) -> str:
+        """What the table says of a file in a column; empty if nothing. Without one for it, the class is the folder."""
+        if self.metadata is not None and column in self.metadata.columns:
+            return metadata.name_in(self.metadata.rows.get(path, {}), column)
         return class_of(path, self.root) or ""
 
     @cached_property
-    def class_names(self) -> list[str]:
-        """The classes of the files that may be used, sorted; found without decoding."""
-        return sorted({name for path in self.files if path not in self.barred and (name := self.class_of(path))})
+    def label_names(self) -> dict[str, list[str]]:
+        """By column, the names of the labels 0, 1, ...: sorted; found without decoding, among files that may be used.
+
+        Each class is a label. Of another column are those that at least `min_per_label` files have.
+        """
+        return {column: self._names(column, 1 if column == CLASS else self.min_per_label) for column in self.labels}
+
+    def _names(self, column: str, least: int) -> list[str]:
+        found = Counter(self.name_of(path, column) for path in self.files if path not in self.barred)
+        found.pop("", None)
+        names = sorted(name for name, num_files in found.items() if num_files >= least)
+        if rare := found.keys() - set(names):
+            num_files = sum(found[name] for name in rare)
+            log.info(
+                "data.min_per_label=%d: %s has %d labels; %d rarer values, of %d files, are none",
+                *(least, column, len(names), len(rare), num_files),
+            )
+        return names
 
     def read(self) -> Contents:
         """Read what is new or has changed, and only that, and judge it all.
@@ -151,7 +178,7 @@ class ArtFolder:
             names = {path: str(path.relative_to(self.root)) for path in facts}
             entries = judge(
                 {names[path]: fact for path, fact in facts.items()},
-                {names[path]: self.class_of(path) for path in facts},
+                {names[path]: self.name_of(path) for path in facts},
                 {names[path]: reason for path, reason in self.barred.items() if path in names},
                 self.rules,
             )

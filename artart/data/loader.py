@@ -43,14 +43,14 @@ class Loader:
         """
         Args:
             pixels: (N, 3, S, S) uint8 in [0, 255], on any device or in a memory map; never written to.
-            labels: (M,) long, one for each of ids; the number of classes stands for "no class".
+            labels: (M, K) long, a row for each of ids; the number of a column's names stands for "none".
             ids: (M,) long, the rows of pixels that belong to this set.
             batch_size: pictures per process and step.
             shuffle: True trains: another order in each epoch, full batches only. False validates: the order of ids.
             seed: of order, flips and draws, 0 to 2**32 - 1.
             mirror: flip each picture left to right with probability 1/2; for training.
-            balance: draw M pictures with replacement, each label that occurs equally likely ("no class" too) and each
-                picture of a label equally likely; for training.
+            balance: draw M pictures with replacement, each label that occurs in the first column equally likely ("none"
+                too) and each picture of a label equally likely; for training.
             device: where batches are wanted.
             rank: number of this process, 0 to world_size - 1.
             world_size: number of processes.
@@ -98,7 +98,7 @@ class Loader:
         return full + (not self.shuffle and self.rank < rest)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields x0 (B, 3, S, S) float in [-1, 1], channels_last, and y (B,) long, both on the device."""
+        """Yields x0 (B, 3, S, S) float in [-1, 1], channels_last, and y (B, K) long, both on the device."""
         epoch = self._epoch
         done = self._resume[1] if self._resume and self._resume[0] == epoch else 0
         self._resume = None
@@ -124,15 +124,15 @@ class Loader:
         return order, torch.rand(num, generator=for_flips) < 0.5
 
     def _draw(self, generator: torch.Generator) -> Tensor:
-        """M positions in ids, (M,) long: a label that occurs, then a picture of that label."""
-        num = len(self.ids)
-        counts = self.labels.unique(return_counts=True)[1]
+        """M positions in ids, (M,) long: a label that occurs in the first column, then a picture of that label."""
+        num, labels = len(self.ids), self.labels[:, 0]
+        counts = labels.unique(return_counts=True)[1]
         label = torch.randint(len(counts), (num,), generator=generator)
         member = torch.randint(2**62, (num,), generator=generator) % counts[label]
-        return self.labels.argsort(stable=True)[counts.cumsum(0)[label] - counts[label] + member]
+        return labels.argsort(stable=True)[counts.cumsum(0)[label] - counts[label] + member]
 
     def _share(self, whole: Tensor, k: int) -> Tensor:
-        """This rank's part of the k-th global batch, where whole (M,) describes the epoch."""
+        """This rank's part of the k-th global batch, where whole (M, ...) describes the epoch."""
         size = self.global_batch_size
         return whole[k * size : (k + 1) * size].tensor_split(self.world_size)[self.rank]
 

@@ -70,9 +70,9 @@ def read(file: Path, root: Path, files: Sequence[Path]) -> Metadata:
     return Metadata(rows, only_in_file, [path for path in files if path not in rows], columns)
 
 
-def class_of_row(row: dict[str, str]) -> str | None:
-    """What its column "class" says; None if that is empty or missing."""
-    return row.get("class", "").strip() or None
+def name_in(row: dict[str, str], column: str) -> str:
+    """What a column of it says; empty if that is missing."""
+    return row.get(column, "").strip()
 
 
 def allowed(licence: str, licences: Sequence[str]) -> bool:

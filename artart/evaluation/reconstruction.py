@@ -56,8 +56,8 @@ def measure(loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], fact
                 values[name].append(measure(saved, x).cpu())
     scores = {name: torch.cat(of_batches) for name, of_batches in values.items()}
     scores["psnr"] = scores["psnr"].clamp(max=LARGEST_PSNR)
-    labels = data.names_of(data.val_ids)
-    metrics = {**_summary(scores), "classes": _by_class(scores, labels)}
+    classes = [names[0] for names in data.names_of(data.val_ids)]
+    metrics = {**_summary(scores), "classes": _by_class(scores, classes)}
     return Evaluation(metrics, _tables(metrics), _pictures(x0, torch.cat(parts), scores["psnr"], facts))
 
 

@@ -1,7 +1,7 @@
 """How good samples are, and whether they are copies."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from itertools import cycle, islice
 from typing import Any, Final
@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from artart import ArtError
 from artart.checkpoint import Loaded, check_numbers
-from artart.data.datamodule import ArtDataModule
+from artart.data.datamodule import ArtDataModule, labels_of
 from artart.diffusion.samplers import Sampler
 from artart.evaluation.report import Evaluation
 from artart.evaluation.sample_page import SETS, Shown, pictures, tables
@@ -57,7 +57,7 @@ def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
 def measure(
     loaded: Loaded, sampler: Sampler, data: ArtDataModule, config: Mapping[str, Any], facts: Mapping[str, object]
 ) -> Evaluation:
-    """Draw samples in the proportions of the held-out pictures' classes; hold them against these and the training's.
+    """Draw samples with the labels of the held-out pictures in turn; hold them against these and the training's.
 
     Raises:
         ArtError: if too few pictures are held out.
@@ -70,9 +70,9 @@ def measure(
             f"{len(held_out)} held-out pictures are too few to measure anything, {LEAST_HELD_OUT} are the least; "
             "train with more pictures or a larger data.val_fraction"
         )
-    labels = data.names_of(data.val_ids)
-    names = list(islice(cycle(labels), num))
-    samples = draw(loaded, sampler, names, config)
+    names = data.names_of(data.val_ids)
+    y, classes = labels_of(names, loaded.label_names), [name for name, *_ in islice(cycle(names), num)]
+    samples = draw(loaded, sampler, y[torch.arange(num) % len(y)], config)
     generator = Generator().manual_seed(0)
     real = train[torch.randperm(len(train), generator=generator)[:num]]  # as many as samples, where there are
     same_num = samples[: len(real)]  # for distances that hang on it
@@ -93,34 +93,26 @@ def measure(
         metrics |= distances("kid", "fid", *(inception_features(x, device) for x in (samples, held_out, real)))
     test = CopyTest(train, [data.pictures.groups[i] for i in data.train_ids], held_out)
     nearest = test.nearest(samples)
-    metrics["copies"] = copies.report(test, nearest, names, generator)
-    y = labels_of(labels, loaded)
+    metrics["copies"] = copies.report(test, nearest, classes, generator)
     errors = errors_by_level(loaded, to_model(held_out[:MAX_DENOISED]), y[:MAX_DENOISED])
     metrics |= {"error_by_noise_level": errors, "num_images": num, "num_held_out": len(held_out)}
-    shown = Shown(samples, names, dict(zip(SETS, powers, strict=True)), test, nearest, typical)
+    shown = Shown(samples, classes, dict(zip(SETS, powers, strict=True)), test, nearest, typical)
     return Evaluation(metrics, tables(metrics), pictures(metrics, shown, facts))
 
 
-def draw(loaded: Loaded, sampler: Sampler, names: Sequence[str], config: Mapping[str, Any]) -> Tensor:
-    """A sample of each named class, uint8 (N, 3, S, S); sample k has the seed `seed + k`."""
+def draw(loaded: Loaded, sampler: Sampler, y: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """Samples, uint8 (N, 3, S, S), with the labels y (N, K); sample k has the seed `seed + k`."""
     assert isinstance(loaded.objective, Diffusion)
-    y = labels_of(names, loaded).to(next(loaded.net.parameters()).device)
-    seeds = range(config["seed"], config["seed"] + len(names))
+    y, seeds = y.to(next(loaded.net.parameters()).device), range(config["seed"], config["seed"] + len(y))
     batches = loaded.objective.pictures(
         loaded.net, sampler, y, seeds, guidance_of(config, loaded), config["batch_size"]
     )
     made = []
     with progress_bar() as bar, torch.inference_mode():
-        for x in bar.track(batches, total=-(-len(names) // config["batch_size"]), description="sampling"):
+        for x in bar.track(batches, total=-(-len(y) // config["batch_size"]), description="sampling"):
             check_numbers(x, config["checkpoint"])
             made.append(to_pixels(x).cpu())
     return torch.cat(made)
-
-
-def labels_of(names: Sequence[str], loaded: Loaded) -> Tensor:
-    """The network's labels (N,) of named classes; "no class" for those that it has not seen."""
-    index = {name: label for label, name in enumerate(loaded.class_names)}
-    return torch.tensor([index.get(name, len(index)) for name in names])
 
 
 def features(pixels: Tensor, weights: str, device: torch.device) -> Tensor:

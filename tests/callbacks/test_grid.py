@@ -61,9 +61,10 @@ class Told(Diffusion):
         self.calls = []
 
     def sample(self, net, sampler, y, seeds, guidance):
-        self.calls.append((net, sampler, y.tolist(), list(seeds), guidance, net.training))
+        labels = y[:, -1].tolist()
+        self.calls.append((net, sampler, labels, list(seeds), guidance, net.training))
         for step in range(1, NUM_STEPS + 1):
-            colours = torch.tensor([[seed, label, step] for seed, label in zip(seeds, y.tolist(), strict=True)])
+            colours = torch.tensor([[seed, label, step] for seed, label in zip(seeds, labels, strict=True)])
             yield Step(colours[:, :, None, None].expand(-1, 3, S, S) / 100, torch.full((len(y), 3, S, S), -1.0))
 
 
@@ -73,13 +74,13 @@ def told(samples: torch.Tensor) -> list[list[int]]:
     return (samples[:, :, 0, 0] * 100).round().int().tolist()
 
 
-def data_of(labels: list[int], val_ids: list[int]) -> ArtDataModule:
+def data_of(labels: list[int] | list[list[int]], val_ids: list[int]) -> ArtDataModule:
     """Picture k is of the grey k."""
     data = ArtDataModule(image_size=S, batch_size=4)
     pixels = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, S, S).contiguous()
     ids = torch.arange(len(labels))
     names = [str(k) for k in ids.tolist()]
-    data.pictures = Pictures(pixels, ids, torch.tensor(labels), names, names)
+    data.pictures = Pictures(pixels, ids, torch.tensor(labels).reshape(len(labels), -1), names, names)
     data.val_ids = val_ids
     data.train_ids = sorted(set(ids.tolist()) - set(val_ids))
     return data
@@ -94,8 +95,15 @@ def rows_of(data: ArtDataModule, **options):
     module = SimpleNamespace(objective=Told(), net=nn.Linear(1, 1), device=torch.device("cpu"))
     sampler = Heun(NUM_STEPS)
     callback = SampleGrid("unused", sampler, **options)
-    batch = Batch(torch.zeros(1, 3, S, S), torch.zeros(1, dtype=torch.long))
+    batch = Batch(torch.zeros(1, 3, S, S), torch.zeros(1, 1, dtype=torch.long))
     return callback.rows(SimpleNamespace(datamodule=data), module, batch), module.objective.calls, sampler
+
+
+def test_samples_have_all_labels_of_the_real_pictures_beside_them():
+    labels = [[k % 2, k] for k in range(8)]
+    (*rows, _), _, _ = rows_of(data_of(labels, [2, 3]), num_images=6)
+    assert [which(row[:3]) for row in rows] == [[2, 0, 4], [6, 2, 0], [3, 1, 5], [7, 3, 1]]
+    assert [[label for _, label, _ in told(row[3:])] for row in rows] == [which(row[:3]) for row in rows]
 
 
 FOUR_CLASSES = [0, 1, 2, 3] * 5

@@ -59,7 +59,9 @@ def names_of(data: ArtDataModule, ids: list[int]) -> list[str]:
 def assert_holds_the_files(data: ArtDataModule, root: Path) -> None:
     expected = oracle(root)
     pictures = data.pictures
-    for row, label, digest in zip(pictures.rows.tolist(), pictures.labels.tolist(), pictures.digests, strict=True):
+    for row, label, digest in zip(
+        pictures.rows.tolist(), pictures.labels.flatten().tolist(), pictures.digests, strict=True
+    ):
         assert_close(pictures.pixels[row], expected[digest][0], rtol=0, atol=0)
         assert label == expected[digest][1]
     assert sorted(data.train_ids + data.val_ids) == list(range(len(expected)))
@@ -141,7 +143,7 @@ def test_classes_are_known_without_decoding(art_folder: Path, monkeypatch: pytes
     (art_folder / "broken").mkdir()
     (art_folder / "broken" / "a.jpg").write_bytes(b"no picture")
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("a picture was decoded"))
-    assert ArtDataModule(art_folder).class_names == ["broken", *demo.CLASS_NAMES[:3]]
+    assert ArtDataModule(art_folder).label_names["class"] == ["broken", *demo.CLASS_NAMES[:3]]
 
 
 def test_files_in_the_root_itself_have_no_class(load: Load, art_folder: Path) -> None:
@@ -149,8 +151,8 @@ def test_files_in_the_root_itself_have_no_class(load: Load, art_folder: Path) ->
     (art_folder / "drawing" / "drawing_0.png").unlink()
     data = load(val_fraction=0)
     assert_holds_the_files(data, art_folder)
-    assert data.pictures.labels.bincount().tolist() == [3, 4, 4, 1]
-    assert data.class_names == list(demo.CLASS_NAMES[:3])
+    assert data.pictures.labels.flatten().bincount().tolist() == [3, 4, 4, 1]
+    assert data.label_names["class"] == list(demo.CLASS_NAMES[:3])
 
 
 def test_without_sub_folders_there_are_no_classes(load: Load, art_folder: Path) -> None:
@@ -158,8 +160,8 @@ def test_without_sub_folders_there_are_no_classes(load: Load, art_folder: Path) 
     shutil.move(folder / "1900" / "drawing_1.JPG", folder)
     shutil.move(folder / "1900" / "spring" / "drawing_2.Jpeg", folder)
     data = load(root=folder, val_fraction=0)
-    assert data.class_names == []
-    assert data.pictures.labels.tolist() == [0, 0, 0, 0]
+    assert data.label_names == {"class": []}
+    assert data.pictures.labels.tolist() == [[0]] * 4
 
 
 def test_a_table_gives_the_classes_and_the_licences(
@@ -170,8 +172,8 @@ def test_a_table_gives_the_classes_and_the_licences(
     table = tmp_path / "art.csv"
     table.write_text("\n".join(["path,class,licence", *rows, "gone.png,0,CC0 1.0"]))
     data = load(metadata=str(table), licences=["cc0*"], val_fraction=0)
-    assert data.class_names == ["0", "1", "2"]
-    assert data.pictures.labels.bincount().tolist() == [3, 3, 3]
+    assert data.label_names["class"] == ["0", "1", "2"]
+    assert data.pictures.labels.flatten().bincount().tolist() == [3, 3, 3]
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert lines == [
         f"1 paths of data.metadata name no picture below {art_folder}, such as 'gone.png'",
@@ -191,9 +193,9 @@ def test_with_a_fraction_of_0_validation_previews_the_training_set(load: Load) -
 def test_demo_art_is_painted_where_there_is_no_folder(load: Load) -> None:
     data = load(root=None, num_demo_pictures=10, seed=3, val_fraction=0)
     pixels, labels = zip(*demo.make(10, SIZE, 3), strict=True)
-    assert data.class_names == list(demo.CLASS_NAMES)
+    assert data.label_names["class"] == list(demo.CLASS_NAMES)
     assert_close(data.pictures.pixels[data.pictures.rows], torch.tensor(np.stack(pixels)).permute(0, 3, 1, 2))
-    assert_close(data.pictures.labels, torch.tensor(labels), rtol=0, atol=0)
+    assert_close(data.pictures.labels, torch.tensor(labels)[:, None], rtol=0, atol=0)
     assert len(set(data.pictures.digests)) == 10
 
 
@@ -303,13 +305,13 @@ def test_a_training_batch_is_full_and_in_the_models_range(load: Load) -> None:
     for x0, y in batches:
         assert (x0.dtype, x0.shape) == (torch.float32, (5, 3, SIZE, SIZE))
         assert -1 <= x0.min() < -0.5 < 0.5 < x0.max() <= 1
-        assert (y.dtype, y.shape) == (torch.int64, (5,))
+        assert (y.dtype, y.shape) == (torch.int64, (5, 1))
 
 
 def test_a_batch_holds_files_with_their_classes(load: Load, art_folder: Path) -> None:
     (batch,) = batches_of(load(val_fraction=0, batch_size=12).train_dataloader())
     expected = {to_model(pixels).numpy().tobytes(): label for pixels, label in oracle(art_folder).values()}
-    assert [expected.pop(x0.contiguous().numpy().tobytes()) for x0 in batch.x0] == batch.y.tolist()
+    assert [expected.pop(x0.contiguous().numpy().tobytes()) for x0 in batch.x0] == batch.y.flatten().tolist()
 
 
 def test_a_batch_size_above_the_set_makes_the_set_the_batch(load: Load, caplog: pytest.LogCaptureFixture) -> None:
@@ -365,7 +367,7 @@ def test_balance_shows_every_class_as_often(load: Load, art_folder: Path) -> Non
     for seed in range(40):
         Image.fromarray(demo.paint("painting", seed, 32)).save(art_folder / "drawing" / f"more_{seed}.png")
     loader = load(val_fraction=0, balance=True).train_dataloader()
-    labels = torch.cat([batch.y for epoch in range(20) for batch in batches_of(loader, epoch)])
+    labels = torch.cat([batch.y[:, 0] for epoch in range(20) for batch in batches_of(loader, epoch)])
     shares = labels.bincount(minlength=3) / len(labels)
     assert_close(shares, torch.full((3,), 1 / 3), rtol=0, atol=0.06)
 
@@ -438,7 +440,7 @@ def test_a_preview_has_a_row_for_each_class_and_begins_with_what_is_held_out(loa
     data = load(val_fraction=0.5)
     assert 0 < len(data.val_ids) < 12
     preview = data.preview(per_row=4, min_rows=3)
-    assert preview.y.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert preview.y.flatten().tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert preview.x0.dtype == torch.float32
     held_out = {to_model(data.pictures.pixels[data.pictures.rows[i]]).numpy().tobytes() for i in data.val_ids}
     of_class = {
@@ -454,8 +456,8 @@ def test_a_preview_has_a_row_for_each_class_and_begins_with_what_is_held_out(loa
 
 def test_a_preview_of_few_classes_has_several_rows_of_each(load: Load) -> None:
     data = load()
-    assert data.preview(per_row=2).y.tolist() == [0] * 4 + [1] * 4 + [2] * 4  # 2 rows each make more than 4
-    assert data.preview(per_row=3, min_rows=1).y.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert data.preview(per_row=2).y.flatten().tolist() == [0] * 4 + [1] * 4 + [2] * 4  # 2 rows each make more than 4
+    assert data.preview(per_row=3, min_rows=1).y.flatten().tolist() == [0] * 3 + [1] * 3 + [2] * 3
 
 
 def test_a_preview_repeats_the_pictures_of_a_small_class(load: Load) -> None:
@@ -471,7 +473,7 @@ def test_a_preview_shows_the_most_frequent_classes_in_their_order(load: Load, ar
         for name in ("drawing", "iconography"):
             Image.fromarray(demo.paint("painting", seed, 32)).save(art_folder / name / f"0_{name}_{seed}.png")
     data = load(exclude={"duplicate": False})
-    assert data.preview(per_row=1, min_rows=1, max_rows=2).y.tolist() == [0, 2]
+    assert data.preview(per_row=1, min_rows=1, max_rows=2).y.flatten().tolist() == [0, 2]
 
 
 def test_a_preview_of_pictures_without_classes_is_of_no_class(load: Load, art_folder: Path, tmp_path: Path) -> None:
@@ -480,12 +482,84 @@ def test_a_preview_of_pictures_without_classes_is_of_no_class(load: Load, art_fo
     for number, path in enumerate(find(art_folder)):
         shutil.copy(path, flat / f"{number}{path.suffix}")
     data = load(root=flat)
-    assert data.class_names == []
+    assert data.label_names == {"class": []}
     preview = data.preview(per_row=3)
-    assert preview.y.tolist() == [0] * 12  # four rows of three
+    assert preview.y.flatten().tolist() == [0] * 12  # four rows of three
     assert len({x0.contiguous().numpy().tobytes() for x0 in preview.x0}) == 12
 
 
 def test_a_preview_is_the_same_each_time(load: Load) -> None:
     data = load()
     assert_close(data.preview(3), data.preview(3), rtol=0, atol=0)
+
+
+# --- labels of several columns
+
+
+@pytest.fixture
+def of_artists(load: Load, art_folder: Path, tmp_path: Path) -> Load:
+    """art_folder with a table: the second file of each class is by Bo, the third by Ada, the last by nobody.
+
+    The first is by somebody of one picture.
+    """
+    rows = ["path,artist"]
+    for name in sorted(path.name for path in art_folder.iterdir()):
+        files = sorted(path.relative_to(art_folder) for path in find(art_folder / name))
+        rows += [f"{path},{artist}" for path, artist in zip(files, (f"one of {name}", "Bo", "Ada", ""), strict=True)]
+    (tmp_path / "art.csv").write_text("\n".join(rows))
+    options = {"metadata": tmp_path / "art.csv", "labels": ["class", "artist"], "min_per_label": 3}
+    return lambda **more: load(**options | more)
+
+
+def expected_rows(art_folder: Path) -> dict[str, list[int]]:
+    """By the hash of each file: its class; Ada, Bo or none."""
+    return {
+        sha256(path.read_bytes()).hexdigest(): [number, label]
+        for number, name in enumerate(sorted(path.name for path in art_folder.iterdir()))
+        for path, label in zip(sorted(find(art_folder / name)), (2, 1, 0, 2), strict=True)
+    }
+
+
+def test_each_picture_has_a_label_in_each_column(of_artists: Load, art_folder: Path) -> None:
+    data = of_artists(val_fraction=0.5)
+    assert list(data.label_names.items()) == [("class", list(demo.CLASS_NAMES[:3])), ("artist", ["Ada", "Bo"])]
+    rows = dict(zip(data.pictures.digests, data.pictures.labels.tolist(), strict=True))
+    assert rows == expected_rows(art_folder)
+    assert data.pictures.labels.dtype == torch.int64
+    for ids, batches in (
+        (data.train_ids, batches_of(data.train_dataloader())),
+        (data.val_ids, batches_of(data.val_dataloader())),
+    ):
+        pixels = {x0.numpy().tobytes(): i for x0, i in zip(to_model(data.pixels_of(ids)), ids, strict=True)}
+        for batch in batches:
+            for x0, y in zip(batch.x0, batch.y, strict=True):
+                assert y.tolist() == data.pictures.labels[pixels[x0.contiguous().numpy().tobytes()]].tolist()
+    (name,) = data.names_of([data.pictures.digests.index(next(key for key, row in rows.items() if row == [1, 0]))])
+    assert name == ("engraving", "Ada")
+
+
+def test_the_facts_of_one_column_are_what_they_were_and_those_of_two_are_of_both(
+    of_artists: Load, art_folder: Path
+) -> None:
+    one, two, all_four = (of_artists(**more) for more in ({"labels": ["class"]}, {}, {"min_per_label": 1}))
+    sides = {**dict.fromkeys(one.train_ids, "train"), **dict.fromkeys(one.val_ids, "val")}
+    lines = [f"{digest} {one.pictures.labels[i].item()} {sides[i]}" for i, digest in enumerate(one.pictures.digests)]
+    assert one.facts["sha256"] == sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    assert len({data.facts["sha256"] for data in (one, two, all_four)}) == 3
+
+
+def test_a_preview_has_rows_by_the_first_column_and_whole_labels(of_artists: Load, art_folder: Path) -> None:
+    data = of_artists(val_fraction=0)
+    preview = data.preview(per_row=4, min_rows=1)
+    assert preview.y[:, 0].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    expected = expected_rows(art_folder)
+    pixels = {
+        to_model(data.pixels_of([i])).numpy().tobytes(): expected[key] for i, key in enumerate(data.pictures.digests)
+    }
+    assert [pixels[x0[None].contiguous().numpy().tobytes()] for x0 in preview.x0] == preview.y.tolist()
+
+
+def test_a_column_may_stand_alone(of_artists: Load) -> None:
+    data = of_artists(labels=["artist"], val_fraction=0)
+    assert data.label_names == {"artist": ["Ada", "Bo"]}
+    assert data.pictures.labels.flatten().bincount().tolist() == [3, 3, 6]

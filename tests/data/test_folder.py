@@ -138,7 +138,7 @@ def test_many_files_are_read_in_worker_processes(opened: Open, art_folder: Path)
 def test_files_lie_in_classes(opened: Open, art_folder: Path) -> None:
     picture(art_folder / "no_class.png")
     one = opened()
-    assert one.class_names == sorted(path.name for path in art_folder.iterdir() if path.is_dir())
+    assert one.label_names["class"] == sorted(path.name for path in art_folder.iterdir() if path.is_dir())
     assert not one.cache.exists()  # nothing is decoded for this
     for entry in one.read().entries:
         assert entry.class_name == (entry.path.split("/")[0] if "/" in entry.path else "")
@@ -476,7 +476,7 @@ def test_the_table_tells_classes_and_what_is_used(
     paths = [str(path.relative_to(art_folder)) for path in of_class(art_folder, "drawing")]
     file = table(tmp_path, "path,class", f"{paths[0]}, oil ", f"{paths[1]}, ", f"{paths[2]},chalk", "lost.jpg,ink")
     one = opened(metadata_file=file)
-    assert one.class_names == ["chalk", "oil"]
+    assert one.label_names["class"] == ["chalk", "oil"]
     contents = one.read()
     assert {one.path: one.class_name for one in contents.entries if one.verdict == "ok"} == dict(
         zip(paths, ["oil", "", "chalk"], strict=False)
@@ -497,7 +497,7 @@ def test_the_table_tells_classes_and_what_is_used(
 def test_without_a_column_for_it_classes_are_folders(opened: Open, art_folder: Path, tmp_path: Path) -> None:
     paths = [str(path.relative_to(art_folder)) for path in of_class(art_folder, "drawing")]
     one = opened(metadata_file=table(tmp_path, "path,title", *(f"{path},x" for path in paths)))
-    assert one.class_names == ["drawing"]
+    assert one.label_names["class"] == ["drawing"]
     assert {one.class_name for one in one.read().entries} == {path.name for path in art_folder.iterdir()}
 
 
@@ -709,3 +709,43 @@ def test_of_two_processes_one_reads_and_the_other_waits(opened: Open, art_folder
     assert told[0] == ""
     assert told[1].startswith(f"{art_folder}: reading 12 of 12 files; as pixels all take at most 16.4 kB in ")
     assert held(opened().read()) == oracle(art_folder)
+
+
+# --- labels of several columns
+
+
+def of_artists(art_folder: Path, tmp_path: Path, *artists: str) -> Path:
+    """A table of the drawings and engravings, in their order."""
+    files = [*of_class(art_folder, "drawing"), *of_class(art_folder, "engraving")]
+    rows = [f"{path.relative_to(art_folder)},{artist}" for path, artist in zip(files, artists, strict=True)]
+    return table(tmp_path, "path,artist,licence", *rows)
+
+
+LICENSED = ["Bo,CC0", "Bo,CC0", "Ada,CC0", "Ada,no", "Bo,CC0", "Cy,CC0", ",CC0", ",CC0"]
+
+
+def test_values_that_few_usable_files_have_are_no_labels(
+    opened: Open, art_folder: Path, tmp_path: Path, calls: list[list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = of_artists(art_folder, tmp_path, *LICENSED)
+    names = {
+        least: opened(metadata_file=file, labels=["class", "artist"], min_per_label=least).label_names
+        for least in (1, 2, 3, 5)
+    }
+    assert {tuple(one) for one in names.values()} == {("class", "artist")}
+    assert all(one["class"] == ["drawing", "engraving"] for one in names.values())  # however few there are
+    assert [one["artist"] for one in names.values()] == [["Ada", "Bo", "Cy"], ["Ada", "Bo"], ["Bo"], []]
+    assert "data.min_per_label=3: artist has 1 labels; 2 rarer values, of 3 files, are none" in caplog.messages
+    licensed = opened(metadata_file=file, labels=["artist"], min_per_label=2, licences=["CC0"])
+    assert licensed.label_names == {"artist": ["Bo"]}  # a picture of Ada's is barred
+    assert not calls  # nothing was decoded
+
+
+def test_a_column_that_the_table_does_not_have_is_told(opened: Open, art_folder: Path, tmp_path: Path) -> None:
+    one = opened(metadata_file=of_artists(art_folder, tmp_path, *LICENSED), labels=["class", "artst"])
+    with pytest.raises(ArtError) as error:
+        assert one.label_names
+    assert str(error.value) == (
+        f"data.labels=[class, artst]: {tmp_path / 'art.csv'} has no column artst; it has path, artist, licence"
+    )

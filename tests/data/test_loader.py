@@ -23,7 +23,7 @@ SIZE = 8
 NUM_CLASSES = 3
 PIXELS = torch.tensor(np.random.default_rng(0).integers(0, 256, (64, 3, SIZE, SIZE), np.uint8))
 IDS = torch.tensor(np.random.default_rng(1).permutation(64)[:53])  # a set is some of the rows, in any order
-LABELS = IDS % (NUM_CLASSES + 1)  # 3 stands for "no class"
+LABELS = (IDS % (NUM_CLASSES + 1))[:, None]  # 3 stands for "no class"
 
 
 def loader(batch_size: int = 4, **options: Any) -> Loader:
@@ -79,7 +79,7 @@ def test_a_batch_is_what_the_network_wants(options: dict[str, bool]) -> None:
         assert (x0.dtype, x0.shape) == (torch.float32, (4, 3, SIZE, SIZE))
         assert x0.is_contiguous(memory_format=torch.channels_last)
         assert -1 <= x0.min() < -0.9 < 0.9 < x0.max() <= 1
-        assert (y.dtype, y.shape) == (torch.int64, (4,))
+        assert (y.dtype, y.shape) == (torch.int64, (4, 1))
 
 
 def test_a_memory_map_serves_the_same_and_keeps_its_bytes(tmp_path: Path) -> None:
@@ -192,14 +192,14 @@ def test_nothing_is_flipped_unless_asked_for(options: dict[str, bool]) -> None:
 def test_balance_draws_classes_alike_and_within_a_class_its_pictures() -> None:
     sizes = {0: 2, 1: 40, 3: 10, 7: 1}  # 7 stands for "no class"; classes 2, 4, 5 and 6 have no picture
     labels = torch.tensor([label for label, size in sizes.items() for _ in range(size)])
-    labels = labels[torch.tensor(np.random.default_rng(3).permutation(53))]
+    labels = labels[torch.tensor(np.random.default_rng(3).permutation(53)), None]
     data = loader(1, labels=labels, balance=True)
     num_epochs = 100
     counts: Counter[tuple[int, int]] = Counter()
     for epoch in range(num_epochs):
         batches = epoch_of(data, epoch)
         assert len(batches) == 53
-        counts.update(zip(rows_of(batches), torch.cat([batch.y for batch in batches]).tolist(), strict=True))
+        counts.update(zip(rows_of(batches), torch.cat([batch.y[:, 0] for batch in batches]).tolist(), strict=True))
     assert {row for row, _ in counts} == set(IDS.tolist())
     draws = num_epochs * 53
     for label, size in sizes.items():
@@ -207,6 +207,18 @@ def test_balance_draws_classes_alike_and_within_a_class_its_pictures() -> None:
         assert drawn.sum() == pytest.approx(draws / 4, abs=5 * (draws * 0.25 * 0.75) ** 0.5)
         expected = draws / 4 / size
         assert ((drawn - expected) ** 2 / expected).sum() < size + 5 * (2 * size) ** 0.5  # chi-square's mean and spread
+
+
+def test_of_several_columns_the_first_is_balanced_and_rows_stay_whole() -> None:
+    first, second = (torch.arange(53) >= 50).long(), torch.arange(53)
+    data = loader(1, labels=torch.stack([first, second], dim=1), balance=True)
+    counts = torch.zeros(53)
+    for epoch in range(20):
+        for batch in epoch_of(data, epoch):
+            assert rows_of([batch]) == [int(IDS[batch.y[0, 1]])]
+            assert batch.y.tolist() == [[int(first[batch.y[0, 1]]), int(batch.y[0, 1])]]
+            counts[batch.y[0, 1]] += 1
+    assert counts[50:].sum() / counts.sum() == pytest.approx(0.5, abs=0.08)
 
 
 # --- the order of validation

@@ -7,7 +7,7 @@ import pytest
 
 from artart import ArtError
 from artart.data.files import find
-from artart.data.metadata import Metadata, allowed, class_of_row, read
+from artart.data.metadata import Metadata, allowed, name_in, read
 
 ROOT = Path("/pictures/art")  # nothing needs to lie there: only names count
 NAMES = ("drawing/a.jpg", "drawing/1900/b.jpg", "painting/c.jpg")
@@ -68,13 +68,13 @@ def test_the_real_table_fits_each_root(root: str, num_rows: int, shared_data: Pa
     assert metadata.only_in_folder == [path for path in files if not path.is_relative_to(shared_data / "art")]
     for path, row in metadata.rows.items():
         assert path == shared_data / row["path"]
-        assert class_of_row(row) == path.parent.name
+        assert name_in(row, "class") == path.parent.name
 
 
 def test_the_real_tables_hold_classes_and_licences(shared_data: Path) -> None:
     art = read(shared_data / "art.csv", shared_data / "art", find(shared_data / "art"))
     assert art.columns == ("path", "class", "title", "artist", "licence", "source", "source_path", "original")
-    assert Counter(map(class_of_row, art.rows.values())) == {
+    assert Counter(name_in(row, "class") for row in art.rows.values()) == {
         "iconography": 413,
         "painting": 372,
         "drawing": 363,
@@ -90,7 +90,7 @@ def test_the_real_tables_hold_classes_and_licences(shared_data: Path) -> None:
     pomological = read(shared_data / "pomological.csv", root, find(root))
     assert len(pomological.rows) == 7580
     assert pomological.only_in_file == pomological.only_in_folder == []
-    assert all(class_of_row(row) == path.parent.name for path, row in pomological.rows.items())
+    assert all(name_in(row, "class") == path.parent.name for path, row in pomological.rows.items())
     assert all(allowed(row["licence"], ["US Government work*"]) for row in pomological.rows.values())
 
 
@@ -254,16 +254,16 @@ def test_names_of_columns_are_lower_case_without_spaces(tmp_path: Path) -> None:
     metadata = read_text(tmp_path, lines(" Title , PATH,License ,Class", "A,drawing/a.jpg,CC0, ink "))
     assert metadata.columns == ("title", "path", "licence", "class")
     row = metadata.rows[ROOT / "drawing/a.jpg"]
-    assert (row["title"], row["licence"], class_of_row(row)) == ("A", "CC0", "ink")
+    assert (row["title"], row["licence"], name_in(row, "class")) == ("A", "CC0", "ink")
 
 
 def test_cells_and_columns_may_be_missing(tmp_path: Path) -> None:
     metadata = read_text(tmp_path, lines("path,title,class", "drawing/a.jpg", "", ",,", "painting/c.jpg,C"))
     assert [row["title"] for row in metadata.rows.values()] == ["", "C"]
-    assert [class_of_row(row) for row in metadata.rows.values()] == [None, None]
+    assert [name_in(row, "class") for row in metadata.rows.values()] == ["", ""]
     metadata = read_text(tmp_path, lines("path", "drawing/a.jpg"))
     assert metadata.columns == ("path",)
-    assert [class_of_row(row) for row in metadata.rows.values()] == [None]
+    assert [name_in(row, "class") for row in metadata.rows.values()] == [""]
 
 
 def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
@@ -363,3 +363,8 @@ def test_a_table_that_cannot_be_read_is_refused_with_a_remedy(tmp_path: Path) ->
 )
 def test_a_licence_is_allowed_if_one_of_the_list_fits(licence: str, licences: list[str], expected: bool) -> None:
     assert allowed(licence, licences) is expected
+
+
+def test_any_column_gives_a_name() -> None:
+    row = {"path": "a.jpg", "artist": " Helen Hyde ", "year": ""}
+    assert [name_in(row, column) for column in ("artist", "year", "title")] == ["Helen Hyde", "", ""]
