@@ -23,7 +23,7 @@ from artart.interpolate import places
 from artart.losses import MSE, WeightedSum
 from artart.marks import found
 from artart.objectives import Diffusion, Given
-from artart.vary import read_mask
+from artart.vary import read_mask, to_inpaint
 
 FAST = "sampler.num_steps=3"
 SAMPLERS = [DDIM(40), DDIM(40, eta=1.0), DPMpp2M(40), Heun(40)]
@@ -276,15 +276,28 @@ def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, picture, 
         assert (tile(sheet, 0, 2 + k) == made[k]).all()
 
 
-def test_of_what_the_mask_covers_nothing_is_left(generate, best, picture, mask):
+def test_of_what_the_mask_covers_nothing_is_left(best, picture, mask, tmp_path):
     with Image.open(picture) as image:
-        image.paste("red", (0, 0, 15, 15))
-        image.save("other.png")
-    for path, out in ((picture, "one"), (Path("other.png"), "two")):
-        arguments = (f"input={path}", f"mask={mask}", FAST, "num_images=1", f"out={out}")
-        assert generate(f"checkpoint={best}", "mode=inpaint", *arguments) == 0
-    assert (at_16(picture)[:6, :6] != at_16(Path("other.png"))[:6, :6]).any()
-    assert (pixels(f"one/{picture.stem}_00000.png")[:, :7] == pixels("two/other_00000.png")[:, :7]).all()
+        image.paste("red", (0, 0, 12, 12))
+        image.save(tmp_path / "other.png")
+    given = []
+    for path in (picture, tmp_path / "other.png"):
+        one = examine(path, 16)
+        given.append(Input(path, torch.tensor(one.pixels).permute(2, 0, 1), one.facts))
+    assert (given[0].pixels != given[1].pixels).any()
+    loaded, config = checkpoint.load(best), {"mask": str(mask)}
+    left = [to_inpaint(one, config, loaded, torch.device("cpu")).x0 for one in given]
+    assert torch.equal(*left)
+
+
+def test_each_input_begins_with_the_same_seed(generate, best, picture):
+    Path("in").mkdir()
+    for name in ("a", "b"):
+        Path("in", f"{name}.png").write_bytes(picture.read_bytes())
+    arguments = ("mode=vary", "input=in", "num_images=2", "seed=5", "batch_size=1", FAST, "out=made")
+    assert generate(f"checkpoint={best}", *arguments) == 0
+    for k in range(2):
+        assert (pixels(f"made/a_0000{k}.png") == pixels(f"made/b_0000{k}.png")).all()
 
 
 def test_a_mask_lies_where_the_picture_lies_and_margins_stay(best, tmp_path):
