@@ -127,6 +127,7 @@ PATHS = {
     "data.cache_dir": PathKey(),
     "loss.perceptual.weights": PathKey(("auto", "imagenet", "random"), file=True, folder=True),
     "resume": PathKey(("auto",), file=True),
+    "start": PathKey(file=True),
     "run_dir": PathKey(),
     "checkpoint": PathKey(file=True),
     "metrics.weights": PathKey(("auto",), folder=True),

@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> float:
 
     from lightning.pytorch import seed_everything
 
-    from artart import resume
+    from artart import resume, start
     from artart.data.datamodule import num_classes_of
     from artart.module import ArtModule
     from artart.parts import check_memory, check_parts, check_score, check_shares
@@ -58,6 +58,8 @@ def main(cfg: DictConfig) -> float:
 
     quieten_lightning()
     processes.join(config["trainer"])
+    begun = start.take_over(cfg, Path(config["start"]), overrides()) if config["start"] else None
+    config = as_dict(cfg)
     data = build(config, "data")
     label_names = data.label_names
     objective = build(config, "objective", loss=build(config, "loss"))
@@ -67,6 +69,8 @@ def main(cfg: DictConfig) -> float:
     before = resume.look_into(planned.checkpoint, config, label_names) if planned.checkpoint else None
     seed_everything(config["seed"], verbose=False)
     net = build(config, "model")
+    if begun:
+        start.begin_with(net, begun, label_names)
     log.info(size_of(net, config["image_size"]))
     if config["compile"]:
         compile_net(net, config["trainer"]["accelerator"])

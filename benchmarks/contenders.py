@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from artart.callbacks.ema import EMA
 from artart.diffusion.draws import LogitNormal
+from artart.diffusion.prediction import Name
 from artart.diffusion.samplers import Heun
 from artart.diffusion.schedule import Flow
 from artart.images import Batch
@@ -76,7 +77,7 @@ class Contender(Protocol):
 
 
 def tiny(image_size: int, patch_size: int = 2) -> UNet:
-    """conf/model/unet_tiny.yaml without classes; where places are single pixels, and so more, it is narrower."""
+    """conf/model/unet_tiny.yaml without classes; where a place is 2 x 2 pixels, and so there are fewer, it is wider."""
     width = 48 if patch_size == 2 else 32
     return UNet(image_size, width=width, multipliers=(1, 2, 3), num_blocks=1, attention_size=8, patch_size=patch_size)
 
@@ -108,8 +109,9 @@ class ArtartAverage:
 
 
 class Artart:
-    """Flow, x0, levels whose logit is normal, squared error alone; Heun."""
+    """Flow, v, levels whose logit is normal, squared error alone; Heun."""
 
+    prediction: ClassVar[Name] = "v"
     package: ClassVar = "artart"
     lr: ClassVar = 1e-3
     batch_size: ClassVar = 32
@@ -118,13 +120,13 @@ class Artart:
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
         loss = WeightedSum({"mse": 1.0}, mse=MSE("model"))
-        self.objective = Diffusion(loss, Flow(), LogitNormal(image_size), label_dropout=0.0)
+        self.objective = Diffusion(loss, Flow(), LogitNormal(image_size), self.prediction, label_dropout=0.0)
 
     def stand_in(self, net: UNet) -> nn.Module:
         return net
 
     def loss(self, net: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
-        y = torch.zeros(len(x0), dtype=torch.long, device=x0.device)  # of no class
+        y = torch.zeros(len(x0), 1, dtype=torch.long, device=x0.device)  # of no class
         return self.objective(net, Batch(x0, y), generator)["loss"].mean()
 
     def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
@@ -303,8 +305,15 @@ class DiffusersAverage:
         return self.copy
 
 
+class ArtartX0(Artart):
+    """The same, but the network outputs the clean picture."""
+
+    prediction = "x0"
+
+
 CONTENDERS: dict[str, Callable[[int], Contender]] = {
     "artart": Artart,
+    "artart-x0": ArtartX0,
     "denoising-diffusion-pytorch": Lucidrains,
     "diffusers": Diffusers,
 }

@@ -65,6 +65,7 @@ def train(name: str, seed: int, args: argparse.Namespace) -> None:
     settings += [
         "data.batch_size=16",
         "model=unet_tiny",
+        "objective.prediction=v",
         "trainer.accelerator=cpu",
         f"trainer.precision={args.precision}",
         "resume=auto",
@@ -133,7 +134,7 @@ def main() -> None:
     parser.add_argument("--weights", default="auto", help="of AlexNet and LPIPS: auto, or a folder")
     parser.add_argument("--vgg", required=True, help="weights of VGG-16")
     parser.add_argument("--val-fraction", type=float, default=0.87)
-    parser.add_argument("--epochs", type=int, default=32, help="a multiple of eight")
+    parser.add_argument("--epochs", type=int, default=16, help="a multiple of eight")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--num-samples", type=int, default=500)
     parser.add_argument("--weight", type=float, default=1.5, help="of autoguidance")

@@ -244,7 +244,7 @@ def from_conf(name: str, image_size: int, **options) -> nn.Module:
 @pytest.mark.parametrize(
     ("name", "size", "num_parameters", "stated"),
     [
-        ("unet_tiny", 32, 3_060_396, 3),
+        ("unet_tiny", 32, 1_330_307, 1.3),
         ("unet_small", 64, 10_745_219, 11),
         ("unet", 64, 29_465_731, 30),
         ("unet_large", 64, 100_000_259, 100),

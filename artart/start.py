@@ -1,0 +1,87 @@
+"""Begin with the weights of a checkpoint: another run, other pictures, perhaps other labels."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from artart import ArtError
+from artart.checkpoint import read
+from artart.config import found, shown
+from artart.trust import is_ours, printable, targets
+
+log = logging.getLogger(__name__)
+
+SAME = ("image_size", "model", "objective.prediction", "schedule")  # what the weights were trained for
+FILLED_IN = ("num_classes", "conditioned", "augmented")  # of the model: as the new run needs them
+TABLE = "condition.label.weight"  # a row for each label
+
+
+def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, Any]:
+    """Set what the weights of a checkpoint were trained for in cfg; returns the checkpoint's content.
+
+    Args:
+        cfg: the settings of the run that begins.
+        path: the checkpoint.
+        asked: what was set on the command line, key=value.
+
+    Raises:
+        ArtError: if the file cannot be used, or something else was asked for.
+    """
+    content = read(path)
+    if unknown := [name for name in targets(content["config"]["model"]) if not is_ours(name)]:
+        raise ArtError(f"start={path}: its network is {printable(unknown[0])}, not one of artart")
+    theirs = content["config"] | {"schedule": found(content["config"], "objective.schedule")}
+    for key in SAME:
+        value = found(theirs, key)
+        if value is None or OmegaConf.select(cfg, key) is None:
+            continue
+        for name, word in {word.lstrip("+").partition("=")[0]: word for word in asked}.items():  # the last counts
+            its = found(theirs, name)
+            if name.startswith(key) and OmegaConf.select(cfg, name) not in (its, None):
+                raise ArtError(f"{word}: start={path} has {name}={printable(shown(its))}; leave it out")
+        OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    for key in FILLED_IN:
+        if key in cfg.model:
+            cfg.model[key] = None
+    return content
+
+
+def begin_with(net: nn.Module, content: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> None:
+    """Fill a network with a checkpoint's weights.
+
+    Labels are known by column and name; new ones begin as "none" of their column, of new columns at random. Only a
+    network's ear for augmentation may be missing.
+
+    Raises:
+        ArtError: if the checkpoint's network has another form.
+    """
+    weights = {name[4:]: value for name, value in content["state_dict"].items() if name.startswith("net.")}
+    own = net.state_dict()
+    if TABLE in own:
+        weights[TABLE] = table(own[TABLE], weights.get(TABLE), label_names, content["labels"])
+    fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
+    if lost := [name for name in own if name not in fitting and "augmentation" not in name]:
+        raise ArtError(f"start: the checkpoint has no weight {printable(lost[0])} of this form; name another")
+    net.load_state_dict(fitting, strict=False)
+    known = sum(name in content["labels"].get(column, []) for column, names in label_names.items() for name in names)
+    log.info("start: %d of %d labels are known", known, sum(map(len, label_names.values())))
+
+
+def table(
+    fresh: Tensor, theirs: Tensor | None, names: Mapping[str, Sequence[str]], known: Mapping[str, Sequence[str]]
+) -> Tensor:
+    """Rows of `fresh` (R, W) for labels by column, from a checkpoint's table for those that it knows."""
+    if theirs is None:
+        return fresh
+    rows, first = dict[tuple[str, str | None], int](), 0
+    for column, own in known.items():
+        rows |= {(column, name): first + k for k, name in enumerate((*own, None))}
+        first += len(own) + 1
+    wanted = [(column, name) for column, own in names.items() for name in (*own, None)]
+    places = [rows.get(label, rows.get((label[0], None))) for label in wanted]
+    return torch.stack([one if place is None else theirs[place] for one, place in zip(fresh, places, strict=True)])
