@@ -26,12 +26,18 @@ def config(*overrides: str, name: str = "train"):
 def needed_by(option: str) -> list[str]:
     """What must be said with an option."""
     objective = ["objective=diffusion"] if option.startswith(DIFFUSION) else []
-    return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table")
+    start = [f"start='{__file__}'"] * (option == "experiment=finetune")
+    return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table") + start
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_that_is_shipped_passes(option):
     check(config(*needed_by(option), option))
+
+
+def test_what_is_tuned_must_be_named():
+    with pytest.raises(ArtError, match=r"^start=: is empty; name a path, or null$"):
+        check(config("experiment=finetune"))
 
 
 def test_paths_become_absolute_and_home_is_known(tmp_path, monkeypatch):

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from artart.callbacks.copies import Copies
+from artart.images import to_model
+from artart.metrics.distances import kernel_distance
+from artart.metrics.features import alexnet_features
 
 FEW_STEPS = ("objective=diffusion", "loss=mse_diffusion", "callbacks.grid=null", "sampler.num_steps=2")
 HALF = ("data.num_demo_pictures=60", "data.val_fraction=0.5", "trainer.max_epochs=4")
@@ -78,3 +81,49 @@ def test_a_network_that_is_meant_to_copy_is_not_tested(train, capsys):
     copies = "+callbacks.copies={_target_:artart.callbacks.copies.Copies,sampler:" + sampler + "}"
     assert train(copies) == 2
     assert "callbacks.copies: a network that reconstructs is meant to copy" in capsys.readouterr().err
+
+
+BY_HONEST_KD = ("score=samples/honest_kd", "score_mode=min")
+
+
+def test_the_kernel_distance_is_that_of_evaluation(result, shared_data, monkeypatch):
+    seen = {}
+    original = Copies._samples
+
+    def samples(self, module, data):
+        seen["samples"], seen["held_out"] = original(self, module, data), data.pixels_of(data.val_ids)
+        return seen["samples"]
+
+    monkeypatch.setattr(Copies, "_samples", samples)
+    weights = shared_data / "weights"
+    found = result("trainer.max_epochs=2", f"callbacks.copies.weights={weights}", *BY_HONEST_KD)
+    features = [alexnet_features(to_model(seen[name]), str(weights)) for name in ("samples", "held_out")]
+    assert found["last"]["samples/kd"] == pytest.approx(kernel_distance(*features).value, rel=1e-4)
+    assert found["last"]["samples/honest_kd"] == found["last"]["samples/kd"] == found["best"]["samples/honest_kd"]
+
+
+def test_a_checkpoint_that_copies_is_never_the_best(result, shared_data, monkeypatch):
+    """Copies of training pictures have the lowest distance of all."""
+    original = Copies._samples
+
+    def samples(self, module, data):
+        copies = module.trainer.current_epoch > 1
+        return data.pixels_of(data.train_ids[:20]) if copies else original(self, module, data)
+
+    monkeypatch.setattr(Copies, "_samples", samples)
+    found = result(f"callbacks.copies.weights={shared_data / 'weights'}", *BY_HONEST_KD)
+    assert found["best"]["epoch"] == 2  # the tests are after 2 and 4
+    assert found["last"]["samples/kd"] < found["best"]["samples/honest_kd"]
+    assert "samples/honest_kd" not in found["last"]  # infinite
+
+
+def test_a_score_of_samples_needs_alexnet(train, capsys):
+    assert train(*FEW_STEPS, *BY_HONEST_KD) == 2
+    assert capsys.readouterr().err == "score=samples/honest_kd: needs AlexNet; set callbacks.copies.weights=auto\n"
+
+
+def test_weights_that_cannot_be_had_are_told_before_any_work(train, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert train(*FEW_STEPS, "callbacks.copies.weights=empty", "run_dir=run") == 2
+    assert capsys.readouterr().err.startswith(f"callbacks.copies.weights={tmp_path}/empty: has no file")
+    assert not (tmp_path / "run").exists()
