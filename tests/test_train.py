@@ -41,6 +41,7 @@ def test_a_checkpoint_explains_itself_and_carries_no_loss_network(finished_run):
         "image_size": 16,
         "num_classes": 5,
         "conditioned": False,
+        "augmented": False,
         "attention": False,
     }
     assert checkpoint["labels"] == {"class": ["drawing", "engraving", "iconography", "painting", "sculpture"]}
