@@ -14,8 +14,9 @@ from artart.config import found, in_sweep
 from artart.data.datamodule import num_classes_of
 from artart.data.folder import CLASS
 from artart.losses import Perceptual
+from artart.metrics.copies import LEAST_HELD_OUT
 
-OF_SAMPLES = ("samples/kd", "samples/honest_kd")
+OF_SAMPLES = "samples/honest_kd"
 COARSE = ("bf16-true", "16-true", "64-true")
 
 
@@ -108,12 +109,21 @@ def check_shares(num_training: int, num_held_out: int, num_processes: int) -> No
         )
 
 
+def check_held_out(score: str, num: int) -> None:
+    """Raises ArtError if `num` held-out pictures are too few for the score."""
+    if score == OF_SAMPLES and num < LEAST_HELD_OUT:
+        raise ArtError(
+            f"score={score}: {num} pictures are held out, {LEAST_HELD_OUT} are the least to tell copies by; raise "
+            "data.val_fraction, or choose another score"
+        )
+
+
 def check_score(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
     """Raises ArtError if nothing logs the score, if its best is at the other end, or if it differs from job to job."""
     score, mode = config["score"], config["score_mode"]
     if found(config, "callbacks.copies.weights"):
-        metrics = [*metrics, *OF_SAMPLES]
-    elif score in OF_SAMPLES:
+        metrics = [*metrics, OF_SAMPLES]
+    elif score == OF_SAMPLES:
         raise ArtError(f"score={score}: needs AlexNet; set callbacks.copies.weights=auto")
     if score not in metrics:
         raise ArtError(f"score={score}: nothing measures that; choose one of {', '.join(metrics)}")

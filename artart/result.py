@@ -76,7 +76,11 @@ class Result:
                 epoch = storage.load(Path(callback.best_model_path))["epoch"] + 1
                 return {self.config["score"]: callback.best_model_score.item(), "epoch": epoch}
         value = trainer.callback_metrics.get(self.config["score"])
-        return {} if value is None else {self.config["score"]: value.item(), "epoch": trainer.current_epoch}
+        return (
+            {}
+            if value is None or not value.isfinite()
+            else {self.config["score"]: value.item(), "epoch": trainer.current_epoch}
+        )
 
     def _content(self, trainer: Trainer, module: ArtModule, best: Mapping[str, float]) -> dict[str, Any]:
         return {

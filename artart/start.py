@@ -11,18 +11,19 @@ from torch import Tensor, nn
 
 from artart import ArtError
 from artart.checkpoint import read
-from artart.config import found, shown
+from artart.config import as_dict, found, shown
 from artart.trust import is_ours, printable, targets
 
 log = logging.getLogger(__name__)
 
 SAME = ("image_size", "model", "objective.prediction", "schedule")  # what the weights were trained for
 FILLED_IN = ("num_classes", "conditioned", "augmented")  # of the model: as the new run needs them
+FREE = (*FILLED_IN, "dropout")  # no weight hangs on them
 TABLE = "condition.label.weight"  # a row for each label
 
 
 def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, Any]:
-    """Set what the weights of a checkpoint were trained for in cfg; returns the checkpoint's content.
+    """Set in cfg what the weights of a checkpoint were trained for; returns `state_dict` and `labels` of the file.
 
     Args:
         cfg: the settings of the run that begins.
@@ -33,22 +34,35 @@ def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, An
         ArtError: if the file cannot be used, or something else was asked for.
     """
     content = read(path)
-    if unknown := [name for name in targets(content["config"]["model"]) if not is_ours(name)]:
-        raise ArtError(f"start={path}: its network is {printable(unknown[0])}, not one of artart")
     theirs = content["config"] | {"schedule": found(content["config"], "objective.schedule")}
+    if unknown := [name for key in SAME for name in targets(found(theirs, key)) if not is_ours(name)]:
+        raise ArtError(f"start={path}: asks for {printable(unknown[0])}, which is not artart's")
+    own = as_dict(cfg)
+    its, ours = (str(found(config, "objective._target_")).rpartition(".")[2].lower() for config in (theirs, own))
+    if its != ours:
+        raise ArtError(
+            f"objective={ours}: start={path} was trained by {printable(its)}; add objective={printable(its)}"
+        )
+    for name, word in {word.lstrip("+").partition("=")[0]: word for word in asked}.items():  # the last counts
+        its, ours = (_that_counts(found(config, name)) for config in (theirs, own))
+        counts = any(name == key or name.startswith(f"{key}.") for key in SAME) and name.rpartition(".")[2] not in FREE
+        if counts and its not in (None, ours):
+            raise ArtError(f"{word}: start={path} has {name}={printable(shown(its))}; leave it out")
     for key in SAME:
-        value = found(theirs, key)
-        if value is None or OmegaConf.select(cfg, key) is None:
-            continue
-        for name, word in {word.lstrip("+").partition("=")[0]: word for word in asked}.items():  # the last counts
-            its = found(theirs, name)
-            if name.startswith(key) and OmegaConf.select(cfg, name) not in (its, None):
-                raise ArtError(f"{word}: start={path} has {name}={printable(shown(its))}; leave it out")
-        OmegaConf.update(cfg, key, value, merge=False, force_add=True)
-    for key in FILLED_IN:
-        if key in cfg.model:
+        if found(theirs, key) is not None and found(own, key) is not None:
+            OmegaConf.update(cfg, key, found(theirs, key), merge=False)
+    alike = own["model"]["_target_"] == theirs["model"]["_target_"]
+    for key in FREE:
+        if alike and key in own["model"]:
+            OmegaConf.update(cfg, f"model.{key}", own["model"][key], force_add=True)
+        elif key in FILLED_IN and key in cfg.model:
             cfg.model[key] = None
-    return content
+    return {key: content[key] for key in ("state_dict", "labels")}
+
+
+def _that_counts(value: Any) -> Any:
+    """Settings without those that may differ."""
+    return {key: one for key, one in value.items() if key not in FREE} if isinstance(value, Mapping) else value
 
 
 def begin_with(net: nn.Module, content: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> None:
@@ -68,8 +82,9 @@ def begin_with(net: nn.Module, content: Mapping[str, Any], label_names: Mapping[
     if lost := [name for name in own if name not in fitting and "augmentation" not in name]:
         raise ArtError(f"start: the checkpoint has no weight {printable(lost[0])} of this form; name another")
     net.load_state_dict(fitting, strict=False)
-    known = sum(name in content["labels"].get(column, []) for column, names in label_names.items() for name in names)
-    log.info("start: %d of %d labels are known", known, sum(map(len, label_names.values())))
+    if TABLE in own and f"net.{TABLE}" in content["state_dict"]:
+        known = [name in content["labels"].get(column, []) for column, names in label_names.items() for name in names]
+        log.info("start: %d of %d labels are known", sum(known), len(known))
 
 
 def table(

@@ -78,15 +78,35 @@ def test_a_network_that_was_told_nothing_makes_no_denoiser(train, finished_run, 
     source = finished_run / "checkpoints" / "last.ckpt"
     assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={source}") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("start: the checkpoint has no weight ")
+    assert line.startswith(f"objective=diffusion: start={source} was trained by reconstruction")
+    assert line.endswith("; add objective=reconstruction")
 
 
-def test_nothing_but_artarts_networks_is_built_from_the_file(train, source, tmp_path, capsys):
+def evil_model(content):
+    content["config"]["model"]["_target_"] = "os.mkdir"
+
+
+def evil_schedule(content):
+    content["config"]["objective"]["schedule"] = {"_target_": "os.mkdir", "path": "canary"}
+
+
+def evil_prediction(content):
+    content["config"]["objective"]["prediction"] = {"_target_": "os.mkdir", "path": "canary"}
+
+
+@pytest.mark.parametrize("spoil", [evil_model, evil_schedule, evil_prediction])
+def test_nothing_but_what_is_artarts_is_built_from_the_file(train, source, tmp_path, capsys, spoil):
     content = torch.load(source, weights_only=True)
-    content["config"]["model"]["_target_"] = "os.system"
+    spoil(content)
     torch.save(content, tmp_path / "evil.ckpt")
     assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={tmp_path}/evil.ckpt") == 2
-    assert "its network is os.system, not one of artart" in capsys.readouterr().err
+    assert "asks for os.mkdir, which is not artart's" in capsys.readouterr().err
+    assert not (tmp_path / "canary").exists()
+
+
+def test_what_no_weight_hangs_on_may_be_chosen(train, source):
+    options = ("model=conv_diffusion", "scheduler=constant", "model.num_classes=null", "schedule=flow")
+    assert train(*HARDLY, f"start={source}", *options) == 0
 
 
 def test_a_run_that_goes_on_keeps_what_it_has_learnt(train, source):

@@ -54,6 +54,10 @@ class Checkpoints(ModelCheckpoint):
         """Lightning counts the running epoch from 0."""
         return super()._monitor_candidates(trainer) | {"epoch": torch.tensor(trainer.current_epoch + 1)}
 
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Not where the score is no finite number: Lightning would keep the first all the same."""
+        return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What was best so far, of the files that are still in the folder, wherever that lies now."""
         if state_dict["monitor"] != self.monitor or self.monitor is None or self.save_top_k < 1:

@@ -21,6 +21,7 @@ from artart.objectives import Diffusion
 log = logging.getLogger(__name__)
 
 CHUNK: Final = 64  # pictures that AlexNet sees at once
+MOST_HELD_OUT: Final = 2560  # pictures that samples are held against
 
 
 class Copies(Callback):
@@ -63,6 +64,12 @@ class Copies(Callback):
         self.test: CopyTest | None = None
         self.held_out: Tensor | None = None  # features
         self.honest_kd = math.inf  # of the last test
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"honest_kd": self.honest_kd}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.honest_kd = float(state_dict["honest_kd"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -122,7 +129,7 @@ class Copies(Callback):
             return torch.cat([alexnet_features(to_model(part).to(device), weights) for part in pixels.split(CHUNK)])
 
         if self.held_out is None:
-            self.held_out = seen(data.pixels_of(data.val_ids))
+            self.held_out = seen(data.pixels_of(data.val_ids[:MOST_HELD_OUT]))
         return kernel_distance(seen(samples), self.held_out).value
 
     def _samples(self, module: ArtModule, data: ArtDataModule) -> Tensor:

@@ -20,7 +20,14 @@ from artart.evaluation.sample_page import SETS, Shown, pictures, tables
 from artart.images import to_model, to_pixels
 from artart.metrics import copies, inception
 from artart.metrics.copies import LEAST_HELD_OUT, CopyTest
-from artart.metrics.distances import LEAST_FOR_FRECHET, Estimate, coverage, frechet_estimate, kernel_distance
+from artart.metrics.distances import (
+    LEAST_FOR_FRECHET,
+    NUM_NEIGHBOURS,
+    Estimate,
+    coverage,
+    frechet_estimate,
+    kernel_distance,
+)
 from artart.metrics.features import alexnet_features
 from artart.metrics.inception import inception_features
 from artart.metrics.spectrum import radial_power, spectral_distance
@@ -83,9 +90,10 @@ def measure(
         of_held_out, of_real = (known_features(x, weights, device, data) for x in (held_out, real))
         metrics |= distances("kd_alexnet", "fd_alexnet", of_samples, of_held_out, of_real)
         num_alike = min(map(len, (of_samples, of_held_out, of_real)))
-        of_same = [one[:num_alike] for one in (of_samples, of_held_out, of_real)]
-        metrics["coverage"] = coverage(of_same[0], of_same[1])._asdict()
-        metrics["coverage"]["real"] = coverage(of_same[2], of_same[1])._asdict()
+        if num_alike > NUM_NEIGHBOURS:
+            of_same = [one[:num_alike] for one in (of_samples, of_held_out, of_real)]
+            metrics["coverage"] = coverage(of_same[0], of_same[1])._asdict()
+            metrics["coverage"]["real"] = coverage(of_same[2], of_same[1])._asdict()
         typical = torch.cdist(of_samples, of_held_out).amin(dim=1)
     powers = [radial_power(to_model(x)) for x in (same_num, held_out, real)]
     metrics["spectrum_db"] = beside(spectral_distance(powers[0], powers[1]), spectral_distance(powers[2], powers[1]))

@@ -9,6 +9,7 @@ BLOCK: Final = 1024  # rows of a kernel matrix that are held at once
 NUM_HALVES: Final = 200
 LEAST_FOR_INTERVAL: Final = 10  # pictures; intervals from fewer are too narrow
 LARGEST_HALVED: Final = 512  # features
+NUM_NEIGHBOURS: Final = 3  # of a picture, whose distance is how far it reaches
 LEAST_FOR_FRECHET: Final = 2560  # pictures: ten times the features; with fewer the covariances are mostly noise
 
 
@@ -119,7 +120,7 @@ class Coverage(NamedTuple):
     recall: float  # share of real pictures that lie among samples
 
 
-def coverage(samples: Tensor, real: Tensor, num_neighbours: int = 3) -> Coverage:
+def coverage(samples: Tensor, real: Tensor, num_neighbours: int = NUM_NEIGHBOURS) -> Coverage:
     """Precision and recall: a picture lies among a set if it is nearer to one of it than that one's k-th neighbour.
 
     Source: Kynkäänniemi et al. 2019, arXiv 1904.06991, Eqs. 1 and 2. They hang on the number of pictures: compare at

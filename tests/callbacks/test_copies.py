@@ -1,8 +1,10 @@
 import json
+import math
 
 import pytest
 import torch
 
+from artart.callbacks.checkpoints import Checkpoints
 from artart.callbacks.copies import Copies
 from artart.images import to_model
 from artart.metrics.distances import kernel_distance
@@ -127,3 +129,29 @@ def test_weights_that_cannot_be_had_are_told_before_any_work(train, tmp_path, ca
     assert train(*FEW_STEPS, "callbacks.copies.weights=empty", "run_dir=run") == 2
     assert capsys.readouterr().err.startswith(f"callbacks.copies.weights={tmp_path}/empty: has no file")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_best_is_never_one_without_a_score(train, tmp_path):
+    """Of NaN or infinite ones Lightning would keep the first."""
+    best = Checkpoints(tmp_path, "best", keep=1, monitor="score")
+    judged = [best.check_monitor_top_k(None, torch.tensor(value)) for value in (math.inf, math.nan, 1.0)]
+    assert judged == [False, False, True]
+
+
+def test_a_run_whose_samples_are_all_copies_has_no_best(result, copier, shared_data, tmp_path):
+    found = result(f"callbacks.copies.weights={shared_data / 'weights'}", *BY_HONEST_KD)
+    assert found["best"] == {}
+    assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+
+
+def test_the_score_of_samples_needs_enough_held_out_pictures(train, shared_data, capsys):
+    weights = f"callbacks.copies.weights={shared_data / 'weights'}"
+    assert train(*FEW_STEPS, *BY_HONEST_KD, weights) == 2
+    assert "3 pictures are held out, 20 are the least to tell copies by" in capsys.readouterr().err
+
+
+def test_what_was_measured_survives_a_stop():
+    first, second = Copies(None, weights="auto"), Copies(None, weights="auto")
+    first.honest_kd = 0.25
+    second.load_state_dict(first.state_dict())
+    assert second.honest_kd == 0.25
