@@ -260,7 +260,7 @@ def test_a_folder_without_what_lpips_needs_is_refused_by_the_key_of_the_loss(sha
         LPIPS(str(tmp_path)).load()
     assert str(error.value) == (
         f"loss.perceptual.weights={tmp_path}: has no file {missing}; name a folder that holds it or auto, "
-        "or leave the term out: loss.weights.perceptual=0"
+        "or do without: loss.weights.perceptual=0"
     )
 
 

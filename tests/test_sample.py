@@ -193,7 +193,7 @@ WRONG_GUIDES = {
         "objective"
     ].update(schedule={"_target_": "artart.diffusion.schedule.Cosine"}),
     "image_size=24, not 16": of_another_size,
-    "knows other classes; name an earlier checkpoint of the same run": lambda content: content.update(
+    "knows other labels; name an earlier checkpoint of the same run": lambda content: content.update(
         class_names=list("abcde")
     ),
     "wants to build os.system, not a class of artart": lambda content: content["config"]["loss"].update(

@@ -262,7 +262,7 @@ def diffusion(augment: Augment | None) -> Diffusion:
     return Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(8), augment=augment)
 
 
-GIVEN = Batch(rough(6, 8), torch.arange(6) % 3)
+GIVEN = Batch(rough(6, 8), torch.arange(6)[:, None] % 3)
 
 
 def test_the_network_sees_and_is_judged_by_the_changed_picture_and_is_told():
