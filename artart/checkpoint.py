@@ -15,6 +15,7 @@ from torch import nn
 
 from artart import ArtError, __version__, storage
 from artart.config import build, found
+from artart.diffusion.augment import Augment
 from artart.module import FORMAT
 from artart.objectives import Objective
 from artart.signatures import wrong_arguments
@@ -70,8 +71,8 @@ def _read(path: Path) -> dict[str, Any]:
         if isinstance(number, int) and number > FORMAT and isinstance(version, str):
             by = f"written by artart {printable(version)}, this is {__version__}"
             raise ArtError(f"{path}: {by}; a newer artart can read it")
-        if "class_names" in content:  # of format 1
-            content["labels"] = {"class": content.pop("class_names")}
+        if "class_names" in content:
+            _from_format_1(content)
     if not isinstance(content, dict) or not content.keys() >= CONTENT or not is_whole(content):
         raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
     for group in GROUPS:
@@ -80,6 +81,20 @@ def _read(path: Path) -> dict[str, Any]:
     if misfit := _misfit(content, path):
         raise ArtError(f"{path}: weights and network do not fit ({printable(misfit)})")
     return content
+
+
+def _from_format_1(content: dict[str, Any]) -> None:
+    """Labels had one column, and no network was told of augmentation."""
+    content["labels"] = {"class": content.pop("class_names")}
+    nothing = {"_target_": f"{Augment.__module__}.{Augment.__name__}", "probability": 0.0}
+    nothing["flips"] = found(content, "config.data.mirror")
+    for key, sign, unsaid in (
+        ("model", "conditioned", {"augmented": False}),
+        ("objective", "schedule", {"augment": nothing}),
+    ):
+        settings = found(content, f"config.{key}")
+        if isinstance(settings, dict) and sign in settings:
+            content["config"][key] = {**unsaid, **settings}
 
 
 def _newest_good(path: Path) -> Path | None:

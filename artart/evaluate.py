@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
 
     from artart import checkpoint
     from artart.evaluation import reconstruction, report, samples
-    from artart.sample import described
+    from artart.sample import described, guidance_of
     from artart.storage import is_writable, sha256
 
     source = Path(config["checkpoint"])
@@ -48,6 +48,7 @@ def main(cfg: DictConfig) -> None:
     data = held_out_data(loaded, config["data"], source)
     measures = samples if loaded.objective.mode == "sample" else reconstruction
     facts: dict[str, object] = {"checkpoint": source.name, "checkpoint_sha256": sha256(source)}
+    guidance = guidance_of(config, loaded)
     facts |= measures.prepare(loaded, config)
     facts |= {"data": "demo art" if data.folder is None else data.folder.root.name, "image_size": data.image_size}
     if not is_writable(out):
@@ -61,7 +62,7 @@ def main(cfg: DictConfig) -> None:
         )
     if measures is samples:
         facts |= {"seed": config["seed"], **described(config)}
-        evaluation = samples.measure(loaded, build(config, "sampler"), data, config, facts)
+        evaluation = samples.measure(loaded, build(config, "sampler"), guidance, data, config, facts)
     else:
         evaluation = reconstruction.measure(loaded, data, config, facts)
     report.write(evaluation, out, f"{source.parent.parent.name}, {source.stem}", facts)

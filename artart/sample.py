@@ -39,10 +39,8 @@ def sample(
     """
     objective = loaded.objective
     assert isinstance(objective, Diffusion)
-    labels, guidance = (
-        labels_for(config["label"], config["num_images"], loaded.label_names),
-        guidance_of(config, loaded),
-    )
+    labels = labels_for(config["label"], config["num_images"], loaded.label_names)
+    guidance = guidance_of(config, loaded)
     settings = {**settings, **described(config)}
     device = next(loaded.net.parameters()).device
     shown: list[Tensor] = []  # in the grid
@@ -61,12 +59,8 @@ def sample(
     for numbers, x_t in in_batches(refined, len(labels), sampler.num_steps, config, "sampling"):
         shown += x_t[: max(0, IN_GRID - len(shown))].cpu()
         for k, pixels in zip(numbers, to_pixels(x_t).cpu(), strict=True):
-            path = free(out / f"{k:05}.png")
-            save(
-                pixels,
-                path,
-                Marks("trained", {**settings, "seed": config["seed"] + k, "label": in_words(labels[k], loaded)}),
-            )
+            details = {**settings, "seed": config["seed"] + k, "label": in_words(labels[k], loaded)}
+            save(pixels, path := free(out / f"{k:05}.png"), Marks("trained", details))
             written.append(path)
     marks = Marks("trained", {**settings, "seed": config["seed"], "label": config["label"]})
     num_columns = len(set(labels)) if len(set(labels)) > 1 else math.ceil(math.sqrt(len(shown)))

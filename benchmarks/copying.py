@@ -2,9 +2,9 @@
 
     python benchmarks/copying.py --root ~/art
 
-Trains unet_tiny at 32 px on parts of the pictures, each beside as many held out, for the same number of pictures seen,
-and draws the copy rates of samples against epochs: docs/images/copying.png, with --out elsewhere. What was measured is
-kept under --runs, and what is there is not done again.
+Trains unet_tiny at 32 px on parts of the pictures, each beside others held out, for so many pictures seen, and draws
+the copy rates of samples against epochs: docs/images/copying.png, with --out elsewhere. What was measured is kept under
+--runs, and what is there is not done again: so --sizes 100 --pictures 50000 first lets the few be seen more often.
 """
 
 import argparse

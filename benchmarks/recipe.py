@@ -28,12 +28,13 @@ from torch import Tensor
 
 from artart import checkpoint
 from artart.data.datamodule import ArtDataModule
+from artart.diffusion.guidance import NO_GUIDANCE, Guidance
 from artart.diffusion.samplers import Heun
 from artart.evaluation.samples import draw
 from artart.images import to_model
 from artart.metrics.copies import CopyTest
 from artart.metrics.distances import coverage, kernel_distance
-from artart.metrics.features import alexnet_features
+from artart.metrics.features import features_of
 from artart.metrics.spectrum import radial_power, spectral_distance
 from artart.pretrained import imagenet_units, vgg16_on
 from artart.storage import atomic
@@ -98,17 +99,16 @@ class Judge:
             return torch.cat([*parts]).double()
 
         def alexnet(pixels: Tensor) -> Tensor:
-            return torch.cat([alexnet_features(to_model(part), self.args.weights) for part in pixels.split(64)])
+            return features_of(pixels, self.args.weights, torch.device("cpu"))
 
         return {"KD, AlexNet": alexnet, "KD, VGG-16": vgg}
 
     def __call__(self, path: Path, seed: int, guide: Path | None) -> list[float]:
         """MEASURES of a checkpoint, with autoguidance by `guide`."""
-        guidance = {"weight": self.args.weight if guide else 1.0, "lowest": 0.1, "highest": 0.9}
-        config = {"seed": 1000 * seed, "batch_size": 50, "checkpoint": path, "allow": [], "device": "cpu"}
-        config["guidance"] = {**guidance, "network": guide}
+        guidance = Guidance(self.args.weight, network=checkpoint.load(guide).net) if guide else NO_GUIDANCE
+        config = {"seed": 1000 * seed, "batch_size": 50, "checkpoint": path}
         y = self.labels[torch.arange(self.args.num_samples) % len(self.labels)]
-        samples = draw(checkpoint.load(path), Heun(20), y, config)
+        samples = draw(checkpoint.load(path), Heun(20), guidance, y, config)
         seen = {name: see(samples) for name, see in self._networks().items()}
         distances = [kernel_distance(features, self.seen[name]).value for name, features in seen.items()]
         covered = coverage(seen["KD, AlexNet"], self.seen["KD, AlexNet"][: len(samples)])

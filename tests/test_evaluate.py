@@ -170,7 +170,7 @@ def test_features_of_known_pictures_come_from_the_cache_unless_it_is_damaged(
     first = samples.known_features(*arguments)
     (path,) = tmp_path.rglob("features/*.safetensors")
     with monkeypatch.context() as patch:
-        patch.setattr(samples, "alexnet_features", pytest.fail)
+        patch.setattr(samples, "features_of", pytest.fail)
         assert_close(samples.known_features(*arguments), first, rtol=0, atol=0)
     path.write_bytes(b"cut off")
     assert_close(samples.known_features(*arguments), first)
@@ -317,9 +317,9 @@ def test_samples_have_whole_label_rows_of_held_out_pictures(evaluate, artists_ru
     _, data = data_of(artists_run, tmp_path)
     drawn, draw = [], samples.draw
 
-    def note(loaded, sampler, y, config):
+    def note(loaded, sampler, guidance, y, config):
         drawn.append(y)
-        return draw(loaded, sampler, y, config)
+        return draw(loaded, sampler, guidance, y, config)
 
     monkeypatch.setattr(samples, "draw", note)
     assert evaluate(f"checkpoint={artists_run / LAST}", "num_images=40", "sampler.num_steps=2") == 0

@@ -351,6 +351,7 @@ def test_a_run_of_several_columns_goes_on_and_so_does_one_of_format_1(train, art
     content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
     content["class_names"] = content.pop("labels")["class"]
     content["artart"]["format"] = 1
+    del content["config"]["model"]["augmented"], content["config"]["objective"]["augment"]
     torch.save(content, tmp_path / "old.ckpt")
     small = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "callbacks.grid=null", "run_dir=old")
     assert train(f"resume={tmp_path / 'old.ckpt'}", *small, "trainer.max_epochs=4") == 0

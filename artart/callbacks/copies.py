@@ -11,16 +11,15 @@ from torch import Tensor
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
-from artart.images import Batch, to_model, to_pixels
+from artart.images import Batch, to_pixels
 from artart.metrics.copies import FALSE_ALARMS, LEAST_HELD_OUT, CopyTest
 from artart.metrics.distances import kernel_distance, share
-from artart.metrics.features import alexnet_features
+from artart.metrics.features import features_of
 from artart.module import ArtModule
 from artart.objectives import Diffusion
 
 log = logging.getLogger(__name__)
 
-CHUNK: Final = 64  # pictures that AlexNet sees at once
 MOST_HELD_OUT: Final = 2560  # pictures that samples are held against
 
 
@@ -124,13 +123,9 @@ class Copies(Callback):
 
     def _kd(self, samples: Tensor, data: ArtDataModule, weights: str, device: torch.device) -> float:
         """The kernel distance of uint8 pictures to the held-out ones."""
-
-        def seen(pixels: Tensor) -> Tensor:
-            return torch.cat([alexnet_features(to_model(part).to(device), weights) for part in pixels.split(CHUNK)])
-
         if self.held_out is None:
-            self.held_out = seen(data.pixels_of(data.val_ids[:MOST_HELD_OUT]))
-        return kernel_distance(seen(samples), self.held_out).value
+            self.held_out = features_of(data.pixels_of(data.val_ids[:MOST_HELD_OUT]), weights, device)
+        return kernel_distance(features_of(samples, weights, device), self.held_out).value
 
     def _samples(self, module: ArtModule, data: ArtDataModule) -> Tensor:
         """uint8 (num_images, 3, S, S)."""

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from artart import ArtError
 from artart.checkpoint import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule, labels_of
+from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.evaluation.report import Evaluation
 from artart.evaluation.sample_page import SETS, Shown, pictures, tables
@@ -28,18 +29,16 @@ from artart.metrics.distances import (
     frechet_estimate,
     kernel_distance,
 )
-from artart.metrics.features import alexnet_features
+from artart.metrics.features import CHUNK, features_of
 from artart.metrics.inception import inception_features
 from artart.metrics.spectrum import radial_power, spectral_distance
 from artart.objectives import Diffusion
 from artart.pretrained import alexnet_on
-from artart.sample import guidance_of
 from artart.storage import atomic, load_weights
 from artart.terminal import progress_bar
 
 log = logging.getLogger(__name__)
 
-CHUNK: Final = 64  # pictures that AlexNet sees at once
 MAX_DENOISED: Final = 1000  # held-out pictures whose error is measured by noise level
 NUM_LEVELS: Final = 10
 
@@ -50,7 +49,6 @@ def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
     Raises:
         ArtError: if a setting makes no sense or weights cannot be had.
     """
-    guidance_of(config, loaded)
     if (num := config["num_images"]) < LEAST_HELD_OUT:
         raise ArtError(f"num_images={num}: too few to measure anything; {LEAST_HELD_OUT} are the least")
     device = next(loaded.net.parameters()).device
@@ -62,7 +60,12 @@ def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
 
 
 def measure(
-    loaded: Loaded, sampler: Sampler, data: ArtDataModule, config: Mapping[str, Any], facts: Mapping[str, object]
+    loaded: Loaded,
+    sampler: Sampler,
+    guidance: Guidance,
+    data: ArtDataModule,
+    config: Mapping[str, Any],
+    facts: Mapping[str, object],
 ) -> Evaluation:
     """Draw samples with the labels of the held-out pictures in turn; hold them against these and the training's.
 
@@ -79,7 +82,7 @@ def measure(
         )
     names = data.names_of(data.val_ids)
     y, classes = labels_of(names, loaded.label_names), [name for name, *_ in islice(cycle(names), num)]
-    samples = draw(loaded, sampler, y[torch.arange(num) % len(y)], config)
+    samples = draw(loaded, sampler, guidance, y[torch.arange(num) % len(y)], config)
     generator = Generator().manual_seed(0)
     real = train[torch.randperm(len(train), generator=generator)[:num]]  # as many as samples, where there are
     same_num = samples[: len(real)]  # for distances that hang on it
@@ -108,13 +111,11 @@ def measure(
     return Evaluation(metrics, tables(metrics), pictures(metrics, shown, facts))
 
 
-def draw(loaded: Loaded, sampler: Sampler, y: Tensor, config: Mapping[str, Any]) -> Tensor:
+def draw(loaded: Loaded, sampler: Sampler, guidance: Guidance, y: Tensor, config: Mapping[str, Any]) -> Tensor:
     """Samples, uint8 (N, 3, S, S), with the labels y (N, K); sample k has the seed `seed + k`."""
     assert isinstance(loaded.objective, Diffusion)
     y, seeds = y.to(next(loaded.net.parameters()).device), range(config["seed"], config["seed"] + len(y))
-    batches = loaded.objective.pictures(
-        loaded.net, sampler, y, seeds, guidance_of(config, loaded), config["batch_size"]
-    )
+    batches = loaded.objective.pictures(loaded.net, sampler, y, seeds, guidance, config["batch_size"])
     made = []
     with progress_bar() as bar, torch.inference_mode():
         for x in bar.track(batches, total=-(-len(y) // config["batch_size"]), description="sampling"):
@@ -127,7 +128,7 @@ def features(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
     """AlexNet's features (N, 256) of uint8 pictures."""
     with progress_bar() as bar, torch.inference_mode():
         parts = bar.track(pixels.split(CHUNK), description="features")
-        return torch.cat([alexnet_features(to_model(part).to(device), weights).cpu() for part in parts])
+        return torch.cat([features_of(part, weights, device) for part in parts])
 
 
 def known_features(pixels: Tensor, weights: str, device: torch.device, data: ArtDataModule) -> Tensor:

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from artart.images import to_model
 from artart.pretrained import alexnet_on, imagenet_units, lpips_heads
 
+CHUNK: Final = 64  # pictures that AlexNet sees at once
 SEEN_AT: Final = 224  # side in pixels at which AlexNet was trained
 LEAST_FOR_LPIPS: Final = 64  # side in pixels of the patches on which LPIPS was fitted
 RELUS: Final = (1, 4, 7, 9, 11)  # the layers of AlexNet that LPIPS compares
@@ -22,6 +24,11 @@ def alexnet_features(images: Tensor, weights: str) -> Tensor:
     large = F.interpolate(images, (SEEN_AT, SEEN_AT), mode="bicubic", antialias=True)
     net = alexnet_on(weights, images.device).net
     return net(imagenet_units(large.clamp(-1, 1))).mean(dim=(2, 3)).cpu().double()
+
+
+def features_of(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
+    """`alexnet_features` (N, 256) of uint8 pictures (N, 3, H, W), few at a time."""
+    return torch.cat([alexnet_features(to_model(part).to(device), weights) for part in pixels.split(CHUNK)])
 
 
 def lpips_alex(x_hat: Tensor, x: Tensor, weights: str) -> Tensor:
