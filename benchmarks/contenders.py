@@ -76,10 +76,9 @@ class Contender(Protocol):
     def average(self, net: nn.Module) -> Average: ...
 
 
-def tiny(image_size: int, patch_size: int = 2) -> UNet:
-    """conf/model/unet_tiny.yaml without classes; where a place is 2 x 2 pixels, and so there are fewer, it is wider."""
-    width = 48 if patch_size == 2 else 32
-    return UNet(image_size, width=width, multipliers=(1, 2, 3), num_blocks=1, attention_size=8, patch_size=patch_size)
+def tiny(image_size: int, width: int = 32) -> UNet:
+    """conf/model/unet_tiny.yaml without classes."""
+    return UNet(image_size, width=width, multipliers=(1, 2, 3), num_blocks=1, attention_size=8)
 
 
 def warm_cosine(optimizer: Optimizer, share: Callable[[], float], warmup_steps: int) -> LambdaLR:
@@ -135,7 +134,7 @@ class Artart:
         return torch.cat([*self.objective.pictures(net, sampler, y, range(seed, seed + num), batch_size=num)])
 
     def network(self) -> nn.Module:
-        return tiny(self.image_size)
+        return tiny(self.image_size, width=48)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.999), weight_decay=0.01)

@@ -1,10 +1,11 @@
-"""How many epochs it takes until samples are copies, for few pictures and for many.
+"""How many epochs it takes until samples are copies, for few pictures and for many, and what holds it back.
 
-    python benchmarks/copying.py --root ~/art
+    python benchmarks/copying.py --root ~/art --weights ~/weights
 
 Trains unet_tiny at 32 px on parts of the pictures, each beside others held out, for so many pictures seen, and draws
-the copy rates of samples against epochs: docs/images/copying.png, with --out elsewhere. What was measured is kept under
---runs, and what is there is not done again: so --sizes 100 --pictures 50000 first lets the few be seen more often.
+the copy rates of samples and their KD to the held-out art against epochs: docs/images/copying.png, with --out
+elsewhere. What was measured is kept under --runs, and what is there is not done again: so `--only 100 --pictures 50000`
+first lets the few be seen more often, and several processes can share the work.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 from matplotlib import pyplot
@@ -21,15 +23,28 @@ from matplotlib import pyplot
 from artart.data.files import find
 
 matplotlib.use("Agg")
-SIZES = (100, 1000, 5000)
 HELD_OUT = {100: 0.75, 1000: 0.75, 5000: 0.34}  # share, so that there are some to take thresholds from
 BATCH = 16
 
 
-def train(num: int, args: argparse.Namespace) -> Path:
-    """Train on about `num` pictures, in a process of its own; return the table of its curves."""
-    run_dir, table = args.runs / str(num), args.runs / f"{num}.csv"
-    curves = run_dir / "csv" / "metrics.csv"
+class Curve(NamedTuple):
+    num: int  # pictures to train on, about
+    settings: tuple[str, ...] = ()
+
+
+CURVES = {
+    "100": Curve(100),
+    "100, drop-out 0.2": Curve(100, ("model.dropout=0.2",)),
+    "100, told augmentation 0.12": Curve(100, ("objective.augment.probability=0.12",)),
+    "1000": Curve(1000),
+    "5000": Curve(5000),
+}
+
+
+def train(name: str, args: argparse.Namespace) -> Path:
+    """Train in a process of its own; return the table of its curves."""
+    num, run_dir = CURVES[name].num, args.runs / name.replace(",", "").replace(" ", "_")
+    curves, table = run_dir / "csv" / "metrics.csv", args.runs / f"{num}.csv"
     if (run_dir / "result.json").exists():
         return curves
     files = sorted(find(args.root))
@@ -37,20 +52,15 @@ def train(num: int, args: argparse.Namespace) -> Path:
     args.runs.mkdir(parents=True, exist_ok=True)
     table.write_text("path\n" + "".join(f'"{path.relative_to(args.root)}"\n' for path in sorted(chosen)))
     epochs = max(1, args.pictures // num)
-    settings = [f"data.root={args.root}", f"data.metadata={table}", f"data.val_fraction={HELD_OUT[num]}"]
+    settings = [*CURVES[name].settings, f"data.root={args.root}", f"data.metadata={table}"]
+    settings += [f"data.val_fraction={HELD_OUT[num]}", "logger=csv", "resume=auto"]
     settings += [f"trainer.max_epochs={epochs}", f"trainer.check_val_every_n_epoch={max(1, epochs // args.points)}"]
     settings += [f"callbacks.copies.every_n_images={args.pictures // args.points // 2}", "callbacks.copies.guidance=1"]
     settings += ["sampler=dpmpp_2m", "sampler.num_steps=20", f"callbacks.copies.num_images={args.num_samples}"]
-    settings += [
-        "model=unet_tiny",
-        "objective.prediction=v",
-        f"data.batch_size={BATCH}",
-        "optimizer.lr=1e-3",
-        "logger=csv",
-        "resume=auto",
-    ]
-    settings += ["trainer.accelerator=cpu", "trainer.precision=bf16-mixed", f"run_dir={run_dir}", "callbacks.grid=null"]
-    settings += ["+trainer.limit_val_batches=4", "callbacks.best=null", "callbacks.checkpoints=null"]
+    settings += [f"callbacks.copies.weights={args.weights}", "model=unet_tiny", "objective.prediction=v"]
+    settings += [f"data.batch_size={BATCH}", "optimizer.lr=1e-3", "+trainer.limit_val_batches=4"]
+    settings += ["trainer.accelerator=cpu", "trainer.precision=bf16-mixed", f"run_dir={run_dir}"]
+    settings += [f"callbacks.{name}=null" for name in ("grid", "best", "checkpoints")]
     command = [sys.executable, "-m", "artart.train", "experiment=denoise", *settings]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return curves
@@ -63,33 +73,38 @@ def read(curves: Path, name: str) -> tuple[list[int], list[float]]:
     return [int(row["epoch"]) + 1 for row in rows], [float(row[name]) for row in rows]
 
 
-def draw(curves: dict[int, Path], out: Path) -> None:
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    for num, path in curves.items():
-        for name, style in (("copies/rate", "-"), ("copies/rate_ratio", "--")):
-            epochs, rates = read(path, name)
-            label = f"{num:,} pictures" if style == "-" else None
-            axes.plot(
-                epochs, [100 * rate for rate in rates], style, color=f"C{SIZES.index(num)}", marker=".", label=label
-            )
-            sys.stdout.write(f"{num} {name}: {list(zip(epochs, rates, strict=True))}\n")
-    axes.axhline(1, color="grey", linewidth=0.8, label="held-out art (1 %)")
-    axes.set(xscale="log", xlabel="epochs", ylabel="samples that are copies (%)")
-    axes.legend(title="— distance, - - ratio")
+def draw(curves: dict[str, Path], out: Path) -> None:
+    figure, (copies, distance) = pyplot.subplots(1, 2, figsize=(11, 4))
+    for name, path in curves.items():
+        for axes, column, style in (
+            (copies, "copies/rate", "-"),
+            (copies, "copies/rate_ratio", "--"),
+            (distance, "samples/kd", "-"),
+        ):
+            epochs, values = read(path, column)
+            shown = values if axes is distance else [100 * value for value in values]
+            label = f"{name} pictures" if style == "-" else None
+            axes.plot(epochs, shown, style, color=f"C{list(CURVES).index(name)}", marker=".", label=label)
+            sys.stdout.write(f"{name}, {column}: {list(zip(epochs, values, strict=True))}\n")
+    copies.axhline(1, color="grey", linewidth=0.8, label="held-out art (1 %)")
+    copies.set(xscale="log", xlabel="epochs", ylabel="samples that are copies (%)")
+    copies.legend(title="— distance, - - ratio", fontsize="small")
+    distance.set(xscale="log", yscale="log", xlabel="epochs", ylabel="KD of samples to held-out art")
     figure.savefig(out, dpi=110, bbox_inches="tight")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--weights", default="auto", help="of AlexNet: auto, or a folder")
     parser.add_argument("--pictures", type=int, default=40_000, help="seen by each")
     parser.add_argument("--points", type=int, default=10, help="of a curve")
     parser.add_argument("--num-samples", type=int, default=200)
-    parser.add_argument("--sizes", type=int, nargs="*", choices=SIZES, default=SIZES)
+    parser.add_argument("--only", nargs="*", choices=CURVES, default=list(CURVES))
     parser.add_argument("--runs", type=Path, default=Path("outputs/benchmarks/copying"))
     parser.add_argument("--out", type=Path, default=Path("docs/images/copying.png"))
     args = parser.parse_args()
-    draw({num: train(num, args) for num in args.sizes}, args.out)
+    draw({name: train(name, args) for name in args.only}, args.out)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@
     python benchmarks/peers.py --comparison own --root ~/art --weights ~/weights --minutes 10
 
 equal: one network, the same initial weights, pictures in the same order, optimizer, learning rates, average of weights
-and number of pictures; only the objective and the sampler are each one's own, as they are by default. The network is a
-U-Net of single pixels, since one that sees squares of 2 x 2 as one place (--patch-size 2, as unet_tiny) is slow to
-learn to tell noise, which is what the peers ask of it.
+and number of pictures; only the objective and the sampler are each one's own, as they are by default.
 own: each with its own network of about 3 million parameters, optimizer, learning-rate schedule, batch size, flips and
 average, for equal seconds, at a third, once and three times its default learning rate; that with the lowest mean KD
 counts.
@@ -116,9 +114,7 @@ class Recipe(NamedTuple):
 def equal_recipe(contender: Contender, clock: Clock, args: argparse.Namespace) -> Recipe:
     """The same for all."""
     assert clock.steps is not None
-    net = (
-        contender.stand_in(tiny(args.image_size, args.patch_size)).to(args.device).to(memory_format=torch.channels_last)
-    )
+    net = contender.stand_in(tiny(args.image_size)).to(args.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=EQUAL_LR, betas=(0.9, 0.999), weight_decay=0.01)
     schedule = cosine(optimizer, clock.steps)["scheduler"]
     return Recipe(net, optimizer, schedule, ArtartAverage(net), EQUAL_BATCH_SIZE, args.mirror)
@@ -236,7 +232,7 @@ def run(job: Job, data: ArtDataModule, judge: Judge, args: argparse.Namespace) -
 def settings(data: ArtDataModule, args: argparse.Namespace) -> dict[str, Any]:
     """What must be the same in all runs of a table."""
     names = ["comparison", "image_size", "num_samples", "evaluations", "precision", "few"]
-    names += ["pictures", "mirror", "patch_size"] if args.comparison == "equal" else ["minutes"]
+    names += ["pictures", "mirror"] if args.comparison == "equal" else ["minutes"]
     told = {name: getattr(args, name) for name in names}
     return told | {"device": args.device.type, "torch": torch.__version__, "data": data.facts["sha256"]}
 
@@ -300,7 +296,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=40000, help="to train on, with --comparison equal")
     parser.add_argument("--minutes", type=float, default=10.0, help="to train for, with --comparison own")
     parser.add_argument("--mirror", action="store_true", help="with --comparison equal: flip half of the pictures")
-    parser.add_argument("--patch-size", type=int, default=1, help="of the network, with --comparison equal: 1 or 2")
     parser.add_argument("--num-samples", type=int, default=500)
     parser.add_argument("--evaluations", type=int, default=40, help="of the network, for a sample")
     parser.add_argument("--seeds", type=int, default=3)
