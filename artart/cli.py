@@ -60,6 +60,10 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     except KeyboardInterrupt:
         log.error("stopped by Ctrl-C")
         sys.exit(130)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):  # an exception within the interpreter's end is a trace
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

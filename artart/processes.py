@@ -107,8 +107,16 @@ def join(trainer: MutableMapping[str, Any]) -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
-    atexit.register(distributed.destroy_process_group)
+    atexit.register(_part)
     _patient.append(distributed.new_group(backend="gloo", timeout=PATIENCE))
+
+
+def _part() -> None:
+    """Let go of the others while Python still runs: gloo's threads may need it to end."""
+    from torch import distributed
+
+    _patient.clear()
+    distributed.destroy_process_group()
 
 
 def of_first(make: Callable[[], T]) -> T:

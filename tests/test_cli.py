@@ -162,6 +162,16 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch):
     assert taken_back == [True]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ends", ["None", "sys.exit(2)"])
+def test_a_signal_while_the_interpreter_ends_leaves_no_trace(number, ends):
+    """torchrun sends one to a process that has failed by itself."""
+    late = f"atexit.register(lambda: os.kill(os.getpid(), {int(number)}))"
+    program = f"import atexit, os, sys; {late}; from artart.cli import cli; cli(lambda: {ends}, 'train')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (-number, "")
+
+
 def test_a_full_disk_that_a_thread_meets_is_left_to_who_waits_for_it(monkeypatch, capsys):
     def meets(error: Exception) -> str:
         def fail():

@@ -31,6 +31,16 @@ def start(command: list[str], *arguments: str) -> subprocess.Popen:
     )
 
 
+def outcome(started: subprocess.Popen) -> tuple[int, str]:
+    """Exit code and what it said, also where it hangs."""
+    try:
+        said = started.communicate(timeout=300)[0]
+    except subprocess.TimeoutExpired:
+        started.terminate()  # torchrun ends the others
+        pytest.fail(f"hung after it said:\n{started.communicate()[0]}")
+    return started.returncode, said
+
+
 def load(path: str) -> dict:
     return torch.load(path, weights_only=True)
 
@@ -39,18 +49,16 @@ def test_two_processes_that_were_stopped_end_as_one_process(tmp_path, monkeypatc
     """Order, flips, noise, times and dropped labels are those of the whole batch; sums are taken in another order."""
     monkeypatch.chdir(tmp_path)
     one = start([sys.executable], "data.batch_size=8", "run_dir=one")
-    assert one.wait() == 0
+    assert outcome(one)[0] == 0
     two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=4", "run_dir=two")
     stop = ("+callbacks.a._target_=test_resume.Trouble", "+callbacks.a.event=SIGTERM", "+callbacks.a.place=within")
-    stopped = start([sys.executable], *two, *stop, "+callbacks.a.step=3")
-    said = stopped.communicate()[0]
-    assert stopped.returncode == 143
+    code, said = outcome(start([sys.executable], *two, *stop, "+callbacks.a.step=3"))
+    assert code == 143
     assert said.count("stopped by SIGTERM in epoch 1; go on where it stopped") == 1  # the first speaks for all
     assert "Traceback" not in said
     assert load("two/checkpoints/last.ckpt")["global_step"] == 3
-    resumed = start([sys.executable], *two, "resume=auto")
-    said = resumed.communicate()[0]
-    assert resumed.returncode == 0, said
+    code, said = outcome(start([sys.executable], *two, "resume=auto"))
+    assert code == 0, said
     assert said.count("epoch 2/2  step 12") == 1
 
     wanted, ours = load("one/checkpoints/last.ckpt"), load("two/checkpoints/last.ckpt")
@@ -73,8 +81,8 @@ def test_two_machines_of_one_process_each_share_a_folder(tmp_path, monkeypatch):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{29500 + os.getpid() % 1000}"]
     nodes = [start([*torchrun, *meeting], *together) for _ in range(2)]
-    said = [node.communicate()[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
+    codes, said = zip(*map(outcome, nodes), strict=True)
+    assert codes == (0, 0), said
     (run_dir,) = Path("outputs/runs").glob("*/*")
     assert json.loads((run_dir / "result.json").read_text())["num_processes"] == 2
     assert sorted(path.name for path in run_dir.glob("*.log")) == ["train.log", "train_rank_1.log"]
