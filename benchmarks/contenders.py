@@ -66,7 +66,8 @@ class Contender(Protocol):
     def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
         """Pictures (num, 3, S, S) in [-1, 1], or somewhat beyond, from about as many evaluations of the network."""
 
-    def network(self) -> nn.Module: ...
+    def network(self, scale: int = 1) -> nn.Module:
+        """Of about 3 million parameters; `scale` times as wide, and so of about scale^2 times as many."""
 
     def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer: ...
 
@@ -133,8 +134,8 @@ class Artart:
         y = torch.zeros(num, dtype=torch.long, device=device)
         return torch.cat([*self.objective.pictures(net, sampler, y, range(seed, seed + num), batch_size=num)])
 
-    def network(self) -> nn.Module:
-        return tiny(self.image_size, width=48)
+    def network(self, scale: int = 1) -> nn.Module:
+        return tiny(self.image_size, width=48 * scale)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.999), weight_decay=0.01)
@@ -193,8 +194,8 @@ class Lucidrains:
             torch.manual_seed(seed)
             return 2 * self._around(net, evaluations).sample(batch_size=num) - 1
 
-    def network(self) -> nn.Module:
-        return self.library.Unet(dim=18)
+    def network(self, scale: int = 1) -> nn.Module:
+        return self.library.Unet(dim=18 * scale)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         return torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.99))
@@ -262,9 +263,9 @@ class Diffusers:
             x = sampler.step(eps_hat, step, x).prev_sample
         return x
 
-    def network(self) -> nn.Module:
+    def network(self, scale: int = 1) -> nn.Module:
         """The example's blocks, two layers each and attention in the last level but one, at a smaller width."""
-        widths = [24, 48, 72, 96]
+        widths = [scale * width for width in (24, 48, 72, 96)]
         down = ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"]
         up = ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]
         net = self.library.UNet2DModel(

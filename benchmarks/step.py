@@ -1,6 +1,11 @@
-"""A training step of the article (network and VGG-16) as published, beside ours and its variants.
+"""A training step as others do it, beside ours and its variants.
 
     python benchmarks/step.py --image-size 128 --batch-size 32 --rounds 5
+    python benchmarks/step.py --of diffusion --image-size 64 --batch-size 256 --rounds 5
+
+Of the article: its network and VGG-16 as published. Of diffusion: denoising-diffusion-pytorch and a loop as in
+diffusers' example, each with its own U-Net of about 27 million parameters, beside model=unet_tiny made as large and
+model=unet. The peers come from PyPI (peers.py).
 
 Each variant takes its turn in each round, in a process of its own: what one asks of the allocator must not help the
 others. Prints medians: milliseconds and CPU milliseconds of a step, pictures per second, TFLOP/s and their share of
@@ -23,18 +28,23 @@ from typing import NamedTuple
 
 import torch
 from article import LEARNING_RATE, PublishedModel, our_loss, published_loss
+from contenders import CONTENDERS
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from artart.allocator import keep_freed_memory
 from artart.models.conv_diffusion import ConvDiffusionModel
+from artart.models.unet import UNet
 from artart.terminal import progress_bar
 
 
 class Variant(NamedTuple):
     """How a step is done."""
 
+    contender: str = ""  # whose diffusion it is; empty: the article's step
+    unet: bool = False  # model=unet instead of the contender's network
     published: bool = False
     keep_memory: bool = True
     channels_last: bool = True
@@ -44,7 +54,7 @@ class Variant(NamedTuple):
     crop: float = 1.0  # share of the side that VGG-16 sees
 
 
-VARIANTS = {
+ARTICLE = {
     "as published": Variant(published=True, keep_memory=False, channels_last=False),
     "as published, freed memory kept": Variant(published=True, channels_last=False),
     "ours, contiguous": Variant(channels_last=False),
@@ -57,6 +67,22 @@ VARIANTS = {
     "ours, bf16, targets cached": Variant(bf16=True, cache_targets=True),
     "ours, bf16, targets cached, compiled": Variant(bf16=True, cache_targets=True, compile=True),
 }
+AS_THEY_DO = {"keep_memory": False, "channels_last": False}
+DIFFUSION = {
+    "diffusers": Variant("diffusers", **AS_THEY_DO),
+    "diffusers, bf16": Variant("diffusers", bf16=True, **AS_THEY_DO),
+    "denoising-diffusion-pytorch": Variant("denoising-diffusion-pytorch", **AS_THEY_DO),
+    "denoising-diffusion-pytorch, bf16": Variant("denoising-diffusion-pytorch", bf16=True, **AS_THEY_DO),
+    "ours": Variant("artart"),
+    "ours, bf16": Variant("artart", bf16=True),
+    "ours, bf16, contiguous": Variant("artart", bf16=True, channels_last=False),
+    "ours, bf16, compiled": Variant("artart", bf16=True, compile=True),
+    "model=unet": Variant("artart", unet=True),
+    "model=unet, bf16": Variant("artart", unet=True, bf16=True),
+    "model=unet, bf16, compiled": Variant("artart", unet=True, bf16=True, compile=True),
+}
+VARIANTS = ARTICLE | DIFFUSION
+SCALE = 3  # of the contenders' networks: about 27 million parameters
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -75,19 +101,28 @@ def seconds_of(work: Callable[[], object], num: int) -> tuple[float, float]:
     return (time.perf_counter() - wall) / num, (time.process_time() - cpu) / num
 
 
+def parts(variant: Variant, size: int) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
+    """A network, and the loss of pictures (B, 3, S, S)."""
+    if variant.contender:
+        contender, generator = CONTENDERS[variant.contender](size), torch.Generator(DEVICE).manual_seed(0)
+        net = UNet(size) if variant.unet else contender.network(SCALE)
+        return net.to(DEVICE), lambda net, x0: contender.loss(net, x0, generator)
+    net = (PublishedModel if variant.published else ConvDiffusionModel)(size).to(DEVICE)
+    if variant.published:
+        return net, partial(published_loss, weights="random")
+    return net, our_loss("random", crop=variant.crop, cache_targets=variant.cache_targets)
+
+
 def measure(variant: Variant, size: int, batch_size: int, num_steps: int) -> dict[str, float]:
     """Of a process that does nothing else."""
     if variant.keep_memory:
         keep_freed_memory()
     torch.manual_seed(0)
     x0 = 2 * torch.rand(batch_size, 3, size, size, device=DEVICE) - 1
-    net = (PublishedModel if variant.published else ConvDiffusionModel)(size).to(DEVICE)
+    net, loss = parts(variant, size)
     if variant.channels_last:
         net.to(memory_format=torch.channels_last)
         x0 = x0.contiguous(memory_format=torch.channels_last)
-    loss = our_loss("random", crop=variant.crop, cache_targets=variant.cache_targets)
-    if variant.published:
-        loss = partial(published_loss, weights="random")
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
 
     def step() -> None:
@@ -130,26 +165,28 @@ def peak_of_matmul(dtype: torch.dtype) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--of", choices=["article", "diffusion"], default="article")
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=3, help="in a turn")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, help="default: all of these")
     parser.add_argument("--in-this-process", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.in_this_process:
         found = measure(VARIANTS[args.in_this_process], args.image_size, args.batch_size, args.steps)
         sys.stdout.write(json.dumps(found))
         return
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in args.variants}
+    names = args.variants or list(ARTICLE if args.of == "article" else DIFFUSION)
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with progress_bar() as bar:
         for k in bar.track(range(args.rounds * len(turns)), description="steps"):
-            name = args.variants[k % len(turns)]
+            name = names[k % len(turns)]
             command = [sys.executable, *sys.argv, "--in-this-process", name]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             turns[name].append(json.loads(done.stdout))
-    table = Table("step", "ms", "CPU ms", "pictures/s", "x published", "TFLOP/s", "of matmul", "GiB", "warm-up s")
-    base = statistics.median(one["wall"] for one in turns[args.variants[0]])
+    table = Table("step", "ms", "CPU ms", "pictures/s", "x first", "TFLOP/s", "of matmul", "GiB", "warm-up s")
+    base = statistics.median(one["wall"] for one in turns[names[0]])
     for name, measured in turns.items():
         middle = {key: statistics.median(one[key] for one in measured) for key in measured[0]}
         speed = middle["flops"] / middle["wall"]
@@ -164,7 +201,7 @@ def main() -> None:
             f"{middle['memory'] / 2**30:.2f}",
             f"{middle['warm_up']:.1f}",
         )
-    Console().print(table)
+    Console(width=max(140, Console().width)).print(table)
     machine = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{os.cpu_count()} CPU cores"
     Console().print(f"{machine}, torch {torch.__version__}, {args.image_size} px, batches of {args.batch_size}")
 
