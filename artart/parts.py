@@ -11,8 +11,7 @@ from rich.filesize import decimal
 
 from artart import ArtError
 from artart.config import found, in_sweep
-from artart.data.datamodule import num_classes_of
-from artart.data.folder import CLASS
+from artart.data.labels import CLASS, num_classes_of
 from artart.losses import Perceptual
 from artart.metrics.copies import LEAST_HELD_OUT
 

@@ -32,8 +32,9 @@ def main(cfg: DictConfig) -> None:
     if config["data"]["root"] is None:
         raise ArtError("data.root=null: name the folder to prepare: data.root=DIR")
 
-    from artart.data.folder import CLASS
     from artart.data.index import write_unused
+    from artart.data.labels import CLASS
+    from artart.data.pictures import judge
     from artart.rundir import claim, plan
     from artart.storage import write_json
 
@@ -51,7 +52,7 @@ def main(cfg: DictConfig) -> None:
     for table in tables(content):
         get_console().print(table)
     try:
-        data.judge(entries, run_dir)
+        judge(entries, folder.root, data.max_rejected_fraction, run_dir)
     except ArtError as error:
         log.warning("training would refuse this folder: %s", error)
     alike, sides = content["near_duplicates"], content["split"]
@@ -66,8 +67,8 @@ def main(cfg: DictConfig) -> None:
 
 def report(data: "ArtDataModule", entries: "Sequence[Entry]") -> dict[str, Any]:
     """What was found, as plain data."""
-    from artart.data.datamodule import NO_CLASS
     from artart.data.index import counts
+    from artart.data.labels import NO_CLASS
     from artart.data.split import split
 
     folder = data.folder

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from artart import ArtError, curves
 from artart.checkpoint import read
 from artart.config import found, listed, shown
-from artart.data.folder import CLASS
+from artart.data.labels import CLASS
 from artart.storage import free
 from artart.terminal import near
 from artart.trust import finished_epochs, printable

@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> float:
     from lightning.pytorch import seed_everything
 
     from artart import resume, start
-    from artart.data.datamodule import num_classes_of
+    from artart.data.labels import num_classes_of
     from artart.module import ArtModule
     from artart.parts import check_held_out, check_memory, check_parts, check_score, check_shares
     from artart.pretrained import alexnet_for

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from artart.checks import LIMITS
 from artart.config import found
-from artart.data.datamodule import ArtDataModule, num_classes_of
+from artart.data.datamodule import ArtDataModule
+from artart.data.labels import num_classes_of
 from artart.objectives import Diffusion
 from artart.signatures import wrong_arguments
 

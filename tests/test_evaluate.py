@@ -9,7 +9,8 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch.testing import assert_close
 
 from artart import ArtError, checkpoint
-from artart.data.datamodule import NO_CLASS, ArtDataModule
+from artart.data.datamodule import ArtDataModule
+from artart.data.labels import NO_CLASS
 from artart.evaluate import held_out_data
 from artart.evaluation import samples
 from artart.evaluation.sample_page import tables

@@ -1,33 +1,30 @@
 """Validated pictures for the trainer."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, TypedDict
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from rich.filesize import decimal
 from torch import Tensor
 
 from artart import ArtError
-from artart.data import demo
-from artart.data.folder import CLASS, ArtFolder
-from artart.data.index import Entry, Rules, counts, unused_in_words, write_unused
+from artart.data import demo, pictures
+from artart.data.folder import ArtFolder
+from artart.data.index import Rules
+from artart.data.labels import CLASS, NO_CLASS, check_columns
 from artart.data.loader import Loader
+from artart.data.pictures import Pictures
 from artart.data.split import split
 from artart.decode import MAX_PIXELS, Fit
 from artart.images import Batch, to_model
-from artart.terminal import progress_bar
 
 log = logging.getLogger(__name__)
-
-MIN_PICTURES = 4
-NO_CLASS = "(no class)"
 
 
 class Exclude(TypedDict, total=False):
@@ -40,16 +37,6 @@ class Exclude(TypedDict, total=False):
 
 EXCLUDE = Exclude(duplicate=True, opt_out=True, ai_made=True)
 LABELS = [CLASS]
-
-
-class Pictures(NamedTuple):
-    """Pictures that can be trained on, and where their pixels lie."""
-
-    pixels: Tensor  # (N, 3, S, S) uint8
-    rows: Tensor  # (M,) long: where each picture's pixels are
-    labels: Tensor  # (M, K) long, a label in each column; the number of a column's names stands for "none"
-    digests: list[str]  # hexadecimal SHA-256 of each picture's file
-    groups: list[str]  # look-alikes share a name
 
 
 class ArtDataModule(LightningDataModule):
@@ -112,7 +99,7 @@ class ArtDataModule(LightningDataModule):
                 f"data.licences={licences}: "
                 + ("null allows all" if metadata else "licences stand in a table; name it by data.metadata=FILE.csv")
             )
-        _check_labels(labels, metadata)
+        check_columns(labels, metadata)
         rules = Rules(max_pixels, min_size, **(EXCLUDE | exclude))
         self.folder: ArtFolder | None = None
         if root is not None:
@@ -172,7 +159,7 @@ class ArtDataModule(LightningDataModule):
         Raises:
             ArtError: if too many files are unusable or too few pictures are left.
         """
-        self.pictures = self._demo() if self.folder is None else self._read(self.folder, run_dir)
+        self.pictures = self._pictures(run_dir)
         num_pictures = len(self.pictures.digests)
         self.val_ids = split(self.pictures.digests, self.pictures.groups, self.val_fraction)
         if self.val_is_held_out and not self.val_ids:
@@ -190,55 +177,10 @@ class ArtDataModule(LightningDataModule):
                 len(self.train_ids),
             )
 
-    def _demo(self) -> Pictures:
-        if self.num_demo_pictures < MIN_PICTURES:
-            raise ArtError(f"data.num_demo_pictures={self.num_demo_pictures}: {MIN_PICTURES} are the least")
-        log.info("data.root=null: painting %d pictures of demo art", self.num_demo_pictures)
-        paintings = demo.make(self.num_demo_pictures, self.image_size, self.seed)
-        with progress_bar() as bar:
-            tracked = bar.track(paintings, total=self.num_demo_pictures, description="painting")
-            arrays, labels = zip(*tracked, strict=True)
-        pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-        digests = [sha256(array.tobytes()).hexdigest() for array in arrays]
-        return Pictures(pixels, torch.arange(len(digests)), torch.tensor(labels)[:, None], digests, digests)
-
-    def _read(self, folder: ArtFolder, run_dir: Path) -> Pictures:
-        contents = folder.read()
-        write_unused(contents.entries, folder.root, run_dir)
-        self.judge(contents.entries, run_dir)
-        assert contents.store is not None
-        # An order that mixes the classes and does not hang on names.
-        used = sorted((entry for entry in contents.entries if entry.verdict == "ok"), key=lambda one: one.facts.sha256)
-        rows = [[folder.name_of(folder.root / entry.path, column) for column in self.label_names] for entry in used]
-        return Pictures(
-            torch.from_numpy(contents.store.pixels),
-            torch.tensor([contents.store.rows[entry.facts.sha256] for entry in used]),
-            labels_of(rows, self.label_names),
-            [entry.facts.sha256 for entry in used],
-            [entry.group for entry in used],
-        )
-
-    def judge(self, entries: Sequence[Entry], run_dir: Path) -> None:
-        """A line about what is not used.
-
-        Raises:
-            ArtError: if that is too much to train on the rest.
-        """
-        assert self.folder is not None
-        root = self.folder.root
-        found, told = counts(entries), unused_in_words(entries, run_dir)
-        if found["ok"] < MIN_PICTURES:
-            raise ArtError(
-                f"data.root={root}: {found['ok']} of {found['found']} files can be used, {MIN_PICTURES} are the least; "
-                + ("; ".join(told.values()) or "add pictures")
-            )
-        if found["rejected"] > self.max_rejected_fraction * found["found"]:
-            raise ArtError(
-                f"data.root={root}: {told['rejected']}; that is more than "
-                f"data.max_rejected_fraction={self.max_rejected_fraction}: mend the folder or raise the fraction"
-            )
-        for line in told.values():
-            log.warning(line)
+    def _pictures(self, run_dir: Path) -> Pictures:
+        if self.folder is None:
+            return pictures.painted(self.num_demo_pictures, self.image_size, self.seed)
+        return pictures.read(self.folder, self.max_rejected_fraction, run_dir)
 
     def train_dataloader(self) -> Loader:
         self.train_loader = self._loader(
@@ -331,28 +273,3 @@ class ArtDataModule(LightningDataModule):
                     "are free; data.residence=memory needs none of it"
                 )
         return pixels.to(device)
-
-
-def labels_of(rows: Sequence[Sequence[str]], label_names: Mapping[str, Sequence[str]]) -> Tensor:
-    """Labels (N, K) of N rows of K names; a name that its column does not know is "none"."""
-    columns = [{name: label for label, name in enumerate(names)} for names in label_names.values()]
-    return torch.tensor(
-        [[known.get(name, len(known)) for name, known in zip(row, columns, strict=True)] for row in rows]
-    )
-
-
-def num_classes_of(label_names: Mapping[str, Sequence[str]]) -> int | list[int]:
-    """How many names each column has, as `model.num_classes` says it: of one column a number."""
-    first, *others = (len(names) for names in label_names.values())
-    return [first, *others] if others else first
-
-
-def _check_labels(labels: Sequence[str], metadata: object) -> None:
-    """Raises ArtError if they are none, several of a kind, or of a table that is not there."""
-    key = f"data.labels=[{', '.join(labels)}]"
-    if not labels:
-        raise ArtError(f"{key}: names no column; [class] is the folder or the table's column class")
-    if repeated := [column for column in labels if labels.count(column) > 1]:
-        raise ArtError(f"{key}: names {repeated[0]} more than once; leave one")
-    if metadata is None and set(labels) != {CLASS}:
-        raise ArtError(f"{key}: columns stand in a table; name it by data.metadata=FILE.csv")

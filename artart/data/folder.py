@@ -20,6 +20,7 @@ from artart import ArtError
 from artart.data import index, metadata, store
 from artart.data.files import Facts, class_of, examine_all, find
 from artart.data.index import Entry, Rules, compared, judge, verdict_of
+from artart.data.labels import CLASS
 from artart.data.metadata import Metadata
 from artart.data.store import PixelStore, Writer
 from artart.decode import Fit
@@ -27,7 +28,6 @@ from artart.terminal import near
 
 log = logging.getLogger(__name__)
 
-CLASS = "class"  # the column that folders stand in for
 MADE_BY = f"artart 1, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
 
 
@@ -49,7 +49,7 @@ class ArtFolder:
         fit: Fit = "squash",
         metadata_file: Path | None = None,
         licences: list[str] | None = None,
-        labels: Sequence[str] = ("class",),
+        labels: Sequence[str] = (CLASS,),
         min_per_label: int = 50,
         cache_dir: Path | None = None,
         num_workers: int | None = None,

@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 
 from artart import ArtError
 from artart.checkpoint import Loaded, check_numbers
-from artart.data.datamodule import ArtDataModule, labels_of
+from artart.data.datamodule import ArtDataModule
+from artart.data.labels import labels_of
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.evaluation.report import Evaluation

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 from artart.callbacks.ema import EMA
 from artart.callbacks.grid import ReconstructionGrid, SampleGrid
-from artart.data.datamodule import ArtDataModule, Pictures
+from artart.data.datamodule import ArtDataModule
+from artart.data.pictures import Pictures
 from artart.diffusion.draws import Constant
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Heun, Step
