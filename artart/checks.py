@@ -193,7 +193,8 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
         if not LIMITS[key].allows(value):
             yield f"{key}={shown(value)}: must be {LIMITS[key]}"
     if config.get("seeds") is not None and not _are_seeds(config["seeds"]):
-        yield f"seeds={config['seeds']}: must be two or more whole numbers, at least 0 and no neighbours equal: [1,2]"
+        wanted = f"two or more, each {LIMITS['seed']}, no neighbours equal: [1,2]"
+        yield f"seeds={config['seeds']}: must be {wanted}"
     if "score" in config:  # a training
         for key in [group for group in GROUPS if group not in config]:
             yield f"{key}: is missing; choose {key}={listed(options(key))}"

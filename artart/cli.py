@@ -55,7 +55,7 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     try:
         main()
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        log.error(_sentence(error, config_name))
+        log.error(_sentence(error, config_name, sweeps))
         sys.exit(2)
     except KeyboardInterrupt:
         log.error("stopped by Ctrl-C")
@@ -147,7 +147,7 @@ def _quoted(argument: str) -> str:
     return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
 
 
-def _sentence(error: Exception, config_name: str) -> str:
+def _sentence(error: Exception, config_name: str, sweeps: bool = False) -> str:
     """What Hydra, OmegaConf or YAML found, in a line with the remedy."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -158,11 +158,14 @@ def _sentence(error: Exception, config_name: str) -> str:
         given = next((argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith(f"{key}=")), key)
         choices = [word for word in sys.argv[1:] if (CONF_DIR / word.partition("=")[0]).is_dir() and key not in word]
         remedy = did_you_mean(key, set(known_keys(config_name, choices)) - {key}) or "; --cfg job shows them all"
+        if key.startswith("model.") and any(word.startswith("start=") for word in sys.argv[1:]):
+            remedy = "; name the checkpoint's kind of network too: model=NAME"
         if key in ("schedule", "sampler"):
             remedy = "; it is one of diffusion: add objective=diffusion"
         return f"{given}: no such key{remedy}"
     if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match[1]}: several values: add -m for a sweep, or write them as a list: [a,b]"
+        sweep = "add -m for a sweep, or " if sweeps else ""
+        return f"{match[1]}: several values: {sweep}write them as a list: [a,b]"
     if match := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
         return f"+{match[1]}: is there already; leave out the +"
     if isinstance(error, OverrideParseException) and str(error.override).startswith("label={"):

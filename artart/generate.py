@@ -1,7 +1,7 @@
 """python -m artart.generate: a checkpoint makes pictures, from noise or from pictures."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
     from artart.interpolate import interpolate
     from artart.reconstruct import reconstruct
     from artart.sample import sample
-    from artart.storage import sha256
+    from artart.storage import is_writable, sha256
     from artart.terminal import near
     from artart.vary import vary
 
@@ -47,12 +47,14 @@ def main(cfg: DictConfig) -> None:
     mode, able = config["mode"] or loaded.objective.mode, MODES[loaded.objective.mode]
     if mode not in able:
         raise ArtError(f"mode={mode}: {source} was not trained for that; it can do mode={listed(able)}")
-    check_mode(config, mode)
+    check_mode(config, mode, able)
     if config["label"] is None:
         config["label"] = "all" if mode == "sample" else "none"
     out = Path(config["out"] or f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     if out.exists() and not out.is_dir():
         raise ArtError(f"out={out}: is a file; name a folder")
+    if not is_writable(out):
+        raise ArtError(f"out={out}: cannot be written; name another folder")
     settings = {"mode": mode, "checkpoint": source.name, "checkpoint_sha256": sha256(source)}
     if mode == "reconstruct":
         written = list(reconstruct(loaded, config, out, settings))
@@ -66,14 +68,15 @@ def main(cfg: DictConfig) -> None:
         show(written[0])
 
 
-def check_mode(config: Mapping[str, Any], mode: str) -> None:
-    """Raises ArtError if a key is missing that a mode needs, or given that is another's."""
+def check_mode(config: Mapping[str, Any], mode: str, able: Sequence[str]) -> None:
+    """Raises ArtError if a key is missing that a mode needs, or given that is another's of those that it is `able`."""
     for key, modes in OWN_KEYS.items():
         value = config[key]
         if mode in modes and key in NEEDED and value is None:
             raise ArtError(f"{key}: needs a value: {key}={NEEDED[key]}")
         if mode not in modes and value not in (None, False):
-            raise ArtError(f"{key}={shown(value)}: mode={mode} does not take it; leave it out, or mode={listed(modes)}")
+            others = "".join(f", or mode={listed(fit)}" for fit in [[one for one in modes if one in able]] if fit)
+            raise ArtError(f"{key}={shown(value)}: mode={mode} does not take it; leave it out{others}")
     if mode == "inpaint" and Path(config["input"]).is_dir():
         raise ArtError(f"input={config['input']}: mode=inpaint takes one picture, not a folder")
 

@@ -35,8 +35,9 @@ def read(loaded: Loaded, source: Path, out: Path, description: str) -> Iterator[
     """
     if out.resolve() == source.resolve():
         raise ArtError(f"out={out}: must be a folder, and not the one that holds the input")
-    root, files = (source, find(source)) if source.is_dir() else (source.parent, [source])
-    files = [path for path in files if out not in path.parents]  # what an earlier call wrote there
+    root, files = source.parent, [source]
+    if source.is_dir():
+        root, files = source, [path for path in find(source) if out not in path.parents]  # of an earlier call
     rejected: list[tuple[Path, str, int]] = []
     for one in examine_all(files, *size_and_fit(loaded), description=description):
         if one.pixels is None:

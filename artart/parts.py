@@ -108,12 +108,23 @@ def check_shares(num_training: int, num_held_out: int, num_processes: int) -> No
         )
 
 
-def check_held_out(score: str, num: int) -> None:
-    """Raises ArtError if `num` held-out pictures are too few for the score."""
-    if score == OF_SAMPLES and num < LEAST_HELD_OUT:
+def check_measured(config: Mapping[str, Any], num_training: int, num_held_out: int) -> None:
+    """Raises ArtError if the pictures, or the epochs, are too few for the score to be measured."""
+    if (score := config["score"]) != OF_SAMPLES:
+        return
+    if num_held_out < LEAST_HELD_OUT:
         raise ArtError(
-            f"score={score}: {num} pictures are held out, {LEAST_HELD_OUT} are the least to tell copies by; raise "
-            "data.val_fraction, or choose another score"
+            f"score={score}: {num_held_out} pictures are held out, {LEAST_HELD_OUT} are the least to tell copies by; "
+            "raise data.val_fraction, or choose another score"
+        )
+    seen, between = (
+        (config["trainer"]["max_epochs"] or 0) * num_training,
+        config["callbacks"]["copies"]["every_n_images"],
+    )
+    if 0 < seen < between:
+        raise ArtError(
+            f"score={score}: is measured each callbacks.copies.every_n_images={between} pictures, and this run sees "
+            f"{seen}; lower it, or raise trainer.max_epochs"
         )
 
 
@@ -124,6 +135,8 @@ def check_score(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
         metrics = [*metrics, OF_SAMPLES]
     elif score == OF_SAMPLES:
         raise ArtError(f"score={score}: needs AlexNet; set callbacks.copies.weights=auto")
+    if score == OF_SAMPLES and config["data"]["val_fraction"] == 0:
+        raise ArtError(f"score={score}: needs held-out pictures; set data.val_fraction=0.1")
     if score not in metrics:
         raise ArtError(f"score={score}: nothing measures that; choose one of {', '.join(metrics)}")
     if mode != (better := "max" if score.endswith("psnr") else "min"):

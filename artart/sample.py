@@ -105,13 +105,15 @@ def guidance_of(config: Mapping[str, Any], loaded: Loaded) -> Guidance:
     """What `guidance` asks for of the network that is loaded.
 
     Raises:
-        ArtError: if the interval is empty or the second network is of another kind.
+        ArtError: if the interval is empty, or the second network is of another kind or without effect.
     """
     weight, lowest, highest, source = (config["guidance"][key] for key in ("weight", "lowest", "highest", "network"))
     if lowest > highest:
         raise ArtError(f"guidance.lowest={lowest}: is above guidance.highest={highest}, so guidance acts nowhere")
     if source is None:
         return Guidance(weight, lowest, highest)
+    if weight == 1:
+        raise ArtError(f"guidance.network={source}: has no effect with guidance.weight=1; set guidance.weight=1.5")
     other = load(Path(source), config["allow"], config["device"])
     for key in ALIKE:
         if (its := found(other.config, key)) != (ours := found(loaded.config, key)):

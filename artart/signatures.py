@@ -105,4 +105,6 @@ def _readable(hint: Any) -> str:
     text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", text).replace("NoneType", "null").replace("None", "null")
     if match := re.fullmatch(r"(?:Optional|Union)\[(.*)\]", text):
         text = match[1]
+    text = re.sub(r"\b(?:Sequence|list)\[int\]", "a list of whole numbers, such as [1,2]", text)
+    text = re.sub(r"\b(?:Sequence|list)\[str\]", "a list, such as [a,b]", text)
     return text.replace("Literal", "one of ")

@@ -43,7 +43,8 @@ def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, An
         raise ArtError(
             f"objective={ours}: start={path} was trained by {printable(its)}; add objective={printable(its)}"
         )
-    for name, word in {word.lstrip("+").partition("=")[0]: word for word in asked}.items():  # the last counts
+    names = {word.lstrip("+").partition("=")[0]: word for word in asked}  # the last counts
+    for name, word in names.items():
         its, ours = (_that_counts(found(config, name)) for config in (theirs, own))
         counts = any(name == key or name.startswith(f"{key}.") for key in SAME) and name.rpartition(".")[2] not in FREE
         if counts and its not in (None, ours):
@@ -52,11 +53,13 @@ def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, An
         if found(theirs, key) is not None and found(own, key) is not None:
             OmegaConf.update(cfg, key, found(theirs, key), merge=False)
     alike = own["model"]["_target_"] == theirs["model"]["_target_"]
-    for key in FREE:
+    for key in FILLED_IN:
         if alike and key in own["model"]:
             OmegaConf.update(cfg, f"model.{key}", own["model"][key], force_add=True)
-        elif key in FILLED_IN and key in cfg.model:
+        elif key in cfg.model:
             cfg.model[key] = None
+    if "model.dropout" in names:
+        cfg.model.dropout = own["model"]["dropout"]
     return {key: content[key] for key in ("state_dict", "labels")}
 
 

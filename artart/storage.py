@@ -10,7 +10,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -191,13 +191,18 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be written into a folder, which is made if it is missing."""
+    """Whether files can be written into a folder, or into one of that name that is not there yet."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with atomic(probe := folder / ".probe"):
             pass
         probe.unlink()
     except OSError:
         return False
+    finally:
+        with suppress(OSError):
+            for path in missing:  # the deepest first
+                path.rmdir()
     return True
 
 

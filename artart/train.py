@@ -51,7 +51,7 @@ def main(cfg: DictConfig) -> float:
     from artart import resume, start
     from artart.data.labels import num_classes_of
     from artart.module import ArtModule
-    from artart.parts import check_held_out, check_memory, check_parts, check_score, check_shares
+    from artart.parts import check_measured, check_memory, check_parts, check_score, check_shares
     from artart.pretrained import alexnet_for
     from artart.result import Result
     from artart.rundir import claim, enter, overrides, plan
@@ -91,7 +91,7 @@ def main(cfg: DictConfig) -> float:
     with processes.first_ahead():
         data.load(run_dir)
         check_shares(len(data.train_ids), len(data.val_ids), processes.world_size())
-        check_held_out(config["score"], len(data.val_ids))
+        check_measured(config, len(data.train_ids), len(data.val_ids))
         if before:
             resume.compare_data(before, data.facts)
     check_memory(config, len(data.train_ids) + len(data.val_ids))

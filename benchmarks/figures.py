@@ -1,6 +1,9 @@
-"""The figures of docs/diffusion.md and README.md, from a checkpoint of experiment=quickstart_diffusion.
+"""The figures of docs/diffusion.md and README.md, from checkpoints.
 
-python benchmarks/figures.py --checkpoint RUN/checkpoints/best.ckpt
+    python benchmarks/figures.py --checkpoint RUN/checkpoints/best.ckpt
+    python benchmarks/figures.py --watercolours RUNS/5000/checkpoints/last.ckpt
+
+The first is of experiment=quickstart_diffusion, the other of copying.py.
 """
 
 import argparse
@@ -19,6 +22,7 @@ from artart.marks import Marks
 from artart.objectives import Diffusion
 
 ENLARGED = 2
+ROWS = 5
 
 
 def sample(
@@ -45,16 +49,22 @@ def noising(loaded: checkpoint.Loaded) -> list[Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--checkpoint", type=Path)
+    which.add_argument("--watercolours", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
-    loaded = checkpoint.load(args.checkpoint)
+    loaded = checkpoint.load(args.checkpoint or args.watercolours)
     classes = torch.arange(len(loaded.label_names["class"]))
 
     def write(rows: Sequence[Tensor], name: str) -> None:
         large = grid(rows).repeat_interleave(ENLARGED, 1).repeat_interleave(ENLARGED, 2)
-        save(large, args.out / f"{name}.png", Marks("trained", {"experiment": "quickstart_diffusion"}))
+        experiment = "quickstart_diffusion" if args.checkpoint else "denoise"
+        save(large, args.out / f"{name}.png", Marks("trained", {"experiment": experiment}))
 
+    if args.watercolours:
+        write([sample(loaded, Heun(30), classes, seed=len(classes) * k)[-1] for k in range(ROWS)], "watercolours")
+        return
     write(noising(loaded), "noising")
     write(
         [sample(loaded, Heun(30), classes[k].repeat(10), 10 * k)[-1] for k in classes.tolist()], "quickstart_diffusion"

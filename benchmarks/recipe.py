@@ -14,7 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -37,7 +37,7 @@ from artart.metrics.distances import coverage, kernel_distance
 from artart.metrics.features import features_of
 from artart.metrics.spectrum import radial_power, spectral_distance
 from artart.pretrained import imagenet_units, vgg16_on
-from artart.storage import atomic
+from artart.storage import atomic, write_json
 
 TOLD = "objective.augment.probability=0.12"
 VARIANTS = {
@@ -128,6 +128,20 @@ def judged(judge: Judge, name: str, seed: int, args: argparse.Namespace) -> list
     return json.loads(kept.read_text())
 
 
+def keep(args: argparse.Namespace) -> None:
+    """Note the settings beside the figures, which are of no others."""
+    ours = {name: str(getattr(args, name)) for name in ("root", "val_fraction", "epochs", "num_samples", "weight")}
+    note = args.out / "settings.json"
+    if note.exists() and (theirs := json.loads(note.read_text())) != ours:
+        raise SystemExit(f"{note}: of other settings ({theirs}); name another folder by --out")
+    write_json(note, ours)
+
+
+def spread(values: Sequence[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.1g}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3g}{deviation}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
@@ -143,6 +157,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/recipe"))
     args = parser.parse_args()
+    keep(args)
     with ThreadPoolExecutor(args.workers) as pool:
         for job in [pool.submit(train, name, seed, args) for seed, name in product(range(args.seeds), VARIANTS)]:
             job.result()
@@ -152,8 +167,7 @@ def main() -> None:
     table = Table("variant", *MEASURES)
     for name in (*VARIANTS, GUIDED):
         columns = zip(*(judged(judge, name, seed, args) for seed in range(args.seeds)), strict=True)
-        cells = [f"{statistics.mean(values):.3g} ± {statistics.stdev(values):.1g}" for values in columns]
-        table.add_row(name, *cells)
+        table.add_row(name, *map(spread, columns))
     alarms = judge.test.false_alarms().values()
     table.add_row("held-out art", *[""] * (len(MEASURES) - len(alarms)), *(f"{rate:.3g}" for rate in alarms))
     Console(width=160).print(table)

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from artart import ArtError, checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import NO_CLASS
+from artart.diffusion.guidance import Guidance
 from artart.evaluate import held_out_data
 from artart.evaluation import samples
 from artart.evaluation.sample_page import tables
@@ -316,14 +317,17 @@ def test_only_what_is_given_differs_from_training(finished_run, tmp_path):
 
 def test_samples_have_whole_label_rows_of_held_out_pictures(evaluate, artists_run, tmp_path, monkeypatch):
     _, data = data_of(artists_run, tmp_path)
-    drawn, draw = [], samples.draw
+    drawn, guided, draw = [], [], samples.draw
 
     def note(loaded, sampler, guidance, y, config):
         drawn.append(y)
+        guided.append(guidance)
         return draw(loaded, sampler, guidance, y, config)
 
     monkeypatch.setattr(samples, "draw", note)
-    assert evaluate(f"checkpoint={artists_run / LAST}", "num_images=40", "sampler.num_steps=2") == 0
+    options = ("num_images=40", "sampler.num_steps=2", "guidance.weight=2", "guidance.highest=0.8")
+    assert evaluate(f"checkpoint={artists_run / LAST}", *options) == 0
+    assert guided == [Guidance(2.0, lowest=0.1, highest=0.8)]
     rows = data.pictures.labels[data.val_ids]
     assert_close(drawn[0], rows.repeat(2, 1)[:40], rtol=0, atol=0)
     assert rows.shape == (len(data.val_ids), 2)

@@ -109,6 +109,30 @@ def test_what_no_weight_hangs_on_may_be_chosen(train, source):
     assert train(*HARDLY, f"start={source}", *options) == 0
 
 
+def test_drop_out_is_that_of_the_checkpoint_unless_it_is_asked_for(train, capsys):
+    small = ("data.num_demo_pictures=20", "trainer.max_epochs=1", "optimizer.lr=1e-30", "run_dir=first")
+    options = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "callbacks.grid=null")
+    network = ("model=unet_tiny", "model.width=8", "model.multipliers=[1]")
+    assert train(*options, *small, *network, "model.dropout=0.3") == 0
+    for run, asked, dropout in (
+        ("same", (), 0.3),
+        ("named", ("model=unet_tiny",), 0.3),
+        ("other", ("model=unet_tiny", "model.dropout=0.1"), 0.1),
+    ):
+        more = (
+            "start=first/checkpoints/last.ckpt",
+            f"run_dir={run}",
+            "trainer.max_epochs=1",
+            "data.num_demo_pictures=20",
+        )
+        assert train(*options, *more, *asked) == 0, run
+        assert load(Path(run, "checkpoints", "last.ckpt"))["config"]["model"]["dropout"] == dropout, run
+    capsys.readouterr()
+    assert train(*options, "start=first/checkpoints/last.ckpt", "model.dropout=0.1") == 2
+    wanted = "model.dropout=0.1: no such key; name the checkpoint's kind of network too: model=NAME\n"
+    assert capsys.readouterr().err == wanted
+
+
 def test_a_run_that_goes_on_keeps_what_it_has_learnt(train, source):
     assert (
         train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={source}", "optimizer.lr=1e-2") == 0

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from artart import ArtError
-from artart.storage import atomic, free, load, load_weights, sha256, write_json
+from artart.storage import atomic, free, is_writable, load, load_weights, sha256, write_json
 
 WEIGHTS = {"encoder.weight": torch.arange(12.0).reshape(3, 4), "encoder.count": torch.tensor(7)}
 
@@ -294,3 +294,12 @@ def test_a_free_name_is_the_path_or_has_a_number_before_its_suffix(tmp_path: Pat
         assert free(path) == tmp_path / name
         free(path).touch()
     assert free(tmp_path / "no folder yet" / "a.png").name == "a.png"
+
+
+def test_asking_whether_a_folder_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "there").mkdir()
+    assert is_writable(tmp_path / "new" / "folder")
+    assert is_writable(tmp_path / "there")
+    assert not is_writable(tmp_path / "file" / "sub")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "there"]

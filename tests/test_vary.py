@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -276,6 +277,32 @@ def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, picture, 
         assert (tile(sheet, 0, 2 + k) == made[k]).all()
 
 
+def test_what_a_sampler_leaves_elsewhere_is_not_shown(generate, best, picture, mask, monkeypatch):
+    sample = Diffusion.sample
+
+    def restless(*arguments, **options):
+        for step in sample(*arguments, **options):
+            yield step._replace(x_t=step.x_t + 0.2)
+
+    monkeypatch.setattr(Diffusion, "sample", restless)
+    arguments = (f"input={picture}", f"mask={mask}", FAST, "num_images=1", "out=made")
+    assert generate(f"checkpoint={best}", "mode=inpaint", *arguments) == 0
+    assert (pixels(f"made/{picture.stem}_00000.png") == at_16(picture))[~repainted()].all()
+
+
+def test_a_picture_that_lies_in_out_may_be_named(generate, best, picture, tmp_path):
+    """But of a folder what an earlier call wrote below it is none of its pictures."""
+    (tmp_path / "made").mkdir()
+    shutil.copy(picture, tmp_path / "made" / "one.png")
+    arguments = ("mode=vary", FAST, "num_images=1")
+    assert generate(f"checkpoint={best}", f"input={tmp_path}/made/one.png", "out=made", *arguments) == 0
+    assert {path.name for path in Path("made").iterdir()} == {"one.png", "one_00000.png", "grid.png"}
+    assert generate(f"checkpoint={best}", f"input={picture.parent}", f"out={picture.parent}/made", *arguments) == 0
+    num = len(list((picture.parent / "made").rglob("*_00000.png")))
+    assert generate(f"checkpoint={best}", f"input={picture.parent}", f"out={picture.parent}/made", *arguments) == 0
+    assert len(list((picture.parent / "made").rglob("*_00000-2.png"))) == num
+
+
 def test_of_what_the_mask_covers_nothing_is_left(best, picture, mask, tmp_path):
     with Image.open(picture) as image:
         image.paste("red", (0, 0, 12, 12))
@@ -407,7 +434,7 @@ def test_a_grid_of_several_inputs_keeps_the_widest_wish(tmp_path):
         (["mode=vary", "input=a.png", "film=true"], "film=true: mode=vary does not take it; leave it out, or mode=sam"),
         (["mode=vary", "input=a.png", "seeds=[1,2]"], "seeds=[1, 2]: mode=vary does not take it; leave it out, or mod"),
         (["mode=vary", "input=text.txt"], "nothing to work on (text.txt: not a picture, or cut off in its header)"),
-        (["mode=vary", "input=a.png", "compare=true"], "compare=true: mode=vary does not take it; leave it out, or m"),
+        (["mode=vary", "input=a.png", "compare=true"], "compare=true: mode=vary does not take it; leave it out\n"),
         (["mode=inpaint", "input=a.png"], "mask: needs a value: mask=FILE"),
         (["mode=inpaint", "mask=a.png"], "input: needs a value: input=FILE_OR_FOLDER"),
         (["mode=inpaint", "input=.", "mask=a.png"], "mode=inpaint takes one picture, not a folder"),
@@ -417,12 +444,12 @@ def test_a_grid_of_several_inputs_keeps_the_widest_wish(tmp_path):
         (["mode=inpaint", "input=a.png", "mask=nowhere.png"], "nowhere.png: must be a file that exists"),
         (["mode=inpaint", "input=a.png", "mask=a.png", "strength=0.3"], "strength=0.3: mode=inpaint does not take it"),
         (["mode=interpolate"], "seeds: needs a value: seeds=[1,2]"),
-        (["mode=interpolate", "seeds=[1]"], "seeds=[1]: must be two or more whole numbers, at least 0 and no neighb"),
-        (["mode=interpolate", "seeds=[1,1]"], "seeds=[1, 1]: must be two or more whole numbers, at least 0 and no nei"),
-        (["mode=interpolate", "seeds=[1,-2]"], "seeds=[1, -2]: must be two or more whole numbers"),
-        (["mode=interpolate", "seeds=[1,a]"], "seeds=[1, 'a']: must be two or more whole numbers"),
-        (["mode=interpolate", "seeds=[1,2.5]"], "seeds=[1, 2.5]: must be two or more whole numbers"),
-        (["mode=interpolate", "seeds=3"], "seeds=3: must be two or more whole numbers"),
+        (["mode=interpolate", "seeds=[1]"], "seeds=[1]: must be two or more, each a whole number"),
+        (["mode=interpolate", "seeds=[1,1]"], "at most 4294967295, no neighbours equal: [1,2]"),
+        (["mode=interpolate", "seeds=[1,-2]"], "seeds=[1, -2]: must be two or more, each a whole number"),
+        (["mode=interpolate", "seeds=[1,a]"], "seeds=[1, 'a']: must be two or more, each a whole number"),
+        (["mode=interpolate", "seeds=[1,2.5]"], "seeds=[1, 2.5]: must be two or more, each a whole number"),
+        (["mode=interpolate", "seeds=3"], "seeds=3: must be two or more, each a whole number"),
         (["mode=interpolate", "seeds=[1,2,3]", "num_images=2"], "num_images=2: are fewer than the 3 seeds; ask for m"),
         (["mode=interpolate", "seeds=[1,2]", "label=all"], "label=all: mode=interpolate keeps to one label; choose a"),
         (["mode=interpolate", "seeds=[1,2]", "input=a.png"], "a.png: mode=interpolate does not take it; leave it out"),

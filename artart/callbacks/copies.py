@@ -63,12 +63,14 @@ class Copies(Callback):
         self.test: CopyTest | None = None
         self.held_out: Tensor | None = None  # features
         self.honest_kd = math.inf  # of the last test
+        self.tested_at = 0  # pictures trained on until then
 
     def state_dict(self) -> dict[str, Any]:
-        return {"honest_kd": self.honest_kd}
+        return {"honest_kd": self.honest_kd, "tested_at": self.tested_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.honest_kd = float(state_dict["honest_kd"])
+        self.tested_at = int(state_dict.get("tested_at", 0))
 
     def on_fit_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -76,6 +78,11 @@ class Copies(Callback):
             log.info(
                 "callbacks.copies: does nothing: %d pictures are held out, %d are the least to tell copies by",
                 *(len(data.val_ids), LEAST_HELD_OUT),
+            )
+        elif 0 < (seen := (trainer.max_epochs or 0) * len(data.train_ids)) < self.every_n_images:
+            log.info(
+                "callbacks.copies: does nothing: this run sees %d pictures, callbacks.copies.every_n_images=%d",
+                *(seen, self.every_n_images),
             )
 
     def on_validation_batch_end(
@@ -87,15 +94,13 @@ class Copies(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        epoch, data = trainer.current_epoch + 1, trainer.datamodule  # type: ignore[attr-defined]
-        in_epoch = int(trainer.num_training_batches) * data.train_batch_size * trainer.world_size
-        now = pl_module.images_seen
-        before = now - (trainer.check_val_every_n_epoch or 1) * in_epoch
-        due = now // self.every_n_images > before // self.every_n_images
+        data = trainer.datamodule  # type: ignore[attr-defined]
         if batch_idx or trainer.sanity_checking or len(data.val_ids) < LEAST_HELD_OUT:
             return
-        if due:
-            self._test(pl_module, data, trainer, epoch)
+        now = pl_module.images_seen
+        if now // self.every_n_images > self.tested_at // self.every_n_images:
+            self.tested_at = now
+            self._test(pl_module, data, trainer, trainer.current_epoch + 1)
         if self.weights is not None:  # in each validation, since best.ckpt asks for it then
             pl_module.log("samples/honest_kd", self.honest_kd, batch_size=1)
 
@@ -103,7 +108,8 @@ class Copies(Callback):
         if self.test is None:
             groups = [data.pictures.groups[i] for i in data.train_ids]
             self.test = CopyTest(data.pixels_of(data.train_ids), groups, data.pixels_of(data.val_ids))
-        samples = self._samples(module, data)
+        with trainer.precision_plugin.forward_context():
+            samples = self._samples(module, data)
         found = self.test.judge(self.test.nearest(samples))
         rates = {name: share(int(copies.sum()), len(copies)) for name, copies in found.items()}
         for name, rate in rates.items():

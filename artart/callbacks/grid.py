@@ -52,7 +52,9 @@ class Grid(Callback, ABC):
         epoch = trainer.current_epoch + 1  # finished epochs, as in the checkpoints' names
         if batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking and self._due(epoch, trainer):
             self.drawn_after = epoch
-            self.write(trainer, self.rows(trainer, pl_module, batch), "samples", f"epoch_{epoch:04d}")
+            with trainer.precision_plugin.forward_context():
+                rows = self.rows(trainer, pl_module, batch)
+            self.write(trainer, rows, "samples", f"epoch_{epoch:04d}")
 
     def write(self, trainer: Trainer, rows: list[Tensor], tag: str, name: str) -> None:
         """A grid of rows into the directory and to TensorBoard."""
@@ -134,6 +136,7 @@ class SampleGrid(Grid):
         has_average = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if self.drawn_after == epoch and has_average and pl_module.images_seen < self.RAW_UNTIL:
             pl_module.eval()
-            with torch.inference_mode():
-                self.write(trainer, self._rows(trainer, pl_module), "samples_raw", f"epoch_{epoch:04d}_raw")
+            with torch.inference_mode(), trainer.precision_plugin.forward_context():
+                rows = self._rows(trainer, pl_module)
+            self.write(trainer, rows, "samples_raw", f"epoch_{epoch:04d}_raw")
             pl_module.train()

@@ -80,7 +80,7 @@ class ArtDataModule(LightningDataModule):
             licences: those allowed, as they stand in the table, or patterns such as "CC0*".
             labels: K columns of the table, each of which gives a picture a label; `class` without such a column is the
                 folder.
-            min_per_label: values of columns other than `class` that fewer usable files have are no labels; these files
+            min_per_label: values of columns other than `class` that fewer files have are no labels; these files
                 have none there. Every class is a label.
             exclude: which usable pictures are left out.
             max_pixels: files of more pixels are not decoded.

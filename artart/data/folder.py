@@ -62,7 +62,7 @@ class ArtFolder:
             metadata_file: the user's own table of the pictures; what it does not name is excluded.
             licences: those allowed, of the table's column "licence".
             labels: columns of the table whose values are labels; `class` need not be one, as folders are classes.
-            min_per_label: usable files that a value must have to be a label; every class is one.
+            min_per_label: files, of those that the table allows, that a value must have to be a label; every class is.
             cache_dir: where index and pixels are kept; None: the user's cache.
             num_workers: processes that decode; None: one per core.
         """

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 from artart.callbacks.checkpoints import Checkpoints
 from artart.callbacks.copies import Copies
 from artart.images import to_model
+from artart.metrics.copies import CRITERIA, CopyTest
 from artart.metrics.distances import kernel_distance
 from artart.metrics.features import alexnet_features
 
@@ -53,6 +55,24 @@ def test_copies_stop_the_training_on_request(result, copier, capsys):
 
 def test_a_share_that_may_be_chance_does_not_stop_it(result, copier):
     assert result("callbacks.copies.stop_above=0.9")["epochs"] == 4  # all of 20: at least 0.84
+
+
+def test_a_test_waits_until_enough_pictures_were_seen_since_the_last(result, capsys):
+    """Validations after 8, 16, 24 and 32 of 32 pictures an epoch."""
+    result(
+        "data.batch_size=8",
+        "+trainer.val_check_interval=1",
+        "trainer.max_epochs=2",
+        "callbacks.copies.every_n_images=24",
+    )
+    told = [line for line in capsys.readouterr().out.splitlines() if "copy_rate" in line]
+    assert [line.split(":")[0] for line in told] == ["epoch 1", "epoch 2"]  # after 24 and 48
+
+
+def test_a_run_that_is_too_short_for_a_test_says_so(result, capsys):
+    result("callbacks.copies.every_n_images=1000")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "callbacks.copies" in line]
+    assert re.fullmatch(r"callbacks.copies: does nothing: this run sees \d+ pictures, .*every_n_images=1000", line)
 
 
 def test_samples_are_the_same_each_time_and_in_the_classes_of_training(result, monkeypatch):
@@ -119,6 +139,21 @@ def test_a_checkpoint_that_copies_is_never_the_best(result, shared_data, monkeyp
     assert "samples/honest_kd" not in found["last"]  # infinite
 
 
+@pytest.mark.parametrize(("num_copies", "is_honest"), [(2, True), (20, False)])
+def test_as_many_copies_as_held_out_art_are_no_reproach(result, shared_data, monkeypatch, num_copies, is_honest):
+    """Of 20, two are a share of 0.03 at least, beyond doubt."""
+    monkeypatch.setattr(CopyTest, "false_alarms", lambda self: dict.fromkeys(CRITERIA, 0.05))
+    original = Copies._samples
+
+    def samples(self, module, data):
+        return torch.cat([data.pixels_of(data.train_ids[:num_copies]), original(self, module, data)[num_copies:]])
+
+    monkeypatch.setattr(Copies, "_samples", samples)
+    last = result(f"callbacks.copies.weights={shared_data / 'weights'}", *BY_HONEST_KD)["last"]
+    assert last["copies/rate"] >= num_copies / 20
+    assert ("samples/honest_kd" in last) is is_honest
+
+
 def test_a_score_of_samples_needs_alexnet(train, capsys):
     assert train(*FEW_STEPS, *BY_HONEST_KD) == 2
     assert capsys.readouterr().err == "score=samples/honest_kd: needs AlexNet; set callbacks.copies.weights=auto\n"
@@ -150,8 +185,24 @@ def test_the_score_of_samples_needs_enough_held_out_pictures(train, shared_data,
     assert "3 pictures are held out, 20 are the least to tell copies by" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ("callbacks.copies.every_n_images=1000",),
+            "each callbacks.copies.every_n_images=1000 pictures, and this run ",
+        ),
+        (("data.val_fraction=0",), "score=samples/honest_kd: needs held-out pictures; set data.val_fraction=0.1"),
+    ],
+)
+def test_a_score_that_no_test_would_measure_is_refused(train, shared_data, capsys, options, sentence):
+    weights = f"callbacks.copies.weights={shared_data / 'weights'}"
+    assert train(*FEW_STEPS, *HALF, *BY_HONEST_KD, weights, *options) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_what_was_measured_survives_a_stop():
     first, second = Copies(None, weights="auto"), Copies(None, weights="auto")
-    first.honest_kd = 0.25
+    first.honest_kd, first.tested_at = 0.25, 64
     second.load_state_dict(first.state_dict())
-    assert second.honest_kd == 0.25
+    assert (second.honest_kd, second.tested_at) == (0.25, 64)
