@@ -119,7 +119,13 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
 
 RANDOM = "loss.perceptual.weights=random"
 # no filters, so none to choose
-PIXELS_ALONE = {"loss=mse", "loss=mse_diffusion", "experiment=denoise", "experiment=quickstart_diffusion"}
+PIXELS_ALONE = {
+    "loss=mse",
+    "loss=mse_diffusion",
+    "experiment=denoise",
+    "experiment=diffusion_cpu",
+    "experiment=quickstart_diffusion",
+}
 
 Run = Callable[..., int]
 

@@ -476,7 +476,7 @@ def test_a_schedule_from_a_table_runs_and_can_be_sampled_from(train, generate):
     assert generate("checkpoint=run/checkpoints/last.ckpt", "sampler.num_steps=2", "num_images=1", "out=made") == 0
 
 
-@pytest.mark.parametrize("experiment", ["denoise", "quickstart_diffusion"])
+@pytest.mark.parametrize("experiment", ["denoise", "diffusion_cpu", "quickstart_diffusion"])
 def test_every_experiment_of_diffusion_runs(train, experiment):
     small = ("image_size=16", "data.num_demo_pictures=20", "trainer.max_epochs=1", "sampler.num_steps=1", "run_dir=run")
     assert train(f"experiment={experiment}", *small) == 0
