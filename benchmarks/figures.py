@@ -18,8 +18,9 @@ from artart.data import demo
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import DDIM, Heun, Sampler
 from artart.images import grid, save, to_model
+from artart.interpolate import places
 from artart.marks import Marks
-from artart.objectives import Diffusion
+from artart.objectives import Diffusion, Given
 
 ENLARGED = 2
 ROWS = 5
@@ -47,6 +48,31 @@ def noising(loaded: checkpoint.Loaded) -> list[Tensor]:
     return rows
 
 
+def between(loaded: checkpoint.Loaded, names: Sequence[str], num: int = 16) -> list[Tensor]:
+    """From seed to seed to seed, a row for each class."""
+    assert isinstance(loaded.objective, Diffusion)
+    rows = []
+    for name in names:
+        y = torch.full((num, 1), loaded.label_names["class"].index(name))
+        with torch.inference_mode():
+            *_, step = loaded.objective.sample(loaded.net, Heun(30), y, places([1, 2, 3], num), Guidance(1.5))
+        rows.append(step.x_t)
+    return rows
+
+
+def varied(loaded: checkpoint.Loaded, name: str, seed: int, num: int = 7) -> list[Tensor]:
+    """A sample and others made of it, a row for each strength."""
+    assert isinstance(loaded.objective, Diffusion)
+    y, rows = torch.full((num, 1), loaded.label_names["class"].index(name)), []
+    x0 = sample(loaded, Heun(30), y[:1], seed)[-1]
+    for strength in (0.3, 0.5, 0.7, 0.9):
+        given = Given(x0.expand(num, -1, -1, -1), (strength,))
+        with torch.inference_mode():
+            *_, step = loaded.objective.sample(loaded.net, Heun(30), y, range(num), Guidance(1.5), given)
+        rows.append(torch.cat([x0, step.x_t]))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group(required=True)
@@ -64,6 +90,8 @@ def main() -> None:
 
     if args.watercolours:
         write([sample(loaded, Heun(30), classes, seed=len(classes) * k)[-1] for k in range(ROWS)], "watercolours")
+        write(between(loaded, ("malus", "prunus", "citrus")), "between")
+        write(varied(loaded, "malus", seed=9), "varied")
         return
     write(noising(loaded), "noising")
     write(
