@@ -5,6 +5,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins import Precision
 from PIL import Image
 from torch import nn
 from torch.testing import assert_close
@@ -180,6 +181,7 @@ def finished_epoch(tmp_path: Path, callbacks, images_seen: int = 12, drawn_after
     trainer = Mock(
         datamodule=data_of(FOUR_CLASSES, HELD_OUT),
         current_epoch=1, global_step=7, callbacks=callbacks, loggers=[],
+        precision_plugin=Precision(),
     )  # fmt: skip
     module.images_seen = images_seen
     callback = SampleGrid(tmp_path, Heun(NUM_STEPS), num_images=4)
@@ -208,6 +210,21 @@ def test_without_a_reason_there_is_no_second_grid(tmp_path, callbacks, images_se
     names, module = finished_epoch(tmp_path, callbacks, images_seen, drawn_after)
     assert names == []
     assert module.objective.calls == []
+
+
+def test_pictures_are_drawn_in_the_precision_of_training(train, monkeypatch):
+    """For grids, with and without the average, and to look for copies."""
+    seen, original = [], Diffusion.pictures
+
+    def pictures(self, *arguments, **options):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Diffusion, "pictures", pictures)
+    data = ("data.num_demo_pictures=60", "data.val_fraction=0.5", "callbacks.copies.every_n_images=20")
+    options = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "callbacks.copies.num_images=20")
+    assert train(*options, *data, "trainer.max_epochs=1", "trainer.precision=bf16-mixed") == 0
+    assert seen == [True] * 3
 
 
 def test_a_run_draws_both_and_the_real_pictures_stay(diffusion_run):
