@@ -34,7 +34,6 @@ class Curve(NamedTuple):
 
 CURVES = {
     "100": Curve(100),
-    "100, drop-out 0.2": Curve(100, ("model.dropout=0.2",)),
     "100, told augmentation 0.12": Curve(100, ("objective.augment.probability=0.12",)),
     "1000": Curve(1000),
     "5000": Curve(5000),
