@@ -82,7 +82,8 @@ def draw(curves: dict[str, Path], out: Path) -> None:
         ):
             epochs, values = read(path, column)
             shown = values if axes is distance else [100 * value for value in values]
-            label = f"{name} pictures" if style == "-" else None
+            number, *more = name.split(",")
+            label = ",".join([f"{int(number):,} pictures", *more]) if style == "-" else None
             axes.plot(epochs, shown, style, color=f"C{list(CURVES).index(name)}", marker=".", label=label)
             sys.stdout.write(f"{name}, {column}: {list(zip(epochs, values, strict=True))}\n")
     copies.axhline(1, color="grey", linewidth=0.8, label="held-out art (1 %)")
