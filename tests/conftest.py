@@ -132,6 +132,7 @@ Run = Callable[..., int]
 
 def run_command(module: ModuleType, *arguments: str) -> int:
     """What the command would do in a process of its own; returns its exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
         try:

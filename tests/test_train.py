@@ -602,7 +602,7 @@ def test_labels_of_several_columns_are_in_the_checkpoint_and_in_the_network(arti
         ("[artist]", "columns stand in a table; name it by data.metadata=FILE.csv"),
         ("[]", "names no column; [class] is the folder or the table's column class"),
         ("[class,class]", "names class more than once; leave one"),
-        ("class", "must be list[str]"),
+        ("class", "must be a list, such as [a,b]"),
     ],
 )
 def test_labels_that_make_no_sense_are_refused_before_any_work(train, capsys, labels, told):
