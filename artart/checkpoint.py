@@ -4,7 +4,7 @@ python -m artart.checkpoint FILE    what is inside, as YAML
 """
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,17 +14,16 @@ from rich.filesize import decimal
 from torch import nn
 
 from artart import ArtError, __version__, storage
-from artart.config import build, found
+from artart.config import found
 from artart.diffusion.augment import Augment
 from artart.module import FORMAT
 from artart.objectives import Objective
+from artart.plain import rebuild
 from artart.signatures import wrong_arguments
 from artart.trust import (
     CONTENT,
-    DATA,
-    GROUPS,
+    builder,
     finished_epochs,
-    is_ours,
     is_usable,
     is_whole,
     printable,
@@ -52,20 +51,21 @@ def read(path: Path) -> dict[str, Any]:
             newest good one beside it.
     """
     try:
-        return _read(path)
+        return read_alone(path)
     except ArtError as error:
         if (good := _newest_good(path)) is None:
             raise
         raise ArtError(f"{error}; the newest good one beside it is {good}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_alone(path: Path, mapped: bool = False) -> dict[str, Any]:
+    """As `read`, without a look at the files beside it; `mapped` as in `storage.load`."""
     if path.suffix.lower() == ".safetensors":
         content = storage.load_shared(path)
         content["state_dict"] = {f"net.{name}": value for name, value in content["state_dict"].items()}
         content.pop("optimizer_states", None)  # no run goes on from such a file
     else:
-        content = storage.load(path)
+        content = storage.load(path, mapped)
     if isinstance(content, dict):
         number, version = found(content, "artart.format"), found(content, "artart.version")
         if isinstance(number, int) and number > FORMAT and isinstance(version, str):
@@ -73,14 +73,22 @@ def _read(path: Path) -> dict[str, Any]:
             raise ArtError(f"{path}: {by}; a newer artart can read it")
         if "class_names" in content:
             _from_format_1(content)
-    if not isinstance(content, dict) or not content.keys() >= CONTENT or not is_whole(content):
+    if not isinstance(content, dict):
+        content = {}
+    check(content, path)
+    return content
+
+
+def check(content: Mapping[str, Any], path: Path) -> None:
+    """Whether what a checkpoint holds, or is to hold, can be used.
+
+    Raises:
+        ArtError: if not; the line begins with the path.
+    """
+    if not content.keys() >= CONTENT or not is_whole(content):
         raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
-    for group in GROUPS:
-        if "${" in str(content["config"][group]):
-            raise ArtError(f"{path}: its {group} holds an interpolation (${{...}}), which no checkpoint of artart does")
     if misfit := _misfit(content, path):
         raise ArtError(f"{path}: weights and network do not fit ({printable(misfit)})")
-    return content
 
 
 def _from_format_1(content: dict[str, Any]) -> None:
@@ -102,7 +110,7 @@ def _newest_good(path: Path) -> Path | None:
     others = [other for other in path.parent.glob("*.ckpt") if other != path and other.is_file()]
     for other in sorted(others, key=lambda one: one.stat().st_mtime, reverse=True):
         try:
-            _read(other)
+            read_alone(other, mapped=True)
         except ArtError:
             continue
         return other
@@ -111,13 +119,15 @@ def _newest_good(path: Path) -> Path | None:
 
 def _misfit(content: Mapping[str, Any], path: Path) -> str | None:
     """The first weight of a network of ours that is not of its shape; so no file asks for more memory than it fills."""
-    config = content["config"]
-    if not all(map(is_ours, targets(config["model"]))):
-        return None
-    if wrong := next(wrong_model(config["model"], len(content["state_dict"])), None):
+    settings = content["config"]["model"]
+    try:
+        builder(settings)
+    except ArtError:
+        return None  # whether the user allows this class is only known where it is built
+    if wrong := next(wrong_model(settings, len(content["state_dict"])), None):
         raise ArtError(f"{path}: {printable(wrong)}")
     with torch.device("meta"):
-        net = _built(config, "model", path)
+        net = _built({"model": settings}, path)["model"]
     if not isinstance(net, nn.Module):
         raise ArtError(f"{path}: its model is no network")
     if getattr(net, "channels", 3) != 3:
@@ -127,18 +137,46 @@ def _misfit(content: Mapping[str, Any], path: Path) -> str | None:
     return min((name for name in wanted.keys() | weights if wanted.get(name) != weights.get(name)), default=None)
 
 
-def _built(config: Mapping[str, Any], key: str, path: Path, **more: Any) -> Any:
-    """What config[key] describes, once its arguments are those that its classes take.
+def _built(nodes: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> dict[str, Any]:
+    """What settings by name describe, once their arguments are those that their classes take.
 
     Raises:
         ArtError: if it cannot be made; the line names the file.
     """
     try:
-        if wrong := next(wrong_arguments(config[key], key), None):
-            raise ArtError(wrong)
-        return build(config, key, **more)
-    except Exception as error:  # noqa: BLE001 - whatever arguments from a file lead to
+        build = builder(nodes, allowed)
+        for key, node in nodes.items():
+            if wrong := next(wrong_arguments(node, key), None):
+                raise ArtError(wrong)
+        return build()
+    except ArtError as error:
         raise ArtError(f"{path}: {printable(error)}") from None
+    except Exception as error:  # noqa: BLE001 - whatever arguments from a file lead to
+        raise ArtError(f"{path}: {' or '.join(nodes)}: {printable(error)}") from None
+
+
+def check_writable(config: Mapping[str, Any], labels: Mapping[str, Sequence[str]], net: nn.Module) -> None:
+    """Whether what a run is going to save can be read: told before it trains.
+
+    Raises:
+        ArtError: if not.
+    """
+    weights = {f"net.{name}": value for name, value in net.state_dict().items()}
+    path = Path("last.ckpt")
+    try:
+        content = rebuild({"config": config, "labels": labels, "epoch": 0, "global_step": 0})
+    except ValueError as error:
+        raise ArtError(f"{path}: settings and names of labels could not be kept in it ({error})") from None
+    check({**content, "state_dict": weights}, path)
+
+
+def read_back(path: Path, config: Mapping[str, Any]) -> None:
+    """Whether a checkpoint that a run with these settings has written can be used.
+
+    Raises:
+        ArtError: if not.
+    """
+    load(path, allow=list(targets(config)))
 
 
 def load(path: Path, allow: Collection[str] = (), device: str = "cpu") -> Loaded:
@@ -146,7 +184,7 @@ def load(path: Path, allow: Collection[str] = (), device: str = "cpu") -> Loaded
 
     Args:
         path: a file that artart.train or artart.export wrote.
-        allow: full names of further classes that may be built.
+        allow: full names of further classes that may be built; a single text is one name.
         device: where the network goes, as for `best_device`.
 
     Raises:
@@ -154,20 +192,20 @@ def load(path: Path, allow: Collection[str] = (), device: str = "cpu") -> Loaded
     """
     place = best_device(device)
     content = read(path)
-    config = content["config"]
-    for target in targets([config[group] for group in GROUPS]):
-        if target not in allow and not is_ours(target) and target != DATA:
-            name = printable(target)
-            raise ArtError(f"{path}: wants to build {name}, not a class of artart; if you trust it: allow=[{name}]")
-    net = _built(config, "model", path)
+    config, allowed = content["config"], {allow} if isinstance(allow, str) else set(allow)
+    try:
+        wrong = next(wrong_data(config["data"], allowed), None)
+    except ArtError as error:
+        raise ArtError(f"{path}: {error}") from None
+    objective = {**config["objective"], "loss": config["loss"]}
+    net, objective = _built({"model": config["model"], "objective": objective}, path, allowed).values()
     try:
         net.load_state_dict({name[4:]: value for name, value in content["state_dict"].items() if name[:4] == "net."})
     except RuntimeError as error:
         raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
-    objective = _built(config, "objective", path, loss=_built(config, "loss", path))
     if not is_usable(objective):
         raise ArtError(f"{path}: its objective, loss or schedule is none")
-    if wrong := next(wrong_data(config["data"]), None):
+    if wrong:
         raise ArtError(f"{path}: {printable(wrong)}")
     facts = {
         "artart": content.get("artart", {}),

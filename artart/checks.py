@@ -40,8 +40,10 @@ class Limit(NamedTuple):
         )
 
 
+MAX_IMAGE_SIZE = 8192  # so that no checkpoint makes us reserve more
+
 LIMITS = {
-    "image_size": Limit(int, 8),
+    "image_size": Limit(int, 8, MAX_IMAGE_SIZE),
     "seed": Limit(int, 0, 2**32 - 1),
     "batch_size": Limit(int, 1),
     "data.batch_size": Limit(int, 1),
@@ -195,6 +197,8 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
     if config.get("seeds") is not None and not _are_seeds(config["seeds"]):
         wanted = f"two or more, each {LIMITS['seed']}, no neighbours equal: [1,2]"
         yield f"seeds={config['seeds']}: must be {wanted}"
+    if "allow" in config and not _are_names(config["allow"]):
+        yield f"allow={shown(config['allow'])}: must be a list of full names of classes, such as [mypkg.Net]"
     if "score" in config:  # a training
         for key in [group for group in GROUPS if group not in config]:
             yield f"{key}: is missing; choose {key}={listed(options(key))}"
@@ -220,6 +224,10 @@ def _are_seeds(value: Any) -> bool:
     if not isinstance(value, list) or len(value) < 2 or not all(map(LIMITS["seed"].allows, value)):
         return False
     return all(one != other for one, other in pairwise(value))
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 
 
 def options(group: str) -> list[str]:

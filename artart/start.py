@@ -1,7 +1,7 @@
 """Begin with the weights of a checkpoint: another run, other pictures, perhaps other labels."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from artart import ArtError
 from artart.checkpoint import read
 from artart.config import as_dict, found, shown
-from artart.trust import is_ours, printable, targets
+from artart.trust import builder, printable
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,13 @@ def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, An
     """
     content = read(path)
     theirs = content["config"] | {"schedule": found(content["config"], "objective.schedule")}
-    if unknown := [name for key in SAME for name in targets(found(theirs, key)) if not is_ours(name)]:
-        raise ArtError(f"start={path}: asks for {printable(unknown[0])}, which is not artart's")
+    try:
+        for key in SAME:
+            builder(its := found(theirs, key))
+            if word := next(_hydra_words(its), None):
+                raise ArtError(f"its {key} holds {printable(word)}, which no checkpoint of artart does")
+    except ArtError as error:
+        raise ArtError(f"start={path}: {str(error).partition(';')[0]}") from None
     own = as_dict(cfg)
     its, ours = (str(found(config, "objective._target_")).rpartition(".")[2].lower() for config in (theirs, own))
     if its != ours:
@@ -61,6 +66,20 @@ def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, An
     if "model.dropout" in names:
         cfg.model.dropout = own["model"]["dropout"]
     return {key: content[key] for key in ("state_dict", "labels")}
+
+
+def _hydra_words(node: Any) -> Iterator[str]:
+    """What Hydra would not take as it stands: interpolations, and its own keys but for `_target_`."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if "${" in str(name) or (str(name)[:1] == str(name)[-1:] == "_" and name != "_target_"):
+                yield str(name)
+            yield from _hydra_words(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _hydra_words(value)
+    elif isinstance(node, str) and ("${" in node or node == "???"):
+        yield node
 
 
 def _that_counts(value: Any) -> Any:

@@ -21,17 +21,14 @@ import torch
 from torch import Tensor
 
 from artart import ArtError
+from artart.plain import rebuild
 
 METADATA = "artart"  # the key of the facts in a .safetensors file
 PICKLES = 4  # one after the other in torch's old format: magic number, version, system, content
+MAX_HEADER = 16 * 2**20  # bytes of what stands beside the tensors, which is read by Python
 PLAIN = {  # what a pickle may name, besides storages
     "collections OrderedDict",
     "collections Counter",
-    "__builtin__ set",
-    "__builtin__ complex",
-    "_codecs encode",  # bytes
-    "torch Size",
-    "torch device",
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_tensor",  # of old files
     "torch._utils _rebuild_parameter",
@@ -75,8 +72,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(path: Path) -> Any:
-    """What torch.save wrote, as plain data on the CPU; nothing in the file is executed.
+def load(path: Path, mapped: bool = False) -> Any:
+    """What torch.save wrote, rebuilt as exact plain data on the CPU (`plain.rebuild`); nothing in it is executed.
+
+    Args:
+        path: the file.
+        mapped: leave the tensors' numbers in the file until they are used, and do not check them for damage.
 
     Raises:
         ArtError: if the file is missing, damaged or holds more than plain data.
@@ -84,12 +85,14 @@ def load(path: Path) -> Any:
     with _one_line(path):
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"  # torch decides by the same bytes
-        _refuse_odd_pickles(_records_pickle(path) if is_zip else path.open("rb"))
-        return torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_odd_pickles(_records_pickle(path, check_all=not mapped) if is_zip else path.open("rb"))
+        return rebuild(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
 
 
-def _records_pickle(path: Path) -> BinaryIO:
+def _records_pickle(path: Path, check_all: bool) -> BinaryIO:
     """The pickle in what torch.save wrote, after a look at the whole: it neither compresses nor writes a byte twice.
+
+    Unless `check_all`, only the pickle is held against its checksum.
 
     Raises:
         ValueError: if it would swell on its way into memory, or is none of torch's, or a record is damaged.
@@ -103,9 +106,12 @@ def _records_pickle(path: Path) -> BinaryIO:
             raise ValueError("its records are larger than the file, or there twice")
         if len({name.partition("/")[0] for name in names}) != 1 or any(".." in Path(name).parts for name in names):
             raise ValueError("its records lie in several folders")
-        if (damaged := archive.testzip()) is not None:
+        if check_all and (damaged := archive.testzip()) is not None:
             raise ValueError(f"{damaged} is damaged")
-        return io.BytesIO(archive.read(f"{records[0].filename.partition('/')[0]}/data.pkl"))
+        header = archive.getinfo(f"{records[0].filename.partition('/')[0]}/data.pkl")
+        if header.file_size > MAX_HEADER:
+            raise ValueError(f"its header has more than {MAX_HEADER:,} bytes")
+        return io.BytesIO(archive.read(header))
 
 
 def _refuse_odd_pickles(file: BinaryIO) -> None:
@@ -124,7 +130,11 @@ def _refuse_odd_pickles(file: BinaryIO) -> None:
 def _names_in(file: BinaryIO) -> Iterator[str]:
     """What the next pickle asks to import."""
     try:
-        yield from (str(name) for opcode, name, _ in pickletools.genops(file) if "GLOBAL" in opcode.name)
+        for opcode, name, place in pickletools.genops(file):
+            if (place or 0) > MAX_HEADER:
+                raise ValueError(f"its header has more than {MAX_HEADER:,} bytes")
+            if "GLOBAL" in opcode.name:
+                yield str(name)
     except ValueError as error:
         raise pickle.UnpicklingError(str(error)) from None
 
@@ -163,9 +173,13 @@ def load_shared(path: Path) -> Any:
     Raises:
         ArtError: if the file is missing, damaged or does not carry such facts.
     """
-    with _one_line(path), safetensors.safe_open(path, "pt") as file:
-        facts = json.loads((file.metadata() or {}).get(METADATA, "null"))
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    with _one_line(path):
+        with path.open("rb") as header:
+            if int.from_bytes(header.read(8), "little") > MAX_HEADER:
+                raise ValueError(f"its header has more than {MAX_HEADER:,} bytes")
+        with safetensors.safe_open(path, "pt") as file:
+            facts = rebuild(json.loads((file.metadata() or {}).get(METADATA, "null")))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     if not isinstance(facts, dict):
         raise ArtError(f"{path}: holds weights alone; artart.export writes what belongs to them beside them")
     return {**facts, "state_dict": weights}

@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def main(cfg: DictConfig) -> float:
     from lightning.pytorch import seed_everything
 
     from artart import resume, start
+    from artart.checkpoint import check_writable
     from artart.data.labels import num_classes_of
     from artart.module import ArtModule
     from artart.parts import check_measured, check_memory, check_parts, check_score, check_shares
@@ -75,6 +77,7 @@ def main(cfg: DictConfig) -> float:
     log.info(size_of(net, config["image_size"]))
     if config["compile"]:
         compile_net(net, config["trainer"]["accelerator"])
+    check_writable(config, label_names, net)
     check_parts(config, objective.mode, label_names)
     check_score(config, objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
@@ -175,6 +178,7 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
     """Lightning's Trainer with the callbacks that can work."""
     from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor
 
+    from artart import checkpoint
     from artart.callbacks.checkpoints import AtomicCheckpointIO
     from artart.callbacks.guard import MaxSteps
 
@@ -193,7 +197,7 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
         max_steps=-1,
         callbacks=callbacks,
         logger=loggers,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(checkpoint.read, partial(checkpoint.read_back, config=config))],
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
     )
 

@@ -1,13 +1,14 @@
 """What a checkpoint may hold: whatever a file says, nothing is done with it that artart's own files do not ask for."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 from torch import Tensor
 
-from artart.checks import LIMITS
+from artart import ArtError
+from artart.checks import LIMITS, MAX_IMAGE_SIZE
 from artart.config import found
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import num_classes_of
@@ -17,8 +18,7 @@ from artart.signatures import wrong_arguments
 CONTENT = {"config", "labels", "state_dict", "epoch", "global_step"}
 GROUPS = ("model", "objective", "loss", "data")
 DICTS = ("artart", "data", "metrics", "curves", "points")
-LARGEST = 8192  # pixels on a side, that no file makes us reserve more
-DEEPEST, MOST = 50, 100_000  # settings within settings, and how many of them
+STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what a step consists of
 DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate makes it, and nothing else of that module
 MODULES = (
     "artart.models.conv_diffusion",
@@ -36,23 +36,24 @@ def is_whole(content: Mapping[str, Any]) -> bool:
     """Whether settings and weights are what artart writes."""
     config, weights, labels = content["config"], content["state_dict"], content["labels"]
     return (
-        _is_plain([content.get(key) for key in (*CONTENT - {"state_dict"}, *DICTS, "images_seen")])
+        not _holds_tensor([content.get(key) for key in (*CONTENT - {"state_dict"}, *DICTS, "images_seen")])
         and all(isinstance(content.get(key, {}), dict) for key in DICTS)
         and isinstance(weights, dict)
-        and all(isinstance(name, str) and _is_held(value) for name, value in weights.items())
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items())
         and isinstance(labels, dict)
         and len(labels) > 0
-        and all(column.isprintable() and _are_names(names) for column, names in labels.items())
+        and all(isinstance(column, str) and column.isprintable() for column in labels)
+        and all(map(_are_names, labels.values()))
         and all(_is_count(content[key]) for key in ("epoch", "global_step"))
         and _is_count(finished_epochs(content))
         and _is_count(content.get("images_seen") or 0)
         and all(_is_inside(name) and _is_count(length) for name, length in content.get("curves", {}).items())
         and all(isinstance(value, (int, float)) for value in content.get("metrics", {}).values())
-        and ("images_seen" not in content or "optimizer_states" not in content or _can_go_on(content))
         and isinstance(config, dict)
         and all(isinstance(config.get(group), dict) for group in GROUPS)
+        and ("images_seen" not in content or "optimizer_states" not in content or _can_go_on(content))
         and _is_count(config.get("image_size"))
-        and 0 < config["image_size"] <= LARGEST
+        and 0 < config["image_size"] <= MAX_IMAGE_SIZE
         and config["model"].get("image_size") == config["image_size"]
         and config["model"].get("num_classes") in (None, 0, num_classes_of(labels))
     )
@@ -71,11 +72,12 @@ def _can_go_on(content: Mapping[str, Any]) -> bool:
             isinstance(one, dict) and {"state", "param_groups"} <= one.keys() for one in content["optimizer_states"]
         )
         and isinstance(content.get("current_model_state", {}), dict)
-        and all(_is_held(value) for value in content.get("current_model_state", {}).values())
+        and all(isinstance(value, Tensor) for value in content.get("current_model_state", {}).values())
         and _is_progress(content.get("ArtDataModule"), "batches", "pictures", "global_batch_size")
         and _is_progress(found(content, "loops.fit_loop.epoch_progress.current"), "processed", "ready")
         and content.get("data", {}).keys() >= {"sha256", "num_train", "num_val"}
         and all(_is_count(content["data"][key]) for key in ("num_train", "num_val"))
+        and all(_is_count(found(content["config"], key)) for key in STEP)
     )
 
 
@@ -90,63 +92,68 @@ def finished_epochs(content: Mapping[str, Any]) -> int:
     return content["epoch"] + 1 if processed is None else processed
 
 
-def _is_plain(node: Any) -> bool:
-    """Whether all is texts and numbers in dicts and lists, so few and flat that no file can keep who reads it busy."""
-    level = [node]
-    for _ in range(DEEPEST):
-        below: list[Any] = []
-        for one in level:
-            if isinstance(one, dict) and all(isinstance(name, str) for name in one):
-                below += one.values()
-            elif isinstance(one, (list, tuple)):
-                below += one
-            elif not (one is None or isinstance(one, (str, float)) or (isinstance(one, int) and abs(one) < 2**63)):
-                return False
-            if len(below) > MOST:
-                return False
-        if not below:
-            return True
-        level = below
-    return False
-
-
-def _is_held(value: Any) -> bool:
-    """Whether it is a tensor of real numbers, every one of which the file holds."""
-    return (
-        isinstance(value, Tensor)
-        and not value.is_complex()
-        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-    )
+def _holds_tensor(node: Any) -> bool:
+    if isinstance(node, (dict, list, tuple)):
+        return any(map(_holds_tensor, node.values() if isinstance(node, dict) else node))
+    return isinstance(node, Tensor)
 
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def _is_inside(name: str) -> bool:
-    """Whether it is a file in a sub-folder, and in no other."""
-    return len(parts := name.split("/")) >= 2 and not {"", ".", ".."} & set(parts)
+def _is_inside(name: Any) -> bool:
+    """Whether it names a file in a folder or its sub-folders."""
+    return isinstance(name, str) and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
 
 
-def targets(node: Any) -> Iterator[Any]:
-    """Every `_target_` in nested plain data."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield node["_target_"]
-        for value in node.values():
+def builder(node: Any, allowed: Container[str] = ()) -> Callable[[], Any]:
+    """What builds the objects that plain data describes: a dict with a `_target_` is a call of that class.
+
+    Every class in it is looked up, and refused, here; none is called before all are known.
+
+    Args:
+        node: nested plain data (`artart.plain`).
+        allowed: full names of classes that may be built beside artart's own.
+
+    Raises:
+        ArtError: if a class is neither artart's nor allowed.
+    """
+    if isinstance(node, dict):
+        parts = {name: builder(value, allowed) for name, value in node.items() if name != "_target_"}
+        if "_target_" not in node:
+            return lambda: {name: part() for name, part in parts.items()}
+        make = _class_named(node["_target_"], allowed)
+        return lambda: make(**{name: part() for name, part in parts.items()})
+    if isinstance(node, (list, tuple)):
+        items = [builder(value, allowed) for value in node]
+        return lambda: [item() for item in items]
+    return lambda: node
+
+
+def _class_named(target: Any, allowed: Container[str]) -> Callable[..., Any]:
+    """A class of artart by its exact full name, of which no attribute path is followed; or what the user allows."""
+    module, _, name = str(target).rpartition(".")
+    if module in MODULES:
+        found = vars(import_module(module)).get(name)
+        if inspect.isclass(found) and found.__module__ == module:
+            return found
+    if isinstance(target, str) and target in allowed:
+        return getattr(import_module(module), name)
+    wanted = printable(target)
+    raise ArtError(f"wants to build {wanted}, not a class of artart; if you trust it: allow=[{wanted}]")
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every class that nested plain data of our own names."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "_target_":
+                yield value
             yield from targets(value)
     elif isinstance(node, (list, tuple)):
         for value in node:
             yield from targets(value)
-
-
-def is_ours(target: Any) -> bool:
-    """Whether a name is exactly that of a class defined in one of our modules; attribute paths are not followed."""
-    module, _, name = str(target).rpartition(".")
-    if module not in MODULES:
-        return False
-    found = vars(import_module(module)).get(name)
-    return inspect.isclass(found) and found.__module__ == module
 
 
 def is_usable(objective: Any) -> bool:
@@ -169,8 +176,13 @@ def wrong_model(settings: Mapping[str, Any], num_weights: int) -> Iterator[str]:
             yield f"model.{name}={value}: is more than its {num_weights} weights are for"
 
 
-def wrong_data(settings: Mapping[str, Any]) -> Iterator[str]:
-    """What artart.evaluate could not use; keys that it does not know it tells itself."""
+def wrong_data(settings: Mapping[str, Any], allowed: Container[str] = ()) -> Iterator[str]:
+    """What artart.evaluate could not use; keys that it does not know it tells itself. Nothing in them is built.
+
+    Raises:
+        ArtError: if a class is named that is neither artart's nor allowed.
+    """
+    builder({name: value for name, value in settings.items() if (name, value) != ("_target_", DATA)}, allowed)
     if settings.get("_target_", DATA) == DATA:
         known = inspect.signature(ArtDataModule).parameters.keys() & settings
         for name in sorted(known):

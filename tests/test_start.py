@@ -100,7 +100,7 @@ def test_nothing_but_what_is_artarts_is_built_from_the_file(train, source, tmp_p
     spoil(content)
     torch.save(content, tmp_path / "evil.ckpt")
     assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={tmp_path}/evil.ckpt") == 2
-    assert "asks for os.mkdir, which is not artart's" in capsys.readouterr().err
+    assert "wants to build os.mkdir, not a class of artart\n" in capsys.readouterr().err
     assert not (tmp_path / "canary").exists()
 
 

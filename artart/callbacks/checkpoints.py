@@ -1,5 +1,6 @@
 """Checkpoints: Lightning's, written atomically, named after finished epochs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
@@ -9,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from artart import ArtError
 from artart.storage import atomic
 
 
@@ -76,18 +78,42 @@ class Checkpoints(ModelCheckpoint):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Each checkpoint appears whole, on the disk, or not at all."""
+    """Each checkpoint appears whole, on the disk, or not at all; the first is read back before the run goes on."""
 
     is_saving: ClassVar = False
     """Whether a signal had better wait: torch covers what is raised in its middle with an error of its own."""
+
+    def __init__(self, read: Callable[[Path], dict[str, Any]], check: Callable[[Path], object]) -> None:
+        """
+        Args:
+            read: a file to its content; raises ArtError if it cannot be used.
+            check: raises ArtError if a file cannot be used; called once, with what was saved first.
+        """
+        self.read = read
+        self.check: Callable[[Path], object] | None = check
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        """On the CPU; strategies move what they need."""
+        return self.read(Path(path))
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         AtomicCheckpointIO.is_saving = True
         try:
             with atomic(Path(path)) as file:
                 self._write(checkpoint, file)
+                if self.check is not None:
+                    file.flush()
+                    self._check(Path(file.name), Path(path), self.check)
+                    self.check = None
         finally:
             AtomicCheckpointIO.is_saving = False
+
+    def _check(self, written: Path, path: Path, check: Callable[[Path], object]) -> None:
+        try:
+            check(written)
+        except ArtError as error:
+            reason = str(error).removeprefix(f"{written}: ")
+            raise ArtError(f"{path}: what was saved could not be read again, so the run stops here: {reason}") from None
 
     def _write(self, checkpoint: dict[str, Any], file: BinaryIO) -> None:
         try:

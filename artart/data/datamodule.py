@@ -99,6 +99,7 @@ class ArtDataModule(LightningDataModule):
                 f"data.licences={licences}: "
                 + ("null allows all" if metadata else "licences stand in a table; name it by data.metadata=FILE.csv")
             )
+        labels = [" ".join(column.split()) for column in labels]  # as metadata names its columns
         check_columns(labels, metadata)
         rules = Rules(max_pixels, min_size, **(EXCLUDE | exclude))
         self.folder: ArtFolder | None = None

@@ -30,6 +30,8 @@ def check_columns(labels: Sequence[str], metadata: object) -> None:
     key = f"data.labels=[{', '.join(labels)}]"
     if not labels:
         raise ArtError(f"{key}: names no column; [class] is the folder or the table's column class")
+    if odd := [column for column in labels if not column.isprintable()]:
+        raise ArtError(f"data.labels: {odd[0]!r} holds signs that cannot be shown; rename that column of the table")
     if repeated := [column for column in labels if labels.count(column) > 1]:
         raise ArtError(f"{key}: names {repeated[0]} more than once; leave one")
     if metadata is None and set(labels) != {CLASS}:

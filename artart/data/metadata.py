@@ -149,7 +149,7 @@ def _text(file: Path) -> str:
 def _header(file: Path, text: str, delimiter: str) -> list[str]:
     """Names of the columns, if this is the delimiter; not strict, since it may be another."""
     _, cells = next(_records(file, text, delimiter, strict=False), (0, []))
-    names = [cell.strip().lower() for cell in cells]
+    names = [" ".join(cell.lower().split()) for cell in cells]  # of any kind of space, also of line breaks
     return ["licence" if name == "license" else name for name in names]
 
 

@@ -1,0 +1,99 @@
+"""What is read from a file, rebuilt as exact built-in types, so that no object in it can answer a check itself.
+
+`torch.load(weights_only=True)` restores attributes of an OrderedDict, among them methods that checks would call. Here
+every object is looked at by its exact type and read by the methods of that type alone.
+"""
+
+from collections import Counter, OrderedDict
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+MAX_DEPTH = 50  # containers inside each other
+MAX_VALUES = 1_000_000
+MAX_CHARACTERS = 20_000_000  # of all texts
+
+
+def rebuild(value: object) -> Any:
+    """A copy of exact dict, list, tuple, str, int, float, bool, None and Tensor; tensors share their memory with it.
+
+    Containers and texts count as often as they are referenced, since whatever reads the copy walks it as a tree.
+
+    Raises:
+        ValueError: if there is anything else, too much of it, or a tensor whose numbers the file does not hold.
+    """
+    return _Rebuild().value(value, MAX_DEPTH)
+
+
+class _Rebuild:
+    """One call of `rebuild`: its counts, and the tensors that it has met."""
+
+    def __init__(self) -> None:
+        self.num_values = 0
+        self.num_characters = 0
+        self.tensors: dict[int, Tensor] = {}  # by the id of the original
+        self.held: dict[int, int] = {}  # bytes by address of the memory
+        self.used = 0  # bytes of all tensors
+
+    def value(self, value: object, depth: int) -> Any:
+        kind = type(value)
+        self.num_values += 1
+        if self.num_values > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values")
+        if kind is str:
+            return self._text(value)
+        if kind in (bool, float, type(None)):
+            return value
+        if kind is int:
+            return _whole(value)
+        if kind in (Tensor, nn.Parameter):
+            return self._tensor(value)
+        if depth == 0:
+            raise ValueError(f"more than {MAX_DEPTH} levels, or a cycle")
+        if kind in (dict, OrderedDict, Counter):
+            items = dict[Any, Any].items(cast(dict[Any, Any], value))
+            return {self._key(key): self.value(one, depth - 1) for key, one in items}
+        if kind is list:
+            return [self.value(one, depth - 1) for one in cast(list[Any], value)]
+        if kind is tuple:
+            return tuple([self.value(one, depth - 1) for one in cast(tuple[Any, ...], value)])
+        raise ValueError(f"a {kind.__name__}")
+
+    def _key(self, key: object) -> Any:
+        if type(key) is str:
+            return self._text(key)
+        if type(key) is int:
+            return _whole(key)
+        raise ValueError(f"a {type(key).__name__} as a key")
+
+    def _text(self, text: Any) -> str:
+        self.num_characters += len(text)
+        if self.num_characters > MAX_CHARACTERS:
+            raise ValueError(f"more than {MAX_CHARACTERS:,} characters")
+        return text
+
+    def _tensor(self, value: Any) -> Tensor:
+        """The tensor without hooks, gradient and attributes.
+
+        Views may share memory, as tied weights do; all together they are at most twice as large as what they share.
+        """
+        if id(value) not in self.tensors:
+            tensor = self.tensors[id(value)] = torch.Tensor.detach(value)
+            if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+                raise ValueError("a tensor that is not dense")
+            if tensor.is_complex():
+                raise ValueError("a tensor of complex numbers")
+            memory = tensor.untyped_storage()
+            num_bytes = tensor.numel() * tensor.element_size()
+            self.held[memory.data_ptr()] = memory.nbytes()
+            self.used += num_bytes
+            if num_bytes > memory.nbytes() or self.used > 2 * sum(self.held.values()):
+                raise ValueError("a tensor of more numbers than the file holds")
+        return self.tensors[id(value)]
+
+
+def _whole(number: Any) -> int:
+    if abs(number) >= 2**63:
+        raise ValueError("a whole number of more than 64 bits")
+    return number
