@@ -1,10 +1,13 @@
 """What a checkpoint may and may not do."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from artart import ArtError, checkpoint
+from artart import ArtError, checkpoint, plain
+from artart.module import ArtModule
 
 
 @pytest.fixture
@@ -102,3 +105,80 @@ def test_a_checkpoint_of_format_1_is_read(diffusion_run, save):
     assert loaded.label_names == of_now.label_names
     assert_close(loaded.net.state_dict(), of_now.net.state_dict())
     assert checkpoint.describe(path)["labels"] == of_now.label_names
+
+
+# --- what a run is going to save can be read again
+
+
+def test_a_hundred_thousand_labels_can_be_kept(save, diffusion_run):
+    content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
+    num = 150_000
+    content["labels"] = {"class": [f"class {k}" for k in range(num)]}
+    content["config"]["model"]["num_classes"] = num
+    table = "net.condition.label.weight"
+    content["state_dict"][table] = torch.zeros(num + 1, content["state_dict"][table].shape[1])
+    del content["optimizer_states"], content["current_model_state"]
+    loaded = checkpoint.load(save(content))
+    assert len(loaded.label_names["class"]) == num
+    checkpoint.check_writable(loaded.config, loaded.label_names, loaded.net)
+
+
+def test_more_labels_than_can_be_kept_are_refused_before_training(finished_run):
+    loaded = checkpoint.load(finished_run / "checkpoints" / "last.ckpt")
+    with pytest.raises(ArtError, match="could not be kept in it"):
+        checkpoint.check_writable(loaded.config, {"class": ["a"] * plain.MAX_VALUES}, loaded.net)
+
+
+@pytest.mark.parametrize("key", ["model.width=7", "model.image_size=32"])
+def test_a_network_that_no_checkpoint_could_describe_is_refused_before_training(finished_run, key):
+    loaded = checkpoint.load(finished_run / "checkpoints" / "last.ckpt")
+    name, _, value = key.removeprefix("model.").partition("=")
+    config = {**loaded.config, "model": {**loaded.config["model"], name: int(value)}}
+    with pytest.raises(ArtError, match=r"^last\.ckpt: "):
+        checkpoint.check_writable(config, loaded.label_names, loaded.net)
+
+
+def test_training_stops_at_the_first_checkpoint_that_cannot_be_read_again(train, capsys, monkeypatch):
+    def unreadable(module, saved, before=ArtModule.on_save_checkpoint):
+        before(module, saved)
+        saved["labels"] = {}
+
+    monkeypatch.setattr(ArtModule, "on_save_checkpoint", unreadable)
+    assert train("loss=mse", "run_dir=run") == 2
+    error = capsys.readouterr().err
+    assert (error.count("\n"), "what was saved could not be read again" in error) == (1, True), error
+    assert not list(Path("run/checkpoints").iterdir())
+
+
+def test_only_the_first_checkpoint_of_a_run_is_read_back(train, monkeypatch):
+    read: list[Path] = []
+    monkeypatch.setattr(checkpoint, "read_back", lambda path, config: read.append(path))
+    assert train("loss=mse", "run_dir=run") == 0
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("logger", ["logger.tensorboard.version=", "logger.tensorboard.version=a/b", "logger=none"])
+def test_checkpoints_can_be_read_wherever_the_curves_lie(train, logger):
+    assert train("loss=mse", "run_dir=run", logger) == 0
+    assert checkpoint.load(Path("run/checkpoints/last.ckpt")).facts["global_step"] == 8
+    assert train("loss=mse", "resume=auto", "run_dir=run", "trainer.max_epochs=3", logger) == 0
+    assert checkpoint.load(Path("run/checkpoints/last.ckpt")).facts["global_step"] == 12
+
+
+@pytest.mark.parametrize("column", ["first\nartist", "first\xa0artist", " First \t artist"])
+def test_spaces_of_any_kind_in_the_name_of_a_column_are_spaces(train, art_folder, column):
+    rows = [f'"{path.relative_to(art_folder)}",{"AB"[k % 2]}' for k, path in enumerate(sorted(art_folder.rglob("*.*")))]
+    Path("art.csv").write_text("\n".join([f'path,"{column}"', *rows]))
+    options = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "data.min_per_label=1")
+    data = (f"data.root={art_folder}", "data.metadata=art.csv", "data.labels=[first artist]")
+    assert train(*options, *data, "run_dir=run", "trainer.max_epochs=1") == 0
+    assert checkpoint.load(Path("run/checkpoints/last.ckpt")).label_names == {"first artist": ["A", "B"]}
+
+
+def test_a_column_whose_name_cannot_be_shown_is_refused_before_training(train, art_folder, capsys):
+    Path("art.csv").write_text(f'path,"\x1b[2J"\n{next(art_folder.rglob("*.png")).relative_to(art_folder)},A\n')
+    assert (
+        train("objective=diffusion", f"data.root={art_folder}", "data.metadata=art.csv", "data.labels=['\x1b[2J']") == 2
+    )
+    error = capsys.readouterr().err
+    assert (error.count("\n"), "\x1b" in error, "cannot be shown" in error) == (1, False, True), error
