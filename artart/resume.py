@@ -13,7 +13,7 @@ from artart import ArtError, curves
 from artart.checkpoint import read
 from artart.config import found, listed, shown
 from artart.data.labels import CLASS
-from artart.storage import free
+from artart.storage import new_folder
 from artart.terminal import near
 from artart.trust import finished_epochs, printable
 
@@ -170,7 +170,7 @@ def _later(run_dir: Path, before: Before) -> list[Path]:
 
 def _set_aside(run_dir: Path, paths: Iterable[Path]) -> Path:
     """Move files into a new sub-folder, which is returned."""
-    aside = free(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    aside = new_folder(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
     for path in paths:
         place = aside / path.relative_to(run_dir)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -186,3 +186,30 @@ def test_licences_that_are_left_out_are_named(prepare, art_folder, capsys):
 def test_an_empty_path_is_refused(prepare, capsys):
     assert prepare("data.root=", "run_dir=report") == 2
     assert capsys.readouterr().err == "data.root=: is empty; name a path, or null\n"
+
+
+def test_files_of_the_users_in_the_folder_are_left_alone(prepare, mixed_folder, capsys):
+    mine = {"rejected.csv": "file\nmine", "excluded.csv": "", "report.json": '{"root": "mine"}'}
+    Path("report").mkdir()
+    for name, content in mine.items():
+        Path("report", name).write_text(content)
+    for _ in range(2):  # its own files are replaced
+        assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
+        assert {name: Path("report", name).read_text() for name in mine} == mine
+        made = {"rejected-2.csv", "excluded-2.csv", "report-2.json", "prepare.log", ".hydra"}
+        assert {path.name for path in Path("report").iterdir()} == mine.keys() | made
+    assert rows("rejected-2.csv").keys() == {"empty.png", "half.jpg"}
+    assert json.loads(Path("report/report-2.json").read_text())["counts"]["found"] == 16
+    out = capsys.readouterr().out
+    for name in ("rejected-2.csv", "excluded-2.csv", "report-2.json"):
+        assert f"report/{name}" in out
+
+
+def test_a_lock_that_is_a_link_empties_nothing(prepare, art_folder):
+    assert prepare(f"data.root={art_folder}", "data.cache_dir=cache", "run_dir=report") == 0
+    (lock,) = Path("cache").rglob("lock")
+    lock.unlink()
+    lock.symlink_to(Path("mine").absolute())
+    Path("mine").write_text("mine")
+    assert prepare(f"data.root={art_folder}", "data.cache_dir=cache", "run_dir=report") == 0
+    assert Path("mine").read_text() == "mine"

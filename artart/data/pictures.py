@@ -1,7 +1,7 @@
 """The pictures that can be trained on: those of a folder, or painted demo art."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -57,8 +57,8 @@ def read(folder: ArtFolder, max_rejected_fraction: float, run_dir: Path) -> Pict
         ArtError: as `judge`.
     """
     contents = folder.read()
-    write_unused(contents.entries, folder.root, run_dir)
-    judge(contents.entries, folder.root, max_rejected_fraction, run_dir)
+    lists = write_unused(contents.entries, folder.root, run_dir)
+    judge(contents.entries, folder.root, max_rejected_fraction, lists)
     assert contents.store is not None
     # An order that mixes the classes and does not hang on names.
     used = sorted((entry for entry in contents.entries if entry.verdict == "ok"), key=lambda one: one.facts.sha256)
@@ -72,13 +72,13 @@ def read(folder: ArtFolder, max_rejected_fraction: float, run_dir: Path) -> Pict
     )
 
 
-def judge(entries: Sequence[Entry], root: Path, max_rejected_fraction: float, run_dir: Path) -> None:
-    """A line about what is not used, and where in run_dir it stands.
+def judge(entries: Sequence[Entry], root: Path, max_rejected_fraction: float, lists: Mapping[str, Path]) -> None:
+    """A line about what is not used, and which of `lists`, by verdict, names it.
 
     Raises:
         ArtError: if that is too much to train on the rest.
     """
-    found, told = counts(entries), unused_in_words(entries, run_dir)
+    found, told = counts(entries), unused_in_words(entries, lists)
     if found["ok"] < MIN_PICTURES:
         raise ArtError(
             f"data.root={root}: {found['ok']} of {found['found']} files can be used, {MIN_PICTURES} are the least; "
