@@ -146,7 +146,7 @@ def make_ready(run_dir: Path, before: Before | None, loggers: Sequence[Logger]) 
     After a crash there is nothing to set aside: what came after last.ckpt comes again just so. Where no run goes on,
     curves that lie there are of one that left no checkpoint.
     """
-    for part in run_dir.glob("checkpoints/.*.part"):  # of a kill in the middle of a save
+    for part in run_dir.glob("checkpoints/.*.ckpt.*.part"):  # of a kill in the middle of a save
         part.unlink()
     if before is None or before.path.resolve().parent.parent != run_dir.resolve():
         if old := curves.files(loggers, run_dir):
@@ -154,11 +154,12 @@ def make_ready(run_dir: Path, before: Before | None, loggers: Sequence[Logger]) 
         return
     if before.path.name != "last.ckpt" and (later := _later(run_dir, before)):
         aside = _set_aside(run_dir, later)
-        for folder in {Path(name).parent for name in before.curves}:
-            if (run_dir / folder).is_dir():
-                shutil.copytree(run_dir / folder, aside / folder)
+        for path in curves.files(loggers, run_dir):
+            place = aside / path.relative_to(run_dir)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, place)
         log.info("resume: what came after step %d is set aside in %s", before.step, near(aside))
-    curves.cut_back(run_dir, before.curves)
+    curves.cut_back(loggers, run_dir, before.curves)
 
 
 def _later(run_dir: Path, before: Before) -> list[Path]:
