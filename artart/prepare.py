@@ -52,7 +52,7 @@ def main(cfg: DictConfig) -> None:
     for table in tables(content):
         get_console().print(table)
     try:
-        judge(entries, folder.root, data.max_rejected_fraction, run_dir)
+        judge(entries, folder, data.max_rejected_fraction, run_dir)
     except ArtError as error:
         log.warning("training would refuse this folder: %s", error)
     alike, sides = content["near_duplicates"], content["split"]

@@ -100,13 +100,16 @@ def counts(entries: Iterable[Entry]) -> dict[str, int]:
     return {"found": verdicts.total(), **{verdict: verdicts[verdict] for verdict in ("ok", "rejected", "excluded")}}
 
 
-def unused_in_words(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
-    """For each verdict but ok, if there are such files: how many, why most often, and where the list is."""
+def unused_in_words(entries: Sequence[Entry], lists: Path | None, index: Path) -> dict[str, str]:
+    """For each verdict but ok, if there are such files: how many, why most often, and where to see them.
+
+    That is `rejected.csv` or `excluded.csv` in the folder `lists`, or the index.
+    """
     lines = {}
     for verdict, meaning in (("rejected", "unusable"), ("excluded", "left out")):
         if kinds := Counter(entry.kind for entry in entries if entry.verdict == verdict):
             most = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(3))
-            file = near(folder / f"{verdict}.csv")
+            file = near(lists / f"{verdict}.csv" if lists else index)
             lines[verdict] = f"{kinds.total()} of {len(entries)} files are {meaning} ({most}): see {file}"
     return lines
 
