@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     from artart.data.index import write_unused
     from artart.data.labels import CLASS
     from artart.data.pictures import judge
-    from artart.rundir import claim, plan
+    from artart.rundir import claim, enter, note, plan
     from artart.storage import write_json
 
     planned = plan(cfg)
@@ -44,8 +44,10 @@ def main(cfg: DictConfig) -> None:
     kinds = {column: "classes" if column == CLASS else f"labels of {column}" for column in folder.label_names}
     labels = ", ".join(f"{len(names)} {kinds[column]}" for column, names in folder.label_names.items())
     log.info("%d files below %s, %s", len(folder.files), near(folder.root), labels)
-    run_dir = claim(cfg, planned, "prepare.log")
+    run_dir = claim(cfg, planned)
     entries = folder.read().entries
+    note(cfg)
+    enter(cfg, "prepare.log")
     write_unused(entries, folder.root, run_dir)
     content = report(data, entries)
     write_json(run_dir / "report.json", content)
