@@ -1,10 +1,8 @@
 """python -m artart.prepare: a folder of pictures is read once, judged, and ready to be trained on."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -37,8 +35,7 @@ def main(cfg: DictConfig) -> None:
     from artart.data.index import write_unused
     from artart.data.labels import CLASS
     from artart.data.pictures import judge
-    from artart.rundir import claim, plan
-    from artart.storage import as_json, write_own
+    from artart.rundir import claim, enter, note, plan
 
     planned = plan(cfg)
     data = build(config, "data")
@@ -46,15 +43,17 @@ def main(cfg: DictConfig) -> None:
     kinds = {column: "classes" if column == CLASS else f"labels of {column}" for column in folder.label_names}
     labels = ", ".join(f"{len(names)} {kinds[column]}" for column, names in folder.label_names.items())
     log.info("%d files below %s, %s", len(folder.files), near(folder.root), labels)
-    run_dir = claim(cfg, planned, "prepare.log")
+    run_dir = claim(cfg, planned)
     entries = folder.read().entries
-    lists = write_unused(entries, folder.root, run_dir)
+    note(cfg)
+    enter(cfg, "prepare.log")
+    write_unused(entries, folder.root, run_dir)
     content = report(data, entries)
-    written = write_own(run_dir / "report.json", as_json(content), is_report)
+    write_json(run_dir / "report.json", content)
     for table in tables(content):
         get_console().print(table)
     try:
-        judge(entries, folder.root, data.max_rejected_fraction, lists)
+        judge(entries, folder, data.max_rejected_fraction, run_dir)
     except ArtError as error:
         log.warning("training would refuse this folder: %s", error)
     alike, sides = content["near_duplicates"], content["split"]
@@ -63,7 +62,7 @@ def main(cfg: DictConfig) -> None:
             "%(pictures)d pictures look like others; none of their %(groups)d groups is divided by the split", alike
         )
     log.info("with data.val_fraction=%s: %d for training, %d for validation", data.val_fraction, *sides.values())
-    log.info("report: %s", near(written))
+    log.info("report: %s", near(run_dir / "report.json"))
     log.info("every file: %s", near(folder.cache / "index.csv"))
 
 
@@ -94,15 +93,6 @@ def report(data: "ArtDataModule", entries: "Sequence[Entry]") -> dict[str, Any]:
         "split": {"train": len(used) - len(held_out), "val": len(held_out)},
         "metadata": table and {"only_in_file": table.only_in_file, "only_in_folder": len(table.only_in_folder)},
     }
-
-
-def is_report(file: Path) -> bool:
-    """Whether a file is a report of an earlier preparation, and not somebody's."""
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"root", "index", "counts", "near_duplicates"} <= content.keys()
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:

@@ -9,7 +9,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -78,22 +78,6 @@ def write_new(path: Path, content: bytes) -> Path:
         file.write(content)
         _close(file)
         return next(place for place in numbered(path) if _take(part, place))
-
-
-def write_own(path: Path, content: bytes, is_own: Callable[[Path], bool]) -> Path:
-    """Write a file under the first name of `numbered` that is free or whose file `is_own`, which is replaced.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
-    for place in numbered(path):
-        if create(place, content):
-            break
-        if place.is_file() and is_own(place):
-            with atomic(place) as file:
-                file.write(content)
-            break
-    return place
 
 
 def new_folder(path: Path) -> Path:

@@ -188,23 +188,6 @@ def test_an_empty_path_is_refused(prepare, capsys):
     assert capsys.readouterr().err == "data.root=: is empty; name a path, or null\n"
 
 
-def test_files_of_the_users_in_the_folder_are_left_alone(prepare, mixed_folder, capsys):
-    mine = {"rejected.csv": "file\nmine", "excluded.csv": "", "report.json": '{"root": "mine"}'}
-    Path("report").mkdir()
-    for name, content in mine.items():
-        Path("report", name).write_text(content)
-    for _ in range(2):  # its own files are replaced
-        assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
-        assert {name: Path("report", name).read_text() for name in mine} == mine
-        made = {"rejected-2.csv", "excluded-2.csv", "report-2.json", "prepare.log", ".hydra"}
-        assert {path.name for path in Path("report").iterdir()} == mine.keys() | made
-    assert rows("rejected-2.csv").keys() == {"empty.png", "half.jpg"}
-    assert json.loads(Path("report/report-2.json").read_text())["counts"]["found"] == 16
-    out = capsys.readouterr().out
-    for name in ("rejected-2.csv", "excluded-2.csv", "report-2.json"):
-        assert f"report/{name}" in out
-
-
 def test_a_lock_that_is_a_link_empties_nothing(prepare, art_folder):
     assert prepare(f"data.root={art_folder}", "data.cache_dir=cache", "run_dir=report") == 0
     (lock,) = Path("cache").rglob("lock")
@@ -213,3 +196,21 @@ def test_a_lock_that_is_a_link_empties_nothing(prepare, art_folder):
     Path("mine").write_text("mine")
     assert prepare(f"data.root={art_folder}", "data.cache_dir=cache", "run_dir=report") == 0
     assert Path("mine").read_text() == "mine"
+
+
+def test_a_refused_preparation_leaves_what_is_there(prepare, art_folder, capsys):
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+    Path("mine").mkdir()
+    Path("mine/rejected.csv").write_text("mine")
+    before = files()
+    assert prepare(f"data.root={art_folder}", "run_dir=mine") == 2
+    assert "mine is not the folder of a run" in capsys.readouterr().err
+    assert files() == before
+    assert prepare(f"data.root={art_folder}", "run_dir=report") == 0
+    before = files()
+    assert prepare(f"data.root={art_folder}", "run_dir=report", "data.cache_dir=mine/rejected.csv") == 2
+    assert "data.cache_dir: " in capsys.readouterr().err
+    assert files() == before
+    assert "reading 12 of 12 files" in Path("report/prepare.log").read_text()

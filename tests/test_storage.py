@@ -30,7 +30,6 @@ from artart.storage import (
     sha256,
     write_json,
     write_new,
-    write_own,
 )
 
 WEIGHTS = {"encoder.weight": torch.arange(12.0).reshape(3, 4), "encoder.count": torch.tensor(7)}
@@ -415,16 +414,6 @@ def test_names_that_are_too_long_are_shortened_but_for_their_end(stem: str, tmp_
         assert len(os.fsencode(path.name)) > 250
         assert set(path.name) <= set(stem + "_-0123456789.png")  # no character is cut
     assert write_new(tmp_path / f"{stem}.png", b"").name == f"{stem}.png"  # fits
-
-
-def test_an_earlier_file_of_its_own_is_replaced_and_no_other(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("theirs")
-    (tmp_path / "a-2.txt").mkdir()
-    for content in (b"own 1", b"own 2"):
-        place = write_own(tmp_path / "a.txt", content, lambda file: file.read_text().startswith("own"))
-        assert (place.name, place.read_bytes()) == ("a-3.txt", content)
-    assert (tmp_path / "a.txt").read_text() == "theirs"
-    assert len(names_in(tmp_path)) == 3
 
 
 def test_each_new_folder_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,13 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from artart.data.duplicates import groups
 from artart.data.files import Facts
 from artart.marks import AI_SOURCES
-from artart.storage import atomic, write_new, write_own
+from artart.storage import atomic, write_new
 from artart.terminal import near
 
 Verdict = Literal["ok", "rejected", "excluded"]
@@ -102,14 +101,17 @@ def counts(entries: Iterable[Entry]) -> dict[str, int]:
     return {"found": verdicts.total(), **{verdict: verdicts[verdict] for verdict in ("ok", "rejected", "excluded")}}
 
 
-def unused_in_words(entries: Sequence[Entry], lists: Mapping[str, Path]) -> dict[str, str]:
-    """For each verdict but ok, if there are such files: how many, why most often, and which of `lists` names them."""
+def unused_in_words(entries: Sequence[Entry], lists: Path | None, index: Path) -> dict[str, str]:
+    """For each verdict but ok, if there are such files: how many, why most often, and where to see them.
+
+    That is `rejected.csv` or `excluded.csv` in the folder `lists`, or the index.
+    """
     lines = {}
     for verdict, meaning in (("rejected", "unusable"), ("excluded", "left out")):
         if kinds := Counter(entry.kind for entry in entries if entry.verdict == verdict):
             most = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(3))
-            told = f"{kinds.total()} of {len(entries)} files are {meaning} ({most})"
-            lines[verdict] = f"{told}: see {near(lists[verdict])}"
+            file = near(lists / f"{verdict}.csv" if lists else index)
+            lines[verdict] = f"{kinds.total()} of {len(entries)} files are {meaning} ({most}): see {file}"
     return lines
 
 
@@ -123,16 +125,12 @@ def write(entries: Iterable[Entry], file: Path) -> None:
         out.write(_csv(COLUMNS, ((path, name, *facts, *rest) for path, name, facts, *rest in entries)))
 
 
-def write_unused(entries: Sequence[Entry], root: Path, folder: Path) -> dict[str, Path]:
-    """Write rejected.csv and excluded.csv into a run's folder: the files below root that are not trained on.
-
-    Returns their names by verdict. The run's earlier lists are replaced; other files of these names are not.
-    """
-    lists = {}
+def write_unused(entries: Sequence[Entry], root: Path, folder: Path) -> None:
+    """Write rejected.csv and excluded.csv into a run's folder: the files below root that are not trained on."""
     for verdict in ("rejected", "excluded"):
         unused = ((root / one.path, one.reason, one.facts.bytes) for one in entries if one.verdict == verdict)
-        lists[verdict] = write_own(folder / f"{verdict}.csv", _csv(OF_LIST, unused), _is_list)
-    return lists
+        with atomic(folder / f"{verdict}.csv") as out:
+            out.write(_csv(OF_LIST, unused))
 
 
 def write_list(files: Iterable[tuple[Path, str, int]], file: Path) -> Path:
@@ -141,14 +139,6 @@ def write_list(files: Iterable[tuple[Path, str, int]], file: Path) -> Path:
     Returns its name, which `write_new` chooses.
     """
     return write_new(file, _csv(OF_LIST, files))
-
-
-def _is_list(file: Path) -> bool:
-    """Whether artart wrote it."""
-    header = _csv(OF_LIST, ())
-    with suppress(OSError), file.open("rb") as content:
-        return content.read(len(header)) == header
-    return False
 
 
 def _csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
