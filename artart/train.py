@@ -80,8 +80,8 @@ def main(cfg: DictConfig) -> float:
     log.info(size_of(net, config["image_size"]))
     if config["compile"]:
         compile_net(net, config["trainer"]["accelerator"])
-    check_writable(config, label_names, net)
     check_parts(config, objective.mode, label_names)
+    check_writable(config, label_names, net)
     check_score(config, objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
     build(config, "trainer", precision=precision, logger=False)  # what is wrong with its arguments is told now

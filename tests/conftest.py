@@ -75,7 +75,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def as_nobody() -> Callable[[], AbstractContextManager[None]]:
+def as_nobody(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
     """Root may read and write everything; so be somebody else for a while: `with as_nobody():`."""
 
     @contextmanager
@@ -83,6 +83,8 @@ def as_nobody() -> Callable[[], AbstractContextManager[None]]:
         if os.geteuid() != 0:
             yield
             return
+        for folder in (tmp_path, *tmp_path.parents[:3]):  # which pytest makes for root alone
+            folder.chmod(folder.stat().st_mode | 0o055)
         os.seteuid(65534)
         try:
             yield

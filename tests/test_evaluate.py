@@ -314,14 +314,14 @@ def test_figures_that_come_meanwhile_are_not_replaced(evaluate, finished_run, tm
 def test_files_of_the_users_in_the_folder_are_left_alone(train, evaluate, art_folder, tmp_path, capsys):
     (art_folder / "broken.jpg").write_bytes(b"no picture")
     train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
-    mine = ("report.html", "rejected.csv", ".probe")
+    mine = ("report.html", "rejected.csv", ".probe")  # and no list of unused files is added
     (tmp_path / "judged").mkdir()
     for name in mine:
         (tmp_path / "judged" / name).write_text("mine")
     assert evaluate(f"checkpoint=run/{LAST}") == 0
     assert [(tmp_path / "judged" / name).read_text() for name in mine] == ["mine"] * 3
     out = capsys.readouterr().out
-    assert "see judged/rejected-2.csv" in out
+    assert "index.csv" in out
     assert "judged/report-2.html" in out
 
 

@@ -274,7 +274,7 @@ def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
 
 def test_the_delimiter_is_that_of_the_header(tmp_path: Path) -> None:
     metadata = read_text(tmp_path, lines('"path";"a,b,c\td"', '"drawing/a.jpg";"x, y, z"'))
-    assert list(metadata.rows.values()) == [{"path": "drawing/a.jpg", "a,b,c\td": "x, y, z"}]
+    assert list(metadata.rows.values()) == [{"path": "drawing/a.jpg", "a,b,c d": "x, y, z"}]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
