@@ -27,29 +27,35 @@ def lengths(loggers: Sequence[Logger], run_dir: Path) -> dict[str, int]:
 
 
 def files(loggers: Sequence[Logger], run_dir: Path) -> list[Path]:
-    """Those that the loggers have written below run_dir."""
-    folders = [Path(logger.log_dir) for logger in loggers if logger.log_dir]
-    return [path for folder in folders if folder.is_relative_to(run_dir) for path in _files(folder)]
+    """Those that the loggers have written in run_dir itself; none that a link leads to."""
+    found = set[Path]()
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            found |= {*Path(logger.log_dir).glob("events.out.tfevents.*")}
+        elif isinstance(logger, CSVLogger):
+            found |= {*Path(logger.log_dir).glob(TABLE)}
+    inside = run_dir.resolve()
+    return sorted(
+        path for path in found if path.is_relative_to(run_dir) and path.resolve() == inside / path.relative_to(run_dir)
+    )
 
 
-def cut_back(run_dir: Path, kept: Mapping[str, int]) -> None:
-    """Take away what was written after `lengths`, so that no point is doubled when its step comes again."""
-    for folder in {(run_dir / name).parent for name in kept}:
-        for path in _files(folder):
-            if (length := kept.get(str(path.relative_to(run_dir)))) is None:
-                path.unlink()
-            elif _length(path) <= length:
-                continue
-            elif path.suffix == ".csv":
-                lines = path.read_bytes().splitlines(keepends=True)
-                with atomic(path) as file:
-                    file.writelines(lines[: length + 1])
-            else:
-                os.truncate(path, length)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("events.out.tfevents.*"), *folder.glob(TABLE)])
+def cut_back(loggers: Sequence[Logger], run_dir: Path, kept: Mapping[str, int]) -> None:
+    """Take away what the loggers wrote after `lengths`, so that no point is doubled when its step comes again."""
+    folders = {(run_dir / name).parent for name in kept}
+    for path in files(loggers, run_dir):
+        if path.parent not in folders:
+            continue
+        if (length := kept.get(str(path.relative_to(run_dir)))) is None:
+            path.unlink()
+        elif _length(path) <= length:
+            continue
+        elif path.suffix == ".csv":
+            lines = path.read_bytes().splitlines(keepends=True)
+            with atomic(path) as file:
+                file.writelines(lines[: length + 1])
+        else:
+            os.truncate(path, length)
 
 
 def _length(path: Path) -> int:

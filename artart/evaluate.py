@@ -1,7 +1,10 @@
 """python -m artart.evaluate: how good a network's pictures are, and whether they are copies."""
 
+import fcntl
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,19 +34,58 @@ def main(cfg: DictConfig) -> None:
     """Load network and art, measure what the network was trained for, write metrics.json and report.html."""
     config = check(cfg)
 
+    from artart.storage import output_folder
+
+    default = Path(f"outputs/evaluations/{datetime.now():%Y-%m-%d/%H-%M-%S}")
+    with output_folder(config["out"], default) as out, reserved(out):
+        if (out / "metrics.json").exists():
+            raise ArtError(f"out={out}: holds metrics.json already; name another folder")
+        if config["data"]["root"] is not None and out.resolve() == Path(config["data"]["root"]).resolve():
+            raise ArtError(f"out={out}: is the folder of your pictures, which is only read; name another")
+        evaluate(config, out)
+
+
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Make a folder, if it is missing, and keep other evaluations out of it; if nothing is written, it is removed.
+
+    The lock is the system's, which frees it however the process ends.
+
+    Raises:
+        ArtError: if another process is evaluating there.
+    """
+    from artart.storage import remove_empty
+
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArtError(f"out={folder}: another process is evaluating there; name another folder") from None
+        except OSError as error:  # a file system without locks; files are not replaced there either
+            log.debug("%s: not locked: %s", folder, error)
+        try:
+            yield
+        finally:
+            remove_empty(missing)
+    finally:
+        os.close(descriptor)
+
+
+def evaluate(config: Mapping[str, Any], out: Path) -> None:
+    """Load network and art, measure, write into a folder, tell.
+
+    Raises:
+        ArtError: if a setting makes no sense, or the art is not here.
+    """
     from artart import checkpoint
     from artart.evaluation import reconstruction, report, samples
     from artart.sample import described, guidance_of
-    from artart.storage import is_writable, sha256
+    from artart.storage import sha256
 
     source = Path(config["checkpoint"])
-    out = Path(config["out"] or f"outputs/evaluations/{datetime.now():%Y-%m-%d/%H-%M-%S}")
-    if out.exists() and not out.is_dir():
-        raise ArtError(f"out={out}: is a file; name a folder")
-    if (out / "metrics.json").exists():
-        raise ArtError(f"out={out}: holds metrics.json already; name another folder")
-    if config["data"]["root"] is not None and out.resolve() == Path(config["data"]["root"]).resolve():
-        raise ArtError(f"out={out}: is the folder of your pictures, which is only read; name another")
     loaded = checkpoint.load(source, config["allow"], config["device"])
     data = held_out_data(loaded, config["data"], source)
     measures = samples if loaded.objective.mode == "sample" else reconstruction
@@ -51,9 +93,7 @@ def main(cfg: DictConfig) -> None:
     guidance = guidance_of(config, loaded)
     facts |= measures.prepare(loaded, config)
     facts |= {"data": "demo art" if data.folder is None else data.folder.root.name, "image_size": data.image_size}
-    if not is_writable(out):
-        raise ArtError(f"out={out}: cannot be written; name another folder")
-    data.load(out)
+    data.load(None)
     if data.facts["sha256"] != loaded.facts["data"].get("sha256"):
         log.warning(
             "data.root=%s: not the pictures and the split that %s was trained with: copies can only be found of what "
@@ -65,11 +105,11 @@ def main(cfg: DictConfig) -> None:
         evaluation = samples.measure(loaded, build(config, "sampler"), guidance, data, config, facts)
     else:
         evaluation = reconstruction.measure(loaded, data, config, facts)
-    report.write(evaluation, out, f"{source.parent.parent.name}, {source.stem}", facts)
+    metrics, page = report.write(evaluation, out, f"{source.parent.parent.name}, {source.stem}", facts)
     for table in evaluation.tables:
         get_console().print(table.for_terminal())
-    log.info("figures: %s", near(out / "metrics.json"))
-    log.info("to look at: %s", near(out / "report.html"))
+    log.info("figures: %s", near(metrics))
+    log.info("to look at: %s", near(page))
 
 
 def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "ArtDataModule":

@@ -33,7 +33,8 @@ def main(cfg: DictConfig) -> None:
     """Load the network, say what belongs to it, write both as one file."""
     config = check(cfg)
     source, kind = Path(config["checkpoint"]), config["format"]
-    out = destination(config["out"], source, kind)
+    if config["out"] is not None:
+        check_out(Path(config["out"]), kind)
     if kind == "onnx" and (missing := [name for name in PACKAGES if find_spec(name) is None]):
         raise ArtError(f"format=onnx: needs {listed(missing, 'and')}: pip install 'artart[export]'")
 
@@ -45,33 +46,43 @@ def main(cfg: DictConfig) -> None:
 
     loaded = checkpoint.load(source, config["allow"])
     facts = to_share(loaded)
+    if kind == "onnx":
+        content, difference = onnx.model_of(loaded, facts)
+    out = Path(config["out"]) if config["out"] is not None else new_place(source, kind)
     if kind == "safetensors":
-        storage.save_shared(out, loaded.net.state_dict(), facts)
-        log.info("%s, %s", near(out), decimal(out.stat().st_size))
+        is_new = storage.save_shared(out, loaded.net.state_dict(), facts)
+    else:
+        is_new = storage.create(out, content)
+    if not is_new:  # another process was faster
+        raise taken(out)
+    size = decimal(out.stat().st_size)
+    if kind == "safetensors":
+        log.info("%s, %s", near(out), size)
         log.info("try next\n  python -m artart.generate checkpoint=%s %s", near(out), TRY[loaded.objective.mode])
     else:
-        content, difference = onnx.model_of(loaded, facts)
-        with storage.atomic(out) as file:
-            file.write(content)
-        size = decimal(out.stat().st_size)
         log.info("%s, %s; greatest difference to torch %.1g", near(out), size, difference)
 
 
-def destination(out: str | None, source: Path, kind: str) -> Path:
-    """The file to write, which is not there yet.
-
-    Raises:
-        ArtError: if its suffix is not that of the format, or it is there.
-    """
-    if out is None:
-        run = [source.parent.parent.name] if source.parent.name == "checkpoints" else []
-        folder = Path(f"outputs/exports/{datetime.now():%Y-%m-%d/%H-%M-%S}")
-        return destination(str(folder / f"{'_'.join([*run, source.stem])}.{kind}"), source, kind)
-    if Path(out).suffix.lower() != f".{kind}":
+def check_out(out: Path, kind: str) -> None:
+    """Raises ArtError if the file to write has not the suffix of its format, or is there."""
+    if out.suffix.lower() != f".{kind}":
         raise ArtError(f"out={out}: format={kind} needs a name that ends in .{kind}")
-    if Path(out).exists():
-        raise ArtError(f"out={out}: is there already and is not replaced; name another file")
-    return Path(out)
+    if out.exists():
+        raise taken(out)
+
+
+def taken(out: Path) -> ArtError:
+    """What to say when the file to write is there."""
+    return ArtError(f"out={out}: is there already and is not replaced; name another file")
+
+
+def new_place(source: Path, kind: str) -> Path:
+    """A file named after the checkpoint and its run, in a new folder outputs/exports/<date>/<time>."""
+    from artart.storage import new_folder, numbered
+
+    run = [source.parent.parent.name] if source.parent.name == "checkpoints" else []
+    folder = new_folder(Path(f"outputs/exports/{datetime.now():%Y-%m-%d/%H-%M-%S}"))
+    return next(numbered(folder / f"{'_'.join([*run, source.stem])}.{kind}"))  # which shortens it, if it must be
 
 
 def to_share(loaded: "Loaded") -> dict[str, Any]:

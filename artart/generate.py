@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
     from artart.interpolate import interpolate
     from artart.reconstruct import reconstruct
     from artart.sample import sample
-    from artart.storage import is_writable, sha256
+    from artart.storage import output_folder, sha256
     from artart.terminal import near
     from artart.vary import vary
 
@@ -50,17 +50,13 @@ def main(cfg: DictConfig) -> None:
     check_mode(config, mode, able)
     if config["label"] is None:
         config["label"] = "all" if mode == "sample" else "none"
-    out = Path(config["out"] or f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")
-    if out.exists() and not out.is_dir():
-        raise ArtError(f"out={out}: is a file; name a folder")
-    if not is_writable(out):
-        raise ArtError(f"out={out}: cannot be written; name another folder")
     settings = {"mode": mode, "checkpoint": source.name, "checkpoint_sha256": sha256(source)}
-    if mode == "reconstruct":
-        written = list(reconstruct(loaded, config, out, settings))
-    else:
-        paint = {"sample": sample, "vary": vary, "inpaint": vary, "interpolate": interpolate}[mode]
-        written = paint(loaded, build(config, "sampler"), config, out, settings)
+    with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as out:
+        if mode == "reconstruct":
+            written = list(reconstruct(loaded, config, out, settings))
+        else:
+            paint = {"sample": sample, "vary": vary, "inpaint": vary, "interpolate": interpolate}[mode]
+            written = paint(loaded, build(config, "sampler"), config, out, settings)
     log.info(
         "%s", near(written[0]) if len(written) == 1 else f"{len(written)} files in {near(out)}: {written[0].name} ..."
     )

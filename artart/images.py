@@ -4,6 +4,7 @@ Value ranges: files and stores hold uint8 in [0, 255]; everything inside artart 
 at the border to TensorBoard.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -14,7 +15,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from artart.marks import Marks, xmp
-from artart.storage import atomic
+from artart.storage import atomic, write_new
 
 
 class Batch(NamedTuple):
@@ -40,13 +41,24 @@ def grid(rows: Sequence[Tensor]) -> Tensor:
 
 
 def save(pixels: Tensor, path: Path, marks: Marks) -> None:
-    """Write uint8 (3, H, W) as a PNG with its marks; the file appears whole or not at all.
+    """Write uint8 (3, H, W) as a PNG with its marks; the file appears whole or not at all, and replaces an older one.
 
     Raises:
         OSError: if the file cannot be written.
     """
     with atomic(path) as file:
         encode(pixels, file, marks)
+
+
+def save_new(pixels: Tensor, path: Path, marks: Marks) -> Path:
+    """The same under a name that is free, as `write_new` chooses it; returns that name.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    file = io.BytesIO()
+    encode(pixels, file, marks)
+    return write_new(path, file.getvalue())
 
 
 def encode(pixels: Tensor, file: BinaryIO, marks: Marks) -> None:
@@ -57,22 +69,25 @@ def encode(pixels: Tensor, file: BinaryIO, marks: Marks) -> None:
     Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(file, format="PNG", pnginfo=chunks)
 
 
-def save_film(frames: Sequence[Tensor], path: Path, marks: Marks) -> None:
-    """Write pictures, uint8 (3, H, W) each, as an animated WebP with its marks, which lingers at the last one.
+def save_film(frames: Sequence[Tensor], path: Path, marks: Marks) -> Path:
+    """Write images, uint8 (3, H, W) each, as an animated WebP with its marks, which lingers at the last one.
+
+    Returns the file's name, which `write_new` chooses.
 
     Raises:
         OSError: if the file cannot be written.
     """
     first, *others = [Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()) for pixels in frames]
     durations = [100] * len(others) + [2000]  # ms
-    with atomic(path) as file:
-        first.save(
-            file,
-            format="WEBP",
-            save_all=True,
-            append_images=others,
-            duration=durations,
-            loop=0,
-            lossless=True,
-            xmp=xmp(marks).encode(),
-        )
+    file = io.BytesIO()
+    first.save(
+        file,
+        format="WEBP",
+        save_all=True,
+        append_images=others,
+        duration=durations,
+        loop=0,
+        lossless=True,
+        xmp=xmp(marks).encode(),
+    )
+    return write_new(path, file.getvalue())

@@ -28,7 +28,7 @@ class Input(NamedTuple):
 
 
 def read(loaded: Loaded, source: Path, out: Path, description: str) -> Iterator[Input]:
-    """The usable pictures of a file or folder, as they come; the others are listed in out/rejected.csv.
+    """The usable pictures of a file or folder, as they come; the others are listed in a new file out/rejected.csv.
 
     Raises:
         ArtError: if `out` is that folder, or no picture can be used.
@@ -48,8 +48,8 @@ def read(loaded: Loaded, source: Path, out: Path, description: str) -> Iterator[
         reasons = "; ".join(f"{path.name}: {why}" for path, why, _ in rejected[:3]) or "no picture below this folder"
         raise ArtError(f"input={source}: nothing to work on ({reasons})")
     if rejected:
-        write_list(rejected, out / "rejected.csv")
-        log.warning("%d of %d files cannot be used: see %s", len(rejected), len(files), near(out / "rejected.csv"))
+        table = write_list(rejected, out / "rejected.csv")
+        log.warning("%d of %d files cannot be used: see %s", len(rejected), len(files), near(table))
 
 
 def size_and_fit(loaded: Loaded) -> tuple[int, Fit]:

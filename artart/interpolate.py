@@ -10,11 +10,10 @@ from artart import ArtError
 from artart.checkpoint import Loaded
 from artart.diffusion.noise import Between
 from artart.diffusion.samplers import Sampler, Step
-from artart.images import grid, save, save_film, to_model, to_pixels
+from artart.images import grid, save_film, save_new, to_model, to_pixels
 from artart.marks import Marks
 from artart.objectives import Diffusion
 from artart.sample import described, guidance_of, in_batches, labels_for
-from artart.storage import free
 
 IN_STRIP = 16  # pictures, at most
 
@@ -48,12 +47,13 @@ def interpolate(
 
     for numbers, x_t in in_batches(refined, num, sampler.num_steps, config, "sampling"):
         for k, pixels in zip(numbers, to_pixels(x_t).cpu(), strict=True):
-            save(pixels, path := free(out / f"{k:05}.png"), Marks("trained", {**settings, "place": f"{k}/{num - 1}"}))
-            written.append(path)
+            marks = Marks("trained", {**settings, "place": f"{k}/{num - 1}"})
+            written.append(save_new(pixels, out / f"{k:05}.png", marks))
             frames.append(pixels)
     moments = torch.linspace(0, num - 1, min(num, IN_STRIP)).round().int()
-    save(grid([to_model(torch.stack(frames)[moments])]), strip := free(out / "strip.png"), Marks("trained", settings))
-    save_film(frames, film := free(out / "film.webp"), Marks("trained", settings))
+    marks = Marks("trained", settings)
+    strip = save_new(grid([to_model(torch.stack(frames)[moments])]), out / "strip.png", marks)
+    film = save_film(frames, out / "film.webp", marks)
     return [strip, film, *written]
 
 

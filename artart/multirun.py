@@ -19,6 +19,8 @@ from omegaconf import DictConfig
 from rich import get_console
 from rich.table import Table
 
+from artart import ArtError
+
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +65,10 @@ class SweepTable(Callback):
         gc.collect()  # a trainer and its parts know each other
 
     def _note(self, folder: Path, error: BaseException) -> None:
-        """Put the trace into the job's own log; the terminal gets a line."""
+        """Put the trace into the job's own log; the terminal gets a line. A mistake in the settings has no trace."""
+        if isinstance(error, ArtError):
+            log.error("job %s failed: %s", folder.name, error)
+            return
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "train.log").open("a") as file:
             traceback.print_exception(error, file=file)

@@ -35,8 +35,7 @@ def main(cfg: DictConfig) -> None:
     from artart.data.index import write_unused
     from artart.data.labels import CLASS
     from artart.data.pictures import judge
-    from artart.rundir import claim, plan
-    from artart.storage import write_json
+    from artart.rundir import claim, enter, note, plan
 
     planned = plan(cfg)
     data = build(config, "data")
@@ -44,15 +43,17 @@ def main(cfg: DictConfig) -> None:
     kinds = {column: "classes" if column == CLASS else f"labels of {column}" for column in folder.label_names}
     labels = ", ".join(f"{len(names)} {kinds[column]}" for column, names in folder.label_names.items())
     log.info("%d files below %s, %s", len(folder.files), near(folder.root), labels)
-    run_dir = claim(cfg, planned, "prepare.log")
+    run_dir = claim(cfg, planned)
     entries = folder.read().entries
+    note(cfg)
+    enter(cfg, "prepare.log")
     write_unused(entries, folder.root, run_dir)
     content = report(data, entries)
     write_json(run_dir / "report.json", content)
     for table in tables(content):
         get_console().print(table)
     try:
-        judge(entries, folder.root, data.max_rejected_fraction, run_dir)
+        judge(entries, folder, data.max_rejected_fraction, run_dir)
     except ArtError as error:
         log.warning("training would refuse this folder: %s", error)
     alike, sides = content["near_duplicates"], content["split"]

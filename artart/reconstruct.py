@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 import torch
 
 from artart.checkpoint import Loaded, check_numbers
-from artart.images import Batch, save, to_model, to_pixels
+from artart.images import Batch, save_new, to_model, to_pixels
 from artart.inputs import marks_of, read
 from artart.objectives import Reconstruction
-from artart.storage import free
 
 T = TypeVar("T")
 
@@ -34,9 +33,7 @@ def reconstruct(loaded: Loaded, config: Mapping[str, Any], out: Path, settings: 
         check_numbers(rows[-1], config["checkpoint"])
         images = to_pixels(torch.cat(rows if config["compare"] else rows[-1:], dim=-1)).cpu()
         for picture, image in zip(pictures, images, strict=True):
-            path = free(out / picture.name.with_suffix(".png"))
-            save(image, path, marks_of([picture], settings))
-            yield path
+            yield save_new(image, out / picture.name.with_suffix(".png"), marks_of([picture], settings))
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

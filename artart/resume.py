@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +11,12 @@ from typing import Any, NamedTuple
 from lightning.pytorch.loggers import Logger
 
 from artart import ArtError, curves
+from artart.callbacks.last import PREVIOUS
 from artart.checkpoint import read
 from artart.config import found, listed, shown
 from artart.data.labels import CLASS
-from artart.storage import free
+from artart.rundir import LAST
+from artart.storage import new_folder
 from artart.terminal import near
 from artart.trust import finished_epochs, printable
 
@@ -39,10 +42,12 @@ class Before(NamedTuple):
 def look_into(path: Path, config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> Before:
     """Hold a checkpoint against the settings of now; show in what they differ.
 
+    Where resume=auto finds last.ckpt damaged, the checkpoint is the one before it.
+
     Raises:
         ArtError: if it is damaged, of another kind of run, or beyond the end of this one.
     """
-    content = read(path)
+    path, content = _readable(path, falls_back=config.get("resume") == "auto")
     if "optimizer_states" not in content:
         raise ArtError(f"resume={path}: holds weights alone, and no run goes on without its optimizer; name a .ckpt")
     if "images_seen" not in content:
@@ -81,6 +86,21 @@ def look_into(path: Path, config: Mapping[str, Any], label_names: Mapping[str, S
         more = f" and {len(differing) - MOST_SHOWN} more" if len(differing) > MOST_SHOWN else ""
         log.info("resume: other settings than before: %s%s", ", ".join(differing[:MOST_SHOWN]), more)
     return before
+
+
+def _readable(path: Path, falls_back: bool) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint and its content; if it cannot be read, those of previous.ckpt where `falls_back` allows it."""
+    try:
+        return path, read(path)
+    except ArtError:
+        before = path.with_name(PREVIOUS)
+        if not falls_back or not before.is_file():
+            raise
+        with suppress(ArtError):
+            content = read(before)
+            log.warning("resume: %s cannot be read; the one before it can", near(path))
+            return before, content
+        raise
 
 
 def _compare_labels(path: Path, before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> None:
@@ -146,19 +166,20 @@ def make_ready(run_dir: Path, before: Before | None, loggers: Sequence[Logger]) 
     After a crash there is nothing to set aside: what came after last.ckpt comes again just so. Where no run goes on,
     curves that lie there are of one that left no checkpoint.
     """
-    for part in run_dir.glob("checkpoints/.*.part"):  # of a kill in the middle of a save
+    for part in run_dir.glob("checkpoints/.*.ckpt.*.part"):  # of a kill in the middle of a save
         part.unlink()
     if before is None or before.path.resolve().parent.parent != run_dir.resolve():
         if old := curves.files(loggers, run_dir):
             log.info("curves of a run without a checkpoint are set aside in %s", near(_set_aside(run_dir, old)))
         return
-    if before.path.name != "last.ckpt" and (later := _later(run_dir, before)):
+    if before.path.name != LAST and (later := _later(run_dir, before)):
         aside = _set_aside(run_dir, later)
-        for folder in {Path(name).parent for name in before.curves}:
-            if (run_dir / folder).is_dir():
-                shutil.copytree(run_dir / folder, aside / folder)
+        for path in curves.files(loggers, run_dir):
+            place = aside / path.relative_to(run_dir)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, place)
         log.info("resume: what came after step %d is set aside in %s", before.step, near(aside))
-    curves.cut_back(run_dir, before.curves)
+    curves.cut_back(loggers, run_dir, before.curves)
 
 
 def _later(run_dir: Path, before: Before) -> list[Path]:
@@ -170,7 +191,7 @@ def _later(run_dir: Path, before: Before) -> list[Path]:
 
 def _set_aside(run_dir: Path, paths: Iterable[Path]) -> Path:
     """Move files into a new sub-folder, which is returned."""
-    aside = free(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    aside = new_folder(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
     for path in paths:
         place = aside / path.relative_to(run_dir)
         place.parent.mkdir(parents=True, exist_ok=True)

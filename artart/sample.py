@@ -13,10 +13,10 @@ from artart.checkpoint import Loaded, check_numbers, load
 from artart.config import did_you_mean, found, listed, shown
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler, Step
-from artart.images import grid, save, save_film, to_pixels
+from artart.images import grid, save_film, save_new, to_pixels
 from artart.marks import Marks
 from artart.objectives import Diffusion
-from artart.storage import free, sha256
+from artart.storage import sha256
 from artart.terminal import progress_bar
 from artart.trust import printable
 
@@ -60,11 +60,10 @@ def sample(
         shown += x_t[: max(0, IN_GRID - len(shown))].cpu()
         for k, pixels in zip(numbers, to_pixels(x_t).cpu(), strict=True):
             details = {**settings, "seed": config["seed"] + k, "label": in_words(labels[k], loaded)}
-            save(pixels, path := free(out / f"{k:05}.png"), Marks("trained", details))
-            written.append(path)
+            written.append(save_new(pixels, out / f"{k:05}.png", Marks("trained", details)))
     marks = Marks("trained", {**settings, "seed": config["seed"], "label": config["label"]})
     num_columns = len(set(labels)) if len(set(labels)) > 1 else math.ceil(math.sqrt(len(shown)))
-    save(grid(torch.stack(shown).split(num_columns)), grid_path := free(out / "grid.png"), marks)
+    grid_path = save_new(grid(torch.stack(shown).split(num_columns)), out / "grid.png", marks)
     film = write_film(torch.cat(films, dim=1), num_columns, out, marks) if config["film"] else []
     return [grid_path, *film, *written]
 
@@ -96,8 +95,8 @@ def in_batches(
 def write_film(frames: Tensor, num_columns: int, out: Path, marks: Marks) -> list[Path]:
     """The refinement (num_steps, n, C, S, S) as a strip, a row for each picture, and as an animation of their grid."""
     moments = torch.linspace(0, len(frames) - 1, MOMENTS).round().int()
-    save(grid(frames[moments].transpose(0, 1).unbind()), strip := free(out / "film.png"), marks)
-    save_film([grid(frame.split(num_columns)) for frame in frames], film := free(out / "film.webp"), marks)
+    strip = save_new(grid(frames[moments].transpose(0, 1).unbind()), out / "film.png", marks)
+    film = save_film([grid(frame.split(num_columns)) for frame in frames], out / "film.webp", marks)
     return [strip, film]
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, weights that execute nothing."""
+"""Files that appear whole or not at all and under names of their own, weights that execute nothing."""
 
 import hashlib
 import io
@@ -9,9 +9,11 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 from uuid import uuid4
 
@@ -24,6 +26,8 @@ from artart import ArtError
 from artart.plain import rebuild
 
 METADATA = "artart"  # the key of the facts in a .safetensors file
+MAX_NAME = 255  # bytes of a file name
+KEPT = 8  # characters at the end of a stem that is shortened
 PICKLES = 4  # one after the other in torch's old format: magic number, version, system, content
 MAX_HEADER = 16 * 2**20  # bytes of what stands beside the tensors, which is read by Python
 PLAIN = {  # what a pickle may name, besides storages
@@ -37,33 +41,119 @@ PLAIN = {  # what a pickle may name, besides storages
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the place of `path` once it is written and on the disk; else it is removed.
+    """Open a temporary file that replaces `path` once it is written and on the disk; on an error it is removed.
 
     Raises:
         OSError: if the file cannot be written.
     """
+    with _part(path) as (part, file):
+        yield file
+        _close(file)
+        part.replace(path)
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Write a file unless the name is taken, by whoever and at whatever moment; False if it is.
+
+    The file appears whole or not at all.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    with _part(path) as (part, file):
+        file.write(content)
+        _close(file)
+        return _take(part, path)
+
+
+def write_new(path: Path, content: bytes) -> Path:
+    """Write a file under the first name of `numbered` that is free, and return that name.
+
+    Processes that write at the same time get different names. The file appears whole or not at all.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    with _part(path) as (part, file):
+        file.write(content)
+        _close(file)
+        return next(place for place in numbered(path) if _take(part, place))
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder under the first name of `numbered` that is free, and return it; no other process gets the same.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for place in numbered(path):
+        with suppress(FileExistsError):
+            place.mkdir()
+            break
+    return place
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """The path, then with -2, -3 ... before its suffix.
+
+    A name that is too long for a file system is shortened within its stem; the end of the stem, which tells the images
+    of one input apart, is kept.
+    """
+    for number in count(1):
+        stem, ending = path.stem, (f"-{number}" if number > 1 else "") + path.suffix
+        while len(os.fsencode(stem + ending)) > MAX_NAME:
+            stem = stem[: -KEPT - 1] + stem[-KEPT:]  # by whole characters
+        yield path.with_name(stem + ending)
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Name and file of a new temporary file beside `path`; what has not been given another name is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not mkstemp: its files are private whatever the umask. Only the start of the name: it may be as long as can be.
     part = path.with_name(f".{path.name[:40]}.{uuid4().hex}.part")
     try:
         with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+            yield part, file
     except OSError as error:
-        part.unlink(missing_ok=True)
         error.filename = error.filename or str(path)  # a write that fails does not say where
         raise
-    except BaseException:
+    finally:
         part.unlink(missing_ok=True)
-        raise
+
+
+def _close(file: BinaryIO) -> None:
+    """Put the content on the disk before the file gets its name."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def _take(part: Path, place: Path) -> bool:
+    """Give a temporary file a name that nobody has; False if it is taken."""
+    try:
+        os.link(part, place)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        try:
+            place.touch(exist_ok=False)  # reserves the name: for a moment the file is empty
+        except FileExistsError:
+            return False
+        part.replace(place)
+    return True
 
 
 def write_json(path: Path, content: object) -> None:
     """Write readable JSON, atomically."""
     with atomic(path) as file:
-        file.write((json.dumps(content, indent=2) + "\n").encode())
+        file.write(as_json(content))
+
+
+def as_json(content: object) -> bytes:
+    """Plain data as readable JSON."""
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def sha256(path: Path) -> str:
@@ -156,15 +246,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def save_shared(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write a .safetensors file of named tensors that carries `facts`, plain data, in its metadata.
+def save_shared(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bool:
+    """Write a .safetensors file of named tensors that carries `facts`, plain data, in its metadata; False if it exists.
 
     Raises:
         OSError: if it cannot be written.
     """
     tensors = {name: value.contiguous() for name, value in weights.items()}
-    with atomic(path) as file:
-        file.write(safetensors.torch.save(tensors, {METADATA: json.dumps(facts)}))
+    return create(path, safetensors.torch.save(tensors, {METADATA: json.dumps(facts)}))
 
 
 def load_shared(path: Path) -> Any:
@@ -205,25 +294,43 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be written into a folder, or into one of that name that is not there yet."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    """Whether files can be written into a folder, or a folder of that name can be made. Nothing is written."""
     try:
-        with atomic(probe := folder / ".probe"):
-            pass
-        probe.unlink()
+        for path in (folder, *folder.parents):
+            with suppress(FileNotFoundError):
+                path.lstat()
+                break
+        with TemporaryFile(dir=path, prefix="."):  # without a name, where the system can do that
+            return True
     except OSError:
         return False
+
+
+@contextmanager
+def output_folder(out: str | None, default: Path) -> Iterator[Path]:
+    """The folder `out`; if that is None, a new one like `default`, which is removed at the end if nothing is in it.
+
+    Raises:
+        ArtError: if it is a file or cannot be written.
+    """
+    folder = default if out is None else Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ArtError(f"out={folder}: is a file; name a folder")
+    if not is_writable(folder):
+        raise ArtError(f"out={folder}: cannot be written; name another folder")
+    if out is not None:
+        yield folder
+        return
+    missing = [path for path in folder.parents if not path.exists()]
+    folder = new_folder(folder)
+    try:
+        yield folder
     finally:
-        with suppress(OSError):
-            for path in missing:  # the deepest first
-                path.rmdir()
-    return True
+        remove_empty([folder, *missing])
 
 
-def free(path: Path) -> Path:
-    """The path, or with -2, -3 ... before its suffix if it is taken."""
-    number, candidate = 1, path
-    while candidate.exists():
-        number += 1
-        candidate = path.with_stem(f"{path.stem}-{number}")
-    return candidate
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the deepest first, up to one that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

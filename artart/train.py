@@ -48,6 +48,7 @@ def main(cfg: DictConfig) -> float:
     config = as_dict(cfg)
 
     from lightning.pytorch import seed_everything
+    from lightning.pytorch.callbacks import LambdaCallback
 
     from artart import resume, start
     from artart.checkpoint import check_writable
@@ -56,7 +57,7 @@ def main(cfg: DictConfig) -> float:
     from artart.parts import check_measured, check_memory, check_parts, check_score, check_shares
     from artart.pretrained import alexnet_for
     from artart.result import Result
-    from artart.rundir import claim, enter, overrides, plan
+    from artart.rundir import LOG, claim, enter, note, overrides, plan
 
     quieten_lightning()
     processes.join(config["trainer"])
@@ -69,6 +70,8 @@ def main(cfg: DictConfig) -> float:
     config = as_dict(cfg)
     planned = processes.of_first(lambda: plan(cfg))
     before = resume.look_into(planned.checkpoint, config, label_names) if planned.checkpoint else None
+    if before:
+        planned = planned._replace(checkpoint=before.path)
     seed_everything(config["seed"], verbose=False)
     net = build(config, "model")
     if begun:
@@ -88,11 +91,16 @@ def main(cfg: DictConfig) -> float:
             filters |= {"samples/kd": alexnet_for("callbacks.copies.weights", weights)}
 
     run_dir = processes.of_first(lambda: claim(cfg, planned))
-    if processes.rank():
-        enter(cfg, run_dir, f"train_rank_{processes.rank()}.log")
-    config = as_dict(cfg)  # the folder's name is now in it
+    cfg.run_dir = str(run_dir)
+    config = as_dict(cfg)
+    log_name = f"train_rank_{processes.rank()}.log" if processes.rank() else LOG
+    goes_on = planned.is_in_its_folder()  # which is left as it is until nothing is refused any more
+    if not goes_on:
+        if not processes.rank():
+            note(cfg)
+        enter(cfg, log_name)
     with processes.first_ahead():
-        data.load(run_dir)
+        data.load(None if goes_on else run_dir)
         check_shares(len(data.train_ids), len(data.val_ids), processes.world_size())
         check_measured(config, len(data.train_ids), len(data.val_ids))
         if before:
@@ -100,8 +108,14 @@ def main(cfg: DictConfig) -> float:
     check_memory(config, len(data.train_ids) + len(data.val_ids))
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, label_names)
     trainer = make_trainer(config, precision, data.val_is_held_out)
+    if goes_on:
+        enter(cfg, log_name)
     if not processes.rank():
         resume.make_ready(run_dir, before, trainer.loggers)
+        if goes_on:
+            data.list_unused(run_dir)
+            # resume=auto looks for the settings of what was saved, not for those of a command that failed before that.
+            trainer.callbacks.insert(0, LambdaCallback(on_save_checkpoint=lambda *_: note(cfg)))  # type: ignore[attr-defined]
     result = Result(run_dir, config, overrides(), filters, before.step if before else None)
     fit(trainer, module, data, run_dir, planned.checkpoint)
     best = result.write(trainer, module)

@@ -12,11 +12,10 @@ from artart.checkpoint import Loaded
 from artart.data.files import Facts, examine
 from artart.decode import decode, resize
 from artart.diffusion.samplers import Sampler, Step
-from artart.images import grid, save, to_model, to_pixels
+from artart.images import grid, save_new, to_model, to_pixels
 from artart.inputs import Input, marks_of, read, reason, size_and_fit
 from artart.objectives import Diffusion, Given
 from artart.sample import IN_GRID, described, guidance_of, in_batches, in_words, labels_for
-from artart.storage import free
 
 STRENGTH = 0.5  # half picture, half noise
 ROUNDS = (1.0, 0.9, 0.7, 0.5)  # strengths at which what is painted anew comes to fit what stays
@@ -62,14 +61,13 @@ def vary(
             x_t = torch.where(given.repaint, x_t, given.x0.to(device))  # as samplers leave it, but for rounding
         for n, picture in zip(numbers, x_t.cpu(), strict=True):
             one, k = inputs[n // num], n % num
-            path = free(out / one.name.with_name(f"{one.name.stem}_{k:05}.png"))
+            path = out / one.name.with_name(f"{one.name.stem}_{k:05}.png")
             marks = marks_of([one], {**settings, "seed": config["seed"] + k, "label": in_words(labels[k], loaded)})
-            save(to_pixels(picture), path, marks)
-            written.append(path)
+            written.append(save_new(to_pixels(picture), path, marks))
             if n // num < num_shown:
                 rows[n // num].append(picture)
     marks = marks_of(inputs[:num_shown], {**settings, "seed": config["seed"], "label": config["label"]})
-    save(grid([torch.stack(row) for row in rows[:num_shown]]), grid_path := free(out / "grid.png"), marks)
+    grid_path = save_new(grid([torch.stack(row) for row in rows[:num_shown]]), out / "grid.png", marks)
     return [grid_path, *written]
 
 

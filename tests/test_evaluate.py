@@ -1,4 +1,7 @@
+import errno
+import fcntl
 import json
+import os
 import re
 from collections import Counter
 
@@ -8,6 +11,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch.testing import assert_close
 
+import artart.evaluate
 from artart import ArtError, checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import NO_CLASS
@@ -261,6 +265,77 @@ def test_a_mistake_is_told_in_a_line(judge, arguments, sentence, capsys, tmp_pat
     assert judge(*arguments) == 2
     assert re.search(sentence, said(capsys))
     assert not (tmp_path / "judged" / "metrics.json").exists()
+
+
+def test_a_mistake_leaves_nothing_behind(evaluate, finished_run, tmp_path, capsys):
+    for out in ("out=judged", "out=null", "out=new/folder"):
+        assert evaluate(f"checkpoint={finished_run / LAST}", "guidance.lowest=0.95", out) == 2
+        assert "guidance.lowest=0.95: is above guidance.highest=0.9" in said(capsys)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_which_another_process_evaluates_is_refused_before_any_work(
+    evaluate, finished_run, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("work was begun"))
+    (tmp_path / "judged").mkdir()
+    other = os.open(tmp_path / "judged", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    assert evaluate(f"checkpoint={finished_run / LAST}") == 2
+    os.close(other)
+    assert re.fullmatch(r"out=.*judged: another process is evaluating there; name another folder\n", said(capsys))
+    assert list((tmp_path / "judged").iterdir()) == []
+
+
+def test_figures_that_come_meanwhile_are_not_replaced(evaluate, finished_run, tmp_path, monkeypatch, capsys):
+    """Of another evaluation, where the file system has no locks."""
+
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    measure = artart.evaluation.reconstruction.measure
+
+    def measure_beside_others(*given):
+        for name in ("metrics.json", "report.html"):
+            (tmp_path / "judged" / name).write_text("theirs")
+        return measure(*given)
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(artart.evaluation.reconstruction, "measure", measure_beside_others)
+    assert evaluate(f"checkpoint={finished_run / LAST}") == 0
+    files = {path.name: path.read_text() for path in (tmp_path / "judged").iterdir()}
+    assert files.keys() == {"metrics.json", "metrics-2.json", "report.html", "report-2.html"}
+    assert files["metrics.json"] == files["report.html"] == "theirs"
+    out = capsys.readouterr().out
+    assert "judged/metrics-2.json" in out
+    assert "judged/report-2.html" in out
+
+
+def test_files_of_the_users_in_the_folder_are_left_alone(train, evaluate, art_folder, tmp_path, capsys):
+    (art_folder / "broken.jpg").write_bytes(b"no picture")
+    train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
+    mine = ("report.html", "rejected.csv", ".probe")
+    (tmp_path / "judged").mkdir()
+    for name in mine:
+        (tmp_path / "judged" / name).write_text("mine")
+    assert evaluate(f"checkpoint=run/{LAST}") == 0
+    assert [(tmp_path / "judged" / name).read_text() for name in mine] == ["mine"] * 3
+    out = capsys.readouterr().out
+    assert "see judged/rejected-2.csv" in out
+    assert "judged/report-2.html" in out
+
+
+def test_two_evaluations_in_the_same_second_have_two_folders(evaluate, finished_run, monkeypatch, tmp_path):
+    class Noon(artart.evaluate.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 1, 12)
+
+    monkeypatch.setattr(artart.evaluate, "datetime", Noon)
+    for _ in range(2):
+        assert evaluate(f"checkpoint={finished_run / LAST}", "out=null") == 0
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("metrics*")}
+    assert made == {f"outputs/evaluations/2026-01-01/{time}/metrics.json" for time in ("12-00-00", "12-00-00-2")}
 
 
 def test_a_folder_that_has_gone_is_asked_for(train, evaluate, art_folder, tmp_path, capsys):

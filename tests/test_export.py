@@ -1,6 +1,7 @@
 """From a checkpoint to files that are shared."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-import artart
+import artart.export
 from artart import checkpoint
 from artart.export import to_share
 from artart.models.conv_diffusion import ConvDiffusionModel
@@ -272,6 +273,42 @@ def test_a_file_that_is_there_is_not_replaced(export, checkpoints, tmp_path, cap
     assert capsys.readouterr().err == f"out={out}: is there already and is not replaced; name another file\n"
     assert out.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_that_comes_meanwhile_is_not_replaced(export, checkpoints, tmp_path, monkeypatch, capsys, kind):
+    out, fsync = tmp_path / f"net.{kind}", os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (fsync(descriptor), out.write_text("theirs")))
+    assert export(f"checkpoint={checkpoints['sample']}", f"format={kind}", f"out={out}") == 2
+    assert capsys.readouterr().err == f"out={out}: is there already and is not replaced; name another file\n"
+    assert out.read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_two_exports_in_the_same_second_have_two_folders(export, checkpoints, tmp_path, monkeypatch):
+    class Noon(artart.export.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 1, 12)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(artart.export, "datetime", Noon)
+    for _ in range(2):
+        assert export(f"checkpoint={checkpoints['sample']}") == 0
+    made = {str(path) for path in Path("outputs").rglob("*.safetensors")}
+    folders = [f"outputs/exports/2026-01-01/{time}" for time in ("12-00-00", "12-00-00-2")]
+    assert made == {f"{folder}/secret run_best.safetensors" for folder in folders}
+
+
+def test_the_name_of_a_long_run_is_shortened(export, checkpoints, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / ("é" * 125) / "checkpoints" / "best.ckpt"
+    source.parent.mkdir(parents=True)
+    shutil.copy(checkpoints["sample"], source)
+    assert export(f"checkpoint={source}") == 0
+    (written,) = Path("outputs").rglob("*.safetensors")
+    assert written.name.startswith("éééé")
+    assert written.name.endswith("_best.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 """From a checkpoint and pictures to pictures."""
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import artart.generate
 from artart import checkpoint
 from artart.data.files import examine
 from artart.decode import decode, resize
@@ -171,3 +176,126 @@ def test_what_an_earlier_call_wrote_into_the_input_is_not_read(generate, best, a
     for number in (12, 24):
         assert generate(f"checkpoint={best}", f"input={art_folder}", f"out={out}") == 0
         assert len(list(out.rglob("*.png"))) == number
+
+
+# --- beside others' files and other commands
+
+
+FAST = ("sampler.num_steps=2", "num_images=2")
+TAKEN = {  # by mode, what somebody puts there while the command works
+    "sample": ("00000.png", "00001.png", "grid.png", "film.png", "film.webp"),
+    "vary": ("one_00000.png", "one_00001.png", "grid.png", "rejected.csv"),
+    "interpolate": ("00000.png", "00001.png", "strip.png", "film.webp"),
+    "reconstruct": ("one.png", "rejected.csv"),
+}
+
+
+@pytest.fixture
+def inputs(tmp_path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (16, 16), "red").save(folder / "one.jpg")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.mark.parametrize("mode", TAKEN)
+def test_names_that_are_taken_while_it_works_are_not_replaced(
+    generate, finished_run, diffusion_run, inputs, mode, monkeypatch, capsys
+):
+    run = finished_run if mode == "reconstruct" else diffusion_run
+    own = {
+        "sample": (*FAST, "film=true"),
+        "vary": (*FAST, f"input={inputs}"),
+        "interpolate": (*FAST, "seeds=[1,2]"),
+        "reconstruct": (f"input={inputs}",),
+    }
+    fsync = os.fsync
+
+    def others_write(descriptor):
+        fsync(descriptor)
+        for name in TAKEN[mode]:
+            Path("out", name).write_text("theirs")
+
+    monkeypatch.setattr(os, "fsync", others_write)
+    assert generate(f"checkpoint={run}/checkpoints/last.ckpt", f"mode={mode}", "out=out", *own[mode]) == 0
+    numbered = {Path(name).with_stem(f"{Path(name).stem}-2").name for name in TAKEN[mode]}
+    assert {path.name for path in Path("out").iterdir()} == {*TAKEN[mode], *numbered}
+    for name in TAKEN[mode]:
+        assert Path("out", name).read_text() == "theirs"
+    if "rejected.csv" in TAKEN[mode]:
+        assert "see out/rejected-2.csv" in capsys.readouterr().out
+        assert "broken.jpg" in Path("out/rejected-2.csv").read_text()
+
+
+def test_files_of_the_users_in_its_folder_are_left_alone(generate, best, inputs):
+    mine = {"rejected.csv": "path,reason,bytes\nmine", ".probe": "mine", "one.png": "mine"}
+    Path("out").mkdir()
+    for name, content in mine.items():
+        Path("out", name).write_text(content)
+    for _ in range(2):
+        assert generate(f"checkpoint={best}", f"input={inputs}", "out=out") == 0
+    assert {name: Path("out", name).read_text() for name in mine} == mine
+    made = {"one-2.png", "one-3.png", "rejected-2.csv", "rejected-3.csv"}
+    assert {path.name for path in Path("out").iterdir()} == mine.keys() | made
+
+
+def test_two_calls_in_the_same_second_have_two_folders(generate, best, inputs, monkeypatch):
+    class Noon(artart.generate.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 1, 12)
+
+    monkeypatch.setattr(artart.generate, "datetime", Noon)
+    for _ in range(2):
+        assert generate(f"checkpoint={best}", f"input={inputs}/one.jpg") == 0
+    made = {str(path) for path in Path("outputs").rglob("*.png")}
+    assert made == {f"outputs/samples/2026-01-01/{time}/one.png" for time in ("12-00-00", "12-00-00-2")}
+
+
+WHEN_ALL_ARE_READY = """
+import sys, time
+from pathlib import Path
+import artart.generate, artart.interpolate, artart.reconstruct, artart.sample, artart.vary
+Path(f"ready.{sys.argv.pop(1)}").touch()
+while not Path("go").exists():
+    time.sleep(0.001)
+artart.generate.run()
+"""
+
+
+def test_commands_at_once_lose_no_file(diffusion_run, tmp_path):
+    words = (f"checkpoint={diffusion_run}/checkpoints/last.ckpt", "sampler.num_steps=1", "num_images=60", "out=out")
+    command = [sys.executable, "-c", WHEN_ALL_ARE_READY]
+    processes = [
+        subprocess.Popen([*command, str(k), *words, f"seed={1000 * k}", "batch_size=60"], cwd=tmp_path)
+        for k in range(3)
+    ]
+    try:
+        while len(list(tmp_path.glob("ready.*"))) < 3:
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.01)
+        (tmp_path / "go").touch()
+        assert [process.wait() for process in processes] == [0] * 3
+    finally:
+        for process in processes:
+            process.kill()
+    made = [path.name for path in (tmp_path / "out").iterdir()]
+    assert len([name for name in made if name.startswith("grid")]) == 3
+    assert len(made) == 3 * 61
+    seeds = [Image.open(path).text["XML:com.adobe.xmp"] for path in (tmp_path / "out").glob("0*.png")]
+    assert len(set(seeds)) == 3 * 60
+
+
+@pytest.mark.parametrize("character", ["x", "é", "北"])
+def test_inputs_with_names_of_250_bytes_are_all_used(generate, finished_run, diffusion_run, tmp_path, character):
+    (tmp_path / "in").mkdir()
+    long = character * (246 // len(character.encode()))
+    for name in (f"{long}.bmp", f"{long}.jpg", "short.png"):
+        Image.new("RGB", (16, 16), "red").save(tmp_path / "in" / name)
+    for _ in range(2):
+        assert generate(f"checkpoint={finished_run}/checkpoints/last.ckpt", "input=in", "out=one") == 0
+        arguments = ("mode=vary", "input=in", "out=two", *FAST)
+        assert generate(f"checkpoint={diffusion_run}/checkpoints/last.ckpt", *arguments) == 0
+    assert len(list(Path("one").iterdir())) == 2 * 3
+    assert len(list(Path("two").glob("*_0000[01]*.png"))) == 2 * 2 * 3

@@ -103,3 +103,13 @@ def test_a_job_leaves_neither_threads_nor_networks_behind(train):
     before = left()
     assert train("-m", "trainer.max_epochs=1", "seed=0,1") == 0
     assert left() == before
+
+
+def test_a_job_leaves_a_folder_of_others_alone(train, capsys):
+    Path("mine/0").mkdir(parents=True)
+    Path("mine/0/train.log").write_text("mine")
+    assert train("-m", "seed=0,1", "trainer.max_epochs=1", "hydra.sweep.dir=mine") == 1
+    assert "hydra.sweep.dir=mine: " in capsys.readouterr().err
+    assert [path.name for path in Path("mine/0").iterdir()] == ["train.log"]
+    assert Path("mine/0/train.log").read_text() == "mine"
+    assert Path("mine/1/checkpoints/last.ckpt").is_file()

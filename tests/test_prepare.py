@@ -186,3 +186,31 @@ def test_licences_that_are_left_out_are_named(prepare, art_folder, capsys):
 def test_an_empty_path_is_refused(prepare, capsys):
     assert prepare("data.root=", "run_dir=report") == 2
     assert capsys.readouterr().err == "data.root=: is empty; name a path, or null\n"
+
+
+def test_a_lock_that_is_a_link_empties_nothing(prepare, art_folder):
+    assert prepare(f"data.root={art_folder}", "data.cache_dir=cache", "run_dir=report") == 0
+    (lock,) = Path("cache").rglob("lock")
+    lock.unlink()
+    lock.symlink_to(Path("mine").absolute())
+    Path("mine").write_text("mine")
+    assert prepare(f"data.root={art_folder}", "data.cache_dir=cache", "run_dir=report") == 0
+    assert Path("mine").read_text() == "mine"
+
+
+def test_a_refused_preparation_leaves_what_is_there(prepare, art_folder, capsys):
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+    Path("mine").mkdir()
+    Path("mine/rejected.csv").write_text("mine")
+    before = files()
+    assert prepare(f"data.root={art_folder}", "run_dir=mine") == 2
+    assert "mine is not the folder of a run" in capsys.readouterr().err
+    assert files() == before
+    assert prepare(f"data.root={art_folder}", "run_dir=report") == 0
+    before = files()
+    assert prepare(f"data.root={art_folder}", "run_dir=report", "data.cache_dir=mine/rejected.csv") == 2
+    assert "data.cache_dir: " in capsys.readouterr().err
+    assert files() == before
+    assert "reading 12 of 12 files" in Path("report/prepare.log").read_text()

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -422,12 +423,18 @@ def test_the_newest_good_checkpoint_is_not_one_of_the_same_step(train, capsys):
     assert "no good checkpoint was written before" in capsys.readouterr().err
 
 
+def cut_off(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()  # previous.ckpt may be a second name of the same file
+    path.write_bytes(content[: len(content) // 2])
+
+
 def test_a_damaged_checkpoint_names_the_newest_good_one(train, finished_run, tmp_path, capsys):
+    shutil.copytree(
+        finished_run, tmp_path / "run", ignore=shutil.ignore_patterns("best.ckpt", "previous.ckpt", "*.json")
+    )
     folder = tmp_path / "run" / "checkpoints"
-    folder.mkdir(parents=True)
-    good = (finished_run / "checkpoints" / "epoch_0002.ckpt").read_bytes()
-    (folder / "epoch_0002.ckpt").write_bytes(good)
-    (folder / "last.ckpt").write_bytes(good[: len(good) // 2])
+    cut_off(folder / "last.ckpt")
     assert train("resume=auto", f"run_dir={tmp_path}/run", EPOCHS) == 2
     error = capsys.readouterr().err
     assert f"the newest good one beside it is {folder}/epoch_0002.ckpt" in error
@@ -440,3 +447,78 @@ def test_a_newer_checkpoint_says_so(finished_run, tmp_path):
     torch.save(content, tmp_path / "newer.ckpt")
     with pytest.raises(ArtError, match=r"newer.ckpt: written by artart 9.0, this is .*; a newer artart can read it"):
         resume.look_into(tmp_path / "newer.ckpt", {}, [])
+
+
+def files_of(folder: str | Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_a_refused_command_leaves_a_run_as_it_is(train, importable, art_folder, capsys):
+    """Whatever is found wrong after the pictures have been read, and while the trainer is built."""
+    common = (f"data.root={art_folder}", "data.batch_size=2", EPOCHS, "run_dir=run")
+    assert train(*common, *trouble("SIGINT", "before", 2)) == 130
+    before = files_of("run")
+    (art_folder / "drawing" / "odd.png").write_bytes(b"odd")
+    for mistake, code, told in (
+        ("data.val_fraction=0.5", 2, "lies within an epoch of other pictures"),
+        ("data.val_fraction=0", 2, "lies within an epoch of other pictures"),
+        ("data.max_rejected_fraction=0", 2, "index.csv; that is more than data.max_rejected_fraction=0"),
+        ("callbacks.learning_rate.logging_interval=never", 2, "callbacks"),
+    ):
+        assert train(*common, "resume=auto", mistake) == code
+        error = capsys.readouterr().err
+        assert told in error
+        assert error.count("\n") == 1
+        assert files_of("run") == before, mistake
+    assert train(*common, "resume=auto") == 0
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 2
+    assert "odd.png" in Path("run/rejected.csv").read_text()
+    log = Path("run/train.log").read_text()
+    assert log.count("12 pictures: ") == 2  # of both readings that were used
+    assert "resume: other settings than before: " in log
+
+
+def test_settings_under_which_nothing_was_saved_do_not_hide_a_run(train, importable, capsys):
+    assert train("trainer.max_epochs=1") == 0
+    (run,) = Path("outputs/runs").glob("*/*")
+    Path(run, "result.json").unlink()  # as if it had been killed before its end
+    assert train("trainer.max_epochs=2", *trouble("crash", "within", 5), f"run_dir={run}", "resume=auto") == 1
+    assert train("trainer.max_epochs=1", "resume=auto") == 0
+    assert f"going on from {run}/checkpoints/last.ckpt" in capsys.readouterr().out
+    assert "max_epochs: 1" in (run / ".hydra" / "config.yaml").read_text()
+    assert train("trainer.max_epochs=2", "resume=auto", f"run_dir={run}") == 0
+    assert "max_epochs: 2" in (run / ".hydra" / "config.yaml").read_text()
+    assert list(Path("outputs/runs").glob("*/*")) == [run]
+
+
+def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before_it(train, capsys):
+    assert train(EPOCHS, "run_dir=whole") == 0
+    shutil.copytree("whole", "run")
+    cut_off(Path("run/checkpoints/last.ckpt"))
+    Path("run/result.json").unlink()
+    assert train(EPOCHS, "run_dir=run", "resume=auto") == 0
+    told = capsys.readouterr().out
+    assert "resume: run/checkpoints/last.ckpt cannot be read; the one before it can" in told
+    assert "resume: going on from run/checkpoints/previous.ckpt" in told
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 8
+    assert load("run/checkpoints/last.ckpt")["global_step"] == 12
+    assert_close(load("run/checkpoints/last.ckpt")["state_dict"], load("whole/checkpoints/last.ckpt")["state_dict"],
+                 rtol=0, atol=0)  # fmt: skip
+    assert points(Path("run/tensorboard")) == points(Path("whole/tensorboard"))
+
+
+def test_a_copied_checkpoint_writes_nothing_into_the_folder_above_it(train, finished_run, tmp_path, capsys):
+    for name in ("Downloads", "tensorboard"):
+        (tmp_path / "home" / name).mkdir(parents=True)
+    shutil.copy(finished_run / "checkpoints" / "last.ckpt", tmp_path / "home" / "Downloads" / "last.ckpt")
+    for name in ("result.json", "train.log", "tensorboard/events.out.tfevents.mine"):
+        (tmp_path / "home" / name).write_text("mine")
+    before = files_of("home")
+    assert train("resume=home/Downloads/last.ckpt", "trainer.max_epochs=4") == 2
+    error = capsys.readouterr().err
+    assert error.endswith("does not lie in checkpoints/ of a run; name a new folder to go on in: run_dir=DIR\n")
+    assert error.count("\n") == 1
+    assert files_of("home") == before
+    assert train("resume=home/Downloads/last.ckpt", "trainer.max_epochs=4", "run_dir=run") == 0
+    assert files_of("home") == before
+    assert json.loads(Path("run/result.json").read_text())["epochs"] == 4

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -5,7 +6,10 @@ import pickle
 import random
 import re
 import stat
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,18 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from artart import ArtError
-from artart.storage import atomic, free, is_writable, load, load_weights, sha256, write_json
+from artart.storage import (
+    atomic,
+    create,
+    is_writable,
+    load,
+    load_weights,
+    new_folder,
+    output_folder,
+    sha256,
+    write_json,
+    write_new,
+)
 
 WEIGHTS = {"encoder.weight": torch.arange(12.0).reshape(3, 4), "encoder.count": torch.tensor(7)}
 
@@ -288,12 +303,144 @@ def test_anything_but_named_tensors_is_refused(content: object, tmp_path: Path) 
     assert "not a state dict" in one_line(error, tmp_path / "weights.pth")
 
 
-def test_a_free_name_is_the_path_or_has_a_number_before_its_suffix(tmp_path: Path) -> None:
-    path = tmp_path / "a.b.png"
-    for name in ("a.b.png", "a.b-2.png", "a.b-3.png"):
-        assert free(path) == tmp_path / name
-        free(path).touch()
-    assert free(tmp_path / "no folder yet" / "a.png").name == "a.png"
+# --- names of their own
+
+
+NUMBERED = ["a.b.png", "a.b-2.png", "a.b-3.png"]
+NO_HARD_LINKS = [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS]  # FAT, some network file systems, FUSE
+
+
+@pytest.fixture(params=[None, *NO_HARD_LINKS], ids=["hard links", "EPERM", "EOPNOTSUPP", "ENOSYS"])
+def hard_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    if request.param is not None:
+        monkeypatch.setattr(os, "link", refuse)
+
+
+def before_it_takes_its_name(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Act when a file's content is written, and has not yet its name."""
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (fsync(descriptor), act()))
+
+
+def at_once(num: int, work: Callable[[int], object]) -> list[Any]:
+    """What threads return that begin together."""
+    barrier = threading.Barrier(num)
+
+    def run(k: int) -> object:
+        barrier.wait()
+        return work(k)
+
+    with ThreadPoolExecutor(num) as pool:
+        return list(pool.map(run, range(num)))
+
+
+@pytest.mark.usefixtures("hard_links")
+def test_a_new_file_has_the_first_free_name(tmp_path: Path) -> None:
+    for name in NUMBERED:
+        assert write_new(tmp_path / "deep" / "a.b.png", name.encode()) == tmp_path / "deep" / name
+    assert names_in(tmp_path / "deep") == sorted(NUMBERED)
+    assert all((tmp_path / "deep" / name).read_text() == name for name in NUMBERED)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "broken link"])
+@pytest.mark.usefixtures("hard_links")
+def test_whatever_has_a_name_keeps_it(kind: str, tmp_path: Path) -> None:
+    taken = tmp_path / "a.png"
+    {"file": taken.touch, "folder": taken.mkdir, "broken link": lambda: taken.symlink_to("nowhere")}[kind]()
+    assert not create(taken, b"new")
+    assert write_new(taken, b"new") == tmp_path / "a-2.png"
+    assert names_in(tmp_path) == ["a-2.png", "a.png"]
+    assert taken.is_symlink() == (kind == "broken link")
+
+
+@pytest.mark.usefixtures("hard_links")
+def test_a_name_that_is_taken_in_the_last_moment_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_it_takes_its_name(monkeypatch, lambda: (tmp_path / "a.png").write_text("theirs"))
+    assert write_new(tmp_path / "a.png", b"ours") == tmp_path / "a-2.png"
+    assert not create(tmp_path / "a.png", b"ours")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.png": "theirs", "a-2.png": "ours"}
+
+
+@pytest.mark.usefixtures("hard_links")
+def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    at_once(8, lambda k: [write_new(tmp_path / f"{i}.txt", f"{k} {i}".encode()) for i in range(20)])
+    contents = sorted(path.read_text() for path in tmp_path.iterdir())
+    assert contents == sorted(f"{k} {i}" for k in range(8) for i in range(20))
+
+
+@pytest.mark.usefixtures("hard_links")
+def test_of_those_who_create_a_file_at_once_one_does(tmp_path: Path) -> None:
+    created = at_once(8, lambda k: create(tmp_path / "a.txt", str(k).encode()))
+    assert (tmp_path / "a.txt").read_text() == str(created.index(True))
+    assert created.count(True) == 1
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("write", [create, write_new])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
+def test_what_is_not_written_to_its_end_leaves_nothing(
+    write: Callable[[Path, bytes], object], error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+        raise error
+
+    before_it_takes_its_name(monkeypatch, fail)
+    with pytest.raises(type(error)):
+        write(tmp_path / "a.png", b"new")
+    assert names_in(tmp_path) == []
+
+
+LONG = {
+    "250 bytes": "x" * 246,
+    "two bytes a character": "é" * 123,
+    "three": "北" * 82,
+    "four": "🎨" * 61,
+    "no text": os.fsdecode(b"\xe9" * 246),
+}
+
+
+@pytest.mark.parametrize("stem", LONG.values(), ids=LONG)
+def test_names_that_are_too_long_are_shortened_but_for_their_end(stem: str, tmp_path: Path) -> None:
+    written = [write_new(tmp_path / f"{stem}_{k:05}.png", bytes([n])) for n in range(11) for k in range(2)]
+    assert [path.read_bytes() for path in written] == [bytes([n]) for n in range(11) for _ in range(2)]
+    for number, path in enumerate(written):
+        assert path.stem.removesuffix(f"-{number // 2 + 1}").endswith(f"_{number % 2:05}")
+        assert len(os.fsencode(path.name)) > 250
+        assert set(path.name) <= set(stem + "_-0123456789.png")  # no character is cut
+    assert write_new(tmp_path / f"{stem}.png", b"").name == f"{stem}.png"  # fits
+
+
+def test_each_new_folder_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "day").mkdir()
+    (tmp_path / "day" / "12-00-00").touch()
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # as if they were made since somebody looked
+    folders = at_once(8, lambda k: new_folder(tmp_path / "day" / "12-00-00"))
+    assert sorted(path.name for path in folders) == [f"12-00-00-{k}" for k in range(2, 10)]
+    assert all(path.is_dir() for path in folders)
+
+
+def test_a_default_folder_is_its_commands_own_and_goes_if_it_is_not_used(tmp_path: Path) -> None:
+    default = tmp_path / "outputs" / "samples" / "12-00-00"
+    with output_folder(None, default) as one, output_folder(None, default) as two:
+        assert (one.name, two.name) == ("12-00-00", "12-00-00-2")
+        (one / "file").touch()
+    assert names_in(default.parent) == ["12-00-00"]
+    with pytest.raises(ArtError), output_folder(None, tmp_path / "elsewhere" / "12-00-00"):
+        raise ArtError("refused")
+    assert names_in(tmp_path) == ["outputs"]
+
+
+def test_a_folder_that_was_named_is_not_made_before_it_is_used(tmp_path: Path) -> None:
+    with output_folder(str(tmp_path / "new" / "folder"), tmp_path / "default") as folder:
+        assert names_in(tmp_path) == []
+        write_new(folder / "a.txt", b"")
+    assert names_in(tmp_path) == ["new"]
 
 
 def test_asking_whether_a_folder_can_be_written_leaves_nothing(tmp_path: Path) -> None:
@@ -302,4 +449,31 @@ def test_asking_whether_a_folder_can_be_written_leaves_nothing(tmp_path: Path) -
     assert is_writable(tmp_path / "new" / "folder")
     assert is_writable(tmp_path / "there")
     assert not is_writable(tmp_path / "file" / "sub")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "there"]
+    assert not is_writable(tmp_path / "file")
+    (tmp_path / "link").symlink_to("nowhere")
+    assert not is_writable(tmp_path / "link")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "link", "there"]
+
+
+def test_asking_makes_no_folder_that_another_process_might_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor removes one that it has made meanwhile."""
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: pytest.fail("a folder was made"))
+    monkeypatch.setattr(Path, "rmdir", lambda *_: pytest.fail("a folder was removed"))
+    assert is_writable(tmp_path / "new" / "folder")
+
+
+def test_asking_touches_no_file(tmp_path: Path) -> None:
+    (tmp_path / ".probe").write_text("mine")
+    assert is_writable(tmp_path)
+    assert (tmp_path / ".probe").read_text() == "mine"
+
+
+def test_a_folder_of_others_is_not_writable(
+    tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for mode, expected in ((0o555, False), (0o777, True)):
+        tmp_path.chmod(mode)
+        with as_nobody():
+            assert is_writable(Path()) is expected
+            assert is_writable(Path("new", "folder")) is expected

@@ -147,7 +147,8 @@ def test_resume_auto_finds_the_newest_unfinished_run_with_the_same_settings(trai
 
 def test_a_run_without_its_last_checkpoint_is_not_begun_again(train, capsys):
     assert train("run_dir=run") == 0
-    Path("run/checkpoints/last.ckpt").unlink()
+    for name in ("last", "previous"):
+        Path(f"run/checkpoints/{name}.ckpt").unlink()
     assert train("run_dir=run", "resume=auto", "trainer.max_epochs=4") == 2
     assert "best.ckpt but no last.ckpt; name the checkpoint to go on from: resume=" in capsys.readouterr().err
 

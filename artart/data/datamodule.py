@@ -16,7 +16,7 @@ from torch import Tensor
 from artart import ArtError
 from artart.data import demo, pictures
 from artart.data.folder import ArtFolder
-from artart.data.index import Rules
+from artart.data.index import Entry, Rules, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns
 from artart.data.loader import Loader
 from artart.data.pictures import Pictures
@@ -103,6 +103,7 @@ class ArtDataModule(LightningDataModule):
         check_columns(labels, metadata)
         rules = Rules(max_pixels, min_size, **(EXCLUDE | exclude))
         self.folder: ArtFolder | None = None
+        self.unlisted: list[Entry] = []  # files that are not used and stand in no list yet
         if root is not None:
             self.folder = ArtFolder(
                 Path(root),
@@ -154,13 +155,16 @@ class ArtDataModule(LightningDataModule):
         """Pictures in a process's training step: batch_size, or its share of a training set that is smaller."""
         return min(self.batch_size, len(self.train_ids) // self._place[1])
 
-    def load(self, run_dir: Path) -> None:
-        """Read what is not known yet and split it; rejected.csv and excluded.csv in run_dir list what is not used.
+    def load(self, lists: Path | None) -> None:
+        """Read what is not known yet and split it.
+
+        Args:
+            lists: the folder where rejected.csv and excluded.csv list what is not used; None: they are not written yet.
 
         Raises:
             ArtError: if too many files are unusable or too few pictures are left.
         """
-        self.pictures = self._pictures(run_dir)
+        self.pictures = self._pictures(lists)
         num_pictures = len(self.pictures.digests)
         self.val_ids = split(self.pictures.digests, self.pictures.groups, self.val_fraction)
         if self.val_is_held_out and not self.val_ids:
@@ -178,10 +182,21 @@ class ArtDataModule(LightningDataModule):
                 len(self.train_ids),
             )
 
-    def _pictures(self, run_dir: Path) -> Pictures:
+    def _pictures(self, lists: Path | None) -> Pictures:
         if self.folder is None:
             return pictures.painted(self.num_demo_pictures, self.image_size, self.seed)
-        return pictures.read(self.folder, self.max_rejected_fraction, run_dir)
+        contents = self.folder.read()
+        self.unlisted = [entry for entry in contents.entries if entry.verdict != "ok"]
+        if lists:
+            self.list_unused(lists)
+        pictures.judge(contents.entries, self.folder, self.max_rejected_fraction, lists)
+        return pictures.usable(self.folder, contents)
+
+    def list_unused(self, folder: Path) -> None:
+        """Write rejected.csv and excluded.csv into a folder, once."""
+        if self.folder:
+            write_unused(self.unlisted, self.folder.root, folder)
+            self.unlisted = []
 
     def train_dataloader(self) -> Loader:
         self.train_loader = self._loader(

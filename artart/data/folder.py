@@ -195,7 +195,7 @@ class ArtFolder:
         """The cache of this folder, for this process alone."""
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
-            lock = (self.cache / "lock").open("w")
+            lock = (self.cache / "lock").open("a")  # which empties nothing, should it be a link
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, cast
 from artart.data.duplicates import groups
 from artart.data.files import Facts
 from artart.marks import AI_SOURCES
-from artart.storage import atomic
+from artart.storage import atomic, write_new
 from artart.terminal import near
 
 Verdict = Literal["ok", "rejected", "excluded"]
@@ -46,6 +46,7 @@ class Rules(NamedTuple):
 
 
 COLUMNS = ("path", "class", *Facts._fields, "verdict", "reason", "resembles")
+OF_LIST = ("path", "reason", "bytes")
 
 
 def judge(
@@ -100,13 +101,16 @@ def counts(entries: Iterable[Entry]) -> dict[str, int]:
     return {"found": verdicts.total(), **{verdict: verdicts[verdict] for verdict in ("ok", "rejected", "excluded")}}
 
 
-def unused_in_words(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
-    """For each verdict but ok, if there are such files: how many, why most often, and where the list is."""
+def unused_in_words(entries: Sequence[Entry], lists: Path | None, index: Path) -> dict[str, str]:
+    """For each verdict but ok, if there are such files: how many, why most often, and where to see them.
+
+    That is `rejected.csv` or `excluded.csv` in the folder `lists`, or the index.
+    """
     lines = {}
     for verdict, meaning in (("rejected", "unusable"), ("excluded", "left out")):
         if kinds := Counter(entry.kind for entry in entries if entry.verdict == verdict):
             most = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(3))
-            file = near(folder / f"{verdict}.csv")
+            file = near(lists / f"{verdict}.csv" if lists else index)
             lines[verdict] = f"{kinds.total()} of {len(entries)} files are {meaning} ({most}): see {file}"
     return lines
 
@@ -117,28 +121,32 @@ def write(entries: Iterable[Entry], file: Path) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    _write_csv(COLUMNS, ((path, name, *facts, *rest) for path, name, facts, *rest in entries), file)
+    with atomic(file) as out:
+        out.write(_csv(COLUMNS, ((path, name, *facts, *rest) for path, name, facts, *rest in entries)))
 
 
 def write_unused(entries: Sequence[Entry], root: Path, folder: Path) -> None:
-    """rejected.csv and excluded.csv in a folder: the files below root that are not trained on."""
+    """Write rejected.csv and excluded.csv into a run's folder: the files below root that are not trained on."""
     for verdict in ("rejected", "excluded"):
         unused = ((root / one.path, one.reason, one.facts.bytes) for one in entries if one.verdict == verdict)
-        write_list(unused, folder / f"{verdict}.csv")
+        with atomic(folder / f"{verdict}.csv") as out:
+            out.write(_csv(OF_LIST, unused))
 
 
-def write_list(files: Iterable[tuple[Path, str, int]], file: Path) -> None:
-    """A table, for people, of files that are not used: where each lies, why, and its size in bytes."""
-    _write_csv(("path", "reason", "bytes"), files, file)
+def write_list(files: Iterable[tuple[Path, str, int]], file: Path) -> Path:
+    """Write a table, for people, of files that are not used: where each lies, why, and its size in bytes.
+
+    Returns its name, which `write_new` chooses.
+    """
+    return write_new(file, _csv(OF_LIST, files))
 
 
-def _write_csv(columns: Iterable[str], rows: Iterable[Iterable[object]], file: Path) -> None:
+def _csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)
     writer.writerows(rows)
-    with atomic(file) as out:
-        out.write(text.getvalue().encode("utf-8", "surrogateescape"))
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def read(file: Path) -> list[Entry]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.data import demo
-from artart.data.folder import ArtFolder
-from artart.data.index import Entry, counts, unused_in_words, write_unused
+from artart.data.folder import ArtFolder, Contents
+from artart.data.index import Entry, counts, unused_in_words
 from artart.data.labels import labels_of
 from artart.terminal import progress_bar
 
@@ -50,15 +50,8 @@ def painted(number: int, size: int, seed: int) -> Pictures:
     return Pictures(pixels, torch.arange(len(digests)), torch.tensor(labels)[:, None], digests, digests)
 
 
-def read(folder: ArtFolder, max_rejected_fraction: float, run_dir: Path) -> Pictures:
-    """Those of a folder that can be used; rejected.csv and excluded.csv in run_dir list the others.
-
-    Raises:
-        ArtError: as `judge`.
-    """
-    contents = folder.read()
-    write_unused(contents.entries, folder.root, run_dir)
-    judge(contents.entries, folder.root, max_rejected_fraction, run_dir)
+def usable(folder: ArtFolder, contents: Contents) -> Pictures:
+    """Those of a folder that can be used."""
     assert contents.store is not None
     # An order that mixes the classes and does not hang on names.
     used = sorted((entry for entry in contents.entries if entry.verdict == "ok"), key=lambda one: one.facts.sha256)
@@ -72,13 +65,14 @@ def read(folder: ArtFolder, max_rejected_fraction: float, run_dir: Path) -> Pict
     )
 
 
-def judge(entries: Sequence[Entry], root: Path, max_rejected_fraction: float, run_dir: Path) -> None:
-    """A line about what is not used, and where in run_dir it stands.
+def judge(entries: Sequence[Entry], folder: ArtFolder, max_rejected_fraction: float, lists: Path | None) -> None:
+    """A line about what is not used, and where it stands: in the lists, or, if there are none, in the folder's index.
 
     Raises:
         ArtError: if that is too much to train on the rest.
     """
-    found, told = counts(entries), unused_in_words(entries, run_dir)
+    root, found = folder.root, counts(entries)
+    told = unused_in_words(entries, lists, folder.cache / "index.csv")
     if found["ok"] < MIN_PICTURES:
         raise ArtError(
             f"data.root={root}: {found['ok']} of {found['found']} files can be used, {MIN_PICTURES} are the least; "

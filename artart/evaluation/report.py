@@ -18,7 +18,7 @@ from torch import Tensor
 from artart import __version__
 from artart.images import encode
 from artart.marks import Marks
-from artart.storage import atomic, write_json
+from artart.storage import as_json, write_new
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 
@@ -67,19 +67,18 @@ class Evaluation(NamedTuple):
     pictures: Sequence[Picture]
 
 
-def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, object]) -> None:
-    """Write metrics.json and report.html into a folder.
+def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, object]) -> tuple[Path, Path]:
+    """Write metrics.json and report.html into a folder and return their names; no file that is there is replaced.
 
     Raises:
         OSError: if they cannot be written.
     """
-    write_json(out / "metrics.json", {**evaluation.metrics, **facts})
+    metrics = as_json({**evaluation.metrics, **facts})
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title, facts=facts, evaluation=evaluation, version=__version__, date=f"{datetime.now():%Y-%m-%d %H:%M}"
     )
-    with atomic(out / "report.html") as file:
-        file.write(page.encode())
+    return write_new(out / "metrics.json", metrics), write_new(out / "report.html", page.encode())
 
 
 def grid_picture(title: str, grid: Tensor, facts: Mapping[str, object], note: str = "") -> Picture:

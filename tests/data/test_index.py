@@ -216,11 +216,11 @@ def test_what_is_not_used_is_told_in_words() -> None:
     flaws = ["empty file"] * 2 + ["cut off or damaged: a"] + ["cut off or damaged: b"] * 2 + ["odd", "odder", "odd"]
     files = {f"{i}": facts(i, flaw=flaw) for i, flaw in enumerate(flaws)} | {"copy": facts(99), "first": facts(99)}
     entries = judge(files, {}, {}, RULES)
-    assert unused_in_words(entries, Path("/run")) == {
+    assert unused_in_words(entries, Path("/run"), Path("/index.csv")) == {
         "rejected": "8 of 10 files are unusable (3 cut off or damaged, 2 empty file, 2 odd): see /run/rejected.csv",
-        "excluded": "1 of 10 files are left out (1 exact duplicate): see /run/excluded.csv",
+        "excluded": "1 of 10 files are left out (1 exact duplicate): see /run/excluded-2.csv",
     }
-    assert unused_in_words(judge({"a": facts()}, {}, {}, RULES), Path("/run")) == {}
+    assert unused_in_words(judge({"a": facts()}, {}, {}, RULES), Path("/run"), Path("/index.csv")) == {}
 
 
 # --- compared
