@@ -64,6 +64,8 @@ class Checkpoints(ModelCheckpoint):
         """What was best so far, of the files that are still in the folder, wherever that lies now."""
         if state_dict["monitor"] != self.monitor or self.monitor is None or self.save_top_k < 1:
             return
+        if not all(_is_score(score) for score in state_dict["best_k_models"].values()):
+            raise ValueError("best_k_models: are no scores by file")
         assert self.dirpath is not None
         before = {Path(self.dirpath, Path(path).name): score for path, score in state_dict["best_k_models"].items()}
         scores = {str(path): score for path, score in before.items() if path.is_file()}
@@ -75,6 +77,10 @@ class Checkpoints(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning would write the middle of an epoch over what was good."""
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
