@@ -24,8 +24,9 @@ import sys
 import time
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from watch import Watch
 
 import artart.checkpoint
 import artart.evaluate
@@ -53,20 +55,18 @@ SMALL = (
     *("trainer.log_every_n_steps=2", "callbacks.grid.num_images=2", "callbacks.last.every_minutes=1e-6"),
 )
 COMMANDS = ("generate", "evaluate", "export", "inspect", "start", "resume")
+OUTCOMES = ("0", "1", "2", "failed")
 SECONDS = 20
 SLACK = 100 * 2**20  # bytes beyond twice what a good file takes
 LIMIT = 6 * 2**30  # bytes that this process may hold
-FORBIDDEN = {
-    *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn"),
-    *("socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request", "pickle.find_class"),
-}
-WRITING = {"os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate", "os.chmod"}
-CANARY = "from pathlib import Path\nplace = Path(__file__).with_name('{}')\nplace.touch()\n"
-SONG = "def sing(*_, **__):\n    place.with_name('sang').touch()\n    return dict\n"
 
 
 class TooLong(BaseException):
-    pass
+    """Nothing that a command would catch."""
+
+
+def raise_too_long(*_: object) -> None:
+    raise TooLong
 
 
 class Outcome(NamedTuple):
@@ -75,32 +75,6 @@ class Outcome(NamedTuple):
     megabytes: float
     seconds: float
     faults: list[str]
-
-
-class Watch:
-    """Notes what the interpreter is asked to do while a command runs."""
-
-    def __init__(self, *allowed: Path) -> None:
-        self.allowed = tuple(f"{folder}/" for folder in allowed)
-        self.seen: list[str] | None = None
-        sys.addaudithook(self._hook)
-
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.seen is None:
-            return
-        if event in FORBIDDEN:
-            self.seen.append(f"{event} {str(arguments)[:200]}")
-        if event in WRITING or (event == "open" and isinstance(arguments[2], int) and arguments[2] & 3):
-            for path in arguments[: 2 if event in ("os.rename", "os.link") else 1]:
-                self._written(event, path)
-
-    def _written(self, event: str, path: Any) -> None:
-        if isinstance(path, (str, bytes, os.PathLike)) and path:
-            place = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a Path would take longer
-            in_vain = event in ("os.mkdir", "open") and os.path.isdir(place)  # noqa: PTH112 - is there, or has no name
-            if not f"{place}/".startswith(self.allowed) and place != "/dev/null" and not in_vain:
-                assert self.seen is not None
-                self.seen.append(f"{event} {place}")
 
 
 def call(module: ModuleType, *arguments: str) -> int | str:
@@ -124,31 +98,33 @@ def call(module: ModuleType, *arguments: str) -> int | str:
 
 def command(name: str, kind: str, path: Path, picture: Path) -> int | str:
     few = ("num_images=1", "sampler.num_steps=1") if kind == "diffusion" else (f"input={picture}",)
-    match name:
-        case "generate":
-            return call(artart.generate, f"checkpoint={path}", "out=out", *few)
-        case "evaluate":
-            judged = ("num_images=20", "sampler.num_steps=1") if kind == "diffusion" else ()
-            return call(artart.evaluate, f"checkpoint={path}", "out=out", "metrics.weights=null", *judged)
-        case "export":
-            return call(artart.export, f"checkpoint={path}", "out=out/net.safetensors")
-        case "inspect":
-            return call(artart.checkpoint, str(path))
-        case "start":
-            return call(artart.train, *SMALL, *KINDS[kind], "run_dir=out", "trainer.max_steps=1", f"start={path}")
-        case _:
-            return call(artart.train, *SMALL, *KINDS[kind], "run_dir=out", f"resume={path}")
+    judged = ("num_images=20", "sampler.num_steps=1") if kind == "diffusion" else ()
+    train = (artart.train, *SMALL, *KINDS[kind], "run_dir=out")
+    calls: dict[str, tuple[Any, ...]] = {
+        "generate": (artart.generate, f"checkpoint={path}", "out=out", *few),
+        "evaluate": (artart.evaluate, f"checkpoint={path}", "out=out", "metrics.weights=null", *judged),
+        "export": (artart.export, f"checkpoint={path}", "out=out/net.safetensors"),
+        "inspect": (artart.checkpoint, str(path)),
+        "start": (*train, "trainer.max_steps=1", f"start={path}"),
+        "resume": (*train, f"resume={path}"),
+    }
+    return call(*calls[name])
 
 
 def peak() -> int:
-    """Bytes that the process held at most since its last `forget_peak`."""
+    """Bytes that the process held at most since this was cleared."""
     return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
+def listing() -> set[tuple[str, int]]:
+    """All that is in the working folder, and when it was written."""
+    return {(str(item), item.lstat().st_mtime_ns) for item in Path().rglob("*")}
 
 
 def tried(name: str, kind: str, path: Path, picture: Path, watch: Watch) -> Outcome:
     """Run one command in the working folder, which is as it was when this returns."""
     shutil.rmtree("out", ignore_errors=True)
-    before = {item: item.lstat().st_mtime_ns for item in Path.cwd().rglob("*")}
+    before = listing()
     Path("/proc/self/clear_refs").write_text("5")
     held, began = peak(), time.monotonic()
     out, error = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
@@ -158,9 +134,9 @@ def tried(name: str, kind: str, path: Path, picture: Path, watch: Watch) -> Outc
         code = command(name, kind, path, picture)
     faults, watch.seen = watch.seen, None
     taken, seconds = peak() - held, time.monotonic() - began
-    printed, told = (stream.buffer.getvalue().decode() for stream in (out, error))  # type: ignore[attr-defined]
+    printed, told = (stream.buffer.getvalue().decode() for stream in (out, error))
     lines = told.splitlines()
-    after = {item: item.lstat().st_mtime_ns for item in Path.cwd().rglob("*")}
+    after = listing()
     if code not in (0, 1, 2):
         faults.append(f"ended with {code}")
     if "Traceback" in told + printed:
@@ -169,19 +145,13 @@ def tried(name: str, kind: str, path: Path, picture: Path, watch: Watch) -> Outc
         faults.append(f"{len(lines)} lines: {told[:500]!r}")
     if odd := re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", told + printed):
         faults.append(f"{odd[0]!r} on the terminal")
-    if code == 2 and (differ := {item for item in before.keys() | after if before.get(item) != after.get(item)}):
-        faults.append(f"refused, but wrote {sorted(str(item.relative_to(Path.cwd())) for item in differ)[:4]}")
+    if code == 2 and (differ := sorted(name for name, _ in before ^ after)):
+        faults.append(f"refused, but wrote {differ[:4]}")
     if seconds > SECONDS:
         faults.append(f"{seconds:.0f} s")
-    for sign in ("imported", "sang"):
-        if (mark := Path.cwd().parent / "canary" / sign).exists():
-            mark.unlink()
-            faults.append(f"the canary was {sign}")
-    sys.modules.pop("canary", None)
-    for item in sorted(after.keys() - before, reverse=True):
-        if item.name != "out" and Path("out").resolve() not in item.parents:
-            faults.append(f"wrote {item}")
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
+    faults += watch.canary()
+    if strays := sorted(name for name, _ in before ^ after if name.partition("/")[0] != "out"):
+        raise AssertionError(f"{name} {path} wrote {strays}")
     return Outcome(code, lines[-1] if lines else "", taken / 2**20, seconds, faults)
 
 
@@ -208,33 +178,26 @@ def compose_once() -> None:
     Hydra.compose_config = remembered  # type: ignore[method-assign]
 
 
-def too_long(*_: object) -> None:
-    raise TooLong
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=2000, help="files")
     parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, required=True, help="a folder for all that is made")
-    parser.add_argument("--all", action="store_true", help="all six commands for each file")
     args = parser.parse_args()
     work: Path = args.work.absolute()
-    for name in ("cell", "canary", "cache"):
+    for name in ("cell", "cache"):
         (work / name).mkdir(parents=True, exist_ok=True)
-    (work / "canary" / "canary.py").write_text(CANARY.format("imported") + SONG)
-    sys.path.append(str(work / "canary"))
     os.environ["XDG_CACHE_HOME"] = str(work / "cache")
     os.chdir(work / "cell")
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
-    signal.signal(signal.SIGALRM, too_long)
+    signal.signal(signal.SIGALRM, raise_too_long)
     compose_once()
     paths = dict(good_runs(work))
     contents = [torch.load(path, weights_only=True) for path in paths.values()]
     Image.new("RGB", (16, 16)).save(picture := work / "picture.png")
-    watch = Watch(work / "cell" / "out", work / "cache")
+    watch = Watch(work / "canary", work / "cell" / "out", work / "cache")
     allowed = {}
     for kind, path in paths.items():
         for name in COMMANDS:
@@ -250,7 +213,7 @@ def main() -> None:
         rng = random.Random(f"{args.seed}/{number}")
         path, which, done = mutated(contents, rng, work / "hostile")
         kind = list(paths)[which]
-        for name in COMMANDS if args.all else rng.sample(COMMANDS, 3):
+        for name in rng.sample(COMMANDS, 3):
             outcome = tried(name, kind, path, picture, watch)
             if outcome.megabytes > allowed[name, kind]:
                 outcome.faults.append(f"{outcome.megabytes:.0f} MB, more than {allowed[name, kind]:.0f}")
@@ -268,13 +231,11 @@ def main() -> None:
 
 
 def show(num: int, outcomes_of: dict[str, list[str]]) -> None:
-    counts = {name: Counter(outcomes) for name, outcomes in outcomes_of.items()}
-    columns: Sequence[str] = ("0", "1", "2", "failed")
+    outcomes_of |= {"all": [*chain(*outcomes_of.values())]}
     table = Table("command", "calls", "used (0)", "a sentence (1)", "refused (2)", "failed")
-    for name in (name for name in COMMANDS if name in counts):
-        table.add_row(name, str(counts[name].total()), *(str(counts[name][column]) for column in columns))
-    total = sum(counts.values(), Counter[str]())
-    table.add_row("all", str(total.total()), *(str(total[column]) for column in columns))
+    for name in (name for name in (*COMMANDS, "all") if name in outcomes_of):
+        counts = Counter(outcomes_of[name])
+        table.add_row(name, *(str(number) for number in (counts.total(), *(counts[word] for word in OUTCOMES))))
     Console(width=120).print(f"{num} files", table)
 
 

@@ -5,7 +5,7 @@ import pickle
 import random
 import reprlib
 import zipfile
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -346,8 +346,3 @@ def _rewritten(path: Path, how: str, rng: random.Random) -> str:
         for name, body in records:
             archive.writestr(name, body)
     return words
-
-
-def counted(words: Sequence[str]) -> str:
-    """As "3 refused, 1 used"."""
-    return ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
