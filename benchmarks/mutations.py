@@ -232,7 +232,9 @@ def _retyped(value: Any, rng: random.Random) -> Any:
     if isinstance(value, (int, float)):
         near = (value + 1, value - 1, -value, value * 10**6, value * 1000, value / 2, float(value))
         return rng.choice([*near, str(value), [value], torch.tensor(value), bool(value)])
-    return rng.choice([[value], {value: value}, value + "\x1b[31m", value.upper(), value[:-1], len(value)])
+    if isinstance(value, str):
+        return rng.choice([[value], {value: value}, value + "\x1b[31m", value.upper(), value[:-1], len(value)])
+    return odd(rng)  # it was changed before
 
 
 def _copied(node: Any) -> Any:
