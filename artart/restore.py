@@ -5,17 +5,16 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch.loops import _FitLoop
 from packaging.version import Version
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from artart import ArtError
 from artart.config import build, found
 from artart.trust import LOADER, is_count, printable
 
-OLDEST = Version(
-    "2"
-)  # of Lightning: what is older would be changed into today's form, by rules that nothing here knows
+OLDEST = Version("2")  # of Lightning, which brings what is older into another form
 MANY = 10**6  # steps: any number will do
 
 
@@ -29,6 +28,8 @@ def misfit(content: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     for look in (_look_at_version, _look_at_loops, _look_at_average, _look_at_callbacks, _look_at_optimizer):
         try:
             look(content, config)
+        except ArtError:  # of settings
+            raise
         except Exception as error:  # noqa: BLE001 - whatever Lightning and torch say of what they do not expect
             return printable(f"{type(error).__name__}: {error}" if type(error) is not ValueError else error)
     return None
@@ -41,8 +42,7 @@ def _look_at_version(content: Mapping[str, Any], config: Mapping[str, Any]) -> N
 
 def _look_at_loops(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """How far loops and loader are: Lightning puts whatever stands there into its counters' attributes."""
-    trainer: Trainer = build(config, "trainer", precision="32-true", logger=False)
-    wanted = trainer.fit_loop.state_dict()
+    wanted = _FitLoop(None, max_epochs=1).state_dict()  # type: ignore[arg-type]
     loops, state = content["loops"]["fit_loop"], content.get("ArtDataModule")
     for key, like in wanted.items():
         if key in loops and not key.endswith("state_dict"):

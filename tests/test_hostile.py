@@ -20,6 +20,7 @@ import torch
 from hydra.utils import instantiate
 
 from artart import ArtError, checkpoint, storage
+from artart.callbacks.checkpoints import Checkpoints
 from artart.storage import save_shared
 
 ROOT = Path(__file__).parents[1]
@@ -588,6 +589,17 @@ def test_a_state_of_averages_and_samples_that_does_not_fit_is_refused(
     error = capsys.readouterr().err
     assert (error.count("\n"), "its training state cannot be used" in error) == (1, True), error
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("filename", "own"), [("best", "best.ckpt"), ("best_{epoch:04d}", "best_0001.ckpt")])
+def test_no_file_but_its_own_is_given_to_a_callback_that_deletes_the_worst(tmp_path, filename, own):
+    names = ("best.ckpt", "best_0001.ckpt", "last.ckpt", "best.txt", "notes")
+    for name in names:
+        (tmp_path / name).touch()
+    callback = Checkpoints(tmp_path, filename, keep=9, monitor="val/psnr", mode="max")
+    scores = {f"/elsewhere/{name}": torch.tensor(float(k)) for k, name in enumerate(names)}
+    callback.load_state_dict({"monitor": "val/psnr", "best_k_models": scores})
+    assert list(callback.best_k_models) == [str(tmp_path / own)]
 
 
 def test_what_fails_before_the_first_step_is_laid_to_the_checkpoint(content, train, save, capsys, monkeypatch):

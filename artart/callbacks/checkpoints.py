@@ -1,5 +1,6 @@
 """Checkpoints: Lightning's, written atomically, named after finished epochs."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
@@ -67,8 +68,11 @@ class Checkpoints(ModelCheckpoint):
         if not all(_is_score(score) for score in state_dict["best_k_models"].values()):
             raise ValueError("best_k_models: are no scores by file")
         assert self.dirpath is not None
+        own = (
+            ".*".join(map(re.escape, re.split(r"{.*?}", self.filename or ""))) + r"\.ckpt"
+        )  # Lightning deletes the worst
         before = {Path(self.dirpath, Path(path).name): score for path, score in state_dict["best_k_models"].items()}
-        scores = {str(path): score for path, score in before.items() if path.is_file()}
+        scores = {str(path): one for path, one in before.items() if path.is_file() and re.fullmatch(own, path.name)}
         if scores:
             ranked = sorted(scores, key=lambda path: scores[path].item(), reverse=self.mode == "max")
             self.best_k_models = scores
