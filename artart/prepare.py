@@ -36,6 +36,7 @@ def main(cfg: DictConfig) -> None:
     from artart.data.labels import CLASS
     from artart.data.pictures import judge
     from artart.rundir import claim, enter, note, plan
+    from artart.storage import write_json
 
     planned = plan(cfg)
     data = build(config, "data")

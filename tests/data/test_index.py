@@ -218,7 +218,7 @@ def test_what_is_not_used_is_told_in_words() -> None:
     entries = judge(files, {}, {}, RULES)
     assert unused_in_words(entries, Path("/run"), Path("/index.csv")) == {
         "rejected": "8 of 10 files are unusable (3 cut off or damaged, 2 empty file, 2 odd): see /run/rejected.csv",
-        "excluded": "1 of 10 files are left out (1 exact duplicate): see /run/excluded-2.csv",
+        "excluded": "1 of 10 files are left out (1 exact duplicate): see /run/excluded.csv",
     }
     assert unused_in_words(judge({"a": facts()}, {}, {}, RULES), Path("/run"), Path("/index.csv")) == {}
 
