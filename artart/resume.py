@@ -15,6 +15,7 @@ from artart.callbacks.last import PREVIOUS
 from artart.checkpoint import read
 from artart.config import found, listed, shown
 from artart.data.labels import CLASS
+from artart.restore import misfit
 from artart.rundir import LAST
 from artart.storage import new_folder
 from artart.terminal import near
@@ -81,6 +82,11 @@ def look_into(path: Path, config: Mapping[str, Any], label_names: Mapping[str, S
         raise ArtError(
             f"trainer.max_epochs={asked}: {path} has finished {before.epochs} epochs; "
             f"ask for more, such as trainer.max_epochs={2 * before.epochs}"
+        )
+    if reason := misfit(content, config):
+        raise ArtError(
+            f"resume={path}: its training state cannot be used ({reason}); take an earlier checkpoint, or begin with "
+            f"its weights: start={path}"
         )
     if differing := list(_shown_differences(before.config, config)):
         more = f" and {len(differing) - MOST_SHOWN} more" if len(differing) > MOST_SHOWN else ""

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -218,14 +219,29 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
 
 def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", run_dir: Path, checkpoint: Path | None) -> None:
     """Train; a signal ends the process with the exit code of that signal and a line that says how to go on."""
+    from lightning.pytorch.callbacks import LambdaCallback
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+    from artart.trust import printable
+
+    stepped = threading.Event()
+    trainer.callbacks.append(LambdaCallback(on_train_batch_end=lambda *_: stepped.set()))  # type: ignore[attr-defined]
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:
         name, code = "SIGTERM", 128 + signal.SIGTERM
     except SystemExit as stop:  # Lightning's answer to Ctrl-C is 1
         name, code = ("Ctrl-C", 128 + signal.SIGINT) if stop.code == 1 else ("SIGTERM", 128 + signal.SIGTERM)
+    except (ArtError, OSError, MemoryError, FloatingPointError):
+        raise
+    except Exception as error:
+        if checkpoint is None or stepped.is_set() or type(error).__name__ == "OutOfMemoryError":
+            raise
+        reason = printable(f"{type(error).__name__}: {error}")
+        raise ArtError(
+            f"resume={checkpoint}: its training state cannot be used ({reason}); take an earlier checkpoint, or begin "
+            f"with its weights: start={checkpoint}"
+        ) from error
     else:
         return
     log.warning("stopped by %s in epoch %d; %s", name, trainer.current_epoch + 1, how_to_go_on(run_dir))

@@ -18,6 +18,7 @@ from artart.signatures import wrong_arguments
 CONTENT = {"config", "labels", "state_dict", "epoch", "global_step"}
 GROUPS = ("model", "objective", "loss", "data")
 DICTS = ("artart", "data", "metrics", "curves", "points")
+LOADER = ("epoch", "batches", "seed", "pictures", "global_batch_size")  # what a loader says of where it is
 STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what a step consists of
 DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate makes it, and nothing else of that module
 MODULES = (
@@ -44,15 +45,15 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         and len(labels) > 0
         and all(isinstance(column, str) and column.isprintable() for column in labels)
         and all(map(_are_names, labels.values()))
-        and all(_is_count(content[key]) for key in ("epoch", "global_step"))
-        and _is_count(finished_epochs(content))
-        and _is_count(content.get("images_seen") or 0)
-        and all(_is_inside(name) and _is_count(length) for name, length in content.get("curves", {}).items())
+        and all(is_count(content[key]) for key in ("epoch", "global_step"))
+        and is_count(finished_epochs(content))
+        and is_count(content.get("images_seen") or 0)
+        and all(_is_inside(name) and is_count(length) for name, length in content.get("curves", {}).items())
         and all(isinstance(value, (int, float)) for value in content.get("metrics", {}).values())
         and isinstance(config, dict)
         and all(isinstance(config.get(group), dict) for group in GROUPS)
         and ("images_seen" not in content or "optimizer_states" not in content or _can_go_on(content))
-        and _is_count(config.get("image_size"))
+        and is_count(config.get("image_size"))
         and 0 < config["image_size"] <= MAX_IMAGE_SIZE
         and config["model"].get("image_size") == config["image_size"]
         and config["model"].get("num_classes") in (None, 0, num_classes_of(labels))
@@ -64,7 +65,7 @@ def _are_names(names: Any) -> bool:
 
 
 def _can_go_on(content: Mapping[str, Any]) -> bool:
-    """Whether the state of a training is there in its form; what is in it is Lightning's."""
+    """Whether the state of a training is there in its form; `restore` looks at what is in it."""
     return (
         all(isinstance(content.get(key), dict) for key in ("loops", "callbacks"))
         and all(isinstance(content.get(key), list) for key in ("optimizer_states", "lr_schedulers"))
@@ -73,17 +74,17 @@ def _can_go_on(content: Mapping[str, Any]) -> bool:
         )
         and isinstance(content.get("current_model_state", {}), dict)
         and all(isinstance(value, Tensor) for value in content.get("current_model_state", {}).values())
-        and _is_progress(content.get("ArtDataModule"), "batches", "pictures", "global_batch_size")
+        and _is_progress(content.get("ArtDataModule"), *LOADER)
         and _is_progress(found(content, "loops.fit_loop.epoch_progress.current"), "processed", "ready")
         and content.get("data", {}).keys() >= {"sha256", "num_train", "num_val"}
-        and all(_is_count(content["data"][key]) for key in ("num_train", "num_val"))
-        and all(_is_count(found(content["config"], key)) for key in STEP)
+        and all(is_count(content["data"][key]) for key in ("num_train", "num_val"))
+        and all(is_count(found(content["config"], key)) for key in STEP)
     )
 
 
 def _is_progress(node: Any, *keys: str) -> bool:
     """Whether it says how far something is, if it is there at all."""
-    return node is None or (isinstance(node, dict) and all(_is_count(node.get(key)) for key in keys))
+    return node is None or (isinstance(node, dict) and all(is_count(node.get(key)) for key in keys))
 
 
 def finished_epochs(content: Mapping[str, Any]) -> int:
@@ -98,7 +99,8 @@ def _holds_tensor(node: Any) -> bool:
     return isinstance(node, Tensor)
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number, 0 or more."""
     return type(value) is int and value >= 0
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import random
 import shutil
 import struct
 import sys
@@ -10,6 +11,7 @@ import time
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ import torch
 from hydra.utils import instantiate
 
 from artart import ArtError, checkpoint, storage
+from artart.callbacks.checkpoints import Checkpoints
 from artart.storage import save_shared
 
+ROOT = Path(__file__).parents[1]
 Content = dict[str, Any]
 COMMANDS = ("generate", "evaluate", "export", "train", "checkpoint")
 MEMORY = 400 * 2**20  # bytes that a command may take beyond what the process has
@@ -112,8 +116,8 @@ def save(tmp_path) -> Callable[[object], Path]:
 def put(content: Content, place: str, value: object) -> None:
     *path, last = place.split("/")
     for name in path:
-        content = content[name]
-    content[last] = value
+        content = content[int(name) if name.isdigit() else name]
+    content[int(last) if last.isdigit() else last] = value
 
 
 # --- pickles
@@ -521,6 +525,92 @@ def test_a_state_of_training_that_is_none_is_refused(content, refused, save, pla
     refused(save(content), "train", saying="not a checkpoint of artart")
 
 
+FIT = "loops/fit_loop"
+MOMENT = "optimizer_states/0/state/0/exp_avg"
+RESTORED = [
+    ("optimizer_states", []),
+    ("optimizer_states/0/param_groups/0", None),
+    ("optimizer_states/0/param_groups/0/lr", "fast"),
+    ("optimizer_states/0/param_groups/0/params", [0]),
+    (MOMENT, {"lerp_": 1}),
+    (MOMENT, torch.ones(2)),
+    ("lr_schedulers", [{}, {}]),
+    ("lr_schedulers/0", [1]),
+    ("lr_schedulers/0/_step_count", {}),
+    ("lr_schedulers/0/get_lr", 3),
+    (FIT, []),
+    (f"{FIT}/epoch_loop.batch_progress", 3),
+    (f"{FIT}/epoch_loop.batch_progress/current", {"reset": 3}),
+    (f"{FIT}/epoch_loop.batch_progress/total/ready", "8"),
+    (f"{FIT}/epoch_loop.batch_progress/is_last_batch", 1),
+    (f"{FIT}/epoch_loop.state_dict/_batches_that_stepped", "8"),
+    (f"{FIT}/epoch_progress/total", None),
+    (f"{FIT}/state_dict/combined_loader", 3),
+    (f"{FIT}/state_dict/combined_loader/0/epoch", 2**62),
+    ("ArtDataModule/seed", 3),
+    ("ArtDataModule/pictures", 36),
+    ("callbacks/Checkpoints_best", [1]),
+    ("callbacks/Checkpoints_best/best_k_models", {"a": 1}),
+    ("points", {"train/loss": "low"}),
+    ("points", {3: 3}),
+    ("pytorch-lightning_version", ["2.6.6"]),
+    ("pytorch-lightning_version", "1.9.0"),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), RESTORED, ids=[f"{place}={value}"[-60:] for place, value in RESTORED])
+def test_a_state_of_training_that_does_not_fit_is_refused_before_anything_is_written(
+    content, refused, save, place, value
+):
+    """Lightning puts what stands there into its own objects, of which most are used only later."""
+    put(content, place, value)
+    refused(save(content), "train", saying="its training state cannot be used")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("current_model_state", {}),
+        ("current_model_state/net.enc1.0.weight", torch.ones(3)),
+        ("averaging_state", {}),
+        ("averaging_state/n_averaged", torch.ones(4)),
+        ("averaging_state/module.x", torch.ones(1)),
+        ("callbacks/EMA/latest_update_step", "8"),
+        ("callbacks/Copies", {"honest_kd": "good"}),
+    ],
+)
+def test_a_state_of_averages_and_samples_that_does_not_fit_is_refused(
+    of_diffusion, train, save, capsys, tmp_path, place, value
+):
+    put(of_diffusion, place, value)
+    path = save(of_diffusion)
+    more = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "trainer.max_epochs=9")
+    assert train(*more, "run_dir=run", f"resume={path}") == 2
+    error = capsys.readouterr().err
+    assert (error.count("\n"), "its training state cannot be used" in error) == (1, True), error
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("filename", "own"), [("best", "best.ckpt"), ("best_{epoch:04d}", "best_0001.ckpt")])
+def test_no_file_but_its_own_is_given_to_a_callback_that_deletes_the_worst(tmp_path, filename, own):
+    names = ("best.ckpt", "best_0001.ckpt", "last.ckpt", "best.txt", "notes")
+    for name in names:
+        (tmp_path / name).touch()
+    callback = Checkpoints(tmp_path, filename, keep=9, monitor="val/psnr", mode="max")
+    scores = {f"/elsewhere/{name}": torch.tensor(float(k)) for k, name in enumerate(names)}
+    callback.load_state_dict({"monitor": "val/psnr", "best_k_models": scores})
+    assert list(callback.best_k_models) == [str(tmp_path / own)]
+
+
+def test_what_fails_before_the_first_step_is_laid_to_the_checkpoint(content, train, save, capsys, monkeypatch):
+    """Whatever was not seen before."""
+    monkeypatch.setattr("artart.resume.misfit", lambda *_: None)
+    put(content, MOMENT, {"lerp_": 1})
+    assert train(f"resume={save(content)}", "run_dir=run", "trainer.max_epochs=9") == 2
+    error = capsys.readouterr().err
+    assert (error.count("\n"), "cannot be used (AttributeError: " in error) == (1, True), error
+
+
 def test_a_line_cannot_be_broken_or_coloured_by_what_a_file_says(content, refused, save):
     bad = "a\nb\x1b[31m"
     content["state_dict"][bad] = torch.ones(1)
@@ -707,3 +797,31 @@ def test_good_files_are_still_good(finished_run, diffusion_run, commands, tmp_pa
     for run_dir in (finished_run, diffusion_run):
         assert commands["checkpoint"](run_dir / "checkpoints" / "last.ckpt") == 0
         assert checkpoint.load(run_dir / "checkpoints" / "last.ckpt").label_names["class"]
+
+
+# --- at random
+
+
+def test_files_gone_bad_at_random_are_read_or_refused(finished_run, diffusion_run, tmp_path, monkeypatch):
+    """As in benchmarks/fuzz_checkpoints.py, which gives them to all commands."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    mutations = import_module("mutations")
+    goods = [
+        torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+        for run_dir in (finished_run, diffusion_run)
+    ]
+    monkeypatch.chdir(tmp_path)
+    refusals = 0
+    for number in range(40):
+        path, _, done = mutations.mutated(goods, random.Random(number), tmp_path / "hostile")
+        forget_peak()
+        memory = peak()
+        try:
+            assert checkpoint.load(path).label_names, (number, done)
+        except ArtError as error:
+            assert str(error).isprintable(), (number, done)
+            refusals += 1
+        assert peak() - memory < MEMORY, (number, done)
+        path.unlink()
+        assert list(tmp_path.iterdir()) == [], (number, done)
+    assert refusals > 20

@@ -23,7 +23,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and from those b
     {"config"},
     {"signatures"},
     {"checks", "trust", "checkpoint", "parts", "rundir", "result", "multirun"},
-    {"processes", "resume", "start"},
+    {"processes", "restore", "resume", "start"},
     {"cli", "inputs", "interpolate", "onnx", "reconstruct", "sample", "vary"},
     {"evaluation"},
     {"evaluate", "export", "generate", "prepare", "train"},

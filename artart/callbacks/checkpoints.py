@@ -1,5 +1,6 @@
 """Checkpoints: Lightning's, written atomically, named after finished epochs."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
@@ -64,9 +65,14 @@ class Checkpoints(ModelCheckpoint):
         """What was best so far, of the files that are still in the folder, wherever that lies now."""
         if state_dict["monitor"] != self.monitor or self.monitor is None or self.save_top_k < 1:
             return
+        if not all(_is_score(score) for score in state_dict["best_k_models"].values()):
+            raise ValueError("best_k_models: are no scores by file")
         assert self.dirpath is not None
+        own = (
+            ".*".join(map(re.escape, re.split(r"{.*?}", self.filename or ""))) + r"\.ckpt"
+        )  # Lightning deletes the worst
         before = {Path(self.dirpath, Path(path).name): score for path, score in state_dict["best_k_models"].items()}
-        scores = {str(path): score for path, score in before.items() if path.is_file()}
+        scores = {str(path): one for path, one in before.items() if path.is_file() and re.fullmatch(own, path.name)}
         if scores:
             ranked = sorted(scores, key=lambda path: scores[path].item(), reverse=self.mode == "max")
             self.best_k_models = scores
@@ -75,6 +81,10 @@ class Checkpoints(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning would write the middle of an epoch over what was good."""
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -30,6 +30,11 @@ class EMA(WeightAveraging):
         self.decay = 0.0
         self.images_seen = 0  # until the last step
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if type(state_dict["latest_update_step"]) is not int:
+            raise ValueError("latest_update_step: is no step")
+        super().load_state_dict(state_dict)
+
     def on_train_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         assert self._average_model is not None
         self._average_model.to(pl_module.device)  # made before the module was moved

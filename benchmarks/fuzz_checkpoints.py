@@ -1,0 +1,243 @@
+"""Can a checkpoint made at random do harm, or bring a command to a trace?
+
+    python benchmarks/fuzz_checkpoints.py --num 2000 --seed 0 --work DIR
+
+Trains two tiny networks in DIR, spoils their checkpoints by `mutations.py`, and gives each file, in this process, to
+three of the six commands that read one: generate, evaluate, export, inspect, start= and resume=. A file may be refused
+(exit code 2, or 1 with a sentence) or used (0). None may run a process, reach for the network, import or call what it
+names, write outside of the folder that was named, leave something when it is refused, show a trace or more than a line,
+or take much more memory or time than a good file does. Prints what became of the files and each failure with the
+number that repeats it: `--first NUMBER --num 1`. Exit code 1 if there was one. Needs Linux; DIR is the working folder.
+"""
+
+import argparse
+import contextlib
+import gc
+import io
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from hydra._internal.hydra import Hydra
+from mutations import mutated
+from omegaconf import DictConfig
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from watch import Watch
+
+import artart.checkpoint
+import artart.evaluate
+import artart.export
+import artart.generate
+import artart.train
+
+KINDS = {
+    "reconstruction": ("loss=mse",),
+    "diffusion": ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "data.val_fraction=0.6"),
+}
+SMALL = (
+    *("image_size=16", "data.num_demo_pictures=40", "data.batch_size=8", "trainer=cpu", "trainer.max_epochs=1"),
+    *("trainer.log_every_n_steps=2", "callbacks.grid.num_images=2", "callbacks.last.every_minutes=1e-6"),
+)
+COMMANDS = ("generate", "evaluate", "export", "inspect", "start", "resume")
+OUTCOMES = ("0", "1", "2", "failed")
+SECONDS = 20
+SLACK = 100 * 2**20  # bytes beyond twice what a good file takes
+LIMIT = 6 * 2**30  # bytes that this process may hold
+
+
+class TooLong(BaseException):
+    """Nothing that a command would catch."""
+
+
+def raise_too_long(*_: object) -> None:
+    raise TooLong
+
+
+class Outcome(NamedTuple):
+    code: int | str
+    line: str  # the last on stderr
+    megabytes: float
+    seconds: float
+    faults: list[str]
+
+
+def call(module: ModuleType, *arguments: str) -> int | str:
+    """What the command would do in a process of its own; returns its exit code, or what it raised."""
+    sys.argv = [module.__name__, *arguments]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    signal.alarm(SECONDS + 5)
+    try:
+        module.run()
+    except SystemExit as stop:
+        return stop.code or 0
+    except TooLong:
+        return f"over {SECONDS} s"
+    except BaseException as error:  # noqa: BLE001
+        return f"Traceback: {type(error).__name__}: {error}"
+    finally:
+        signal.alarm(0)
+    return 0
+
+
+def command(name: str, kind: str, path: Path, picture: Path) -> int | str:
+    few = ("num_images=1", "sampler.num_steps=1") if kind == "diffusion" else (f"input={picture}",)
+    judged = ("num_images=20", "sampler.num_steps=1") if kind == "diffusion" else ()
+    train = (artart.train, *SMALL, *KINDS[kind], "run_dir=out")
+    calls: dict[str, tuple[Any, ...]] = {
+        "generate": (artart.generate, f"checkpoint={path}", "out=out", *few),
+        "evaluate": (artart.evaluate, f"checkpoint={path}", "out=out", "metrics.weights=null", *judged),
+        "export": (artart.export, f"checkpoint={path}", "out=out/net.safetensors"),
+        "inspect": (artart.checkpoint, str(path)),
+        "start": (*train, "trainer.max_steps=1", f"start={path}"),
+        "resume": (*train, f"resume={path}"),
+    }
+    return call(*calls[name])
+
+
+def peak() -> int:
+    """Bytes that the process held at most since this was cleared."""
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
+def listing() -> set[tuple[str, int]]:
+    """All that is in the working folder, and when it was written."""
+    return {(str(item), item.lstat().st_mtime_ns) for item in Path().rglob("*")}
+
+
+def tried(name: str, kind: str, path: Path, picture: Path, watch: Watch) -> Outcome:
+    """Run one command in the working folder, which is as it was when this returns."""
+    shutil.rmtree("out", ignore_errors=True)
+    before = listing()
+    Path("/proc/self/clear_refs").write_text("5")
+    held, began = peak(), time.monotonic()
+    out, error = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    watch.seen = []
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error), warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code = command(name, kind, path, picture)
+    faults, watch.seen = watch.seen, None
+    taken, seconds = peak() - held, time.monotonic() - began
+    printed, told = (stream.buffer.getvalue().decode() for stream in (out, error))
+    lines = told.splitlines()
+    after = listing()
+    if code not in (0, 1, 2):
+        faults.append(f"ended with {code}")
+    if "Traceback" in told + printed:
+        faults.append(f"a trace: {lines[-1]}")
+    elif code in (1, 2) and len(lines) != 1:
+        faults.append(f"{len(lines)} lines: {told[:500]!r}")
+    if odd := re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", told + printed):
+        faults.append(f"{odd[0]!r} on the terminal")
+    if code == 2 and (differ := sorted(name for name, _ in before ^ after)):
+        faults.append(f"refused, but wrote {differ[:4]}")
+    if seconds > SECONDS:
+        faults.append(f"{seconds:.0f} s")
+    faults += watch.canary()
+    if strays := sorted(name for name, _ in before ^ after if name.partition("/")[0] != "out"):
+        raise AssertionError(f"{name} {path} wrote {strays}")
+    return Outcome(code, lines[-1] if lines else "", taken / 2**20, seconds, faults)
+
+
+def good_runs(work: Path) -> Iterator[tuple[str, Path]]:
+    """Of each kind a checkpoint within its epoch."""
+    for kind, options in KINDS.items():
+        path = work / kind / "checkpoints" / "previous.ckpt"
+        if not path.is_file():
+            code = call(artart.train, *SMALL, *options, f"run_dir={work / kind}")
+            assert code == 0, code
+        yield kind, path
+
+
+def compose_once() -> None:
+    """Hydra composes the same settings for each file, which would take most of the time."""
+    compose, known = Hydra.compose_config, dict[str, DictConfig]()
+
+    def remembered(self: Hydra, *arguments: Any, **more: Any) -> DictConfig:
+        key = f"{sys.argv[0]} {arguments} {sorted(more.items())}"
+        if key not in known:
+            known[key] = compose(self, *arguments, **more)
+        return deepcopy(known[key])
+
+    Hydra.compose_config = remembered  # type: ignore[method-assign]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num", type=int, default=2000, help="files")
+    parser.add_argument("--first", type=int, default=0, help="number of the first")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, required=True, help="a folder for all that is made")
+    args = parser.parse_args()
+    work: Path = args.work.absolute()
+    for name in ("cell", "cache"):
+        (work / name).mkdir(parents=True, exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(work / "cache")
+    os.chdir(work / "cell")
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
+    signal.signal(signal.SIGALRM, raise_too_long)
+    compose_once()
+    paths = dict(good_runs(work))
+    contents = [torch.load(path, weights_only=True) for path in paths.values()]
+    Image.new("RGB", (16, 16)).save(picture := work / "picture.png")
+    watch = Watch(work / "canary", work / "cell" / "out", work / "cache")
+    allowed = {}
+    for kind, path in paths.items():
+        for name in COMMANDS:
+            outcomes = [tried(name, kind, path, picture, watch) for _ in range(2)]
+            assert [one.code for one in outcomes] == [0, 0], (name, outcomes)
+            assert not any(one.faults for one in outcomes), (name, outcomes)
+            allowed[name, kind] = 2 * max(one.megabytes for one in outcomes) + SLACK / 2**20
+            print(f"good {kind:15} {name:9} {outcomes[1].seconds:5.1f} s {allowed[name, kind]:6.0f} MB", flush=True)
+    gc.freeze()
+    outcomes_of: dict[str, list[str]] = defaultdict(list)
+    num_faults = 0
+    for number in range(args.first, args.first + args.num):
+        rng = random.Random(f"{args.seed}/{number}")
+        path, which, done = mutated(contents, rng, work / "hostile")
+        kind = list(paths)[which]
+        for name in rng.sample(COMMANDS, 3):
+            outcome = tried(name, kind, path, picture, watch)
+            if outcome.megabytes > allowed[name, kind]:
+                outcome.faults.append(f"{outcome.megabytes:.0f} MB, more than {allowed[name, kind]:.0f}")
+            outcomes_of[name].append(str(outcome.code) if not outcome.faults else "failed")
+            num_faults += bool(outcome.faults)
+            for fault in outcome.faults:
+                told = f"FAILED {number} {name} {kind} {fault} | {outcome.line} | {done}"
+                print(told.encode("ascii", "backslashreplace").decode()[:1500], flush=True)
+        path.unlink()
+        gc.collect()
+        if (number + 1) % 100 == 0:
+            print(f"{number + 1 - args.first} files, {num_faults} failures", flush=True)
+    show(args.num, outcomes_of)
+    sys.exit(bool(num_faults))
+
+
+def show(num: int, outcomes_of: dict[str, list[str]]) -> None:
+    outcomes_of |= {"all": [*chain(*outcomes_of.values())]}
+    table = Table("command", "calls", "used (0)", "a sentence (1)", "refused (2)", "failed")
+    for name in (name for name in (*COMMANDS, "all") if name in outcomes_of):
+        counts = Counter(outcomes_of[name])
+        table.add_row(name, *(str(number) for number in (counts.total(), *(counts[word] for word in OUTCOMES))))
+    Console(width=120).print(f"{num} files", table)
+
+
+if __name__ == "__main__":
+    main()
