@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import sys
-import threading
+import traceback
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -91,6 +91,12 @@ def main(cfg: DictConfig) -> float:
         if weights := found(config, "callbacks.copies.weights"):
             filters |= {"samples/kd": alexnet_for("callbacks.copies.weights", weights)}
 
+    if (
+        goes_elsewhere := before is not None and not planned.is_in_its_folder()
+    ):  # made once its pictures are not refused
+        with processes.first_ahead():
+            data.load(None)
+            resume.compare_data(before, data.facts)
     run_dir = processes.of_first(lambda: claim(cfg, planned))
     cfg.run_dir = str(run_dir)
     config = as_dict(cfg)
@@ -101,7 +107,10 @@ def main(cfg: DictConfig) -> float:
             note(cfg)
         enter(cfg, log_name)
     with processes.first_ahead():
-        data.load(None if goes_on else run_dir)
+        if not goes_elsewhere:
+            data.load(None if goes_on else run_dir)
+        elif not processes.rank():
+            data.list_unused(run_dir)
         check_shares(len(data.train_ids), len(data.val_ids), processes.world_size())
         check_measured(config, len(data.train_ids), len(data.val_ids))
         if before:
@@ -224,8 +233,9 @@ def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", run_dir:
 
     from artart.trust import printable
 
-    stepped = threading.Event()
-    trainer.callbacks.append(LambdaCallback(on_train_batch_end=lambda *_: stepped.set()))  # type: ignore[attr-defined]
+    began: list[int] = []  # the step that the training began with, once it did
+    note_step = LambdaCallback(on_train_start=lambda *_: began.append(trainer.global_step))
+    trainer.callbacks.append(note_step)  # type: ignore[attr-defined]
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:
@@ -235,7 +245,10 @@ def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", run_dir:
     except (ArtError, OSError, MemoryError, FloatingPointError):
         raise
     except Exception as error:
-        if checkpoint is None or stepped.is_set() or type(error).__name__ == "OutOfMemoryError":
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        in_optimizer = str(frame.f_globals.get("__name__")).startswith("torch.optim")
+        is_of_state = not began or (in_optimizer and began[0] == trainer.global_step)
+        if checkpoint is None or not is_of_state or type(error).__name__ == "OutOfMemoryError":
             raise
         reason = printable(f"{type(error).__name__}: {error}")
         raise ArtError(

@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz_checkpoints.py --num 2000 --seed 0 --work DIR
 
-Trains two tiny networks in DIR, spoils their checkpoints by `mutations.py`, and gives each file, in this process, to
+Trains three tiny networks in DIR, spoils their checkpoints by `mutations.py`, and gives each file, in this process, to
 three of the six commands that read one: generate, evaluate, export, inspect, start= and resume=. A file may be refused
 (exit code 2, or 1 with a sentence) or used (0). None may run a process, reach for the network, import or call what it
 names, write outside of the folder that was named, leave something when it is refused, show a trace or more than a line,
@@ -46,9 +46,13 @@ import artart.export
 import artart.generate
 import artart.train
 
+VIT = ("model=vit", "model.width=8", "model.depth=1", "model.num_heads=1")
+UNET = ("model=unet", "model.width=8", "model.multipliers=[1]", "model.num_blocks=1")
+DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "data.val_fraction=0.6")
 KINDS = {
     "reconstruction": ("loss=mse",),
-    "diffusion": ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "data.val_fraction=0.6"),
+    "unet": (*DIFFUSION, *UNET),
+    "vit": (*DIFFUSION, *VIT),
 }
 SMALL = (
     *("image_size=16", "data.num_demo_pictures=40", "data.batch_size=8", "trainer=cpu", "trainer.max_epochs=1"),
@@ -97,8 +101,8 @@ def call(module: ModuleType, *arguments: str) -> int | str:
 
 
 def command(name: str, kind: str, path: Path, picture: Path) -> int | str:
-    few = ("num_images=1", "sampler.num_steps=1") if kind == "diffusion" else (f"input={picture}",)
-    judged = ("num_images=20", "sampler.num_steps=1") if kind == "diffusion" else ()
+    few = ("num_images=1", "sampler.num_steps=1") if kind != "reconstruction" else (f"input={picture}",)
+    judged = ("num_images=20", "sampler.num_steps=1") if kind != "reconstruction" else ()
     train = (artart.train, *SMALL, *KINDS[kind], "run_dir=out")
     calls: dict[str, tuple[Any, ...]] = {
         "generate": (artart.generate, f"checkpoint={path}", "out=out", *few),

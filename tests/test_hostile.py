@@ -591,6 +591,14 @@ def test_a_state_of_averages_and_samples_that_does_not_fit_is_refused(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_other_pictures_within_an_epoch_are_refused_before_a_folder_is_made(content, refused, save):
+    content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] -= 1
+    content["ArtDataModule"]["batches"] -= 1
+    content["loops"]["fit_loop"]["state_dict"]["combined_loader"] = [content["ArtDataModule"]]
+    content["data"]["sha256"] = "0"
+    refused(save(content), "train", saying="lies within an epoch of other pictures")
+
+
 @pytest.mark.parametrize(("filename", "own"), [("best", "best.ckpt"), ("best_{epoch:04d}", "best_0001.ckpt")])
 def test_no_file_but_its_own_is_given_to_a_callback_that_deletes_the_worst(tmp_path, filename, own):
     names = ("best.ckpt", "best_0001.ckpt", "last.ckpt", "best.txt", "notes")
@@ -602,13 +610,18 @@ def test_no_file_but_its_own_is_given_to_a_callback_that_deletes_the_worst(tmp_p
     assert list(callback.best_k_models) == [str(tmp_path / own)]
 
 
-def test_what_fails_before_the_first_step_is_laid_to_the_checkpoint(content, train, save, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "value"), [(MOMENT, {"lerp_": 1}), ("lr_schedulers/0", [1])], ids=["its first step", "before it"]
+)
+def test_a_state_that_fails_where_it_is_used_is_laid_to_the_checkpoint(
+    content, train, save, capsys, monkeypatch, place, value
+):
     """Whatever was not seen before."""
     monkeypatch.setattr("artart.resume.misfit", lambda *_: None)
-    put(content, MOMENT, {"lerp_": 1})
+    put(content, place, value)
     assert train(f"resume={save(content)}", "run_dir=run", "trainer.max_epochs=9") == 2
     error = capsys.readouterr().err
-    assert (error.count("\n"), "cannot be used (AttributeError: " in error) == (1, True), error
+    assert (error.count("\n"), "its training state cannot be used (" in error) == (1, True), error
 
 
 def test_a_line_cannot_be_broken_or_coloured_by_what_a_file_says(content, refused, save):
