@@ -28,13 +28,14 @@ test: install ## Run the tests
 check: lint ## Lint and check types
 	$(BIN)/mypy
 
-lint: install ## Lint and check the format
+lint: install ## Lint, check the format and who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 
 tensorboard: install ## Look at the runs under outputs/ in a browser; LOGS=DIR for others
 	$(BIN)/tensorboard --logdir $(LOGS) --samples_per_plugin images=1000
 
 clean: ## Remove .venv and caches; outputs/ stays
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

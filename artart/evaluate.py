@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 from rich import get_console
 
 from artart import ArtError
-from artart.checks import check
-from artart.cli import cli, told
-from artart.config import CONF_DIR, build
-from artart.terminal import near
+from artart.config.build import CONF_DIR, build
+from artart.config.cli import cli, told
+from artart.config.schema import check
+from artart.io.terminal import near
 
 if TYPE_CHECKING:
-    from artart.checkpoint import Loaded
+    from artart.checkpoints.load import Loaded
     from artart.data.datamodule import ArtDataModule
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     """Load network and art, measure what the network was trained for, write metrics.json and report.html."""
     config = check(cfg)
 
-    from artart.storage import output_folder
+    from artart.io.files import output_folder
 
     default = Path(f"outputs/evaluations/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     with output_folder(config["out"], default) as out, reserved(out):
@@ -54,7 +54,7 @@ def reserved(folder: Path) -> Iterator[None]:
     Raises:
         ArtError: if another process is evaluating there.
     """
-    from artart.storage import remove_empty
+    from artart.io.files import remove_empty
 
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,13 +80,13 @@ def evaluate(config: Mapping[str, Any], out: Path) -> None:
     Raises:
         ArtError: if a setting makes no sense, or the art is not here.
     """
-    from artart import checkpoint
+    from artart.checkpoints.load import load
     from artart.evaluation import reconstruction, report, samples
-    from artart.sample import described, guidance_of
-    from artart.storage import sha256
+    from artart.generation.sample import described, guidance_of
+    from artart.io.files import sha256
 
     source = Path(config["checkpoint"])
-    loaded = checkpoint.load(source, config["allow"], config["device"])
+    loaded = load(source, config["allow"], config["device"])
     data = held_out_data(loaded, config["data"], source)
     measures = samples if loaded.objective.mode == "sample" else reconstruction
     facts: dict[str, object] = {"checkpoint": source.name, "checkpoint_sha256": sha256(source)}
@@ -118,8 +118,8 @@ def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "
     Raises:
         ArtError: if it is not here, or if nothing was held out.
     """
+    from artart.checkpoints.validate import printable
     from artart.data.datamodule import ArtDataModule
-    from artart.trust import printable
 
     settings = {key: value for key, value in loaded.config["data"].items() if key not in NOT_FROM_A_FILE}
     settings |= {"image_size": loaded.config["image_size"], "labels": list(loaded.label_names)}

@@ -12,12 +12,12 @@ import hydra
 from omegaconf import DictConfig
 
 from artart import ArtError
-from artart.checks import PATHS, check
-from artart.cli import cli, told
-from artart.config import CONF_DIR, found, listed
+from artart.config.build import CONF_DIR, found, listed
+from artart.config.cli import cli, told
+from artart.config.schema import PATHS, check
 
 if TYPE_CHECKING:
-    from artart.checkpoint import Loaded
+    from artart.checkpoints.load import Loaded
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +40,21 @@ def main(cfg: DictConfig) -> None:
 
     from rich.filesize import decimal
 
-    from artart import checkpoint, onnx, storage
-    from artart.result import TRY
-    from artart.terminal import near
+    from artart.checkpoints import onnx
+    from artart.checkpoints.load import load
+    from artart.io import files
+    from artart.io.terminal import near
+    from artart.training.result import TRY
 
-    loaded = checkpoint.load(source, config["allow"])
+    loaded = load(source, config["allow"])
     facts = to_share(loaded)
     if kind == "onnx":
         content, difference = onnx.model_of(loaded, facts)
     out = Path(config["out"]) if config["out"] is not None else new_place(source, kind)
     if kind == "safetensors":
-        is_new = storage.save_shared(out, loaded.net.state_dict(), facts)
+        is_new = files.save_shared(out, loaded.net.state_dict(), facts)
     else:
-        is_new = storage.create(out, content)
+        is_new = files.create(out, content)
     if not is_new:  # another process was faster
         raise taken(out)
     size = decimal(out.stat().st_size)
@@ -78,7 +80,7 @@ def taken(out: Path) -> ArtError:
 
 def new_place(source: Path, kind: str) -> Path:
     """A file named after the checkpoint and its run, in a new folder outputs/exports/<date>/<time>."""
-    from artart.storage import new_folder, numbered
+    from artart.io.files import new_folder, numbered
 
     run = [source.parent.parent.name] if source.parent.name == "checkpoints" else []
     folder = new_folder(Path(f"outputs/exports/{datetime.now():%Y-%m-%d/%H-%M-%S}"))

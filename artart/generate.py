@@ -10,9 +10,9 @@ import hydra
 from omegaconf import DictConfig
 
 from artart import ArtError
-from artart.checks import check
-from artart.cli import cli, told
-from artart.config import CONF_DIR, build, listed, shown
+from artart.config.build import CONF_DIR, build, listed, shown
+from artart.config.cli import cli, told
+from artart.config.schema import check
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +34,16 @@ def main(cfg: DictConfig) -> None:
     """Load the network and let it do what it was trained for."""
     config = check(cfg)
 
-    from artart import checkpoint
-    from artart.interpolate import interpolate
-    from artart.reconstruct import reconstruct
-    from artart.sample import sample
-    from artart.storage import output_folder, sha256
-    from artart.terminal import near
-    from artart.vary import vary
+    from artart.checkpoints.load import load
+    from artart.generation.img2img import vary
+    from artart.generation.interpolate import interpolate
+    from artart.generation.reconstruct import reconstruct
+    from artart.generation.sample import sample
+    from artart.io.files import output_folder, sha256
+    from artart.io.terminal import near
 
     source = Path(config["checkpoint"])
-    loaded = checkpoint.load(source, config["allow"], config["device"])
+    loaded = load(source, config["allow"], config["device"])
     mode, able = config["mode"] or loaded.objective.mode, MODES[loaded.objective.mode]
     if mode not in able:
         raise ArtError(f"mode={mode}: {source} was not trained for that; it can do mode={listed(able)}")

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from artart import ArtError
-from artart.checks import check
-from artart.cli import cli, told
-from artart.config import CONF_DIR, build
-from artart.terminal import near
+from artart.config.build import CONF_DIR, build
+from artart.config.cli import cli, told
+from artart.config.schema import check
+from artart.io.terminal import near
 
 if TYPE_CHECKING:
     from artart.data.datamodule import ArtDataModule
@@ -32,11 +32,11 @@ def main(cfg: DictConfig) -> None:
     if config["data"]["root"] is None:
         raise ArtError("data.root=null: name the folder to prepare: data.root=DIR")
 
+    from artart.data.dataset import judge
     from artart.data.index import write_unused
     from artart.data.labels import CLASS
-    from artart.data.pictures import judge
-    from artart.rundir import claim, enter, note, plan
-    from artart.storage import write_json
+    from artart.io.files import write_json
+    from artart.training.run_dir import claim, enter, note, plan
 
     planned = plan(cfg)
     data = build(config, "data")

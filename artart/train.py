@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from artart import ArtError, processes
-from artart.checks import check
-from artart.cli import cli, told
-from artart.config import CONF_DIR, as_dict, build, build_all, found, in_sweep
-from artart.terminal import near
+from artart import ArtError
+from artart.config.build import CONF_DIR, as_dict, build, build_all, found, in_sweep
+from artart.config.cli import cli, told
+from artart.config.schema import check
+from artart.io.terminal import near
+from artart.training import distributed
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from torch import nn
 
     from artart.data.datamodule import ArtDataModule
-    from artart.module import ArtModule
+    from artart.training.module import ArtModule
 
 log = logging.getLogger(__name__)
 
@@ -45,38 +46,38 @@ HINTS = (  # of Lightning, about what is so on purpose
 def main(cfg: DictConfig) -> float:
     """The story of a run: check, build, claim the folder, read the pictures, fit, tell. Returns the best score."""
     check(cfg)
-    processes.arrange(cfg.trainer)
+    distributed.arrange(cfg.trainer)
     config = as_dict(cfg)
 
     from lightning.pytorch import seed_everything
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from artart import resume, start
-    from artart.checkpoint import check_writable
+    from artart.checkpoints.load import check_writable
+    from artart.config.compatibility import check_measured, check_memory, check_parts, check_score, check_shares
     from artart.data.labels import num_classes_of
-    from artart.module import ArtModule
-    from artart.parts import check_measured, check_memory, check_parts, check_score, check_shares
-    from artart.pretrained import alexnet_for
-    from artart.result import Result
-    from artart.rundir import LOG, claim, enter, note, overrides, plan
+    from artart.features.pretrained import alexnet_for
+    from artart.training import finetune, resume
+    from artart.training.module import ArtModule
+    from artart.training.result import Result
+    from artart.training.run_dir import LOG, claim, enter, note, overrides, plan
 
     quieten_lightning()
-    processes.join(config["trainer"])
-    begun = start.take_over(cfg, Path(config["start"]), overrides()) if config["start"] else None
+    distributed.join(config["trainer"])
+    begun = finetune.take_over(cfg, Path(config["start"]), overrides()) if config["start"] else None
     config = as_dict(cfg)
     data = build(config, "data")
     label_names = data.label_names
     objective = build(config, "objective", loss=build(config, "loss"))
     fill_in(cfg.model, {"num_classes": num_classes_of(label_names), **objective.network})
     config = as_dict(cfg)
-    planned = processes.of_first(lambda: plan(cfg))
+    planned = distributed.of_first(lambda: plan(cfg))
     before = resume.look_into(planned.checkpoint, config, label_names) if planned.checkpoint else None
     if before:
         planned = planned._replace(checkpoint=before.path)
     seed_everything(config["seed"], verbose=False)
     net = build(config, "model")
     if begun:
-        start.begin_with(net, begun, label_names)
+        finetune.begin_with(net, begun, label_names)
         del begun
     log.info(size_of(net, config["image_size"]))
     if config["compile"]:
@@ -86,7 +87,7 @@ def main(cfg: DictConfig) -> float:
     check_score(config, objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
     build(config, "trainer", precision=precision, logger=False)  # what is wrong with its arguments is told now
-    with processes.first_ahead():  # it may be a download
+    with distributed.first_ahead():  # it may be a download
         filters = objective.loss.load()
         if weights := found(config, "callbacks.copies.weights"):
             filters |= {"samples/kd": alexnet_for("callbacks.copies.weights", weights)}
@@ -94,24 +95,24 @@ def main(cfg: DictConfig) -> float:
     if (
         goes_elsewhere := before is not None and not planned.is_in_its_folder()
     ):  # made once its pictures are not refused
-        with processes.first_ahead():
+        with distributed.first_ahead():
             data.load(None)
             resume.compare_data(before, data.facts)
-    run_dir = processes.of_first(lambda: claim(cfg, planned))
+    run_dir = distributed.of_first(lambda: claim(cfg, planned))
     cfg.run_dir = str(run_dir)
     config = as_dict(cfg)
-    log_name = f"train_rank_{processes.rank()}.log" if processes.rank() else LOG
+    log_name = f"train_rank_{distributed.rank()}.log" if distributed.rank() else LOG
     goes_on = planned.is_in_its_folder()  # which is left as it is until nothing is refused any more
     if not goes_on:
-        if not processes.rank():
+        if not distributed.rank():
             note(cfg)
         enter(cfg, log_name)
-    with processes.first_ahead():
+    with distributed.first_ahead():
         if not goes_elsewhere:
             data.load(None if goes_on else run_dir)
-        elif not processes.rank():
+        elif not distributed.rank():
             data.list_unused(run_dir)
-        check_shares(len(data.train_ids), len(data.val_ids), processes.world_size())
+        check_shares(len(data.train_ids), len(data.val_ids), distributed.world_size())
         check_measured(config, len(data.train_ids), len(data.val_ids))
         if before:
             resume.compare_data(before, data.facts)
@@ -120,7 +121,7 @@ def main(cfg: DictConfig) -> float:
     trainer = make_trainer(config, precision, data.val_is_held_out)
     if goes_on:
         enter(cfg, log_name)
-    if not processes.rank():
+    if not distributed.rank():
         resume.make_ready(run_dir, before, trainer.loggers)
         if goes_on:
             data.list_unused(run_dir)
@@ -202,9 +203,9 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
     """Lightning's Trainer with the callbacks that can work."""
     from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor
 
-    from artart import checkpoint
-    from artart.callbacks.checkpoints import AtomicCheckpointIO
-    from artart.callbacks.guard import MaxSteps
+    from artart.checkpoints.load import read, read_back
+    from artart.training.callbacks.checkpoints import AtomicCheckpointIO
+    from artart.training.callbacks.guard import MaxSteps
 
     callbacks, loggers = build_all(config, "callbacks"), build_all(config, "logger")
     if (max_steps := config["trainer"]["max_steps"]) != -1:
@@ -221,7 +222,7 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
         max_steps=-1,
         callbacks=callbacks,
         logger=loggers,
-        plugins=[AtomicCheckpointIO(checkpoint.read, partial(checkpoint.read_back, config=config))],
+        plugins=[AtomicCheckpointIO(read, partial(read_back, config=config))],
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
     )
 
@@ -231,7 +232,7 @@ def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", run_dir:
     from lightning.pytorch.callbacks import LambdaCallback
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-    from artart.trust import printable
+    from artart.checkpoints.validate import printable
 
     began: list[int] = []  # the step that the training began with, once it did
     note_step = LambdaCallback(on_train_start=lambda *_: began.append(trainer.global_step))

@@ -22,15 +22,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from artart import checkpoint
+from artart.checkpoints import load as checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.samplers import Heun
 from artart.evaluation.samples import errors_by_level
-from artart.images import to_model
+from artart.features.alexnet import alexnet_features
+from artart.io.files import load
+from artart.io.images import to_model
 from artart.metrics.distances import kernel_distance
-from artart.metrics.features import alexnet_features
-from artart.objectives import Diffusion
-from artart.storage import load
+from artart.objectives.diffusion import Diffusion
 
 VARIANTS = {
     "x0": ["loss=hybrid_diffusion"],

@@ -23,17 +23,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from artart.allocator import keep_freed_memory
 from artart.data.datamodule import ArtDataModule
-from artart.images import Batch, grid, save
-from artart.losses import MSE, Perceptual, WeightedSum
-from artart.marks import Marks
-from artart.metrics.features import lpips_alex
+from artart.features.alexnet import lpips_alex
+from artart.features.pretrained import IMAGENET_MEAN, IMAGENET_STD, imagenet_units, vgg16
+from artart.io.allocator import keep_freed_memory
+from artart.io.images import Batch, grid, save
+from artart.io.provenance import Marks
+from artart.io.terminal import progress_bar
 from artart.metrics.pixel import psnr, ssim
 from artart.models.conv_diffusion import ConvDiffusionModel
-from artart.objectives import Reconstruction
-from artart.pretrained import IMAGENET_MEAN, IMAGENET_STD, imagenet_units, vgg16
-from artart.terminal import progress_bar
+from artart.objectives.losses import MSE, Perceptual, WeightedSum
+from artart.objectives.reconstruction import Reconstruction
 
 LEARNING_RATE = 1e-3
 

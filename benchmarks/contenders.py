@@ -19,15 +19,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from artart.callbacks.ema import EMA
-from artart.diffusion.draws import LogitNormal
-from artart.diffusion.prediction import Name
+from artart.diffusion.noise_levels import LogitNormal
+from artart.diffusion.parameterization import Name
 from artart.diffusion.samplers import Heun
 from artart.diffusion.schedule import Flow
-from artart.images import Batch
-from artart.losses import MSE, WeightedSum
+from artart.io.images import Batch
 from artart.models.unet import UNet
-from artart.objectives import Diffusion
+from artart.objectives.diffusion import Diffusion
+from artart.objectives.losses import MSE, WeightedSum
+from artart.training.callbacks.ema import EMA
 
 NUM_STEPS = 1000  # of both peers' noise
 

@@ -25,7 +25,7 @@ from data import article_loader, repeat
 from rich.console import Console
 from rich.table import Table
 
-from artart.terminal import progress_bar
+from artart.io.terminal import progress_bar
 
 OURS = (
     "data.val_fraction=0",

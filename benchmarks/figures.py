@@ -13,22 +13,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from artart import checkpoint
+from artart.checkpoints.load import Loaded, load
 from artart.data import demo
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import DDIM, Heun, Sampler
-from artart.images import grid, save, to_model
-from artart.interpolate import places
-from artart.marks import Marks
-from artart.objectives import Diffusion, Given
+from artart.generation.interpolate import places
+from artart.io.images import grid, save, to_model
+from artart.io.provenance import Marks
+from artart.objectives.diffusion import Diffusion, Given
 
 ENLARGED = 2
 ROWS = 5
 
 
-def sample(
-    loaded: checkpoint.Loaded, sampler: Sampler, y: Tensor, seed: int = 0, guidance: float = 1.5
-) -> list[Tensor]:
+def sample(loaded: Loaded, sampler: Sampler, y: Tensor, seed: int = 0, guidance: float = 1.5) -> list[Tensor]:
     """x_t (B, 3, S, S) after each step; picture k has the seed `seed + k`."""
     assert isinstance(loaded.objective, Diffusion)
     seeds = range(seed, seed + len(y))
@@ -36,7 +34,7 @@ def sample(
         return [step.x_t for step in loaded.objective.sample(loaded.net, sampler, y, seeds, Guidance(guidance))]
 
 
-def noising(loaded: checkpoint.Loaded) -> list[Tensor]:
+def noising(loaded: Loaded) -> list[Tensor]:
     """A painting of each of three classes at nine noise levels."""
     assert isinstance(loaded.objective, Diffusion)
     size = loaded.config["image_size"]
@@ -48,7 +46,7 @@ def noising(loaded: checkpoint.Loaded) -> list[Tensor]:
     return rows
 
 
-def between(loaded: checkpoint.Loaded, names: Sequence[str], num: int = 16) -> list[Tensor]:
+def between(loaded: Loaded, names: Sequence[str], num: int = 16) -> list[Tensor]:
     """From seed to seed to seed, a row for each class."""
     assert isinstance(loaded.objective, Diffusion)
     rows = []
@@ -60,7 +58,7 @@ def between(loaded: checkpoint.Loaded, names: Sequence[str], num: int = 16) -> l
     return rows
 
 
-def varied(loaded: checkpoint.Loaded, name: str, seed: int, num: int = 7) -> list[Tensor]:
+def varied(loaded: Loaded, name: str, seed: int, num: int = 7) -> list[Tensor]:
     """A sample and others made of it, a row for each strength."""
     assert isinstance(loaded.objective, Diffusion)
     y, rows = torch.full((num, 1), loaded.label_names["class"].index(name)), []
@@ -80,7 +78,7 @@ def main() -> None:
     which.add_argument("--watercolours", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
-    loaded = checkpoint.load(args.checkpoint or args.watercolours)
+    loaded = load(args.checkpoint or args.watercolours)
     classes = torch.arange(len(loaded.label_names["class"]))
 
     def write(rows: Sequence[Tensor], name: str) -> None:

@@ -40,7 +40,7 @@ from rich.console import Console
 from rich.table import Table
 from watch import Watch
 
-import artart.checkpoint
+import artart.checkpoints.load
 import artart.evaluate
 import artart.export
 import artart.generate
@@ -108,7 +108,7 @@ def command(name: str, kind: str, path: Path, picture: Path) -> int | str:
         "generate": (artart.generate, f"checkpoint={path}", "out=out", *few),
         "evaluate": (artart.evaluate, f"checkpoint={path}", "out=out", "metrics.weights=null", *judged),
         "export": (artart.export, f"checkpoint={path}", "out=out/net.safetensors"),
-        "inspect": (artart.checkpoint, str(path)),
+        "inspect": (artart.checkpoints.load, str(path)),
         "start": (*train, "trainer.max_steps=1", f"start={path}"),
         "resume": (*train, f"resume={path}"),
     }

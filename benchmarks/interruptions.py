@@ -28,7 +28,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from artart import ArtError
-from artart.checkpoint import read
+from artart.checkpoints.load import read
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS = 4, 13  # 55 of 60 pictures, in batches of 4

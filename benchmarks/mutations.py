@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from artart.storage import METADATA
+from artart.io.files import METADATA
 
 Content = dict[Any, Any]
 METHODS = (
@@ -36,13 +36,22 @@ BOMBS = (
     {"_target_": "canary.sing", "_partial_": True},
     {"_target_": "os.mkdir", "_args_": ["harm"]},
     {"_target_": "os.system", "command": "mkdir harm"},
-    {"_target_": "artart.losses.torch.hub.load", "_recursive_": False},
+    {"_target_": "artart.objectives.losses.torch.hub.load", "_recursive_": False},
     {"_target_": "hydra.utils.instantiate", "_convert_": "none", "_args_": [{"_target_": "canary.sing"}]},
 )
 TEXTS = (
     *("", "0", "a", "nan", "null", "???", "${oc.env:HOME}", "${oc.create:'{_target_: canary.sing}'}", "${", "_target_"),
     *("canary.sing", "os.system", "/etc/passwd", "../harm", "a\nb", "\x1b[2J\x1b[31m", "\0", "\ud800", "\u202e", "a.b"),
-    *("é" * 300, "x" * 10**6, "9" * 5000, "artart.losses.MSE", "artart.models.vit.ViT", "auto", "cuda", "resume=auto"),
+    *(
+        "é" * 300,
+        "x" * 10**6,
+        "9" * 5000,
+        "artart.objectives.losses.MSE",
+        "artart.models.vit.ViT",
+        "auto",
+        "cuda",
+        "resume=auto",
+    ),
 )
 NUMBERS = (
     *(0, 1, -1, 2, 3, 7, 64, 255, 2**16, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, -(2**63), 10**9, 10**30, 10**400),

@@ -18,18 +18,18 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from artart.callbacks.ema import EMA
-from artart.data.files import examine_all, find
-from artart.diffusion.draws import LogitNormal
+from artart.data.scan import examine_all, find
+from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.samplers import Heun
 from artart.diffusion.schedule import Flow
-from artart.images import Batch, grid, save, to_model
-from artart.losses import MSE, WeightedSum
-from artart.marks import Marks
+from artart.io.images import Batch, grid, save, to_model
+from artart.io.provenance import Marks
+from artart.io.terminal import progress_bar
 from artart.models.conv_diffusion import ConvDiffusionModel
-from artart.objectives import Diffusion
-from artart.optim import cosine
-from artart.terminal import progress_bar
+from artart.objectives.diffusion import Diffusion
+from artart.objectives.losses import MSE, WeightedSum
+from artart.training.callbacks.ema import EMA
+from artart.training.lr_schedules import cosine
 
 NUM_PICTURES = 8
 SIZE = 32

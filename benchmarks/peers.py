@@ -37,18 +37,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Generator, Tensor, nn
 
-from artart.allocator import keep_freed_memory
 from artart.data.datamodule import ArtDataModule
 from artart.data.loader import Loader
 from artart.evaluation.samples import features, known_features
-from artart.images import Batch, grid, save, to_model, to_pixels
-from artart.marks import Marks
-from artart.metrics.copies import CRITERIA, CopyTest
+from artart.io.allocator import keep_freed_memory
+from artart.io.files import write_json
+from artart.io.images import Batch, grid, save, to_model, to_pixels
+from artart.io.provenance import Marks
+from artart.io.terminal import progress_bar
 from artart.metrics.distances import kernel_distance
+from artart.metrics.memorization import CRITERIA, CopyTest
 from artart.metrics.spectrum import radial_power, spectral_distance
-from artart.optim import cosine
-from artart.storage import write_json
-from artart.terminal import progress_bar
+from artart.training.lr_schedules import cosine
 
 RATES = (1 / 3, 1.0, 3.0)  # times the default learning rate
 EQUAL_LR, EQUAL_BATCH_SIZE = 1e-3, 16

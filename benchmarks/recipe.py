@@ -26,18 +26,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from artart import checkpoint
+from artart.checkpoints.load import load
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance
 from artart.diffusion.samplers import Heun
 from artart.evaluation.samples import draw
-from artart.images import to_model
-from artart.metrics.copies import CopyTest
+from artart.features.alexnet import features_of
+from artart.features.pretrained import imagenet_units, vgg16_on
+from artart.io.files import atomic, write_json
+from artart.io.images import to_model
 from artart.metrics.distances import coverage, kernel_distance
-from artart.metrics.features import features_of
+from artart.metrics.memorization import CopyTest
 from artart.metrics.spectrum import radial_power, spectral_distance
-from artart.pretrained import imagenet_units, vgg16_on
-from artart.storage import atomic, write_json
 
 TOLD = "objective.augment.probability=0.12"
 VARIANTS = {
@@ -105,10 +105,10 @@ class Judge:
 
     def __call__(self, path: Path, seed: int, guide: Path | None) -> list[float]:
         """MEASURES of a checkpoint, with autoguidance by `guide`."""
-        guidance = Guidance(self.args.weight, network=checkpoint.load(guide).net) if guide else NO_GUIDANCE
+        guidance = Guidance(self.args.weight, network=load(guide).net) if guide else NO_GUIDANCE
         config = {"seed": 1000 * seed, "batch_size": 50, "checkpoint": path}
         y = self.labels[torch.arange(self.args.num_samples) % len(self.labels)]
-        samples = draw(checkpoint.load(path), Heun(20), guidance, y, config)
+        samples = draw(load(path), Heun(20), guidance, y, config)
         seen = {name: see(samples) for name, see in self._networks().items()}
         distances = [kernel_distance(features, self.seen[name]).value for name, features in seen.items()]
         covered = coverage(seen["KD, AlexNet"], self.seen["KD, AlexNet"][: len(samples)])

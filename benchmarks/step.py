@@ -34,10 +34,10 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from artart.allocator import keep_freed_memory
+from artart.io.allocator import keep_freed_memory
+from artart.io.terminal import progress_bar
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.models.unet import UNet
-from artart.terminal import progress_bar
 
 
 class Variant(NamedTuple):

@@ -20,7 +20,7 @@ import artart.export
 import artart.generate
 import artart.prepare
 import artart.train
-from artart.data import demo, files
+from artart.data import demo, scan
 
 torch.set_num_threads(1)  # the networks here are too small for more
 
@@ -60,7 +60,7 @@ FEW = 32
 def few_files_need_no_process() -> Iterator[None]:
     """Tests are quicker so, and none of their files crashes a decoder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "IN_PROCESS", FEW)
+        patch.setattr(scan, "IN_PROCESS", FEW)
         yield
 
 

@@ -14,15 +14,15 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from artart import ArtError
-from artart.data import demo, pictures
+from artart.data import dataset, demo
+from artart.data.dataset import Pictures
+from artart.data.decode import MAX_PIXELS, Fit
 from artart.data.folder import ArtFolder
 from artart.data.index import Entry, Rules, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns
 from artart.data.loader import Loader
-from artart.data.pictures import Pictures
 from artart.data.split import split
-from artart.decode import MAX_PIXELS, Fit
-from artart.images import Batch, to_model
+from artart.io.images import Batch, to_model
 
 log = logging.getLogger(__name__)
 
@@ -184,13 +184,13 @@ class ArtDataModule(LightningDataModule):
 
     def _pictures(self, lists: Path | None) -> Pictures:
         if self.folder is None:
-            return pictures.painted(self.num_demo_pictures, self.image_size, self.seed)
+            return dataset.painted(self.num_demo_pictures, self.image_size, self.seed)
         contents = self.folder.read()
         self.unlisted = [entry for entry in contents.entries if entry.verdict != "ok"]
         if lists:
             self.list_unused(lists)
-        pictures.judge(contents.entries, self.folder, self.max_rejected_fraction, lists)
-        return pictures.usable(self.folder, contents)
+        dataset.judge(contents.entries, self.folder, self.max_rejected_fraction, lists)
+        return dataset.usable(self.folder, contents)
 
     def list_unused(self, folder: Path) -> None:
         """Write rejected.csv and excluded.csv into a folder, once."""

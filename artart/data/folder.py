@@ -18,13 +18,13 @@ from rich.filesize import decimal
 
 from artart import ArtError
 from artart.data import index, metadata, store
-from artart.data.files import Facts, class_of, examine_all, find
+from artart.data.decode import Fit
 from artart.data.index import Entry, Rules, compared, judge, verdict_of
 from artart.data.labels import CLASS
 from artart.data.metadata import Metadata
+from artart.data.scan import Facts, class_of, examine_all, find
 from artart.data.store import PixelStore, Writer
-from artart.decode import Fit
-from artart.terminal import near
+from artart.io.terminal import near
 
 log = logging.getLogger(__name__)
 

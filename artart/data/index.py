@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-from artart.data.duplicates import groups
-from artart.data.files import Facts
-from artart.marks import AI_SOURCES
-from artart.storage import atomic, write_new
-from artart.terminal import near
+from artart.data.perceptual_hash import groups
+from artart.data.scan import Facts
+from artart.io.files import atomic, write_new
+from artart.io.provenance import AI_SOURCES
+from artart.io.terminal import near
 
 Verdict = Literal["ok", "rejected", "excluded"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from artart import ArtError
-from artart.images import Batch, to_model
+from artart.io.images import Batch, to_model
 
 
 class Loader:

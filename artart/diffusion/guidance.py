@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from artart.diffusion.prediction import Prediction
+from artart.diffusion.parameterization import Prediction
 from artart.diffusion.samplers import Denoise
 from artart.diffusion.schedule import Schedule, per_image
 

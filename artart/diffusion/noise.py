@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from artart.images import to_pixels
+from artart.io.images import to_pixels
 
 
 class Between(NamedTuple):

@@ -6,16 +6,16 @@ from typing import Any, Final
 import torch
 from torch import Generator, Tensor
 
-from artart.checkpoint import Loaded, check_numbers
+from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
 from artart.evaluation.report import Evaluation, Table, curves, grid_picture, histograms, interval
-from artart.images import grid, to_model, to_pixels
+from artart.features.alexnet import lpips_alex
+from artart.features.pretrained import alexnet_on, lpips_heads
+from artart.io.images import grid, to_model, to_pixels
+from artart.io.terminal import progress_bar
 from artart.metrics.distances import mean
-from artart.metrics.features import lpips_alex
 from artart.metrics.pixel import psnr, ssim
 from artart.metrics.spectrum import decibels, radial_power
-from artart.pretrained import alexnet_on, lpips_heads
-from artart.terminal import progress_bar
 
 LARGEST_PSNR: Final = 100.0  # dB; an equal picture counts as this, so that means are finite
 NUM_SHOWN: Final = 8

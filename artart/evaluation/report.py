@@ -16,9 +16,9 @@ from rich.text import Text
 from torch import Tensor
 
 from artart import __version__
-from artart.images import encode
-from artart.marks import Marks
-from artart.storage import as_json, write_new
+from artart.io.files import as_json, write_new
+from artart.io.images import encode
+from artart.io.provenance import Marks
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 

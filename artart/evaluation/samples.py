@@ -12,16 +12,21 @@ import torch
 from torch import Generator, Tensor
 
 from artart import ArtError
-from artart.checkpoint import Loaded, check_numbers
+from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import labels_of
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.evaluation.report import Evaluation
-from artart.evaluation.sample_page import SETS, Shown, pictures, tables
-from artart.images import to_model, to_pixels
-from artart.metrics import copies, inception
-from artart.metrics.copies import LEAST_HELD_OUT, CopyTest
+from artart.evaluation.sample_report import SETS, Shown, pictures, tables
+from artart.features import inception
+from artart.features.alexnet import CHUNK, features_of
+from artart.features.inception import inception_features
+from artart.features.pretrained import alexnet_on
+from artart.io.files import atomic, load_weights
+from artart.io.images import to_model, to_pixels
+from artart.io.terminal import progress_bar
+from artart.metrics import memorization
 from artart.metrics.distances import (
     LEAST_FOR_FRECHET,
     NUM_NEIGHBOURS,
@@ -30,13 +35,9 @@ from artart.metrics.distances import (
     frechet_estimate,
     kernel_distance,
 )
-from artart.metrics.features import CHUNK, features_of
-from artart.metrics.inception import inception_features
+from artart.metrics.memorization import LEAST_HELD_OUT, CopyTest
 from artart.metrics.spectrum import radial_power, spectral_distance
-from artart.objectives import Diffusion
-from artart.pretrained import alexnet_on
-from artart.storage import atomic, load_weights
-from artart.terminal import progress_bar
+from artart.objectives.diffusion import Diffusion
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def measure(
         metrics |= distances("kid", "fid", *(inception_features(x, device) for x in (samples, held_out, real)))
     test = CopyTest(train, [data.pictures.groups[i] for i in data.train_ids], held_out)
     nearest = test.nearest(samples)
-    metrics["copies"] = copies.report(test, nearest, classes, generator)
+    metrics["copies"] = memorization.report(test, nearest, classes, generator)
     errors = errors_by_level(loaded, to_model(held_out[:MAX_DENOISED]), y[:MAX_DENOISED])
     metrics |= {"error_by_noise_level": errors, "num_images": num, "num_held_out": len(held_out)}
     shown = Shown(samples, classes, dict(zip(SETS, powers, strict=True)), test, nearest, typical)

@@ -1,0 +1,117 @@
+"""A network as an ONNX model, which runs without artart and torch."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from artart import ArtError
+from artart.checkpoints.load import Loaded
+from artart.diffusion.parameterization import PREDICTIONS
+from artart.objectives.base import Objective
+from artart.objectives.diffusion import Diffusion
+
+TOLERANCE = 1e-4  # between ONNX Runtime and torch, in units of the largest output (of 1, if that is larger)
+
+
+def model_of(loaded: Loaded, facts: Mapping[str, Any]) -> tuple[bytes, float]:
+    """The network as an ONNX model for batches of any size; how far it is from torch's, in units of the output.
+
+    The model carries `facts` as JSON under the key `artart` and nothing else beside the graph and the weights.
+
+    Raises:
+        ArtError: if the network cannot be expressed so.
+        FloatingPointError: if the model does not do what the network does, or the network makes no numbers.
+    """
+    inputs, output = interface(loaded.objective)
+    batch = torch.export.Dim("batch")
+    with quiet():
+        try:
+            program = torch.onnx.export(
+                loaded.net,
+                example(loaded.net, len(inputs), num=2),
+                dynamo=True,
+                verbose=False,
+                input_names=inputs,
+                output_names=[output],
+                dynamic_shapes=[{0: batch} for _ in inputs],
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise ArtError(f"format=onnx: this network has no such form ({reason}); use format=safetensors") from error
+        assert program is not None
+        model = program.model_proto
+        _strip(model)
+        model.metadata_props.add(key="artart", value=json.dumps(facts))
+        content = model.SerializeToString()
+        difference = compare(loaded.net, content, inputs)
+    return content, difference
+
+
+def interface(objective: Objective) -> tuple[list[str], str]:
+    """Names of a network's inputs, in its own order, and of its output."""
+    if not isinstance(objective, Diffusion):
+        return ["x"], "x0_hat"
+    prediction = next(name for name, one in PREDICTIONS.items() if one is objective.prediction)
+    return ["x_t", "t", "y"], f"{prediction}_hat"
+
+
+def example(net: nn.Module, num_inputs: int, num: int) -> tuple[Tensor, ...]:
+    """Random inputs for a network: pictures (num, C, S, S), times (num,) and labels (num, K), or the first of these."""
+    generator = torch.Generator().manual_seed(num)
+    shape: Any = (num, net.channels, net.image_size, net.image_size)
+    x = torch.randn(shape, generator=generator)
+    t = torch.rand(num, generator=generator)
+    num_labels: Any = torch.as_tensor(net.num_classes).reshape(-1) + 1
+    y = (torch.rand(num, len(num_labels), generator=generator) * num_labels).long()
+    return (x, t, y)[:num_inputs]
+
+
+def compare(net: nn.Module, content: bytes, inputs: Sequence[str]) -> float:
+    """How far ONNX Runtime's answer to a batch of a size of its own is from torch's, in units of the output.
+
+    Raises:
+        FloatingPointError: if that is more than rounding.
+    """
+    import onnxruntime
+
+    values = example(net, len(inputs), num=3)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (made,) = session.run(None, {name: value.numpy() for name, value in zip(inputs, values, strict=True)})
+    with torch.inference_mode():
+        wanted = net(*values)
+    difference = ((torch.from_numpy(made) - wanted).abs().max() / wanted.abs().max().clamp(min=1)).item()
+    if not difference <= TOLERANCE:  # which NaN is not
+        raise FloatingPointError(
+            f"format=onnx: its outputs are {difference:.2g} from those of torch, so nothing was written; "
+            "use format=safetensors"
+        )
+    return difference
+
+
+def _strip(message: Any) -> None:
+    """Take the exporter's notes, among them names of source files, out of a protobuf message and all its parts."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:  # one or many
+                _strip(part)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What libraries log, print and warn of stays off the terminal for a while."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,200 @@
+"""What a checkpoint may hold: whatever a file says, nothing is done with it that artart's own files do not ask for."""
+
+import inspect
+from collections.abc import Callable, Container, Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from artart import ArtError
+from artart.config.build import found
+from artart.config.schema import LIMITS, MAX_IMAGE_SIZE, wrong_arguments
+from artart.data.datamodule import ArtDataModule
+from artart.data.labels import num_classes_of
+from artart.objectives.diffusion import Diffusion
+
+CONTENT = {"config", "labels", "state_dict", "epoch", "global_step"}
+GROUPS = ("model", "objective", "loss", "data")
+DICTS = ("artart", "data", "metrics", "curves", "points")
+LOADER = ("epoch", "batches", "seed", "pictures", "global_batch_size")  # what a loader says of where it is
+STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what a step consists of
+DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate makes it, and nothing else of that module
+MODULES = (
+    "artart.models.conv_diffusion",
+    "artart.models.unet",
+    "artart.models.vit",
+    "artart.objectives.reconstruction",
+    "artart.objectives.diffusion",
+    "artart.objectives.losses",
+    "artart.diffusion.schedule",
+    "artart.diffusion.noise_levels",
+    "artart.diffusion.augment",
+)
+
+
+def is_whole(content: Mapping[str, Any]) -> bool:
+    """Whether settings and weights are what artart writes."""
+    config, weights, labels = content["config"], content["state_dict"], content["labels"]
+    return (
+        not _holds_tensor([content.get(key) for key in (*CONTENT - {"state_dict"}, *DICTS, "images_seen")])
+        and all(isinstance(content.get(key, {}), dict) for key in DICTS)
+        and isinstance(weights, dict)
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items())
+        and isinstance(labels, dict)
+        and len(labels) > 0
+        and all(isinstance(column, str) and column.isprintable() for column in labels)
+        and all(map(_are_names, labels.values()))
+        and all(is_count(content[key]) for key in ("epoch", "global_step"))
+        and is_count(finished_epochs(content))
+        and is_count(content.get("images_seen") or 0)
+        and all(_is_inside(name) and is_count(length) for name, length in content.get("curves", {}).items())
+        and all(isinstance(value, (int, float)) for value in content.get("metrics", {}).values())
+        and isinstance(config, dict)
+        and all(isinstance(config.get(group), dict) for group in GROUPS)
+        and ("images_seen" not in content or "optimizer_states" not in content or _can_go_on(content))
+        and is_count(config.get("image_size"))
+        and 0 < config["image_size"] <= MAX_IMAGE_SIZE
+        and config["model"].get("image_size") == config["image_size"]
+        and config["model"].get("num_classes") in (None, 0, num_classes_of(labels))
+    )
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+
+
+def _can_go_on(content: Mapping[str, Any]) -> bool:
+    """Whether the state of a training is there in its form; `restore` looks at what is in it."""
+    return (
+        all(isinstance(content.get(key), dict) for key in ("loops", "callbacks"))
+        and all(isinstance(content.get(key), list) for key in ("optimizer_states", "lr_schedulers"))
+        and all(
+            isinstance(one, dict) and {"state", "param_groups"} <= one.keys() for one in content["optimizer_states"]
+        )
+        and isinstance(content.get("current_model_state", {}), dict)
+        and all(isinstance(value, Tensor) for value in content.get("current_model_state", {}).values())
+        and _is_progress(content.get("ArtDataModule"), *LOADER)
+        and _is_progress(found(content, "loops.fit_loop.epoch_progress.current"), "processed", "ready")
+        and content.get("data", {}).keys() >= {"sha256", "num_train", "num_val"}
+        and all(is_count(content["data"][key]) for key in ("num_train", "num_val"))
+        and all(is_count(found(content["config"], key)) for key in STEP)
+    )
+
+
+def _is_progress(node: Any, *keys: str) -> bool:
+    """Whether it says how far something is, if it is there at all."""
+    return node is None or (isinstance(node, dict) and all(is_count(node.get(key)) for key in keys))
+
+
+def finished_epochs(content: Mapping[str, Any]) -> int:
+    """How many epochs a checkpoint's run had finished; one from within an epoch counts those before it."""
+    processed = found(content, "loops.fit_loop.epoch_progress.current.processed")
+    return content["epoch"] + 1 if processed is None else processed
+
+
+def _holds_tensor(node: Any) -> bool:
+    if isinstance(node, (dict, list, tuple)):
+        return any(map(_holds_tensor, node.values() if isinstance(node, dict) else node))
+    return isinstance(node, Tensor)
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number, 0 or more."""
+    return type(value) is int and value >= 0
+
+
+def _is_inside(name: Any) -> bool:
+    """Whether it names a file in a folder or its sub-folders."""
+    return isinstance(name, str) and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
+
+
+def builder(node: Any, allowed: Container[str] = ()) -> Callable[[], Any]:
+    """What builds the objects that plain data describes: a dict with a `_target_` is a call of that class.
+
+    Every class in it is looked up, and refused, here; none is called before all are known.
+
+    Args:
+        node: nested plain data (`artart.io.plain`).
+        allowed: full names of classes that may be built beside artart's own.
+
+    Raises:
+        ArtError: if a class is neither artart's nor allowed.
+    """
+    if isinstance(node, dict):
+        parts = {name: builder(value, allowed) for name, value in node.items() if name != "_target_"}
+        if "_target_" not in node:
+            return lambda: {name: part() for name, part in parts.items()}
+        make = _class_named(node["_target_"], allowed)
+        return lambda: make(**{name: part() for name, part in parts.items()})
+    if isinstance(node, (list, tuple)):
+        items = [builder(value, allowed) for value in node]
+        return lambda: [item() for item in items]
+    return lambda: node
+
+
+def _class_named(target: Any, allowed: Container[str]) -> Callable[..., Any]:
+    """A class of artart by its exact full name, of which no attribute path is followed; or what the user allows."""
+    module, _, name = str(target).rpartition(".")
+    if module in MODULES:
+        found = vars(import_module(module)).get(name)
+        if inspect.isclass(found) and found.__module__ == module:
+            return found
+    if isinstance(target, str) and target in allowed:
+        return getattr(import_module(module), name)
+    wanted = printable(target)
+    raise ArtError(f"wants to build {wanted}, not a class of artart; if you trust it: allow=[{wanted}]")
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every class that nested plain data of our own names."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "_target_":
+                yield value
+            yield from targets(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from targets(value)
+
+
+def is_usable(objective: Any) -> bool:
+    """Whether an objective has the parts that its uses take for granted."""
+    is_diffusion = isinstance(objective, Diffusion)
+    return (
+        getattr(objective, "mode", None) in ("reconstruct", "sample")
+        and hasattr(objective.loss, "terms")
+        and (not is_diffusion or (hasattr(objective.schedule, "times") and callable(objective.noise_level)))
+    )
+
+
+def wrong_model(settings: Mapping[str, Any], num_weights: int) -> Iterator[str]:
+    """What no network of ours is: numbers out of range, more blocks or levels than weights to fill them."""
+    for name, value in settings.items():
+        num = len(value) if isinstance(value, list) else value
+        if (limit := LIMITS.get(f"model.{name}")) and not limit.allows(value):
+            yield f"model.{name}={value}: must be {limit}"
+        elif name in ("depth", "num_blocks", "multipliers") and isinstance(num, int) and num > num_weights:
+            yield f"model.{name}={value}: is more than its {num_weights} weights are for"
+
+
+def wrong_data(settings: Mapping[str, Any], allowed: Container[str] = ()) -> Iterator[str]:
+    """What artart.evaluate could not use; keys that it does not know it tells itself. Nothing in them is built.
+
+    Raises:
+        ArtError: if a class is named that is neither artart's nor allowed.
+    """
+    builder({name: value for name, value in settings.items() if (name, value) != ("_target_", DATA)}, allowed)
+    if settings.get("_target_", DATA) == DATA:
+        known = inspect.signature(ArtDataModule).parameters.keys() & settings
+        for name in sorted(known):
+            if "_target_" in str(settings[name]):
+                yield f"data.{name}: holds a _target_"
+            elif (limit := LIMITS.get(f"data.{name}")) and not limit.allows(settings[name]):
+                yield f"data.{name}={settings[name]}: must be {limit}"
+        yield from wrong_arguments({"_target_": DATA, **{name: settings[name] for name in known}}, "data")
+
+
+def printable(text: object) -> str:
+    """What a file says, cut to what fits into a line of ours; nothing in it moves the cursor."""
+    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(str(text).split()))[:300]

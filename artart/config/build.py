@@ -1,0 +1,100 @@
+"""Where conf/ lies, and how its nodes become plain data and objects."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from artart import ArtError
+
+HERE = Path(__file__).resolve().parents[1]
+CONF_DIR = HERE / "conf" if (HERE / "conf" / "train.yaml").is_file() else HERE.parent / "conf"  # a wheel, or a checkout
+
+
+def as_dict(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """Plain dicts and lists, with every interpolation resolved unless asked otherwise."""
+    config = OmegaConf.to_container(cfg, resolve=resolve)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def select(config: Mapping[str, Any], key: str) -> Any:
+    """config["a"]["b"] for "a.b"; KeyError where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping):
+            raise KeyError(key)
+        value = value[part]
+    return value
+
+
+def found(config: Mapping[str, Any], key: str) -> Any:
+    """config["a"]["b"] for "a.b"; None where there is none."""
+    try:
+        return select(config, key)
+    except KeyError:
+        return None
+
+
+def build(config: Mapping[str, Any], key: str, **more: Any) -> Any:
+    """The object that config[key] describes, made from plain data; `more` are arguments that a file cannot hold.
+
+    Raises:
+        ArtError: if it cannot be made, with the reason.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(config[key], _convert_="all", **more)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        raise ArtError(reason if re.match(r"[\w.]+[=:]", reason) else f"{key}: {reason}") from error
+
+
+def build_all(config: Mapping[str, Any], key: str) -> list[Any]:
+    """The objects of a group whose members are named; a member that is null is left out."""
+    return [thing for thing in (build(config, key) or {}).values() if thing is not None]
+
+
+def in_sweep() -> bool:
+    """Whether this is one job of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def did_you_mean(key: str, known: Iterable[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.7)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
+
+
+def known_keys(config_name: str, choices: Sequence[str] = ()) -> list[str]:
+    """Every key of a configuration with these options of its groups, dotted, inner and outer."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose(config_name, list(choices))
+    return list(flat_keys(as_dict(cfg, resolve=False)))
+
+
+def flat_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every key of nested plain data, dotted, inner and outer."""
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flat_keys(value, f"{prefix}{key}.")
+
+
+def shown(value: object) -> str:
+    """A value as the command line writes it."""
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+
+
+def listed(words: Sequence[str], last: str = "or") -> str:
+    return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)

@@ -1,0 +1,181 @@
+"""A command's outer skin: file names need no quoting, mistakes are told in a line each, exit codes fit."""
+
+import functools
+import io
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from artart import ArtError
+from artart.config.build import CONF_DIR, did_you_mean, in_sweep, known_keys, listed
+from artart.config.schema import TEXTS
+from artart.config.schema import options as options_of
+from artart.io.allocator import keep_freed_memory
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MULTIRUN = {"-m", "--multirun"}
+A_MOMENT = 2.0  # seconds
+
+
+def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> None:
+    """Run a Hydra main as a command: file names need no quoting, mistakes are told in a line each.
+
+    `sweeps` says whether it knows -m. Exit codes: 0; 1 for what went wrong on the way; 2 for a mistake in the call;
+    130 for Ctrl-C, 143 for SIGTERM.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions on
+    keep_freed_memory()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _on_sigterm)
+    threading.excepthook = _on_error_of_thread
+    logging.raiseExceptions = False  # a log on a full disk must not hide the sentence that says so
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that no terminal can show
+    sys.argv[1:] = _options_first([_quoted(word) for word in sys.argv[1:]])
+    if not sweeps and MULTIRUN & set(sys.argv):
+        log.error("-m: this command has no sweeps; call it once for each setting")
+        sys.exit(2)
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        log.error(_sentence(error, config_name, sweeps))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        log.error("stopped by Ctrl-C")
+        sys.exit(130)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):  # an exception within the interpreter's end is a trace
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    """An end like that by Ctrl-C: what is being written is finished or taken back."""
+    sys.exit(128 + number)
+
+
+def _on_error_of_thread(args: threading.ExceptHookArgs) -> None:
+    """A full disk is told once, by whoever waits for the thread (TensorBoard's writer)."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
+
+
+def told(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """For the function under `hydra.main`: its errors end the process with a sentence, before Hydra adds its own lines.
+
+    In a multirun they are left to the sweep's table.
+    """
+
+    @functools.wraps(main)
+    def wrapper(cfg: DictConfig) -> T:
+        try:
+            return main(cfg)
+        except Exception as error:
+            if in_sweep():
+                raise
+            sys.exit(_tell(error))
+
+    return wrapper
+
+
+def _tell(error: Exception) -> int:
+    """Log an error, with a trace only if it is nobody's mistake but ours; return the exit code."""
+    if os.environ.get("RANK", "0") != "0" and "LOCAL_RANK" in os.environ:
+        time.sleep(A_MOMENT)  # if the first process met the same, it tells of it, and torchrun ends this one here
+    match error:
+        case ArtError():
+            log.error(str(error))
+            return 2
+        case OmegaConfBaseException():
+            log.error(_sentence(error, ""))
+            return 2
+        case MemoryError():
+            log.error("not enough memory (%s): a smaller image_size or fewer pictures need less", error)
+        case FloatingPointError():
+            log.error(str(error))
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            log.error("batch size: a batch does not fit into the GPU; halve it (%s)", str(error).splitlines()[0])
+        case OSError():
+            log.error("%s: %s; what was written before is intact", error.filename or "a file", error.strerror or error)
+        case _:
+            log.exception("artart met an error that it does not know; please report it")
+    return 1
+
+
+def _options_first(words: list[str]) -> list[str]:
+    """Hydra reads no key=value behind an option that stands between others."""
+    options: list[str] = []
+    overrides: list[str] = []
+    before = ""
+    for word in words:
+        is_value = before.startswith("--") and before not in MULTIRUN and "=" not in before + word
+        (options if word.startswith("-") or is_value else overrides).append(word)
+        before = word
+    return options + overrides
+
+
+def _quoted(argument: str) -> str:
+    """key=value with quotes around a path, which Hydra's grammar might misread: blanks, commas, accents, numbers.
+
+    A label in braces, {column: name, ...}, has its own.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or key.lstrip("+") not in TEXTS or re.fullmatch(r"null|'.*'|\".*\"", value):
+        return argument
+    if "," in value and not Path(value).expanduser().exists() and MULTIRUN & set(sys.argv):
+        return argument  # a sweep over several paths
+    if key == "label" and value.startswith("{"):
+        return f"{key}={value.replace('${', chr(92) + '${')}"
+    escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)
+    return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
+
+
+def _sentence(error: Exception, config_name: str, sweeps: bool = False) -> str:
+    """What Hydra, OmegaConf or YAML found, in a line with the remedy."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.partition("/")
+        return f"{group}={option}: no such option; choose {listed(sorted(error.options or []))}"
+    if match := re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text):
+        key = match[1]
+        given = next((argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith(f"{key}=")), key)
+        choices = [word for word in sys.argv[1:] if (CONF_DIR / word.partition("=")[0]).is_dir() and key not in word]
+        remedy = did_you_mean(key, set(known_keys(config_name, choices)) - {key}) or "; --cfg job shows them all"
+        if key.startswith("model.") and any(word.startswith("start=") for word in sys.argv[1:]):
+            remedy = "; name the checkpoint's kind of network too: model=NAME"
+        if key in ("schedule", "sampler"):
+            remedy = "; it is one of diffusion: add objective=diffusion"
+        return f"{given}: no such key{remedy}"
+    if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
+        sweep = "add -m for a sweep, or " if sweeps else ""
+        return f"{match[1]}: several values: {sweep}write them as a list: [a,b]"
+    if match := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
+        return f"+{match[1]}: is there already; leave out the +"
+    if isinstance(error, OverrideParseException) and str(error.override).startswith("label={"):
+        return f"{error.override}: cannot be read; put each name into quotes: label={{column: 'name', ...}}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
+    if nulled := [word for word in sys.argv[1:] if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:
+        return f"{nulled[0]}: a group needs an option; choose {listed(options_of(nulled[0][:-5]))}"
+    if match := re.match(r"Interpolation key '(schedule|sampler)' not found", text):
+        return f"{getattr(error, 'full_key', match[1])}: needs a {match[1]}; add objective=diffusion"
+    if isinstance(error, YAMLError):
+        return " ".join(text.split())
+    return f"{getattr(error, 'full_key', None) or 'configuration'}: {text.splitlines()[0]}"

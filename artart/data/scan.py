@@ -1,0 +1,226 @@
+"""From a folder to what each of its files is, with a reason for each that is no usable picture.
+
+Worker processes import this module: it needs no torch.
+"""
+
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from artart.data.decode import FORMATS, MAX_PIXELS, Fit, TooLarge, open_picture, resize, upright
+from artart.data.perceptual_hash import perceptual_hash
+from artart.data.workers import in_workers
+from artart.io.provenance import found
+from artart.io.terminal import progress_bar
+
+log = logging.getLogger(__name__)
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+ORIENTATION = 0x0112  # EXIF
+IN_PROCESS = 1  # so few files need no other process; more might hold one that crashes its decoder
+MAX_PAGES = 100  # of a TIFF that are counted
+
+
+class Facts(NamedTuple):
+    """What one file is; sides in pixels as its header tells them."""
+
+    bytes: int = 0
+    mtime: int = 0  # nanoseconds
+    sha256: str = ""  # empty: its content could not be read
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    mode: str = ""  # Pillow's
+    frames: int = 0
+    alpha: bool = False
+    icc: str = ""  # the colour profile's description
+    orientation: int = 1  # EXIF, 1 to 8; 1 is upright
+    perceptual_hash: str = ""  # empty: it was not decoded
+    opt_out: str = ""  # PLUS Data Mining: what it prohibits
+    source: str = ""  # IPTC Digital Source Type
+    flaw: str = ""  # why it cannot be decoded
+
+
+class Examined(NamedTuple):
+    """A file's facts, and its pixels if it can be decoded."""
+
+    path: Path
+    facts: Facts
+    pixels: np.ndarray | None  # uint8 (S, S, 3)
+
+
+def find(root: Path) -> list[Path]:
+    """Every file below root that is a picture by its content or by its suffix, sorted.
+
+    Hidden files and folders are passed over, and the folders of artart's runs; links to folders are followed, each real
+    folder once.
+    """
+    files, seen = [], set()
+    for folder, folders, names in os.walk(root, onerror=_passed_over, followlinks=True):
+        real = os.path.realpath(folder)
+        is_run = ".hydra" in folders and {"train.log", "prepare.log"} & set(names) and Path(folder) != root
+        if real in seen or is_run:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    suffixes = picture_suffixes()
+    return sorted(path for path in files if _is_file(path) and (path.suffix.lower() in suffixes or is_picture(path)))
+
+
+def _is_file(path: Path) -> bool:
+    """Path.is_file raises where a folder may be listed but not entered."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def _passed_over(error: OSError) -> None:
+    log.warning("%s: %s; this folder is passed over", error.filename, error.strerror)
+
+
+def picture_suffixes() -> set[str]:
+    """Suffixes of the formats that are read, in lower case."""
+    formats = {*FORMATS, "MPO"}  # a JPEG with further pictures behind it, which Pillow opens as JPEG
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's header is that of a picture; the rest is not read. TGA's header could be that of anything."""
+    try:
+        with open_picture(path, formats=tuple(name for name in FORMATS if name != "TGA")):
+            return True
+    except (TooLarge, Image.DecompressionBombError):
+        return True
+    except Exception:  # noqa: BLE001 - Pillow's decoders raise nearly anything on foreign bytes
+        return False
+
+
+def class_of(path: Path, root: Path) -> str | None:
+    """The name of root's sub-folder in which the file lies, however deep; None for a file in root itself."""
+    parts = path.relative_to(root).parts
+    return parts[0] if len(parts) > 1 else None
+
+
+def examine(path: Path, size: int, fit: Fit = "squash", max_pixels: int = MAX_PIXELS) -> Examined:
+    """Read one file and decode it, fully; whatever is wrong with it becomes its flaw.
+
+    A picture of more than max_pixels is hashed but not decoded.
+    """
+    facts = Facts()
+    try:
+        with path.open("rb") as file:
+            facts = _identity(file)
+            file.seek(0)
+            start = file.read(len(LFS_POINTER))
+            file.seek(0)
+            if not start:
+                return Examined(path, facts._replace(flaw="empty file"), None)
+            if start == LFS_POINTER:
+                flaw = "Git-LFS pointer, not the picture itself: run `git lfs pull`"
+                return Examined(path, facts._replace(flaw=flaw), None)
+            with open_picture(file, max_pixels) as image:
+                facts = facts._replace(**_header(image))
+                if image.format == "PNG":
+                    image.load()  # getexif does so, and of a damaged picture the second load raises nothing
+                facts = facts._replace(orientation=_orientation(image))
+                flat = upright(image)
+                marks = found(image)
+                pixels = resize(flat, size, fit)
+                facts = facts._replace(
+                    alpha=image.has_transparency_data,
+                    perceptual_hash=perceptual_hash(flat),
+                    opt_out=marks.opt_out,
+                    source=marks.source,
+                    frames=_num_frames(image),  # last: it leaves the picture at any of its frames
+                )
+                return Examined(path, facts, pixels)
+    except MemoryError:  # another time, or on another machine, it may do
+        return Examined(path, Facts(flaw="takes more memory to decode than there is"), None)
+    except TooLarge as error:
+        return Examined(path, facts._replace(width=error.size[0], height=error.size[1]), None)
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
+        return Examined(path, facts._replace(perceptual_hash="", flaw=_flaw(error)), None)
+
+
+def _identity(file: io.BufferedReader) -> Facts:
+    """By what an opened file is known again."""
+    status = os.fstat(file.fileno())
+    return Facts(status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _crashed(path: Path) -> Examined:
+    """What is said of a file that kills the process that decodes it; once is enough, so it is known again."""
+    with suppress(OSError), path.open("rb") as file:
+        return Examined(path, _identity(file)._replace(flaw="crashes the decoder"), None)
+    return Examined(path, Facts(flaw="crashes the decoder"), None)
+
+
+def _header(image: Image.Image) -> dict[str, Any]:
+    """The facts that stand before the pixels."""
+    facts: dict[str, Any] = {"format": image.format, "mode": image.mode, "frames": 1}
+    facts["width"], facts["height"] = image.size
+    if icc := image.info.get("icc_profile"):
+        facts["icc"] = "unreadable"
+        with suppress(Exception):
+            description = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(icc)))
+            facts["icc"] = " ".join(description[:100].split())
+    return facts
+
+
+def _orientation(image: Image.Image) -> int:
+    with suppress(Exception):  # what is wrong in EXIF says nothing about the pixels
+        orientation = image.getexif().get(ORIENTATION, 1)
+        return int(orientation) if orientation in range(1, 9) else 1
+    return 1
+
+
+def _num_frames(image: Image.Image) -> int:
+    """Frames or pages, as far as they can be counted; of a TIFF MAX_PAGES at most: Pillow takes quadratic time."""
+    frames = 1
+    with suppress(Exception):
+        if image.format != "TIFF":
+            return getattr(image, "n_frames", 1)
+        while frames < MAX_PAGES:
+            image.seek(frames)
+            frames += 1
+    return frames
+
+
+def _flaw(error: Exception) -> str:
+    """One line that a person understands."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture, or cut off in its header"
+    if isinstance(error, Image.DecompressionBombError):
+        return "a frame is larger than data.max_pixels"
+    if isinstance(error, FileNotFoundError):
+        return "vanished while it was read"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return "cut off or damaged: " + (" ".join(str(error).split()) or type(error).__name__)
+
+
+def examine_all(
+    paths: Sequence[Path],
+    size: int,
+    fit: Fit = "squash",
+    max_pixels: int = MAX_PIXELS,
+    num_workers: int | None = None,
+    description: str = "reading pictures",
+) -> Generator[Examined, None, None]:
+    """Examine files in the order given, with a progress bar; in worker processes if they are many."""
+    one = partial(examine, size=size, fit=fit, max_pixels=max_pixels)
+    few = len(paths) <= IN_PROCESS
+    results = map(one, paths) if few else in_workers(one, paths, _crashed, num_workers, preload=__name__)
+    with progress_bar() as bar:
+        yield from bar.track(results, total=len(paths), description=description)

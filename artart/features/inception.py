@@ -1,0 +1,36 @@
+"""What Inception sees, as published FIDs and KIDs need it; for whoever can download its weights."""
+
+import functools
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from artart import ArtError
+from artart.io.terminal import progress_bar
+
+CHUNK: Final = 64  # pictures seen at once
+
+
+@functools.cache
+def extractor(device: torch.device) -> nn.Module:
+    """torch-fidelity's Inception, whose weights are those of the published FIDs: uint8 (B, 3, H, W) to (B, 2048).
+
+    Raises:
+        ArtError: if torch-fidelity is missing, or the weights are neither here nor to be downloaded.
+    """
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    try:
+        return NoTrainInceptionV3("inception-v3-compat", ["2048"]).to(device)
+    except ModuleNotFoundError:
+        raise ArtError("metrics.inception=true: needs torch-fidelity: pip install 'artart[metrics]'") from None
+    except Exception as error:  # noqa: BLE001 - no connection, or a damaged file, of which torch raises nearly anything
+        raise ArtError(f"metrics.inception=true: Inception's weights cannot be had ({error}); leave it false") from None
+
+
+def inception_features(pixels: Tensor, device: torch.device) -> Tensor:
+    """(N, 2048) in double precision, of uint8 pictures (N, 3, S, S)."""
+    with progress_bar() as bar, torch.inference_mode():
+        parts = bar.track(pixels.split(CHUNK), description="Inception")
+        return torch.cat([extractor(device)(part.to(device)).cpu().double() for part in parts])

@@ -1,0 +1,56 @@
+"""python -m artart.inspect FILE: what is inside a checkpoint, as YAML."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.filesize import decimal
+
+from artart import ArtError
+from artart.checkpoints.load import read
+from artart.checkpoints.validate import finished_epochs
+from artart.config.build import found
+from artart.io import files
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, in plain data for people.
+
+    Raises:
+        ArtError: if the file cannot be used.
+    """
+    content = read(path)
+    weights = [value for name, value in content["state_dict"].items() if name.startswith("net.")]
+    return {
+        "file": str(path),
+        "size": decimal(path.stat().st_size),
+        "sha256": files.sha256(path),
+        "written by": f"artart {found(content, 'artart.version')}",
+        "epochs": finished_epochs(content),
+        "steps": content["global_step"],
+        "images seen": content.get("images_seen"),
+        "metrics": content.get("metrics"),
+        "numbers in the network": sum(value.numel() for value in weights),
+        "averaged": "current_model_state" in content,
+        "labels": content["labels"],
+        "data": content.get("data"),
+        "config": content["config"],
+    }
+
+
+def run() -> None:
+    """`python -m artart.inspect FILE`."""
+    if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
+        sys.stdout.write("python -m artart.inspect FILE: print what is in a checkpoint, as YAML\n")
+        sys.exit(0 if "-h" in sys.argv[1:] or "--help" in sys.argv[1:] else 2)
+    try:
+        described = describe(Path(sys.argv[1]))
+    except ArtError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    sys.stdout.write(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
+
+
+if __name__ == "__main__":
+    run()

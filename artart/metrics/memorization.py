@@ -1,0 +1,181 @@
+"""Are samples copies of training pictures? A test that also says what it can see.
+
+Distances are between thumbnails of 16 px without their mean colour, least over mirroring and shifts of up to one
+thumbnail pixel, in steps of half a pixel. Three criteria
+call a sample a copy. `copy_rate`: it is nearer to a training picture than 99 % of held-out pictures are.
+`copy_rate_ratio`: its nearest stands out from the second nearest more than that of 99 % of held-out pictures.
+`copy_rate_third`: that ratio is below 1/3 (Bonnaire et al. 2025, arXiv 2505.16959). Whether such tests find copies at
+all is measured on planted ones: training pictures that were changed a little.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as change
+
+from artart.io.images import to_model, to_pixels
+from artart.metrics.distances import share
+
+SIDE: Final = 16  # of a thumbnail in pixels
+FINE: Final = 2  # steps of a shift to a thumbnail pixel
+FALSE_ALARMS: Final = 0.01  # share of held-out pictures that are nearer than the threshold
+THIRD: Final = 1 / 3  # of the distance to the second nearest
+CRITERIA: Final = ("copy_rate", "copy_rate_ratio", "copy_rate_third")
+LEAST_HELD_OUT: Final = 20  # pictures, from which thresholds are taken
+SEEN: Final = 0.9  # least share of planted copies of a kind that is found, to claim anything about that kind
+NUM_PLANTED: Final = 500
+CHUNK: Final = 256  # pictures compared at once
+
+
+class Nearest(NamedTuple):
+    """The training picture that is nearest to each of some pictures."""
+
+    distance: Tensor  # (B,) root mean square over a thumbnail, in [-1, 1]
+    which: Tensor  # (B,) long, its place among the training pictures
+    ratio: Tensor  # (B,) distance over that of the second nearest, which does not look like the nearest
+
+
+class CopyTest:
+    """Knows training and held-out pictures; all pictures are uint8 (N, 3, S, S), as they are saved."""
+
+    def __init__(self, train: Tensor, groups: Sequence[str], held_out: Tensor) -> None:
+        """
+        Args:
+            train: pictures that were trained on.
+            groups: one for each; look-alikes share a name.
+            held_out: pictures of the same kind that were not.
+        """
+        number = {group: k for k, group in enumerate(dict.fromkeys(groups))}
+        self.train = train
+        self.groups = torch.tensor([number[group] for group in groups])
+        self.thumbnails = torch.cat([_centred(_window(_thumbnails(part))) for part in train.split(CHUNK)])
+        self.held_out = self.nearest(held_out)
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """The distance and the ratio below which a hundredth of other held-out pictures would lie."""
+        return _lowest(self.held_out.distance), _lowest(self.held_out.ratio)
+
+    def nearest(self, pictures: Tensor) -> Nearest:
+        found = [self._nearest(part) for part in pictures.split(CHUNK)]
+        return Nearest(*(torch.cat(values) for values in zip(*found, strict=True)))
+
+    def _nearest(self, pictures: Tensor) -> Nearest:
+        thumbnails = _thumbnails(pictures)
+        least = torch.full((len(pictures), len(self.thumbnails)), torch.inf)
+        lengths = self.thumbnails.square().sum(dim=1)
+        for view in _views(thumbnails):
+            squares = view.square().sum(dim=1, keepdim=True) + lengths - 2 * view @ self.thumbnails.T
+            least = torch.minimum(least, squares)
+        distances = (least.clamp(min=0) / self.thumbnails.shape[1]).sqrt()
+        distance, which = distances.min(dim=1)
+        looks_alike = self.groups == self.groups[which][:, None]
+        second = distances.masked_fill(looks_alike, torch.inf).amin(dim=1)
+        # without a second, or where both are the same blank sheet, the nearest stands out from nothing
+        return Nearest(distance, which, torch.where(second.isfinite() & (second > 0), distance / second, 1.0))
+
+    def judge(self, nearest: Nearest) -> dict[str, Tensor]:
+        """Whether each picture is a copy (B,), bool, by each criterion."""
+        distance, ratio = self.thresholds
+        return {
+            "copy_rate": nearest.distance < distance,
+            "copy_rate_ratio": nearest.ratio < ratio,
+            "copy_rate_third": nearest.ratio < THIRD,
+        }
+
+    def false_alarms(self) -> dict[str, float]:
+        """The share of held-out pictures that count as copies, each half judged by the other half's thresholds."""
+        return {
+            "copy_rate": _crosswise(self.held_out.distance),
+            "copy_rate_ratio": _crosswise(self.held_out.ratio),
+            "copy_rate_third": (self.held_out.ratio < THIRD).double().mean().item(),
+        }
+
+    def power(self, generator: Generator) -> dict[str, dict[str, float]]:
+        """For each criterion the share of planted copies that it finds, by kind."""
+        chosen = torch.randperm(len(self.train), generator=generator)[:NUM_PLANTED]
+        of_kinds = {kind: self.judge(self.nearest(copies)) for kind, copies in plant(self.train[chosen], generator)}
+        return {
+            name: {kind: found[name].double().mean().item() for kind, found in of_kinds.items()} for name in CRITERIA
+        }
+
+
+def _lowest(values: Tensor) -> float:
+    """The k-th smallest of n; a new value is below with probability k / (n + 1). Of fewer than 99 the smallest."""
+    return values.sort().values[max(1, int(FALSE_ALARMS * (len(values) + 1))) - 1].item()
+
+
+def _crosswise(values: Tensor) -> float:
+    pairs = ((values[::2], values[1::2]), (values[1::2], values[::2]))
+    return sum((one < _lowest(other)).sum().item() for one, other in pairs) / len(values)
+
+
+def report(test: CopyTest, nearest: Nearest, labels: Sequence[str], generator: Generator) -> dict[str, Any]:
+    """What is to be said of samples, as plain data: rates, beside what the test can see, overall and by label."""
+    power, false_alarms = test.power(generator), test.false_alarms()
+    return {
+        name: {
+            **share(int(found.sum()), len(found))._asdict(),
+            "held_out": false_alarms[name],
+            "power": power[name],
+            "blind_to": [kind for kind, seen in power[name].items() if seen < SEEN],
+            "classes": _by_label(found, labels),
+        }
+        for name, found in test.judge(nearest).items()
+    } | {"thresholds": test.thresholds, "num_train": len(test.train), "num_held_out": len(test.held_out.distance)}
+
+
+def _by_label(found: Tensor, labels: Sequence[str]) -> dict[str, dict[str, float]]:
+    chosen = {name: torch.tensor([label == name for label in labels]) for name in sorted(set(labels))}
+    parts = {name: found[rows] for name, rows in chosen.items()}
+    return {
+        name: {**share(int(part.sum()), len(part))._asdict(), "num_images": len(part)} for name, part in parts.items()
+    }
+
+
+def plant(pictures: Tensor, generator: Generator) -> Iterator[tuple[str, Tensor]]:
+    """Copies that are changed a little: a kind's name and uint8 pictures of the same shape."""
+    x = to_model(pictures)
+    num, _, height, _ = x.shape
+
+    def noise(deviation: float) -> Tensor:
+        return x + deviation * torch.randn(x.shape, generator=generator)
+
+    tint = 0.8 + 0.4 * torch.rand(num, 3, 1, 1, generator=generator)
+    kinds: dict[str, Callable[[], Tensor]] = {
+        "noise_0.05": lambda: noise(0.05),  # standard deviation in [-1, 1]
+        "noise_0.15": lambda: noise(0.15),
+        "tint": lambda: (x + 1) * tint - 1,  # each colour times 0.8 to 1.2
+        "shift_1px": lambda: F.pad(x, (0, 1, 1, 0), mode="replicate")[:, :, :height, 1:],  # down and to the left
+        "zoom_1.1": lambda: change.affine(x, 0.0, [0, 0], 1.1, [0.0, 0.0], change.InterpolationMode.BILINEAR),
+        "blur": lambda: change.gaussian_blur(x, [7, 7], [1.0, 1.0]),  # of a standard deviation of a pixel
+    }
+    for kind, copies in kinds.items():
+        yield kind, to_pixels(copies())
+
+
+def _thumbnails(pictures: Tensor) -> Tensor:
+    """At FINE times their size, so that they can be moved by a part of a pixel."""
+    return F.adaptive_avg_pool2d(to_model(pictures), FINE * SIDE)
+
+
+def _window(thumbnails: Tensor, top: int = FINE, left: int = FINE) -> Tensor:
+    """All but a margin of two pixels a side in all, so that it can be moved by one: (B, 3, 14, 14)."""
+    size = FINE * (SIDE - 2)
+    return F.avg_pool2d(thumbnails[:, :, top : top + size, left : left + size], FINE)
+
+
+def _views(thumbnails: Tensor) -> Iterator[Tensor]:
+    """As they are and mirrored, moved by up to one pixel each way: fifty times (B, D)."""
+    moves = range(2 * FINE + 1)
+    for seen, top, left in product((thumbnails, thumbnails.flip(-1)), moves, moves):
+        yield _centred(_window(seen, top, left))
+
+
+def _centred(windows: Tensor) -> Tensor:
+    """(B, D) without the mean colour."""
+    return (windows - windows.mean(dim=(2, 3), keepdim=True)).flatten(1)

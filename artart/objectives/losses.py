@@ -1,0 +1,156 @@
+"""Losses: (x_hat, x), both (B, 3, S, S) in [-1, 1], to one number per picture (B,)."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from artart.features.alexnet import lpips_alex
+from artart.features.pretrained import alexnet_for, imagenet_units, vgg16, vgg16_on
+from artart.io.images import to_pixels
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class MSE:
+    """Mean squared error of the pixels."""
+
+    def __init__(self, units: Literal["imagenet", "model"] = "imagenet") -> None:
+        """`imagenet` counts in standard deviations of ImageNet's channels, as the article does; `model` in [-1, 1]."""
+        self.units = units
+
+    def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        if self.units == "imagenet":
+            x_hat, x = imagenet_units(x_hat), imagenet_units(x)
+        return (x_hat.float() - x).square().mean(dim=(1, 2, 3))
+
+
+class Perceptual:
+    """Mean squared error of VGG-16's features at relu3_3, `features[:16]` (Johnson et al. 2016, arXiv 1603.08155).
+
+    The filters are frozen and live outside every module tree, so no checkpoint carries them; gradients reach x_hat.
+    """
+
+    def __init__(self, weights: str = "auto", crop: float = 1.0, cache_targets: bool = False) -> None:
+        """
+        Args:
+            weights: `imagenet`: torchvision's, from its cache or by download. `auto`: the same, or else `random`.
+                `random`: seeded random filters. Anything else: a .safetensors or .pth file with torchvision's names.
+            crop: share of a picture's side that is compared in training, somewhere else in each batch; validation
+                compares whole pictures.
+            cache_targets: keep the features of every x, in half precision, and compute them once; for pictures that
+                come again unchanged.
+
+        Raises:
+            ValueError: if crops, which are others each time, should be kept.
+        """
+        if crop < 1 and cache_targets:
+            raise ValueError(f"loss.perceptual.crop={crop}: crops differ from step to step; set cache_targets=false")
+        self.weights = weights
+        self.crop = crop
+        self.targets: dict[int, Tensor] | None = {} if cache_targets else None
+
+    def load(self) -> str:
+        """Get the filters now rather than at the first batch, and say in words which ones they are.
+
+        Raises:
+            ArtError: if the weights asked for cannot be had.
+        """
+        return vgg16(self.weights).origin
+
+    def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        if self.crop < 1 and torch.is_grad_enabled():
+            x_hat, x = self._cropped(x_hat, x)
+        with torch.no_grad():
+            wanted = self._features(x) if self.targets is None else self._known_features(x, self.targets)
+        return (self._features(x_hat) - wanted).square().mean(dim=(1, 2, 3))
+
+    def _cropped(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """One place for the batch, drawn by what is in it, so that a resumed run draws the same."""
+        size = max(1, round(self.crop * x.shape[-1]))
+        generator = torch.Generator().manual_seed(sum(fingerprints(x)) % 2**63)
+        top, left = torch.randint(x.shape[-1] - size + 1, (2,), generator=generator).tolist()
+        part = (..., slice(top, top + size), slice(left, left + size))
+        return x_hat[part], x[part]
+
+    def _features(self, x: Tensor) -> Tensor:
+        return vgg16_on(self.weights, x.device)(imagenet_units(x)).float()
+
+    def _known_features(self, x: Tensor, targets: dict[int, Tensor]) -> Tensor:
+        keys = fingerprints(x)
+        if new := [i for i, key in enumerate(keys) if key not in targets]:
+            features = self._features(x[new]).half()
+            targets.update({keys[i]: one.clone() for i, one in zip(new, features, strict=True)})
+        with torch.autocast(x.device.type, enabled=False):  # which knows no half precision on a CPU
+            return torch.stack([targets[key] for key in keys]).float()
+
+    @staticmethod
+    def bytes_per_target(image_size: int) -> int:
+        """What `cache_targets` keeps of a picture."""
+        return 2 * 256 * (image_size // 4) ** 2
+
+
+def fingerprints(x: Tensor) -> list[int]:
+    """A number for each picture (B, 3, S, S) in [-1, 1] that tells apart those which differ once saved.
+
+    The pixels' sum, each times a fixed random 64-bit number: exact, so the same on every device and in every batch.
+    """
+    pixels = to_pixels(x).flatten(1).long()
+    return (pixels * _factors(pixels.shape[1], x.device)).sum(dim=1).tolist()
+
+
+@functools.cache
+def _factors(num: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(-(2**63), 2**63 - 1, (num,), generator=generator).to(device)
+
+
+class LPIPS:
+    """LPIPS v0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924), a perceptual term that costs a tenth of VGG-16's."""
+
+    def __init__(self, weights: str = "auto") -> None:
+        """`weights`: `auto`: torchvision's and torchmetrics', or else a folder, as for `pretrained.alexnet_on`."""
+        self.weights = weights
+
+    def load(self) -> str:
+        """As for Perceptual.
+
+        Raises:
+            ArtError: if the weights asked for cannot be had.
+        """
+        return alexnet_for("loss.perceptual.weights", self.weights, "loss.weights.perceptual=0")
+
+    def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        return lpips_alex(x_hat, x, self.weights)
+
+
+class WeightedSum:
+    """A weighted sum of named terms; a weight of zero leaves its term out of the computation."""
+
+    def __init__(self, weights: Mapping[str, float], **terms: Loss) -> None:
+        """Raises ValueError if weights and terms do not name the same things, or if there is nothing to sum."""
+        if unknown := weights.keys() ^ terms.keys():
+            name = sorted(unknown)[0]
+            raise ValueError(f"loss.weights.{name}: weights name {sorted(weights)} but the terms are {sorted(terms)}")
+        for name, term in terms.items():
+            if not callable(term):
+                raise ValueError(f"loss.{name}={term}: is no loss; to leave it out, set loss.weights.{name}=0")
+        self.weights = weights
+        self.terms = {name: term for name, term in terms.items() if weights[name]}
+        if min(weights.values(), default=0) < 0:
+            raise ValueError(f"loss.weights={dict(weights)}: a negative weight would seek the largest error")
+        if not self.terms:
+            raise ValueError(f"loss.weights={dict(weights)}: all are zero, which leaves nothing to learn from")
+
+    def load(self) -> dict[str, str]:
+        """Load what the terms need; say for each term that needs something what it got."""
+        return {name: term.load() for name, term in self.terms.items() if isinstance(term, (Perceptual, LPIPS))}
+
+    def __call__(self, x_hat: Tensor, x: Tensor, factors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """`loss` and each term by its name, each (B,); `factors` (B,) scale terms within `loss`, picture by picture."""
+        losses = {name: term(x_hat, x) for name, term in self.terms.items()}
+        scaled = {name: loss * (factors or {}).get(name, 1.0) for name, loss in losses.items()}
+        total = torch.stack([self.weights[name] * loss for name, loss in scaled.items()]).sum(dim=0)
+        return {"loss": total, **losses}

@@ -1,0 +1,143 @@
+"""Pictures of the training's progress."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from artart.diffusion.guidance import Guidance
+from artart.diffusion.samplers import Sampler
+from artart.io.images import Batch, grid, save
+from artart.io.provenance import Marks
+from artart.objectives.diffusion import Diffusion
+from artart.objectives.reconstruction import Reconstruction
+from artart.training.callbacks.ema import EMA
+from artart.training.module import ArtModule
+
+
+class Grid(Callback, ABC):
+    """After epochs 1, n, 2n, ... and the last: a grid of pictures, as a file and in TensorBoard.
+
+    Drawn inside the validation loop, where evaluation mode and averaged weights are in place.
+    """
+
+    def __init__(self, directory: str | Path, every_n_epochs: int = 10, num_images: int = 8) -> None:
+        """
+        Args:
+            directory: where the files go: epoch_0010.png after ten epochs.
+            every_n_epochs: epochs from one grid to the next.
+            num_images: pictures in a row.
+        """
+        self.directory = Path(directory)
+        self.every_n_epochs = every_n_epochs
+        self.num_images = num_images
+        self.drawn_after = 0  # finished epochs
+
+    @abstractmethod
+    def rows(self, trainer: Trainer, module: ArtModule, batch: Batch) -> list[Tensor]:
+        """Rows of the grid, each (num_images, 3, S, S) in [-1, 1]; `batch` is the first of validation."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: ArtModule,  # type: ignore[override]
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        epoch = trainer.current_epoch + 1  # finished epochs, as in the checkpoints' names
+        if batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking and self._due(epoch, trainer):
+            self.drawn_after = epoch
+            with trainer.precision_plugin.forward_context():
+                rows = self.rows(trainer, pl_module, batch)
+            self.write(trainer, rows, "samples", f"epoch_{epoch:04d}")
+
+    def write(self, trainer: Trainer, rows: list[Tensor], tag: str, name: str) -> None:
+        """A grid of rows into the directory and to TensorBoard."""
+        picture = grid(rows)
+        details = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        save(picture, self.directory / f"{name}.png", Marks("composite", details))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(tag, picture, trainer.global_step)
+
+    def _due(self, epoch: int, trainer: Trainer) -> bool:
+        """Whether a multiple of n, the first or the last epoch came since the validation before."""
+        before = epoch - trainer.check_val_every_n_epoch if trainer.check_val_every_n_epoch else epoch - 1
+        last = epoch == trainer.max_epochs or trainer.should_stop
+        return before < 1 or last or epoch // self.every_n_epochs > before // self.every_n_epochs
+
+
+class ReconstructionGrid(Grid):
+    """The same held-out pictures above, and below what the network makes of them."""
+
+    def rows(self, trainer: Trainer, module: ArtModule, batch: Batch) -> list[Tensor]:
+        assert isinstance(module.objective, Reconstruction)
+        return module.objective.draw(module.net, Batch(batch.x0[: self.num_images], batch.y[: self.num_images]))
+
+
+class SampleGrid(Grid):
+    """A row for each class: real pictures on the left, samples from the same seeds each time on the right.
+
+    A sample has the labels of a real picture, of the first on the left those of the first, and so on.
+    The last row shows the first sample on its way out of the noise. While few pictures have been seen, a second grid
+    `epoch_0010_raw.png` shows what the weights of training do without their average.
+    """
+
+    RAW_UNTIL = 100_000  # pictures seen
+
+    def __init__(
+        self,
+        directory: str | Path,
+        sampler: Sampler,
+        every_n_epochs: int = 10,
+        num_images: int = 8,
+        guidance: float = 1.5,
+        batch_size: int = 64,
+    ) -> None:
+        """
+        Args:
+            directory: where the files go: epoch_0010.png after ten epochs.
+            sampler: how noise becomes pictures.
+            every_n_epochs: epochs from one grid to the next.
+            num_images: pictures in a row, half of them samples.
+            guidance: weight of the class.
+            batch_size: how many samples are drawn at once.
+        """
+        super().__init__(directory, every_n_epochs, num_images)
+        self.sampler = sampler
+        self.guidance = Guidance(guidance)
+        self.batch_size = batch_size
+
+    def rows(self, trainer: Trainer, module: ArtModule, batch: Batch) -> list[Tensor]:
+        return self._rows(trainer, module)
+
+    def _rows(self, trainer: Trainer, module: ArtModule) -> list[Tensor]:
+        num_samples = self.num_images // 2
+        num_real = self.num_images - num_samples
+        real = trainer.datamodule.preview(num_real)  # type: ignore[attr-defined]
+        labels = real.y.unflatten(0, (-1, num_real))[:, :num_samples].flatten(0, 1).to(module.device)
+        seeds, objective = range(len(labels)), module.objective
+        assert isinstance(objective, Diffusion)
+        made = objective.pictures(module.net, self.sampler, labels, seeds, self.guidance, self.batch_size)
+        pairs = zip(real.x0.to(module.device).split(num_real), torch.cat([*made]).split(num_samples), strict=True)
+        steps = objective.sample(module.net, self.sampler, labels[:1], seeds[:1], self.guidance)
+        film = [step.x_t[0] for step in steps]
+        moments = torch.linspace(0, len(film) - 1, self.num_images).round().int().tolist()
+        return [*(torch.cat(pair) for pair in pairs), torch.stack([film[k] for k in moments])]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
+        """Validation is over, so the weights are those of training again."""
+        epoch = trainer.current_epoch + 1
+        has_average = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if self.drawn_after == epoch and has_average and pl_module.images_seen < self.RAW_UNTIL:
+            pl_module.eval()
+            with torch.inference_mode(), trainer.precision_plugin.forward_context():
+                rows = self._rows(trainer, pl_module)
+            self.write(trainer, rows, "samples_raw", f"epoch_{epoch:04d}_raw")
+            pl_module.train()

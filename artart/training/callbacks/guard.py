@@ -1,0 +1,46 @@
+"""Ends a run: whose loss is no longer a number, or that has taken its steps."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from artart.training.callbacks.last import Last
+
+
+class FiniteLoss(Callback):
+    """Raises before the backward pass, so that the weights never see a NaN; and before an epoch's checkpoints."""
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        self._check("train/loss", loss, trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checkpoints are saved after this: the last step of an epoch may have spoiled the weights."""
+        if (loss := trainer.callback_metrics.get("val/loss")) is not None:
+            self._check("val/loss", loss, trainer)
+
+    def _check(self, name: str, loss: Tensor, trainer: Trainer) -> None:
+        if not loss.isfinite():
+            lasts = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)]
+            newest = lasts[0].newest_good(trainer.global_step) if lasts else None
+            good = f"the newest good checkpoint is {newest}" if newest else "no good checkpoint was written before"
+            raise FloatingPointError(
+                f"{name}={loss.item()} at step {trainer.global_step}, epoch {trainer.current_epoch + 1}: training "
+                f"stopped; {good}. Try a lower optimizer.lr, "
+                "trainer.gradient_clip_val=1 or trainer.precision=32-true"
+            )
+
+
+class MaxSteps(Callback):
+    """Ends the training after so many steps, with a validation; a run that is then given more begins the next epoch.
+
+    Lightning's own limit ends it without one, and a run that it limits counts epochs twice when it goes on.
+    """
+
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.global_step >= self.max_steps
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step >= self.max_steps:
+            trainer.should_stop = True

@@ -1,0 +1,80 @@
+"""What the terminal and the log say while a network trains."""
+
+import logging
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.progress import Progress, TaskID
+
+from artart.io.images import Batch
+from artart.io.terminal import progress_bar
+from artart.training.module import ArtModule
+
+log = logging.getLogger(__name__)
+
+
+class RunProgress(Callback):
+    """One bar for the whole run; every `log_every_n_steps` a line with the losses, images/s and the time left.
+
+    `images_per_second` counts training steps and the wait for their data, not validation.
+    """
+
+    bar: Progress
+    task: TaskID
+
+    def on_train_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
+        self.step = self.first_step = trainer.global_step
+        self.started = time.monotonic()
+        self.bar = progress_bar()
+        self.total = pl_module.total_steps
+        self.task = self.bar.add_task("training", total=self.total, completed=trainer.global_step)
+        self.bar.start()
+        self.on_train_epoch_start(trainer, pl_module)  # of a run that goes on within an epoch, Lightning does not tell
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bar.update(self.task, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+        self._start_count()
+
+    def _start_count(self) -> None:
+        self.num_images, self.counting_since = 0, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self.num_images += len(batch.x0) * trainer.world_size
+        if trainer.global_step == self.step:
+            return  # gradients are being accumulated
+        self.step = trainer.global_step
+        self.bar.update(self.task, completed=self.step)
+        if self.step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}  # waits for the device
+            images_per_second = self.num_images / (time.monotonic() - self.counting_since)
+            pl_module.log("images_per_second", images_per_second)
+            log.info(self._line(trainer, metrics, images_per_second))
+            self._start_count()
+
+    def _line(self, trainer: Trainer, metrics: Mapping[str, float], images_per_second: float) -> str:
+        losses = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("train/"))
+        place = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {self.step}"
+        return f"{place}  {losses}  {images_per_second:.0f} images/s  {self._time_left()} left"
+
+    def _time_left(self) -> str:
+        per_step = (time.monotonic() - self.started) / (self.step - self.first_step)
+        seconds = per_step * (self.total - self.step)
+        return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "?"
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scores = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        if scores and not trainer.sanity_checking:
+            values = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            log.info("epoch %d/%s  %s", trainer.current_epoch + 1, trainer.max_epochs, values)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bar.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.stop()

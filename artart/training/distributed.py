@@ -1,0 +1,157 @@
+"""Several processes that train as one: who this one is, and what the first does for all.
+
+They are started by torchrun, which tells each its place by the environment; `trainer.devices=N` calls it.
+"""
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import rich
+
+from artart import ArtError
+from artart.config.build import in_sweep
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=7)  # while the first process reads a folder that nobody has read before
+
+_patient: list[Any] = []  # a group of all processes that waits so long
+
+
+def rank() -> int:
+    """The number of this process, 0 for the first."""
+    return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+
+
+def arrange(trainer: MutableMapping[str, Any]) -> None:
+    """Find out how many processes there are to be, and start them if nobody has; that call does not return.
+
+    Args:
+        trainer: its settings; `devices` and `num_nodes` become numbers.
+
+    Raises:
+        ArtError: if the settings contradict each other, or the processes that there are.
+    """
+    given = trainer["devices"]
+    if started := "LOCAL_RANK" in os.environ:
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        if given not in ("auto", here) and trainer["strategy"] != "auto":
+            raise ArtError(f"trainer.devices={given}: torchrun has started {here} processes here; leave it out")
+        trainer["devices"], trainer["num_nodes"] = here, world_size() // here
+    elif trainer["num_nodes"] > 1:
+        raise ArtError(
+            f"trainer.num_nodes={trainer['num_nodes']}: leave it out and call torchrun --nnodes={trainer['num_nodes']} "
+            "on each machine (docs/scaling.md)"
+        )
+    elif given == "auto":
+        trainer["devices"] = _num_devices(trainer["accelerator"])
+    number = trainer["devices"] * trainer["num_nodes"]
+    if number > 1 and trainer["strategy"] == "auto":
+        raise ArtError(f"trainer.strategy=auto: {number} processes need trainer=ddp")
+    if number > 1 and in_sweep():
+        raise ArtError(
+            f"trainer.devices={given}: each job of a sweep has one process; give it a command of its own instead"
+        )
+    if number > 1 and not started:
+        sys.exit(_start(number))
+
+
+def _num_devices(accelerator: str) -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count()) if accelerator in ("auto", "gpu", "cuda") else 1
+
+
+def _start(number: int) -> int:
+    """This command once more, in several processes; returns the exit code of the first that failed."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // number)))
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes themselves say what went wrong
+    try:
+        main(["--standalone", f"--nproc-per-node={number}", "-m", "artart.train", *sys.argv[1:]])
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code
+    except SignalException as stop:
+        return 128 + stop.sigval
+    return 0
+
+
+def join(trainer: MutableMapping[str, Any]) -> None:
+    """Meet the other processes; from here on only the first one speaks, but for errors."""
+    if world_size() == 1:
+        return
+    import torch
+    from torch import distributed
+
+    if rank():
+        rich.reconfigure(quiet=True)
+    on_gpu = trainer["accelerator"] != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    atexit.register(_part)
+    _patient.append(distributed.new_group(backend="gloo", timeout=PATIENCE))
+
+
+def _part() -> None:
+    """Let go of the others while Python still runs: gloo's threads may need it to end."""
+    from torch import distributed
+
+    _patient.clear()
+    distributed.destroy_process_group()
+
+
+def of_first(make: Callable[[], T]) -> T:
+    """What the first process makes, for all."""
+    if world_size() == 1:
+        return make()
+    from torch import distributed
+
+    made: list[Any] = [None if rank() else make()]
+    with _together():
+        distributed.broadcast_object_list(made, group=_patient[0])
+    return made[0]
+
+
+@contextmanager
+def first_ahead() -> Iterator[None]:
+    """The first process goes through the block, then all others at once."""
+    if rank():
+        _wait()
+    yield
+    if not rank() and world_size() > 1:
+        _wait()
+
+
+def _wait() -> None:
+    from torch import distributed
+
+    with _together():
+        distributed.barrier(group=_patient[0])
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Where a process stands waiting for the others; if one has failed, it has said why."""
+    try:
+        yield
+    except RuntimeError:  # of gloo: the connection is closed
+        sys.exit(1)

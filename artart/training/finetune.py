@@ -1,0 +1,124 @@
+"""Begin with the weights of a checkpoint: another run, other pictures, perhaps other labels."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from artart import ArtError
+from artart.checkpoints.load import read
+from artart.checkpoints.validate import builder, printable
+from artart.config.build import as_dict, found, shown
+
+log = logging.getLogger(__name__)
+
+SAME = ("image_size", "model", "objective.prediction", "schedule")  # what the weights were trained for
+FILLED_IN = ("num_classes", "conditioned", "augmented")  # of the model: as the new run needs them
+FREE = (*FILLED_IN, "dropout")  # no weight hangs on them
+TABLE = "condition.label.weight"  # a row for each label
+
+
+def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, Any]:
+    """Set in cfg what the weights of a checkpoint were trained for; returns `state_dict` and `labels` of the file.
+
+    Args:
+        cfg: the settings of the run that begins.
+        path: the checkpoint.
+        asked: what was set on the command line, key=value.
+
+    Raises:
+        ArtError: if the file cannot be used, or something else was asked for.
+    """
+    content = read(path)
+    theirs = content["config"] | {"schedule": found(content["config"], "objective.schedule")}
+    try:
+        for key in SAME:
+            builder(its := found(theirs, key))
+            if word := next(_hydra_words(its), None):
+                raise ArtError(f"its {key} holds {printable(word)}, which no checkpoint of artart does")
+    except ArtError as error:
+        raise ArtError(f"start={path}: {str(error).partition(';')[0]}") from None
+    own = as_dict(cfg)
+    its, ours = (str(found(config, "objective._target_")).rpartition(".")[2].lower() for config in (theirs, own))
+    if its != ours:
+        raise ArtError(
+            f"objective={ours}: start={path} was trained by {printable(its)}; add objective={printable(its)}"
+        )
+    names = {word.lstrip("+").partition("=")[0]: word for word in asked}  # the last counts
+    for name, word in names.items():
+        its, ours = (_that_counts(found(config, name)) for config in (theirs, own))
+        counts = any(name == key or name.startswith(f"{key}.") for key in SAME) and name.rpartition(".")[2] not in FREE
+        if counts and its not in (None, ours):
+            raise ArtError(f"{word}: start={path} has {name}={printable(shown(its))}; leave it out")
+    for key in SAME:
+        if found(theirs, key) is not None and found(own, key) is not None:
+            OmegaConf.update(cfg, key, found(theirs, key), merge=False)
+    alike = own["model"]["_target_"] == theirs["model"]["_target_"]
+    for key in FILLED_IN:
+        if alike and key in own["model"]:
+            OmegaConf.update(cfg, f"model.{key}", own["model"][key], force_add=True)
+        elif key in cfg.model:
+            cfg.model[key] = None
+    if "model.dropout" in names:
+        cfg.model.dropout = own["model"]["dropout"]
+    return {key: content[key] for key in ("state_dict", "labels")}
+
+
+def _hydra_words(node: Any) -> Iterator[str]:
+    """What Hydra would not take as it stands: interpolations, and its own keys but for `_target_`."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if "${" in str(name) or (str(name)[:1] == str(name)[-1:] == "_" and name != "_target_"):
+                yield str(name)
+            yield from _hydra_words(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _hydra_words(value)
+    elif isinstance(node, str) and ("${" in node or node == "???"):
+        yield node
+
+
+def _that_counts(value: Any) -> Any:
+    """Settings without those that may differ."""
+    return {key: one for key, one in value.items() if key not in FREE} if isinstance(value, Mapping) else value
+
+
+def begin_with(net: nn.Module, content: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> None:
+    """Fill a network with a checkpoint's weights.
+
+    Labels are known by column and name; new ones begin as "none" of their column, of new columns at random. Only a
+    network's ear for augmentation may be missing.
+
+    Raises:
+        ArtError: if the checkpoint's network has another form.
+    """
+    weights = {name[4:]: value for name, value in content["state_dict"].items() if name.startswith("net.")}
+    own = net.state_dict()
+    if TABLE in own:
+        weights[TABLE] = table(own[TABLE], weights.get(TABLE), label_names, content["labels"])
+    fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
+    if lost := [name for name in own if name not in fitting and "augmentation" not in name]:
+        raise ArtError(f"start: the checkpoint has no weight {printable(lost[0])} of this form; name another")
+    net.load_state_dict(fitting, strict=False)
+    if TABLE in own and f"net.{TABLE}" in content["state_dict"]:
+        known = [name in content["labels"].get(column, []) for column, names in label_names.items() for name in names]
+        log.info("start: %d of %d labels are known", sum(known), len(known))
+
+
+def table(
+    fresh: Tensor, theirs: Tensor | None, names: Mapping[str, Sequence[str]], known: Mapping[str, Sequence[str]]
+) -> Tensor:
+    """Rows of `fresh` (R, W) for labels by column, from a checkpoint's table for those that it knows."""
+    if theirs is None:
+        return fresh
+    rows, first = dict[tuple[str, str | None], int](), 0
+    for column, own in known.items():
+        rows |= {(column, name): first + k for k, name in enumerate((*own, None))}
+        first += len(own) + 1
+    wanted = [(column, name) for column, own in names.items() for name in (*own, None)]
+    places = [rows.get(label, rows.get((label[0], None))) for label in wanted]
+    return torch.stack([one if place is None else theirs[place] for one, place in zip(fresh, places, strict=True)])

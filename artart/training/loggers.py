@@ -1,0 +1,83 @@
+"""Curves on the disk: TensorBoard's and CSV's files, of which a run that goes on keeps what came before."""
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from artart.io.files import atomic
+
+TABLE = "metrics.csv"
+
+
+def lengths(loggers: Sequence[Logger], run_dir: Path) -> dict[str, int]:
+    """How long each file below run_dir is once all is written: bytes of TensorBoard's, rows of a CSV table."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.flush()
+        elif isinstance(logger, CSVLogger):
+            logger.save()
+    tables = [Path(logger.log_dir, TABLE) for logger in loggers if isinstance(logger, CSVLogger)]
+    paths = {*files(loggers, run_dir), *(table for table in tables if table.is_relative_to(run_dir))}
+    return {str(path.relative_to(run_dir)): _length(path) for path in sorted(paths)}
+
+
+def files(loggers: Sequence[Logger], run_dir: Path) -> list[Path]:
+    """Those that the loggers have written in run_dir itself; none that a link leads to."""
+    found = set[Path]()
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            found |= {*Path(logger.log_dir).glob("events.out.tfevents.*")}
+        elif isinstance(logger, CSVLogger):
+            found |= {*Path(logger.log_dir).glob(TABLE)}
+    inside = run_dir.resolve()
+    return sorted(
+        path for path in found if path.is_relative_to(run_dir) and path.resolve() == inside / path.relative_to(run_dir)
+    )
+
+
+def cut_back(loggers: Sequence[Logger], run_dir: Path, kept: Mapping[str, int]) -> None:
+    """Take away what the loggers wrote after `lengths`, so that no point is doubled when its step comes again."""
+    folders = {(run_dir / name).parent for name in kept}
+    for path in files(loggers, run_dir):
+        if path.parent not in folders:
+            continue
+        if (length := kept.get(str(path.relative_to(run_dir)))) is None:
+            path.unlink()
+        elif _length(path) <= length:
+            continue
+        elif path.suffix == ".csv":
+            lines = path.read_bytes().splitlines(keepends=True)
+            with atomic(path) as file:
+                file.writelines(lines[: length + 1])
+        else:
+            os.truncate(path, length)
+
+
+def _length(path: Path) -> int:
+    if path.name != TABLE:
+        return path.stat().st_size
+    return len(path.read_bytes().splitlines()) - 1 if path.is_file() else 0
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """Lightning's, which goes on with a metrics.csv that is there; Lightning's own deletes it."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer; when it is made, it is given what the file held."""
+        if self._experiment is None:
+            path = Path(self.log_dir, TABLE)
+            rows = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+            writer = super().experiment
+            for row in rows:
+                step = int(row.pop("step"))
+                writer.log_metrics({name: value for name, value in row.items() if value}, step)
+            if rows:
+                writer.save()
+        return super().experiment

@@ -1,0 +1,112 @@
+"""The LightningModule: one step, two stages."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from artart import __version__
+from artart.checkpoints.format import FORMAT
+from artart.io.images import Batch
+from artart.objectives.base import Objective
+from artart.training import loggers
+
+
+class ArtModule(LightningModule):
+    """Wraps a network and an objective (which holds the loss); a checkpoint of it explains itself."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        objective: Objective,
+        optimizer: Callable[[Iterator[nn.Parameter]], Optimizer],
+        scheduler: Callable[..., dict[str, Any]],
+        config: Mapping[str, Any],
+        label_names: Mapping[str, Sequence[str]],
+    ) -> None:
+        """
+        Args:
+            net: the network, of the form that the objective asks for.
+            objective: (net, batch, generator) to losses, each (B,); has `measure` for validation.
+            optimizer: parameters to an optimizer.
+            scheduler: (optimizer, total_steps) to Lightning's scheduler dict.
+            config: plain data that rebuilds net and objective, and the seed; goes into every checkpoint.
+            label_names: by column, the names of the labels 0, 1, ...; go into every checkpoint.
+        """
+        super().__init__()
+        self.net = net.to(memory_format=torch.channels_last)
+        self.objective = objective
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.config = dict(config)
+        self.label_names = {column: list(names) for column, names in label_names.items()}
+        self.images_seen = 0  # in training, by all processes
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        for_batch, for_rank = self._words(batch_idx, rank)
+        torch.manual_seed(for_rank)  # whatever a network draws by itself, such as drop-out
+        generator = torch.Generator(self.device).manual_seed(for_batch)
+        losses = self.objective(self.net, batch, generator, rank, world_size)
+        for name, values in losses.items():
+            self.log(f"train/{name}", values.mean(), batch_size=len(values))
+        self.images_seen += len(batch.x0) * world_size
+        return losses["loss"].mean()
+
+    def on_validation_epoch_start(self) -> None:
+        self.measured: dict[str, Tensor] = {}  # sum and number of the values of each name, (2,)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if self.trainer.datamodule.val_is_held_out:  # type: ignore[attr-defined]
+            for name, values in self.objective.measure(self.net, batch).items():
+                found = torch.stack([values.float().sum(), torch.tensor(float(len(values)), device=values.device)])
+                self.measured[name] = self.measured.get(name, torch.zeros_like(found)) + found
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the pictures that have a value, those of all processes."""
+        if self.measured:
+            found = self.trainer.strategy.reduce(torch.stack([*self.measured.values()]), reduce_op="sum")
+            for name, (total, number) in zip(self.measured, found, strict=True):
+                if number:
+                    self.log(name, total / number)
+
+    def _words(self, batch_idx: int, rank: int) -> tuple[int, int]:
+        """Seeds of a batch: for what is drawn for all processes, and for what each one draws.
+
+        They depend on seed, epoch and batch alone, so a resumed run draws the same.
+        """
+        place = (self.config["seed"], self.current_epoch, batch_idx)
+        for_batch, for_rank = (
+            np.random.SeedSequence(words).generate_state(1)[0] for words in (place, (*place, rank, 1))
+        )
+        return int(for_batch), int(for_rank)
+
+    @property
+    def total_steps(self) -> float:
+        """How many steps the run will have."""
+        max_steps = self.config["trainer"]["max_steps"]
+        return min(self.trainer.estimated_stepping_batches, float("inf") if max_steps == -1 else max_steps)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer(self.net.parameters())
+        lr_scheduler = self.scheduler(optimizer, total_steps=self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}  # type: ignore[return-value]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["artart"] = {"format": FORMAT, "version": __version__}
+        checkpoint["config"] = self.config
+        checkpoint["labels"] = self.label_names
+        checkpoint["data"] = self.trainer.datamodule.facts  # type: ignore[attr-defined]
+        checkpoint["images_seen"] = self.images_seen
+        checkpoint["curves"] = loggers.lengths(self.trainer.loggers, Path(self.trainer.default_root_dir))
+        metrics = self.trainer.callback_metrics.items()
+        checkpoint["metrics"] = {name: value.item() for name, value in metrics if name.startswith("val/")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.images_seen = checkpoint["images_seen"]

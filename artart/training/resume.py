@@ -1,0 +1,235 @@
+"""What a run goes on from: its checkpoint, held against what is asked for now; and its folder, made ready for that."""
+
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning.pytorch.loggers import Logger
+
+from artart import ArtError
+from artart.checkpoints.load import read
+from artart.checkpoints.validate import finished_epochs, printable
+from artart.config.build import found, listed, shown
+from artart.data.labels import CLASS
+from artart.io.files import new_folder
+from artart.io.terminal import near
+from artart.training.callbacks.last import PREVIOUS
+from artart.training.loggers import cut_back, files
+from artart.training.restore import misfit
+from artart.training.run_dir import LAST
+
+log = logging.getLogger(__name__)
+
+MEANING = ("image_size", "model", "objective")  # with others it would be another run
+STATE = ("optimizer", "scheduler")  # have a state that fits no other
+MOST_SHOWN = 12
+
+
+class Before(NamedTuple):
+    """What a checkpoint says of the run that goes on."""
+
+    path: Path
+    step: int
+    epochs: int  # finished
+    config: dict[str, Any]
+    data: dict[str, Any]
+    curves: dict[str, int]
+    is_within_epoch: bool
+
+
+def look_into(path: Path, config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> Before:
+    """Hold a checkpoint against the settings of now; show in what they differ.
+
+    Where resume=auto finds last.ckpt damaged, the checkpoint is the one before it.
+
+    Raises:
+        ArtError: if it is damaged, of another kind of run, or beyond the end of this one.
+    """
+    path, content = _readable(path, falls_back=config.get("resume") == "auto")
+    if "optimizer_states" not in content:
+        raise ArtError(f"resume={path}: holds weights alone, and no run goes on without its optimizer; name a .ckpt")
+    if "images_seen" not in content:
+        raise ArtError(f"resume={path}: written by an artart that could not go on exactly; start afresh")
+    before = Before(
+        path,
+        content["global_step"],
+        finished_epochs(content),
+        content["config"],
+        content["data"],
+        content.get("curves", {}),
+        _is_within_epoch(content),
+    )
+    _compare_labels(path, content["labels"], label_names)
+    for key in (*MEANING, *STATE):
+        was, now = found(before.config, key), found(config, key)
+        if was != now:
+            ((name, was, now), *_) = _differences(was, now, key)
+            raise ArtError(
+                f"resume={path}: was trained with {name}={printable(shown(was))}, not {shown(now)}; ask for that, "
+                "or start afresh in another folder"
+            )
+    if before.is_within_epoch and (was := _batches(before.config)) != (now := _batches(config)):
+        raise ArtError(
+            f"resume={path}: lies within an epoch of batches of {was[0]} pictures in the order of seed={was[1]}, now "
+            f"{now[0]} and seed={now[1]}; ask for the same, or go on from the end of an epoch"
+        )
+    if "current_model_state" in content and not found(config, "callbacks.ema"):
+        raise ArtError(f"callbacks.ema=null: {path} keeps an average beside its weights; go on with callbacks.ema")
+    if before.epochs > (asked := config["trainer"]["max_epochs"]):
+        raise ArtError(
+            f"trainer.max_epochs={asked}: {path} has finished {before.epochs} epochs; "
+            f"ask for more, such as trainer.max_epochs={2 * before.epochs}"
+        )
+    if reason := misfit(content, config):
+        raise ArtError(
+            f"resume={path}: its training state cannot be used ({reason}); take an earlier checkpoint, or begin with "
+            f"its weights: start={path}"
+        )
+    if differing := list(_shown_differences(before.config, config)):
+        more = f" and {len(differing) - MOST_SHOWN} more" if len(differing) > MOST_SHOWN else ""
+        log.info("resume: other settings than before: %s%s", ", ".join(differing[:MOST_SHOWN]), more)
+    return before
+
+
+def _readable(path: Path, falls_back: bool) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint and its content; if it cannot be read, those of previous.ckpt where `falls_back` allows it."""
+    try:
+        return path, read(path)
+    except ArtError:
+        before = path.with_name(PREVIOUS)
+        if not falls_back or not before.is_file():
+            raise
+        with suppress(ArtError):
+            content = read(before)
+            log.warning("resume: %s cannot be read; the one before it can", near(path))
+            return before, content
+        raise
+
+
+def _compare_labels(path: Path, before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> None:
+    """Raises ArtError if the labels mean something else than they did."""
+    if list(before) != list(now):
+        was = printable(", ".join(before))
+        raise ArtError(
+            f"resume={path}: was trained with data.labels=[{was}], not [{', '.join(now)}]; ask for that, or start "
+            "afresh in another folder"
+        )
+    for column in now:
+        if list(before[column]) != list(now[column]):
+            was, told = (printable(listed(names[column], "and")) or "none" for names in (before, now))
+            kind = "classes" if column == CLASS else f"labels of {column}"
+            raise ArtError(
+                f"resume={path}: was trained on the {kind} {was}, the data has {told}; start afresh in another folder"
+            )
+
+
+def _is_within_epoch(content: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint's epoch has batches to come."""
+    state, progress = content.get("ArtDataModule"), found(content, "loops.fit_loop.epoch_progress.current")
+    if not state or not progress:
+        return False
+    is_over = progress["processed"] == progress["ready"]
+    return not is_over and state["batches"] < state["pictures"] // max(1, state["global_batch_size"])
+
+
+def _batches(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Pictures in a step of all processes, and the seed of their order."""
+    trainer = config["trainer"]
+    return config["data"]["batch_size"] * trainer["devices"] * trainer["num_nodes"], config["seed"]
+
+
+def _shown_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """In words; what only says where things lie is left out, and so is what repeats a key of the top."""
+    top: dict[str, Any] = {}
+    for key, was, value in _differences(before, now):
+        places = (str(found(before, "run_dir")), str(found(now, "run_dir")))
+        name = key.rpartition(".")[2]
+        if key in ("run_dir", "resume") or str(was).startswith(places[0]) or top.get(name) == (was, value):
+            continue
+        if "." not in key:
+            top[key] = (was, value)
+        words = ["set" if isinstance(one, Mapping) else printable(shown(one)) for one in (value, was)]
+        yield f"{key}={words[0]} (was {words[1]})"
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each value that differs: its key, what it was, what it is. Keys of the top come first."""
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        if before != now:
+            yield key, before, now
+        return
+    names = [*before, *(name for name in now if name not in before)]
+    for name in sorted(names, key=lambda name: isinstance(before.get(name, now.get(name)), Mapping)):
+        yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+
+
+def make_ready(run_dir: Path, before: Before | None, loggers: Sequence[Logger]) -> None:
+    """Set aside what the run's folder holds of later steps, and cut its curves back to where the checkpoint is.
+
+    After a crash there is nothing to set aside: what came after last.ckpt comes again just so. Where no run goes on,
+    curves that lie there are of one that left no checkpoint.
+    """
+    for part in run_dir.glob("checkpoints/.*.ckpt.*.part"):  # of a kill in the middle of a save
+        part.unlink()
+    if before is None or before.path.resolve().parent.parent != run_dir.resolve():
+        if old := files(loggers, run_dir):
+            log.info("curves of a run without a checkpoint are set aside in %s", near(_set_aside(run_dir, old)))
+        return
+    if before.path.name != LAST and (later := _later(run_dir, before)):
+        aside = _set_aside(run_dir, later)
+        for path in files(loggers, run_dir):
+            place = aside / path.relative_to(run_dir)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, place)
+        log.info("resume: what came after step %d is set aside in %s", before.step, near(aside))
+    cut_back(loggers, run_dir, before.curves)
+
+
+def _later(run_dir: Path, before: Before) -> list[Path]:
+    """Checkpoints of later steps, and if there are any, the grids of later epochs and the result."""
+    others = [path for path in run_dir.glob("checkpoints/*.ckpt") if path != before.path and _step(path) > before.step]
+    grids = [path for path in run_dir.glob("samples/epoch_*.png") if _epoch(path) > before.epochs]
+    return [*others, *grids, *run_dir.glob("result.json")] if others else []
+
+
+def _set_aside(run_dir: Path, paths: Iterable[Path]) -> Path:
+    """Move files into a new sub-folder, which is returned."""
+    aside = new_folder(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    for path in paths:
+        place = aside / path.relative_to(run_dir)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+    return aside
+
+
+def _step(path: Path) -> int:
+    """The step of a checkpoint; of one that cannot be read, a late one."""
+    try:
+        return read(path)["global_step"]
+    except ArtError:
+        return 2**63
+
+
+def _epoch(path: Path) -> int:
+    number = path.stem.split("_")[1]
+    return int(number) if number.isdigit() else 0
+
+
+def compare_data(before: Before, facts: Mapping[str, Any]) -> None:
+    """A line if the pictures are others than they were.
+
+    Raises:
+        ArtError: if so within an epoch, whose order would be another.
+    """
+    if before.data["sha256"] != facts["sha256"]:
+        numbers = (facts["num_train"], facts["num_val"], before.data["num_train"], before.data["num_val"])
+        told = "{} for training and {} held out, which were {} and {}".format(*numbers)
+        if before.is_within_epoch:
+            raise ArtError(
+                f"resume={before.path}: lies within an epoch of other pictures ({told}); go on from the end of an epoch"
+            )
+        log.warning("resume: other pictures than before: %s", told)

@@ -1,0 +1,189 @@
+"""The outer skin of the commands, in processes of their own where that is what counts."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from artart.config.cli import _options_first, _quoted, cli
+
+
+def artart(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain.jpg",
+        "with blank.jpg",
+        "a' plum park (1).jpeg",
+        'double " quote.png',
+        "César@Birotteau.png",
+        "comma, equals = brackets [] {} .png",
+        "dollar ${x} $HOME.png",
+        "backslash \\ and \\' both.png",
+        "ends with backslash\\",
+        "percent % hash # star * .png",
+        "~/tilde dir",
+        "'leading quote.jpg",
+        "日本.png",
+        "2024_05",
+        "1e3",
+        "true",
+        "auto",
+        "colon: semi; pipe |.png",
+    ],
+)
+@pytest.mark.parametrize("key", ["data.root", "input", "+resume", "label"])
+def test_a_file_name_reaches_the_program_as_it_was_typed(key, name):
+    (override,) = OverridesParser.create().parse_overrides([_quoted(f"{key}={name}")])
+    value = override.value()
+    text = value if isinstance(value, str) else value.text
+    assert text.replace("\\${", "${") == name
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "label={class: engraving, artist: 'Hélène, O\\'Hara'}",
+        "trainer.max_epochs=3",
+        "resume=null",
+        "data.root='a b'",
+        "-m",
+        "~callbacks.grid",
+    ],
+)
+def test_what_hydra_understands_is_left_alone(argument):
+    assert _quoted(argument) == argument
+
+
+@pytest.mark.parametrize(
+    ("words", "order"),
+    [
+        ("a=1 -m b=2", "-m a=1 b=2"),
+        ("a=1 --config-dir . b=2", "--config-dir . a=1 b=2"),
+        ("a=1 --cfg job b=2 --multirun", "--cfg job --multirun a=1 b=2"),
+        ("-m a=1 ~b", "-m a=1 ~b"),
+        ("--config-dir=x a=1", "--config-dir=x a=1"),
+    ],
+)
+def test_options_may_stand_anywhere(words, order):
+    assert _options_first(words.split()) == order.split()
+
+
+def test_a_sweep_over_paths_is_still_a_sweep(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["artart.train", "-m"])
+    assert _quoted("data.root=one dir,other dir") == "data.root=one dir,other dir"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trainer.max_epoch=3"], "trainer.max_epoch=3: no such key; did you mean trainer.max_epochs?"),
+        (["optimizer=foo"], "optimizer=foo: no such option; choose adam, adamw or sgd"),
+        (["+seed=3"], "+seed: is there already; leave out the +"),
+        (["optimizer.lr=1,2"], "optimizer.lr=1,2: several values: add -m for a sweep"),
+        (["callbacks=null"], "callbacks=null: a group needs an option; choose default, diffusion or none"),
+        (["schedule=cosine"], "schedule=cosine: no such key; it is one of diffusion: add objective=diffusion"),
+        (["callbacks=diffusion"], "callbacks.grid.sampler: needs a sampler; add objective=diffusion"),
+        (
+            ["objective=diffusion", "objective.predicton=v"],
+            "objective.predicton=v: no such key; did you mean objective.prediction?",
+        ),
+        (["seed=[1"], "seed=[1: cannot be read as key=value"),
+        (["trainer.max_epochs=-5", "seed=-1"], "seed=-1: must be a whole number"),
+    ],
+)
+def test_mistakes_are_told_in_a_line_each_and_leave_nothing(tmp_path, arguments, sentence):
+    done = artart("artart.train", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == len([word for word in arguments if word != "objective=diffusion"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_has_examples_and_every_group(tmp_path):
+    done = artart("artart.train", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "python -m artart.train data.root=~/art" in done.stdout
+    assert all(group in done.stdout for group in ("optimizer: adam, adamw, sgd", "scheduler: constant, cosine, step"))
+    assert "torch" not in artart("artart.train", "--cfg", "job", cwd=tmp_path).stderr
+
+
+def test_help_of_generate_has_examples(tmp_path):
+    done = artart("artart.generate", "--help", cwd=tmp_path)
+    assert "compare=true" in done.stdout
+    assert "Groups" not in done.stdout
+
+
+def test_help_and_simple_mistakes_do_not_wait_for_torch(tmp_path):
+    script = "import sys, artart.train, artart.generate, artart.training.sweep; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path).returncode == 0
+
+
+def test_generate_says_that_it_has_no_sweeps(tmp_path):
+    done = artart("artart.generate", "-m", "checkpoint=a,b", "input=.", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_experiment_file_is_a_sentence(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("trainer: {max_epochs: 3\n")
+    done = artart("artart.train", "--config-dir", str(tmp_path), "experiment=mine", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "mine.yaml" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch):
+    """What is being done is taken back, and the exit code is that of the signal."""
+    taken_back = []
+
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        finally:
+            taken_back.append(True)
+
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    with pytest.raises(SystemExit) as stop:
+        cli(main, "prepare")
+    assert stop.value.code == 143
+    assert taken_back == [True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ends", ["None", "sys.exit(2)"])
+def test_a_signal_while_the_interpreter_ends_leaves_no_trace(number, ends):
+    """torchrun sends one to a process that has failed by itself."""
+    late = f"atexit.register(lambda: os.kill(os.getpid(), {int(number)}))"
+    program = f"import atexit, os, sys; {late}; from artart.config.cli import cli; cli(lambda: {ends}, 'train')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (-number, "")
+
+
+def test_a_full_disk_that_a_thread_meets_is_left_to_who_waits_for_it(monkeypatch, capsys):
+    def meets(error: Exception) -> str:
+        def fail():
+            raise error
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    cli(lambda: None, "prepare")
+    assert meets(OSError(28, "No space left on device")) == ""
+    assert "ValueError: odd" in meets(ValueError("odd"))

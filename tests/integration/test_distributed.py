@@ -1,0 +1,161 @@
+"""Several processes train as one would."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from artart import ArtError
+from artart.training import distributed
+
+TESTS = Path(__file__).parent
+SETTINGS = (
+    "image_size=16", "data.num_demo_pictures=60", "data.mirror=true", "objective=diffusion", "loss=mse_diffusion",
+    "sampler.num_steps=2", "callbacks.grid.every_n_epochs=2", "trainer.max_epochs=2", "trainer.log_every_n_steps=1",
+    "trainer.accelerator=cpu", "scheduler.warmup_steps=2",
+)  # fmt: skip
+
+
+def start(command: list[str], *arguments: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "-m", "artart.train", *SETTINGS, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+
+
+def outcome(started: subprocess.Popen) -> tuple[int, str]:
+    """Exit code and what it said, also where it hangs."""
+    try:
+        said = started.communicate(timeout=300)[0]
+    except subprocess.TimeoutExpired:
+        started.terminate()  # torchrun ends the others
+        pytest.fail(f"hung after it said:\n{started.communicate()[0]}")
+    return started.returncode, said
+
+
+def load(path: str) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def test_two_processes_that_were_stopped_end_as_one_process(tmp_path, monkeypatch):
+    """Order, flips, noise, times and dropped labels are those of the whole batch; sums are taken in another order."""
+    monkeypatch.chdir(tmp_path)
+    one = start([sys.executable], "data.batch_size=8", "run_dir=one")
+    assert outcome(one)[0] == 0
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=4", "run_dir=two")
+    stop = ("+callbacks.a._target_=test_resume.Trouble", "+callbacks.a.event=SIGTERM", "+callbacks.a.place=within")
+    code, said = outcome(start([sys.executable], *two, *stop, "+callbacks.a.step=3"))
+    assert code == 143
+    assert said.count("stopped by SIGTERM in epoch 1; go on where it stopped") == 1  # the first speaks for all
+    assert "Traceback" not in said
+    assert load("two/checkpoints/last.ckpt")["global_step"] == 3
+    code, said = outcome(start([sys.executable], *two, "resume=auto"))
+    assert code == 0, said
+    assert said.count("epoch 2/2  step 12") == 1
+
+    wanted, ours = load("one/checkpoints/last.ckpt"), load("two/checkpoints/last.ckpt")
+    for part in ("state_dict", "current_model_state"):
+        assert_close(ours[part], wanted[part], atol=1e-5, rtol=1e-5)
+    assert_close(ours["metrics"], wanted["metrics"], atol=1e-5, rtol=1e-5)
+    assert ours["images_seen"] == wanted["images_seen"] == 96
+    results = [json.loads(Path(run, "result.json").read_text()) for run in ("one", "two")]
+    assert [result["num_processes"] for result in results] == [1, 2]
+    assert results[1]["resumed_at_step"] == 3
+    assert sorted(path.name for path in Path("two").glob("*.log")) == ["train.log", "train_rank_1.log"]
+    assert "epoch 2/2  step 12" in Path("two/train_rank_1.log").read_text()
+    assert len(list(Path("two/tensorboard").glob("events*"))) == 3  # of the first process: stopped, resumed, the end
+
+
+def test_two_machines_of_one_process_each_share_a_folder(tmp_path, monkeypatch):
+    """Both on this one; they meet over the network."""
+    monkeypatch.chdir(tmp_path)
+    together = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=1", "data.batch_size=4")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{29500 + os.getpid() % 1000}"]
+    nodes = [start([*torchrun, *meeting], *together) for _ in range(2)]
+    codes, said = zip(*map(outcome, nodes), strict=True)
+    assert codes == (0, 0), said
+    (run_dir,) = Path("outputs/runs").glob("*/*")
+    assert json.loads((run_dir / "result.json").read_text())["num_processes"] == 2
+    assert sorted(path.name for path in run_dir.glob("*.log")) == ["train.log", "train_rank_1.log"]
+    assert sorted("done in" in text for text in said) == [False, True]
+
+
+def trainer(**settings) -> dict:
+    return {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": "cpu"} | settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"devices": 2}, "trainer.strategy=auto: 2 processes need trainer=ddp"),
+        ({"devices": 2, "num_nodes": 3, "strategy": "ddp"}, "trainer.num_nodes=3: .*torchrun --nnodes=3 on each"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_a_sentence(settings, sentence):
+    with pytest.raises(ArtError, match=sentence):
+        distributed.arrange(trainer(**settings))
+
+
+def test_one_process_starts_no_other():
+    settings = trainer(devices="auto", strategy="ddp")
+    distributed.arrange(settings)
+    assert (settings["devices"], settings["num_nodes"]) == (1, 1)
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.of_first(lambda: 3) == 3
+    with distributed.first_ahead():
+        pass
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """The second of two processes on the second of three machines."""
+    places = {"RANK": 3, "WORLD_SIZE": 6, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}
+    for name, value in places.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize("devices", ["auto", 2])
+def test_torchrun_says_how_many_there_are(torchrun, devices):
+    settings = trainer(devices=devices, strategy="ddp")
+    distributed.arrange(settings)
+    assert (settings["devices"], settings["num_nodes"]) == (2, 3)
+    assert (distributed.rank(), distributed.world_size()) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"devices": "auto"}, "trainer.strategy=auto: 6 processes need trainer=ddp"),
+        ({"devices": 1}, "trainer.strategy=auto: 6 processes need trainer=ddp"),
+        ({"devices": 4, "strategy": "ddp"}, "trainer.devices=4: torchrun has started 2 processes here; leave it out"),
+    ],
+)
+def test_what_torchrun_does_not_agree_with_is_a_sentence(torchrun, settings, sentence):
+    with pytest.raises(ArtError, match=sentence):
+        distributed.arrange(trainer(**settings))
+
+
+def test_the_jobs_of_a_sweep_have_one_process_each(train, capsys):
+    assert train("-m", "seed=0,1", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2") == 1
+    assert "trainer.devices=2: each job of a sweep has one process" in capsys.readouterr().err
+
+
+def test_each_process_needs_a_picture_to_validate_on():
+    from artart.config.compatibility import check_shares
+
+    check_shares(num_training=2, num_held_out=2, num_processes=2)
+    check_shares(num_training=2, num_held_out=0, num_processes=2)  # none is held out: a preview
+    with pytest.raises(ArtError, match=r"data.val_fraction: holds out 1 pictures, and each of 2 processes needs one"):
+        check_shares(num_training=2, num_held_out=1, num_processes=2)
+    with pytest.raises(ArtError, match=r"trainer.devices: 3 processes have 2 pictures to train on"):
+        check_shares(num_training=2, num_held_out=0, num_processes=3)

@@ -1,0 +1,412 @@
+import errno
+import fcntl
+import json
+import os
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+from torch.testing import assert_close
+
+import artart.evaluate
+from artart import ArtError
+from artart.checkpoints import load as checkpoint
+from artart.data.datamodule import ArtDataModule
+from artart.data.labels import NO_CLASS
+from artart.diffusion.guidance import Guidance
+from artart.evaluate import held_out_data
+from artart.evaluation import samples
+from artart.evaluation.sample_report import tables
+from artart.io.images import to_model, to_pixels
+
+LAST = "checkpoints/last.ckpt"
+CRITERIA = ("copy_rate", "copy_rate_ratio", "copy_rate_third")
+
+
+def figures(folder):
+    return json.loads((folder / "judged" / "metrics.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.fixture
+def weights(shared_data):
+    return f"metrics.weights={shared_data / 'weights'}"
+
+
+@pytest.fixture
+def judge(evaluate, judgeable_run):
+    """Few samples in few steps."""
+    return lambda *more: evaluate(f"checkpoint={judgeable_run / LAST}", "num_images=24", "sampler.num_steps=2", *more)
+
+
+def data_of(run, folder):
+    loaded = checkpoint.load(run / LAST)
+    data = held_out_data(loaded, {}, run / LAST)
+    data.load(folder)
+    return loaded, data
+
+
+# ---------------------------------------------------------------- reconstruction
+
+
+def test_psnr_is_that_of_the_pictures_that_generate_would_save(evaluate, finished_run, tmp_path):
+    assert evaluate(f"checkpoint={finished_run / LAST}") == 0
+    loaded, data = data_of(finished_run, tmp_path)
+    x0 = data.pixels_of(data.val_ids)
+    with torch.inference_mode():
+        saved = to_pixels(loaded.net(to_model(x0)))
+    expected = [peak_signal_noise_ratio(a.numpy(), b.numpy()) for a, b in zip(x0, saved, strict=True)]
+    found = figures(tmp_path)
+    assert_close(found["psnr"]["mean"], float(np.mean(expected)), rtol=1e-5, atol=0)
+    assert found["num_images"] == len(x0)
+    assert found["psnr"]["low"] is None, "three pictures have no interval"
+
+
+def test_classes_share_out_the_pictures(evaluate, finished_run, tmp_path):
+    evaluate(f"checkpoint={finished_run / LAST}")
+    found = figures(tmp_path)
+    numbers = {name: one["num_images"] for name, one in found["classes"].items()}
+    assert sum(numbers.values()) == found["num_images"]
+    means = sum(found["classes"][name]["ssim"]["mean"] * number for name, number in numbers.items())
+    assert_close(means / found["num_images"], found["ssim"]["mean"])
+
+
+def test_lpips_needs_its_weights_and_is_left_out_without(evaluate, finished_run, weights, tmp_path):
+    evaluate(f"checkpoint={finished_run / LAST}")
+    assert "lpips_alex" not in figures(tmp_path)
+    evaluate(f"checkpoint={finished_run / LAST}", weights, "out=judged/again")
+    found = json.loads((tmp_path / "judged" / "again" / "metrics.json").read_text())
+    assert 0 < found["lpips_alex"]["mean"] < 1
+
+
+# ---------------------------------------------------------------- samples
+
+
+def test_samples_are_measured_by_distance_spectrum_and_copies(judge, weights, tmp_path):
+    assert judge(weights) == 0
+    found = figures(tmp_path)
+    for name in ("kd_alexnet", "spectrum_db"):
+        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+        assert found[name]["value"] > found[name]["real"]["value"], "an epoch makes no art"
+    assert "fd_alexnet" not in found, "too few pictures for its covariances"
+    assert len(found["error_by_noise_level"]) == 10
+    assert found["num_images"] == 24
+    assert found["copies"]["num_train"] + found["num_held_out"] == 60
+    kinds = {"noise_0.05", "noise_0.15", "tint", "shift_1px", "zoom_1.1", "blur"}
+    for name in CRITERIA:
+        one = found["copies"][name]
+        assert one["power"].keys() == kinds
+        assert set(one["blind_to"]) == {kind for kind, power in one["power"].items() if power < 0.9}
+        assert sum(row["num_images"] for row in one["classes"].values()) == 24
+
+
+def test_frechet_distance_with_pictures_enough(judge, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "LEAST_FOR_FRECHET", 20)
+    judge(weights)
+    found = figures(tmp_path)["fd_alexnet"]
+    assert found["value"] > found["real"]["value"] > 0
+
+
+def test_fid_and_kid_are_told_under_their_own_names(judge, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "LEAST_FOR_FRECHET", 20)
+    monkeypatch.setattr(samples.inception, "extractor", lambda device: None)
+    colours = lambda pixels, device: pixels.double().mean(dim=(2, 3))  # noqa: E731 - stands in for Inception
+    monkeypatch.setattr(samples, "inception_features", colours)
+    judge("metrics.inception=true")
+    found = figures(tmp_path)
+    for name in ("fid", "kid"):
+        assert found[name]["value"] > found[name]["real"]["value"]
+
+
+def test_without_its_weights_inception_is_refused_before_any_work(judge, monkeypatch, capsys):
+    def fail(device):
+        raise ArtError("metrics.inception=true: no")
+
+    monkeypatch.setattr(samples.inception, "extractor", fail)
+    monkeypatch.setattr(samples, "draw", pytest.fail)
+    assert judge("metrics.inception=true") == 2
+    assert said(capsys) == "metrics.inception=true: no\n"
+
+
+@pytest.mark.parametrize("kind", ["reconstruction", "samples"])
+def test_a_network_that_makes_no_numbers_gets_no_figures(kind, evaluate, finished_run, judgeable_run, tmp_path, capsys):
+    content = torch.load((finished_run if kind == "reconstruction" else judgeable_run) / LAST, weights_only=True)
+    for value in content["state_dict"].values():
+        value.mul_(torch.nan) if value.is_floating_point() else None
+    torch.save(content, tmp_path / "broken.ckpt")
+    assert evaluate("checkpoint=broken.ckpt", "num_images=20", "sampler.num_steps=2") == 1
+    assert "broken.ckpt: its network makes no numbers; take an earlier checkpoint" in said(capsys)
+    assert not (tmp_path / "judged" / "metrics.json").exists()
+
+
+def test_training_pictures_in_place_of_samples_are_told_as_copies(judge, judgeable_run, tmp_path, monkeypatch):
+    _, data = data_of(judgeable_run, tmp_path)
+    train = data.pixels_of(data.train_ids)
+    monkeypatch.setattr(samples, "draw", lambda *_: train[torch.arange(24) % len(train)])
+    judge()
+    copies = figures(tmp_path)["copies"]
+    assert [copies[name]["value"] for name in CRITERIA] == [1.0, 1.0, 1.0]
+    assert copies["copy_rate"]["held_out"] < 0.2
+
+
+def test_samples_have_the_classes_of_the_held_out_pictures(judgeable_run, judge, tmp_path):
+    judge("num_images=72")
+    _, data = data_of(judgeable_run, tmp_path)
+    held_out = [name for (name,) in data.names_of(data.val_ids)]
+    times, rest = divmod(72, len(held_out))
+    expected = Counter(held_out * times + held_out[:rest])
+    rows = figures(tmp_path)["copies"]["copy_rate"]["classes"]
+    assert {name: row["num_images"] for name, row in rows.items()} == dict(expected)
+
+
+def test_the_same_call_gives_the_same_figures(judge, weights, tmp_path):
+    judge(weights)
+    first = figures(tmp_path)
+    judge(weights, "out=judged/again")
+    assert json.loads((tmp_path / "judged" / "again" / "metrics.json").read_text()) == first
+
+
+def test_features_of_known_pictures_come_from_the_cache_unless_it_is_damaged(
+    judgeable_run, shared_data, tmp_path, monkeypatch, caplog
+):
+    _, data = data_of(judgeable_run, tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    arguments = (data.pixels_of(data.val_ids), str(shared_data / "weights"), torch.device("cpu"), data)
+    first = samples.known_features(*arguments)
+    (path,) = tmp_path.rglob("features/*.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(samples, "features_of", pytest.fail)
+        assert_close(samples.known_features(*arguments), first, rtol=0, atol=0)
+    path.write_bytes(b"cut off")
+    assert_close(samples.known_features(*arguments), first)
+    assert "damaged" in caplog.text
+    others = samples.known_features(1 + arguments[0], *arguments[1:])
+    assert (others - first).abs().max() > 1e-3
+    assert len([*tmp_path.rglob("features/*.safetensors")]) == 2
+
+
+def test_a_name_that_the_network_never_saw_is_none():
+    known = {"class": ["drawing", "painting"], "artist": ["Ada", "Bo", "painting"]}
+    rows = [("mosaic", "Bo"), ("painting", "painting"), (NO_CLASS, "Cy")]
+    assert samples.labels_of(rows, known).tolist() == [[2, 1], [1, 2], [2, 3]]
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.mark.parametrize("kind", ["reconstruction", "samples"])
+def test_the_page_needs_nothing_beside_it_and_says_how_it_was_made(kind, judge, evaluate, finished_run, tmp_path):
+    judge() if kind == "samples" else evaluate(f"checkpoint={finished_run / LAST}")
+    page = (tmp_path / "judged" / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert len(sources) > 3
+    assert all(source.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,")) for source in sources)
+    assert not re.search(r"<script|url\(|@import", page)
+    assert "last.ckpt" in page
+    assert str(tmp_path) not in page, "a page may be shown to others"
+
+
+def test_the_table_of_copies_says_what_the_test_cannot_see():
+    one = {"value": 0.5, "low": 0.25, "high": 0.75, "held_out": 0.01, "power": {"tint": 0.95, "blur": 0.4}}
+    one |= {"blind_to": ["blur"], "classes": {"icon": {"value": 0.5, "num_images": 4}}}
+    none = one | {"value": 0.0, "blind_to": []}
+    copied = {"copy_rate": none, "copy_rate_ratio": one, "copy_rate_third": none, "num_train": 7}
+    quality = {"kid": {"value": 2.0, "low": 1.0, "high": 3.0, "real": {"value": 0.5}}}
+    of_quality, of_copies, of_labels = tables({"copies": copied, "num_images": 4, "num_held_out": 9, **quality})
+    assert of_quality.rows == [["KID, Inception", "2", "1 .. 3", "0.5"]]
+    assert of_copies.rows[0] == ["samples", "0.0%", "50.0%", "0.0%"]
+    assert of_copies.rows[1][1:] == ["25.0% .. 75.0%"] * 3
+    assert [row[::3] for row in of_copies.rows[2:]] == [
+        ["held-out art", "1.0%"],
+        ["finds tint", "95%"],
+        ["finds blur", "40%"],
+    ]
+    assert of_copies.note.endswith("nothing is claimed; ratio says nothing of blur.")
+    assert of_labels.rows == [["icon", "4", "50.0%", "50.0%", "50.0%"]]
+
+
+def test_tables_are_printed_and_the_files_are_named(judge, capsys):
+    judge()
+    printed = capsys.readouterr().out
+    assert "Copies of 2" in printed
+    assert "judged/metrics.json" in printed
+    assert "judged/report.html" in printed
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def said(capsys):
+    """One line for each mistake, and no trace."""
+    return capsys.readouterr().err
+
+
+def test_figures_that_are_there_are_not_replaced(evaluate, finished_run, tmp_path, capsys):
+    (tmp_path / "judged").mkdir()
+    (tmp_path / "judged" / "metrics.json").write_text("{}")
+    assert evaluate(f"checkpoint={finished_run / LAST}") == 2
+    assert re.search(r"out=.*judged: holds metrics.json already; name another folder", said(capsys))
+    assert figures(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("num_images=3",), "num_images=3: too few to measure anything; 20 are the least"),
+        (("metrics.weights=nowhere",), r"metrics.weights=.*nowhere: must be auto or a folder that exists"),
+        (("metrics.weights=.",), r"metrics.weights=.*: has no file alexnet_features_torchvision.safetensors; name a"),
+        (("guidance.lowest=0.95",), "guidance.lowest=0.95: is above guidance.highest=0.9"),
+        (("num_image=3",), "num_image=3: no such key; did you mean num_images"),
+        (("data.root=nowhere",), r"data.root=.*nowhere: must be a folder that exists"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(judge, arguments, sentence, capsys, tmp_path):
+    assert judge(*arguments) == 2
+    assert re.search(sentence, said(capsys))
+    assert not (tmp_path / "judged" / "metrics.json").exists()
+
+
+def test_a_mistake_leaves_nothing_behind(evaluate, finished_run, tmp_path, capsys):
+    for out in ("out=judged", "out=null", "out=new/folder"):
+        assert evaluate(f"checkpoint={finished_run / LAST}", "guidance.lowest=0.95", out) == 2
+        assert "guidance.lowest=0.95: is above guidance.highest=0.9" in said(capsys)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_which_another_process_evaluates_is_refused_before_any_work(
+    evaluate, finished_run, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("work was begun"))
+    (tmp_path / "judged").mkdir()
+    other = os.open(tmp_path / "judged", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    assert evaluate(f"checkpoint={finished_run / LAST}") == 2
+    os.close(other)
+    assert re.fullmatch(r"out=.*judged: another process is evaluating there; name another folder\n", said(capsys))
+    assert list((tmp_path / "judged").iterdir()) == []
+
+
+def test_figures_that_come_meanwhile_are_not_replaced(evaluate, finished_run, tmp_path, monkeypatch, capsys):
+    """Of another evaluation, where the file system has no locks."""
+
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    measure = artart.evaluation.reconstruction.measure
+
+    def measure_beside_others(*given):
+        for name in ("metrics.json", "report.html"):
+            (tmp_path / "judged" / name).write_text("theirs")
+        return measure(*given)
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(artart.evaluation.reconstruction, "measure", measure_beside_others)
+    assert evaluate(f"checkpoint={finished_run / LAST}") == 0
+    files = {path.name: path.read_text() for path in (tmp_path / "judged").iterdir()}
+    assert files.keys() == {"metrics.json", "metrics-2.json", "report.html", "report-2.html"}
+    assert files["metrics.json"] == files["report.html"] == "theirs"
+    out = capsys.readouterr().out
+    assert "judged/metrics-2.json" in out
+    assert "judged/report-2.html" in out
+
+
+def test_files_of_the_users_in_the_folder_are_left_alone(train, evaluate, art_folder, tmp_path, capsys):
+    (art_folder / "broken.jpg").write_bytes(b"no picture")
+    train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
+    mine = ("report.html", "rejected.csv", ".probe")  # and no list of unused files is added
+    (tmp_path / "judged").mkdir()
+    for name in mine:
+        (tmp_path / "judged" / name).write_text("mine")
+    assert evaluate(f"checkpoint=run/{LAST}") == 0
+    assert [(tmp_path / "judged" / name).read_text() for name in mine] == ["mine"] * 3
+    out = capsys.readouterr().out
+    assert "index.csv" in out
+    assert "judged/report-2.html" in out
+
+
+def test_two_evaluations_in_the_same_second_have_two_folders(evaluate, finished_run, monkeypatch, tmp_path):
+    class Noon(artart.evaluate.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 1, 12)
+
+    monkeypatch.setattr(artart.evaluate, "datetime", Noon)
+    for _ in range(2):
+        assert evaluate(f"checkpoint={finished_run / LAST}", "out=null") == 0
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("metrics*")}
+    assert made == {f"outputs/evaluations/2026-01-01/{time}/metrics.json" for time in ("12-00-00", "12-00-00-2")}
+
+
+def test_a_folder_that_has_gone_is_asked_for(train, evaluate, art_folder, tmp_path, capsys):
+    train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
+    art_folder.rename(moved := tmp_path / "elsewhere")
+    assert evaluate(f"checkpoint=run/{LAST}") == 2
+    assert re.search(r"data.root: .*art, on which .*last.ckpt was trained, is not here; name the folder", said(capsys))
+    assert evaluate(f"checkpoint=run/{LAST}", f"data.root={moved}") == 0
+    assert "not the pictures" not in capsys.readouterr().out
+    next(moved.rglob("*.png")).unlink()
+    assert evaluate(f"checkpoint=run/{LAST}", f"data.root={moved}", "out=again") == 0
+    assert "elsewhere: not the pictures and the split that last.ckpt was trained with" in capsys.readouterr().out
+
+
+def test_weights_that_were_exported_ask_for_their_pictures(train, export, evaluate, art_folder, capsys):
+    train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
+    assert export(f"checkpoint=run/{LAST}", "out=net.safetensors") == 0
+    assert evaluate("checkpoint=net.safetensors") == 2
+    assert "does not say on which pictures it was trained; name them: data.root=DIR" in said(capsys)
+    assert evaluate("checkpoint=net.safetensors", f"data.root={art_folder}") == 0
+    assert "not the pictures" not in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(evaluate, finished_run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert evaluate(f"checkpoint={finished_run / LAST}", "out=file/sub") == 2
+    assert re.search("out=.*file/sub: cannot be written; name another folder", said(capsys))
+
+
+def test_a_network_that_saw_everything_cannot_be_judged(train, evaluate, capsys):
+    train("data.val_fraction=0", "trainer.max_epochs=1", "run_dir=run")
+    assert evaluate(f"checkpoint=run/{LAST}") == 2
+    assert "was trained on all pictures (data.val_fraction=0), so none can judge it" in said(capsys)
+
+
+def test_settings_of_data_that_are_not_artarts_are_a_sentence(finished_run):
+    loaded = checkpoint.load(finished_run / LAST)
+    loaded.config["data"]["shout"] = True
+    with pytest.raises(ValueError, match="its settings of data are not artart's"):
+        held_out_data(loaded, {}, finished_run / LAST)
+
+
+def test_only_what_is_given_differs_from_training(finished_run, tmp_path):
+    loaded = checkpoint.load(finished_run / LAST)
+    data = held_out_data(loaded, {"root": None, "num_workers": 1}, finished_run / LAST)
+    assert isinstance(data, ArtDataModule)
+    assert data.image_size == 16
+    assert data.num_demo_pictures == 40
+    assert data.folder is None
+
+
+# ---------------------------------------------------------------- labels of several columns
+
+
+def test_samples_have_whole_label_rows_of_held_out_pictures(evaluate, artists_run, tmp_path, monkeypatch):
+    _, data = data_of(artists_run, tmp_path)
+    drawn, guided, draw = [], [], samples.draw
+
+    def note(loaded, sampler, guidance, y, config):
+        drawn.append(y)
+        guided.append(guidance)
+        return draw(loaded, sampler, guidance, y, config)
+
+    monkeypatch.setattr(samples, "draw", note)
+    options = ("num_images=40", "sampler.num_steps=2", "guidance.weight=2", "guidance.highest=0.8")
+    assert evaluate(f"checkpoint={artists_run / LAST}", *options) == 0
+    assert guided == [Guidance(2.0, lowest=0.1, highest=0.8)]
+    rows = data.pictures.labels[data.val_ids]
+    assert_close(drawn[0], rows.repeat(2, 1)[:40], rtol=0, atol=0)
+    assert rows.shape == (len(data.val_ids), 2)
+    assert set(rows[:, 1].tolist()) == {0, 1, 2}  # an artist who is too rare is none
+    of_classes = figures(tmp_path)["copies"]["copy_rate"]["classes"]
+    assert of_classes.keys() == {"drawing", "engraving", "iconography"}

@@ -1,0 +1,843 @@
+"""Files made to do harm: nothing in them runs, each is a sentence, nothing is written."""
+
+import json
+import os
+import pickle
+import random
+import shutil
+import struct
+import sys
+import time
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from artart import ArtError
+from artart.checkpoints.load import load
+from artart.inspect import run
+from artart.io import files
+from artart.io.files import save_shared
+from artart.training.callbacks.checkpoints import Checkpoints
+
+ROOT = Path(__file__).parents[2]
+Content = dict[str, Any]
+COMMANDS = ("generate", "evaluate", "export", "train", "checkpoint")
+MEMORY = 400 * 2**20  # bytes that a command may take beyond what the process has
+SECONDS = 20
+HARM = "harm"  # a folder in the test's own that a payload would make
+BOMB = {"_target_": "os.mkdir", "_args_": [HARM]}
+
+
+class Call:
+    """Unpickling this calls a function."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.function, self.arguments
+
+
+def peak() -> int:
+    """Bytes that the process held at most since its last `forget_peak`."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+@pytest.fixture
+def content(finished_run: Path) -> Content:
+    return torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture
+def of_diffusion(diffusion_run: Path) -> Content:
+    return torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture
+def commands(train, generate, evaluate, export, monkeypatch) -> dict[str, Callable[[Path], int]]:
+    def look_inside(path: Path) -> int:
+        monkeypatch.setattr(sys, "argv", ["artart.inspect", str(path)])
+        try:
+            run()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return {
+        "generate": lambda path: generate(f"checkpoint={path}", "out=out", "num_images=1", "sampler.num_steps=1"),
+        "evaluate": lambda path: evaluate(f"checkpoint={path}"),
+        "export": lambda path: export(f"checkpoint={path}", "out=out.safetensors"),
+        "train": lambda path: train(f"resume={path}", "run_dir=run", "trainer.max_epochs=9"),
+        "checkpoint": look_inside,
+    }
+
+
+@pytest.fixture
+def refused(commands, tmp_path, capsys) -> Callable[..., None]:
+    """Each command refuses a file: exit code 2, a line that names it, no harm, no file, little memory, soon."""
+
+    def refused(path: Path, *names: str, saying: str = "") -> None:
+        before = sorted(tmp_path.rglob("*"))
+        for name in names or COMMANDS:
+            capsys.readouterr()
+            forget_peak()
+            memory, began = peak(), time.monotonic()
+            code = commands[name](path)
+            error = capsys.readouterr().err
+            assert (code, error.count("\n")) == (2, 1), f"{name}: {code}\n{error}"
+            assert str(path) in error, name
+            assert "\x1b" not in error, name
+            assert saying in error, name
+            assert time.monotonic() - began < SECONDS, name
+            assert peak() - memory < MEMORY, name
+            assert sorted(tmp_path.rglob("*")) == before, name
+
+    return refused
+
+
+@pytest.fixture
+def save(tmp_path) -> Callable[[object], Path]:
+    def save(content: object) -> Path:
+        torch.save(content, tmp_path / "hostile.ckpt")
+        return tmp_path / "hostile.ckpt"
+
+    return save
+
+
+def put(content: Content, place: str, value: object) -> None:
+    *path, last = place.split("/")
+    for name in path:
+        content = content[int(name) if name.isdigit() else name]
+    content[int(last) if last.isdigit() else last] = value
+
+
+# --- pickles
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize(
+    "place", ["state_dict/bomb", "config", "callbacks/bomb", "loops/fit_loop/bomb", "optimizer_states", "bomb"]
+)
+def test_a_pickle_bomb_is_refused_wherever_it_lies(content, refused, tmp_path, place, new_format):
+    put(content, place, Call(os.mkdir, HARM))
+    torch.save(content, path := tmp_path / "hostile.ckpt", _use_new_zipfile_serialization=new_format)
+    refused(path, saying="holds Python objects")
+
+
+def test_a_bare_pickle_is_refused(refused, tmp_path):
+    for protocol in (0, 2, 4):
+        (path := tmp_path / "hostile.ckpt").write_bytes(pickle.dumps(Call(os.mkdir, HARM), protocol))
+        refused(path)
+        assert pickle.loads(path.read_bytes()) is None  # it was a live one
+        (tmp_path / HARM).rmdir()
+
+
+WIDE = torch.ones(1)
+ODD = {
+    "memory from a view": lambda: Call(
+        torch._utils._rebuild_device_tensor_from_cpu_tensor, WIDE.expand(4 * 10**8), torch.float64, "cpu", False
+    ),
+    "bytes": lambda: Call(bytearray, 10**9),
+    "a tensor by its size": lambda: Call(torch.Tensor, 10**5, 10**5),
+    "meta": lambda: torch.ones(64, device="meta"),
+    "sparse": lambda: torch.eye(64).to_sparse(),
+    "quantised": lambda: torch.quantize_per_tensor(torch.ones(64), 0.1, 0, torch.qint8),
+    "an enormous view": lambda: WIDE.expand(10**15),
+    "complex": lambda: torch.ones(64, dtype=torch.complex64),
+}
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize")
+@pytest.mark.parametrize("name", ODD)
+def test_odd_tensors_are_refused(content, refused, save, name):
+    put(content, "state_dict/net.enc1.0.bias", ODD[name]())
+    refused(save(content))
+
+
+def test_weights_of_an_absurd_shape_that_the_settings_ask_for_are_refused(of_diffusion, refused, save):
+    of_diffusion["config"]["model"]["num_classes"] = 10**9
+    put(of_diffusion, "state_dict/net.condition.label.weight", WIDE.expand(10**9 + 1, 256))
+    refused(save(of_diffusion))
+
+
+def test_a_weight_for_each_of_many_classes_is_held_or_refused(of_diffusion, refused, save):
+    """Also where the names of the classes are as many."""
+    num = 90_000
+    of_diffusion["config"]["model"]["num_classes"] = num
+    of_diffusion["labels"] = {"class": [str(k) for k in range(num)]}
+    put(of_diffusion, "state_dict/net.condition.label.weight", WIDE.expand(num + 1, 256))
+    refused(save(of_diffusion), saying="more numbers than the file holds")
+
+
+# --- objects that answer for themselves
+
+
+def answering(node: Content, **attributes: object) -> OrderedDict[str, Any]:
+    """The same with attributes that calls on it find before its class's own methods; torch keeps them."""
+    disguised = OrderedDict(node)
+    disguised.__dict__.update(attributes)
+    return disguised
+
+
+@pytest.mark.parametrize("method", ["values", "get", "keys", "__iter__"])
+@pytest.mark.parametrize("place", ["model", "objective", "loss", "data"])
+def test_a_dict_that_hides_what_it_holds_hides_nothing(of_diffusion, refused, save, tmp_path, place, method):
+    node = of_diffusion["config"][place]
+    of_diffusion["config"][place] = answering({**node, "deep": BOMB}, **{method: OrderedDict})
+    path = save(of_diffusion)
+    read = torch.load(path, weights_only=True)["config"][place]
+    assert vars(read) == {method: OrderedDict}  # the disguise is live
+    refused(path, "generate", "evaluate", "export", saying="wants to build os.mkdir")
+
+
+def test_what_is_read_is_of_exact_types(of_diffusion, save):
+    of_diffusion["config"] = answering(of_diffusion["config"], values=OrderedDict)
+    parameter = torch.nn.Parameter(torch.ones(3))
+    parameter.register_hook(print)
+    content = files.load(save(of_diffusion | {"more": [parameter, (1, None), 2.5, True, Counter("aab")]}))
+    assert type(content["config"]) is dict
+    assert vars(torch.load(tmp := save(of_diffusion), weights_only=True)["config"])
+    assert not hasattr(files.load(tmp)["state_dict"], "_metadata")
+    more = content["more"]
+    assert [type(one) for one in more] == [torch.Tensor, tuple, float, bool, dict]
+    assert not more[0].requires_grad
+    assert more[1:] == [(1, None), 2.5, True, {"a": 2, "b": 1}]
+
+
+def test_a_single_name_that_is_allowed_is_no_pattern(of_diffusion, save):
+    """Every text is `in` a longer one."""
+    of_diffusion["config"]["objective"]["deep"] = {**BOMB, "_target_": "os.system"}
+    with pytest.raises(ArtError, match=r"wants to build os\.system"):
+        load(save(of_diffusion), allow="posixpath.os.system_and_more")
+
+
+@pytest.mark.parametrize(
+    "word", ["${oc.env:HOME}", "${oc.create:'{_target_: os.mkdir}'}", {"_partial_": True}, {"_args_": [HARM]}]
+)
+def test_settings_that_a_run_takes_over_say_nothing_to_hydra(of_diffusion, train, save, capsys, tmp_path, word):
+    of_diffusion["config"]["objective"]["schedule"] |= word if isinstance(word, dict) else {"name": word}
+    path = save(of_diffusion)
+    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={path}") == 2
+    error = capsys.readouterr().err
+    assert (error.count("\n"), "which no checkpoint of artart does" in error) == (1, True), error
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- settings
+
+TARGETS = [
+    "os.mkdir",
+    "os.system",
+    "builtins.exec",
+    "hydra.utils.get_method",
+    "hydra.utils.instantiate",
+    "artart.models.conv_diffusion.torch.hub.load",
+    "artart.data.datamodule.Path",
+    "artart.diffusion.schedule.ABC",
+]
+PLACES = ["model", "objective", "loss", "loss/mse", "objective/noise_level", "objective/schedule", "objective/deep"]
+
+
+def test_the_bombs_of_settings_are_live_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    instantiate({"deep": BOMB})
+    assert (tmp_path / HARM).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("place", "target"), [(place, "os.mkdir") for place in PLACES] + [("objective/deep", target) for target in TARGETS]
+)
+def test_nothing_is_built_but_classes_of_ours(of_diffusion, refused, save, target, place):
+    put(of_diffusion["config"], place, {"image_size": 16, **BOMB, "_target_": target})
+    refused(save(of_diffusion), "generate", "evaluate", "export", saying=f"wants to build {target}")
+
+
+@pytest.mark.parametrize("more", [{"_partial_": True}, {"_recursive_": False}, {"_convert_": "none"}])
+def test_hydras_own_words_open_no_door(of_diffusion, refused, save, more):
+    of_diffusion["config"]["objective"]["schedule"] = {**BOMB, **more}
+    refused(save(of_diffusion), "generate", "evaluate", "export", saying="wants to build os.mkdir")
+
+
+def test_looking_inside_runs_nothing_and_says_what_it_wants(content, commands, save, tmp_path, capsys):
+    content["config"]["model"] = {"image_size": 16, **BOMB}
+    path = save(content)
+    assert commands["checkpoint"](path) == 0
+    assert "os.mkdir" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("place", ["root", "_target_", "deep"])
+def test_no_class_is_built_for_the_data(content, refused, save, place):
+    content["config"]["data"][place] = "os.mkdir" if place == "_target_" else BOMB
+    refused(save(content), "generate", "evaluate", "export", saying="wants to build os.mkdir")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cache_dir", {"a": 1}),
+        ("cache_dir", 3),
+        ("root", 3),
+        ("root", ["a"]),
+        ("root", {"_target_": "artart.objectives.losses.MSE"}),
+        ("metadata", {}),
+        ("exclude", 3),
+        ("fit", "stretch"),
+        ("val_fraction", "half"),
+        ("val_fraction", 7),
+        ("min_size", -1),
+        ("num_workers", 1.5),
+        ("image_size", "16"),
+    ],
+)
+def test_settings_of_the_data_of_a_wrong_kind_are_refused(content, refused, save, name, value):
+    content["config"]["data"][name] = value
+    refused(save(content), "evaluate", saying=f"data.{name}")
+
+
+def test_a_key_that_the_data_does_not_have_is_refused_where_data_is_made(content, refused, save):
+    content["config"]["data"]["_args_"] = [HARM]
+    refused(save(content), "evaluate", saying="its settings of data are not artart's")
+
+
+@pytest.mark.parametrize("size", [10**9, 10**30, 0, -8, 16.0, True, "16", None, [16], float("nan")])
+def test_an_absurd_image_size_is_refused(content, refused, save, size):
+    content["config"]["image_size"] = content["config"]["model"]["image_size"] = size
+    refused(save(content), "generate", "train")
+
+
+@pytest.mark.parametrize("num", [10**12, 10**18, 10**30, -1, 5.5, "5", [5], 4])
+def test_an_absurd_number_of_classes_is_refused(of_diffusion, refused, save, num):
+    of_diffusion["config"]["model"]["num_classes"] = num
+    refused(save(of_diffusion), "generate", "train")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [str(k) for k in range(200_000)],
+        ["a"] * 5,
+        list("abcd"),
+        list("abcdef"),
+        [1, 2, 3, 4, 5],
+        [["a"], "b", "c", "d", "e"],
+        "abcde",
+        None,
+    ],
+    ids=["too many", "the same", "one too few", "one too many", "numbers", "lists", "a text", "none"],
+)
+def test_absurd_names_of_classes_are_refused(of_diffusion, refused, save, names):
+    of_diffusion["labels"] = {"class": names}
+    refused(save(of_diffusion), "generate", "train")
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes"),
+    [
+        ({}, []),
+        ({}, 0),
+        (list("abcde"), 5),
+        ({"class": list("ab"), "artist": list("xy")}, 4),
+        ({"class": list("ab"), "artist": list("xy")}, [2, 3]),
+        ({"class": list("ab"), "artist": list("xy")}, [3, 1]),
+        ({"class": list("ab"), "artist": list("xy")}, [2, 2, 0]),
+        ({"class": list("ab"), "artist": list("xx")}, [2, 2]),
+        ({"class": list("ab"), "artist": {"x": 0, "y": 1}}, [2, 2]),
+        ({"class": list("ab"), "artist": "xy"}, [2, 2]),
+        ({"class": list("ab"), "artist": ["x", 1]}, [2, 2]),
+        ({"class": list("ab"), "\x1b[2J": list("xy")}, [2, 2]),
+        ({"class": list("ab"), 7: list("xy")}, [2, 2]),
+        ({"class": list("ab"), "artist": None}, [2, 2]),
+    ],
+)
+def test_absurd_labels_of_columns_are_refused(of_diffusion, refused, save, labels, num_classes):
+    of_diffusion["labels"] = labels
+    of_diffusion["config"]["model"]["num_classes"] = num_classes
+    refused(save(of_diffusion), "generate", "checkpoint", saying="not a checkpoint of artart")
+
+
+def test_names_of_labels_and_columns_move_no_cursor(of_diffusion, refused, save, tmp_path):
+    of_diffusion["labels"] = {"class": ["\x1b[2Ja", *"bcde"]}
+    refused(save(of_diffusion), "train")
+    of_diffusion["config"]["model"]["num_classes"] = [2, 2]
+    of_diffusion["labels"] = {"class": ["\x1b[2Ja", "b"], "artist": list("xy")}
+    refused(save(of_diffusion), "train")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("model", {"_target_": "artart.diffusion.noise_levels.LogitNormal", "image_size": 16}),  # ours, and no network
+        ("model/_partial_", True),
+        ("model/channels", 1),
+        ("model/channels", 10**12),
+        ("model/attention", "yes"),
+        ("objective/_partial_", True),
+        ("objective", {"_target_": "artart.objectives.losses.WeightedSum", "weights": {"loss": 1.0}}),
+        ("objective/schedule", {"_target_": "artart.objectives.losses.MSE"}),
+        ("objective/schedule", "flow"),
+        ("objective/noise_level", 3),
+        ("objective/prediction", "nothing"),
+        ("objective/unknown", 3),
+        ("loss", {"_target_": "artart.objectives.losses.MSE"}),
+        ("loss/weights", {"mse": "heavy"}),
+        ("loss/mse", "???"),
+    ],
+)
+def test_classes_of_ours_in_a_wrong_place_are_refused(of_diffusion, refused, save, place, value):
+    put(of_diffusion["config"], place, value)
+    refused(save(of_diffusion), "generate")
+
+
+VIT = {"_target_": "artart.models.vit.ViT", "image_size": 16, "num_classes": 5, "width": 16, "depth": 1, "num_heads": 1}
+UNET = {"_target_": "artart.models.unet.UNet", "image_size": 16, "num_classes": 5, "width": 16, "multipliers": [1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("model", "saying"),
+    [
+        (VIT | {"depth": 10**9}, "model.depth=1000000000: is more than"),
+        (VIT | {"depth": -1}, "model.depth=-1: must be"),
+        (VIT | {"patch_size": -1}, "model.patch_size=-1: must be"),
+        (VIT | {"num_heads": 0}, "model.num_heads=0: must be"),
+        (VIT | {"width": 10**9}, "model"),
+        (VIT | {"width": 10**30}, ""),
+        (VIT | {"dropout": 7}, "model.dropout=7: must be"),
+        (UNET | {"num_blocks": 10**9}, "model.num_blocks=1000000000: is more than"),
+        (UNET | {"multipliers": [1] * 90_000}, "model.multipliers=[1, 1,"),
+        (UNET | {"multipliers": [10**12]}, ""),
+        (UNET | {"multipliers": 3}, "model.multipliers=3"),
+        (UNET | {"width": 8 * 124_999_993}, ""),  # eight times a prime, of which heads are sought
+        (UNET | {"patch_size": 0}, "model.patch_size=0: must be"),
+    ],
+    ids=lambda value: str(value)[-40:],
+)
+def test_an_absurd_network_is_refused(of_diffusion, refused, save, model, saying):
+    of_diffusion["config"]["model"] = model
+    refused(save(of_diffusion), "generate", "train", saying=saying)
+
+
+@pytest.mark.parametrize(
+    "model", [VIT | {"patch_size": 1, "width": 512}, UNET | {"attention_size": 0}], ids=["vit", "unet"]
+)
+def test_a_network_for_enormous_pictures_takes_no_more_memory_than_its_weights(of_diffusion, save, model):
+    """Positions of 67 million places would be 64 GB."""
+    config, large = of_diffusion["config"], {**model, "image_size": 8192}
+    net = instantiate(model)  # whose weights are those of large pictures too
+    config["image_size"], config["model"] = 8192, large
+    of_diffusion["state_dict"] = {f"net.{name}": value for name, value in net.state_dict().items()}
+    path = save(of_diffusion)
+    forget_peak()
+    memory = peak()
+    assert load(path).net.image_size == 8192
+    assert peak() - memory < MEMORY
+
+
+def nested(depth: int) -> list[Any]:
+    node: list[Any] = []
+    for _ in range(depth):
+        node = [node]
+    return node
+
+
+def of_itself() -> dict[str, Any]:
+    node: dict[str, Any] = {}
+    node["a"] = node
+    return node
+
+
+def many_times_the_same() -> list[Any]:
+    node: list[Any] = ["laugh"] * 10
+    for _ in range(40):
+        node = [node] * 10
+    return node
+
+
+ENTANGLED = {"itself": of_itself, "laughs": many_times_the_same, "tensor": lambda: torch.ones(2), "set": lambda: {1}}
+
+
+@pytest.mark.parametrize("name", ENTANGLED)
+@pytest.mark.parametrize("place", ["config/model/deep", "config/data/root", "metrics/x", "artart/version", "data/x"])
+def test_settings_that_no_file_of_ours_holds_are_refused(content, refused, save, place, name):
+    put(content, place, ENTANGLED[name]())
+    if place == "artart/version":
+        content["artart"]["format"] = 99  # which makes a line of it
+    refused(save(content), "generate", "checkpoint")
+
+
+def as_zip(path: Path, body: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", body)
+        archive.writestr("a/version", "3\n")
+    return path
+
+
+def test_settings_a_hundred_thousand_levels_deep_are_refused(content, refused, save, tmp_path):
+    depth = 100_000
+    path = save(content)
+    marker = b"X\x04\x00\x00\x00DEEP"
+    put(content, "config/objective/deep", "DEEP")
+    body = zipfile.ZipFile(save(content)).read("hostile/data.pkl")
+    assert marker in body
+    nest = b"]" * depth + b"a" * (depth - 1)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "deep", "w") as archive:
+        for name in whole.namelist():
+            changed = body.replace(marker, nest) if name.endswith("data.pkl") else whole.read(name)
+            archive.writestr(name, changed)
+    (tmp_path / "deep").replace(path)
+    refused(path, saying="more than 50 levels")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("curves", {"../events": 0}),
+        ("curves", {"/etc/events": 0}),
+        ("curves", {"a/../b": 0}),
+        ("curves", {"tensorboard/events": "0"}),
+        ("curves", ["tensorboard"]),
+        ("epoch", True),
+        ("epoch", -1),
+        ("global_step", 10**18 + 0.5),
+        ("global_step", 1.5),
+        ("loops/fit_loop/epoch_progress/current/processed", "3"),
+        ("images_seen", "many"),
+        ("metrics", {"val/psnr": "high"}),
+        ("optimizer_states", 3),
+        ("optimizer_states", [3]),
+        ("optimizer_states", [{}]),
+        ("lr_schedulers", None),
+        ("callbacks", []),
+        ("data", {}),
+    ],
+)
+def test_a_state_of_training_that_is_none_is_refused(content, refused, save, place, value):
+    put(content, place, value)
+    refused(save(content), "train", saying="not a checkpoint of artart")
+
+
+FIT = "loops/fit_loop"
+MOMENT = "optimizer_states/0/state/0/exp_avg"
+RESTORED = [
+    ("optimizer_states", []),
+    ("optimizer_states/0/param_groups/0", None),
+    ("optimizer_states/0/param_groups/0/lr", "fast"),
+    ("optimizer_states/0/param_groups/0/params", [0]),
+    (MOMENT, {"lerp_": 1}),
+    (MOMENT, torch.ones(2)),
+    ("lr_schedulers", [{}, {}]),
+    ("lr_schedulers/0", [1]),
+    ("lr_schedulers/0/_step_count", {}),
+    ("lr_schedulers/0/get_lr", 3),
+    (FIT, []),
+    (f"{FIT}/epoch_loop.batch_progress", 3),
+    (f"{FIT}/epoch_loop.batch_progress/current", {"reset": 3}),
+    (f"{FIT}/epoch_loop.batch_progress/total/ready", "8"),
+    (f"{FIT}/epoch_loop.batch_progress/is_last_batch", 1),
+    (f"{FIT}/epoch_loop.state_dict/_batches_that_stepped", "8"),
+    (f"{FIT}/epoch_progress/total", None),
+    (f"{FIT}/state_dict/combined_loader", 3),
+    (f"{FIT}/state_dict/combined_loader/0/epoch", 2**62),
+    ("ArtDataModule/seed", 3),
+    ("ArtDataModule/pictures", 36),
+    ("callbacks/Checkpoints_best", [1]),
+    ("callbacks/Checkpoints_best/best_k_models", {"a": 1}),
+    ("points", {"train/loss": "low"}),
+    ("points", {3: 3}),
+    ("pytorch-lightning_version", ["2.6.6"]),
+    ("pytorch-lightning_version", "1.9.0"),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), RESTORED, ids=[f"{place}={value}"[-60:] for place, value in RESTORED])
+def test_a_state_of_training_that_does_not_fit_is_refused_before_anything_is_written(
+    content, refused, save, place, value
+):
+    """Lightning puts what stands there into its own objects, of which most are used only later."""
+    put(content, place, value)
+    refused(save(content), "train", saying="its training state cannot be used")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("current_model_state", {}),
+        ("current_model_state/net.enc1.0.weight", torch.ones(3)),
+        ("averaging_state", {}),
+        ("averaging_state/n_averaged", torch.ones(4)),
+        ("averaging_state/module.x", torch.ones(1)),
+        ("callbacks/EMA/latest_update_step", "8"),
+        ("callbacks/Copies", {"honest_kd": "good"}),
+    ],
+)
+def test_a_state_of_averages_and_samples_that_does_not_fit_is_refused(
+    of_diffusion, train, save, capsys, tmp_path, place, value
+):
+    put(of_diffusion, place, value)
+    path = save(of_diffusion)
+    more = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "trainer.max_epochs=9")
+    assert train(*more, "run_dir=run", f"resume={path}") == 2
+    error = capsys.readouterr().err
+    assert (error.count("\n"), "its training state cannot be used" in error) == (1, True), error
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_pictures_within_an_epoch_are_refused_before_a_folder_is_made(content, refused, save):
+    content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] -= 1
+    content["ArtDataModule"]["batches"] -= 1
+    content["loops"]["fit_loop"]["state_dict"]["combined_loader"] = [content["ArtDataModule"]]
+    content["data"]["sha256"] = "0"
+    refused(save(content), "train", saying="lies within an epoch of other pictures")
+
+
+@pytest.mark.parametrize(("filename", "own"), [("best", "best.ckpt"), ("best_{epoch:04d}", "best_0001.ckpt")])
+def test_no_file_but_its_own_is_given_to_a_callback_that_deletes_the_worst(tmp_path, filename, own):
+    names = ("best.ckpt", "best_0001.ckpt", "last.ckpt", "best.txt", "notes")
+    for name in names:
+        (tmp_path / name).touch()
+    callback = Checkpoints(tmp_path, filename, keep=9, monitor="val/psnr", mode="max")
+    scores = {f"/elsewhere/{name}": torch.tensor(float(k)) for k, name in enumerate(names)}
+    callback.load_state_dict({"monitor": "val/psnr", "best_k_models": scores})
+    assert list(callback.best_k_models) == [str(tmp_path / own)]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(MOMENT, {"lerp_": 1}), ("lr_schedulers/0", [1])], ids=["its first step", "before it"]
+)
+def test_a_state_that_fails_where_it_is_used_is_laid_to_the_checkpoint(
+    content, train, save, capsys, monkeypatch, place, value
+):
+    """Whatever was not seen before."""
+    monkeypatch.setattr("artart.training.resume.misfit", lambda *_: None)
+    put(content, place, value)
+    assert train(f"resume={save(content)}", "run_dir=run", "trainer.max_epochs=9") == 2
+    error = capsys.readouterr().err
+    assert (error.count("\n"), "its training state cannot be used (" in error) == (1, True), error
+
+
+def test_a_line_cannot_be_broken_or_coloured_by_what_a_file_says(content, refused, save):
+    bad = "a\nb\x1b[31m"
+    content["state_dict"][bad] = torch.ones(1)
+    refused(save(content))
+    del content["state_dict"][bad]
+    content["config"]["objective"]["_target_"] = bad
+    refused(save(content), "generate")
+    content["artart"] = {"format": 99, "version": bad}
+    refused(save(content), saying="a newer artart can read it")
+
+
+# --- archives
+
+
+@pytest.fixture
+def good(finished_run, tmp_path) -> Path:
+    return shutil.copy(finished_run / "checkpoints" / "last.ckpt", tmp_path / "hostile.ckpt")
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "last/../../x"])
+def test_records_outside_of_the_archive_are_refused(good, refused, name):
+    with zipfile.ZipFile(good, "a") as archive:
+        archive.writestr(name, "x")
+    refused(good, saying="several folders")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_record_that_is_there_twice_is_refused(good, refused):
+    with zipfile.ZipFile(good, "a") as archive:
+        archive.writestr(next(name for name in archive.namelist() if name.endswith("data.pkl")), b"\x80\x02}.")
+    refused(good, saying="there twice")
+
+
+def test_a_link_in_an_archive_is_not_followed(good, commands, tmp_path):
+    with zipfile.ZipFile(good, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        link = zipfile.ZipInfo(f"{folder}/link")
+        link.create_system, link.external_attr = 3, 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    assert commands["checkpoint"](good) == 0
+    assert list(tmp_path.iterdir()) == [good]
+
+
+def test_a_compressed_bomb_is_refused(refused, tmp_path):
+    path = tmp_path / "hostile.ckpt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a/data.pkl", "w") as record:
+        for _ in range(1000):
+            record.write(bytes(2**20))
+    refused(path, saying="compressed")
+
+
+def test_records_that_share_their_bytes_are_refused(refused, tmp_path):
+    """One record of a megabyte, named a thousand times in the archive's directory."""
+    path = as_zip(tmp_path / "hostile.ckpt", b"\x80\x02}." + bytes(2**20))
+    whole = path.read_bytes()
+    start = whole.index(b"PK\x01\x02")
+    entry = whole[start : start + 46 + len("a/data.pkl")]
+    entries = b"".join(entry.replace(b"a/data.pkl", f"a/x{k:07}".encode()) for k in range(1000))
+    assert len(entries) == 1000 * len(entry)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1000, 1000, len(entries), start, 0)
+    path.write_bytes(whole[:start] + entries + end)
+    refused(path, saying="larger than the file")
+
+
+def test_a_flipped_byte_in_a_weight_is_seen(good, refused):
+    whole = bytearray(good.read_bytes())
+    weight = zipfile.ZipFile(good).getinfo(next(n for n in zipfile.ZipFile(good).namelist() if n.endswith("/data/0")))
+    whole[weight.header_offset + 200] ^= 1
+    good.write_bytes(whole)
+    refused(good, saying="is damaged")
+
+
+def test_a_record_shorter_than_its_tensor_is_refused(good, refused, tmp_path):
+    with zipfile.ZipFile(good) as whole, zipfile.ZipFile(tmp_path / "short", "w") as archive:
+        for name in whole.namelist():
+            archive.writestr(name, whole.read(name)[:4] if name.endswith("/data/0") else whole.read(name))
+    (tmp_path / "short").replace(good)
+    refused(good)
+
+
+@pytest.mark.parametrize("size", [0, 1, 30, 1000, 20_000, -1000, -1])
+def test_a_cut_file_is_refused(good, refused, size):
+    good.write_bytes(good.read_bytes()[:size])
+    refused(good)
+
+
+def test_noise_is_refused(refused, tmp_path):
+    (path := tmp_path / "hostile.ckpt").write_bytes(torch.rand(3000, generator=torch.Generator()).numpy().tobytes())
+    refused(path)
+    path.write_bytes(b"PK\x03\x04" + path.read_bytes())
+    refused(path)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_what_is_no_file_is_not_waited_for(refused, tmp_path, suffix):
+    os.mkfifo(pipe := tmp_path / f"pipe{suffix}")
+    (folder := tmp_path / f"folder{suffix}").mkdir()
+    (loop := tmp_path / f"loop{suffix}").symlink_to(tmp_path / f"loop{suffix}")
+    for path in (pipe, folder, loop):
+        refused(path)
+
+
+# --- .safetensors
+
+
+def safetensors(path: Path, facts: str) -> Path:
+    header = json.dumps({"__metadata__": {"artart": facts}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    return path
+
+
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 10**9, 0])
+def test_a_header_of_absurd_length_is_refused(refused, tmp_path, length):
+    (path := tmp_path / "hostile.safetensors").write_bytes(struct.pack("<Q", length) + b"{}")
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    "facts", ["[" * 10**5, "[" * 10**5 + "]" * 10**5, "{", "9" * 5000, "NaN", "[]", '"text"', "{}"]
+)
+def test_facts_that_are_none_are_refused(refused, tmp_path, facts):
+    refused(safetensors(tmp_path / "hostile.safetensors", facts), "generate", "checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("config", []),
+        ("config", None),
+        ("labels", {"a": 1}),
+        ("epoch", float("nan")),
+        ("epoch", "3"),
+        ("global_step", None),
+        ("metrics", [1]),
+        ("artart", {"format": 10**9, "version": "9"}),
+    ],
+)
+def test_facts_of_a_wrong_kind_are_refused(content, refused, tmp_path, key, value):
+    weights = {name.removeprefix("net."): one for name, one in content.pop("state_dict").items()}
+    facts = {name: content[name] for name in ("config", "labels", "epoch", "global_step", "metrics", "artart")}
+    save_shared(tmp_path / "hostile.safetensors", weights, facts | {key: value})
+    refused(tmp_path / "hostile.safetensors", "generate", "checkpoint")
+
+
+def test_no_run_goes_on_from_facts_that_pretend_to_be_its_state(content, refused, tmp_path):
+    weights = {name.removeprefix("net."): one for name, one in content.pop("state_dict").items()}
+    names = ("config", "labels", "epoch", "global_step", "data", "images_seen")
+    facts = {name: content[name] for name in names} | {"optimizer_states": [], "lr_schedulers": []}
+    save_shared(tmp_path / "hostile.safetensors", weights, facts | {"loops": {}, "callbacks": {}})
+    refused(tmp_path / "hostile.safetensors", "train", saying="holds weights alone")
+
+
+# --- beside good ones
+
+
+@pytest.mark.parametrize("kind", ["cut", "foreign", "newer"])
+def test_the_newest_good_one_beside_it_is_named(content, refused, good, tmp_path, kind):
+    newest = shutil.copy(good, tmp_path / "newest.ckpt")
+    os.utime(good, (1000, 1000))
+    shutil.copy(good, tmp_path / "older.ckpt")
+    os.utime(tmp_path / "older.ckpt", (2000, 2000))
+    match kind:
+        case "cut":
+            good.write_bytes(good.read_bytes()[:9000])
+        case "foreign":
+            torch.save({"weights": torch.ones(3)}, good)
+        case "newer":
+            torch.save(content | {"artart": {"format": 99, "version": "9"}}, good)
+    refused(good, saying=f"; the newest good one beside it is {newest}")
+
+
+def test_a_folder_of_bad_ones_is_looked_through_once(refused, tmp_path, monkeypatch):
+    for number in range(300):
+        (tmp_path / f"{number}.ckpt").write_bytes(b"PK\x03\x04" + bytes(number))
+    read: list[Path] = []
+    monkeypatch.setattr(
+        "artart.io.files.load", lambda path, *more, load=files.load: [read.append(path), load(path, *more)]
+    )
+    refused(tmp_path / "7.ckpt", "generate")
+    assert len(read) == len(set(read)) == 300
+
+
+def test_good_files_are_still_good(finished_run, diffusion_run, commands, tmp_path):
+    for run_dir in (finished_run, diffusion_run):
+        assert commands["checkpoint"](run_dir / "checkpoints" / "last.ckpt") == 0
+        assert load(run_dir / "checkpoints" / "last.ckpt").label_names["class"]
+
+
+# --- at random
+
+
+def test_files_gone_bad_at_random_are_read_or_refused(finished_run, diffusion_run, tmp_path, monkeypatch):
+    """As in benchmarks/fuzz_checkpoints.py, which gives them to all commands."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    mutations = import_module("mutations")
+    goods = [
+        torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+        for run_dir in (finished_run, diffusion_run)
+    ]
+    monkeypatch.chdir(tmp_path)
+    refusals = 0
+    for number in range(40):
+        path, _, done = mutations.mutated(goods, random.Random(number), tmp_path / "hostile")
+        forget_peak()
+        memory = peak()
+        try:
+            assert load(path).label_names, (number, done)
+        except ArtError as error:
+            assert str(error).isprintable(), (number, done)
+            refusals += 1
+        assert peak() - memory < MEMORY, (number, done)
+        path.unlink()
+        assert list(tmp_path.iterdir()) == [], (number, done)
+    assert refusals > 20

@@ -1,0 +1,487 @@
+"""From pictures to others like them, and from seed to seed."""
+
+import math
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+from torch import nn
+from torch.testing import assert_close
+
+from artart.checkpoints.load import load
+from artart.data.decode import decode, resize
+from artart.data.scan import examine
+from artart.diffusion.noise import Between, from_seeds, slerp
+from artart.diffusion.samplers import DDIM, DPMpp2M, Heun
+from artart.diffusion.schedule import Cosine, Flow
+from artart.generation.img2img import read_mask, to_inpaint
+from artart.generation.inputs import Input, marks_of
+from artart.generation.interpolate import places
+from artart.io.provenance import found
+from artart.objectives.diffusion import Diffusion, Given
+from artart.objectives.losses import MSE, WeightedSum
+
+FAST = "sampler.num_steps=3"
+SAMPLERS = [DDIM(40), DDIM(40, eta=1.0), DPMpp2M(40), Heun(40)]
+OPT_OUT, OTHER = "DMI-PROHIBITED-AIMLTRAINING", "DMI-PROHIBITED-GENAIMLTRAINING"
+
+
+class Ideal(nn.Module):
+    """Knows of pictures that each number is standard normal: its best guess of x0, from x_t on Flow, is known."""
+
+    channels, image_size, num_classes = 3, 8, 2
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        alpha, sigma = 1 - t.view(-1, 1, 1, 1), t.view(-1, 1, 1, 1)
+        return alpha / (alpha**2 + sigma**2) * x_t
+
+
+def diffusion(schedule=None) -> Diffusion:
+    return Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), schedule or Flow(), lambda num, generator: None)
+
+
+def last(sampler, given=None, seeds=(3, 4), schedule=None) -> torch.Tensor:
+    y = torch.zeros(len(seeds), dtype=torch.long)
+    return list(diffusion(schedule).sample(Ideal(), sampler, y, seeds, given=given))[-1].x_t
+
+
+def some_pictures() -> torch.Tensor:
+    return torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture
+def best(diffusion_run) -> Path:
+    return diffusion_run / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture
+def picture(art_folder) -> Path:
+    return sorted(art_folder.rglob("*.png"))[0]
+
+
+@pytest.fixture
+def mask(tmp_path) -> Path:
+    """At 16 px its left upper quarter and two columns in the middle."""
+    pixels = np.zeros((32, 32), np.uint8)
+    pixels[:16, :16] = pixels[:, 14:18] = 255
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    return tmp_path / "mask.png"
+
+
+def repainted() -> np.ndarray:
+    wanted = np.zeros((16, 16), bool)
+    wanted[:8, :8] = wanted[:, 7:9] = True
+    return wanted
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def tile(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
+    return sheet[2 + 18 * row : 18 + 18 * row, 2 + 18 * column : 18 + 18 * column]
+
+
+def at_16(path: Path) -> np.ndarray:
+    return resize(decode(path), 16, "squash").astype(int)
+
+
+def told(path: str | Path) -> dict[str, str]:
+    """What a picture says of how it was made."""
+    with Image.open(path) as image:
+        packet = image.info.get("xmp") or image.text["XML:com.adobe.xmp"]
+    text = packet if isinstance(packet, str) else packet.decode()
+    described = re.search(r'x-default">(.*?)</rdf:li>', text, re.DOTALL)[1]
+    return dict(part.split("=", 1) for part in described.split("; "))
+
+
+def marks(path: str | Path):
+    with Image.open(path) as image:
+        image.load()
+        return found(image)
+
+
+def marked(path: Path, *terms: str) -> Path:
+    """A picture that says so of itself."""
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("XML:com.adobe.xmp", " ".join(f"http://x/{term}" if "DMI" in term else term for term in terms))
+    path.parent.mkdir(exist_ok=True, parents=True)
+    Image.linear_gradient("L").resize((32, 32)).save(path, pnginfo=chunks)
+    return path
+
+
+# --- given pictures, without files
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.4, 0.8])
+def test_a_picture_is_mixed_with_the_noise_of_its_seed_and_refined(strength):
+    """The way of Ideal is a circle's: its end is known."""
+    x0, eps = some_pictures(), from_seeds((3, 4), (3, 8, 8), torch.device("cpu"))(0)
+    wanted = ((1 - strength) * x0 + strength * eps) / math.hypot(1 - strength, strength)
+    assert_close(last(Heun(60), Given(x0, (strength,))), wanted, rtol=0, atol=2e-3)
+
+
+def test_hardly_any_noise_gives_the_picture_back():
+    for sampler in SAMPLERS:
+        assert_close(last(sampler, Given(some_pictures(), (1e-3,))), some_pictures(), rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("schedule", [Flow(), Cosine()], ids=["flow", "cosine"])
+def test_at_strength_1_nothing_is_left_of_the_picture(schedule):
+    assert torch.equal(last(Heun(5), Given(some_pictures()), schedule=schedule), last(Heun(5), schedule=schedule))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddim", "ddpm", "dpmpp_2m", "heun"])
+def test_what_is_not_repainted_stays_in_every_sampler(sampler):
+    x0, repaint = some_pictures(), torch.arange(8) < 5
+    made = last(sampler, Given(x0, (1.0, 0.6), repaint))
+    assert_close(made[..., 5:], x0[..., 5:], rtol=0, atol=1e-3)
+    assert (made[..., :5] - x0[..., :5]).abs().mean() > 0.3
+
+
+def test_each_round_has_noise_of_its_own_and_begins_with_what_the_one_before_made():
+    x0, draw = some_pictures(), from_seeds((3, 4), (3, 8, 8), torch.device("cpu"))
+    steps = list(diffusion().sample(Ideal(), Heun(60), torch.zeros(2).long(), (3, 4), given=Given(x0, (0.9, 0.4))))
+    assert len(steps) == 120
+    wanted = (0.6 * steps[59].x_t + 0.4 * draw(61)) / math.hypot(0.6, 0.4)
+    assert_close(steps[-1].x_t, wanted, rtol=0, atol=2e-3)
+
+
+# --- between seeds, without files
+
+
+def test_a_great_circle_keeps_length_and_divides_the_angle():
+    a, b = nn.functional.normalize(from_seeds([0, 1], (50,), torch.device("cpu"))(0).double(), dim=1)
+    angle = torch.acos(a @ b)
+    for share in (0.0, 0.2, 0.5, 0.9, 1.0):
+        between = slerp(a, b, share)
+        assert float(between.norm()) == pytest.approx(1, abs=1e-9)
+        assert float(torch.acos((between @ a).clamp(max=1))) == pytest.approx(share * float(angle), abs=1e-6)
+    assert torch.equal(slerp(a, b, 0), a)
+    assert torch.equal(slerp(a, b, 1), b)
+
+
+def test_noise_between_seeds_is_as_strong_as_theirs_in_every_step():
+    draw = from_seeds([Between(5, 6, 0.0), Between(5, 6, 0.5), Between(5, 6, 1.0)], (3, 40, 40), torch.device("cpu"))
+    for i in (0, 1):
+        five, middle, six = draw(i)
+        assert torch.equal(torch.stack([five, six]), from_seeds([5, 6], (3, 40, 40), torch.device("cpu"))(i))
+        assert float(middle.std()) == pytest.approx(1, abs=0.05)
+        assert_close(middle, (five + six) / math.sqrt(2), rtol=0, atol=0.1)
+
+
+def test_places_lie_at_even_distances_from_the_first_seed_to_the_last():
+    assert places([8, 9], 3) == [Between(8, 9, 0), Between(8, 9, 0.5), Between(8, 9, 1)]
+    assert places([1, 2, 1], 5) == [
+        Between(1, 2, 0),
+        Between(1, 2, 0.5),
+        Between(2, 1, 0),
+        Between(2, 1, 0.5),
+        Between(2, 1, 1),
+    ]
+    assert [one.share for one in places([1, 2, 3], 4)] == pytest.approx([0, 2 / 3, 1 / 3, 1])
+
+
+# --- mode=vary
+
+
+def test_each_input_has_its_variations_and_a_row_in_the_grid(generate, best, art_folder):
+    assert generate(f"checkpoint={best}", "mode=vary", f"input={art_folder}", "num_images=2", FAST, "out=made") == 0
+    inputs = sorted(path for path in art_folder.rglob("*.*") if path.is_file())
+    assert len(inputs) == 12
+    assert len(list(Path("made").rglob("*.png"))) == 12 * 2 + 1
+    sheet = pixels("made/grid.png")
+    assert sheet.shape == (12 * 18 + 2, 3 * 18 + 2, 3)
+    for row, path in enumerate(inputs):
+        stem = path.relative_to(art_folder).with_suffix("")
+        made = [pixels(f"made/{stem}_0000{k}.png") for k in range(2)]
+        assert (tile(sheet, row, 0) == at_16(path)).all()
+        assert (tile(sheet, row, 1) == made[0]).all()
+        assert (tile(sheet, row, 2) == made[1]).all()
+        assert (made[0] != made[1]).any()
+
+
+def test_variations_are_the_same_in_any_batch(generate, best, art_folder):
+    for size in (1, 5):
+        arguments = ("mode=vary", f"input={art_folder}", "num_images=2", FAST, f"batch_size={size}", f"out={size}")
+        assert generate(f"checkpoint={best}", *arguments) == 0
+    for path in Path("1").rglob("*.png"):
+        assert np.abs(pixels(path) - pixels("5" / path.relative_to("1"))).max() <= 1  # a rounding
+
+
+def test_the_weaker_the_closer_and_at_strength_1_it_is_what_mode_sample_makes(generate, best, picture):
+    same = ("num_images=2", "seed=7", "label=painting", "batch_size=1", FAST)
+    distances = []
+    for strength in (0.01, 0.3, 1):
+        arguments = ("mode=vary", f"input={picture}", f"strength={strength}", f"out={strength}", *same)
+        assert generate(f"checkpoint={best}", *arguments) == 0
+        distances.append(np.abs(pixels(f"{strength}/{picture.stem}_00001.png") - at_16(picture)).mean())
+    assert distances == sorted(distances)
+    assert generate(f"checkpoint={best}", "out=sample", *same) == 0
+    for k in range(2):
+        assert (pixels(f"1/{picture.stem}_0000{k}.png") == pixels(f"sample/0000{k}.png")).all()
+    said = told(f"0.3/{picture.stem}_00001.png")
+    assert said.items() >= {"mode": "vary", "seed": "8", "strength": "0.3", "label": "painting"}.items()
+    assert said["input"] == picture.name
+
+
+def test_without_a_label_none_is_asked_for(generate, best, picture):
+    assert generate(f"checkpoint={best}", "mode=vary", f"input={picture}", "num_images=1", FAST, "out=made") == 0
+    said = told(f"made/{picture.stem}_00000.png")
+    assert (said["label"], said["strength"]) == ("none", "0.5")
+
+
+def test_the_grid_is_not_larger_than_256_pictures(generate, best, art_folder, monkeypatch):
+    monkeypatch.setattr("artart.generation.img2img.IN_GRID", 7)
+    assert generate(f"checkpoint={best}", "mode=vary", f"input={art_folder}", "num_images=2", FAST, "out=made") == 0
+    assert pixels("made/grid.png").shape == (2 * 18 + 2, 3 * 18 + 2, 3)
+
+
+def test_unusable_inputs_are_listed_and_nothing_is_overwritten(generate, best, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name, level in (("a.png", 0), ("a.bmp", 255), ("a_00000.png", 128)):
+        Image.new("RGB", (16, 16), (level,) * 3).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
+    arguments = (f"checkpoint={best}", "mode=vary", "input=in", "num_images=1", FAST, "out=made")
+    assert generate(*arguments) == 0
+    assert "1 of 4 files cannot be used: see made/rejected.csv" in capsys.readouterr().out
+    made = {path.name: path.read_bytes() for path in Path("made").glob("*.png")}
+    assert sorted(made) == ["a_00000-2.png", "a_00000.png", "a_00000_00000.png", "grid.png"]
+    assert generate(*arguments) == 0
+    assert len(list(Path("made").glob("*.png"))) == 8
+    assert all(Path("made", name).read_bytes() == content for name, content in made.items())
+
+
+# --- mode=inpaint
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m", "heun"])
+def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, picture, mask, sampler):
+    arguments = (f"input={picture}", f"mask={mask}", f"sampler={sampler}", FAST, "num_images=3", "out=made")
+    assert generate(f"checkpoint={best}", "mode=inpaint", *arguments) == 0
+    given, made = at_16(picture), [pixels(f"made/{picture.stem}_0000{k}.png") for k in range(3)]
+    for one in made:
+        assert (one[~repainted()] == given[~repainted()]).all()
+        assert np.abs(one[repainted()] - given[repainted()]).max() > 10
+    assert (made[0] != made[1]).any()
+    sheet = pixels("made/grid.png")
+    assert sheet.shape == (20, 5 * 18 + 2, 3)
+    assert (tile(sheet, 0, 0) == given).all()
+    assert (tile(sheet, 0, 1) == np.where(repainted()[..., None], 128, given)).all()
+    for k in range(3):
+        assert (tile(sheet, 0, 2 + k) == made[k]).all()
+
+
+def test_what_a_sampler_leaves_elsewhere_is_not_shown(generate, best, picture, mask, monkeypatch):
+    sample = Diffusion.sample
+
+    def restless(*arguments, **options):
+        for step in sample(*arguments, **options):
+            yield step._replace(x_t=step.x_t + 0.2)
+
+    monkeypatch.setattr(Diffusion, "sample", restless)
+    arguments = (f"input={picture}", f"mask={mask}", FAST, "num_images=1", "out=made")
+    assert generate(f"checkpoint={best}", "mode=inpaint", *arguments) == 0
+    assert (pixels(f"made/{picture.stem}_00000.png") == at_16(picture))[~repainted()].all()
+
+
+def test_a_picture_that_lies_in_out_may_be_named(generate, best, picture, tmp_path):
+    """But of a folder what an earlier call wrote below it is none of its pictures."""
+    (tmp_path / "made").mkdir()
+    shutil.copy(picture, tmp_path / "made" / "one.png")
+    arguments = ("mode=vary", FAST, "num_images=1")
+    assert generate(f"checkpoint={best}", f"input={tmp_path}/made/one.png", "out=made", *arguments) == 0
+    assert {path.name for path in Path("made").iterdir()} == {"one.png", "one_00000.png", "grid.png"}
+    assert generate(f"checkpoint={best}", f"input={picture.parent}", f"out={picture.parent}/made", *arguments) == 0
+    num = len(list((picture.parent / "made").rglob("*_00000.png")))
+    assert generate(f"checkpoint={best}", f"input={picture.parent}", f"out={picture.parent}/made", *arguments) == 0
+    assert len(list((picture.parent / "made").rglob("*_00000-2.png"))) == num
+
+
+def test_of_what_the_mask_covers_nothing_is_left(best, picture, mask, tmp_path):
+    with Image.open(picture) as image:
+        image.paste("red", (0, 0, 12, 12))
+        image.save(tmp_path / "other.png")
+    given = []
+    for path in (picture, tmp_path / "other.png"):
+        one = examine(path, 16)
+        given.append(Input(path, torch.tensor(one.pixels).permute(2, 0, 1), one.facts))
+    assert (given[0].pixels != given[1].pixels).any()
+    loaded, config = load(best), {"mask": str(mask)}
+    left = [to_inpaint(one, config, loaded, torch.device("cpu")).x0 for one in given]
+    assert torch.equal(*left)
+
+
+def test_each_input_begins_with_the_same_seed(generate, best, picture):
+    Path("in").mkdir()
+    for name in ("a", "b"):
+        Path("in", f"{name}.png").write_bytes(picture.read_bytes())
+    arguments = ("mode=vary", "input=in", "num_images=2", "seed=5", "batch_size=1", FAST, "out=made")
+    assert generate(f"checkpoint={best}", *arguments) == 0
+    for k in range(2):
+        assert (pixels(f"made/a_0000{k}.png") == pixels(f"made/b_0000{k}.png")).all()
+
+
+def test_a_mask_lies_where_the_picture_lies_and_margins_stay(best, tmp_path):
+    """A wide picture, padded: the paper above and below it is not painted."""
+    loaded = load(best)
+    loaded.config["data"]["fit"] = "pad"
+    white = np.zeros((40, 80), np.uint8)
+    white[:, :40], white[:, 40:] = 200, 100  # more than half of white, and less
+    for name, shape in (("picture.png", (80, 40)), ("mask.png", None)):
+        (Image.new("RGB", shape) if shape else Image.fromarray(white)).save(tmp_path / name)
+    given = Input(Path("picture.png"), torch.zeros(3, 16, 16), examine(tmp_path / "picture.png", 16, "pad").facts)
+    wanted = torch.zeros(1, 16, 16, dtype=torch.bool)
+    wanted[:, 4:12, :8] = True
+    assert torch.equal(read_mask(tmp_path / "mask.png", given, loaded), wanted)
+
+
+def test_a_mask_may_be_turned_like_its_picture(best, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("L", (20, 30), 255).save(tmp_path / "mask.png")
+    given = Input(Path("turned.jpg"), torch.zeros(3, 16, 16), examine(tmp_path / "turned.jpg", 16).facts)
+    assert read_mask(tmp_path / "mask.png", given, load(best)).all()
+
+
+# --- mode=interpolate
+
+
+@pytest.mark.parametrize("sampler", ["heun", "ddpm"])
+def test_the_ends_of_the_way_are_what_mode_sample_makes(generate, best, sampler):
+    same = (f"checkpoint={best}", f"sampler={sampler}", FAST, "batch_size=1", "label=drawing")
+    assert generate("mode=interpolate", "seeds=[4,9]", "num_images=5", "out=way", *same) == 0
+    for seed, frame in ((4, 0), (9, 4)):
+        assert generate(f"seed={seed}", "num_images=1", f"out={seed}", *same) == 0
+        assert (pixels(f"way/0000{frame}.png") == pixels(f"{seed}/00000.png")).all()
+    frames = [pixels(f"way/0000{k}.png") for k in range(5)]
+    jumps = [np.abs(one - other).mean() for one, other in pairwise(frames)]
+    assert 0 < max(jumps) < np.abs(frames[0] - frames[4]).mean()
+    assert sorted(path.name for path in Path("way").iterdir()) == [
+        *[f"0000{k}.png" for k in range(5)],
+        "film.webp",
+        "strip.png",
+    ]
+
+
+def test_the_strip_and_the_film_show_the_pictures(generate, best):
+    assert generate(f"checkpoint={best}", "mode=interpolate", "seeds=[1,2,3]", "num_images=20", FAST, "out=made") == 0
+    strip = pixels("made/strip.png")
+    assert strip.shape == (20, 16 * 18 + 2, 3)
+    assert (tile(strip, 0, 0) == pixels("made/00000.png")).all()
+    assert (tile(strip, 0, 15) == pixels("made/00019.png")).all()
+    with Image.open("made/film.webp") as film:
+        assert film.n_frames == 20
+        film.seek(7)
+        assert (np.asarray(film.convert("RGB")) == pixels("made/00007.png")).all()
+    assert told("made/film.webp").items() >= {"mode": "interpolate", "seeds": "1-2-3", "label": "none"}.items()
+    assert told("made/00007.png")["place"] == "7/19"
+    assert marks("made/00007.png").source == marks("made/film.webp").source == "trainedAlgorithmicMedia"
+
+
+# --- marks
+
+
+@pytest.mark.parametrize("mode", ["vary", "inpaint"])
+def test_what_an_input_says_of_itself_is_said_on(generate, best, tmp_path, mask, mode):
+    source = marked(tmp_path / "in.png", OPT_OUT, "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCreation")
+    more = [f"mask={mask}"] * (mode == "inpaint")
+    call = (f"checkpoint={best}", f"mode={mode}", f"input={source}", "num_images=1", FAST, "out=made", *more)
+    assert generate(*call) == 0
+    for name in ("in_00000.png", "grid.png"):
+        assert marks(f"made/{name}") == (OPT_OUT, "compositeWithTrainedAlgorithmicMedia")
+        assert told(f"made/{name}")["input_source"] == "digitalCreation"
+
+
+def test_reconstructions_keep_what_their_inputs_say(generate, finished_run, tmp_path):
+    best = finished_run / "checkpoints" / "best.ckpt"
+    marked(tmp_path / "in/a.png", OPT_OUT, "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia")
+    marked(tmp_path / "in/b.png")
+    assert generate(f"checkpoint={best}", "input=in", "out=made") == 0
+    assert marks("made/a.png") == (OPT_OUT, "compositeWithTrainedAlgorithmicMedia")
+    assert told("made/a.png")["input_source"] == "trainedAlgorithmicMedia"
+    assert marks("made/b.png").opt_out == ""
+    assert "input_source" not in told("made/b.png")
+
+
+def test_a_grid_of_several_inputs_keeps_the_widest_wish(tmp_path):
+    def read(*terms):
+        one = examine(marked(tmp_path / "one.png", *terms), 16)
+        return Input(Path("one.png"), torch.tensor(one.pixels), one.facts)
+
+    assert marks_of([read(), read(OPT_OUT), read(OPT_OUT)], {}).opt_out == OPT_OUT
+    assert marks_of([read(OTHER), read(OPT_OUT)], {}).opt_out == "DMI-PROHIBITED"
+    assert marks_of([read()], {}).opt_out == ""
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["mode=vary"], "input: needs a value: input=FILE_OR_FOLDER"),
+        (["mode=vary", "input=a.png", "strength=0"], "strength=0: must be a number, at least 0.01 and at most 1"),
+        (["mode=vary", "input=a.png", "strength=1.5"], "strength=1.5: must be a number, at least 0.01 and at most 1"),
+        (["mode=vary", "input=a.png", "label=paintings"], "label=paintings: no such class; did you mean painting?"),
+        (["mode=vary", "input=a.png", "mask=a.png"], "a.png: mode=vary does not take it; leave it out, or mode=inpa"),
+        (["mode=vary", "input=a.png", "film=true"], "film=true: mode=vary does not take it; leave it out, or mode=sam"),
+        (["mode=vary", "input=a.png", "seeds=[1,2]"], "seeds=[1, 2]: mode=vary does not take it; leave it out, or mod"),
+        (["mode=vary", "input=text.txt"], "nothing to work on (text.txt: not a picture, or cut off in its header)"),
+        (["mode=vary", "input=a.png", "compare=true"], "compare=true: mode=vary does not take it; leave it out\n"),
+        (["mode=inpaint", "input=a.png"], "mask: needs a value: mask=FILE"),
+        (["mode=inpaint", "mask=a.png"], "input: needs a value: input=FILE_OR_FOLDER"),
+        (["mode=inpaint", "input=.", "mask=a.png"], "mode=inpaint takes one picture, not a folder"),
+        (["mode=inpaint", "input=a.png", "mask=b.png"], "b.png: has 32 x 16 pixels, the input 32 x 32; they must lie"),
+        (["mode=inpaint", "input=a.png", "mask=black.png"], "black.png: leaves nothing to paint; white is what is"),
+        (["mode=inpaint", "input=a.png", "mask=text.txt"], "text.txt: cannot be used (not a picture, or cut off in it"),
+        (["mode=inpaint", "input=a.png", "mask=nowhere.png"], "nowhere.png: must be a file that exists"),
+        (["mode=inpaint", "input=a.png", "mask=a.png", "strength=0.3"], "strength=0.3: mode=inpaint does not take it"),
+        (["mode=interpolate"], "seeds: needs a value: seeds=[1,2]"),
+        (["mode=interpolate", "seeds=[1]"], "seeds=[1]: must be two or more, each a whole number"),
+        (["mode=interpolate", "seeds=[1,1]"], "at most 4294967295, no neighbours equal: [1,2]"),
+        (["mode=interpolate", "seeds=[1,-2]"], "seeds=[1, -2]: must be two or more, each a whole number"),
+        (["mode=interpolate", "seeds=[1,a]"], "seeds=[1, 'a']: must be two or more, each a whole number"),
+        (["mode=interpolate", "seeds=[1,2.5]"], "seeds=[1, 2.5]: must be two or more, each a whole number"),
+        (["mode=interpolate", "seeds=3"], "seeds=3: must be two or more, each a whole number"),
+        (["mode=interpolate", "seeds=[1,2,3]", "num_images=2"], "num_images=2: are fewer than the 3 seeds; ask for m"),
+        (["mode=interpolate", "seeds=[1,2]", "label=all"], "label=all: mode=interpolate keeps to one label; choose a"),
+        (["mode=interpolate", "seeds=[1,2]", "input=a.png"], "a.png: mode=interpolate does not take it; leave it out"),
+        (["strength=0.3"], "strength=0.3: mode=sample does not take it; leave it out, or mode=vary"),
+        (["mask=a.png"], "a.png: mode=sample does not take it; leave it out, or mode=inpaint"),
+        (["seeds=[1,2]"], "seeds=[1, 2]: mode=sample does not take it; leave it out, or mode=interpolate"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_in_a_line_and_nothing_is_written(generate, best, tmp_path, capsys, arguments, sentence):
+    for name, size, level in (("a.png", (32, 32), 255), ("b.png", (32, 16), 255), ("black.png", (32, 32), 0)):
+        Image.new("L", size, level).save(tmp_path / name)
+    (tmp_path / "text.txt").write_text("text")
+    assert generate(f"checkpoint={best}", *arguments) == 2
+    assert sentence in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize("mode", ["vary", "inpaint", "interpolate"])
+def test_a_network_that_reproduces_does_not_paint(generate, finished_run, capsys, mode):
+    best = finished_run / "checkpoints" / "best.ckpt"
+    assert generate(f"checkpoint={best}", f"mode={mode}") == 2
+    error = capsys.readouterr().err
+    assert error == f"mode={mode}: {best} was not trained for that; it can do mode=reconstruct\n"
+    assert not Path("outputs").exists()
+
+
+def test_a_network_of_diffusion_says_what_it_can_do(generate, best, capsys):
+    assert generate(f"checkpoint={best}", "mode=reconstruct", "input=.") == 2
+    assert "it can do mode=sample, vary, inpaint or interpolate\n" in capsys.readouterr().err
+
+
+def test_results_do_not_go_among_the_inputs(generate, best, art_folder, capsys):
+    assert generate(f"checkpoint={best}", "mode=vary", f"input={art_folder}", f"out={art_folder}") == 2
+    assert "must be a folder, and not the one that holds the input" in capsys.readouterr().err

@@ -1,0 +1,600 @@
+"""From a checkpoint and noise to pictures."""
+
+import itertools
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from artart import ArtError
+from artart.generation.sample import labels_for
+from artart.io.files import sha256
+from artart.io.images import to_pixels
+from artart.io.provenance import found
+from artart.models.vit import ViT
+
+FAST, FIVE = "sampler.num_steps=3", "sampler.num_steps=5"
+CLASSES = ["drawing", "engraving", "iconography", "painting", "sculpture"]
+
+
+@pytest.fixture
+def best(diffusion_run) -> Path:
+    return diffusion_run / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture
+def changed(best, tmp_path):
+    """A checkpoint like the best, but for what a function does to its content."""
+
+    def changed(change) -> Path:
+        content = torch.load(best, weights_only=True)
+        change(content)
+        torch.save(content, tmp_path / "changed.ckpt")
+        return tmp_path / "changed.ckpt"
+
+    return changed
+
+
+def louder(content) -> None:
+    """As if it had been trained for long: what it is told, and what it answers, is large."""
+    for number, (name, value) in enumerate(content["state_dict"].items()):
+        if "scale_shift" in name or "label" in name or "dec3.out" in name:
+            noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(number))
+            value.add_(noise * (1 if "label" in name else 0.1))
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def names(folder: str) -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def packet(image: Image.Image) -> str:
+    text = image.info.get("xmp") or image.text["XML:com.adobe.xmp"]
+    return text if isinstance(text, str) else text.decode()
+
+
+def settings(path: str | Path) -> dict[str, str]:
+    """What a picture says of how it was made."""
+    with Image.open(path) as image:
+        described = re.search(r'x-default">(.*?)</rdf:li>', packet(image), re.DOTALL)[1]
+    return dict(part.split("=", 1) for part in described.split("; "))
+
+
+# --- pictures and seeds
+
+
+def test_noise_becomes_pictures_and_a_grid_of_them(generate, best, capsys):
+    assert generate(f"checkpoint={best}", "num_images=7", FAST, "out=made") == 0
+    assert names("made") == [f"0000{k}.png" for k in range(7)] + ["grid.png"]
+    grid = pixels("made/grid.png")
+    assert grid.shape == (2 * 18 + 2, 5 * 18 + 2, 3)  # a column for each class
+    for k in range(7):
+        row, column = divmod(k, 5)
+        assert (
+            grid[2 + 18 * row : 18 + 18 * row, 2 + 18 * column : 18 + 18 * column] == pixels(f"made/0000{k}.png")
+        ).all()
+    assert (grid[20:, 2 * 18 + 2 :] == 255).all()
+    assert "8 files in made: grid.png ..." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("num_images", "shape"), [(1, (16, 16)), (3, (38, 38)), (5, (38, 56))])
+def test_a_single_class_is_a_square_grid(generate, best, num_images, shape):
+    assert generate(f"checkpoint={best}", "label=painting", f"num_images={num_images}", FAST, "out=made") == 0
+    assert pixels("made/grid.png").shape[:2] == shape
+
+
+def test_a_picture_belongs_to_its_seed(generate, best):
+    same = ("label=engraving", FAST)
+    assert generate(f"checkpoint={best}", "num_images=4", "seed=0", "out=zero", *same) == 0
+    assert generate(f"checkpoint={best}", "num_images=4", "seed=3", "out=three", *same) == 0
+    assert np.abs(pixels("zero/00003.png") - pixels("three/00000.png")).max() <= 1
+    assert np.abs(pixels("zero/00000.png") - pixels("three/00000.png")).max() > 10
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m", "heun"])
+def test_every_sampler_makes_the_same_pictures_in_any_batch(generate, changed, sampler):
+    checkpoint = changed(louder)  # so that labels show
+    for batch_size in (1, 3, 5):
+        arguments = (f"sampler={sampler}", FAST, "num_images=5", f"batch_size={batch_size}", f"out={batch_size}")
+        assert generate(f"checkpoint={checkpoint}", *arguments) == 0
+    for name in names("5"):
+        for other in ("1", "3"):
+            assert np.abs(pixels(f"5/{name}") - pixels(f"{other}/{name}")).max() <= 1  # a rounding
+    classes = {"ddim": "DDIM", "ddpm": "DDIM", "dpmpp_2m": "DPMpp2M", "heun": "Heun"}
+    assert settings("5/00000.png")["sampler"] == classes[sampler]
+
+
+def test_the_sampler_may_be_changed(generate, changed):
+    checkpoint = changed(louder)
+    for sampler, options in (("ddim", ()), ("ddpm", ()), ("ddim", ("sampler.eta=1",)), ("heun", ()), ("dpmpp_2m", ())):
+        out = f"out={sampler}{len(options)}"
+        assert generate(f"checkpoint={checkpoint}", f"sampler={sampler}", FIVE, "num_images=2", out, *options) == 0
+    assert (pixels("ddpm0/00000.png") == pixels("ddim1/00000.png")).all()  # which differ in eta alone
+    others = [pixels(f"{name}0/00000.png") for name in ("ddim", "ddpm", "heun", "dpmpp_2m")]
+    assert len({one.tobytes() for one in others}) == 4
+
+
+def test_guidance_changes_pictures_within_its_interval(generate, best):
+    calls = {
+        "learnt": ("guidance.weight=1",),
+        "more": ("guidance.weight=8",),
+        "nowhere": ("guidance.weight=8", "guidance.lowest=0.45", "guidance.highest=0.55"),
+        "everywhere": ("guidance.weight=8", "guidance.lowest=0", "guidance.highest=1"),
+    }
+    for out, options in calls.items():
+        assert generate(f"checkpoint={best}", "num_images=2", "sampler=ddim", FAST, f"out={out}", *options) == 0
+    made = {out: pixels(f"{out}/00000.png") for out in calls}
+    assert (made["learnt"] == made["nowhere"]).all()  # its steps are at r = 1, 2/3 and 1/3
+    assert (made["learnt"] != made["more"]).any()
+    assert (made["more"] != made["everywhere"]).any()
+
+
+@pytest.fixture
+def guide(best, tmp_path):
+    """The same network with other weights, or what a function makes of it, in a file of its own."""
+
+    def guide(change=louder) -> Path:
+        content = torch.load(best, weights_only=True)
+        change(content)
+        torch.save(content, tmp_path / "guide.ckpt")
+        return tmp_path / "guide.ckpt"
+
+    return guide
+
+
+def test_another_network_guides_also_without_labels_and_is_named_in_the_marks(generate, best, guide):
+    other = guide()
+    for out, options in {
+        "alone": ("guidance.weight=1",),
+        "itself": ("guidance.weight=3", f"guidance.network={best}"),
+        "guided": ("guidance.weight=3", f"guidance.network={other}"),
+    }.items():
+        arguments = ("label=none", "num_images=2", "sampler=ddim", FAST, f"out={out}", *options)
+        assert generate(f"checkpoint={best}", *arguments) == 0
+    made = {out: pixels(f"{out}/00000.png") for out in ("alone", "itself", "guided")}
+    assert np.abs(made["alone"] - made["itself"]).max() <= 1  # this one stays within what is clamped
+    assert np.abs(made["alone"] - made["guided"]).max() > 5
+    assert settings("guided/00000.png")["guidance_network_sha256"] == sha256(other)
+    assert settings("guided/grid.png")["guidance_network_sha256"] == sha256(other)
+    assert settings("guided/00000.png")["checkpoint_sha256"] == sha256(best)
+    assert "guidance_network_sha256" not in settings("alone/00000.png")
+
+
+def test_a_guide_without_effect_is_a_sentence(generate, best, capsys):
+    assert generate(f"checkpoint={best}", "guidance.weight=1", f"guidance.network={best}") == 2
+    wanted = f"guidance.network={best}: has no effect with guidance.weight=1; set guidance.weight=1.5\n"
+    assert capsys.readouterr().err == wanted
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(generate, best, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert generate(f"checkpoint={best}", "out=file/sub") == 2
+    assert capsys.readouterr().err == f"out={tmp_path}/file/sub: cannot be written; name another folder\n"
+
+
+def test_a_guide_may_be_smaller_and_of_another_kind(generate, best, guide):
+    def smaller(content) -> None:
+        torch.manual_seed(0)
+        settings = {"image_size": 16, "num_classes": 5, "patch_size": 8, "width": 24, "depth": 1, "num_heads": 1}
+        net = ViT(**settings)
+        torch.nn.init.normal_(net.out.weight, std=0.1)
+        content["config"]["model"] = {"_target_": "artart.models.vit.ViT", **settings}
+        content["state_dict"] = {f"net.{name}": value for name, value in net.state_dict().items()}
+
+    for out, options in {"alone": (), "guided": (f"guidance.network={guide(smaller)}",)}.items():
+        assert generate(f"checkpoint={best}", "num_images=1", FAST, f"out={out}", *options) == 0
+    assert np.abs(pixels("alone/00000.png") - pixels("guided/00000.png")).max() > 5
+
+
+def of_another_size(content) -> None:
+    content["config"]["image_size"] = content["config"]["model"]["image_size"] = 24
+
+
+WRONG_GUIDES = {
+    "objective.prediction=v, not x0": lambda content: content["config"]["objective"].update(prediction="v"),
+    "objective.schedule={'_target_': 'artart.diffusion.schedule.Cosine'}, not": lambda content: content["config"][
+        "objective"
+    ].update(schedule={"_target_": "artart.diffusion.schedule.Cosine"}),
+    "image_size=24, not 16": of_another_size,
+    "knows other labels; name an earlier checkpoint of the same run": lambda content: content.update(
+        class_names=list("abcde")
+    ),
+    "wants to build os.system, not a class of artart": lambda content: content["config"]["loss"].update(
+        mse={"_target_": "os.system"}
+    ),
+    "not a checkpoint of artart": lambda content: content.pop("config"),
+    "weights and network do not fit": lambda content: content["state_dict"].pop("net.enc1.0.bias"),
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG_GUIDES)
+def test_a_guide_that_does_not_fit_is_a_sentence(generate, best, guide, capsys, sentence):
+    path = guide(WRONG_GUIDES[sentence])
+    assert generate(f"checkpoint={best}", f"guidance.network={path}", FAST) == 2
+    assert sentence in (error := capsys.readouterr().err)
+    assert str(path) in error
+    assert error.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+def test_a_guide_that_reconstructs_or_is_no_file_is_a_sentence(generate, best, finished_run, capsys):
+    reconstructs = finished_run / "checkpoints" / "best.ckpt"
+    Path("text.ckpt").write_text("no checkpoint")
+    for path, sentence in {
+        reconstructs: "was trained with objective.prediction=None, not x0",
+        Path("text.ckpt"): "holds Python objects, not plain weights, or is no weights file",
+        Path("nowhere.ckpt"): "nowhere.ckpt: must be a file that exists",
+    }.items():
+        assert generate(f"checkpoint={best}", f"guidance.network={path}", FAST) == 2
+        assert sentence in (error := capsys.readouterr().err)
+        assert error.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+def test_no_file_is_overwritten(generate, best):
+    Path("made").mkdir()
+    Path("made/grid.png").write_text("mine")
+    for _ in range(2):
+        assert generate(f"checkpoint={best}", "num_images=1", FAST, "film=true", "out=made") == 0
+    assert Path("made/grid.png").read_text() == "mine"
+    assert names("made") == ["00000-2.png", "00000.png", "film-2.png", "film-2.webp", "film.png", "film.webp",
+                             "grid-2.png", "grid-3.png", "grid.png"]  # fmt: skip
+
+
+def test_the_checkpoint_alone_is_enough_to_sample(generate, best, tmp_path, monkeypatch):
+    """It may have been moved; nothing is loaded for the loss, and no mode has to be named."""
+    monkeypatch.setattr("artart.objectives.losses.vgg16", None)
+    monkeypatch.setattr("artart.objectives.losses.vgg16_on", None)
+    shutil.copy(best, tmp_path / "moved.ckpt")
+    assert generate("checkpoint=moved.ckpt", "num_images=2", FAST) == 0
+    assert len(list(Path("outputs/samples").rglob("*.png"))) == 3
+    assert generate("checkpoint=moved.ckpt", "num_images=1", FAST, "mode=sample", "out=made") == 0
+
+
+def test_it_is_the_average_of_the_weights_that_draws(generate, best, changed):
+    """Which lies in state_dict; what lies beside it does not matter."""
+    spoiled = changed(lambda content: [value.fill_(torch.nan) for value in content["current_model_state"].values()])
+    for out, checkpoint in (("one", best), ("two", spoiled)):
+        assert generate(f"checkpoint={checkpoint}", "num_images=1", FAST, f"out={out}") == 0
+    assert (pixels("one/00000.png") == pixels("two/00000.png")).all()
+
+
+def test_show_opens_the_grid(generate, best, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
+    assert generate(f"checkpoint={best}", "num_images=5", FAST, "out=made", "show=true") == 0
+    assert shown == [(5 * 18 + 2, 20)]
+
+
+# --- labels
+
+
+@pytest.mark.parametrize(
+    ("label", "class_names", "labels"),
+    [
+        ("all", ["a", "b"], [0, 1, 0, 1, 0]),
+        ("b", ["a", "b"], [1] * 5),
+        ("none", ["a", "b"], [2] * 5),
+        (None, ["a", "b"], [2] * 5),
+        ("all", [], [0] * 5),
+        ("none", [], [0] * 5),
+        ("all", ["a", "all"], [1] * 5),  # a folder may be called so
+        ("none", ["none", "b"], [0] * 5),
+    ],
+)
+def test_a_label_is_a_class_all_in_turn_or_none(label, class_names, labels):
+    assert labels_for(label, 5, {"class": class_names}) == [(one,) for one in labels]
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("painting", ["painting"] * 6),
+        ("all", [*CLASSES, "drawing"]),
+        ("none", ["none"] * 6),
+        ("null", [*CLASSES, "drawing"]),
+    ],
+)
+def test_each_picture_says_its_label_and_seed(generate, best, label, words):
+    assert generate(f"checkpoint={best}", f"label={label}", "num_images=6", "seed=5", FAST, "out=made") == 0
+    told = [settings(f"made/0000{k}.png") for k in range(6)]
+    assert [one["label"] for one in told] == words
+    assert [one["seed"] for one in told] == [str(5 + k) for k in range(6)]
+
+
+def test_a_label_reaches_the_network(generate, changed):
+    checkpoint = changed(louder)
+    for label in ("drawing", "painting", "none"):
+        assert generate(f"checkpoint={checkpoint}", f"label={label}", "num_images=1", FAST, "out=made") == 0
+    assert generate(f"checkpoint={checkpoint}", "label=all", "num_images=5", "out=all", FAST) == 0
+    one, two, three = (pixels(f"made/{name}.png") for name in ("00000", "00000-2", "00000-3"))
+    assert np.abs(one - pixels("all/00000.png")).max() <= 1
+    assert min(np.abs(one - two).max(), np.abs(two - three).max(), np.abs(one - three).max()) > 5
+
+
+ODD = ["art déco, 1920", "1900", "true", "it's (new)", "日本 = 画"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_class_is_named_as_its_folder(generate, changed, name):
+    checkpoint = changed(lambda content: content.update(labels={"class": ODD}))
+    assert generate(f"checkpoint={checkpoint}", f"label={name}", "num_images=1", FAST, "out=made") == 0
+    assert settings("made/00000.png")["label"] == name.replace("&", "&amp;")
+
+
+def test_folders_with_odd_names_become_classes_that_can_be_asked_for(train, generate, art_folder):
+    for old, new in zip(sorted(art_folder.iterdir()), ("art déco, 1920", "1900", "true"), strict=True):
+        old.rename(art_folder / new)
+    small = ("objective=diffusion", "loss=mse_diffusion", "callbacks.grid=null", "trainer.max_epochs=1", "run_dir=run")
+    assert train(*small, f"data.root={art_folder}") == 0
+    content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert content["config"]["model"]["num_classes"] == 3
+    for name in content["labels"]["class"]:
+        arguments = ("checkpoint=run/checkpoints/last.ckpt", f"label={name}", "num_images=1", FAST, f"out={name} made")
+        assert generate(*arguments) == 0
+        assert settings(f"{name} made/00000.png")["label"] == name
+
+
+def without_classes(content) -> None:
+    """As if it had been trained on a folder without sub-folders."""
+    content["config"]["model"]["num_classes"] = 0
+    content["labels"] = {"class": []}
+    content["state_dict"] = {
+        name: value for name, value in content["state_dict"].items() if "condition.label" not in name
+    }
+
+
+@pytest.mark.parametrize("label", ["all", "none"])
+def test_without_classes_pictures_are_of_none(generate, changed, label):
+    assert generate(f"checkpoint={changed(without_classes)}", f"label={label}", "num_images=2", FAST, "out=made") == 0
+    assert settings("made/00001.png")["label"] == "none"
+
+
+# --- films
+
+
+def test_a_film_shows_every_step_and_ends_with_the_grid(generate, best):
+    arguments = ("num_images=7", "sampler=ddim", "sampler.num_steps=6", "film=true", "out=made")
+    assert generate(f"checkpoint={best}", *arguments) == 0
+    grid = pixels("made/grid.png")
+    with Image.open("made/film.webp") as film:
+        assert film.n_frames == 6
+        frames = []
+        for k in range(6):
+            film.seek(k)
+            frames.append(np.asarray(film.convert("RGB")).astype(int))
+    assert (frames[-1] == grid).all()
+    distances = [np.abs(frame - grid).mean() for frame in frames]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[0] > 5
+    strip = pixels("made/film.png")
+    assert strip.shape == (7 * 18 + 2, 8 * 18 + 2, 3)  # a row for each picture, eight moments
+    for k in range(7):
+        assert (strip[2 + 18 * k : 18 + 18 * k, 128:144] == pixels(f"made/0000{k}.png")).all()
+        first = frames[0][2 + 18 * (k // 5) : 18 + 18 * (k // 5), 2 + 18 * (k % 5) : 18 + 18 * (k % 5)]
+        assert (strip[2 + 18 * k : 18 + 18 * k, 2:18] == first).all()
+
+
+def test_a_film_is_the_same_in_any_batch(generate, best):
+    for batch_size in (2, 5):
+        arguments = ("num_images=5", f"batch_size={batch_size}", FAST, "film=true", f"out={batch_size}")
+        assert generate(f"checkpoint={best}", *arguments) == 0
+    for name in ("film.png", "grid.png"):
+        assert np.abs(pixels(f"2/{name}") - pixels(f"5/{name}")).max() <= 1
+    with Image.open("2/film.webp") as film:
+        film.seek(2)
+        assert (np.asarray(film.convert("RGB")) == pixels("2/grid.png")).all()
+
+
+def test_a_film_has_no_more_than_16_pictures_and_a_grid_no_more_than_256(generate, best, monkeypatch):
+    monkeypatch.setattr("artart.generation.sample.IN_GRID", 18)
+    arguments = ("num_images=20", "batch_size=17", "sampler.num_steps=1", "label=none", "film=true", "out=made")
+    assert generate(f"checkpoint={best}", *arguments) == 0
+    assert pixels("made/film.png").shape == (16 * 18 + 2, 8 * 18 + 2, 3)
+    grid = pixels("made/grid.png")
+    assert grid.shape == (4 * 18 + 2, 5 * 18 + 2, 3)
+    assert (grid[3 * 18 :, 3 * 18 :] == 255).all()  # 18 pictures, in rows of five
+    assert (grid[3 * 18 :, : 3 * 18] != 255).any()
+    assert len(names("made")) == 20 + 3
+
+
+# --- marks
+
+
+def test_every_file_says_that_a_network_made_it_and_how(generate, best):
+    arguments = (
+        "num_images=2",
+        "seed=9",
+        "guidance.weight=2.5",
+        "sampler=dpmpp_2m",
+        FAST,
+        "film=true",
+        "label=all",
+        "out=made",
+    )
+    assert generate(f"checkpoint={best}", *arguments) == 0
+    shared = {
+        "mode": "sample",
+        "checkpoint": "best.ckpt",
+        "checkpoint_sha256": sha256(best),
+        "sampler": "DPMpp2M",
+        "num_steps": "3",
+        "spacing": "r",
+        "guidance": "2.5",
+        "guidance_interval": "0.1-0.9",
+    }
+    for name, own in {
+        "00000.png": {"seed": "9", "label": "drawing"},
+        "00001.png": {"seed": "10", "label": "engraving"},
+        "grid.png": {"seed": "9", "label": "all"},
+        "film.png": {"seed": "9", "label": "all"},
+        "film.webp": {"seed": "9", "label": "all"},
+    }.items():
+        with Image.open(Path("made", name)) as image:
+            image.load()
+            assert found(image).source == "trainedAlgorithmicMedia"
+        told = settings(Path("made", name))
+        assert (shared | own).items() <= told.items()
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["label=paintings"], "label=paintings: no such class; did you mean painting?"),
+        (["label=xyz"], "label=xyz: no such class; choose all, none, drawing, engraving, iconography, painting or"),
+        (["mode=reconstruct"], "was not trained for that; it can do mode=sample"),
+        (["input=."], "mode=sample does not take it; leave it out, or mode=vary or inpaint\n"),
+        (["sampler=huen"], "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
+        (["sampler.num_steps=0"], "sampler.num_steps=0: must be a whole number, at least 1"),
+        (["sampler=ddim", "sampler.eta=2"], "sampler.eta=2: must be a number, at least 0 and at most 1"),
+        (["sampler.spacing=even"], "sampler.spacing=even: must be one of"),
+        (["guidance.weight=-1"], "guidance.weight=-1: must be a number, at least 0"),
+        (["guidance.highest=2"], "guidance.highest=2: must be a number, at least 0 and at most 1"),
+        (["guidance.lowest=0.95"], "guidance.lowest=0.95: is above guidance.highest=0.9"),
+        (["num_images=0"], "num_images=0: must be a whole number, at least 1"),
+        (["mode=interpolate", "seeds=1,2"], "seeds=1,2: several values: write them as a list: [a,b]\n"),
+        (["seed=-1"], "seed=-1: must be a whole number, at least 0"),
+        (["film=perhaps"], "film=perhaps: must be true or false"),
+        (["batch_size=0"], "batch_size=0: must be a whole number, at least 1"),
+    ],
+)
+def test_mistakes_are_told_in_a_line_and_nothing_is_written(generate, best, capsys, arguments, sentence):
+    assert generate(f"checkpoint={best}", *arguments) == 2
+    assert sentence in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+def test_a_label_where_there_are_no_classes_is_a_sentence(generate, changed, capsys):
+    assert generate(f"checkpoint={changed(without_classes)}", "label=painting") == 2
+    assert capsys.readouterr().err == "label=painting: no such class; choose all or none\n"
+    assert not Path("outputs").exists()
+
+
+def test_weights_that_are_no_numbers_are_a_sentence(generate, changed, capsys):
+    checkpoint = changed(lambda content: content["state_dict"]["net.enc2.0.weight"].fill_(torch.nan))
+    assert generate(f"checkpoint={checkpoint}", FAST, "out=made") == 1
+    error = capsys.readouterr().err
+    assert f"{checkpoint}: its network makes no numbers; take an earlier checkpoint\n" in error
+    assert error.count("\n") == 1
+    assert not Path("made").exists()
+
+
+@pytest.mark.parametrize("place", ["schedule", "noise_level"])
+@pytest.mark.parametrize(
+    "target",
+    ["os.system", "artart.diffusion.schedule.math.sqrt", "artart.diffusion.schedule.per_image", "pathlib.Path"],
+)
+def test_a_checkpoint_builds_only_our_schedules_and_draws(generate, changed, capsys, place, target):
+    checkpoint = changed(lambda content: content["config"]["objective"].update({place: {"_target_": target}}))
+    assert generate(f"checkpoint={checkpoint}", "out=made") == 2
+    assert f"wants to build {target}, not a class of artart" in capsys.readouterr().err
+    assert not Path("made").exists()
+
+
+@pytest.mark.parametrize("name", ["Flow", "Cosine", "Linear"])
+def test_the_schedule_of_the_checkpoint_is_the_one_that_is_used(generate, changed, name):
+    target = f"artart.diffusion.schedule.{name}"
+    checkpoint = changed(lambda content: content["config"]["objective"].update(schedule={"_target_": target}))
+    assert generate(f"checkpoint={checkpoint}", "num_images=1", FAST, "out=made") == 0
+    from artart.checkpoints.load import load
+    from artart.diffusion.guidance import Guidance
+    from artart.diffusion.samplers import Heun
+
+    loaded = load(checkpoint)
+    assert type(loaded.objective.schedule).__name__ == name
+    with torch.inference_mode():
+        steps = list(loaded.objective.sample(loaded.net, Heun(3), torch.tensor([0]), [0], Guidance()))
+    wanted = to_pixels(steps[-1].x_t[0]).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(pixels("made/00000.png") - wanted).max() <= 1
+
+
+# --- labels of several columns
+
+ARTISTS = {"class": ["drawing", "print", "both"], "artist": ["Ada", "Bo", "both", "none"]}
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"),
+    [
+        ("print", [(1, 4)] * 4),
+        ("Bo", [(3, 1)] * 4),
+        ("none", [(3, 3)] * 4),  # an artist is called so
+        (None, [(3, 4)] * 4),
+        ("all", [(0, 4), (1, 4), (2, 4), (0, 4)]),
+        ({"class": "print", "artist": "Bo"}, [(1, 1)] * 4),
+        ({"artist": "both"}, [(3, 2)] * 4),
+        ({"artist": "Bo", "class": "all"}, [(0, 1), (1, 1), (2, 1), (0, 1)]),
+        ({"class": None, "artist": "none"}, [(3, 3)] * 4),
+        ({}, [(3, 4)] * 4),
+    ],
+)
+def test_labels_of_several_columns(label, labels):
+    assert labels_for(label, 4, ARTISTS) == labels
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        ("both", "label=both: is of class and artist; say of which: label={class: ...}"),
+        ("drawin", "label=drawin: no such class or artist; did you mean drawing?"),
+        ("Adda", "label=Adda: no such class or artist; did you mean Ada?"),
+        ({"class": "Ada"}, "label.class=Ada: no such class; choose all, none, drawing, print or both"),
+        ({"artst": "Ada"}, "label.artst=Ada: no such column; did you mean artist?"),
+        ({"year": 1900}, "label.year=1900: no such column; choose class or artist"),
+    ],
+)
+def test_labels_that_are_not_known_are_told(label, told):
+    with pytest.raises(ArtError) as error:
+        labels_for(label, 4, ARTISTS)
+    assert str(error.value) == told
+
+
+def of_two_columns(content) -> None:
+    """As if it had been trained on classes and artists; its table has six rows either way."""
+    louder(content)
+    content["config"]["model"]["num_classes"] = [2, 2]
+    content["labels"] = {"class": ["oil", "ink"], "artist": ["Hélène, O'Hara", "Bo"]}
+
+
+def test_another_artist_makes_another_picture_and_the_same_one_the_same(generate, changed):
+    checkpoint = changed(of_two_columns)
+    asked = {
+        "helene": '{class: ink, artist: "Hélène, O\'Hara"}',
+        "again": "{artist: 'Hélène, O\\'Hara', class: ink}",
+        "bo": "{class: ink, artist: Bo}",
+        "oil": "{class: oil, artist: Bo}",
+        "alone": "Bo",
+        "in_braces": "{artist: Bo}",
+    }
+    for out, label in asked.items():
+        assert generate(f"checkpoint={checkpoint}", f"label={label}", "num_images=1", FAST, f"out={out}") == 0
+    made = {out: pixels(f"{out}/00000.png") for out in asked}
+    for one, same in (("helene", "again"), ("alone", "in_braces")):
+        assert np.array_equal(made[one], made[same])
+    different = ("helene", "bo", "oil", "alone")
+    assert min(np.abs(made[a] - made[b]).max() for a, b in itertools.combinations(different, 2)) > 5
+    assert settings("again/00000.png")["label"] == "class: ink, artist: Hélène, O'Hara"
+    assert settings("alone/00000.png")["label"] == "class: none, artist: Bo"
+
+
+def test_all_are_those_of_the_first_column(generate, changed):
+    assert generate(f"checkpoint={changed(of_two_columns)}", "num_images=3", FAST, "out=made") == 0
+    told = [settings(f"made/0000{k}.png")["label"] for k in range(3)]
+    assert told == ["class: oil, artist: none", "class: ink, artist: none", "class: oil, artist: none"]
+
+
+def test_braces_that_cannot_be_read_are_told_with_the_remedy(generate, best, capsys):
+    assert generate(f"checkpoint={best}", "label={artist: Hélène}", "out=made") == 2
+    told = "label={artist: Hélène}: cannot be read; put each name into quotes: label={column: 'name', ...}\n"
+    assert capsys.readouterr().err == told

@@ -1,0 +1,619 @@
+"""Whole runs, small: what they leave behind, how they stop, how they go on."""
+
+import csv
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.testing import assert_close
+
+import artart.train
+from artart.training import run_dir
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_leaves_checkpoints_that_count_finished_epochs(finished_run):
+    folder = finished_run / "checkpoints"
+    assert names(folder) == ["best.ckpt", "epoch_0002.ckpt", "last.ckpt", "previous.ckpt"]
+    assert load(folder / "epoch_0002.ckpt")["epoch"] == 1  # Lightning counts from 0
+    assert load(folder / "last.ckpt")["epoch"] == 2
+
+
+def test_a_checkpoint_explains_itself_and_carries_no_loss_network(finished_run):
+    checkpoint = load(finished_run / "checkpoints" / "last.ckpt")
+    assert checkpoint["config"]["model"] == {
+        "_target_": "artart.models.conv_diffusion.ConvDiffusionModel",
+        "image_size": 16,
+        "num_classes": 5,
+        "conditioned": False,
+        "augmented": False,
+        "attention": False,
+    }
+    assert checkpoint["labels"] == {"class": ["drawing", "engraving", "iconography", "painting", "sculpture"]}
+    assert all(name.startswith("net.") for name in checkpoint["state_dict"])
+
+
+def test_best_is_the_epoch_with_the_best_score(finished_run):
+    result = json.loads((finished_run / "result.json").read_text())
+    events = EventAccumulator(str(finished_run / "tensorboard")).Reload()
+    scores = [point.value for point in events.Scalars("val/psnr")]
+    assert result["best"]["val/psnr"] == pytest.approx(max(scores))
+    assert result["best"]["epoch"] == scores.index(max(scores)) + 1
+    assert load(finished_run / "checkpoints" / "best.ckpt")["epoch"] + 1 == result["best"]["epoch"]
+
+
+def test_the_result_tells_what_happened(finished_run):
+    result = json.loads((finished_run / "result.json").read_text())
+    wanted = {
+        "status": "finished",
+        "epochs": 3,
+        "max_epochs": 3,
+        "steps": 12,
+        "images_seen": 96,
+        "resumed_at_step": None,
+    }
+    assert {key: result[key] for key in wanted} == wanted
+    assert result["perceptual_weights"] == "random filters (seed 0)"
+    assert result["num_parameters"] == 742_659
+    assert {"train/loss", "train/mse", "train/perceptual", "val/psnr"} <= result["last"].keys()
+
+
+def test_grids_show_inputs_above_outputs_at_the_first_every_nth_and_last_epoch(finished_run):
+    assert names(finished_run / "samples") == ["epoch_0001.png", "epoch_0002.png", "epoch_0003.png"]
+    first, last = (np.asarray(Image.open(finished_run / "samples" / f"epoch_000{i}.png")) for i in (1, 3))
+    assert first.shape == (2 * 18 + 2, 3 * 18 + 2, 3)  # 3 held-out pictures of 16 px, 2 px between them
+    assert (first[:20] == last[:20]).all()  # the same inputs every time
+    assert (first[20:] != last[20:]).any()
+
+
+def test_tensorboard_has_curves_pictures_and_hyperparameters(finished_run):
+    events = EventAccumulator(str(finished_run / "tensorboard")).Reload()
+    tags = events.Tags()
+    assert [image.step for image in events.Images("samples")] == [4, 8, 12]
+    assert {"train/loss", "train/mse", "train/perceptual", "val/psnr", "lr-Adam", "images_per_second"} <= set(
+        tags["scalars"]
+    )
+    assert {"last/val/psnr", "best/val/psnr"} <= set(tags["scalars"])
+    hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"optimizer.lr" in hparams
+    assert b"loss.perceptual.weights used" in hparams
+    assert b"callbacks.grid.every_n_epochs" in hparams  # it was set for this run
+
+
+def test_the_log_has_a_line_with_every_loss_each_n_steps(finished_run):
+    lines = [line for line in (finished_run / "train.log").read_text().splitlines() if "train/loss" in line]
+    assert len(lines) == 6  # 12 steps, one line every 2
+    assert all(
+        word in lines[-1] for word in ("epoch 3/3", "step 12", "train/mse", "train/perceptual", "images/s", "left")
+    )
+
+
+def test_the_settings_lie_where_hydra_users_look(finished_run):
+    assert "image_size: 16" in (finished_run / ".hydra" / "config.yaml").read_text()
+    assert "- image_size=16" in (finished_run / ".hydra" / "overrides.yaml").read_text()
+
+
+def test_a_folder_of_pictures_is_trained_on_and_its_bad_files_are_listed(train, art_folder, capsys):
+    (art_folder / "broken.jpg").write_bytes(b"no picture")
+    assert train(f"data.root={art_folder}", "run_dir=run") == 0
+    rows = list(csv.DictReader(Path("run/rejected.csv").read_text().splitlines()))
+    assert [Path(row["path"]).name for row in rows] == ["broken.jpg"]
+    assert "not a picture" in rows[0]["reason"]
+    assert "1 of 13 files are unusable" in capsys.readouterr().out
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train):
+    """Weights, optimizer, scheduler, epoch and order go on: after two epochs here, four in all."""
+    common = ("scheduler.step_size=3", "callbacks.checkpoints.every_n_epochs=1")
+    assert train("run_dir=whole", "trainer.max_epochs=4", *common) == 0
+    assert train("run_dir=halves", "trainer.max_epochs=2", *common) == 0
+    assert train("run_dir=halves", "trainer.max_epochs=4", "resume=auto", *common) == 0
+    whole, halves = (load(Path(name, "checkpoints/last.ckpt")) for name in ("whole", "halves"))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
+        assert_close(halves[part], whole[part], rtol=0, atol=0)
+    assert json.loads(Path("halves/result.json").read_text())["resumed_at_step"] == 8
+    log = Path("halves/train.log").read_text()
+    assert "epoch 3/4" in log
+    assert "epoch 1/4" not in log  # it did not simply begin again, which would end the same
+    assert names(Path("halves/checkpoints")) == names(Path("whole/checkpoints"))
+
+
+def test_resume_auto_finds_the_newest_unfinished_run_with_the_same_settings(train, capsys):
+    assert train("trainer.max_epochs=2") == 0
+    (finished,) = Path("outputs/runs").glob("*/*")
+    (finished / "result.json").rename(finished / "kept.json")  # as if it had been killed before its end
+    assert train("trainer.max_epochs=2", "seed=1", "resume=auto") == 0
+    assert "a new one begins" in capsys.readouterr().out
+    assert train("trainer.max_epochs=2", "resume=auto") == 0
+    assert f"going on from {finished}" in capsys.readouterr().out
+    assert len(list(Path("outputs/runs").glob("*/*"))) == 2
+    assert json.loads((finished / "result.json").read_text())["epochs"] == 2
+
+
+def test_a_run_without_its_last_checkpoint_is_not_begun_again(train, capsys):
+    assert train("run_dir=run") == 0
+    for name in ("last", "previous"):
+        Path(f"run/checkpoints/{name}.ckpt").unlink()
+    assert train("run_dir=run", "resume=auto", "trainer.max_epochs=4") == 2
+    assert "best.ckpt but no last.ckpt; name the checkpoint to go on from: resume=" in capsys.readouterr().err
+
+
+def test_a_folder_that_another_process_writes_into_is_left_alone(train, capsys):
+    assert train("trainer.max_epochs=1") == 0
+    (live,) = Path("outputs/runs").glob("*/*")
+    (live / "result.json").unlink()  # as if it had not come to its end
+    run_dir._locks.pop().close()  # as if the process had ended
+    script = (
+        f"import fcntl, time; f = open('{live}/.hydra/lock', 'w'); fcntl.flock(f, 2); print(flush=True); time.sleep(99)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert train("trainer.max_epochs=1", "resume=auto", f"run_dir={live}") == 2
+        assert "another process is writing there" in capsys.readouterr().err
+        assert train("trainer.max_epochs=1", "resume=auto") == 0
+        assert "a new one begins" in capsys.readouterr().out
+        other.kill()
+    assert train("trainer.max_epochs=1", "resume=auto", f"run_dir={live}") == 0
+
+
+def test_resume_from_a_checkpoint_goes_on_in_its_folder(train):
+    assert train("run_dir=run", "trainer.max_epochs=1") == 0
+    assert train("resume=run/checkpoints/last.ckpt", "trainer.max_epochs=2") == 0
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 4
+
+
+def test_a_folder_that_holds_a_run_is_not_written_into(train, finished_run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    assert train(f"run_dir={finished_run}") == 2
+    assert "holds a run already (best.ckpt); go on with it by resume=auto" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
+
+
+def test_a_finished_run_is_left_as_it_is(train, finished_run, capsys):
+    before = (finished_run / "result.json").read_text()
+    assert train(f"run_dir={finished_run}", "resume=auto", "trainer.max_epochs=3") == 2
+    assert "trainer.max_epochs=3: the run in" in (error := capsys.readouterr().err)
+    assert "such as trainer.max_epochs=6" in error
+    assert (finished_run / "result.json").read_text() == before
+
+
+def test_what_resumes_knows_the_best_score_so_far(finished_run):
+    """last.ckpt is written after best.ckpt, or a worse epoch could replace the best after a resume."""
+    best = json.loads((finished_run / "result.json").read_text())["best"]["val/psnr"]
+    last = load(finished_run / "checkpoints" / "last.ckpt")
+    assert last["callbacks"]["Checkpoints_best"]["best_model_score"].item() == pytest.approx(best)
+
+
+def test_a_damaged_checkpoint_is_a_sentence(train, tmp_path, capsys):
+    Path("bad.ckpt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    assert train("resume=bad.ckpt", "run_dir=run") == 2
+    assert "bad.ckpt" in (error := capsys.readouterr().err)
+    assert "Traceback" not in error
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("image_size=24", "image_size=16, not 24"),
+        ("optimizer.lr=1e-4", "optimizer.lr=0.001, not 0.0001"),
+        ("scheduler=cosine", "scheduler._target_="),
+    ],
+)
+def test_a_checkpoint_of_another_kind_of_run_is_a_sentence(train, finished_run, tmp_path, capsys, change, told):
+    arguments = f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4"
+    assert train(*arguments, change) == 2
+    assert f"was trained with {told}" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_epochs_than_the_checkpoint_has_is_a_sentence(train, finished_run, tmp_path, capsys):
+    arguments = f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=2"
+    assert train(*arguments) == 2
+    assert "trainer.max_epochs=2: " in (error := capsys.readouterr().err)
+    assert "has finished 3 epochs; ask for more, such as trainer.max_epochs=6" in error
+
+
+def test_weights_spoiled_by_the_last_step_of_an_epoch_reach_no_checkpoint(train, capsys):
+    one_step = ("data.batch_size=500", "optimizer=sgd", "optimizer.lr=1e30")
+    assert train("run_dir=run", "trainer.max_epochs=3", *one_step) == 1
+    assert "val/loss=nan at step 1" in (error := capsys.readouterr().err)
+    assert "no good checkpoint was written before" in error
+
+
+class Spoil(Callback):
+    """A step makes weights that are no numbers."""
+
+    def on_train_batch_end(self, trainer, module, *_):
+        for weight in module.parameters():
+            weight.data.fill_(float("nan"))
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Hydra builds the callback above by its name."""
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+
+
+def test_weights_spoiled_by_the_last_step_of_an_epoch_leave_the_good_ones_before_it(train, importable, capsys):
+    one_step = ("data.batch_size=500", "optimizer=sgd", "scheduler=constant", "run_dir=run")
+    assert train("trainer.max_epochs=1", "optimizer.lr=1e-3", *one_step) == 0
+    good = Path("run/checkpoints/last.ckpt").read_bytes()
+    spoiling = "+callbacks.spoil._target_=" + __name__ + ".Spoil"
+    assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, "resume=auto", spoiling) == 1
+    previous = Path("run/checkpoints/previous.ckpt").absolute()
+    assert f"the newest good checkpoint is {previous}" in capsys.readouterr().err
+    assert previous.read_bytes() == good
+    assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, f"resume={previous}") == 0
+    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 1
+
+
+def test_a_nan_stops_before_it_reaches_weights_or_checkpoints(train, capsys):
+    assert train("run_dir=run", "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=3") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "train/loss=" in error
+    assert "Try a lower optimizer.lr" in error
+
+
+@pytest.fixture
+def small_files():
+    """No file of this process may grow beyond 2 MB: a write fails in the middle, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_write_that_fails_is_a_sentence_and_leaves_the_checkpoints_before_it(train, small_files, capsys):
+    assert train("run_dir=run", "trainer.max_epochs=1") == 0
+    before = Path("run/checkpoints/last.ckpt").read_bytes()
+    small_files()
+    assert train("run_dir=run", "trainer.max_epochs=2", "resume=auto") == 1
+    error = capsys.readouterr().err
+    assert error.endswith("last.ckpt: File too large; what was written before is intact\n")
+    assert error.count("\n") == 1
+    assert Path("run/checkpoints/last.ckpt").read_bytes() == before
+    assert not list(Path("run/checkpoints").glob(".*"))
+
+
+def test_a_run_dir_that_cannot_be_written_is_a_sentence(train, capsys):
+    Path("file").write_text("in the way")
+    assert train("run_dir=file/run") == 2
+    assert "name another folder: run_dir=DIR" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+
+
+def test_two_runs_in_the_same_second_have_two_folders(monkeypatch, tmp_path):
+    from omegaconf import OmegaConf
+
+    class Noon(run_dir.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 1, 12)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_dir, "datetime", Noon)
+    folders = [run_dir.claim(OmegaConf.create({"run_dir": None}), run_dir.Plan()) for _ in range(3)]
+    assert [folder.name for folder in folders] == ["12-00-00", "12-00-00-2", "12-00-00-3"]
+
+
+def test_another_score_needs_its_own_direction(train, capsys):
+    assert train("run_dir=run", "score=train/mse") == 2
+    assert "score_mode=max: would take the worst train/mse for the best; set score_mode=min" in capsys.readouterr().err
+    assert train("run_dir=run", "score=nothing") == 2
+    assert "score=nothing: nothing measures that; choose one of train/loss" in capsys.readouterr().err
+    assert not Path("run").exists()
+    assert train("run_dir=run", "score=train/mse", "score_mode=min") == 0
+    assert list(json.loads(Path("run/result.json").read_text())["best"]) == ["train/mse", "epoch"]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        ("trainer.accelerator=foo", "trainer: "),
+        ("trainer.max_time=abc", "trainer: "),
+        ("image_size=20", "image_size=20: not divisible by 8"),
+        ("loss.mse=null", "loss.mse=None: is no loss; to leave it out, set loss.weights.mse=0"),
+        ("model=null", "model=null: a group needs an option; choose conv_diffusion"),
+        ("logger=null", "logger=null: a group needs an option; choose csv, none or tensorboard"),
+        ("data.root=a ${x} b", "a name with ${ in it"),
+    ],
+)
+def test_a_mistake_that_only_the_parts_can_see_is_told_before_any_work(train, capsys, mistake, sentence):
+    assert train(mistake, "run_dir=run") == 2
+    output = capsys.readouterr()
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
+    assert "pictures" not in output.out
+    assert not Path("run").exists()
+
+
+def test_the_pixel_loss_alone_needs_no_filters(train):
+    assert train("loss=mse", "run_dir=run") == 0
+    assert json.loads(Path("run/result.json").read_text())["perceptual_weights"] is None
+
+
+def test_without_held_out_pictures_it_previews_and_has_no_best(train, capsys):
+    assert train("data.val_fraction=0", "run_dir=run") == 0
+    assert names(Path("run/checkpoints")) == ["last.ckpt", "previous.ckpt"]
+    assert names(Path("run/samples")) == ["epoch_0001.png", "epoch_0002.png"]
+    assert not any(name.startswith("val/") for name in json.loads(Path("run/result.json").read_text())["last"])
+
+
+def test_a_validation_interval_loses_neither_checkpoints_nor_grids(train):
+    every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
+    assert train("run_dir=run", "trainer.max_epochs=6", "trainer.check_val_every_n_epoch=3", *every_2) == 0
+    assert names(Path("run/checkpoints")) == [
+        "best.ckpt", "epoch_0002.ckpt", "epoch_0004.ckpt", "epoch_0006.ckpt", "last.ckpt", "previous.ckpt",
+    ]  # fmt: skip
+    assert names(Path("run/samples")) == ["epoch_0003.png", "epoch_0006.png"]
+
+
+def test_fewer_pictures_than_a_batch_are_the_batch(train, capsys):
+    assert train("data.batch_size=500", "run_dir=run") == 0
+    assert "data.batch_size=500: the training set has only 37, so it is the batch" in capsys.readouterr().out
+    assert json.loads(Path("run/result.json").read_text())["images_seen"] == 74
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["optimizer=adamw", "optimizer=sgd", "scheduler=cosine", "scheduler=constant", "trainer=debug", "trainer=cpu",
+     "logger=csv", "logger=none", "callbacks=none", "~callbacks.grid", "callbacks.best=null",
+     "trainer.max_steps=3", "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2"],
+)  # fmt: skip
+def test_every_choice_runs(train, choice):
+    assert train(choice, "run_dir=run") == 0
+    assert json.loads(Path("run/result.json").read_text())["status"] == "finished"
+
+
+# --- diffusion
+
+
+DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2")
+
+
+def test_a_diffusion_leaves_what_every_run_leaves(hybrid_diffusion_run):
+    assert names(hybrid_diffusion_run / "checkpoints") == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    assert names(hybrid_diffusion_run / "samples") == [
+        f"epoch_000{k}{kind}.png" for k in (1, 2) for kind in ("", "_raw")
+    ]
+    result = json.loads((hybrid_diffusion_run / "result.json").read_text())
+    assert list(result["best"]) == ["val/mse", "epoch"]
+    assert {"train/loss", "train/mse", "train/perceptual", "val/loss", "val/mse"} <= result["last"].keys()
+    assert result["perceptual_weights"] == "random filters (seed 0)"
+    checkpoint = load(hybrid_diffusion_run / "checkpoints" / "last.ckpt")
+    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"net"}
+    assert checkpoint["state_dict"].keys() == checkpoint["current_model_state"].keys()
+    assert checkpoint["config"]["model"]["num_classes"] == len(checkpoint["labels"]["class"]) == 5
+    assert checkpoint["config"]["objective"]["_target_"] == "artart.objectives.diffusion.Diffusion"
+
+
+def test_tensorboard_has_losses_by_noise_level_and_both_grids(hybrid_diffusion_run):
+    events = EventAccumulator(str(hybrid_diffusion_run / "tensorboard")).Reload()
+    scalars = set(events.Tags()["scalars"])
+    logged = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "mse", "perceptual")}
+    assert {name for name in scalars if name.startswith(("train/", "val/"))} == logged
+    by_level = {name for name in scalars if name.startswith("noise/")}
+    levels = {f"r0.{k}5" for k in range(10)}
+    assert {name.removeprefix("noise/").rpartition("_")[0] for name in by_level} == {"mse", "perceptual_gradient"}
+    assert {name.rpartition("_")[2] for name in by_level} <= levels
+    for tag in ("samples", "samples_raw"):
+        assert [image.step for image in events.Images(tag)] == [4, 8]
+
+
+def test_the_end_of_a_diffusion_says_how_to_sample(hybrid_diffusion_run):
+    log = (hybrid_diffusion_run / "train.log").read_text()
+    assert "samples/epoch_0002.png" in log  # not the one without the average
+    assert "-m artart.generate checkpoint=run/checkpoints/best.ckpt num_images=16 film=true" in log
+
+
+def test_the_size_of_the_articles_network_is_told(train, capsys):
+    """Two operations for each multiplication of a convolution; a transposed one multiplies at its input's size."""
+    layers = [(3, 64, 64), (64, 128, 32), (128, 256, 16), (256, 128, 8), (128, 64, 16), (64, 3, 32)]  # in, out, side
+    operations = sum(2 * 9 * a * b * side**2 for a, b, side in layers)
+    assert train("image_size=64", "loss=mse", "callbacks=none", "logger=none", "trainer.max_steps=1") == 0
+    sentence = f"network: 742,659 parameters, {operations / 1e9:.2f} GFLOPs per picture\n"
+    assert sentence in capsys.readouterr().out
+
+
+def test_the_size_of_a_denoiser_is_told_and_measuring_it_changes_nothing(capsys):
+    from artart.models.conv_diffusion import ConvDiffusionModel
+
+    net = ConvDiffusionModel(16)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert artart.train.size_of(net, 16).startswith("network: 742,659 parameters")
+    assert net.training
+    assert_close(net.state_dict(), before, rtol=0, atol=0)
+    layers = [(3, 64, 16), (64, 128, 8), (128, 256, 4), (256, 128, 2), (128, 64, 4), (64, 64, 16), (67, 3, 16)]
+    operations = sum(2 * 9 * a * b * side**2 for a, b, side in layers)
+    linear = 2 * (64 * 256 + 256 * 256 + 256 * 2 * (64 + 128 + 256 + 128 + 64))
+    told = artart.train.size_of(ConvDiffusionModel(16, num_classes=5, conditioned=True), 16)
+    assert told.endswith(f" {(operations + linear) / 1e9:.2f} GFLOPs per picture")
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        "schedule=cosine objective.prediction=eps objective.weighting=min_snr sampler=ddim",
+        "schedule=linear objective.prediction=v objective.weighting=uniform sampler=ddpm",
+        "schedule=cosine objective.prediction=x0 objective.perceptual_gate=0 sampler=dpmpp_2m",
+        "objective.prediction=eps objective.label_dropout=0 optimizer=sgd scheduler=step",
+        "objective.prediction=v model.attention=true trainer.precision=bf16-mixed ~callbacks.ema",
+        "callbacks=none",
+        "callbacks.grid=null data.val_fraction=0 score=train/loss",
+        "loss.weights.mse=0",
+        "loss.weights.perceptual=0",
+    ],
+)
+def test_every_choice_of_diffusion_runs(train, choices):
+    small = ("trainer.max_epochs=1", "data.num_demo_pictures=20", "sampler.num_steps=1", "run_dir=run")
+    assert train("objective=diffusion", *small, *choices.split()) == 0
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["status"] == "finished"
+    assert all(np.isfinite(value) for value in result["last"].values())
+
+
+def test_a_schedule_from_a_table_runs_and_can_be_sampled_from(train, generate):
+    """Its numbers are in the checkpoint."""
+    numbers = ",".join(f"{1 - k / 10:.1f}" for k in range(1, 11))
+    options = ("callbacks.grid=null", "trainer.max_epochs=1", "run_dir=run")
+    assert train(*DIFFUSION, "schedule=table", f"schedule.alphas_cumprod=[{numbers}]", *options) == 0
+    assert generate("checkpoint=run/checkpoints/last.ckpt", "sampler.num_steps=2", "num_images=1", "out=made") == 0
+
+
+@pytest.mark.parametrize("experiment", ["denoise", "diffusion_cpu", "quickstart_diffusion"])
+def test_every_experiment_of_diffusion_runs(train, experiment):
+    small = ("image_size=16", "data.num_demo_pictures=20", "trainer.max_epochs=1", "sampler.num_steps=1", "run_dir=run")
+    assert train(f"experiment={experiment}", *small) == 0
+    assert json.loads(Path("run/result.json").read_text())["status"] == "finished"
+    assert "net.condition.label.weight" in load(Path("run/checkpoints/last.ckpt"))["state_dict"]
+
+
+def test_the_number_of_classes_is_that_of_the_folder(train, art_folder, tmp_path):
+    small = (*DIFFUSION, "callbacks.grid=null", "trainer.max_epochs=1")
+    assert train(*small, f"data.root={art_folder}", "run_dir=three") == 0
+    for number, path in enumerate(sorted((tmp_path / "art").rglob("*.*"))):
+        path.rename(tmp_path / "art" / f"{number}{path.suffix}")
+    for folder in sorted((tmp_path / "art").rglob("*/"), reverse=True):
+        folder.rmdir()
+    assert train(*small, f"data.root={art_folder}", "run_dir=none") == 0
+    for run, number in (("three", 3), ("none", 0)):
+        checkpoint = load(Path(run, "checkpoints/last.ckpt"))
+        assert checkpoint["config"]["model"]["num_classes"] == len(checkpoint["labels"]["class"]) == number
+
+
+def test_the_same_noise_measures_every_epoch(train):
+    """With weights that hardly move, so does the score."""
+    assert train(*DIFFUSION, "optimizer.lr=1e-9", "callbacks=none", "logger=csv", "trainer.max_epochs=3",
+                 "run_dir=run") == 0  # fmt: skip
+    (metrics,) = Path("run").rglob("metrics.csv")
+    rows = list(csv.DictReader(metrics.read_text().splitlines()))
+    for name in ("val/mse", "val/loss"):
+        scores = [float(row[name]) for row in rows if row[name]]
+        assert len(scores) == 3
+        assert scores == pytest.approx([scores[0]] * 3, rel=1e-4)
+    trained = [float(row["train/mse"]) for row in rows if row["train/mse"]]
+    assert len(set(trained)) == len(trained)  # while training draws anew
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        ("objective.prediction=x1", "objective.prediction=x1: must be one of ['x0', 'eps', 'v']"),
+        ("schedule=flwo", "schedule=flwo: no such option; choose cosine, flow, linear or table"),
+        ("sampler=huen", "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
+        ("schedule=table", "schedule.alphas_cumprod: needs a value"),
+        ("score=val/psnr", "score=val/psnr: nothing measures that; choose one of train/loss, train/mse, val/loss"),
+        ("score_mode=max", "score_mode=max: would take the worst val/mse for the best; set score_mode=min"),
+    ],
+)
+def test_a_mistake_in_a_diffusion_is_told_before_any_work(train, capsys, mistake, sentence):
+    assert train(*DIFFUSION, mistake, "run_dir=run") == 2
+    output = capsys.readouterr()
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
+    assert "pictures" not in output.out
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["objective=diffusion", "model.conditioned=false"], "model.conditioned=false: objective=diffusion needs"),
+        (["objective=diffusion", "loss.mse.units=imagenet"], "loss.mse.units=imagenet: objective=diffusion counts in"),
+        (["objective=diffusion", "loss=mse"], "loss.mse.units=imagenet: objective=diffusion counts in"),
+        (["objective=diffusion", "model.num_classes=2"], "model.num_classes=2: the data has 5 classes"),
+        (["objective=diffusion", "callbacks=default"], "callbacks.grid: is not one of objective=diffusion; use "),
+        (["objective=diffusion", "trainer.precision=bf16-true"], "trainer.precision=bf16-true: too coarse"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_told_before_any_work(train, capsys, arguments, sentence):
+    assert train(*arguments, "run_dir=run") == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(sentence)
+    assert output.err.count("\n") == 1
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("objective.prediction=v", "objective.prediction=x0, not v"),
+        ("schedule=cosine", "objective.schedule._target_=artart.diffusion.schedule.Flow, not"),
+        ("model.attention=true", "model.attention=false, not true"),
+    ],
+)
+def test_a_diffusion_goes_on_as_it_began(train, diffusion_run, tmp_path, capsys, change, told):
+    arguments = (f"resume={diffusion_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4")
+    assert train(*DIFFUSION, *arguments, change) == 2
+    assert f"was trained with {told}" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_attention_without_a_condition_is_told_before_any_work(train, capsys):
+    assert train("model.attention=true", "run_dir=run") == 2
+    sentence = "model.attention=true: the article's network has none; add model.conditioned=true\n"
+    assert capsys.readouterr().err == sentence
+    assert not Path("run").exists()
+
+
+def test_a_table_that_does_not_fall_is_told_before_any_work(train, capsys):
+    assert train(*DIFFUSION, "schedule=table", "schedule.alphas_cumprod=[0.5,0.7]", "run_dir=run") == 2
+    assert "schedule.alphas_cumprod: must be numbers that fall" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not Path("run").exists()
+
+
+# --- labels of several columns
+
+
+def test_labels_of_several_columns_are_in_the_checkpoint_and_in_the_network(artists_run):
+    content = torch.load(artists_run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert list(content["labels"].items()) == [
+        ("class", ["drawing", "engraving", "iconography"]),
+        ("artist", ["Bo, the elder", "Hélène O'Hara"]),
+    ]
+    assert content["config"]["model"]["num_classes"] == [3, 2]
+    assert len(content["state_dict"]["net.condition.label.weight"]) == 3 + 1 + 2 + 1
+    assert content["artart"]["format"] == 2
+    assert "class_names" not in content
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ("[class,artist]", "columns stand in a table; name it by data.metadata=FILE.csv"),
+        ("[artist]", "columns stand in a table; name it by data.metadata=FILE.csv"),
+        ("[]", "names no column; [class] is the folder or the table's column class"),
+        ("[class,class]", "names class more than once; leave one"),
+        ("class", "must be a list, such as [a,b]"),
+    ],
+)
+def test_labels_that_make_no_sense_are_refused_before_any_work(train, capsys, labels, told):
+    assert train(f"data.labels={labels}", "run_dir=run") == 2
+    assert capsys.readouterr().err == f"data.labels={labels.replace(',', ', ')}: {told}\n"
+    assert not Path("run").exists()
+
+
+def test_a_column_that_no_value_of_has_enough_files_is_refused(train, artists_run, capsys):
+    places = (f"data.root={artists_run.parent / 'art'}", f"data.metadata={artists_run.parent / 'art.csv'}")
+    assert train(*places, "data.labels=[class,artist]", "run_dir=run") == 2
+    assert "data.min_per_label=50: no artist has so many files; lower it" in capsys.readouterr().err
+    assert not Path("run").exists()

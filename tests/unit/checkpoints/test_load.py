@@ -1,0 +1,207 @@
+"""What a checkpoint may and may not do."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from artart import ArtError
+from artart.checkpoints import load as checkpoint
+from artart.inspect import describe
+from artart.io import plain
+from artart.training.module import ArtModule
+
+
+@pytest.fixture
+def content(finished_run) -> dict:
+    return torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(content):
+        torch.save(content, tmp_path / "other.ckpt")
+        return tmp_path / "other.ckpt"
+
+    return save
+
+
+def test_it_gives_back_the_network_ready_for_use(finished_run, content):
+    loaded = checkpoint.load(finished_run / "checkpoints" / "last.ckpt")
+    assert not loaded.net.training
+    assert loaded.label_names == {"class": ["drawing", "engraving", "iconography", "painting", "sculpture"]}
+    assert loaded.config["image_size"] == 16
+    assert_close(loaded.net.state_dict(), {k.removeprefix("net."): v for k, v in content["state_dict"].items()})
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "artart.models.conv_diffusion.nn.Sequential",  # an attribute path through one of our modules
+        "artart.objectives.diffusion._none",  # ours, but a function
+        "artart.objectives.diffusion.WeightedSum",  # a class, but not defined there
+        "artart.train.cli",
+        "conv_diffusion.ConvDiffusionModel",
+    ],
+)
+@pytest.mark.parametrize("place", ["model", "objective", "loss", "deep"])
+def test_it_builds_only_classes_of_ours(content, save, target, place):
+    node = content["config"]["loss"]["mse"] if place == "deep" else content["config"][place]
+    node["_target_"] = target
+    with pytest.raises(ArtError, match=f"wants to build {target}"):
+        checkpoint.load(save(content))
+
+
+@pytest.mark.parametrize("part", ["config", "state_dict"])
+@pytest.mark.parametrize("value", [None, 3, {}])
+def test_a_checkpoint_in_pieces_is_a_sentence(content, save, part, value):
+    content[part] = value
+    with pytest.raises(ArtError, match=r"not a checkpoint of artart|weights and network do not fit"):
+        checkpoint.load(save(content))
+
+
+def test_an_interpolation_cannot_bring_in_a_class(content, save):
+    """It is a text like any other."""
+    content["config"]["loss"]["mse"] = "${oc.create:'{_target_: pathlib.Path}'}"
+    with pytest.raises(ArtError, match="is no loss"):
+        checkpoint.load(save(content))
+
+
+class OfTheUser(torch.nn.Module):
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+
+
+def test_a_class_of_the_users_own_is_built_if_it_is_allowed_by_name(content, save, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "mypkg", __import__("types").SimpleNamespace(Net=OfTheUser))
+    content["config"]["model"] = {"_target_": "mypkg.Net", "image_size": 16}
+    content["state_dict"] = {}
+    with pytest.raises(ArtError, match=r"allow=\[mypkg\.Net\]"):
+        checkpoint.load(save(content))
+    assert isinstance(checkpoint.load(save(content), allow=["mypkg.Net"]).net, OfTheUser)
+
+
+def test_weights_of_another_network_are_a_sentence(content, save):
+    content["state_dict"]["net.enc1.0.weight"] = torch.zeros(1)
+    with pytest.raises(ArtError, match=r"weights and network do not fit.*enc1\.0\.weight"):
+        checkpoint.load(save(content))
+
+
+@pytest.mark.parametrize("other", [{"state_dict": {}}, [1, 2], {"weights": torch.zeros(2)}])
+def test_a_file_of_somebody_else_is_a_sentence(save, other):
+    with pytest.raises(ArtError, match="not a checkpoint of artart"):
+        checkpoint.load(save(other))
+
+
+def test_a_checkpoint_of_format_1_is_read(diffusion_run, save):
+    """It held the names of the classes alone."""
+    content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
+    of_now = checkpoint.load(diffusion_run / "checkpoints" / "last.ckpt")
+    content["class_names"] = content.pop("labels")["class"]
+    content["artart"]["format"] = 1
+    for key in ("labels", "min_per_label"):
+        del content["config"]["data"][key]
+    loaded = checkpoint.load(path := save(content))
+    assert loaded.label_names == of_now.label_names
+    assert_close(loaded.net.state_dict(), of_now.net.state_dict())
+    assert describe(path)["labels"] == of_now.label_names
+
+
+# --- what a run is going to save can be read again
+
+
+def test_a_hundred_thousand_labels_can_be_kept(save, diffusion_run):
+    content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
+    num = 150_000
+    content["labels"] = {"class": [f"class {k}" for k in range(num)]}
+    content["config"]["model"]["num_classes"] = num
+    table = "net.condition.label.weight"
+    content["state_dict"][table] = torch.zeros(num + 1, content["state_dict"][table].shape[1])
+    del content["optimizer_states"], content["current_model_state"]
+    loaded = checkpoint.load(save(content))
+    assert len(loaded.label_names["class"]) == num
+    checkpoint.check_writable(loaded.config, loaded.label_names, loaded.net)
+
+
+def test_more_labels_than_can_be_kept_are_refused_before_training(finished_run):
+    loaded = checkpoint.load(finished_run / "checkpoints" / "last.ckpt")
+    with pytest.raises(ArtError, match="could not be kept in it"):
+        checkpoint.check_writable(loaded.config, {"class": ["a"] * plain.MAX_VALUES}, loaded.net)
+
+
+@pytest.mark.parametrize("key", ["model.width=7", "model.image_size=32"])
+def test_a_network_that_no_checkpoint_could_describe_is_refused_before_training(finished_run, key):
+    loaded = checkpoint.load(finished_run / "checkpoints" / "last.ckpt")
+    name, _, value = key.removeprefix("model.").partition("=")
+    config = {**loaded.config, "model": {**loaded.config["model"], name: int(value)}}
+    with pytest.raises(ArtError, match=r"^last\.ckpt: "):
+        checkpoint.check_writable(config, loaded.label_names, loaded.net)
+
+
+def test_training_stops_at_the_first_checkpoint_that_cannot_be_read_again(train, capsys, monkeypatch):
+    def unreadable(module, saved, before=ArtModule.on_save_checkpoint):
+        before(module, saved)
+        saved["labels"] = {}
+
+    monkeypatch.setattr(ArtModule, "on_save_checkpoint", unreadable)
+    assert train("loss=mse", "run_dir=run") == 2
+    error = capsys.readouterr().err
+    assert (error.count("\n"), "what was saved could not be read again" in error) == (1, True), error
+    assert not list(Path("run/checkpoints").iterdir())
+
+
+def test_only_the_first_checkpoint_of_a_run_is_read_back(train, monkeypatch):
+    read: list[Path] = []
+    monkeypatch.setattr(checkpoint, "read_back", lambda path, config: read.append(path))
+    assert train("loss=mse", "run_dir=run") == 0
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("logger", ["logger.tensorboard.version=", "logger.tensorboard.version=a/b", "logger=none"])
+def test_checkpoints_can_be_read_wherever_the_curves_lie(train, logger):
+    assert train("loss=mse", "run_dir=run", logger) == 0
+    assert checkpoint.load(Path("run/checkpoints/last.ckpt")).facts["global_step"] == 8
+    assert train("loss=mse", "resume=auto", "run_dir=run", "trainer.max_epochs=3", logger) == 0
+    assert checkpoint.load(Path("run/checkpoints/last.ckpt")).facts["global_step"] == 12
+
+
+@pytest.mark.parametrize("column", ["first\nartist", "first\xa0artist", " First \t artist"])
+def test_spaces_of_any_kind_in_the_name_of_a_column_are_spaces(train, art_folder, column):
+    rows = [f'"{path.relative_to(art_folder)}",{"AB"[k % 2]}' for k, path in enumerate(sorted(art_folder.rglob("*.*")))]
+    Path("art.csv").write_text("\n".join([f'path,"{column}"', *rows]))
+    options = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "data.min_per_label=1")
+    data = (f"data.root={art_folder}", "data.metadata=art.csv", "data.labels=[first artist]")
+    assert train(*options, *data, "run_dir=run", "trainer.max_epochs=1") == 0
+    assert checkpoint.load(Path("run/checkpoints/last.ckpt")).label_names == {"first artist": ["A", "B"]}
+
+
+def test_a_column_whose_name_cannot_be_shown_is_refused_before_training(train, art_folder, capsys):
+    Path("art.csv").write_text(f'path,"\x1b[2J"\n{next(art_folder.rglob("*.png")).relative_to(art_folder)},A\n')
+    assert (
+        train("objective=diffusion", f"data.root={art_folder}", "data.metadata=art.csv", "data.labels=['\x1b[2J']") == 2
+    )
+    error = capsys.readouterr().err
+    assert (error.count("\n"), "\x1b" in error, "cannot be shown" in error) == (1, False, True), error
+
+
+def test_a_file_that_names_classes_by_their_old_places_gives_the_same_network(finished_run, diffusion_run, save):
+    from artart.checkpoints.format import RENAMED
+
+    before = {new: old for old, new in RENAMED.items()}
+
+    def aged(node):
+        if isinstance(node, dict):
+            return {key: before.get(one, one) if key == "_target_" else aged(one) for key, one in node.items()}
+        return [aged(one) for one in node] if isinstance(node, list) else node
+
+    for run_dir in (finished_run, diffusion_run):
+        content = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+        old = content | {"config": aged(content["config"])}
+        assert old["config"]["loss"]["_target_"] == "artart.losses.WeightedSum"
+        now, then = (checkpoint.load(path) for path in (run_dir / "checkpoints" / "last.ckpt", save(old)))
+        assert then.config == now.config
+        assert type(then.objective) is type(now.objective)
+        assert_close(then.net.state_dict(), now.net.state_dict(), rtol=0, atol=0)

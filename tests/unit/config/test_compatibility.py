@@ -1,0 +1,69 @@
+import pytest
+
+from artart import ArtError
+from artart.config.compatibility import check_parts
+
+CLASSES = {"class": list("abcde")}
+FITTING = {
+    "data": {"min_per_label": 50},
+    "model": {"conditioned": True, "num_classes": 5},
+    "loss": {"mse": {"units": "model"}},
+    "callbacks": {"grid": {"_target_": "artart.training.callbacks.grid.SampleGrid"}},
+    "trainer": {"precision": None},
+}
+
+
+def test_parts_that_go_together_pass():
+    check_parts(FITTING, "sample", CLASSES)
+    check_parts(FITTING | {"callbacks": {"grid": None}, "model": {}}, "reconstruct", CLASSES)
+
+
+def test_samples_are_not_drawn_of_a_network_that_reconstructs():
+    with pytest.raises(
+        ArtError, match=r"^callbacks.grid: is not one of objective=reconstruction; use callbacks=default$"
+    ):
+        check_parts(FITTING, "reconstruct", CLASSES)
+
+
+def test_all_that_does_not_go_with_diffusion_is_told_at_once():
+    wrong = {"model": {"conditioned": False}, "loss": {"mse": {"units": "imagenet"}}}
+    with pytest.raises(ArtError) as error:
+        check_parts(FITTING | wrong, "sample", CLASSES)
+    keys = [line.partition("=")[0] for line in str(error.value).splitlines()]
+    assert keys == ["model.conditioned", "loss.mse.units"]
+
+
+def test_features_of_pictures_that_are_augmented_cannot_be_kept():
+    loss = {"mse": {"units": "model"}, "weights": {"perceptual": 0.1}, "perceptual": {"cache_targets": True}}
+    parts = FITTING | {"loss": loss, "model": {"augmented": True, "num_classes": 5}}
+    check_parts(parts | {"objective": {"augment": {"probability": 0.0}}}, "sample", CLASSES)
+    with pytest.raises(ArtError, match=r"^loss.perceptual.cache_targets=true: .*; leave them unaugmented$"):
+        check_parts(parts | {"objective": {"augment": {"probability": 0.1}}}, "sample", CLASSES)
+
+
+def test_a_network_must_be_told_of_augmentation():
+    parts = FITTING | {"objective": {"augment": {"probability": 0.1}}}
+    with pytest.raises(ArtError, match=r"^objective.augment.probability=0.1: .*; set model.augmented=true$"):
+        check_parts(parts, "sample", CLASSES)
+    check_parts(parts | {"model": {"augmented": True, "num_classes": 5}}, "sample", CLASSES)
+
+
+@pytest.mark.parametrize("num", [None, 0, [5, 2]])
+def test_a_network_for_the_labels_of_several_columns_passes(num):
+    check_parts(FITTING | {"model": {"num_classes": num}}, "sample", CLASSES | {"artist": ["x", "y"]})
+
+
+@pytest.mark.parametrize("num", [5, 7, [5], [2, 5], [5, 2, 1]])
+def test_a_network_for_other_numbers_of_labels_is_refused(num):
+    with pytest.raises(ArtError) as error:
+        check_parts(FITTING | {"model": {"num_classes": num}}, "sample", CLASSES | {"artist": ["x", "y"]})
+    assert str(error.value) == f"model.num_classes={num}: the data has [5, 2] classes; null takes as many"
+
+
+def test_a_column_without_labels_is_refused_unless_it_is_that_of_the_classes():
+    check_parts(FITTING | {"model": {"num_classes": None}}, "sample", {"class": []})
+    with pytest.raises(ArtError) as error:
+        check_parts(FITTING | {"model": {"num_classes": None}}, "sample", CLASSES | {"artist": []})
+    assert str(error.value) == (
+        "data.min_per_label=50: no artist has so many files; lower it, or take it out of data.labels"
+    )

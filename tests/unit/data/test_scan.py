@@ -1,0 +1,841 @@
+import csv
+import importlib
+import io
+import multiprocessing
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image, ImageCms
+
+from artart.data import demo, scan
+from artart.data.decode import FORMATS, open_picture, resize, upright
+from artart.data.index import write_list
+from artart.data.scan import MAX_PAGES, Examined, Facts, class_of, examine, examine_all, find
+from artart.data.workers import CHUNK
+from artart.io.provenance import Marks, xmp
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # pytest overrides artart's own filter
+Nobody = Callable[[], AbstractContextManager[None]]
+SIZE = 16
+TEXT = b"Notes on the pictures: P1 to P6, see below.\n" * 50
+KINDS = [kind for kind in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP", "PPM", "JPEG2000", "AVIF") if kind in FORMATS]
+
+
+class Hung(BaseException):
+    """Not an Exception, so that `examine` does not take it for a flaw."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    def give_up(*args: object) -> None:
+        raise Hung(f"not done in {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A folder that another user may enter, which pytest's is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def picture(seed: int = 0, size: int = 48) -> Image.Image:
+    return Image.fromarray(demo.paint("painting", seed, size))
+
+
+def encoded(kind: str, size: int = 48, mode: str = "RGB", **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture(size=size).convert(mode).save(file, format=kind, **options)
+    return file.getvalue()
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, rows: bytes, depth: int = 8) -> bytes:
+    """An RGB PNG that Pillow would not write."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+
+
+def bomb() -> bytes:
+    """A PNG that says it is 60,000 pixels wide and high."""
+    return png(60000, 60000, bytes(100))
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def examined(path: Path, **settings: Any) -> Examined:
+    """What holds of every file, whatever is in it."""
+    with within(5):
+        one = examine(path, SIZE, **settings)
+    assert one.path == path
+    assert (one.pixels is not None) == (one.facts.perceptual_hash != "")
+    assert one.pixels is None or not one.facts.flaw
+    assert len(one.facts.flaw.splitlines()) <= 1
+    return one
+
+
+def facts_of(path: Path) -> Facts:
+    one = examined(path)
+    assert one.facts.flaw == ""
+    return one.facts
+
+
+def flaw(path: Path) -> str:
+    one = examined(path)
+    assert one.pixels is None
+    return one.facts.flaw
+
+
+def expected(file: Path) -> np.ndarray | None:
+    """The pixels of a file as artart.data.decode gives them, of which tests/unit/data/test_decode.py treats."""
+    try:
+        with open_picture(file) as image:
+            return resize(upright(image), SIZE, "squash")
+    except Exception:  # noqa: BLE001 - of any type
+        return None
+
+
+def found(root: Path) -> list[str]:
+    with within(5):
+        return [str(path.relative_to(root)) for path in find(root)]
+
+
+# --- find
+
+
+def test_every_picture_of_a_nested_folder_is_found_in_order(art_folder: Path) -> None:
+    paths = find(art_folder)
+    assert len(paths) == 12
+    assert paths == sorted(path for path in art_folder.rglob("*") if path.is_file())
+    assert paths == find(art_folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["no_suffix", "wrong.txt", "wrong.jpg"])
+def test_a_picture_is_found_by_its_content(kind: str, name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, encoded(kind))
+    assert found(tmp_path) == [name]
+    assert facts_of(tmp_path / name).format == kind
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [".jpg", ".JPG", ".JpEg", ".jfif", ".Png", ".gif", ".TIF", ".tiff", ".bmp", ".WebP", ".tga", ".mpo", ".jp2"],
+)
+def test_a_file_that_calls_itself_a_picture_is_found_though_it_is_none(suffix: str, tmp_path: Path) -> None:
+    write(tmp_path / f"broken{suffix}", TEXT)
+    assert found(tmp_path) == [f"broken{suffix}"]
+    assert flaw(tmp_path / f"broken{suffix}").startswith("not a picture")
+
+
+def test_other_files_are_passed_over(tmp_path: Path) -> None:
+    icon = struct.pack("<HHHBBBBHHIH", 0, 1, 1, 16, 16, 0, 0, 1, 32, 66536, 22)  # its bytes make a TGA header
+    contents = {"notes.txt": TEXT, "art.csv": b"P1,2,3\n", "art.json": b"{}", "empty": b"", "favicon.ico": icon + TEXT}
+    contents |= {"plot.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "art.pdf": b"%PDF-1.4\n" + TEXT}
+    for name, content in contents.items():
+        write(tmp_path / name, content)
+    assert found(tmp_path) == []
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+    root = tmp_path / ".cache" / "art"
+    for name in ("seen.png", ".hidden.png", ".git/a.png", "a/.thumbnails/b.png", "a/._c.png", "a/d.png"):
+        write(root / name, encoded("PNG"))
+    assert found(root) == ["a/d.png", "seen.png"]
+
+
+def test_what_is_no_file_is_passed_over_and_hangs_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "circle.jpg").symlink_to(tmp_path / "circle.jpg")
+    write(tmp_path / "folder.jpg" / "picture.png", encoded("PNG"))
+    assert found(tmp_path) == ["folder.jpg/picture.png"]
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "deep" / "linked.png", encoded("PNG"))
+    root = tmp_path / "art"
+    write(root / "own.png", encoded("PNG"))
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    (root / "link.png").symlink_to(root / "own.png")
+    (tmp_path / "elsewhere" / "back").symlink_to(root)
+    (root / "loop").symlink_to(root)
+    assert found(root) == ["link/deep/linked.png", "link.png", "own.png"]
+
+
+def test_a_bomb_without_a_suffix_is_found_by_its_content(tmp_path: Path) -> None:
+    write(tmp_path / "bomb", bomb())
+    assert found(tmp_path) == ["bomb"]
+
+
+def test_folders_that_cannot_be_entered_are_passed_over_with_a_warning(
+    public_path: Path, caplog: pytest.LogCaptureFixture, as_nobody: Nobody
+) -> None:
+    for name in ("open", "closed", "only_listed"):
+        write(public_path / name / "picture.png", encoded("PNG"))
+    (public_path / "closed").chmod(0o700 if os.geteuid() == 0 else 0)
+    (public_path / "only_listed").chmod(0o744 if os.geteuid() == 0 else 0o400)
+    with as_nobody():
+        paths = find(public_path)
+    for name in ("closed", "only_listed"):
+        (public_path / name).chmod(0o755)
+    assert paths == [public_path / "open" / "picture.png"]
+    assert caplog.messages == [f"{public_path / 'closed'}: Permission denied; this folder is passed over"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("a.png", None), ("cubism/a.png", "cubism"), ("cubism/1910/paris/a.png", "cubism")]
+)
+def test_the_class_is_the_first_folder_below_the_root(path: str, name: str | None) -> None:
+    assert class_of(Path("/art") / path, Path("/art")) == name
+
+
+# --- examine: a good file
+
+
+def test_a_good_file_gives_its_pixels_and_what_the_disk_tells(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", encoded("PNG"))
+    os.utime(path, ns=(1, 1_234_567_890_123_456_789))
+    one = examined(path)
+    assert one.pixels is not None
+    assert_array_equal(one.pixels, np.asarray(picture().resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+    assert one.pixels.dtype == np.uint8
+    assert one.facts.sha256 == sha256(path.read_bytes()).hexdigest()
+    assert one.facts.bytes == len(path.read_bytes())
+    assert one.facts.mtime == 1_234_567_890_123_456_789
+
+
+SAVED = {
+    "JPEG": (".jpg", "RGB", {}, Facts(format="JPEG", mode="RGB", frames=1)),
+    "grey JPEG": (".jpg", "L", {"progressive": True}, Facts(format="JPEG", mode="L", frames=1)),
+    "CMYK JPEG": (".jpg", "CMYK", {}, Facts(format="JPEG", mode="CMYK", frames=1)),
+    "MPO": (".mpo", "RGB", {}, Facts(format="MPO", mode="RGB", frames=3)),
+    "PNG": (".png", "RGB", {}, Facts(format="PNG", mode="RGB", frames=1)),
+    "16-bit grey PNG": (".png", "I;16", {}, Facts(format="PNG", mode="I;16", frames=1)),
+    "1-bit PNG": (".png", "1", {}, Facts(format="PNG", mode="1", frames=1)),
+    "PNG with alpha": (".png", "RGBA", {}, Facts(format="PNG", mode="RGBA", frames=1, alpha=True)),
+    "grey PNG with alpha": (".png", "LA", {}, Facts(format="PNG", mode="LA", frames=1, alpha=True)),
+    "palette": (".png", "P", {}, Facts(format="PNG", mode="P", frames=1)),
+    "palette with transparency": (
+        ".png",
+        "P",
+        {"transparency": 3},
+        Facts(format="PNG", mode="P", frames=1, alpha=True),
+    ),
+    "animated PNG": (".png", "RGB", {}, Facts(format="PNG", mode="RGB", frames=3)),
+    "animated GIF": (".gif", "P", {}, Facts(format="GIF", mode="P", frames=3)),
+    "animated WebP": (".webp", "RGB", {}, Facts(format="WEBP", mode="RGB", frames=3)),
+    "TIFF of several pages": (".tif", "RGB", {}, Facts(format="TIFF", mode="RGB", frames=3)),
+    "float TIFF": (".tif", "F", {}, Facts(format="TIFF", mode="F", frames=1)),
+    "BMP": (".bmp", "RGB", {}, Facts(format="BMP", mode="RGB", frames=1)),
+    "PPM": (".ppm", "RGB", {}, Facts(format="PPM", mode="RGB", frames=1)),
+    "TGA": (".tga", "RGB", {}, Facts(format="TGA", mode="RGB", frames=1)),
+    "JPEG 2000": (".jp2", "RGB", {}, Facts(format="JPEG2000", mode="RGB", frames=1)),
+}
+
+
+@pytest.mark.parametrize(("suffix", "mode", "options", "facts"), SAVED.values(), ids=SAVED)
+def test_the_facts_are_those_of_the_file(
+    suffix: str, mode: str, options: dict[str, Any], facts: Facts, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    first, *more = (picture(seed).resize((40, 30)).convert(mode) for seed in range(3))
+    if facts.frames > 1:
+        options = {"save_all": True, "append_images": more}
+    first.save(path, **options)
+    one = examined(path)
+    own = ("bytes", "mtime", "sha256", "perceptual_hash")
+    assert one.facts == facts._replace(width=40, height=30, **{name: getattr(one.facts, name) for name in own})
+    assert_array_equal(one.pixels, expected(path))
+
+
+def test_a_16_bit_colour_png_is_examined(tmp_path: Path) -> None:
+    row = b"\0" + struct.pack(">3H", 65535, 32896, 0) * 8
+    one = examined(write(tmp_path / "a.png", png(8, 8, row * 8, depth=16)))
+    assert (one.facts.mode, one.facts.width, one.facts.flaw) == ("RGB", 8, "")
+    assert_array_equal(one.pixels, np.broadcast_to([255, 128, 0], (SIZE, SIZE, 3)))
+
+
+TURNS: list[Callable[[np.ndarray], np.ndarray]] = [  # EXIF 2.32, 4.6.4: where the first row and column belong
+    lambda upright: upright,
+    lambda upright: upright[:, ::-1],
+    lambda upright: upright[::-1, ::-1],
+    lambda upright: upright[::-1],
+    lambda upright: upright.swapaxes(0, 1),
+    lambda upright: upright[:, ::-1].swapaxes(0, 1),
+    lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    lambda upright: upright[::-1].swapaxes(0, 1),
+]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_is_told_and_undone(orientation: int, suffix: str, tmp_path: Path) -> None:
+    upright = np.asarray(picture(size=64))[:40]
+    stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation - 1](upright)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / f"a{suffix}", exif=exif, quality=95)
+    one = examined(tmp_path / f"a{suffix}")
+    assert one.facts.orientation == orientation
+    if suffix != ".tif":  # whose sides Pillow tells upright
+        assert (one.facts.width, one.facts.height) == stored.size
+    assert one.pixels is not None
+    assert np.abs(one.pixels - resize(Image.fromarray(upright), SIZE, "squash").astype(float)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_there_is_not_is_upright(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture().save(tmp_path / "a.jpg", exif=exif)
+    assert facts_of(tmp_path / "a.jpg").orientation == 1
+
+
+def test_the_colour_profile_is_described(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    picture().save(tmp_path / "a.jpg", icc_profile=profile.tobytes())
+    picture().save(tmp_path / "b.jpg", icc_profile=b"no profile")
+    assert [facts_of(tmp_path / name).icc for name in ("a.jpg", "b.jpg")] == ["sRGB built-in", "unreadable"]
+
+
+OPT_OUT = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/"
+plus:DataMining="http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED-AIMLTRAINING"/></rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif"])
+def test_marks_are_found(suffix: str, tmp_path: Path) -> None:
+    for name, packet in (("opt_out", OPT_OUT), ("source", xmp(Marks("trained", {}))), ("none", "")):
+        options: dict[str, Any] = {"tiffinfo": {700: packet.encode()}} if suffix == ".tif" else {"xmp": packet.encode()}
+        picture().save(tmp_path / f"{name}{suffix}", **options)
+    told = [facts_of(tmp_path / f"{name}{suffix}") for name in ("opt_out", "source", "none")]
+    assert [facts.opt_out for facts in told] == ["DMI-PROHIBITED-AIMLTRAINING", "", ""]
+    assert [facts.source for facts in told] == ["", "trainedAlgorithmicMedia", ""]
+
+
+def test_the_same_picture_twice_has_one_perceptual_hash_and_another_picture_another(tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "a.png")
+    picture(0).save(tmp_path / "b.bmp")
+    picture(1).save(tmp_path / "c.png")
+    a, b, c = (facts_of(tmp_path / name).perceptual_hash for name in ("a.png", "b.bmp", "c.png"))
+    assert a == b != c
+
+
+def test_the_fit_is_applied(tmp_path: Path) -> None:
+    image = Image.new("RGB", (60, 20), "red")
+    image.paste((0, 0, 255), (20, 0, 40, 20))
+    image.save(tmp_path / "a.png")
+    squash, crop, pad = (examined(tmp_path / "a.png", fit=fit).pixels for fit in ("squash", "crop", "pad"))
+    assert squash is not None and crop is not None and pad is not None
+    assert_array_equal(squash[0, 0], [255, 0, 0])
+    assert_array_equal(crop[0, SIZE // 2], [0, 0, 255])
+    assert_array_equal(crop[SIZE // 2, 1], [0, 0, 255])
+    assert_array_equal(pad[0, 0], [255, 255, 255])
+    assert_array_equal(pad[SIZE // 2, 0], [255, 0, 0])
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1)])
+def test_an_extreme_shape_can_be_used(size: tuple[int, int], tmp_path: Path) -> None:
+    Image.new("RGB", size, (9, 8, 7)).save(tmp_path / "a.png")
+    assert_array_equal(examined(tmp_path / "a.png").pixels, np.broadcast_to([9, 8, 7], (SIZE, SIZE, 3)))
+
+
+def test_pages_are_counted_no_further_than_is_quick(tmp_path: Path) -> None:
+    content = bytearray(encoded("TIFF"))
+    (start,) = struct.unpack_from("<I", content, 4)
+    (num_tags,) = struct.unpack_from("<H", content, start)
+    page = [(256, 1), (257, 1), (262, 1), (273, 8)]  # width, height, colours, where the pixels are
+    tags = struct.pack("<H", len(page)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in page)
+    for i in range(20_000):
+        struct.pack_into("<I", content, start + 2 + 12 * (num_tags if i == 0 else len(page)), len(content))
+        start = len(content)
+        content += tags + bytes(4)
+    with within(2):
+        one = examined(write(tmp_path / "a.tif", content))
+    assert one.facts.frames == MAX_PAGES
+    assert_array_equal(one.pixels, np.asarray(picture().resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+
+
+# --- examine: a bad file
+
+
+def flipped(content: bytes, position: int) -> bytes:
+    return content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :]
+
+
+PNG = encoded("PNG", 256)
+BAD = {
+    "zero bytes": (b"", "empty file"),
+    "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git-LFS pointer"),
+    "web page": (b"<!DOCTYPE html><html>404</html>", "not a picture, or cut off in its header"),
+    "zeros": (bytes(5000), "not a picture, or cut off in its header"),
+    "JPEG header alone": (encoded("JPEG")[:30], "cut off or damaged: Truncated File Read"),
+    "PNG with a flipped byte": (flipped(PNG, PNG.index(b"IDAT") + 60), "cut off or damaged: broken data stream"),
+    "PNG with a flipped length": (flipped(PNG, PNG.index(b"IDAT") - 2), "cut off or damaged: broken PNG file"),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), BAD.values(), ids=BAD)
+def test_a_bad_file_has_a_flaw(content: bytes, expected: str, tmp_path: Path) -> None:
+    one = examined(write(tmp_path / "bad.jpg", content))
+    assert one.facts.flaw.startswith(expected)
+    assert one.pixels is None
+    assert one.facts.bytes == len(content)
+    assert one.facts.sha256 == sha256(content).hexdigest()
+
+
+def test_a_damaged_picture_still_tells_what_its_header_says(tmp_path: Path) -> None:
+    for suffix, content in ((".png", PNG[:-3000]), (".jpg", encoded("JPEG", 256)[:-3000])):
+        facts = examined(write(tmp_path / f"a{suffix}", content)).facts
+        assert facts.flaw.startswith("cut off or damaged: ")
+        assert (facts.width, facts.height, facts.mode) == (256, 256, "RGB")
+
+
+WHOLE = {kind: encoded(kind, 256) for kind in KINDS} | {
+    "progressive JPEG": encoded("JPEG", 256, progressive=True),
+    "grey JPEG": encoded("JPEG", 256, "L"),
+    "CMYK JPEG": encoded("JPEG", 256, "CMYK"),
+    "JPEG with restarts": encoded("JPEG", 256, restart_marker_rows=1),
+    "TIFF, LZW": encoded("TIFF", 256, compression="tiff_lzw"),
+    "TIFF, Deflate": encoded("TIFF", 256, compression="tiff_adobe_deflate"),
+    "TIFF, JPEG": encoded("TIFF", 256, compression="jpeg"),
+}
+
+
+@pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
+def test_a_cut_file_is_rejected(content: bytes, tmp_path: Path) -> None:
+    for percent in (10, 50, 99):
+        reason = flaw(write(tmp_path / f"{percent}.jpg", content[: len(content) * percent // 100]))
+        assert reason.startswith(("cut off or damaged: ", "not a picture, or cut off in its header"))
+
+
+@pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
+def test_half_a_picture_is_never_accepted_when_the_last_bytes_are_missing(content: bytes, tmp_path: Path) -> None:
+    """A PNG whose end marker is missing may hold all of its pixels; a JPEG of which more is missing does not."""
+    whole = examined(write(tmp_path / "whole", content)).pixels
+    for num_bytes in (1, 2, 3, 4, 20, 100):
+        one = examined(write(tmp_path / f"{num_bytes}", content[:-num_bytes]))
+        if content.startswith(b"\xff\xd8") and num_bytes > 2:
+            assert one.facts.flaw.startswith("cut off or damaged: image file is truncated")
+        if one.pixels is not None:
+            assert_array_equal(one.pixels, whole)
+
+
+def test_a_damaged_second_page_leaves_the_first(tmp_path: Path) -> None:
+    content = bytearray(encoded("TIFF", save_all=True, append_images=[picture(1)]))
+    (start,) = struct.unpack_from("<I", content, 4)
+    (num_tags,) = struct.unpack_from("<H", content, start)
+    (second,) = struct.unpack_from("<I", content, start + 2 + 12 * num_tags)
+    struct.pack_into("<H", content, second + 2, 0x1234)  # its width goes by another name
+    one = examined(write(tmp_path / "a.tif", content))
+    assert one.facts.frames == 1
+    assert_array_equal(one.pixels, np.asarray(picture().resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+
+
+def test_a_vanished_file_has_a_flaw(tmp_path: Path) -> None:
+    assert flaw(tmp_path / "gone.jpg") == "vanished while it was read"
+
+
+def test_a_folder_has_a_flaw(tmp_path: Path) -> None:
+    assert flaw(tmp_path) == "cannot be read: Is a directory"
+
+
+def test_a_file_that_may_not_be_read_has_a_flaw(public_path: Path, as_nobody: Nobody) -> None:
+    path = write(public_path / "secret.png", encoded("PNG"))
+    path.chmod(0o600 if os.geteuid() == 0 else 0)
+    with as_nobody():
+        assert flaw(path) == "no permission to read it"
+
+
+def gif_of(width: int, height: int) -> bytes:
+    content = bytearray(encoded("GIF"))
+    struct.pack_into("<HH", content, 6, width, height)
+    return bytes(content)
+
+
+def bmp_of(width: int, height: int) -> bytes:
+    content = bytearray(encoded("BMP"))
+    struct.pack_into("<ii", content, 18, width, height)
+    return bytes(content)
+
+
+BOMBS = {"PNG": bomb(), "GIF": gif_of(60000, 60000), "BMP": bmp_of(60000, 60000), "PPM": b"P6 60000 60000 255\n" + TEXT}
+
+
+@pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS)
+def test_a_bomb_is_measured_not_decoded(content: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path / "bomb.jpg", content)
+    with within(2):
+        one = examined(path)
+    assert one.pixels is None
+    size = {"width": 60000, "height": 60000}
+    assert one.facts == Facts(len(content), path.stat().st_mtime_ns, sha256(content).hexdigest(), **size)
+
+
+def test_the_limit_of_pixels_is_the_callers(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", encoded("PNG", 48))
+    assert examined(path, max_pixels=48 * 48).pixels is not None
+    too_large = examined(path, max_pixels=48 * 48 - 1)
+    assert too_large.pixels is None
+    assert (too_large.facts.width, too_large.facts.height, too_large.facts.flaw) == (48, 48, "")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "TGA", "MPO"])
+def test_a_flipped_byte_ends_in_the_pixels_that_decode_gives_or_in_a_flaw(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scan, "perceptual_hash", lambda image: "0")  # which takes most of the time
+    draw, content, path = random.Random(kind), encoded(kind, 24), tmp_path / "a.jpg"
+    for i in range(200):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content) if i % 2 else min(len(content), 200))] ^= draw.randrange(1, 256)
+        one = examined(write(path, damaged))
+        pixels = None if one.facts.width * one.facts.height > scan.MAX_PIXELS else expected(path)
+        assert (pixels is None) == (one.pixels is None)
+        if pixels is not None:
+            assert_array_equal(one.pixels, pixels)
+    if kind != "TIFF":  # libtiff writes to the terminal
+        assert capfd.readouterr() == ("", "")
+
+
+def test_each_odd_file_is_judged_rightly(shared_data: Path) -> None:
+    facts = {path.name: examined(path).facts for path in find(shared_data / "odd")}
+    assert {name: fact.flaw for name, fact in facts.items() if fact.flaw} == {
+        "empty_00001229.jpg": "empty file",
+        "lfs_pointer_POM00007429.jpg": "Git-LFS pointer, not the picture itself: run `git lfs pull`",
+        "truncated_rare_domains_commoner_kaokore.png": "cut off or damaged: image file is truncated",
+    }
+    good = {name: fact for name, fact in facts.items() if not fact.flaw}
+    assert {n: (f.format, f.width, f.height, f.mode, f.frames, f.alpha, f.icc) for n, f in good.items()} == {
+        "LA_Vol10_CésarBirotteau_IC.png": ("PNG", 400, 400, "LA", 1, True, "Dot Gain 15%"),
+        "L_grey_Vol10_CésarBirotteau.jpg": ("JPEG", 1350, 2000, "L", 1, False, "Dot Gain 15%"),
+        "P_palette_artic_24645.png": ("PNG", 1495, 1024, "P", 1, False, ""),
+        "RGBA_sharaku1.png": ("PNG", 341, 382, "RGBA", 1, True, ""),
+        "animated_recording.gif": ("GIF", 800, 456, "P", 176, True, ""),
+        "huge_espinasse.jpg": ("JPEG", 6035, 8212, "L", 1, False, ""),
+        "icc_gm_00848101.jpg": ("JPEG", 1800, 1260, "RGB", 1, False, "Adobe RGB (1998)"),
+        "narrow_Belated.jpg": ("JPEG", 483, 1999, "RGB", 1, False, ""),
+        "png_named_jpg_Figur2@A Gentleman of France.jpg": ("PNG", 94, 94, "RGBA", 1, True, ""),
+        "quote_a' plum park in Kameido Utagawa Hiroshige.jpeg": ("JPEG", 425, 633, "RGB", 1, False, ""),
+        "tiny_palette_transparent_fullscreen.png": ("PNG", 26, 52, "P", 1, True, ""),
+        "webp_grey_met-436965.webp": ("WEBP", 1072, 675, "RGB", 1, False, ""),
+    }
+
+
+# --- examine_all
+
+
+def same(one: Examined, other: Examined) -> bool:
+    return one[:2] == other[:2] and np.array_equal(one.pixels, other.pixels)  # type: ignore[arg-type]
+
+
+def many(folder: Path, count: int = 120) -> list[Path]:
+    """So many files that worker processes examine them."""
+    contents = [encoded("PNG"), encoded("JPEG", 64), b"", encoded("GIF"), png(9, 3, bytes(3 * 28))]
+    return [write(folder / f"{i:04}.png", contents[i % len(contents)]) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 32, 33, 90])
+def test_files_come_in_the_order_given_whoever_examines_them(count: int, tmp_path: Path) -> None:
+    paths = many(tmp_path, count)[::-1]
+    settings: dict[str, Any] = {"fit": "pad", "max_pixels": 48 * 48}
+    with within(30):
+        results = list(examine_all(paths, SIZE, num_workers=2, **settings))
+    assert len(results) == count
+    assert all(same(one, examine(path, SIZE, **settings)) for one, path in zip(results, paths, strict=True))
+
+
+def test_few_files_need_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "in_workers", lambda *_, **__: pytest.fail("processes were started"))
+    assert len(list(examine_all(many(tmp_path, scan.IN_PROCESS), SIZE))) == scan.IN_PROCESS
+
+
+@pytest.mark.parametrize("count", [32, 120])
+def test_a_file_that_vanishes_meanwhile_is_the_only_one_missing(count: int, tmp_path: Path) -> None:
+    paths = many(tmp_path, count)
+    results = examine_all(paths, SIZE, num_workers=1)
+    next(results)
+    paths[-1].unlink()
+    *others, last = results
+    assert last.facts == Facts(flaw="vanished while it was read")
+    assert not [one for one in others if one.facts.flaw not in ("", "empty file")]
+
+
+SILENT = """
+import sys
+from pathlib import Path
+from artart.data.scan import examine_all, find
+for one in examine_all(find(Path(sys.argv[1])), 16, num_workers=1):
+    print(one.path.name, one.pixels is not None)
+"""
+
+
+@pytest.mark.parametrize("count", [0, 32])
+def test_nothing_is_said_of_odd_metadata(count: int, tmp_path: Path) -> None:
+    """In a process of its own, because pytest changes how warnings are shown."""
+    for i in range(count):
+        picture().save(tmp_path / f"{i:03}.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12")
+    encoded_palette = {"mode": "P", "transparency": bytes(range(200))}
+    write(tmp_path / "palette.png", encoded("PNG", **encoded_palette))
+    command = [sys.executable, "-W", "always::UserWarning", "-W", "always::RuntimeWarning", "-c", SILENT, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [*(f"{i:03}.jpg True" for i in range(count)), "palette.png True"]
+    assert done.stderr == ""
+
+
+def test_what_a_decoder_in_c_prints_does_not_reach_the_terminal(tmp_path: Path) -> None:
+    for i in range(3):
+        path = tmp_path / f"{i:03}.tif"
+        picture().save(path, compression="tiff_lzw")
+        content = path.read_bytes()
+        path.write_bytes(content[:200] + bytes(60) + content[260:])  # libtiff complains on its own
+    command = [sys.executable, "-c", SILENT, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr == ""
+
+
+# --- workers that die, and ends before the end
+
+HELPER = """
+import os
+import signal
+import time
+from pathlib import Path
+from artart.data.scan import examine
+
+def deadly(path, **settings):
+    if path.name in ("0003.png", "0050.png"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return examine(path, **settings)
+
+def deadly_once(path, **settings):
+    if path.name == "0050.png" and not path.with_suffix(".died").exists():
+        path.with_suffix(".died").touch()
+        os.abort()
+    return examine(path, **settings)
+
+def slow(path, **settings):
+    time.sleep(0.02)
+    path.with_suffix(".done").touch()
+    return examine(path, **settings)
+"""
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Functions that a worker can import, which it cannot from here."""
+    name = f"helper_{tmp_path.name}"
+    write(tmp_path / "helper" / f"{name}.py", HELPER.encode())
+    monkeypatch.syspath_prepend(tmp_path / "helper")
+    return importlib.import_module(name)
+
+
+def test_workers_that_are_killed_lose_no_file(tmp_path: Path) -> None:
+    paths = many(tmp_path, 160)
+    results, num_killed = [], 0
+    with within(60):
+        for one in examine_all(paths, SIZE, num_workers=2):
+            results.append(one)
+            if len(results) in (1, 90):
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+                    num_killed += 1
+    assert num_killed >= 2
+    assert len(results) == len(paths)
+    assert all(same(one, examine(path, SIZE)) for one, path in zip(results, paths, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("function", "deaths"), [("deadly", {"0003.png", "0050.png"}), ("deadly_once", set())], ids=str
+)
+def test_a_file_that_kills_its_workers_is_flawed_and_no_other(
+    function: str, deaths: set[str], helper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = many(tmp_path)
+    monkeypatch.setattr(scan, "examine", getattr(helper, function))
+    with within(60):
+        results = list(examine_all(paths, SIZE, num_workers=2))
+    assert len(results) == len(paths)
+    for one, path in zip(results, paths, strict=True):
+        if path.name in deaths:
+            known = examine(path, SIZE).facts[:3]  # bytes, mtime, sha256: it is not tried again
+            assert one == Examined(path, Facts(*known, flaw="crashes the decoder"), None)
+        else:
+            assert same(one, examine(path, SIZE))
+
+
+def test_whoever_stops_listening_stops_the_reading(
+    helper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = many(tmp_path, 400)
+    monkeypatch.setattr(scan, "examine", helper.slow)
+    results = examine_all(paths, SIZE, num_workers=2)
+    with within(10):
+        next(results)
+        results.close()  # type: ignore[attr-defined]
+    num_read = len(list(tmp_path.glob("*.done")))
+    assert CHUNK <= num_read < 8 * CHUNK  # of the eight chunks that were handed out, some wait
+    assert multiprocessing.active_children() == []
+    time.sleep(0.1)
+    assert len(list(tmp_path.glob("*.done"))) == num_read
+
+
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """What a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
+def test_ctrl_c_is_no_flaw_of_the_file_in_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = many(tmp_path, scan.IN_PROCESS)
+    calls: list[Path] = []
+
+    def interrupted(file: Any, max_pixels: int) -> Image.Image:
+        calls.append(file.name)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(file, max_pixels)
+
+    original: Callable[[Any, int], Image.Image] = scan.open_picture
+    monkeypatch.setattr(scan, "open_picture", interrupted)
+    with within(5), pytest.raises(KeyboardInterrupt):
+        list(examine_all(paths, SIZE))
+    assert len(calls) == 3
+
+
+ENDLESS = """
+import multiprocessing, signal, sys, time
+from contextlib import closing
+from pathlib import Path
+from artart.data.scan import examine_all, find
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+results = examine_all(find(Path(sys.argv[1])) * 1000, 16, num_workers=2)
+next(results)
+time.sleep(float(sys.argv[2]))
+try:
+    with closing(results):
+        print(len(multiprocessing.active_children()), flush=True)
+        for one in results:
+            time.sleep(float(sys.argv[2]))
+except KeyboardInterrupt:
+    print("stopped", len(multiprocessing.active_children()), flush=True)
+    raise
+"""
+
+
+@contextmanager
+def endless(folder: Path, pause: float) -> Iterator[subprocess.Popen[str]]:
+    """A process, at the head of a group, whose two workers examine files for minutes; if it pauses, they idle."""
+    many(folder)
+    command = [sys.executable, "-c", ENDLESS, str(folder), str(pause)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "2\n"
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("pause", [0, 1], ids=["busy", "idle"])
+def test_ctrl_c_stops_the_parent_and_its_workers_without_a_word_of_theirs(pause: float, tmp_path: Path) -> None:
+    with endless(tmp_path, pause) as process:
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=10)  # until nobody holds its pipes: no worker either
+    assert out == "stopped 0\n"
+    assert process.returncode == -signal.SIGINT
+    assert err.startswith("Traceback ")
+    assert err.endswith("\nKeyboardInterrupt\n")
+    assert err.count("Traceback ") == 1
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+from pathlib import Path
+from artart.data.scan import examine_all, find
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+paths = find(Path(sys.argv[1])) * 1000
+threading.Timer(float(sys.argv[2]), os.killpg, (0, signal.SIGINT)).start()
+try:
+    list(examine_all(paths, 16, num_workers=2))
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.1, 0.3])
+def test_ctrl_c_while_the_workers_start_makes_none_of_them_complain(delay: float, tmp_path: Path) -> None:
+    many(tmp_path)
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path), str(delay)]
+    done = subprocess.run(command, start_new_session=True, capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM], ids=str)
+def test_workers_do_not_outlive_their_parent(death: signal.Signals, tmp_path: Path) -> None:
+    with endless(tmp_path, pause=1) as process:
+        process.send_signal(death)
+        _, err = process.communicate(timeout=10)  # until nobody holds its pipes: no worker either
+    assert process.returncode == -death
+    assert "Traceback" not in err  # Python's resource tracker may tell that it cleaned up
+
+
+# --- the table of files that are not used
+
+
+def test_the_table_of_flawed_files_survives_any_name(tmp_path: Path) -> None:
+    names = ["a, b.jpg", 'a "b".jpg', "a\nb.jpg", "a\r\nb.jpg", "Cé sar 北斎.jpg", os.fsdecode(b"caf\xe9.jpg")]
+    flawed = [(tmp_path / name, 'cut off, or "damaged"', i) for i, name in enumerate(names)]
+    table = tmp_path / "run" / "rejected.csv"
+    write_list(flawed, table)
+    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["path", "reason", "bytes"], *([str(path), why, str(num)] for path, why, num in flawed)]
+    assert os.fsencode(flawed[-1][0]) in table.read_bytes()
+
+
+def test_the_table_is_there_when_no_file_is_flawed(tmp_path: Path) -> None:
+    write_list([], tmp_path / "rejected.csv")
+    assert (tmp_path / "rejected.csv").read_text() == "path,reason,bytes\n"

@@ -1,0 +1,54 @@
+import pytest
+import torch
+import torchmetrics.image.fid
+from torch import nn
+
+from artart import ArtError
+from artart.features import inception
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_before():
+    inception.extractor.cache_clear()
+    yield
+    inception.extractor.cache_clear()
+
+
+class Colours(nn.Module):
+    """Stands in for Inception: nine numbers of a picture of bytes."""
+
+    def __init__(self, *_):
+        super().__init__()
+
+    def forward(self, x):
+        assert x.dtype == torch.uint8
+        return nn.functional.adaptive_avg_pool2d(x.float(), (1, 3)).flatten(1)
+
+
+def test_features_are_in_double_precision_and_in_order(monkeypatch):
+    monkeypatch.setattr(torchmetrics.image.fid, "NoTrainInceptionV3", Colours)
+    pixels = torch.randint(0, 256, (150, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    found = inception.inception_features(pixels, CPU)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, torch.cat([Colours()(one[None]) for one in pixels]).double())
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ModuleNotFoundError("torch-fidelity"), r"metrics.inception=true: .*pip install 'artart\[metrics\]'"),
+        (
+            OSError("no route to host"),
+            r"metrics.inception=true: Inception's weights cannot be had \(no route to host\)",
+        ),
+    ],
+)
+def test_what_is_missing_is_a_sentence(monkeypatch, error, sentence):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(torchmetrics.image.fid, "NoTrainInceptionV3", fail)
+    with pytest.raises(ArtError, match=sentence):
+        inception.extractor(CPU)

@@ -1,0 +1,248 @@
+import io
+import struct
+import time
+import xml.etree.ElementTree as ET
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from artart.data.decode import FORMATS, open_picture, upright
+from artart.io.images import save
+from artart.io.provenance import AI_SOURCES, Found, Marks, found, xmp
+
+OPT_OUT = "DMI-PROHIBITED-AIMLTRAINING"
+PLUS = f"http://ns.useplus.org/ldf/vocab/{OPT_OUT}"
+SOURCE = "compositeSynthetic"
+IPTC = f"http://cv.iptc.org/newscodes/digitalsourcetype/{SOURCE}"
+SPACES = (
+    'xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/" '
+    'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
+)
+FORMS = {
+    "attributes": f'plus:DataMining="{PLUS}" Iptc4xmpExt:DigitalSourceType="{IPTC}"/>',
+    "single quotes": f"plus:DataMining='{PLUS}' Iptc4xmpExt:DigitalSourceType='{IPTC}'/>",
+    "elements": f"""><plus:DataMining>{PLUS}</plus:DataMining>
+        <Iptc4xmpExt:DigitalSourceType>{IPTC}</Iptc4xmpExt:DigitalSourceType></rdf:Description>""",
+    "resources": f"""><plus:DataMining rdf:resource="{PLUS}"/>
+        <Iptc4xmpExt:DigitalSourceType rdf:resource="{IPTC}"/></rdf:Description>""",
+    "other prefixes": f'p:DataMining="{PLUS}" i:DigitalSourceType="{IPTC}"/>',
+    "https": f'plus:DataMining="{PLUS}" Iptc4xmpExt:DigitalSourceType="{IPTC}"/>'.replace("http:", "https:"),
+    "broken": f'<<& plus:DataMining="{PLUS}" "" Iptc4xmpExt:DigitalSourceType="{IPTC}',
+}
+
+
+def packet(form: str = "attributes") -> bytes:
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        f'<rdf:RDF {SPACES}><rdf:Description rdf:about="" {FORMS[form]}</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    ).encode()
+
+
+def bearing(info: object) -> Image.Image:
+    image = Image.new("RGB", (8, 8))
+    image.info["xmp"] = info
+    return image
+
+
+def found_in(file: io.BytesIO | Path) -> Found:
+    """As the data module asks: of a picture that is loaded, turned and converted."""
+    with open_picture(file) as image:
+        upright(image)
+        return found(image)
+
+
+def written(kind: str, **options: Any) -> io.BytesIO:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, format=kind, **options)
+    return file
+
+
+def text_of(written: str, tag: str) -> str:
+    names = {
+        "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+        "xmp": "http://ns.adobe.com/xap/1.0/",
+        "dc": "http://purl.org/dc/elements/1.1/",
+        "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+    }
+    text = ET.fromstring(written).findtext(f".//{tag}", namespaces=names)
+    assert text is not None
+    return text
+
+
+# --- written
+
+SOURCES = [("trained", "trainedAlgorithmicMedia"), ("composite", "compositeWithTrainedAlgorithmicMedia")]
+
+
+@pytest.mark.parametrize(("source", "term"), SOURCES)
+def test_a_packet_says_how_a_picture_was_made(source: Any, term: str) -> None:
+    marks = xmp(Marks(source, {}))
+    expected = f"http://cv.iptc.org/newscodes/digitalsourcetype/{term}"
+    assert text_of(marks, "Iptc4xmpExt:DigitalSourceType") == expected
+    assert text_of(marks, "xmp:CreatorTool").startswith("artart ")
+
+
+def test_details_may_hold_any_character() -> None:
+    name = "César <b>&amp; \"Söhne\" 'é' 北斎 🎨 ]]>.jpg"
+    marks = xmp(Marks("trained", {"input": name, "seed": 7}))
+    assert text_of(marks, "dc:description/rdf:Alt/rdf:li") == f"input={name}; seed=7"
+
+
+def test_characters_that_xml_cannot_hold_are_replaced() -> None:
+    marks = xmp(Marks("trained", {"input": "a\x00b\x1bc\udce9d\ufffe"}))
+    assert text_of(marks, "dc:description/rdf:Alt/rdf:li") == "input=a\ufffdb\ufffdc\ufffdd\ufffd"
+
+
+# --- read
+
+
+@pytest.mark.parametrize(("source", "term"), SOURCES)
+def test_our_own_pictures_are_known_again(source: Any, term: str, tmp_path: Path) -> None:
+    save(torch.zeros(3, 8, 8, dtype=torch.uint8), tmp_path / "picture.png", Marks(source, {"seed": 7}))
+    assert found_in(tmp_path / "picture.png") == Found(opt_out="", source=term)
+    assert term in AI_SOURCES
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_marks_are_found_in_every_form(form: str) -> None:
+    assert found(bearing(packet(form))) == Found(OPT_OUT, SOURCE)
+    assert found(bearing(packet(form).decode())) == Found(OPT_OUT, SOURCE)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_marks_are_found_in_every_encoding(encoding: str) -> None:
+    assert found(bearing(packet().decode().encode(encoding))) == Found(OPT_OUT, SOURCE)
+
+
+@pytest.mark.parametrize(
+    "kind", [name for name in ("JPEG", "WEBP", "TIFF", "AVIF", "MPO") if name in (*FORMATS, "MPO")]
+)
+def test_marks_are_found_in_every_format(kind: str) -> None:
+    several = {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]} if kind == "MPO" else {}
+    options: dict[str, Any] = {"tiffinfo": {700: packet()}} if kind == "TIFF" else {"xmp": packet()}
+    assert found_in(written(kind, **options, **several)) == Found(OPT_OUT, SOURCE)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_marks_are_found_in_a_png(compressed: bool) -> None:
+    chunks = PngInfo()
+    chunks.add_itxt("XML:com.adobe.xmp", packet().decode(), zip=compressed)
+    assert found_in(written("PNG", pnginfo=chunks)) == Found(OPT_OUT, SOURCE)
+
+
+def test_marks_are_found_in_the_plain_text_of_a_png() -> None:
+    chunks = PngInfo()
+    chunks.add_text("XML:com.adobe.xmp", packet().decode("latin-1"))
+    assert found_in(written("PNG", pnginfo=chunks)) == Found(OPT_OUT, SOURCE)
+
+
+def test_marks_are_found_where_imagemagick_writes_them() -> None:
+    digits = packet().hex()
+    lines = "\n".join(digits[i : i + 72] for i in range(0, len(digits), 72))
+    chunks = PngInfo()
+    chunks.add_text("Raw profile type xmp", f"\nxmp\n{len(packet()):8}\n{lines}\n", zip=True)
+    assert found_in(written("PNG", pnginfo=chunks)) == Found(OPT_OUT, SOURCE)
+
+
+def test_marks_are_found_behind_the_pixels_of_a_png() -> None:
+    text = b"XML:com.adobe.xmp" + bytes(5) + packet()
+    chunk = struct.pack(">I", len(text)) + b"iTXt" + text + struct.pack(">I", zlib.crc32(b"iTXt" + text))
+    content = written("PNG").getvalue()
+    end = content.index(b"IEND") - 4
+    assert found_in(io.BytesIO(content[:end] + chunk + content[end:])) == Found(OPT_OUT, SOURCE)
+
+
+def test_marks_are_found_in_a_turned_picture() -> None:
+    """Pillow edits the packet of a picture that it turns."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert found_in(written("JPEG", xmp=packet(), exif=exif)) == Found(OPT_OUT, SOURCE)
+
+
+def test_marks_are_found_in_the_second_part_of_a_long_packet() -> None:
+    """XMP part 3: what does not fit into one segment of a JPEG follows in others, under another name."""
+    part = b"http://ns.adobe.com/xmp/extension/\0" + bytes(40) + packet()
+    segment = b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part
+    content = written("JPEG", xmp=b"<x:xmpmeta/>").getvalue()
+    assert found_in(io.BytesIO(content[:2] + segment + content[2:])) == Found(OPT_OUT, SOURCE)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        "DMI-PROHIBITED",
+        "DMI-PROHIBITED-AIMLTRAINING",
+        "DMI-PROHIBITED-GENAIMLTRAINING",
+        "DMI-PROHIBITED-EXCEPTSEARCHENGINEINDEXING",
+        "DMI-PROHIBITED-SEECONSTRAINT",
+    ],
+)
+def test_every_term_that_prohibits_is_an_opt_out(term: str) -> None:
+    assert found(bearing(packet().replace(OPT_OUT.encode(), term.encode()))).opt_out == term
+
+
+@pytest.mark.parametrize("term", ["DMI-ALLOWED", "DMI-UNSPECIFIED"])
+def test_a_term_that_does_not_prohibit_is_none(term: str) -> None:
+    assert found(bearing(packet().replace(OPT_OUT.encode(), term.encode()))) == Found("", SOURCE)
+
+
+def test_of_several_sources_the_one_made_by_ai_is_told() -> None:
+    terms = ("digitalCapture", "trainedAlgorithmicMedia", "compositeSynthetic")
+    text = " ".join(f"http://cv.iptc.org/newscodes/digitalsourcetype/{term}" for term in terms)
+    assert found(bearing(text)).source == "trainedAlgorithmicMedia"
+
+
+def test_a_source_that_is_not_ai_is_told_too() -> None:
+    source = found(bearing(packet().replace(SOURCE.encode(), b"digitalCapture"))).source
+    assert source == "digitalCapture"
+    assert source not in AI_SOURCES
+
+
+@pytest.mark.parametrize("info", [None, 7, (1, 2), [], "", b"", "\udce9", b"\xff\xfe\x00", {"a": 1}])
+def test_what_is_no_packet_says_nothing(info: object) -> None:
+    assert found(bearing(info)) == Found("", "")
+
+
+def test_a_picture_without_marks_says_nothing() -> None:
+    assert found_in(written("JPEG")) == found_in(written("TIFF")) == found_in(written("GIF")) == Found("", "")
+
+
+@pytest.mark.parametrize("kind", range(20))
+def test_a_tiff_whose_packet_has_a_wrong_type_does_no_harm(kind: int) -> None:
+    content = written("TIFF", tiffinfo={700: packet()}).getvalue()
+    entry = content.index(struct.pack("<HH", 700, 1))
+    with open_picture(io.BytesIO(content[: entry + 2] + struct.pack("<H", kind) + content[entry + 4 :])) as image:
+        assert found(image) in (Found("", ""), Found(OPT_OUT, SOURCE))
+
+
+@pytest.mark.parametrize(
+    "bait",
+    [
+        "<",
+        "<a>",
+        "http",
+        "http://cv.iptc.org/newscodes/digitalsourcetype/",
+        "http://cv.iptc.org/newscodes/digitalsourcetype/x",
+        "DMI-PROHIBITED",
+        "DMI-PROHIBITED-A",
+        "DMI-PROHIBITED" + "-A" * 1_000_000,
+        "-",
+        "\0",
+        "é",
+        '<!ENTITY a "&b;&b;&b;&b;">',
+        "http://cv.iptc.org/newscodes/digitalsourcetype/" + "x" * 1_000_000,
+    ],
+    ids=lambda bait: bait[:60],
+)
+def test_hostile_packets_cost_no_time(bait: str) -> None:
+    image = bearing((bait * (10_000_000 // len(bait))).encode())
+    start = time.process_time()
+    found(image)
+    assert time.process_time() - start < 1
+    assert max(map(len, found(image))) < 100

@@ -1,0 +1,259 @@
+"""What every denoiser must do, whatever is in it."""
+
+import itertools
+from collections.abc import Callable
+
+import onnxruntime
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from artart.checkpoints.load import Loaded
+from artart.checkpoints.onnx import model_of
+from artart.config.build import CONF_DIR, as_dict, build
+from artart.diffusion.augment import NUM_TOLD
+from artart.diffusion.noise_levels import LogitNormal
+from artart.diffusion.schedule import Flow
+from artart.models.conv_diffusion import ConvDiffusionModel
+from artart.models.unet import UNet
+from artart.models.vit import ViT
+from artart.objectives.diffusion import Diffusion
+from artart.objectives.losses import MSE, WeightedSum
+
+B, S = 4, 16
+CLASSES = (5, 3)  # two columns
+Make = Callable[..., nn.Module]
+
+
+def conv_diffusion(**options) -> nn.Module:
+    return ConvDiffusionModel(**{"image_size": S, "conditioned": True, "attention": True, **options})
+
+
+def unet(**options) -> nn.Module:
+    small = {"width": 16, "multipliers": (1, 2, 3), "num_blocks": 1, "attention_size": 8}
+    return UNet(**{"image_size": S, **small, **options})
+
+
+def vit(**options) -> nn.Module:
+    return ViT(**{"image_size": S, "patch_size": 4, "width": 48, "depth": 2, "num_heads": 3, **options})
+
+
+MAKE: list[Make] = [conv_diffusion, unet, vit]
+every_network = pytest.mark.parametrize("make", MAKE, ids=lambda make: make.__name__)
+
+
+def filled(net: nn.Module, std: float = 0.1) -> nn.Module:
+    """With random numbers where training begins with zeros, so that everything has an influence."""
+    torch.manual_seed(1)
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=std)
+    return net.eval()
+
+
+def full(make: Make, **options) -> nn.Module:
+    torch.manual_seed(0)
+    return filled(make(num_classes=CLASSES, augmented=True, **options))
+
+
+def given(num: int = B, size: int = S) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pictures, times, labels and augmentation, of each picture others."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(num, 3, size, size, generator=generator)
+    y = torch.stack([torch.arange(num) % (many + 1) for many in CLASSES], dim=1)
+    return x, torch.linspace(0.1, 0.9, num), y, torch.randn(num, NUM_TOLD, generator=generator)
+
+
+def differs(one: Tensor, other: Tensor) -> list[bool]:
+    """By picture; a tenth of a percent of what a picture spans is no rounding."""
+    return ((one - other).abs().amax(dim=(1, 2, 3)) > 1e-3).tolist()
+
+
+@every_network
+@pytest.mark.parametrize(("size", "num"), [(16, 1), (32, 3)])
+def test_a_picture_becomes_one_of_its_shape_which_begins_grey(make, size, num):
+    output = make(image_size=size, num_classes=CLASSES)(*given(num, size)[:3])
+    assert_close(output, torch.zeros(num, 3, size, size), rtol=0, atol=0)
+
+
+@every_network
+def test_pictures_may_have_one_channel(make):
+    net = filled(make(channels=1))
+    assert net.channels == 1
+    assert net(torch.randn(2, 1, S, S)).shape == (2, 1, S, S)
+
+
+@every_network
+def test_all_that_is_told_changes_the_picture_of_which_it_is_told_and_no_other(make):
+    net, (x, t, y, told) = full(make), given()
+    output = net(x, t, y, told)
+
+    def but_for_the_second(values: Tensor, changed: Tensor) -> Tensor:
+        return torch.cat([values[:1], changed[1:2], values[2:]])
+
+    for other in (
+        (but_for_the_second(x, x + 0.1), t, y, told),
+        (x, but_for_the_second(t, t + 0.05), y, told),
+        (x, t, but_for_the_second(y, y + torch.tensor([1, 0])), told),
+        (x, t, but_for_the_second(y, y + torch.tensor([0, 1])), told),
+        *((x, t, y, but_for_the_second(told, told + one)) for one in torch.eye(NUM_TOLD)),
+    ):
+        assert differs(net(*other), output) == [False, True, False, False]
+
+
+@every_network
+@pytest.mark.parametrize("training", [False, True])
+def test_a_picture_alone_is_as_in_a_batch(make, training):
+    net, inputs = full(make).train(training), given(6)
+    one_by_one = torch.cat([net(*(values[k : k + 1] for values in inputs)) for k in range(6)])
+    assert_close(net(*inputs), one_by_one, rtol=1e-4, atol=1e-5)
+
+
+@every_network
+def test_what_is_not_told_is_time_0_no_label_and_no_augmentation(make):
+    net, (x, t, *_) = full(make), given()
+    none, nothing = torch.tensor(CLASSES).expand(B, -1), torch.zeros(B, NUM_TOLD)
+    assert_close(net(x), net(x, torch.zeros(B), none, nothing), rtol=0, atol=0)
+    assert_close(net(x, t), net(x, t, none, nothing), rtol=0, atol=0)
+
+
+@every_network
+def test_the_order_of_numbers_in_memory_does_not_matter(make):
+    net, (x, *rest) = full(make), given()
+    wanted = net(x, *rest)
+    assert_close(net(x.contiguous(memory_format=torch.channels_last), *rest), wanted, rtol=1e-4, atol=1e-5)
+    net = net.to(memory_format=torch.channels_last)
+    assert_close(net(x.contiguous(memory_format=torch.channels_last), *rest), wanted, rtol=1e-4, atol=1e-5)
+
+
+@every_network
+@pytest.mark.filterwarnings("error")
+def test_in_bf16_pictures_are_close_and_in_full_precision(make):
+    net, inputs = full(make), given()
+    wanted = net(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = net(*inputs)
+    assert output.dtype == torch.float32
+    assert (output - wanted).square().mean().sqrt() < 0.03 * wanted.std()
+    assert (output * 128 % 1 != 0).float().mean() > 0.99  # not the steps of bf16
+
+
+@every_network
+def test_a_state_dict_makes_the_same_network(make):
+    net, inputs = full(make), given()
+    torch.manual_seed(7)
+    other = make(num_classes=CLASSES, augmented=True).eval()
+    assert not torch.equal(other(*inputs), net(*inputs))
+    other.load_state_dict(net.state_dict())
+    assert_close(other(*inputs), net(*inputs), rtol=0, atol=0)
+
+
+@every_network
+@pytest.mark.parametrize("options", [{}, {"num_classes": CLASSES, "augmented": True}])
+def test_every_parameter_has_a_part_in_the_output(make, options):
+    """Also from the first step on, which several processes ask for."""
+    net, (x, t, y, told) = make(**options), given()
+    inputs = (x, t, y, told) if options else (x, t)
+    net(*inputs).sum().backward()
+    assert [name for name, parameter in net.named_parameters() if parameter.grad is None] == []
+    net = filled(make(**options))
+    net(*inputs).square().sum().backward()
+    assert [name for name, parameter in net.named_parameters() if not parameter.grad.abs().max() > 1e-6] == []
+
+
+@every_network
+def test_its_gradient_is_that_of_finite_differences(make):
+    """In double precision, along random directions of all inputs that are numbers and of all parameters."""
+    net, (x, t, y, told) = full(make).double(), given(2)
+    net.condition.time.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    generator = torch.Generator().manual_seed(3)
+    parameters = list(net.parameters())
+    x, told = x.double().requires_grad_(), told.double().requires_grad_()
+    along = [torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in (x, told, *parameters)]
+    weights = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+
+    def at(step: float) -> Tensor:
+        with torch.no_grad():
+            for one, direction in zip(parameters, along[2:], strict=True):
+                one += step * direction
+            value = (weights * net(x + step * along[0], t, y, told + step * along[1])).sum()
+            for one, direction in zip(parameters, along[2:], strict=True):
+                one -= step * direction
+        return value
+
+    gradients = torch.autograd.grad((weights * net(x, t, y, told)).sum(), (x, told, *parameters))
+    wanted = sum(((a * b).sum() for a, b in zip(gradients, along, strict=True)), torch.zeros(()))
+    step = 1e-8 if make is conv_diffusion else 1e-5  # which has corners
+    assert_close((at(step) - at(-step)) / (2 * step), wanted, rtol=1e-5, atol=1e-6, check_dtype=False)
+
+
+@every_network
+def test_a_few_pictures_can_be_learnt_by_heart(make):
+    """What is told decides, since all three have the same noise."""
+    torch.manual_seed(0)
+    net = make(num_classes=3)
+    x0 = (torch.rand(3, 3, 4, 4) * 2 - 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    objective = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(S), weighting="uniform")
+    noised = objective.add_noise(x0, torch.randn(1, 3, S, S).expand(3, -1, -1, -1), torch.full((3,), 0.95))
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        x0_hat = objective._x0_hat(net, x0, noised, torch.arange(3)[:, None])
+        error = (x0_hat - x0).square().mean()
+        error.backward()
+        optimizer.step()
+    assert x0.var() > 0.25
+    assert error < 0.01
+
+
+@every_network
+def test_it_has_a_form_in_onnx_for_any_batch(make):
+    torch.manual_seed(0)
+    net = filled(make(num_classes=5))
+    objective = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(S))
+    content, difference = model_of(Loaded(net, objective, {}, list("abcde"), {}), {})
+    assert difference < 1e-4
+    session = onnxruntime.InferenceSession(content)
+    assert [one.name for one in session.get_inputs()] == ["x_t", "t", "y"]
+    for num in (1, 4):
+        x, t, y, _ = given(num)
+        (made,) = session.run(None, {"x_t": x.numpy(), "t": t.numpy(), "y": y[:, :1].numpy()})
+        assert_close(torch.from_numpy(made), net(x, t, y[:, :1]).detach(), rtol=1e-3, atol=1e-4)
+
+
+@every_network
+def test_on_the_meta_device_it_has_the_names_and_shapes_of_the_real_one(make):
+    with torch.device("meta"):
+        net = make(num_classes=CLASSES, augmented=True)
+    assert {value.device.type for value in itertools.chain(net.parameters(), net.buffers())} == {"meta"}
+    wanted = {name: value.shape for name, value in make(num_classes=CLASSES, augmented=True).state_dict().items()}
+    assert {name: value.shape for name, value in net.state_dict().items()} == wanted
+
+
+def from_conf(name: str, image_size: int, **options) -> nn.Module:
+    file = OmegaConf.load(CONF_DIR / "model" / f"{name}.yaml")
+    if bases := file.pop("defaults", None):
+        file = OmegaConf.merge(OmegaConf.load(CONF_DIR / "model" / f"{bases[0]}.yaml"), file)
+    file = OmegaConf.merge({"image_size": image_size, "model": file}, {"model": {"augmented": False, **options}})
+    with torch.device("meta"):
+        return build(as_dict(file), "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "num_parameters", "stated"),
+    [
+        ("unet_tiny", 32, 1_330_307, 1.3),
+        ("unet_small", 64, 10_745_219, 11),
+        ("unet", 64, 29_465_731, 30),
+        ("unet_large", 64, 100_000_259, 100),
+        ("vit", 64, 32_434_992, 32),
+    ],
+)
+def test_networks_of_conf_have_the_size_that_they_state(name, size, num_parameters, stated):
+    net = from_conf(name, size, num_classes=20)
+    assert sum(parameter.numel() for parameter in net.parameters()) == num_parameters
+    assert num_parameters == pytest.approx(stated * 1e6, rel=0.03)
+    first_line = (CONF_DIR / "model" / f"{name}.yaml").read_text().splitlines()[0]
+    assert f" {stated} million parameters" in first_line

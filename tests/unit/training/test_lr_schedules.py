@@ -1,0 +1,54 @@
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from artart.training import lr_schedules
+
+
+def learning_rates(schedule: dict, num_moves: int) -> list[float]:
+    scheduler = schedule["scheduler"]
+    rates = []
+    for _ in range(num_moves):
+        rates.append(scheduler.optimizer.param_groups[0]["lr"])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.fixture
+def sgd() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+
+
+def test_step_is_the_articles_a_tenth_every_30_epochs(sgd):
+    schedule = lr_schedules.step(sgd, total_steps=1000)
+    assert schedule["interval"] == "epoch"
+    rates = learning_rates(schedule, 91)
+    assert_close([rates[i] for i in (0, 29, 30, 59, 60, 90)], [0.5, 0.5, 0.05, 0.05, 0.005, 0.0005])
+
+
+def test_constant_stays(sgd):
+    assert set(learning_rates(lr_schedules.constant(sgd, total_steps=1000), 50)) == {0.5}
+
+
+def test_cosine_warms_up_and_follows_half_a_cosine(sgd):
+    schedule = lr_schedules.cosine(sgd, total_steps=1100, warmup_steps=100, final_lr_fraction=0.1)
+    assert schedule["interval"] == "step"
+    rates = learning_rates(schedule, 1101)
+    assert rates[0] == pytest.approx(0.5 / 101)
+    assert rates[49] == pytest.approx(0.5 * 50 / 101)
+    assert rates[100] == pytest.approx(0.5)
+    assert rates[350] == pytest.approx(0.5 * (0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2))
+    assert rates[600] == pytest.approx(0.5 * 0.55)
+    assert rates[1100] == pytest.approx(0.05)
+
+
+def test_the_warm_up_of_a_short_run_is_at_most_a_tenth_of_it(sgd):
+    assert learning_rates(lr_schedules.cosine(sgd, total_steps=50, warmup_steps=100), 6)[5] == pytest.approx(0.5)
+
+
+def test_cosine_refuses_a_run_without_an_end(sgd):
+    with pytest.raises(ValueError, match=r"scheduler=cosine.*trainer.max_epochs"):
+        lr_schedules.cosine(sgd, total_steps=math.inf)
