@@ -25,6 +25,7 @@ from torch import Tensor
 from artart.checkpoints import load as checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.samplers import Heun
+from artart.diffusion.sampling import sample_images
 from artart.evaluation.samples import errors_by_level
 from artart.features.alexnet import alexnet_features
 from artart.io.files import load
@@ -68,7 +69,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> Path:
 def samples(loaded: checkpoint.Loaded, y: Tensor) -> Tensor:
     """A picture for each label."""
     assert isinstance(loaded.objective, Diffusion)
-    return torch.cat([*loaded.objective.pictures(loaded.net, Heun(20), y, range(len(y)))])
+    return torch.cat([*sample_images(loaded.net, loaded.objective, Heun(20), y, range(len(y)))])
 
 
 def main() -> None:

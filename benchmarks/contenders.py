@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.parameterization import Name
 from artart.diffusion.samplers import Heun
+from artart.diffusion.sampling import sample_images
 from artart.diffusion.schedule import Flow
 from artart.io.images import Batch
 from artart.models.unet import UNet
@@ -132,7 +133,7 @@ class Artart:
     def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
         sampler = Heun((evaluations + 1) // 2)  # two a step, one in the last
         y = torch.zeros(num, dtype=torch.long, device=device)
-        return torch.cat([*self.objective.pictures(net, sampler, y, range(seed, seed + num), batch_size=num)])
+        return torch.cat([*sample_images(net, self.objective, sampler, y, range(seed, seed + num), batch_size=num)])
 
     def network(self, scale: int = 1) -> nn.Module:
         return tiny(self.image_size, width=48 * scale)

@@ -17,10 +17,11 @@ from artart.checkpoints.load import Loaded, load
 from artart.data import demo
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import DDIM, Heun, Sampler
+from artart.diffusion.sampling import Given, sample_steps
 from artart.generation.interpolate import places
 from artart.io.images import grid, save, to_model
 from artart.io.provenance import Marks
-from artart.objectives.diffusion import Diffusion, Given
+from artart.objectives.diffusion import Diffusion
 
 ENLARGED = 2
 ROWS = 5
@@ -31,7 +32,7 @@ def sample(loaded: Loaded, sampler: Sampler, y: Tensor, seed: int = 0, guidance:
     assert isinstance(loaded.objective, Diffusion)
     seeds = range(seed, seed + len(y))
     with torch.inference_mode():
-        return [step.x_t for step in loaded.objective.sample(loaded.net, sampler, y, seeds, Guidance(guidance))]
+        return [step.x_t for step in sample_steps(loaded.net, loaded.objective, sampler, y, seeds, Guidance(guidance))]
 
 
 def noising(loaded: Loaded) -> list[Tensor]:
@@ -53,7 +54,7 @@ def between(loaded: Loaded, names: Sequence[str], num: int = 16) -> list[Tensor]
     for name in names:
         y = torch.full((num, 1), loaded.label_names["class"].index(name))
         with torch.inference_mode():
-            *_, step = loaded.objective.sample(loaded.net, Heun(30), y, places([1, 2, 3], num), Guidance(1.5))
+            *_, step = sample_steps(loaded.net, loaded.objective, Heun(30), y, places([1, 2, 3], num), Guidance(1.5))
         rows.append(step.x_t)
     return rows
 
@@ -66,7 +67,7 @@ def varied(loaded: Loaded, name: str, seed: int, num: int = 7) -> list[Tensor]:
     for strength in (0.3, 0.5, 0.7, 0.9):
         given = Given(x0.expand(num, -1, -1, -1), (strength,))
         with torch.inference_mode():
-            *_, step = loaded.objective.sample(loaded.net, Heun(30), y, range(num), Guidance(1.5), given)
+            *_, step = sample_steps(loaded.net, loaded.objective, Heun(30), y, range(num), Guidance(1.5), given)
         rows.append(torch.cat([x0, step.x_t]))
     return rows
 

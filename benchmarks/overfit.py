@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from artart.data.scan import examine_all, find
 from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.samplers import Heun
+from artart.diffusion.sampling import sample_steps
 from artart.diffusion.schedule import Flow
 from artart.io.images import Batch, grid, save, to_model
 from artart.io.provenance import Marks
@@ -98,7 +99,7 @@ def main() -> None:
     table = Table("weights", "copies", "pictures found", "label right", "Nyquist energy, samples / pictures")
     for name, net in zip(("of training", "average"), train(x0, args.steps, args.seed), strict=True):
         with torch.inference_mode():
-            *_, last = make_objective().sample(net, Heun(50), y, range(len(y)))
+            *_, last = sample_steps(net, make_objective(), Heun(50), y, range(len(y)))
         table.add_row(*report(name, last.x_t, y, x0))
         rows = [torch.cat([x0[k : k + 1], last.x_t[y == k]]) for k in range(NUM_PICTURES)]
         save(grid(rows), args.out / f"{name.replace(' ', '_')}.png", Marks("composite", {"steps": args.steps}))

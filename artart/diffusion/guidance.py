@@ -1,6 +1,7 @@
 """From a network to `denoise`, the x0 predictor that samplers ask, with or without guidance."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,3 +65,8 @@ def denoiser(
         return torch.where(per_image(acts, x_t), guided, x0_hat)
 
     return denoise
+
+
+def null_labels(net: nn.Module, device: torch.device) -> Tensor:
+    """The labels that say nothing, (K,)."""
+    return torch.tensor(cast(Sequence[int], net.num_classes), device=device).reshape(-1)

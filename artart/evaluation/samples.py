@@ -17,6 +17,7 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.labels import labels_of
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
+from artart.diffusion.sampling import sample_images
 from artart.evaluation.report import Evaluation
 from artart.evaluation.sample_report import SETS, Shown, pictures, tables
 from artart.features import inception
@@ -117,7 +118,7 @@ def draw(loaded: Loaded, sampler: Sampler, guidance: Guidance, y: Tensor, config
     """Samples, uint8 (N, 3, S, S), with the labels y (N, K); sample k has the seed `seed + k`."""
     assert isinstance(loaded.objective, Diffusion)
     y, seeds = y.to(next(loaded.net.parameters()).device), range(config["seed"], config["seed"] + len(y))
-    batches = loaded.objective.pictures(loaded.net, sampler, y, seeds, guidance, config["batch_size"])
+    batches = sample_images(loaded.net, loaded.objective, sampler, y, seeds, guidance, config["batch_size"])
     made = []
     with progress_bar() as bar, torch.inference_mode():
         for x in bar.track(batches, total=-(-len(y) // config["batch_size"]), description="sampling"):

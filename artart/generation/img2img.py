@@ -12,10 +12,11 @@ from artart.checkpoints.load import Loaded
 from artart.data.decode import decode, resize
 from artart.data.scan import Facts, examine
 from artart.diffusion.samplers import Sampler, Step
+from artart.diffusion.sampling import Given, sample_steps
 from artart.generation.inputs import Input, marks_of, read, reason, size_and_fit
 from artart.generation.sample import IN_GRID, described, guidance_of, in_batches, in_words, labels_for
 from artart.io.images import grid, save_new, to_model, to_pixels
-from artart.objectives.diffusion import Diffusion, Given
+from artart.objectives.diffusion import Diffusion
 
 STRENGTH = 0.5  # half picture, half noise
 ROUNDS = (1.0, 0.9, 0.7, 0.5)  # strengths at which what is painted anew comes to fit what stays
@@ -54,7 +55,7 @@ def vary(
         which = [n % num for n in numbers]
         y, seeds = torch.tensor(labels, device=device)[which], [config["seed"] + k for k in which]
         part = given._replace(x0=given.x0[[n // num for n in numbers]].to(device))
-        return objective.sample(loaded.net, sampler, y, seeds, guidance, part)
+        return sample_steps(loaded.net, objective, sampler, y, seeds, guidance, part)
 
     for numbers, x_t in in_batches(refined, len(inputs) * num, num_steps, config, "painting"):
         if given.repaint is not None:

@@ -10,6 +10,7 @@ from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.diffusion.noise import Between
 from artart.diffusion.samplers import Sampler, Step
+from artart.diffusion.sampling import sample_steps
 from artart.generation.sample import described, guidance_of, in_batches, labels_for
 from artart.io.images import grid, save_film, save_new, to_model, to_pixels
 from artart.io.provenance import Marks
@@ -43,7 +44,7 @@ def interpolate(
 
     def refined(numbers: list[int]) -> Iterator[Step]:
         y = torch.tensor(labels, device=device)[numbers]
-        return objective.sample(loaded.net, sampler, y, [way[k] for k in numbers], guidance)
+        return sample_steps(loaded.net, objective, sampler, y, [way[k] for k in numbers], guidance)
 
     for numbers, x_t in in_batches(refined, num, sampler.num_steps, config, "sampling"):
         for k, pixels in zip(numbers, to_pixels(x_t).cpu(), strict=True):

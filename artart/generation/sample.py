@@ -14,6 +14,7 @@ from artart.checkpoints.validate import printable
 from artart.config.build import did_you_mean, found, listed, shown
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler, Step
+from artart.diffusion.sampling import sample_steps
 from artart.io.files import sha256
 from artart.io.images import grid, save_film, save_new, to_pixels
 from artart.io.provenance import Marks
@@ -51,7 +52,7 @@ def sample(
         y, seeds = torch.tensor(labels, device=device)[numbers], [config["seed"] + k for k in numbers]
         num_filmed = max(0, IN_FILM - len(written)) if config["film"] else 0
         frames = []
-        for step in objective.sample(loaded.net, sampler, y, seeds, guidance):
+        for step in sample_steps(loaded.net, objective, sampler, y, seeds, guidance):
             frames.append(step.x_t[:num_filmed].cpu())
             yield step
         films.append(torch.stack(frames))

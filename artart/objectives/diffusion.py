@@ -1,7 +1,7 @@
 """Diffusion: the network learns to tell the clean picture from one with noise; sampling begins with noise alone."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -9,9 +9,8 @@ from torch import Generator, Tensor, nn
 from artart.diffusion import parameterization as predictions
 from artart.diffusion import weighting as weightings
 from artart.diffusion.augment import Augment
-from artart.diffusion.guidance import NO_GUIDANCE, Guidance, denoiser
-from artart.diffusion.noise import Between, from_seeds, own_generators
-from artart.diffusion.samplers import Denoise, Sampler, Step
+from artart.diffusion.guidance import null_labels
+from artart.diffusion.noise import own_generators
 from artart.diffusion.schedule import Level, Schedule
 from artart.io.images import Batch
 from artart.objectives.base import logged
@@ -28,14 +27,6 @@ class Noised(NamedTuple):
     eps: Tensor  # (B, C, S, S) standard normal noise
     t: Tensor  # (B,) times
     level: Level  # the schedule at t, each (B, 1, 1, 1)
-
-
-class Given(NamedTuple):
-    """Pictures that sampling begins with."""
-
-    x0: Tensor  # (B, C, S, S) in [-1, 1]
-    strengths: tuple[float, ...] = (1.0,)  # noise levels r in (0, 1]: noised and refined, for each, one after the other
-    repaint: Tensor | None = None  # bool, broadcasts to x0: what is painted anew, the rest stays; None: all may change
 
 
 class Diffusion:
@@ -104,7 +95,7 @@ class Diffusion:
             matrices, told = (drawn[own] for drawn in self.augment.draw(num_all, generator))
             x0, told = self.augment.apply(x0, matrices, told)
         noised = self.add_noise(x0, eps, r)
-        y = torch.where(is_dropped.to(y.device), _none(net, y.device), y)
+        y = torch.where(is_dropped.to(y.device), null_labels(net, y.device), y)
         return self._losses(self._x0_hat(net, x0, noised, y, told), x0, noised.level)
 
     def add_noise(self, x0: Tensor, eps: Tensor, r: Tensor) -> Noised:
@@ -166,64 +157,3 @@ class Diffusion:
             (of_perceptual,) = torch.autograd.grad(perceptual.sum(), x0_hat, retain_graph=True)
             (of_all,) = torch.autograd.grad(losses["loss"].sum(), x0_hat)
         return of_perceptual.flatten(1).norm(dim=1) / (of_all - of_perceptual).flatten(1).norm(dim=1)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        net: nn.Module,
-        sampler: Sampler,
-        y: Tensor,
-        seeds: Sequence[int | Between],
-        guidance: Guidance = NO_GUIDANCE,
-        given: Given | None = None,
-    ) -> Iterator[Step]:
-        """Noise becomes pictures with the labels y (B, K), picture k from seeds[k] alone; yields after each step.
-
-        What is `given` is noised and refined, once for each of its strengths, each time in all steps of the sampler.
-        Source: Meng et al. 2022 (SDEdit), arXiv 2108.01073; for several times Lugmayr et al. 2022 (RePaint), arXiv
-        2201.09865.
-        """
-        shape = cast(int, net.channels), cast(int, net.image_size), cast(int, net.image_size)
-        denoise = denoiser(net, self.schedule, self.prediction, y, _none(net, y.device), guidance)
-        x0 = None
-        if given is not None:
-            x0, denoise = given.x0, _keeping(denoise, given)
-        for number, strength in enumerate(given.strengths if given is not None else (1.0,)):
-            noise = from_seeds(seeds, shape, y.device, skip=number * (sampler.num_steps + 1))
-            times = self.schedule.times(sampler.num_steps, sampler.spacing, min(strength, self.prediction.start))
-            level = self.schedule.at(times[:1])
-            x = level.sigma.to(y.device, torch.float32) * noise(0)
-            if x0 is not None:
-                x = x + level.alpha.to(x) * x0
-            x = x.contiguous(memory_format=torch.channels_last)
-            for step in sampler(denoise, self.schedule, x, times, noise):
-                x0 = step.x_t
-                yield step
-
-    def pictures(
-        self,
-        net: nn.Module,
-        sampler: Sampler,
-        y: Tensor,
-        seeds: Sequence[int],
-        guidance: Guidance = NO_GUIDANCE,
-        batch_size: int = 64,
-    ) -> Iterator[Tensor]:
-        """Finished pictures alone, in batches."""
-        for start in range(0, len(y), batch_size):
-            part = slice(start, start + batch_size)
-            for step in self.sample(net, sampler, y[part], seeds[part], guidance):
-                x_t = step.x_t
-            yield x_t
-
-
-def _keeping(denoise: Denoise, given: Given) -> Denoise:
-    """A denoiser that knows what stays: there x0_hat is the given picture, whatever the network tells."""
-    if (repaint := given.repaint) is None:
-        return denoise
-    return lambda x_t, t: torch.where(repaint, denoise(x_t, t), given.x0)
-
-
-def _none(net: nn.Module, device: torch.device) -> Tensor:
-    """The labels that say nothing, (K,)."""
-    return torch.tensor(cast(Sequence[int], net.num_classes), device=device).reshape(-1)

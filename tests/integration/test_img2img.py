@@ -18,12 +18,13 @@ from artart.data.decode import decode, resize
 from artart.data.scan import examine
 from artart.diffusion.noise import Between, from_seeds, slerp
 from artart.diffusion.samplers import DDIM, DPMpp2M, Heun
+from artart.diffusion.sampling import Given, sample_steps
 from artart.diffusion.schedule import Cosine, Flow
 from artart.generation.img2img import read_mask, to_inpaint
 from artart.generation.inputs import Input, marks_of
 from artart.generation.interpolate import places
 from artart.io.provenance import found
-from artart.objectives.diffusion import Diffusion, Given
+from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import MSE, WeightedSum
 
 FAST = "sampler.num_steps=3"
@@ -47,7 +48,7 @@ def diffusion(schedule=None) -> Diffusion:
 
 def last(sampler, given=None, seeds=(3, 4), schedule=None) -> torch.Tensor:
     y = torch.zeros(len(seeds), dtype=torch.long)
-    return list(diffusion(schedule).sample(Ideal(), sampler, y, seeds, given=given))[-1].x_t
+    return list(sample_steps(Ideal(), diffusion(schedule), sampler, y, seeds, given=given))[-1].x_t
 
 
 def some_pictures() -> torch.Tensor:
@@ -146,7 +147,9 @@ def test_what_is_not_repainted_stays_in_every_sampler(sampler):
 
 def test_each_round_has_noise_of_its_own_and_begins_with_what_the_one_before_made():
     x0, draw = some_pictures(), from_seeds((3, 4), (3, 8, 8), torch.device("cpu"))
-    steps = list(diffusion().sample(Ideal(), Heun(60), torch.zeros(2).long(), (3, 4), given=Given(x0, (0.9, 0.4))))
+    steps = list(
+        sample_steps(Ideal(), diffusion(), Heun(60), torch.zeros(2).long(), (3, 4), given=Given(x0, (0.9, 0.4)))
+    )
     assert len(steps) == 120
     wanted = (0.6 * steps[59].x_t + 0.4 * draw(61)) / math.hypot(0.6, 0.4)
     assert_close(steps[-1].x_t, wanted, rtol=0, atol=2e-3)

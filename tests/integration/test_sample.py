@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from artart import ArtError
+from artart.diffusion.sampling import sample_steps
 from artart.generation.sample import labels_for
 from artart.io.files import sha256
 from artart.io.images import to_pixels
@@ -514,7 +515,7 @@ def test_the_schedule_of_the_checkpoint_is_the_one_that_is_used(generate, change
     loaded = load(checkpoint)
     assert type(loaded.objective.schedule).__name__ == name
     with torch.inference_mode():
-        steps = list(loaded.objective.sample(loaded.net, Heun(3), torch.tensor([0]), [0], Guidance()))
+        steps = list(sample_steps(loaded.net, loaded.objective, Heun(3), torch.tensor([0]), [0], Guidance()))
     wanted = to_pixels(steps[-1].x_t[0]).permute(1, 2, 0).numpy().astype(int)
     assert np.abs(pixels("made/00000.png") - wanted).max() <= 1
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
+from artart.diffusion.sampling import sample_images, sample_steps
 from artart.io.images import Batch, grid, save
 from artart.io.provenance import Marks
 from artart.objectives.diffusion import Diffusion
@@ -124,9 +125,9 @@ class SampleGrid(Grid):
         labels = real.y.unflatten(0, (-1, num_real))[:, :num_samples].flatten(0, 1).to(module.device)
         seeds, objective = range(len(labels)), module.objective
         assert isinstance(objective, Diffusion)
-        made = objective.pictures(module.net, self.sampler, labels, seeds, self.guidance, self.batch_size)
+        made = sample_images(module.net, objective, self.sampler, labels, seeds, self.guidance, self.batch_size)
         pairs = zip(real.x0.to(module.device).split(num_real), torch.cat([*made]).split(num_samples), strict=True)
-        steps = objective.sample(module.net, self.sampler, labels[:1], seeds[:1], self.guidance)
+        steps = sample_steps(module.net, objective, self.sampler, labels[:1], seeds[:1], self.guidance)
         film = [step.x_t[0] for step in steps]
         moments = torch.linspace(0, len(film) - 1, self.num_images).round().int().tolist()
         return [*(torch.cat(pair) for pair in pairs), torch.stack([film[k] for k in moments])]

@@ -11,6 +11,7 @@ from torch import Tensor
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
+from artart.diffusion.sampling import sample_images
 from artart.features.alexnet import features_of
 from artart.io.images import Batch, to_pixels
 from artart.metrics.distances import kernel_distance, share
@@ -139,7 +140,7 @@ class Copies(Callback):
         labels = data.pictures.labels[data.train_ids]
         y = labels[torch.randint(len(labels), (self.num_images,), generator=torch.Generator().manual_seed(0))]
         seeds = range(self.num_images)
-        made = module.objective.pictures(
-            module.net, self.sampler, y.to(module.device), seeds, self.guidance, self.batch_size
+        made = sample_images(
+            module.net, module.objective, self.sampler, y.to(module.device), seeds, self.guidance, self.batch_size
         )
         return torch.cat([to_pixels(x).cpu() for x in made])

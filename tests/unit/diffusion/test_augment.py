@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from artart.diffusion.augment import LOG_SCALE, NUM_TOLD, SHIFT, Augment
 from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.samplers import DDIM
+from artart.diffusion.sampling import sample_steps
 from artart.diffusion.schedule import Flow
 from artart.io.images import Batch
 from artart.objectives.diffusion import Diffusion
@@ -305,7 +306,7 @@ def test_validation_and_sampling_change_and_tell_nothing():
     for objective in (plain, augmented):
         net = Spy()
         objective.measure(net, GIVEN)
-        list(objective.sample(net, DDIM(2), torch.tensor([[0], [1]]), [0, 1]))
+        list(sample_steps(net, objective, DDIM(2), torch.tensor([[0], [1]]), [0, 1]))
         seen.append(net.seen)
     assert {len(call) for call in seen[1]} == {3}
     for one, other in zip(*seen, strict=True):

@@ -7,6 +7,7 @@ from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import from_seeds, own_generators
 from artart.diffusion.noise_levels import Constant, LogitNormal
 from artart.diffusion.samplers import DDIM, DPMpp2M, Heun, Step
+from artart.diffusion.sampling import sample_steps
 from artart.diffusion.schedule import Cosine, Flow, Linear
 from artart.io.images import Batch, to_model
 from artart.models.conv_diffusion import ConvDiffusionModel
@@ -357,7 +358,7 @@ def test_a_seed_is_a_picture_in_any_batch(sampler):
 
     def pictures(size: int):
         steps = [
-            list(objective.sample(net, sampler, y[k : k + size], seeds[k : k + size], Guidance(2.0)))
+            list(sample_steps(net, objective, sampler, y[k : k + size], seeds[k : k + size], Guidance(2.0)))
             for k in range(0, 16, size)
         ]
         return torch.cat([chunk[-1].x_t for chunk in steps])
@@ -375,7 +376,7 @@ def test_sampling_begins_with_pure_noise_where_the_prediction_can(schedule, pred
     net = Spy()
     sampler = DDIM(3, spacing="t")
     y = torch.zeros(100, dtype=torch.long)
-    steps = list(Diffusion(mse(), schedule, Constant(0.5), prediction).sample(net, sampler, y, range(100)))
+    steps = list(sample_steps(net, Diffusion(mse(), schedule, Constant(0.5), prediction), sampler, y, range(100)))
     times = schedule.times(3, "t", start)
     assert len(steps) == 3
     assert_close(torch.stack([t[0] for _, t, _ in net.seen]), times[:3].float())
@@ -389,14 +390,14 @@ def test_sampling_begins_with_pure_noise_where_the_prediction_can(schedule, pred
 def test_guidance_asks_for_the_class_and_for_none():
     net, y = Spy(), torch.tensor([2, 0])
     objective = Diffusion(mse(), Flow(), Constant(0.5))
-    list(objective.sample(net, DDIM(4), y, [0, 1], Guidance(2.0, lowest=0.3, highest=0.8)))
+    list(sample_steps(net, objective, DDIM(4), y, [0, 1], Guidance(2.0, lowest=0.3, highest=0.8)))
     none = [NUM_CLASSES] * 2
     assert net.labels == [[2, 0], [2, 0, *none], [2, 0, *none], [2, 0]]  # at r = 1, 0.75, 0.5, 0.25
 
 
 def test_samples_are_as_learnt_unless_guidance_is_asked_for():
     net, y = Spy(), torch.tensor([2, NUM_CLASSES])
-    list(Diffusion(mse(), Flow(), Constant(0.5)).sample(net, DDIM(3), y, [0, 1]))
+    list(sample_steps(net, Diffusion(mse(), Flow(), Constant(0.5)), DDIM(3), y, [0, 1]))
     assert net.labels == [y.tolist()] * 3
 
 
@@ -408,7 +409,7 @@ def test_each_step_has_noise_of_its_own_that_belongs_to_the_seed():
                     yield Step(noise(i + 1), x)
 
         y = torch.zeros(len(seeds), dtype=torch.long)
-        steps = list(Diffusion(mse(), Flow(), Constant(0.5)).sample(Spy(), Noises(2), y, seeds))
+        steps = list(sample_steps(Spy(), Diffusion(mse(), Flow(), Constant(0.5)), Noises(2), y, seeds))
         return torch.stack([steps[0].x0_hat, steps[0].x_t, steps[1].x_t], dim=1)  # (B, 3, C, S, S)
 
     whole = noise_of([7, 8, 9])
@@ -478,5 +479,5 @@ def test_labels_are_withheld_together_and_each_alone():
 
 def test_guidance_by_several_columns_asks_for_all_of_them_and_for_none():
     net, y = Spy(num_classes=(3, 2)), torch.tensor([[3, 1], [3, 2]])
-    list(Diffusion(mse(), Flow(), Constant(0.5)).sample(net, DDIM(2), y, range(2), Guidance(2.0, 0.3, 0.8)))
+    list(sample_steps(net, Diffusion(mse(), Flow(), Constant(0.5)), DDIM(2), y, range(2), Guidance(2.0, 0.3, 0.8)))
     assert net.labels == [y.tolist(), [*y.tolist(), *[[3, 2]] * 2]]

@@ -1,0 +1,86 @@
+"""From noise to images: a trained network, its schedule and prediction, and a sampler."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from artart.diffusion.guidance import NO_GUIDANCE, Guidance, denoiser, null_labels
+from artart.diffusion.noise import Between, from_seeds
+from artart.diffusion.parameterization import Prediction
+from artart.diffusion.samplers import Denoise, Sampler, Step
+from artart.diffusion.schedule import Schedule
+
+
+class NoiseProcess(Protocol):
+    """How a network was trained to see noise; objectives.diffusion.Diffusion is one."""
+
+    schedule: Schedule
+    prediction: Prediction
+
+
+class Given(NamedTuple):
+    """Pictures that sampling begins with."""
+
+    x0: Tensor  # (B, C, S, S) in [-1, 1]
+    strengths: tuple[float, ...] = (1.0,)  # noise levels r in (0, 1]: noised and refined, for each, one after the other
+    repaint: Tensor | None = None  # bool, broadcasts to x0: what is painted anew, the rest stays; None: all may change
+
+
+@torch.no_grad()
+def sample_steps(
+    net: nn.Module,
+    process: NoiseProcess,
+    sampler: Sampler,
+    y: Tensor,
+    seeds: Sequence[int | Between],
+    guidance: Guidance = NO_GUIDANCE,
+    given: Given | None = None,
+) -> Iterator[Step]:
+    """Noise becomes images with the labels y (B, K), image k from seeds[k] alone; yields after each step.
+
+    What is `given` is noised and refined, once for each of its strengths, each time in all steps of the sampler.
+    Source: Meng et al. 2022 (SDEdit), arXiv 2108.01073; for several times Lugmayr et al. 2022 (RePaint), arXiv
+    2201.09865.
+    """
+    shape = cast(int, net.channels), cast(int, net.image_size), cast(int, net.image_size)
+    denoise = denoiser(net, process.schedule, process.prediction, y, null_labels(net, y.device), guidance)
+    x0 = None
+    if given is not None:
+        x0, denoise = given.x0, _keeping(denoise, given)
+    for number, strength in enumerate(given.strengths if given is not None else (1.0,)):
+        noise = from_seeds(seeds, shape, y.device, skip=number * (sampler.num_steps + 1))
+        times = process.schedule.times(sampler.num_steps, sampler.spacing, min(strength, process.prediction.start))
+        level = process.schedule.at(times[:1])
+        x = level.sigma.to(y.device, torch.float32) * noise(0)
+        if x0 is not None:
+            x = x + level.alpha.to(x) * x0
+        x = x.contiguous(memory_format=torch.channels_last)
+        for step in sampler(denoise, process.schedule, x, times, noise):
+            x0 = step.x_t
+            yield step
+
+
+def sample_images(
+    net: nn.Module,
+    process: NoiseProcess,
+    sampler: Sampler,
+    y: Tensor,
+    seeds: Sequence[int],
+    guidance: Guidance = NO_GUIDANCE,
+    batch_size: int = 64,
+) -> Iterator[Tensor]:
+    """Finished images alone, in batches."""
+    for start in range(0, len(y), batch_size):
+        part = slice(start, start + batch_size)
+        for step in sample_steps(net, process, sampler, y[part], seeds[part], guidance):
+            x_t = step.x_t
+        yield x_t
+
+
+def _keeping(denoise: Denoise, given: Given) -> Denoise:
+    """A denoiser that knows what stays: there x0_hat is the given picture, whatever the network tells."""
+    if (repaint := given.repaint) is None:
+        return denoise
+    return lambda x_t, t: torch.where(repaint, denoise(x_t, t), given.x0)
