@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from artart import ArtError
 from artart.config.build import CONF_DIR, found, listed
 from artart.config.cli import cli, told
-from artart.config.schema import PATHS, check
+from artart.config.commands import PATHS
+from artart.config.schema import check, literals
 
 if TYPE_CHECKING:
     from artart.checkpoints.load import Loaded
@@ -91,7 +92,7 @@ def to_share(loaded: "Loaded") -> dict[str, Any]:
     """What belongs to the weights of a checkpoint, fit for JSON: no path, nothing of the machine it was made on."""
     config = loaded.config
     shared = {key: config[key] for key in OF_CONFIG} | {"data": _chosen(config["data"], OF_DATA)}
-    if found(shared, FILTERS) not in (None, *PATHS[FILTERS].words):
+    if found(shared, FILTERS) not in (None, *literals(PATHS[FILTERS])):
         perceptual = {**shared["loss"]["perceptual"], "weights": "auto"}
         shared["loss"] = {**shared["loss"], "perceptual": perceptual}
     metrics = {name: value for name, value in loaded.facts["metrics"].items() if math.isfinite(value)}

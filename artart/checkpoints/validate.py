@@ -9,9 +9,10 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.config.build import found
-from artart.config.schema import LIMITS, MAX_IMAGE_SIZE, wrong_arguments
+from artart.config.schema import wrong_arguments
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import num_classes_of
+from artart.io.ranges import MAX_IMAGE_SIZE
 from artart.objectives.diffusion import Diffusion
 
 CONTENT = {"config", "labels", "state_dict", "epoch", "global_step"}
@@ -169,12 +170,10 @@ def is_usable(objective: Any) -> bool:
 
 
 def wrong_model(settings: Mapping[str, Any], num_weights: int) -> Iterator[str]:
-    """What no network of ours is: numbers out of range, more blocks or levels than weights to fill them."""
+    """More blocks or levels of a network than weights to fill them."""
     for name, value in settings.items():
         num = len(value) if isinstance(value, list) else value
-        if (limit := LIMITS.get(f"model.{name}")) and not limit.allows(value):
-            yield f"model.{name}={value}: must be {limit}"
-        elif name in ("depth", "num_blocks", "multipliers") and isinstance(num, int) and num > num_weights:
+        if name in ("depth", "num_blocks", "multipliers") and isinstance(num, int) and num > num_weights:
             yield f"model.{name}={value}: is more than its {num_weights} weights are for"
 
 
@@ -190,8 +189,6 @@ def wrong_data(settings: Mapping[str, Any], allowed: Container[str] = ()) -> Ite
         for name in sorted(known):
             if "_target_" in str(settings[name]):
                 yield f"data.{name}: holds a _target_"
-            elif (limit := LIMITS.get(f"data.{name}")) and not limit.allows(settings[name]):
-                yield f"data.{name}={settings[name]}: must be {limit}"
         yield from wrong_arguments({"_target_": DATA, **{name: settings[name] for name in known}}, "data")
 
 

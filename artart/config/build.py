@@ -70,6 +70,11 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def options(group: str) -> list[str]:
+    """The names that a group of conf/ offers."""
+    return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+
+
 def did_you_mean(key: str, known: Iterable[str], prefix: str = "") -> str:
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.7)
     return f"; did you mean {prefix}{close[0]}?" if close else ""

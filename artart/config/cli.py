@@ -20,9 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, did_you_mean, in_sweep, known_keys, listed
-from artart.config.schema import TEXTS
-from artart.config.schema import options as options_of
+from artart.config.build import CONF_DIR, did_you_mean, in_sweep, known_keys, listed, options
+from artart.config.commands import PATHS
 from artart.io.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -137,7 +136,7 @@ def _quoted(argument: str) -> str:
     A label in braces, {column: name, ...}, has its own.
     """
     key, equals, value = argument.partition("=")
-    if not equals or key.lstrip("+") not in TEXTS or re.fullmatch(r"null|'.*'|\".*\"", value):
+    if not equals or key.lstrip("+") not in (*PATHS, "label") or re.fullmatch(r"null|'.*'|\".*\"", value):
         return argument
     if "," in value and not Path(value).expanduser().exists() and MULTIRUN & set(sys.argv):
         return argument  # a sweep over several paths
@@ -173,7 +172,7 @@ def _sentence(error: Exception, config_name: str, sweeps: bool = False) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
     if nulled := [word for word in sys.argv[1:] if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:
-        return f"{nulled[0]}: a group needs an option; choose {listed(options_of(nulled[0][:-5]))}"
+        return f"{nulled[0]}: a group needs an option; choose {listed(options(nulled[0][:-5]))}"
     if match := re.match(r"Interpolation key '(schedule|sampler)' not found", text):
         return f"{getattr(error, 'full_key', match[1])}: needs a {match[1]}; add objective=diffusion"
     if isinstance(error, YAMLError):

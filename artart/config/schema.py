@@ -1,152 +1,31 @@
-"""Mistakes in a configuration, found before any work: all at once, each with key, value and remedy."""
+"""The signature is the schema: mistakes in a configuration, found before any work, each with key, value and remedy.
 
+Types, choices and ranges stand beside the parameters of each `_target_` and in `commands.SETTINGS`, as annotations that
+pydantic checks: `num_steps: Annotated[int, Field(ge=1)] = 30`.
+"""
+
+import functools
 import inspect
-import re
+import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, Union
 
+from annotated_types import Ge, Gt, Le, Lt
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, as_dict, did_you_mean, listed, select, shown
+from artart.config.build import CONF_DIR, as_dict, did_you_mean, listed, options, select, shown
+from artart.config.commands import PATHS, SETTINGS
 
-
-class Limit(NamedTuple):
-    """What a number may be."""
-
-    kind: type[int] | type[float]
-    lowest: float
-    highest: float = float("inf")
-    open: bool = False  # whether the limits themselves are left out
-    optional: bool = False  # whether null is a value
-    word: str = ""  # that may stand in place of a number
-
-    def allows(self, value: Any) -> bool:
-        if value is None:
-            return self.optional
-        if self.word and value == self.word:
-            return True
-        if isinstance(value, bool) or not isinstance(value, (int, self.kind)):
-            return False
-        return self.lowest < value < self.highest if self.open else self.lowest <= value <= self.highest
-
-    def __str__(self) -> str:
-        kind = "a whole number" if self.kind is int else "a number"
-        lowest = f"above {self.lowest:g}" if self.open else f"at least {self.lowest:g}"
-        highest = "" if self.highest == float("inf") else f" and {'below' if self.open else 'at most'} {self.highest}"
-        return (
-            f"{kind}, {lowest}{highest}{', or null' if self.optional else ''}{f', or {self.word}' if self.word else ''}"
-        )
-
-
-MAX_IMAGE_SIZE = 8192  # so that no checkpoint makes us reserve more
-LIMITS = {
-    "image_size": Limit(int, 8, MAX_IMAGE_SIZE),
-    "seed": Limit(int, 0, 2**32 - 1),
-    "batch_size": Limit(int, 1),
-    "data.batch_size": Limit(int, 1),
-    "data.val_fraction": Limit(float, 0, 0.9),
-    "data.max_rejected_fraction": Limit(float, 0, 1),
-    "data.max_pixels": Limit(int, 1),
-    "data.min_size": Limit(int, 1),
-    "data.min_per_label": Limit(int, 1),
-    "data.num_workers": Limit(int, 1, optional=True),
-    "data.num_demo_pictures": Limit(int, 4),
-    "optimizer.lr": Limit(float, 0, open=True),
-    "loss.perceptual.crop": Limit(float, 0.1, 1),
-    "objective.perceptual_gate": Limit(float, 0, 1),
-    "objective.label_dropout": Limit(float, 0, 1),
-    "objective.augment.probability": Limit(float, 0, 1),
-    "model.width": Limit(int, 8),
-    "model.num_blocks": Limit(int, 1),
-    "model.attention_size": Limit(int, 0),
-    "model.patch_size": Limit(int, 1),
-    "model.depth": Limit(int, 1),
-    "model.num_heads": Limit(int, 1),
-    "model.dropout": Limit(float, 0, 0.9),
-    "sampler.num_steps": Limit(int, 1),
-    "sampler.eta": Limit(float, 0, 1),
-    "num_images": Limit(int, 1),
-    "strength": Limit(float, 0.01, 1, optional=True),
-    "guidance.weight": Limit(float, 0),
-    "guidance.lowest": Limit(float, 0, 1),
-    "guidance.highest": Limit(float, 0, 1),
-    "trainer.devices": Limit(int, 1, word="auto"),
-    "trainer.num_nodes": Limit(int, 1),
-    "trainer.max_epochs": Limit(int, 1),
-    "trainer.log_every_n_steps": Limit(int, 1),
-    "trainer.check_val_every_n_epoch": Limit(int, 1),
-    "callbacks.grid.every_n_epochs": Limit(int, 1),
-    "callbacks.grid.num_images": Limit(int, 2),
-    "callbacks.grid.guidance": Limit(float, 0),
-    "callbacks.grid.batch_size": Limit(int, 1),
-    "callbacks.ema.half_life_fraction": Limit(float, 0, open=True),
-    "callbacks.ema.max_half_life": Limit(int, 1),
-    "callbacks.copies.every_n_images": Limit(int, 1),
-    "callbacks.copies.guidance": Limit(float, 0),
-    "callbacks.copies.batch_size": Limit(int, 1),
-    "callbacks.copies.num_images": Limit(int, 20),
-    "callbacks.copies.stop_above": Limit(float, 0, 1, optional=True),
-    "callbacks.checkpoints.every_n_epochs": Limit(int, 1),
-    "callbacks.checkpoints.keep": Limit(int, 1, word="all"),
-    "callbacks.last.every_minutes": Limit(float, 0, open=True, optional=True),
-}
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
-CHOICES: dict[str, tuple[object, ...]] = {
-    "score_mode": ("min", "max"),
-    "compile": (True, False),
-    "compare": (True, False),
-    "show": (True, False),
-    "data.fit": ("squash", "crop", "pad"),
-    "data.residence": ("auto", "memory", "device"),
-    "data.mirror": (True, False),
-    "data.balance": (True, False),
-    "data.exclude.duplicate": (True, False),
-    "data.exclude.opt_out": (True, False),
-    "data.exclude.ai_made": (True, False),
-    "loss.perceptual.cache_targets": (True, False),
-    "mode": ("reconstruct", "sample", "vary", "inpaint", "interpolate", None),
-    "film": (True, False),
-    "metrics.inception": (True, False),
-    "device": ("auto", "cpu", "cuda", "mps"),
-    "format": ("safetensors", "onnx"),
-}
-
-
-class PathKey(NamedTuple):
-    """What a path may be."""
-
-    words: tuple[str, ...] = ()  # values that are no paths
-    folder: bool = False  # must be a folder that exists
-    file: bool = False  # must be a file that exists
-
-
-PATHS = {
-    "data.root": PathKey(folder=True),
-    "data.metadata": PathKey(file=True),
-    "data.cache_dir": PathKey(),
-    "loss.perceptual.weights": PathKey(("auto", "imagenet", "random"), file=True, folder=True),
-    "resume": PathKey(("auto",), file=True),
-    "start": PathKey(file=True),
-    "run_dir": PathKey(),
-    "checkpoint": PathKey(file=True),
-    "metrics.weights": PathKey(("auto",), folder=True),
-    "callbacks.copies.weights": PathKey(("auto",), folder=True),
-    "guidance.network": PathKey(file=True),
-    "input": PathKey(file=True, folder=True),
-    "mask": PathKey(file=True),
-    "out": PathKey(),
-}
-FILLED_IN = {  # null until the data and the objective are known
-    "model.num_classes": 0,
-    "model.conditioned": True,
-    "model.augmented": False,
-}
-TEXTS = (*PATHS, "label")  # values that may hold anything a file name may
+WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
+PLURALS = {int: "whole numbers such as [1,2]", float: "numbers such as [0.1,0.9]", str: "texts such as [a,b]"}
+LIMITS = {Ge: "at least {0.ge}", Gt: "above {0.gt}", Le: "at most {0.le}", Lt: "below {0.lt}"}
 
 
 def check(cfg: DictConfig) -> dict[str, Any]:
@@ -157,16 +36,12 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ArtError: one line per mistake, with key, value and remedy.
     """
-    _refuse_empty(cfg)
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ArtError("\n".join(f"{key}: needs a value: {key}=..." for key in missing))
     _make_paths_absolute(cfg)
-    probe = cfg.copy()
-    if "run_dir" in probe:
-        probe.run_dir = probe.run_dir or "outputs/runs"  # a new folder gets its name later
-    for key, stand_in in FILLED_IN.items():
-        if OmegaConf.select(probe, key, default=stand_in) is None:
-            OmegaConf.update(probe, key, stand_in)
-    config = as_dict(probe)
-    for look in (_wrong_values, wrong_arguments):
+    run_dir = {"run_dir": cfg.get("run_dir") or "outputs/runs"}  # a new folder gets its name later
+    config = as_dict(OmegaConf.merge(cfg, run_dir))  # type: ignore[arg-type]
+    for look in (_wrong_settings, _wrong_parts):
         if problems := list(look(config)):
             # A schedule stands in the objective too, a sampler in the grid: a mistake in it is told once.
             once = [one for one in problems if not any(one.endswith(f".{other}") for other in problems)]
@@ -174,32 +49,24 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     return as_dict(cfg)
 
 
-def _refuse_empty(cfg: DictConfig) -> None:
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
-        raise ArtError("\n".join(f"{key}: needs a value: {key}=..." for key in missing))
-
-
 def _make_paths_absolute(cfg: DictConfig) -> None:
-    for key, kind in PATHS.items():
+    for key, hint in PATHS.items():
         value = OmegaConf.select(cfg, key)
         if value == "":
             raise ArtError(f"{key}=: is empty; name a path, or null")
-        if value is not None and value not in kind.words:
+        if value is not None and value not in literals(hint):
             if "${" in str(value):
                 raise ArtError(f"{key}={value}: a name with ${{ in it cannot be told from a reference; rename it")
             OmegaConf.update(cfg, key, str(Path(str(value)).expanduser().absolute()))
 
 
-def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
-    """Numbers out of range, words that are no choice, paths that lead nowhere."""
-    for key, value in _present(config, LIMITS):
-        if not LIMITS[key].allows(value):
-            yield f"{key}={shown(value)}: must be {LIMITS[key]}"
-    if config.get("seeds") is not None and not _are_seeds(config["seeds"]):
-        wanted = f"two or more, each {LIMITS['seed']}, no neighbours equal: [1,2]"
-        yield f"seeds={config['seeds']}: must be {wanted}"
-    if "allow" in config and not _are_names(config["allow"]):
-        yield f"allow={shown(config['allow'])}: must be a list of full names of classes, such as [mypkg.Net]"
+def _wrong_settings(config: Mapping[str, Any]) -> Iterator[str]:
+    """Values that `SETTINGS` does not allow, and groups that are missing or no groups."""
+    for key, hint in SETTINGS.items():
+        try:
+            yield from _wrong_value(key, select(config, key), hint)
+        except KeyError:
+            continue
     if "score" in config:  # a training
         for key in [group for group in GROUPS if group not in config]:
             yield f"{key}: is missing; choose {key}={listed(options(key))}"
@@ -207,73 +74,31 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"guidance={shown(config['guidance'])}: has several settings; its strength is guidance.weight"
     if isinstance(config.get("experiment"), Mapping):
         yield "experiment: its file must begin with the line `# @package _global_`"
-    for key, value in _present(config, CHOICES):
-        if not any(type(value) is type(choice) and value == choice for choice in CHOICES[key]):  # True equals 1
-            yield f"{key}={shown(value)}: must be {listed([shown(choice) for choice in CHOICES[key]])}"
-    for key, value in _present(config, PATHS):
-        kind = PATHS[key]
-        if value is None or value in kind.words or not (kind.folder or kind.file):
-            continue
-        path = Path(value)
-        if not ((kind.folder and path.is_dir()) or (kind.file and path.is_file())):
-            wanted = listed((*kind.words, *["a file that exists"] * kind.file, *["a folder that exists"] * kind.folder))
-            yield f"{key}={value}: must be {wanted}"
 
 
-def _are_seeds(value: Any) -> bool:
-    """Whether there is a way from each to the next."""
-    if not isinstance(value, list) or len(value) < 2 or not all(map(LIMITS["seed"].allows, value)):
-        return False
-    return all(one != other for one, other in pairwise(value))
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
-
-
-def options(group: str) -> list[str]:
-    """The names that a group of conf/ offers."""
-    return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
-
-
-def _present(config: Mapping[str, Any], keys: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
-    for key in keys:
-        try:
-            yield key, select(config, key)
-        except KeyError:
-            continue
-
-
-def wrong_arguments(node: Any, key: str = "") -> Iterator[str]:
-    """Keys and values that the `_target_` above them does not take."""
-    if isinstance(node, list):
-        for item in node:
-            yield from wrong_arguments(item, key)
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield from _wrong_call(node, key)
-        elif not key:
-            yield from _unknown_root_keys(node)
-            yield from _not_objects(node)
-        for name, value in node.items():
-            yield from wrong_arguments(value, f"{key}.{name}" if key else str(name))
-
-
-def _unknown_root_keys(config: Mapping[str, Any]) -> Iterator[str]:
-    """Root keys that train.yaml does not have; an experiment file can bring them in without Hydra noticing."""
-    files = [OmegaConf.load(file) for file in CONF_DIR.glob("*.yaml")]
-    known = {str(key) for file in files for key in file} | {group.name for group in CONF_DIR.iterdir()}
-    for key in config:
-        if key not in known:
-            yield f"{key}: no such key{did_you_mean(key, known)}"
-
-
-def _not_objects(config: Mapping[str, Any]) -> Iterator[str]:
-    """Members of groups of objects that are neither objects nor null."""
+def _wrong_parts(config: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that an experiment file brings in without Hydra noticing, what is no object, and arguments of objects."""
+    known = {key.partition(".")[0] for key in SETTINGS} | {group.name for group in CONF_DIR.iterdir()}
+    for key in config.keys() - known:
+        yield f"{key}: no such key{did_you_mean(key, known)}"
     for group in ("callbacks", "logger"):
         for name, value in (config.get(group) or {}).items():
             if value is not None and not (isinstance(value, Mapping) and "_target_" in value):
                 yield f"{group}.{name}={shown(value)}: needs a _target_, or null to leave it out"
+    for key, node in config.items():
+        yield from wrong_arguments(node, key)
+
+
+def wrong_arguments(node: Any, key: str) -> Iterator[str]:
+    """A line for each key and value of nested plain data that the `_target_` above it does not take."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield from _wrong_call(node, key)
+        for name, value in node.items():
+            yield from wrong_arguments(value, f"{key}.{name}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from wrong_arguments(value, key)
 
 
 def _wrong_call(node: Mapping[str, Any], key: str) -> Iterator[str]:
@@ -287,56 +112,116 @@ def _wrong_call(node: Mapping[str, Any], key: str) -> Iterator[str]:
     except (TypeError, ValueError):
         return  # such as builtins: nothing is known of their arguments
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    hints = _hints(target)
-    for name, value in node.items():
-        if name.startswith("_") and name.endswith("_"):
-            continue
-        if name in parameters and name in hints:
-            yield from _wrong_type(f"{key}.{name}", value, hints[name])
-        elif name not in parameters and not takes_any:
-            remedy = (
-                did_you_mean(name, parameters, prefix=f"{key}.")
-                or f"; it takes {listed(list(parameters), 'and') or 'none'}"
-            )
-            yield f"{key}.{name}={shown(value)}: {node['_target_']} has no such argument{remedy}"
+    arguments = {name: value for name, value in node.items() if not (name.startswith("_") and name.endswith("_"))}
+    hints = hints_of(target)
+    known = {name: hints.get(name, Any) for name in [*parameters, *(node if takes_any else ())]}
+    yield from _wrong_items(key, arguments, known, f"{node['_target_']} has no such argument")
 
 
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+def _wrong_items(key: str, items: Mapping[str, Any], hints: Mapping[str, Any], unknown: str) -> Iterator[str]:
+    """Names that are not among the annotations, and values that do not fit them."""
+    for name, value in items.items():
+        if name in hints:
+            yield from _wrong_value(f"{key}.{name}", value, hints[name])
+        else:
+            remedy = did_you_mean(name, hints, f"{key}.") or f"; it takes {listed(list(hints), 'and') or 'none'}"
+            yield f"{key}.{name}={shown(value)}: {unknown}{remedy}"
+
+
+def _wrong_value(key: str, value: Any, hint: Any) -> Iterator[str]:
+    if typing.is_typeddict(hint) and isinstance(value, Mapping):
+        yield from _wrong_items(key, value, typing.get_type_hints(hint, include_extras=True), "no such key")
+    elif isinstance(value, Mapping) and typing.get_origin(hint) is Mapping:
+        yield from _wrong_items(key, value, dict.fromkeys(value, typing.get_args(hint)[1]), "no such key")
+    elif not is_valid(value, hint):
+        yield f"{key}={shown(value)}: must be {describe(hint)}"
+
+
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of the arguments; none where they cannot be resolved."""
     try:
-        return typing.get_type_hints(inspect.unwrap(target.__init__) if inspect.isclass(target) else target)
+        function = inspect.unwrap(target.__init__) if inspect.isclass(target) else target
+        return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}
 
 
-def _wrong_type(key: str, value: Any, hint: Any) -> Iterator[str]:
-    from typeguard import CollectionCheckStrategy, ForwardRefPolicy, TypeCheckError, check_type
-
+def is_valid(value: Any, hint: Any) -> bool:
+    """Whether a value of a configuration fits an annotation; what describes an object fits any."""
     if "_target_" in str(value):
-        return  # is or holds an object by then
-    candidates = [value, tuple(value)] if isinstance(value, list) else [value]  # YAML has no tuples
-    for candidate in candidates:
-        try:
-            check_type(
-                candidate,
-                hint,
-                forward_ref_policy=ForwardRefPolicy.IGNORE,
-                collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
-            )
-            return
-        except TypeCheckError:
-            continue
-    yield f"{key}={shown(value)}: must be {_readable(hint)}"
-
-
-def _readable(hint: Any) -> str:
-    """An annotation as words: no module paths, null for None."""
+        return True  # is or holds an object by then
     if typing.is_typeddict(hint):
-        return f"keys {listed(list(hint.__annotations__), 'and')} with their values"
-    text = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
-    text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", text).replace("NoneType", "null").replace("None", "null")
-    if match := re.fullmatch(r"(?:Optional|Union)\[(.*)\]", text):
-        text = match[1]
-    text = re.sub(r"\b(?:Sequence|list)\[int\]", "a list of whole numbers, such as [1,2]", text)
-    text = re.sub(r"\b(?:Sequence|list)\[str\]", "a list, such as [a,b]", text)
-    return text.replace("Literal", "one of ")
+        return isinstance(value, Mapping)
+    if (adapter := _adapter(hint)) is None:
+        return True
+    for candidate in [value, tuple(value)] if isinstance(value, list) else [value]:  # YAML has no tuples
+        try:
+            adapter.validate_python(candidate, strict=True)
+            return True
+        except ValidationError:
+            continue
+    return False
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    """None for annotations that pydantic cannot check, such as protocols."""
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticUserError, SchemaError, TypeError):
+        return None
+
+
+def literals(hint: Any) -> list[Any]:
+    """The values that an annotation names one by one."""
+    if typing.get_origin(hint) is Literal:
+        return list(typing.get_args(hint))
+    return [value for one in typing.get_args(hint) if _is_union(hint) for value in literals(one)]
+
+
+def describe(hint: Any) -> str:
+    """An annotation in words: `Annotated[int, Field(ge=1)] | None` is "a whole number, at least 1, or null"."""
+    words = list(dict.fromkeys(_options(hint)))
+    return ", or ".join(words) if any(", " in word for word in words) else listed(words)
+
+
+def _options(hint: Any) -> Iterator[str]:
+    """The alternatives of an annotation in words, null last."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if _is_union(hint):
+        for one in sorted(arguments, key=lambda one: one is type(None)):
+            yield from _options(one)
+    elif origin is Literal:
+        yield from map(shown, arguments)
+    elif origin is Annotated:
+        yield _annotated(*arguments)
+    elif isinstance(origin, type) and issubclass(origin, Sequence):
+        inner = typing.get_args(arguments[0]) or arguments
+        yield next((f"a list of {PLURALS[one]}" for one in inner if one in PLURALS), "a list")
+    elif hint is bool:
+        yield from ("true", "false")
+    elif typing.is_typeddict(hint):
+        yield f"keys {listed(list(hint.__annotations__), 'and')} with their values"
+    else:
+        yield WORDS.get(hint) or str(getattr(hint, "__name__", hint))
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (Union, types.UnionType)
+
+
+def _annotated(base: Any, *notes: Any) -> str:
+    """A type with its limits, or the words of a rule."""
+    limits = list[str]()
+    for note in _flat(notes):
+        if hasattr(note, "words"):
+            return str(note.words)
+        if type(note) in LIMITS:
+            limits.append(LIMITS[type(note)].format(note))
+    return ", ".join([describe(base), *[listed(limits, "and")] * bool(limits)])
+
+
+def _flat(notes: Iterable[Any]) -> Iterator[Any]:
+    """Metadata of an annotation, those of pydantic's `Field` too."""
+    for note in notes:
+        yield from getattr(note, "metadata", None) or [note]

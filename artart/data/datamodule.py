@@ -6,10 +6,11 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch import LightningDataModule
+from pydantic import Field
 from rich.filesize import decimal
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from artart.data.labels import CLASS, NO_CLASS, check_columns
 from artart.data.loader import Loader
 from artart.data.split import split
 from artart.io.images import Batch, to_model
+from artart.io.ranges import Count, Fraction, ImageSize, Seed
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +47,25 @@ class ArtDataModule(LightningDataModule):
     def __init__(
         self,
         root: str | Path | None = None,
-        image_size: int = 128,
+        image_size: ImageSize = 128,
         fit: Fit = "squash",
-        batch_size: int = 32,
-        val_fraction: float = 0.1,
+        batch_size: Count = 32,
+        val_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.1,
         mirror: bool = False,
         balance: bool = False,
         residence: Literal["auto", "memory", "device"] = "auto",
         metadata: str | Path | None = None,
         licences: list[str] | None = None,
         labels: list[str] = LABELS,
-        min_per_label: int = 50,
+        min_per_label: Count = 50,
         exclude: Exclude = EXCLUDE,
-        max_pixels: int = MAX_PIXELS,
-        min_size: int = 8,
-        max_rejected_fraction: float = 0.5,
+        max_pixels: Count = MAX_PIXELS,
+        min_size: Count = 8,
+        max_rejected_fraction: Fraction = 0.5,
         cache_dir: str | Path | None = None,
-        num_workers: int | None = None,
-        num_demo_pictures: int = 500,
-        seed: int = 0,
+        num_workers: Count | None = None,
+        num_demo_pictures: Annotated[int, Field(ge=4)] = 500,
+        seed: Seed = 0,
     ) -> None:
         """
         Args:

@@ -11,6 +11,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from artart.io.ranges import Fraction
+
 NUM_TOLD: Final = 9  # numbers in which a network is told
 LOG_SCALE: Final = 0.2  # standard deviation of the binary logarithm of scales and stretches
 SHIFT: Final = 0.125  # standard deviation of moves, in sides of the picture
@@ -26,7 +28,7 @@ class Augmented(NamedTuple):
 class Augment:
     """Each operation befalls a picture with a probability of its own: flips, scale, rotation, stretch, move."""
 
-    def __init__(self, probability: float, flips: bool = False) -> None:
+    def __init__(self, probability: Fraction, flips: bool = False) -> None:
         """
         Args:
             probability: of each operation, 0 to 1.

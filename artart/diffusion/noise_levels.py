@@ -5,11 +5,13 @@ import math
 import torch
 from torch import Generator, Tensor
 
+from artart.io.ranges import Fraction, ImageSize
+
 
 class LogitNormal:
     """r whose logit is normal (Esser et al. 2024, arXiv 2403.03206, Eq. 19), kept within 0.001 and 0.999."""
 
-    def __init__(self, image_size: int, mean: float | None = None, std: float = 1.3) -> None:
+    def __init__(self, image_size: ImageSize, mean: float | None = None, std: float = 1.3) -> None:
         """
         Args:
             image_size: side of the pictures in pixels.
@@ -32,7 +34,7 @@ class LogitNormal:
 class Constant:
     """The same noise level always."""
 
-    def __init__(self, r: float) -> None:
+    def __init__(self, r: Fraction) -> None:
         self.r = r
 
     def __call__(self, num: int, generator: Generator) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from artart.diffusion.schedule import Schedule, Spacing
+from artart.io.ranges import Count, Fraction
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
@@ -41,9 +42,9 @@ class Sampler(Protocol):
 class DDIM:
     """Song et al. 2021, arXiv 2010.02502, Eq. 12; with eta = 1 it is DDPM (Ho et al. 2020, arXiv 2006.11239)."""
 
-    num_steps: int = 50
+    num_steps: Count = 50
     spacing: Spacing = "r"
-    eta: float = 0.0  # how much of the noise is drawn anew in each step, 0 (none) to 1
+    eta: Fraction = 0.0  # how much of the noise is drawn anew in each step, 0 (none) to 1
 
     def __call__(
         self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
@@ -66,7 +67,7 @@ class Heun:
     Two evaluations of the network a step, one in the last, which is Euler's (cf. Karras et al. 2022, arXiv 2206.00364).
     """
 
-    num_steps: int = 30
+    num_steps: Count = 30
     spacing: Spacing = "r"
 
     def __call__(
@@ -91,7 +92,7 @@ class DPMpp2M:
     Source: Lu et al. 2022, arXiv 2211.01095, Algorithm 2. The first and the last step are of first order.
     """
 
-    num_steps: int = 30
+    num_steps: Count = 30
     spacing: Spacing = "r"
 
     def __call__(

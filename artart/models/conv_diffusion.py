@@ -1,13 +1,14 @@
 """The article's network, as printed and as a denoiser."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from artart.io.ranges import Count, ImageSize
 from artart.models.attention import SelfAttention
-from artart.models.embedding import Condition, ScaleShiftNorm, zeroed
+from artart.models.embedding import Condition, NumClasses, ScaleShiftNorm, zeroed
 
 WIDTH = 256  # of the condition
 
@@ -25,22 +26,22 @@ class ConvDiffusionModel(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 128,
-        channels: int = 3,
-        num_classes: int | Sequence[int] = 0,
-        conditioned: bool = False,
+        image_size: ImageSize = 128,
+        channels: Count = 3,
+        num_classes: NumClasses = None,
+        conditioned: bool | None = None,
         attention: bool = False,
-        augmented: bool = False,
+        augmented: bool | None = None,
     ) -> None:
         """
         Args:
             image_size: side S of the pictures in pixels, divisible by 8.
             channels: of the pictures.
             num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
-                stands for "none" in column k.
-            conditioned: whether it is told time and labels.
+                stands for "none" in column k. None: no labels; artart.train fills in those of the data.
+            conditioned: whether it is told time and labels. None: no; artart.train asks the objective.
             attention: whether the deepest features see the whole picture, which from 64 px on the convolutions do not.
-            augmented: whether it is told how pictures were augmented.
+            augmented: whether it is told how pictures were augmented. None: no; artart.train asks the objective.
 
         Raises:
             ValueError: if three halvings of image_size leave a fraction, or attention is asked of the article's form.

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from artart.diffusion.augment import NUM_TOLD
+
+NumClasses = Annotated[int, Field(ge=0)] | Sequence[int] | None  # by column of labels, or of the only one
 
 T = TypeVar("T", bound=nn.Module)
 
@@ -16,16 +19,16 @@ T = TypeVar("T", bound=nn.Module)
 class Condition(nn.Module):
     """Time, labels and augmentation as one vector."""
 
-    def __init__(self, num_classes: int | Sequence[int], width: int, augmented: bool = False) -> None:
+    def __init__(self, num_classes: NumClasses, width: int, augmented: bool | None = None) -> None:
         """
         Args:
             num_classes: how many values each column of labels has, or that of the only one; may be 0. In column k the
-                label `num_classes[k]` stands for "none".
+                label `num_classes[k]` stands for "none". None: 0.
             width: of the vector.
             augmented: whether it is told how pictures were augmented.
         """
         super().__init__()
-        self.num_classes = (num_classes,) if isinstance(num_classes, int) else tuple(num_classes)
+        self.num_classes = tuple(num_classes) if isinstance(num_classes, Sequence) else (num_classes or 0,)
         self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         num_rows = sum(self.num_classes) + len(self.num_classes)  # the columns' tables, one below the other
         self.label = nn.Embedding(num_rows, width) if any(self.num_classes) else None

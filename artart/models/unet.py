@@ -1,13 +1,16 @@
 """A U-Net: residual blocks at falling and rising resolution, skips between them, attention where maps are small."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from artart.io.ranges import Count, ImageSize
 from artart.models.attention import SelfAttention
-from artart.models.embedding import Condition, ScaleShiftNorm, zeroed
+from artart.models.embedding import Condition, NumClasses, ScaleShiftNorm, zeroed
 
 HEAD = 64  # channels of an attention head, or somewhat more
 
@@ -21,30 +24,30 @@ class UNet(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 64,
-        channels: int = 3,
-        num_classes: int | Sequence[int] = 0,
-        width: int = 128,
+        image_size: ImageSize = 64,
+        channels: Count = 3,
+        num_classes: NumClasses = None,
+        width: Annotated[int, Field(ge=8)] = 128,
         multipliers: Sequence[int] = (1, 2, 2, 2),
-        num_blocks: int = 2,
-        attention_size: int = 16,
-        dropout: float = 0.0,
-        patch_size: int = 1,
-        augmented: bool = False,
+        num_blocks: Count = 2,
+        attention_size: Annotated[int, Field(ge=0)] = 16,
+        dropout: Annotated[float, Field(ge=0, le=0.9)] = 0.0,
+        patch_size: Count = 1,
+        augmented: bool | None = None,
     ) -> None:
         """
         Args:
             image_size: side S of the pictures in pixels.
             channels: of the pictures.
             num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
-                stands for "none" in column k.
+                stands for "none" in column k. None: no labels; artart.train fills in those of the data.
             width: channels of the first level.
             multipliers: channels of each level, in units of width; each level has half the side of the one before.
             num_blocks: residual blocks of a level, each way.
             attention_size: maps of this side and smaller see themselves as a whole.
             dropout: share of features that a block does without in training.
             patch_size: side in pixels of the squares that the first level has as one place: 2 costs a quarter.
-            augmented: whether it is told how pictures were augmented.
+            augmented: whether it is told how pictures were augmented. None: no; artart.train asks the objective.
 
         Raises:
             ValueError: if the levels do not divide image_size, or groups of eight the channels.

@@ -1,13 +1,15 @@
 """A vision transformer: patches as tokens, all of which see each other in every block."""
 
 import math
-from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from artart.models.embedding import Condition, zeroed
+from artart.io.ranges import Count, ImageSize
+from artart.models.embedding import Condition, NumClasses, zeroed
 
 BASE = 100.0  # of the wavelengths of rotary embeddings, in patches
 EPS = 1e-6  # of norms, the same in every precision
@@ -23,28 +25,28 @@ class ViT(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 64,
-        channels: int = 3,
-        num_classes: int | Sequence[int] = 0,
-        patch_size: int = 4,
-        width: int = 384,
-        depth: int = 12,
-        num_heads: int = 6,
-        dropout: float = 0.0,
-        augmented: bool = False,
+        image_size: ImageSize = 64,
+        channels: Count = 3,
+        num_classes: NumClasses = None,
+        patch_size: Count = 4,
+        width: Annotated[int, Field(ge=8)] = 384,
+        depth: Count = 12,
+        num_heads: Count = 6,
+        dropout: Annotated[float, Field(ge=0, le=0.9)] = 0.0,
+        augmented: bool | None = None,
     ) -> None:
         """
         Args:
             image_size: side S of the pictures in pixels.
             channels: of the pictures.
             num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
-                stands for "none" in column k.
+                stands for "none" in column k. None: no labels; artart.train fills in those of the data.
             patch_size: side of a patch in pixels.
             width: numbers of a token.
             depth: blocks.
             num_heads: of attention; width / num_heads is a multiple of 4.
             dropout: share of what a block adds that is left out in training.
-            augmented: whether it is told how pictures were augmented.
+            augmented: whether it is told how pictures were augmented. None: no; artart.train asks the objective.
 
         Raises:
             ValueError: if patches do not fill the picture or heads the width.

@@ -13,6 +13,7 @@ from artart.diffusion.guidance import null_labels
 from artart.diffusion.noise import own_generators
 from artart.diffusion.schedule import Level, Schedule
 from artart.io.images import Batch
+from artart.io.ranges import Fraction
 from artart.objectives.base import logged
 from artart.objectives.losses import WeightedSum
 
@@ -45,8 +46,8 @@ class Diffusion:
         noise_level: Callable[[int, Generator], Tensor],
         prediction: predictions.Name = "x0",
         weighting: weightings.Name = "velocity",
-        perceptual_gate: float = 0.7,
-        label_dropout: float = 0.1,
+        perceptual_gate: Fraction = 0.7,
+        label_dropout: Fraction = 0.1,
         augment: Augment | None = None,
     ) -> None:
         """

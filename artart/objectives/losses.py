@@ -2,9 +2,10 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from artart.features.alexnet import lpips_alex
@@ -33,7 +34,9 @@ class Perceptual:
     The filters are frozen and live outside every module tree, so no checkpoint carries them; gradients reach x_hat.
     """
 
-    def __init__(self, weights: str = "auto", crop: float = 1.0, cache_targets: bool = False) -> None:
+    def __init__(
+        self, weights: str = "auto", crop: Annotated[float, Field(ge=0.1, le=1)] = 1.0, cache_targets: bool = False
+    ) -> None:
         """
         Args:
             weights: `imagenet`: torchvision's, from its cache or by download. `auto`: the same, or else `random`.

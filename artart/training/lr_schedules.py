@@ -1,13 +1,16 @@
 """Learning-rate schedules: (optimizer, total_steps) to Lightning's dict, which says to move by step or by epoch."""
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LambdaLR, StepLR
 
+from artart.io.ranges import Count, NonNegative, Positive
 
-def step(optimizer: Optimizer, total_steps: float, step_size: int = 30, gamma: float = 0.1) -> dict[str, Any]:
+
+def step(optimizer: Optimizer, total_steps: float, step_size: Count = 30, gamma: Positive = 0.1) -> dict[str, Any]:
     """The article's: times `gamma` every `step_size` epochs."""
     return {"scheduler": StepLR(optimizer, step_size, gamma), "interval": "epoch"}
 
@@ -18,7 +21,10 @@ def constant(optimizer: Optimizer, total_steps: float) -> dict[str, Any]:
 
 
 def cosine(
-    optimizer: Optimizer, total_steps: float, warmup_steps: int = 100, final_lr_fraction: float = 0.0
+    optimizer: Optimizer,
+    total_steps: float,
+    warmup_steps: Annotated[int, Field(ge=0)] = 100,
+    final_lr_fraction: NonNegative = 0.0,
 ) -> dict[str, Any]:
     """Linear warm-up over `warmup_steps`, then half a cosine down to `final_lr_fraction` at the last step.
 

@@ -255,7 +255,7 @@ def test_figures_that_are_there_are_not_replaced(evaluate, finished_run, tmp_pat
     ("arguments", "sentence"),
     [
         (("num_images=3",), "num_images=3: too few to measure anything; 20 are the least"),
-        (("metrics.weights=nowhere",), r"metrics.weights=.*nowhere: must be auto or a folder that exists"),
+        (("metrics.weights=nowhere",), r"metrics.weights=.*nowhere: must be auto, a folder that exists or null"),
         (("metrics.weights=.",), r"metrics.weights=.*: has no file alexnet_features_torchvision.safetensors; name a"),
         (("guidance.lowest=0.95",), "guidance.lowest=0.95: is above guidance.highest=0.9"),
         (("num_image=3",), "num_image=3: no such key; did you mean num_images"),

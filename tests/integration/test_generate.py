@@ -117,7 +117,7 @@ def test_a_single_unusable_file_is_a_sentence(generate, best, tmp_path, capsys):
         (["input=."], "checkpoint: needs a value"),
         (["checkpoint=nowhere.ckpt", "input=."], "nowhere.ckpt: must be a file that exists"),
         (["checkpoint=text.ckpt", "input=."], "text.ckpt"),
-        (["checkpoint=text.ckpt", "input=nowhere"], "nowhere: must be a file that exists or a folder that exists"),
+        (["checkpoint=text.ckpt", "input=nowhere"], "nowhere: must be a file that exists, a folder that exists or"),
         (
             ["checkpoint=text.ckpt", "input=.", "mode=copy"],
             "mode=copy: must be reconstruct, sample, vary, inpaint, interpolate or null",

@@ -458,7 +458,7 @@ def test_every_file_says_that_a_network_made_it_and_how(generate, best):
         (["sampler=huen"], "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
         (["sampler.num_steps=0"], "sampler.num_steps=0: must be a whole number, at least 1"),
         (["sampler=ddim", "sampler.eta=2"], "sampler.eta=2: must be a number, at least 0 and at most 1"),
-        (["sampler.spacing=even"], "sampler.spacing=even: must be one of"),
+        (["sampler.spacing=even"], "sampler.spacing=even: must be r, t, lambda or karras"),
         (["guidance.weight=-1"], "guidance.weight=-1: must be a number, at least 0"),
         (["guidance.highest=2"], "guidance.highest=2: must be a number, at least 0 and at most 1"),
         (["guidance.lowest=0.95"], "guidance.lowest=0.95: is above guidance.highest=0.9"),

@@ -515,7 +515,7 @@ def test_the_same_noise_measures_every_epoch(train):
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        ("objective.prediction=x1", "objective.prediction=x1: must be one of ['x0', 'eps', 'v']"),
+        ("objective.prediction=x1", "objective.prediction=x1: must be x0, eps or v"),
         ("schedule=flwo", "schedule=flwo: no such option; choose cosine, flow, linear or table"),
         ("sampler=huen", "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
         ("schedule=table", "schedule.alphas_cumprod: needs a value"),
@@ -603,7 +603,7 @@ def test_labels_of_several_columns_are_in_the_checkpoint_and_in_the_network(arti
         ("[artist]", "columns stand in a table; name it by data.metadata=FILE.csv"),
         ("[]", "names no column; [class] is the folder or the table's column class"),
         ("[class,class]", "names class more than once; leave one"),
-        ("class", "must be a list, such as [a,b]"),
+        ("class", "must be a list of texts such as [a,b]"),
     ],
 )
 def test_labels_that_make_no_sense_are_refused_before_any_work(train, capsys, labels, told):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.io.files import atomic
+from artart.io.ranges import Count
 
 
 class Checkpoints(ModelCheckpoint):
@@ -22,10 +23,10 @@ class Checkpoints(ModelCheckpoint):
         self,
         dirpath: str | Path,
         filename: str,
-        every_n_epochs: int = 1,
-        keep: Literal["all"] | int = "all",
+        every_n_epochs: Count = 1,
+        keep: Count | Literal["all"] = "all",
         monitor: str | None = None,
-        mode: str = "min",
+        mode: Literal["min", "max"] = "min",
     ) -> None:
         """
         Args:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from artart.io.images import Batch
+from artart.io.ranges import Count, Positive
 from artart.training.module import ArtModule
 
 
@@ -18,7 +19,7 @@ class EMA(WeightAveraging):
     `current_model_state`. Source: Karras et al. 2022, arXiv 2206.00364, Appendix F.
     """
 
-    def __init__(self, half_life_fraction: float = 0.05, max_half_life: int = 500_000) -> None:
+    def __init__(self, half_life_fraction: Positive = 0.05, max_half_life: Count = 500_000) -> None:
         """
         Args:
             half_life_fraction: half-life as a share of the pictures seen so far.

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from pydantic import Field
 from torch import Tensor
 
 from artart.diffusion.guidance import Guidance
@@ -14,6 +15,7 @@ from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import sample_images, sample_steps
 from artart.io.images import Batch, grid, save
 from artart.io.provenance import Marks
+from artart.io.ranges import Count, NonNegative
 from artart.objectives.diffusion import Diffusion
 from artart.objectives.reconstruction import Reconstruction
 from artart.training.callbacks.ema import EMA
@@ -26,7 +28,9 @@ class Grid(Callback, ABC):
     Drawn inside the validation loop, where evaluation mode and averaged weights are in place.
     """
 
-    def __init__(self, directory: str | Path, every_n_epochs: int = 10, num_images: int = 8) -> None:
+    def __init__(
+        self, directory: str | Path, every_n_epochs: Count = 10, num_images: Annotated[int, Field(ge=2)] = 8
+    ) -> None:
         """
         Args:
             directory: where the files go: epoch_0010.png after ten epochs.
@@ -96,10 +100,10 @@ class SampleGrid(Grid):
         self,
         directory: str | Path,
         sampler: Sampler,
-        every_n_epochs: int = 10,
-        num_images: int = 8,
-        guidance: float = 1.5,
-        batch_size: int = 64,
+        every_n_epochs: Count = 10,
+        num_images: Annotated[int, Field(ge=2)] = 8,
+        guidance: NonNegative = 1.5,
+        batch_size: Count = 64,
     ) -> None:
         """
         Args:

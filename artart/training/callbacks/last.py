@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed
 
 from artart.io.images import Batch
+from artart.io.ranges import Positive
 from artart.training.callbacks.checkpoints import AtomicCheckpointIO
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Last(Checkpoint):
     weights are good is only known from the next loss.
     """
 
-    def __init__(self, dirpath: str | Path, every_minutes: float | None = 10) -> None:
+    def __init__(self, dirpath: str | Path, every_minutes: Positive | None = 10) -> None:
         """
         Args:
             dirpath: the folder.

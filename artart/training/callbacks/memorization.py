@@ -2,10 +2,11 @@
 
 import logging
 import math
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from pydantic import Field
 from torch import Tensor
 
 from artart.data.datamodule import ArtDataModule
@@ -14,6 +15,7 @@ from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import sample_images
 from artart.features.alexnet import features_of
 from artart.io.images import Batch, to_pixels
+from artart.io.ranges import Count, Fraction, NonNegative
 from artart.metrics.distances import kernel_distance, share
 from artart.metrics.memorization import FALSE_ALARMS, LEAST_HELD_OUT, CopyTest
 from artart.objectives.diffusion import Diffusion
@@ -37,11 +39,11 @@ class Copies(Callback):
     def __init__(
         self,
         sampler: Sampler,
-        every_n_images: int = 50_000,
-        num_images: int = 256,
-        guidance: float = 1.5,
-        batch_size: int = 64,
-        stop_above: float | None = None,
+        every_n_images: Count = 50_000,
+        num_images: Annotated[int, Field(ge=20)] = 256,
+        guidance: NonNegative = 1.5,
+        batch_size: Count = 64,
+        stop_above: Fraction | None = None,
         weights: str | None = None,
     ) -> None:
         """

@@ -1,16 +1,20 @@
 """Mistakes in a configuration, found before any work."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import OmegaConf
+from pydantic import Field
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, flat_keys, known_keys
-from artart.config.schema import LIMITS, check
+from artart.config.build import CONF_DIR, known_keys
+from artart.config.commands import SETTINGS
+from artart.config.schema import check, describe
 from artart.diffusion.guidance import Guidance
 
 GROUPS = sorted(folder.name for folder in CONF_DIR.iterdir() if folder.is_dir() and folder.name != "hydra")
@@ -77,13 +81,17 @@ def test_words_in_the_place_of_a_path_stay_words():
             "loss.perceptual.weights=nowhere",
             "nowhere: must be auto, imagenet, random, a file that",
         ),
-        ("resume=nowhere", "nowhere: must be auto or a file that exists"),
-        ("optimizer.betas=[0.9,high]", "optimizer.betas=[0.9, 'high']: must be"),
-        ("trainer.accelerator=7", "trainer.accelerator=7: must be str"),
+        ("resume=nowhere", "nowhere: must be auto, a file that exists or null"),
+        ("optimizer.betas=[0.9,high]", "optimizer.betas=[0.9, 'high']: must be a list of numbers"),
+        ("trainer.accelerator=7", "trainer.accelerator=7: must be a text or Accelerator"),
         ("trainer.precision=half", "trainer.precision=half: must be"),
-        ("trainer.detect_anomaly=perhaps", "trainer.detect_anomaly=perhaps: must be bool"),
-        ("loss.mse.units=inches", "loss.mse.units=inches: must be one of ['imagenet', 'model']"),
-        ("scheduler.gamma=much", "scheduler.gamma=much: must be float"),
+        ("trainer.detect_anomaly=perhaps", "trainer.detect_anomaly=perhaps: must be true or false"),
+        ("data.exclude.opt_out=maybe", "data.exclude.opt_out=maybe: must be true or false"),
+        ("+data.exclude.optout=true", "data.exclude.optout=true: no such key; did you mean data.exclude.opt_out?"),
+        ("loss.weights.mse=heavy", "loss.weights.mse=heavy: must be a number"),
+        ("data.exclude=3", "data.exclude=3: must be keys duplicate, opt_out and ai_made with their values"),
+        ("loss.mse.units=inches", "loss.mse.units=inches: must be imagenet or model"),
+        ("scheduler.gamma=much", "scheduler.gamma=much: must be a number, above 0"),
         ("+optimizer.bogus=3", "optimizer.bogus=3: torch.optim.Adam has no such argument; it takes params, lr"),
         ("+optimizer.weight_deca=3", "did you mean optimizer.weight_decay?"),
         ("+trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
@@ -102,22 +110,22 @@ def test_a_mistake_is_one_line_with_key_value_and_remedy(override, sentence):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("objective.prediction=x1", "objective.prediction=x1: must be one of ['x0', 'eps', 'v']"),
-        ("objective.weighting=snr", "objective.weighting=snr: must be one of ['velocity', 'min_snr', 'uniform']"),
+        ("objective.prediction=x1", "objective.prediction=x1: must be x0, eps or v"),
+        ("objective.weighting=snr", "objective.weighting=snr: must be velocity, min_snr or uniform"),
         ("objective.perceptual_gate=1.5", "objective.perceptual_gate=1.5: must be a number, at least 0 and at most 1"),
         ("objective.label_dropout=-0.1", "objective.label_dropout=-0.1: must be a number, at least 0 and at most 1"),
-        ("objective.noise_level.std=wide", "objective.noise_level.std=wide: must be float"),
+        ("objective.noise_level.std=wide", "objective.noise_level.std=wide: must be a number"),
         ("+objective.predicton=v", "did you mean objective.prediction?"),
         ("sampler.num_steps=0", "sampler.num_steps=0: must be a whole number, at least 1"),
-        ("sampler.spacing=even", "sampler.spacing=even: must be one of ['r', 't', 'lambda', 'karras']"),
+        ("sampler.spacing=even", "sampler.spacing=even: must be r, t, lambda or karras"),
         ("+schedule.beta=1", "schedule.beta=1: artart.diffusion.schedule.Flow has no such argument"),
         ("callbacks.ema.half_life_fraction=0", "callbacks.ema.half_life_fraction=0: must be a number, above 0"),
         ("callbacks.ema.max_half_life=0", "callbacks.ema.max_half_life=0: must be a whole number, at least 1"),
         ("callbacks.grid.num_images=1", "callbacks.grid.num_images=1: must be a whole number, at least 2"),
         ("callbacks.grid.guidance=-1", "callbacks.grid.guidance=-1: must be a number, at least 0"),
         ("callbacks.grid.batch_size=0", "callbacks.grid.batch_size=0: must be a whole number, at least 1"),
-        ("model.conditioned=maybe", "model.conditioned=maybe: must be bool"),
-        ("model.num_classes=few", "model.num_classes=few: must be int"),
+        ("model.conditioned=maybe", "model.conditioned=maybe: must be true, false or null"),
+        ("model.num_classes=few", "model.num_classes=few: must be a whole number, at least 0, or a list"),
     ],
 )
 def test_a_mistake_in_diffusion_is_one_line_with_key_value_and_remedy(override, sentence):
@@ -193,12 +201,26 @@ def test_what_is_missing_is_asked_for():
         check(config(name="generate"))
 
 
-def test_every_limit_is_on_a_key_that_exists():
-    keys = set(known_keys("train")) | set(known_keys("generate"))
-    for model in ("unet", "vit"):
-        cfg = config("objective=diffusion", "sampler=ddim", "run_dir=run", f"model={model}")
-        keys |= set(flat_keys(OmegaConf.to_container(cfg, resolve=True)))
-    assert LIMITS.keys() <= keys
+def test_every_setting_with_a_schema_exists():
+    commands = [file.stem for file in CONF_DIR.glob("*.yaml")]
+    keys = {key for name in commands for key in known_keys(name)} | {*known_keys("train", ["objective=diffusion"])}
+    assert keys >= SETTINGS.keys()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (int, "a whole number"),
+        (Annotated[int, Field(ge=1)], "a whole number, at least 1"),
+        (Annotated[float, Field(gt=0, lt=1)] | None, "a number, above 0 and below 1, or null"),
+        (bool | None, "true, false or null"),
+        (Literal["r", "t"], "r or t"),
+        (None | str | Path, "a text, a path or null"),
+        (Sequence[float], "a list of numbers such as [0.1,0.9]"),
+    ],
+)
+def test_an_annotation_is_described_in_words(annotation, words):
+    assert describe(annotation) == words
 
 
 GROUPS_WITH_NUMBERS = ("data", "loss", "objective", "sampler", "scheduler")

@@ -1,0 +1,78 @@
+"""What the settings of a command may be that stand in no signature of ours.
+
+These are checked before anything heavy is imported, so this module imports little.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len, Predicate
+from pydantic import Field
+
+from artart.io.ranges import Count, Fraction, ImageSize, NonNegative, Positive, Seed
+
+
+@dataclass(frozen=True)
+class Rule(Predicate):
+    """A condition with the words that errors and docs/configuration.md describe it by."""
+
+    func: Callable[[Any], bool]
+    words: str
+
+
+AnyPath = Annotated[str, Rule(lambda _: True, "a path")]
+File = Annotated[str, Rule(lambda path: Path(path).is_file(), "a file that exists")]
+Folder = Annotated[str, Rule(lambda path: Path(path).is_dir(), "a folder that exists")]
+
+PATHS: dict[str, Any] = {  # cli quotes these values, check makes them absolute, but for the literals among them
+    "data.root": Folder | None,
+    "data.metadata": File | None,
+    "data.cache_dir": AnyPath | None,
+    "loss.perceptual.weights": Literal["auto", "imagenet", "random"] | File | Folder,
+    "resume": Literal["auto"] | File | None,
+    "start": File | None,
+    "run_dir": AnyPath | None,
+    "checkpoint": File,
+    "metrics.weights": Literal["auto"] | Folder | None,
+    "callbacks.copies.weights": Literal["auto"] | Folder | None,
+    "guidance.network": File | None,
+    "input": File | Folder | None,
+    "mask": File | None,
+    "out": AnyPath | None,
+}
+SEEDS = Rule(
+    lambda seeds: all(one != other for one, other in pairwise(seeds)),
+    "two or more, each a whole number, at least 0 and at most 4294967295, no neighbours equal: [1,2]",
+)
+SETTINGS: dict[str, Any] = PATHS | {
+    "image_size": ImageSize,
+    "seed": Seed,
+    "score": str,
+    "score_mode": Literal["min", "max"],
+    "compile": bool,
+    "trainer.max_epochs": Count,  # of Lightning and torch, whose signatures give no ranges
+    "trainer.devices": Count | Literal["auto"],
+    "trainer.num_nodes": Count,
+    "trainer.log_every_n_steps": Count,
+    "trainer.check_val_every_n_epoch": Count,
+    "optimizer.lr": Positive,
+    "mode": Literal["reconstruct", "sample", "vary", "inpaint", "interpolate"] | None,
+    "show": bool,
+    "batch_size": Count,
+    "device": Literal["auto", "cpu", "cuda", "mps"],
+    "allow": Annotated[list[str] | str, Rule(lambda _: True, "a list of full names of classes, such as [mypkg.Net]")],
+    "num_images": Count,
+    "label": Any,
+    "guidance.weight": NonNegative,
+    "guidance.lowest": Fraction,
+    "guidance.highest": Fraction,
+    "film": bool,
+    "strength": Annotated[float, Field(ge=0.01, le=1)] | None,
+    "seeds": Annotated[list[Seed], Len(2), SEEDS] | None,
+    "compare": bool,
+    "metrics.inception": bool,
+    "format": Literal["safetensors", "onnx"],
+}

@@ -1,0 +1,14 @@
+"""Ranges of settings, to stand beside parameters: `batch_size: Count = 32`. `artart.config.schema` checks them."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+MAX_IMAGE_SIZE = 8192  # so that no checkpoint makes us reserve more
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ImageSize = Annotated[int, Field(ge=8, le=MAX_IMAGE_SIZE)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
