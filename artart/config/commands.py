@@ -53,6 +53,7 @@ SETTINGS: dict[str, Any] = PATHS | {
     "score": str,
     "score_mode": Literal["min", "max"],
     "compile": bool,
+    "data.num_workers": Count | None,  # artart.evaluate has keys of data, but no class
     "trainer.max_epochs": Count,  # of Lightning and torch, whose signatures give no ranges
     "trainer.devices": Count | Literal["auto"],
     "trainer.num_nodes": Count,

@@ -24,6 +24,7 @@ from artart.config.commands import PATHS, SETTINGS
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
+ORDER = (bool, int, float, Literal, str, Path)  # of alternatives; others follow, null is the last
 PLURALS = {int: "whole numbers such as [1,2]", float: "numbers such as [0.1,0.9]", str: "texts such as [a,b]"}
 LIMITS = {Ge: "at least {0.ge}", Gt: "above {0.gt}", Le: "at most {0.le}", Lt: "below {0.lt}"}
 
@@ -39,8 +40,10 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ArtError("\n".join(f"{key}: needs a value: {key}=..." for key in missing))
     _make_paths_absolute(cfg)
-    run_dir = {"run_dir": cfg.get("run_dir") or "outputs/runs"}  # a new folder gets its name later
-    config = as_dict(OmegaConf.merge(cfg, run_dir))  # type: ignore[arg-type]
+    probe = cfg.copy()
+    if "run_dir" in probe:
+        probe.run_dir = probe.run_dir or "outputs/runs"  # a new folder gets its name later
+    config = as_dict(probe)
     for look in (_wrong_settings, _wrong_parts):
         if problems := list(look(config)):
             # A schedule stands in the objective too, a sampler in the grid: a mistake in it is told once.
@@ -186,10 +189,10 @@ def describe(hint: Any) -> str:
 
 
 def _options(hint: Any) -> Iterator[str]:
-    """The alternatives of an annotation in words, null last."""
+    """The alternatives of an annotation in words, in one order whichever way they are written."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if _is_union(hint):
-        for one in sorted(arguments, key=lambda one: one is type(None)):
+        for one in sorted(arguments, key=lambda one: (_rank(one), describe(one))):
             yield from _options(one)
     elif origin is Literal:
         yield from map(shown, arguments)
@@ -204,6 +207,11 @@ def _options(hint: Any) -> Iterator[str]:
         yield f"keys {listed(list(hint.__annotations__), 'and')} with their values"
     else:
         yield WORDS.get(hint) or str(getattr(hint, "__name__", hint))
+
+
+def _rank(hint: Any) -> int:
+    base = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else typing.get_origin(hint) or hint
+    return ORDER.index(base) if base in ORDER else len(ORDER) + (base is type(None))
 
 
 def _is_union(hint: Any) -> bool:
