@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?= experiment=quickstart
 LOGS ?= outputs
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check lint tensorboard clean
+.PHONY: help install train test test-all check lint tensorboard clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## Make .venv and install artart with its tools into it
 
@@ -22,8 +23,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 train: install ## Train on demo art in a minute; ARGS='data.root=~/art' for your own
 	$(BIN)/python -m artart.train $(ARGS)
 
-test: install ## Run the tests
-	$(BIN)/python -m pytest
+test: install ## Run the fast tests, in about two minutes; TESTS='-k name' for some
+	$(PYTEST) -m 'not slow and not distributed and not gpu' $(TESTS)
+
+test-all: install ## Run all tests but those that need a GPU, in about ten minutes
+	$(PYTEST) -m 'not gpu' $(TESTS)
 
 check: lint ## Lint and check types
 	$(BIN)/mypy
