@@ -1,8 +1,10 @@
 """Fixtures that many tests share."""
 
 import os
+import shutil
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,8 +14,12 @@ from urllib.error import URLError
 
 import pytest
 import torch
+import torchmetrics
+from filelock import FileLock
 from PIL import Image
-from torchvision.models import WeightsEnum
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import WeightsEnum, alexnet
 
 import artart.evaluate
 import artart.export
@@ -21,10 +27,13 @@ import artart.generate
 import artart.prepare
 import artart.train
 from artart.data import demo, scan
+from artart.features.pretrained import ALEXNET_FILE, CHANNELS, HEADS_FILE
+from artart.io.files import load
+from artart.training import run_dir as run_dirs
 
 torch.set_num_threads(1)  # the networks here are too small for more
 
-ROOT = Path(__file__).parents[1]
+ART = Path(__file__).parent / "data"  # small pictures of works in the public domain; sources.csv says which
 SMALL = (
     "image_size=16",
     "data.num_demo_pictures=40",
@@ -64,14 +73,135 @@ def few_files_need_no_process() -> Iterator[None]:
         yield
 
 
+Fill = Callable[[Path], None]
+
+
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Real art and odd files, which lie beside the repository where the project is developed."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        message = f"{folder}: not here"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    return folder
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Fill], Path]:
+    """`once(name, fill)`: a folder that `fill` writes into, once for all workers of pytest-xdist; then only read it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    shared.mkdir(exist_ok=True)
+
+    def once(name: str, fill: Fill) -> Path:
+        folder = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not (shared / f"{name}.done").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                fill(folder)
+                (shared / f"{name}.done").touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def art_files() -> list[Path]:
+    """Forty real works, at most 96 px long."""
+    return sorted(ART.rglob("*.jpg"))
+
+
+def icc_profile(space: bytes, name: str, tags: dict[bytes, bytes]) -> bytes:
+    """An ICC profile of version 2 for a display (ICC.1:2001-04)."""
+    text = name.encode("ascii") + b"\0"
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78),
+        b"cprt": b"text\0\0\0\0none\0",
+        b"wtpt": xyz(0.9642, 1.0, 0.8249),
+        **tags,
+    }
+    start, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for key, data in tags.items():
+        table += key + struct.pack(">II", start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    header = struct.pack(">I4sI4s4s4s", start + len(body), b"", 0x02400000, b"mntr", space, b"XYZ ") + bytes(12)
+    header += b"acsp" + bytes(28) + xyz(0.9642, 1.0, 0.8249)[8:] + bytes(48)
+    return header + table + body
+
+
+def xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+
+def curve(*values: int) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(f">I{len(values)}H", len(values), *values)
+
+
+@pytest.fixture(scope="session")
+def adobe_rgb() -> bytes:
+    """The profile Adobe RGB (1998): its primaries, brought to D50, and a gamma of 563/256."""
+    primaries = {
+        b"rXYZ": xyz(0.60974, 0.31111, 0.01947),
+        b"gXYZ": xyz(0.20528, 0.62567, 0.06087),
+        b"bXYZ": xyz(0.14919, 0.06322, 0.74457),
+    }
+    return icc_profile(b"RGB ", "Adobe RGB (1998)", primaries | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve(563)))
+
+
+@pytest.fixture(scope="session")
+def dot_gain() -> bytes:
+    """A profile of grey in print: a table, for ink that spreads."""
+    levels = [round(65535 * (i / 255) ** 1.7) for i in range(256)]
+    return icc_profile(b"GRAY", "Dot Gain 15%", {b"kTRC": curve(*levels)})
+
+
+@pytest.fixture(scope="session")
+def odd_files(once: Callable[[str, Fill], Path], adobe_rgb: bytes, dot_gain: bytes) -> Path:
+    """A folder of files as they are met in the wild."""
+
+    def fill(folder: Path) -> None:
+        def painted(width: int, height: int, mode: str = "RGB") -> Image.Image:
+            return Image.fromarray(demo.paint("painting", 3, 96)).resize((width, height)).convert(mode)
+
+        painted(40, 40, "LA").save(folder / "LA_Vol10_CésarBirotteau_IC.png", icc_profile=dot_gain)
+        painted(135, 200, "L").save(folder / "L_grey_Vol10_CésarBirotteau.jpg", icc_profile=dot_gain)
+        painted(149, 102, "P").save(folder / "P_palette_artic_24645.png")
+        painted(34, 38, "RGBA").save(folder / "RGBA_sharaku1.png")
+        frames = [painted(80, 46, "RGBA").rotate(20 * k + 20) for k in range(6)]  # with corners that are seen through
+        frames[0].save(folder / "animated_recording.gif", save_all=True, append_images=frames[1:])
+        (folder / "empty_00001229.jpg").touch()
+        painted(1207, 1642, "L").save(folder / "huge_espinasse.jpg")
+        painted(180, 126).save(folder / "icc_gm_00848101.jpg", icc_profile=adobe_rgb)
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 51723\n"
+        (folder / "lfs_pointer_POM00007429.jpg").write_text(pointer)
+        painted(48, 199).save(folder / "narrow_Belated.jpg")
+        painted(94, 94, "RGBA").save(folder / "png_named_jpg_Figur2@A Gentleman of France.jpg", format="PNG")
+        painted(42, 63).save(folder / "quote_a' plum park in Kameido Utagawa Hiroshige.jpeg")
+        painted(26, 52, "P").save(folder / "tiny_palette_transparent_fullscreen.png", transparency=0)
+        painted(90, 90).save(whole := folder / "truncated_rare_domains_commoner_kaokore.png")
+        whole.write_bytes(whole.read_bytes()[:-2000])
+        painted(107, 67, "L").save(folder / "webp_grey_met-436965.webp")
+
+    return once("odd", fill)
+
+
+@pytest.fixture(scope="session")
+def alexnet_weights(once: Callable[[str, Fill], Path]) -> Path:
+    """A folder with AlexNet's layers of filters, drawn at random, and the heads of LPIPS, which torchmetrics has."""
+
+    def fill(folder: Path) -> None:
+        generator = torch.Generator().manual_seed(0)
+        with torch.device("meta"):
+            shapes = {name: value.shape for name, value in alexnet().features.state_dict().items()}
+        state = {f"features.{name}": torch.zeros(shape) for name, shape in shapes.items()}
+        for weight in state.values():
+            if weight.ndim > 1:
+                nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+        save_file(state, folder / ALEXNET_FILE)
+        heads = load(Path(torchmetrics.__path__[0], "functional", "image", "lpips_models", "alex.pth"))
+        names = {f"alex.lin{k}.weight": f"lin{k}.model.1.weight" for k in range(len(CHANNELS))}
+        save_file({ours: heads[theirs].contiguous() for ours, theirs in names.items()}, folder / HEADS_FILE)
+
+    return once("weights", fill)
+
+
+@pytest.fixture(scope="session")
+def true_weights() -> Path:
+    """AlexNet's own, which no repository carries: of the folder that ARTART_TEST_WEIGHTS names."""
+    if not (folder := os.environ.get("ARTART_TEST_WEIGHTS")):
+        pytest.skip("ARTART_TEST_WEIGHTS=DIR names no weights")
+    return Path(folder)
 
 
 @pytest.fixture
@@ -183,64 +313,67 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *arguments: run_command(artart.prepare, "image_size=16", *arguments)
 
 
-@pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of 3 epochs on 40 pictures of demo art; read it, do not write into it."""
-    run_dir = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(run_dir.parent)
-        every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
-        assert run_command(artart.train, *SMALL, RANDOM, "trainer.max_epochs=3", *every_2, f"run_dir={run_dir}") == 0
-    return run_dir
-
-
-def small_diffusion(folder: Path, *options: str) -> Path:
-    run_dir = folder / "run"
+def small_run(folder: Path, *options: str) -> None:
+    """Train, and let go of the folder's lock: other workers look into it too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        few_steps = ("objective=diffusion", "sampler.num_steps=2", f"run_dir={run_dir}")
-        assert run_command(artart.train, *SMALL, *few_steps, *options) == 0
-    return run_dir
+        assert run_command(artart.train, *SMALL, *options, f"run_dir={folder / 'run'}") == 0
+    while run_dirs._locks:
+        run_dirs._locks.pop().close()
+
+
+def small_diffusion(folder: Path, *options: str) -> None:
+    small_run(folder, "objective=diffusion", "sampler.num_steps=2", *options)
 
 
 @pytest.fixture(scope="session")
-def diffusion_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(once: Callable[[str, Fill], Path]) -> Path:
+    """The folder of a run of 3 epochs on 40 pictures of demo art; read it, do not write into it."""
+    every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
+    return once("finished", lambda folder: small_run(folder, RANDOM, "trainer.max_epochs=3", *every_2)) / "run"
+
+
+@pytest.fixture(scope="session")
+def diffusion_run(once: Callable[[str, Fill], Path]) -> Path:
     """The folder of a diffusion of 3 epochs on 40 pictures of demo art; read it, do not write into it."""
     options = ("loss=mse_diffusion", "trainer.max_epochs=3", "callbacks.grid.every_n_epochs=2")
-    return small_diffusion(tmp_path_factory.mktemp("diffusion"), *options)
+    return once("diffusion", lambda folder: small_diffusion(folder, *options)) / "run"
 
 
 @pytest.fixture(scope="session")
-def judgeable_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def judgeable_run(once: Callable[[str, Fill], Path]) -> Path:
     """The folder of a diffusion of an epoch, with more than half of its 60 pictures held out."""
     options = ("loss=mse_diffusion", "trainer.max_epochs=1", "data.num_demo_pictures=60", "data.val_fraction=0.6")
-    return small_diffusion(tmp_path_factory.mktemp("judgeable"), *options)
+    return once("judgeable", lambda folder: small_diffusion(folder, *options)) / "run"
 
 
 ARTISTS = ("Hélène O'Hara", "Bo, the elder", "Ada")  # of 21, 21 and 18 pictures
 
 
 @pytest.fixture(scope="session")
-def artists_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artists_run(once: Callable[[str, Fill], Path]) -> Path:
     """The folder of a diffusion of an epoch on the labels class and artist of 60 pictures, half of them held out.
 
     The pictures, `art`, and their table, `art.csv`, lie beside it; `data.min_per_label=20` leaves two of the artists.
     """
-    folder = tmp_path_factory.mktemp("artists")
-    rows = ["path,class,artist"]
-    for name in demo.CLASS_NAMES[:3]:
-        (folder / "art" / name).mkdir(parents=True)
-        for k in range(20):
-            Image.fromarray(demo.paint(name, k, 16)).save(folder / "art" / name / f"{k}.png")
-            rows.append(f'{name}/{k}.png,{name},"{ARTISTS[k % 3]}"')
-    (folder / "art.csv").write_text("\n".join(rows))
-    options = ("loss=mse_diffusion", "trainer.max_epochs=1", "data.val_fraction=0.5", "callbacks.grid.num_images=4")
-    labels = ("data.labels=[class,artist]", "data.min_per_label=20")
-    places = (f"data.root={folder / 'art'}", f"data.metadata={folder / 'art.csv'}")
-    return small_diffusion(folder, *options, *labels, *places)
+
+    def fill(folder: Path) -> None:
+        rows = ["path,class,artist"]
+        for name in demo.CLASS_NAMES[:3]:
+            (folder / "art" / name).mkdir(parents=True)
+            for k in range(20):
+                Image.fromarray(demo.paint(name, k, 16)).save(folder / "art" / name / f"{k}.png")
+                rows.append(f'{name}/{k}.png,{name},"{ARTISTS[k % 3]}"')
+        (folder / "art.csv").write_text("\n".join(rows))
+        options = ("loss=mse_diffusion", "trainer.max_epochs=1", "data.val_fraction=0.5", "callbacks.grid.num_images=4")
+        labels = ("data.labels=[class,artist]", "data.min_per_label=20")
+        places = (f"data.root={folder / 'art'}", f"data.metadata={folder / 'art.csv'}")
+        small_diffusion(folder, *options, *labels, *places)
+
+    return once("artists", fill) / "run"
 
 
 @pytest.fixture(scope="session")
-def hybrid_diffusion_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hybrid_diffusion_run(once: Callable[[str, Fill], Path]) -> Path:
     """The same of 2 epochs with the hybrid loss."""
-    return small_diffusion(tmp_path_factory.mktemp("hybrid"), RANDOM)
+    return once("hybrid", lambda folder: small_diffusion(folder, RANDOM)) / "run"

@@ -162,6 +162,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch):
     assert taken_back == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("ends", ["None", "sys.exit(2)"])
 def test_a_signal_while_the_interpreter_ends_leaves_no_trace(number, ends):

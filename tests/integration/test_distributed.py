@@ -46,6 +46,7 @@ def load(path: str) -> dict:
     return torch.load(path, weights_only=True)
 
 
+@pytest.mark.distributed
 def test_two_processes_that_were_stopped_end_as_one_process(tmp_path, monkeypatch):
     """Order, flips, noise, times and dropped labels are those of the whole batch; sums are taken in another order."""
     monkeypatch.chdir(tmp_path)
@@ -75,6 +76,7 @@ def test_two_processes_that_were_stopped_end_as_one_process(tmp_path, monkeypatc
     assert len(list(Path("two/tensorboard").glob("events*"))) == 3  # of the first process: stopped, resumed, the end
 
 
+@pytest.mark.distributed
 def test_two_machines_of_one_process_each_share_a_folder(tmp_path, monkeypatch):
     """Both on this one; they meet over the network."""
     monkeypatch.chdir(tmp_path)

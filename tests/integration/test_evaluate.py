@@ -31,8 +31,8 @@ def figures(folder):
 
 
 @pytest.fixture
-def weights(shared_data):
-    return f"metrics.weights={shared_data / 'weights'}"
+def weights(alexnet_weights):
+    return f"metrics.weights={alexnet_weights}"
 
 
 @pytest.fixture
@@ -102,6 +102,7 @@ def test_samples_are_measured_by_distance_spectrum_and_copies(judge, weights, tm
         assert sum(row["num_images"] for row in one["classes"].values()) == 24
 
 
+@pytest.mark.slow
 def test_frechet_distance_with_pictures_enough(judge, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "LEAST_FOR_FRECHET", 20)
     judge(weights)
@@ -109,6 +110,7 @@ def test_frechet_distance_with_pictures_enough(judge, weights, tmp_path, monkeyp
     assert found["value"] > found["real"]["value"] > 0
 
 
+@pytest.mark.slow
 def test_fid_and_kid_are_told_under_their_own_names(judge, tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "LEAST_FOR_FRECHET", 20)
     monkeypatch.setattr(samples.inception, "extractor", lambda device: None)
@@ -151,6 +153,7 @@ def test_training_pictures_in_place_of_samples_are_told_as_copies(judge, judgeab
     assert copies["copy_rate"]["held_out"] < 0.2
 
 
+@pytest.mark.slow
 def test_samples_have_the_classes_of_the_held_out_pictures(judgeable_run, judge, tmp_path):
     judge("num_images=72")
     _, data = data_of(judgeable_run, tmp_path)
@@ -161,6 +164,7 @@ def test_samples_have_the_classes_of_the_held_out_pictures(judgeable_run, judge,
     assert {name: row["num_images"] for name, row in rows.items()} == dict(expected)
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_figures(judge, weights, tmp_path):
     judge(weights)
     first = figures(tmp_path)
@@ -169,11 +173,11 @@ def test_the_same_call_gives_the_same_figures(judge, weights, tmp_path):
 
 
 def test_features_of_known_pictures_come_from_the_cache_unless_it_is_damaged(
-    judgeable_run, shared_data, tmp_path, monkeypatch, caplog
+    judgeable_run, alexnet_weights, tmp_path, monkeypatch, caplog
 ):
     _, data = data_of(judgeable_run, tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    arguments = (data.pixels_of(data.val_ids), str(shared_data / "weights"), torch.device("cpu"), data)
+    arguments = (data.pixels_of(data.val_ids), str(alexnet_weights), torch.device("cpu"), data)
     first = samples.known_features(*arguments)
     (path,) = tmp_path.rglob("features/*.safetensors")
     with monkeypatch.context() as patch:
@@ -312,6 +316,7 @@ def test_figures_that_come_meanwhile_are_not_replaced(evaluate, finished_run, tm
     assert "judged/report-2.html" in out
 
 
+@pytest.mark.slow
 def test_files_of_the_users_in_the_folder_are_left_alone(train, evaluate, art_folder, tmp_path, capsys):
     (art_folder / "broken.jpg").write_bytes(b"no picture")
     train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
@@ -326,6 +331,7 @@ def test_files_of_the_users_in_the_folder_are_left_alone(train, evaluate, art_fo
     assert "judged/report-2.html" in out
 
 
+@pytest.mark.slow
 def test_two_evaluations_in_the_same_second_have_two_folders(evaluate, finished_run, monkeypatch, tmp_path):
     class Noon(artart.evaluate.datetime):
         @classmethod
@@ -339,6 +345,7 @@ def test_two_evaluations_in_the_same_second_have_two_folders(evaluate, finished_
     assert made == {f"outputs/evaluations/2026-01-01/{time}/metrics.json" for time in ("12-00-00", "12-00-00-2")}
 
 
+@pytest.mark.slow
 def test_a_folder_that_has_gone_is_asked_for(train, evaluate, art_folder, tmp_path, capsys):
     train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
     art_folder.rename(moved := tmp_path / "elsewhere")
@@ -351,6 +358,7 @@ def test_a_folder_that_has_gone_is_asked_for(train, evaluate, art_folder, tmp_pa
     assert "elsewhere: not the pictures and the split that last.ckpt was trained with" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_weights_that_were_exported_ask_for_their_pictures(train, export, evaluate, art_folder, capsys):
     train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
     assert export(f"checkpoint=run/{LAST}", "out=net.safetensors") == 0
@@ -366,6 +374,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(evaluate, fi
     assert re.search("out=.*file/sub: cannot be written; name another folder", said(capsys))
 
 
+@pytest.mark.slow
 def test_a_network_that_saw_everything_cannot_be_judged(train, evaluate, capsys):
     train("data.val_fraction=0", "trainer.max_epochs=1", "run_dir=run")
     assert evaluate(f"checkpoint=run/{LAST}") == 2
@@ -391,6 +400,7 @@ def test_only_what_is_given_differs_from_training(finished_run, tmp_path):
 # ---------------------------------------------------------------- labels of several columns
 
 
+@pytest.mark.slow
 def test_samples_have_whole_label_rows_of_held_out_pictures(evaluate, artists_run, tmp_path, monkeypatch):
     _, data = data_of(artists_run, tmp_path)
     drawn, guided, draw = [], [], samples.draw

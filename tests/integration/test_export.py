@@ -189,6 +189,7 @@ def test_a_picture_becomes_the_same_picture(generate, checkpoints, exported, art
 INPUTS = {"reconstruct": ["x"], "sample": ["x_t", "t", "y"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
 @pytest.mark.parametrize("mode", ["reconstruct", "sample"])
 def test_onnx_does_what_the_network_does_with_any_batch(checkpoints, exported, mode, batch_size):
@@ -204,6 +205,7 @@ def test_onnx_does_what_the_network_does_with_any_batch(checkpoints, exported, m
     assert (torch.from_numpy(made) - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
+@pytest.mark.slow
 def test_onnx_is_told_time_and_class(exported):
     session = onnxruntime.InferenceSession(exported["sample", "onnx"])
     x_t = np.random.default_rng(0).standard_normal((1, 3, 16, 16), np.float32).repeat(3, axis=0)
@@ -213,6 +215,7 @@ def test_onnx_is_told_time_and_class(exported):
     assert np.abs(made[0] - made[2]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_network_without_classes_is_asked_in_the_same_way_and_named_by_what_it_predicts(
     export, checkpoints, exported, tmp_path
 ):
@@ -231,6 +234,7 @@ def test_a_network_without_classes_is_asked_in_the_same_way_and_named_by_what_it
     onnx.checker.check_model(onnx.load(out), full_check=True)
 
 
+@pytest.mark.slow
 def test_a_model_that_differs_from_the_network_is_not_written(export, checkpoints, tmp_path, monkeypatch, capsys):
     run = onnxruntime.InferenceSession.run
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *given: [run(*given)[0] + 2e-4])
@@ -241,6 +245,7 @@ def test_a_model_that_differs_from_the_network_is_not_written(export, checkpoint
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_only_its_own_line_is_told(checkpoints, tmp_path):
     """In a process of its own, where every library is imported for the first time."""
     command = [sys.executable, "-m", "artart.export", f"checkpoint={checkpoints['reconstruct']}", "format=onnx"]
@@ -347,6 +352,7 @@ class Mine(ConvDiffusionModel):
         return super().forward(x) if x.sum() > 0 else nn.functional.relu(x)
 
 
+@pytest.mark.slow
 def test_a_class_of_the_users_must_be_allowed(export, checkpoints, tmp_path, monkeypatch, capsys):
     module = type(sys)("mine")
     module.Mine = Mine

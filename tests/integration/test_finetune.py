@@ -45,6 +45,7 @@ def test_of_several_columns_each_has_its_own_none():
     assert table(fresh, None, names, known) is fresh
 
 
+@pytest.mark.slow
 def test_augmentation_may_be_new(train, source):
     assert train(*HARDLY, f"start={source}", "objective.augment.probability=0.5") == 0
     after = weights_of("run/checkpoints/last.ckpt")
@@ -52,6 +53,7 @@ def test_augmentation_may_be_new(train, source):
     assert_close(after, weights_of(source))
 
 
+@pytest.mark.slow
 def test_exported_weights_will_do(train, export, source, tmp_path):
     assert export(f"checkpoint={source}", f"out={tmp_path}/shared.safetensors") == 0
     assert train(*HARDLY, f"start={tmp_path}/shared.safetensors") == 0
@@ -104,11 +106,13 @@ def test_nothing_but_what_is_artarts_is_built_from_the_file(train, source, tmp_p
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.slow
 def test_what_no_weight_hangs_on_may_be_chosen(train, source):
     options = ("model=conv_diffusion", "scheduler=constant", "model.num_classes=null", "schedule=flow")
     assert train(*HARDLY, f"start={source}", *options) == 0
 
 
+@pytest.mark.slow
 def test_drop_out_is_that_of_the_checkpoint_unless_it_is_asked_for(train, capsys):
     small = ("data.num_demo_pictures=20", "trainer.max_epochs=1", "optimizer.lr=1e-30", "run_dir=first")
     options = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "callbacks.grid=null")
@@ -132,6 +136,7 @@ def test_drop_out_is_that_of_the_checkpoint_unless_it_is_asked_for(train, capsys
     assert capsys.readouterr().err == wanted
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_keeps_what_it_has_learnt(train, source):
     assert (
         train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={source}", "optimizer.lr=1e-2") == 0

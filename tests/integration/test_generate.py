@@ -87,8 +87,8 @@ def test_the_checkpoint_alone_is_enough(generate, best, art_folder, tmp_path, mo
     assert len(list(Path("outputs/samples").rglob("*.png"))) == 1
 
 
-def test_odd_names_and_formats_are_read_as_they_are_typed(generate, best, shared_data):
-    usable = [path for path in (shared_data / "odd").iterdir() if examine(path, 16).pixels is not None]
+def test_odd_names_and_formats_are_read_as_they_are_typed(generate, best, odd_files):
+    usable = [path for path in odd_files.iterdir() if examine(path, 16).pixels is not None]
     assert len(usable) == 12
     for path in usable:
         assert generate(f"checkpoint={best}", f"input={path}", "out=made") == 0
@@ -268,6 +268,7 @@ artart.generate.run()
 """
 
 
+@pytest.mark.slow
 def test_commands_at_once_lose_no_file(diffusion_run, tmp_path):
     words = (f"checkpoint={diffusion_run}/checkpoints/last.ckpt", "sampler.num_steps=1", "num_images=60", "out=out")
     command = [sys.executable, "-c", WHEN_ALL_ARE_READY]

@@ -1,4 +1,8 @@
-"""Files made to do harm: nothing in them runs, each is a sentence, nothing is written."""
+"""Files made to do harm: nothing in them runs, each is a sentence, nothing is written.
+
+All commands read a checkpoint by `checkpoints.load.read`, most of them by `load`, so most tests call these; one test
+sees that each command does.
+"""
 
 import json
 import os
@@ -20,17 +24,19 @@ import torch
 from hydra.utils import instantiate
 
 from artart import ArtError
-from artart.checkpoints.load import load
-from artart.inspect import run
+from artart.checkpoints.load import load, read
+from artart.evaluate import held_out_data
+from artart.inspect import describe, run
 from artart.io import files
 from artart.io.files import save_shared
 from artart.training.callbacks.checkpoints import Checkpoints
+from artart.training.resume import look_into
 
 ROOT = Path(__file__).parents[2]
 Content = dict[str, Any]
-COMMANDS = ("generate", "evaluate", "export", "train", "checkpoint")
-MEMORY = 400 * 2**20  # bytes that a command may take beyond what the process has
-SECONDS = 20
+COMMANDS = ("generate", "evaluate", "export", "train", "inspect")
+MEMORY = 400 * 2**20  # bytes that a reader may take beyond what the process has
+SECONDS = 20  # of the processor
 HARM = "harm"  # a folder in the test's own that a payload would make
 BOMB = {"_target_": "os.mkdir", "_args_": [HARM]}
 
@@ -55,14 +61,63 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def light(run_dir: Path) -> Content:
+    """A checkpoint without the many numbers by which Adam goes on, so that a test takes milliseconds."""
+    content = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    content["optimizer_states"][0]["state"] = {}
+    if "current_model_state" in content:
+        content["current_model_state"] = {}
+    return content
+
+
 @pytest.fixture
 def content(finished_run: Path) -> Content:
-    return torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)
+    return light(finished_run)
 
 
 @pytest.fixture
 def of_diffusion(diffusion_run: Path) -> Content:
-    return torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
+    return light(diffusion_run)
+
+
+@pytest.fixture(scope="module")
+def known(finished_run: Path) -> Content:
+    return read(finished_run / "checkpoints" / "last.ckpt")
+
+
+@pytest.fixture
+def readers(known: Content) -> dict[str, Callable[[Path], object]]:
+    """What commands do with a file before they work: generate and export load it, evaluate makes its data of it."""
+    return {
+        "load": load,
+        "evaluate": lambda path: held_out_data(load(path), {}, path),
+        "resume": lambda path: look_into(path, known["config"], known["labels"]),
+        "inspect": describe,
+    }
+
+
+@pytest.fixture
+def refused(readers, tmp_path, monkeypatch) -> Callable[..., None]:
+    """A file is refused by `load` or the readers named: a line that names it, no harm, no file, little memory, soon."""
+    monkeypatch.chdir(tmp_path)  # where harm would be done
+
+    def refused(path: Path, *names: str, saying: str = "") -> None:
+        before = sorted(tmp_path.rglob("*"))
+        for name in names or ("load",):
+            forget_peak()
+            memory, began = peak(), time.process_time()
+            with pytest.raises(ArtError) as error:
+                readers[name](path)
+            told = str(error.value)
+            assert "\n" not in told, name
+            assert str(path) in told, name
+            assert "\x1b" not in told, name
+            assert saying in told, name
+            assert time.process_time() - began < SECONDS, name
+            assert peak() - memory < MEMORY, name
+            assert sorted(tmp_path.rglob("*")) == before, name
+
+    return refused
 
 
 @pytest.fixture
@@ -80,31 +135,8 @@ def commands(train, generate, evaluate, export, monkeypatch) -> dict[str, Callab
         "evaluate": lambda path: evaluate(f"checkpoint={path}"),
         "export": lambda path: export(f"checkpoint={path}", "out=out.safetensors"),
         "train": lambda path: train(f"resume={path}", "run_dir=run", "trainer.max_epochs=9"),
-        "checkpoint": look_inside,
+        "inspect": look_inside,
     }
-
-
-@pytest.fixture
-def refused(commands, tmp_path, capsys) -> Callable[..., None]:
-    """Each command refuses a file: exit code 2, a line that names it, no harm, no file, little memory, soon."""
-
-    def refused(path: Path, *names: str, saying: str = "") -> None:
-        before = sorted(tmp_path.rglob("*"))
-        for name in names or COMMANDS:
-            capsys.readouterr()
-            forget_peak()
-            memory, began = peak(), time.monotonic()
-            code = commands[name](path)
-            error = capsys.readouterr().err
-            assert (code, error.count("\n")) == (2, 1), f"{name}: {code}\n{error}"
-            assert str(path) in error, name
-            assert "\x1b" not in error, name
-            assert saying in error, name
-            assert time.monotonic() - began < SECONDS, name
-            assert peak() - memory < MEMORY, name
-            assert sorted(tmp_path.rglob("*")) == before, name
-
-    return refused
 
 
 @pytest.fixture
@@ -121,6 +153,21 @@ def put(content: Content, place: str, value: object) -> None:
     for name in path:
         content = content[int(name) if name.isdigit() else name]
     content[int(last) if last.isdigit() else last] = value
+
+
+# --- commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_refuses_a_hostile_file_in_a_line(content, commands, save, tmp_path, capsys, name):
+    put(content, "state_dict/bomb", Call(os.mkdir, HARM))
+    path = save(content)
+    assert commands[name](path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert str(path) in error
+    assert "holds Python objects" in error
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # --- pickles
@@ -199,7 +246,7 @@ def test_a_dict_that_hides_what_it_holds_hides_nothing(of_diffusion, refused, sa
     path = save(of_diffusion)
     read = torch.load(path, weights_only=True)["config"][place]
     assert vars(read) == {method: OrderedDict}  # the disguise is live
-    refused(path, "generate", "evaluate", "export", saying="wants to build os.mkdir")
+    refused(path, "load", saying="wants to build os.mkdir")
 
 
 def test_what_is_read_is_of_exact_types(of_diffusion, save):
@@ -261,19 +308,19 @@ def test_the_bombs_of_settings_are_live_ones(tmp_path, monkeypatch):
 )
 def test_nothing_is_built_but_classes_of_ours(of_diffusion, refused, save, target, place):
     put(of_diffusion["config"], place, {"image_size": 16, **BOMB, "_target_": target})
-    refused(save(of_diffusion), "generate", "evaluate", "export", saying=f"wants to build {target}")
+    refused(save(of_diffusion), "load", saying=f"wants to build {target}")
 
 
 @pytest.mark.parametrize("more", [{"_partial_": True}, {"_recursive_": False}, {"_convert_": "none"}])
 def test_hydras_own_words_open_no_door(of_diffusion, refused, save, more):
     of_diffusion["config"]["objective"]["schedule"] = {**BOMB, **more}
-    refused(save(of_diffusion), "generate", "evaluate", "export", saying="wants to build os.mkdir")
+    refused(save(of_diffusion), "load", saying="wants to build os.mkdir")
 
 
 def test_looking_inside_runs_nothing_and_says_what_it_wants(content, commands, save, tmp_path, capsys):
     content["config"]["model"] = {"image_size": 16, **BOMB}
     path = save(content)
-    assert commands["checkpoint"](path) == 0
+    assert commands["inspect"](path) == 0
     assert "os.mkdir" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [path]
 
@@ -281,7 +328,7 @@ def test_looking_inside_runs_nothing_and_says_what_it_wants(content, commands, s
 @pytest.mark.parametrize("place", ["root", "_target_", "deep"])
 def test_no_class_is_built_for_the_data(content, refused, save, place):
     content["config"]["data"][place] = "os.mkdir" if place == "_target_" else BOMB
-    refused(save(content), "generate", "evaluate", "export", saying="wants to build os.mkdir")
+    refused(save(content), "load", saying="wants to build os.mkdir")
 
 
 @pytest.mark.parametrize(
@@ -315,13 +362,13 @@ def test_a_key_that_the_data_does_not_have_is_refused_where_data_is_made(content
 @pytest.mark.parametrize("size", [10**9, 10**30, 0, -8, 16.0, True, "16", None, [16], float("nan")])
 def test_an_absurd_image_size_is_refused(content, refused, save, size):
     content["config"]["image_size"] = content["config"]["model"]["image_size"] = size
-    refused(save(content), "generate", "train")
+    refused(save(content), "load", "resume")
 
 
 @pytest.mark.parametrize("num", [10**12, 10**18, 10**30, -1, 5.5, "5", [5], 4])
 def test_an_absurd_number_of_classes_is_refused(of_diffusion, refused, save, num):
     of_diffusion["config"]["model"]["num_classes"] = num
-    refused(save(of_diffusion), "generate", "train")
+    refused(save(of_diffusion), "load", "resume")
 
 
 @pytest.mark.parametrize(
@@ -340,7 +387,7 @@ def test_an_absurd_number_of_classes_is_refused(of_diffusion, refused, save, num
 )
 def test_absurd_names_of_classes_are_refused(of_diffusion, refused, save, names):
     of_diffusion["labels"] = {"class": names}
-    refused(save(of_diffusion), "generate", "train")
+    refused(save(of_diffusion), "load", "resume")
 
 
 @pytest.mark.parametrize(
@@ -365,15 +412,15 @@ def test_absurd_names_of_classes_are_refused(of_diffusion, refused, save, names)
 def test_absurd_labels_of_columns_are_refused(of_diffusion, refused, save, labels, num_classes):
     of_diffusion["labels"] = labels
     of_diffusion["config"]["model"]["num_classes"] = num_classes
-    refused(save(of_diffusion), "generate", "checkpoint", saying="not a checkpoint of artart")
+    refused(save(of_diffusion), "load", "inspect", saying="not a checkpoint of artart")
 
 
 def test_names_of_labels_and_columns_move_no_cursor(of_diffusion, refused, save, tmp_path):
     of_diffusion["labels"] = {"class": ["\x1b[2Ja", *"bcde"]}
-    refused(save(of_diffusion), "train")
+    refused(save(of_diffusion), "resume")
     of_diffusion["config"]["model"]["num_classes"] = [2, 2]
     of_diffusion["labels"] = {"class": ["\x1b[2Ja", "b"], "artist": list("xy")}
-    refused(save(of_diffusion), "train")
+    refused(save(of_diffusion), "resume")
 
 
 @pytest.mark.parametrize(
@@ -398,7 +445,7 @@ def test_names_of_labels_and_columns_move_no_cursor(of_diffusion, refused, save,
 )
 def test_classes_of_ours_in_a_wrong_place_are_refused(of_diffusion, refused, save, place, value):
     put(of_diffusion["config"], place, value)
-    refused(save(of_diffusion), "generate")
+    refused(save(of_diffusion), "load")
 
 
 VIT = {"_target_": "artart.models.vit.ViT", "image_size": 16, "num_classes": 5, "width": 16, "depth": 1, "num_heads": 1}
@@ -426,7 +473,7 @@ UNET = {"_target_": "artart.models.unet.UNet", "image_size": 16, "num_classes": 
 )
 def test_an_absurd_network_is_refused(of_diffusion, refused, save, model, saying):
     of_diffusion["config"]["model"] = model
-    refused(save(of_diffusion), "generate", "train", saying=saying)
+    refused(save(of_diffusion), "load", "resume", saying=saying)
 
 
 @pytest.mark.parametrize(
@@ -474,7 +521,7 @@ def test_settings_that_no_file_of_ours_holds_are_refused(content, refused, save,
     put(content, place, ENTANGLED[name]())
     if place == "artart/version":
         content["artart"]["format"] = 99  # which makes a line of it
-    refused(save(content), "generate", "checkpoint")
+    refused(save(content), "load", "inspect")
 
 
 def as_zip(path: Path, body: bytes) -> Path:
@@ -525,7 +572,7 @@ def test_settings_a_hundred_thousand_levels_deep_are_refused(content, refused, s
 )
 def test_a_state_of_training_that_is_none_is_refused(content, refused, save, place, value):
     put(content, place, value)
-    refused(save(content), "train", saying="not a checkpoint of artart")
+    refused(save(content), "resume", saying="not a checkpoint of artart")
 
 
 FIT = "loops/fit_loop"
@@ -567,7 +614,7 @@ def test_a_state_of_training_that_does_not_fit_is_refused_before_anything_is_wri
 ):
     """Lightning puts what stands there into its own objects, of which most are used only later."""
     put(content, place, value)
-    refused(save(content), "train", saying="its training state cannot be used")
+    refused(save(content), "resume", saying="its training state cannot be used")
 
 
 @pytest.mark.parametrize(
@@ -594,12 +641,14 @@ def test_a_state_of_averages_and_samples_that_does_not_fit_is_refused(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_other_pictures_within_an_epoch_are_refused_before_a_folder_is_made(content, refused, save):
+def test_other_pictures_within_an_epoch_are_refused_before_a_folder_is_made(content, commands, save, capsys, tmp_path):
     content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] -= 1
     content["ArtDataModule"]["batches"] -= 1
     content["loops"]["fit_loop"]["state_dict"]["combined_loader"] = [content["ArtDataModule"]]
     content["data"]["sha256"] = "0"
-    refused(save(content), "train", saying="lies within an epoch of other pictures")
+    assert commands["train"](path := save(content)) == 2
+    assert "lies within an epoch of other pictures" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(("filename", "own"), [("best", "best.ckpt"), ("best_{epoch:04d}", "best_0001.ckpt")])
@@ -633,7 +682,7 @@ def test_a_line_cannot_be_broken_or_coloured_by_what_a_file_says(content, refuse
     refused(save(content))
     del content["state_dict"][bad]
     content["config"]["objective"]["_target_"] = bad
-    refused(save(content), "generate")
+    refused(save(content), "load")
     content["artart"] = {"format": 99, "version": bad}
     refused(save(content), saying="a newer artart can read it")
 
@@ -660,13 +709,13 @@ def test_a_record_that_is_there_twice_is_refused(good, refused):
     refused(good, saying="there twice")
 
 
-def test_a_link_in_an_archive_is_not_followed(good, commands, tmp_path):
+def test_a_link_in_an_archive_is_not_followed(good, tmp_path):
     with zipfile.ZipFile(good, "a") as archive:
         folder = archive.namelist()[0].partition("/")[0]
         link = zipfile.ZipInfo(f"{folder}/link")
         link.create_system, link.external_attr = 3, 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
-    assert commands["checkpoint"](good) == 0
+    assert describe(good)["file"] == str(good)
     assert list(tmp_path.iterdir()) == [good]
 
 
@@ -748,7 +797,7 @@ def test_a_header_of_absurd_length_is_refused(refused, tmp_path, length):
     "facts", ["[" * 10**5, "[" * 10**5 + "]" * 10**5, "{", "9" * 5000, "NaN", "[]", '"text"', "{}"]
 )
 def test_facts_that_are_none_are_refused(refused, tmp_path, facts):
-    refused(safetensors(tmp_path / "hostile.safetensors", facts), "generate", "checkpoint")
+    refused(safetensors(tmp_path / "hostile.safetensors", facts), "load", "inspect")
 
 
 @pytest.mark.parametrize(
@@ -768,7 +817,7 @@ def test_facts_of_a_wrong_kind_are_refused(content, refused, tmp_path, key, valu
     weights = {name.removeprefix("net."): one for name, one in content.pop("state_dict").items()}
     facts = {name: content[name] for name in ("config", "labels", "epoch", "global_step", "metrics", "artart")}
     save_shared(tmp_path / "hostile.safetensors", weights, facts | {key: value})
-    refused(tmp_path / "hostile.safetensors", "generate", "checkpoint")
+    refused(tmp_path / "hostile.safetensors", "load", "inspect")
 
 
 def test_no_run_goes_on_from_facts_that_pretend_to_be_its_state(content, refused, tmp_path):
@@ -776,7 +825,7 @@ def test_no_run_goes_on_from_facts_that_pretend_to_be_its_state(content, refused
     names = ("config", "labels", "epoch", "global_step", "data", "images_seen")
     facts = {name: content[name] for name in names} | {"optimizer_states": [], "lr_schedulers": []}
     save_shared(tmp_path / "hostile.safetensors", weights, facts | {"loops": {}, "callbacks": {}})
-    refused(tmp_path / "hostile.safetensors", "train", saying="holds weights alone")
+    refused(tmp_path / "hostile.safetensors", "resume", saying="holds weights alone")
 
 
 # --- beside good ones
@@ -805,14 +854,15 @@ def test_a_folder_of_bad_ones_is_looked_through_once(refused, tmp_path, monkeypa
     monkeypatch.setattr(
         "artart.io.files.load", lambda path, *more, load=files.load: [read.append(path), load(path, *more)]
     )
-    refused(tmp_path / "7.ckpt", "generate")
+    refused(tmp_path / "7.ckpt", "load")
     assert len(read) == len(set(read)) == 300
 
 
-def test_good_files_are_still_good(finished_run, diffusion_run, commands, tmp_path):
+def test_good_files_are_still_good(finished_run, diffusion_run, readers):
     for run_dir in (finished_run, diffusion_run):
-        assert commands["checkpoint"](run_dir / "checkpoints" / "last.ckpt") == 0
-        assert load(run_dir / "checkpoints" / "last.ckpt").label_names["class"]
+        for name in ("load", "evaluate", "inspect"):
+            assert readers[name](run_dir / "checkpoints" / "last.ckpt")
+    assert readers["resume"](finished_run / "checkpoints" / "last.ckpt").epochs == 3
 
 
 # --- at random

@@ -209,6 +209,7 @@ def test_each_input_has_its_variations_and_a_row_in_the_grid(generate, best, art
         assert (made[0] != made[1]).any()
 
 
+@pytest.mark.slow
 def test_variations_are_the_same_in_any_batch(generate, best, art_folder):
     for size in (1, 5):
         arguments = ("mode=vary", f"input={art_folder}", "num_images=2", FAST, f"batch_size={size}", f"out={size}")
@@ -293,6 +294,7 @@ def test_what_a_sampler_leaves_elsewhere_is_not_shown(generate, best, picture, m
     assert (pixels(f"made/{picture.stem}_00000.png") == at_16(picture))[~repainted()].all()
 
 
+@pytest.mark.slow
 def test_a_picture_that_lies_in_out_may_be_named(generate, best, picture, tmp_path):
     """But of a folder what an earlier call wrote below it is none of its pictures."""
     (tmp_path / "made").mkdir()

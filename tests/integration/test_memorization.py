@@ -34,6 +34,7 @@ def copier(monkeypatch):
     monkeypatch.setattr(Copies, "_samples", lambda self, module, data: data.pixels_of(data.train_ids[:20]))
 
 
+@pytest.mark.slow
 def test_a_network_of_a_few_steps_copies_nothing(result, capsys):
     last = result()["last"]
     assert max(last["copies/rate"], last["copies/rate_ratio"]) <= 0.1
@@ -48,15 +49,18 @@ def test_copies_are_told_and_the_training_goes_on(result, copier):
     assert found["epochs"] == 4
 
 
+@pytest.mark.slow
 def test_copies_stop_the_training_on_request(result, copier, capsys):
     assert result("callbacks.copies.stop_above=0.5")["epochs"] == 2
     assert "callbacks.copies.stop_above=0.5: so the training stops after epoch 2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_share_that_may_be_chance_does_not_stop_it(result, copier):
     assert result("callbacks.copies.stop_above=0.9")["epochs"] == 4  # all of 20: at least 0.84
 
 
+@pytest.mark.slow
 def test_a_test_waits_until_enough_pictures_were_seen_since_the_last(result, capsys):
     """Validations after 8, 16, 24 and 32 of 32 pictures an epoch."""
     result(
@@ -69,12 +73,14 @@ def test_a_test_waits_until_enough_pictures_were_seen_since_the_last(result, cap
     assert [line.split(":")[0] for line in told] == ["epoch 1", "epoch 2"]  # after 24 and 48
 
 
+@pytest.mark.slow
 def test_a_run_that_is_too_short_for_a_test_says_so(result, capsys):
     result("callbacks.copies.every_n_images=1000")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "callbacks.copies" in line]
     assert re.fullmatch(r"callbacks.copies: does nothing: this run sees \d+ pictures, .*every_n_images=1000", line)
 
 
+@pytest.mark.slow
 def test_samples_are_the_same_each_time_and_in_the_classes_of_training(result, monkeypatch):
     drawn = []
     original = Copies._samples
@@ -91,6 +97,7 @@ def test_samples_are_the_same_each_time_and_in_the_classes_of_training(result, m
     assert one.dtype == torch.uint8
 
 
+@pytest.mark.slow
 def test_too_few_held_out_pictures_are_said_once(train, capsys, tmp_path):
     assert train(*FEW_STEPS, *EVERY_2, "run_dir=run") == 0
     printed = capsys.readouterr().out
@@ -108,7 +115,8 @@ def test_a_network_that_is_meant_to_copy_is_not_tested(train, capsys):
 BY_HONEST_KD = ("score=samples/honest_kd", "score_mode=min")
 
 
-def test_the_kernel_distance_is_that_of_evaluation(result, shared_data, monkeypatch):
+@pytest.mark.slow
+def test_the_kernel_distance_is_that_of_evaluation(result, alexnet_weights, monkeypatch):
     seen = {}
     original = Copies._samples
 
@@ -117,14 +125,14 @@ def test_the_kernel_distance_is_that_of_evaluation(result, shared_data, monkeypa
         return seen["samples"]
 
     monkeypatch.setattr(Copies, "_samples", samples)
-    weights = shared_data / "weights"
-    found = result("trainer.max_epochs=2", f"callbacks.copies.weights={weights}", *BY_HONEST_KD)
-    features = [alexnet_features(to_model(seen[name]), str(weights)) for name in ("samples", "held_out")]
+    found = result("trainer.max_epochs=2", f"callbacks.copies.weights={alexnet_weights}", *BY_HONEST_KD)
+    features = [alexnet_features(to_model(seen[name]), str(alexnet_weights)) for name in ("samples", "held_out")]
     assert found["last"]["samples/kd"] == pytest.approx(kernel_distance(*features).value, rel=1e-4)
     assert found["last"]["samples/honest_kd"] == found["last"]["samples/kd"] == found["best"]["samples/honest_kd"]
 
 
-def test_a_checkpoint_that_copies_is_never_the_best(result, shared_data, monkeypatch):
+@pytest.mark.slow
+def test_a_checkpoint_that_copies_is_never_the_best(result, alexnet_weights, monkeypatch):
     """Copies of training pictures have the lowest distance of all."""
     original = Copies._samples
 
@@ -133,14 +141,15 @@ def test_a_checkpoint_that_copies_is_never_the_best(result, shared_data, monkeyp
         return data.pixels_of(data.train_ids[:20]) if copies else original(self, module, data)
 
     monkeypatch.setattr(Copies, "_samples", samples)
-    found = result(f"callbacks.copies.weights={shared_data / 'weights'}", *BY_HONEST_KD)
+    found = result(f"callbacks.copies.weights={alexnet_weights}", *BY_HONEST_KD)
     assert found["best"]["epoch"] == 2  # the tests are after 2 and 4
     assert found["last"]["samples/kd"] < found["best"]["samples/honest_kd"]
     assert "samples/honest_kd" not in found["last"]  # infinite
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_copies", "is_honest"), [(2, True), (20, False)])
-def test_as_many_copies_as_held_out_art_are_no_reproach(result, shared_data, monkeypatch, num_copies, is_honest):
+def test_as_many_copies_as_held_out_art_are_no_reproach(result, alexnet_weights, monkeypatch, num_copies, is_honest):
     """Of 20, two are a share of 0.03 at least, beyond doubt."""
     monkeypatch.setattr(CopyTest, "false_alarms", lambda self: dict.fromkeys(CRITERIA, 0.05))
     original = Copies._samples
@@ -149,7 +158,7 @@ def test_as_many_copies_as_held_out_art_are_no_reproach(result, shared_data, mon
         return torch.cat([data.pixels_of(data.train_ids[:num_copies]), original(self, module, data)[num_copies:]])
 
     monkeypatch.setattr(Copies, "_samples", samples)
-    last = result(f"callbacks.copies.weights={shared_data / 'weights'}", *BY_HONEST_KD)["last"]
+    last = result(f"callbacks.copies.weights={alexnet_weights}", *BY_HONEST_KD)["last"]
     assert last["copies/rate"] >= num_copies / 20
     assert ("samples/honest_kd" in last) is is_honest
 
@@ -173,14 +182,15 @@ def test_the_best_is_never_one_without_a_score(train, tmp_path):
     assert judged == [False, False, True]
 
 
-def test_a_run_whose_samples_are_all_copies_has_no_best(result, copier, shared_data, tmp_path):
-    found = result(f"callbacks.copies.weights={shared_data / 'weights'}", *BY_HONEST_KD)
+@pytest.mark.slow
+def test_a_run_whose_samples_are_all_copies_has_no_best(result, copier, alexnet_weights, tmp_path):
+    found = result(f"callbacks.copies.weights={alexnet_weights}", *BY_HONEST_KD)
     assert found["best"] == {}
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
 
 
-def test_the_score_of_samples_needs_enough_held_out_pictures(train, shared_data, capsys):
-    weights = f"callbacks.copies.weights={shared_data / 'weights'}"
+def test_the_score_of_samples_needs_enough_held_out_pictures(train, alexnet_weights, capsys):
+    weights = f"callbacks.copies.weights={alexnet_weights}"
     assert train(*FEW_STEPS, *BY_HONEST_KD, weights) == 2
     assert "3 pictures are held out, 20 are the least to tell copies by" in capsys.readouterr().err
 
@@ -195,8 +205,8 @@ def test_the_score_of_samples_needs_enough_held_out_pictures(train, shared_data,
         (("data.val_fraction=0",), "score=samples/honest_kd: needs held-out pictures; set data.val_fraction=0.1"),
     ],
 )
-def test_a_score_that_no_test_would_measure_is_refused(train, shared_data, capsys, options, sentence):
-    weights = f"callbacks.copies.weights={shared_data / 'weights'}"
+def test_a_score_that_no_test_would_measure_is_refused(train, alexnet_weights, capsys, options, sentence):
+    weights = f"callbacks.copies.weights={alexnet_weights}"
     assert train(*FEW_STEPS, *HALF, *BY_HONEST_KD, weights, *options) == 2
     assert sentence in capsys.readouterr().err
 

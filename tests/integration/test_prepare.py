@@ -144,6 +144,7 @@ def test_any_name_can_be_shown(prepare, tmp_path, monkeypatch):
         assert name in shown.getvalue().decode()
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_run_below_the_root_is_passed_over(prepare, train, art_folder, monkeypatch):
     monkeypatch.chdir(art_folder)
     assert train("data.root=.", "loss=mse", "data.batch_size=4", "trainer.max_epochs=1", "data.val_fraction=0.3") == 0

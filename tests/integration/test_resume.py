@@ -134,6 +134,7 @@ def whole(request, train, importable):
     return Diary.losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train, whole, kind, capsys, monkeypatch):
     """Each stop with the exit code, where the checkpoint then is, and what the next start says of it."""
@@ -193,6 +194,7 @@ class Interrupting:
         return getattr(self.file, name)
 
 
+@pytest.mark.slow
 def test_a_signal_waits_for_a_checkpoint_that_is_being_written(train, importable, monkeypatch, capsys):
     """Else torch would turn it into an error of its own."""
     save = torch.save
@@ -212,6 +214,7 @@ def test_a_signal_waits_for_a_checkpoint_that_is_being_written(train, importable
     assert_same_end(Path("run"), Path("whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_minutes_saved_is_gone_on_from_after_a_crash(train, whole, kind, capsys):
     common = (*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=run", "callbacks.last.every_minutes=1e-9")
@@ -224,6 +227,7 @@ def test_what_minutes_saved_is_gone_on_from_after_a_crash(train, whole, kind, ca
     assert_same_end(Path("run"), Path("whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["trainer.max_steps=10", "+trainer.val_check_interval=0.5"])
 @pytest.mark.parametrize("befalls", [("SIGINT", "before", 2), ("SIGTERM", "within", 3), ("crash", "within", 7)])
 def test_ends_and_validations_within_an_epoch_are_met_again(train, importable, option, befalls):
@@ -239,6 +243,7 @@ def test_ends_and_validations_within_an_epoch_are_met_again(train, importable, o
     assert "val/psnr" in json.loads(Path("run/result.json").read_text())["last"]
 
 
+@pytest.mark.slow
 def test_gradients_that_are_being_accumulated_are_finished_first(train, importable):
     options = (EPOCHS, "trainer.accumulate_grad_batches=2", WITH_DIARY)
     assert train(*options, "run_dir=whole") == 0
@@ -249,6 +254,7 @@ def test_gradients_that_are_being_accumulated_are_finished_first(train, importab
     assert_close(ours["state_dict"], wanted["state_dict"], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_an_earlier_checkpoint_sets_aside_what_came_after_it(train, capsys):
     options = ("callbacks.checkpoints.every_n_epochs=1", "callbacks.grid.every_n_epochs=1", "run_dir=run")
     assert train(*options, EPOCHS) == 0
@@ -266,6 +272,7 @@ def test_an_earlier_checkpoint_sets_aside_what_came_after_it(train, capsys):
     assert len(points(Path("run/tensorboard"))["val/psnr"]) == 2
 
 
+@pytest.mark.slow
 def test_curves_of_a_run_that_saved_nothing_do_not_mingle_with_those_of_the_next(train, importable, capsys):
     options = (*RECONSTRUCTION, "trainer.max_epochs=1", LOGGED, "run_dir=run")
     assert train(*options, *trouble("crash", "within", 3)) == 1
@@ -279,6 +286,7 @@ def test_curves_of_a_run_that_saved_nothing_do_not_mingle_with_those_of_the_next
     assert [row["step"] for row in table(Path("run/csv/metrics.csv")) if "train/loss" in row] == list("0123")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_run_whose_folder_was_moved_knows_its_best_if_the_file_is_there(train, is_there):
     assert train("trainer.max_epochs=1", "run_dir=old") == 0
@@ -297,6 +305,7 @@ def test_a_run_whose_folder_was_moved_knows_its_best_if_the_file_is_there(train,
     assert (result["val/psnr"] == 99) == is_there
 
 
+@pytest.mark.slow
 def test_only_as_many_checkpoints_as_asked_for_are_kept(train):
     options = ("callbacks.checkpoints.every_n_epochs=1", "callbacks.checkpoints.keep=2", "run_dir=run")
     assert train(*options, EPOCHS) == 0
@@ -305,6 +314,7 @@ def test_only_as_many_checkpoints_as_asked_for_are_kept(train):
     assert names == ["best.ckpt", "epoch_0004.ckpt", "epoch_0005.ckpt", "last.ckpt", "previous.ckpt"]
 
 
+@pytest.mark.slow
 def test_other_settings_are_shown(train, finished_run, tmp_path, capsys):
     arguments = (f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4")
     assert train(*arguments, "data.batch_size=4", "seed=3", "data.num_demo_pictures=44") == 0
@@ -357,6 +367,7 @@ def test_labels_of_other_columns_or_names_are_refused(train, artists_run, capsys
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_several_columns_goes_on_and_so_does_one_of_format_1(train, artists_run, diffusion_run, tmp_path):
     assert train(*of_artists(artists_run), "data.labels=[class,artist]", "trainer.max_epochs=2") == 0
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 3
@@ -370,6 +381,7 @@ def test_a_run_of_several_columns_goes_on_and_so_does_one_of_format_1(train, art
     assert torch.load("old/checkpoints/last.ckpt", weights_only=True)["labels"] == {"class": content["class_names"]}
 
 
+@pytest.mark.slow
 def test_within_an_epoch_no_other_batches_are_gone_on_with(train, importable, capsys):
     assert train(EPOCHS, "run_dir=run", *trouble("SIGINT", "before", 2)) == 130
     assert train(EPOCHS, "run_dir=run", "resume=auto", "data.batch_size=4") == 2
@@ -390,6 +402,7 @@ def test_a_folder_that_holds_another_run_is_not_gone_on_in(train, finished_run, 
     assert {path: path.read_bytes() for path in Path("other").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "more", "sentence"),
     [
@@ -407,6 +420,7 @@ def test_a_run_that_has_come_to_its_end_names_the_limit_and_takes_more(train, ca
     assert json.loads(Path("run/result.json").read_text())["steps"] == (9 if "steps" in more else 8)
 
 
+@pytest.mark.slow
 def test_curves_elsewhere_are_left_alone(train, tmp_path):
     elsewhere = f"logger.tensorboard.save_dir={tmp_path}/curves"
     assert train("trainer.max_epochs=1", elsewhere, "run_dir=one") == 0
@@ -416,6 +430,7 @@ def test_curves_elsewhere_are_left_alone(train, tmp_path):
     assert not list(Path("two").glob("set_aside_*"))
 
 
+@pytest.mark.slow
 def test_the_newest_good_checkpoint_is_not_one_of_the_same_step(train, capsys):
     spoiled = ("data.val_fraction=0", "data.batch_size=500", "optimizer=sgd", "optimizer.lr=1e30", "run_dir=run")
     assert train(*spoiled, EPOCHS) == 1
@@ -479,6 +494,7 @@ def test_a_refused_command_leaves_a_run_as_it_is(train, importable, art_folder, 
     assert "resume: other settings than before: " in log
 
 
+@pytest.mark.slow
 def test_settings_under_which_nothing_was_saved_do_not_hide_a_run(train, importable, capsys):
     assert train("trainer.max_epochs=1") == 0
     (run,) = Path("outputs/runs").glob("*/*")
@@ -492,6 +508,7 @@ def test_settings_under_which_nothing_was_saved_do_not_hide_a_run(train, importa
     assert list(Path("outputs/runs").glob("*/*")) == [run]
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before_it(train, capsys):
     assert train(EPOCHS, "run_dir=whole") == 0
     shutil.copytree("whole", "run")
@@ -508,6 +525,7 @@ def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before_it(train, capsy
     assert points(Path("run/tensorboard")) == points(Path("whole/tensorboard"))
 
 
+@pytest.mark.slow
 def test_a_copied_checkpoint_writes_nothing_into_the_folder_above_it(train, finished_run, tmp_path, capsys):
     for name in ("Downloads", "tensorboard"):
         (tmp_path / "home" / name).mkdir(parents=True)

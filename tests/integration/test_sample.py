@@ -99,6 +99,7 @@ def test_a_picture_belongs_to_its_seed(generate, best):
     assert np.abs(pixels("zero/00000.png") - pixels("three/00000.png")).max() > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m", "heun"])
 def test_every_sampler_makes_the_same_pictures_in_any_batch(generate, changed, sampler):
     checkpoint = changed(louder)  # so that labels show
@@ -112,6 +113,7 @@ def test_every_sampler_makes_the_same_pictures_in_any_batch(generate, changed, s
     assert settings("5/00000.png")["sampler"] == classes[sampler]
 
 
+@pytest.mark.slow
 def test_the_sampler_may_be_changed(generate, changed):
     checkpoint = changed(louder)
     for sampler, options in (("ddim", ()), ("ddpm", ()), ("ddim", ("sampler.eta=1",)), ("heun", ()), ("dpmpp_2m", ())):

@@ -38,12 +38,14 @@ def test_a_sweep_ends_with_a_table_sorted_by_score(train, capsys):
     assert 0 < shown.index(table[0]["settings"]) < shown.index(table[1]["settings"])
 
 
+@pytest.mark.slow
 def test_scores_to_be_lowered_are_sorted_the_other_way(train):
     assert train("-m", "optimizer.lr=1e-2,1e-6", "trainer.max_epochs=1", "score=val/loss", "score_mode=min") == 0
     scores = [float(row["val/loss"]) for row in rows()]
     assert scores == sorted(scores)
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_marked_and_the_others_go_on(train, monkeypatch, capsys):
     def refuse_sgd(config, key, build=artart.train.build, **more):
         if key == "optimizer" and config["optimizer"]["_target_"].endswith("SGD"):
@@ -62,6 +64,7 @@ def test_a_failed_job_is_marked_and_the_others_go_on(train, monkeypatch, capsys)
     assert "1 of 2 jobs failed" in output.err
 
 
+@pytest.mark.slow
 def test_a_job_with_a_mistake_in_its_settings_is_a_failed_job(train, capsys):
     assert train("-m", "image_size=16,100", "trainer.max_epochs=1") == 1
     assert [row["status"].split(":")[0] for row in rows()] == ["ok", "failed"]
@@ -74,6 +77,7 @@ def test_a_score_that_changes_its_meaning_from_job_to_job_is_refused(train, swep
     assert all("cannot compare jobs whose loss" in row["status"] for row in rows())
 
 
+@pytest.mark.slow
 def test_several_settings_in_one_value_are_no_sweep(train):
     weights = "loss.weights={mse:1,perceptual:0.5}"
     assert train("-m", weights, "seed=1,2", "score=val/loss", "score_mode=min", "trainer.max_epochs=1") == 0
@@ -95,6 +99,7 @@ def test_a_sweep_over_nothing_is_a_sentence_and_leaves_no_folder(tmp_path, mista
     assert not list(tmp_path.rglob("*.*"))
 
 
+@pytest.mark.slow
 def test_a_job_leaves_neither_threads_nor_networks_behind(train):
     def left() -> tuple[int, int]:
         return threading.active_count(), sum(type(thing) is ArtModule for thing in gc.get_objects())
@@ -105,6 +110,7 @@ def test_a_job_leaves_neither_threads_nor_networks_behind(train):
     assert left() == before
 
 
+@pytest.mark.slow
 def test_a_job_leaves_a_folder_of_others_alone(train, capsys):
     Path("mine/0").mkdir(parents=True)
     Path("mine/0/train.log").write_text("mine")

@@ -133,6 +133,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train):
     assert names(Path("halves/checkpoints")) == names(Path("whole/checkpoints"))
 
 
+@pytest.mark.slow
 def test_resume_auto_finds_the_newest_unfinished_run_with_the_same_settings(train, capsys):
     assert train("trainer.max_epochs=2") == 0
     (finished,) = Path("outputs/runs").glob("*/*")
@@ -145,6 +146,7 @@ def test_resume_auto_finds_the_newest_unfinished_run_with_the_same_settings(trai
     assert json.loads((finished / "result.json").read_text())["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_a_run_without_its_last_checkpoint_is_not_begun_again(train, capsys):
     assert train("run_dir=run") == 0
     for name in ("last", "previous"):
@@ -153,6 +155,7 @@ def test_a_run_without_its_last_checkpoint_is_not_begun_again(train, capsys):
     assert "best.ckpt but no last.ckpt; name the checkpoint to go on from: resume=" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_process_writes_into_is_left_alone(train, capsys):
     assert train("trainer.max_epochs=1") == 0
     (live,) = Path("outputs/runs").glob("*/*")
@@ -171,6 +174,7 @@ def test_a_folder_that_another_process_writes_into_is_left_alone(train, capsys):
     assert train("trainer.max_epochs=1", "resume=auto", f"run_dir={live}") == 0
 
 
+@pytest.mark.slow
 def test_resume_from_a_checkpoint_goes_on_in_its_folder(train):
     assert train("run_dir=run", "trainer.max_epochs=1") == 0
     assert train("resume=run/checkpoints/last.ckpt", "trainer.max_epochs=2") == 0
@@ -251,6 +255,7 @@ def importable(monkeypatch):
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
 
 
+@pytest.mark.slow
 def test_weights_spoiled_by_the_last_step_of_an_epoch_leave_the_good_ones_before_it(train, importable, capsys):
     one_step = ("data.batch_size=500", "optimizer=sgd", "scheduler=constant", "run_dir=run")
     assert train("trainer.max_epochs=1", "optimizer.lr=1e-3", *one_step) == 0
@@ -280,6 +285,7 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_is_a_sentence_and_leaves_the_checkpoints_before_it(train, small_files, capsys):
     assert train("run_dir=run", "trainer.max_epochs=1") == 0
     before = Path("run/checkpoints/last.ckpt").read_bytes()
@@ -344,11 +350,13 @@ def test_a_mistake_that_only_the_parts_can_see_is_told_before_any_work(train, ca
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_the_pixel_loss_alone_needs_no_filters(train):
     assert train("loss=mse", "run_dir=run") == 0
     assert json.loads(Path("run/result.json").read_text())["perceptual_weights"] is None
 
 
+@pytest.mark.slow
 def test_without_held_out_pictures_it_previews_and_has_no_best(train, capsys):
     assert train("data.val_fraction=0", "run_dir=run") == 0
     assert names(Path("run/checkpoints")) == ["last.ckpt", "previous.ckpt"]
@@ -356,6 +364,7 @@ def test_without_held_out_pictures_it_previews_and_has_no_best(train, capsys):
     assert not any(name.startswith("val/") for name in json.loads(Path("run/result.json").read_text())["last"])
 
 
+@pytest.mark.slow
 def test_a_validation_interval_loses_neither_checkpoints_nor_grids(train):
     every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
     assert train("run_dir=run", "trainer.max_epochs=6", "trainer.check_val_every_n_epoch=3", *every_2) == 0
@@ -365,12 +374,14 @@ def test_a_validation_interval_loses_neither_checkpoints_nor_grids(train):
     assert names(Path("run/samples")) == ["epoch_0003.png", "epoch_0006.png"]
 
 
+@pytest.mark.slow
 def test_fewer_pictures_than_a_batch_are_the_batch(train, capsys):
     assert train("data.batch_size=500", "run_dir=run") == 0
     assert "data.batch_size=500: the training set has only 37, so it is the batch" in capsys.readouterr().out
     assert json.loads(Path("run/result.json").read_text())["images_seen"] == 74
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choice",
     ["optimizer=adamw", "optimizer=sgd", "scheduler=cosine", "scheduler=constant", "trainer=debug", "trainer=cpu",
@@ -447,6 +458,7 @@ def test_the_size_of_a_denoiser_is_told_and_measuring_it_changes_nothing(capsys)
     assert told.endswith(f" {(operations + linear) / 1e9:.2f} GFLOPs per picture")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [
@@ -469,6 +481,7 @@ def test_every_choice_of_diffusion_runs(train, choices):
     assert all(np.isfinite(value) for value in result["last"].values())
 
 
+@pytest.mark.slow
 def test_a_schedule_from_a_table_runs_and_can_be_sampled_from(train, generate):
     """Its numbers are in the checkpoint."""
     numbers = ",".join(f"{1 - k / 10:.1f}" for k in range(1, 11))
@@ -477,6 +490,7 @@ def test_a_schedule_from_a_table_runs_and_can_be_sampled_from(train, generate):
     assert generate("checkpoint=run/checkpoints/last.ckpt", "sampler.num_steps=2", "num_images=1", "out=made") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["denoise", "diffusion_cpu", "quickstart_diffusion"])
 def test_every_experiment_of_diffusion_runs(train, experiment):
     small = ("image_size=16", "data.num_demo_pictures=20", "trainer.max_epochs=1", "sampler.num_steps=1", "run_dir=run")
@@ -485,6 +499,7 @@ def test_every_experiment_of_diffusion_runs(train, experiment):
     assert "net.condition.label.weight" in load(Path("run/checkpoints/last.ckpt"))["state_dict"]
 
 
+@pytest.mark.slow
 def test_the_number_of_classes_is_that_of_the_folder(train, art_folder, tmp_path):
     small = (*DIFFUSION, "callbacks.grid=null", "trainer.max_epochs=1")
     assert train(*small, f"data.root={art_folder}", "run_dir=three") == 0
@@ -498,6 +513,7 @@ def test_the_number_of_classes_is_that_of_the_folder(train, art_folder, tmp_path
         assert checkpoint["config"]["model"]["num_classes"] == len(checkpoint["labels"]["class"]) == number
 
 
+@pytest.mark.slow
 def test_the_same_noise_measures_every_epoch(train):
     """With weights that hardly move, so does the score."""
     assert train(*DIFFUSION, "optimizer.lr=1e-9", "callbacks=none", "logger=csv", "trainer.max_epochs=3",

@@ -160,6 +160,7 @@ def test_only_the_first_checkpoint_of_a_run_is_read_back(train, monkeypatch):
     assert len(read) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logger", ["logger.tensorboard.version=", "logger.tensorboard.version=a/b", "logger=none"])
 def test_checkpoints_can_be_read_wherever_the_curves_lie(train, logger):
     assert train("loss=mse", "run_dir=run", logger) == 0
@@ -168,6 +169,7 @@ def test_checkpoints_can_be_read_wherever_the_curves_lie(train, logger):
     assert checkpoint.load(Path("run/checkpoints/last.ckpt")).facts["global_step"] == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["first\nartist", "first\xa0artist", " First \t artist"])
 def test_spaces_of_any_kind_in_the_name_of_a_column_are_spaces(train, art_folder, column):
     rows = [f'"{path.relative_to(art_folder)}",{"AB"[k % 2]}' for k, path in enumerate(sorted(art_folder.rglob("*.*")))]

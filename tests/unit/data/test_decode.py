@@ -82,11 +82,6 @@ def adobe_rgb_as_srgb(pixels: np.ndarray) -> np.ndarray:
     return srgb_encoded(linear @ (np.linalg.inv(srgb_to_xyz) @ adobe_to_xyz).T)
 
 
-def profile_of(path: Path) -> bytes:
-    with Image.open(path) as image:
-        return image.info["icc_profile"]
-
-
 def grey_curve(profile: bytes) -> np.ndarray:
     """The table of a grey ICC profile's kTRC tag: linear light in [0, 1] (ICC.1:2010, 9.2 and 10.5)."""
     (num_tags,) = struct.unpack(">I", profile[128:132])
@@ -259,21 +254,20 @@ def test_exif_that_cannot_be_written_again_turns_the_picture_all_the_same() -> N
 # --- colour
 
 
-def test_adobe_rgb_becomes_srgb_in_a_real_picture(shared_data: Path) -> None:
-    path = shared_data / "odd" / "icc_gm_00848101.jpg"
-    with Image.open(path) as image:
-        raw = np.asarray(image)[::7, ::7]
+def test_adobe_rgb_becomes_srgb_in_a_real_picture(adobe_rgb: bytes, art_files: list[Path]) -> None:
+    file = written(Image.open(art_files[-1]), "JPEG", icc_profile=adobe_rgb, quality=95)
+    with Image.open(file) as image:
+        raw = np.asarray(image)
     expected = adobe_rgb_as_srgb(raw)
-    assert_near(seen(path)[::7, ::7], expected, levels=3)
+    assert_near(seen(file), expected, levels=3)
     assert np.abs(raw - expected).max() > 10  # the profile does matter here
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
-def test_adobe_rgb_becomes_srgb_in_every_mode(mode: str, shared_data: Path) -> None:
-    profile = profile_of(shared_data / "odd" / "icc_gm_00848101.jpg")
+def test_adobe_rgb_becomes_srgb_in_every_mode(mode: str, adobe_rgb: bytes) -> None:
     image = Image.fromarray(picture()).convert(mode)
     expected = adobe_rgb_as_srgb(np.asarray(image.convert("RGB")))
-    assert_near(decoded(image, "PNG", icc_profile=profile), expected, levels=3)
+    assert_near(decoded(image, "PNG", icc_profile=adobe_rgb), expected, levels=3)
 
 
 def test_an_srgb_profile_leaves_the_pixels_alone() -> None:
@@ -282,31 +276,27 @@ def test_an_srgb_profile_leaves_the_pixels_alone() -> None:
 
 
 @pytest.mark.parametrize("damage", ["noise", "cut", "of another colour space"])
-def test_a_profile_that_cannot_be_used_is_ignored(damage: str, shared_data: Path) -> None:
-    profile = profile_of(shared_data / "odd" / "icc_gm_00848101.jpg")
-    profiles = {
-        "noise": b"\x00\xff" * 200,
-        "cut": profile[:300],
-        "of another colour space": profile_of(shared_data / "odd" / "L_grey_Vol10_CésarBirotteau.jpg"),
-    }
+def test_a_profile_that_cannot_be_used_is_ignored(damage: str, adobe_rgb: bytes, dot_gain: bytes) -> None:
+    profiles = {"noise": b"\x00\xff" * 200, "cut": adobe_rgb[:300], "of another colour space": dot_gain}
     assert_array_equal(decoded(Image.fromarray(picture()), "PNG", icc_profile=profiles[damage]), picture())
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
-def test_a_grey_dot_gain_profile_is_applied(mode: str, shared_data: Path) -> None:
-    profile = profile_of(shared_data / "odd" / "L_grey_Vol10_CésarBirotteau.jpg")
+def test_a_grey_dot_gain_profile_is_applied(mode: str, dot_gain: bytes) -> None:
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     image = Image.fromarray(ramp.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(ramp).convert(mode)
-    curve = grey_curve(profile)
+    curve = grey_curve(dot_gain)
     expected = srgb_encoded(np.interp(ramp / 255, np.linspace(0, 1, len(curve)), curve))
-    assert_near(decoded(image, "PNG", icc_profile=profile), expected[..., None], levels=3)
+    assert_near(decoded(image, "PNG", icc_profile=dot_gain), expected[..., None], levels=3)
     assert np.abs(ramp - expected).max() > 8  # the profile does matter here
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
-@pytest.mark.parametrize("name", ["icc_gm_00848101.jpg", "L_grey_Vol10_CésarBirotteau.jpg"])
-def test_a_profile_of_a_few_colours_gives_what_it_gives_for_each_pixel(mode: str, name: str, shared_data: Path) -> None:
-    profile = profile_of(shared_data / "odd" / name)
+@pytest.mark.parametrize("name", ["adobe_rgb", "dot_gain"])
+def test_a_profile_of_a_few_colours_gives_what_it_gives_for_each_pixel(
+    mode: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    profile = request.getfixturevalue(name)
     values = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
     image = Image.fromarray(values)
     if mode == "P":
@@ -557,11 +547,10 @@ def test_pad_and_crop_lose_no_picture_however_narrow(size: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
-def test_a_resized_picture_went_through_its_profile(kind: str, fit: Any, shared_data: Path) -> None:
+def test_a_resized_picture_went_through_its_profile(kind: str, fit: Any, adobe_rgb: bytes) -> None:
     """After it was resized, so that its pixels are those of the whole picture in any colour that does not change."""
-    profile = profile_of(shared_data / "odd" / "icc_gm_00848101.jpg")
     colour = np.array([40, 180, 90])
-    file = written(Image.new("RGB", (50, 50), tuple(colour)), kind, icc_profile=profile)
+    file = written(Image.new("RGB", (50, 50), tuple(colour)), kind, icc_profile=adobe_rgb)
     with open_picture(file) as image:
         pixels = resize(upright(image), 16, fit)
     assert_near(pixels, adobe_rgb_as_srgb(colour), levels=4)

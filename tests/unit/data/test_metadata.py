@@ -1,3 +1,5 @@
+import csv
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -59,51 +61,56 @@ def complaint(tmp_path: Path, text: str | bytes) -> str:
 # --- real tables
 
 
-@pytest.mark.parametrize(("root", "num_rows"), [("art", 1486), (".", 1486), ("art/painting", 372)])
-def test_the_real_table_fits_each_root(root: str, num_rows: int, shared_data: Path) -> None:
-    files = find(shared_data / root)
-    metadata = read(shared_data / "art.csv", shared_data / root, files)
+@pytest.fixture
+def real(art_files: list[Path], tmp_path: Path) -> Path:
+    """A folder with `art`, pictures by their class, `art.csv`, their table, and `more`, of no row of it."""
+    root = art_files[0].parents[1]
+    shutil.copytree(root, tmp_path / "art", ignore=shutil.ignore_patterns("*.csv"))
+    (tmp_path / "more").mkdir()
+    shutil.copy(art_files[0], tmp_path / "more" / "other.jpg")
+    header, *rows = csv.reader((root / "sources.csv").read_text().splitlines())
+    with (tmp_path / "art.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "class", *header[1:]])
+        table.writerows([f"art/{name}", name.split("/")[0], *more] for name, *more in rows)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("root", "num_rows"), [("art", 40), (".", 40), ("art/painting", 11)])
+def test_a_real_table_fits_each_root(root: str, num_rows: int, real: Path) -> None:
+    files = find(real / root)
+    metadata = read(real / "art.csv", real / root, files)
     assert len(metadata.rows) == num_rows
     assert metadata.only_in_file == []
-    assert metadata.only_in_folder == [path for path in files if not path.is_relative_to(shared_data / "art")]
+    assert metadata.only_in_folder == [path for path in files if path.parent.name == "more"]
     for path, row in metadata.rows.items():
-        assert path == shared_data / row["path"]
+        assert path == real / row["path"]
         assert name_in(row, "class") == path.parent.name
 
 
-def test_the_real_tables_hold_classes_and_licences(shared_data: Path) -> None:
-    art = read(shared_data / "art.csv", shared_data / "art", find(shared_data / "art"))
-    assert art.columns == ("path", "class", "title", "artist", "licence", "source", "source_path", "original")
+def test_a_real_table_holds_classes_and_licences(real: Path) -> None:
+    art = read(real / "art.csv", real / "art", find(real / "art"))
+    assert art.columns == ("path", "class", "title", "artist", "licence", "source")
     assert Counter(name_in(row, "class") for row in art.rows.values()) == {
-        "iconography": 413,
-        "painting": 372,
-        "drawing": 363,
-        "engraving": 165,
-        "sculpture": 94,
-        "woodblock": 79,
+        "painting": 11,
+        "engraving": 11,
+        "drawing": 9,
+        "woodblock": 6,
+        "sculpture": 3,
     }
-    assert (
-        sum(allowed(row["licence"], ["*CC BY 4.0*", "byzart2k data set (MIT); *"]) for row in art.rows.values()) == 498
-    )
-
-    root = shared_data / "pomological"
-    pomological = read(shared_data / "pomological.csv", root, find(root))
-    assert len(pomological.rows) == 7580
-    assert pomological.only_in_file == pomological.only_in_folder == []
-    assert all(name_in(row, "class") == path.parent.name for path, row in pomological.rows.items())
-    assert all(allowed(row["licence"], ["US Government work*"]) for row in pomological.rows.values())
+    assert sum(allowed(row["licence"], ["*CC0*"]) for row in art.rows.values()) == 31
+    assert sum(allowed(row["licence"], ["usda *: us government work*"]) for row in art.rows.values()) == 9
 
 
-def test_a_root_that_is_none_of_the_tables_says_so(shared_data: Path) -> None:
-    root = shared_data / "odd"
+def test_a_root_that_is_none_of_the_tables_says_so(real: Path, odd_files: Path) -> None:
     with pytest.raises(ArtError, match=r"art\.csv: no path in it names a picture below data\.root=.*odd: it has 'art/"):
-        read(shared_data / "art.csv", root, find(root))
+        read(real / "art.csv", odd_files, find(odd_files))
 
 
-def test_odd_names_are_found(shared_data: Path, tmp_path: Path) -> None:
-    files = find(shared_data / "odd")
+def test_odd_names_are_found(odd_files: Path, tmp_path: Path) -> None:
+    files = find(odd_files)
     text = lines("path,title", *(f"{quoted(path.name)},{quoted(path.stem)}" for path in files))
-    metadata = read(table(tmp_path, text), shared_data / "odd", files)
+    metadata = read(table(tmp_path, text), odd_files, files)
     assert {path: row["title"] for path, row in metadata.rows.items()} == {path: path.stem for path in files}
 
 

@@ -10,13 +10,14 @@ from torchvision.models import alexnet
 from torchvision.transforms import v2
 
 from artart.features.alexnet import alexnet_features, lpips_alex
+from artart.features.pretrained import ALEXNET_FILE, HEADS_FILE
 from artart.io.images import to_model
 
 
 @pytest.fixture(scope="module")
-def art(shared_data):
+def art(art_files):
     """Real art at any size: (6, 3, S, S) in [-1, 1]."""
-    opened = [Image.open(path).convert("RGB") for path in sorted((shared_data / "art").rglob("*.jpg"))[100::270]]
+    opened = [Image.open(path).convert("RGB") for path in art_files[3::7]]
 
     def art(size: int) -> torch.Tensor:
         pixels = np.stack([np.asarray(image.resize((size, size))) for image in opened])
@@ -26,21 +27,20 @@ def art(shared_data):
 
 
 @pytest.fixture(scope="module")
-def weights(shared_data):
-    return str(shared_data / "weights")
+def weights(alexnet_weights):
+    return str(alexnet_weights)
 
 
 @pytest.fixture(scope="module")
-def state(shared_data):
-    """torchvision's own weights of AlexNet's layers of filters."""
-    return load_file(shared_data / "weights" / "alexnet_features_torchvision.safetensors")
+def state(alexnet_weights):
+    """AlexNet's layers of filters under torchvision's names."""
+    return load_file(alexnet_weights / ALEXNET_FILE)
 
 
-@pytest.fixture(scope="module")
-def reference(shared_data, state):
-    """The authors' code as torchmetrics carries it, with weights from the files: (x_hat, x) to (B,)."""
+def by_the_authors(folder):
+    """Their code as torchmetrics carries it, with weights from the files: (x_hat, x) to (B,)."""
     lpips = _LPIPS(pretrained=False, net="alex", pnet_rand=True)
-    heads = load_file(shared_data / "weights" / "lpips_lin_heads_v0.1.safetensors")
+    state, heads = load_file(folder / ALEXNET_FILE), load_file(folder / HEADS_FILE)
     filled = {}
     for name in lpips.state_dict():
         part, *rest = name.split(".")
@@ -51,6 +51,11 @@ def reference(shared_data, state):
             filled[name] = heads[f"alex.lin{number}.weight"]
     lpips.load_state_dict(filled)
     return lambda x_hat, x: lpips(x_hat, x).flatten()
+
+
+@pytest.fixture(scope="module")
+def reference(alexnet_weights):
+    return by_the_authors(alexnet_weights)
 
 
 def noisy(x: torch.Tensor, deviation: float) -> torch.Tensor:
@@ -69,6 +74,18 @@ def test_lpips_of_real_art_is_the_authors(art, weights, reference, size):
     x = art(size)
     for x_hat in (noisy(x, 0.2), blurred(x, 2.0), x.roll(1, dims=0), -x):
         assert_close(lpips_alex(x_hat, x, weights), reference(x_hat, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_lpips_with_its_own_weights_is_the_authors(art, true_weights):
+    """Unlike pictures are about 0.7 apart; a blur of 2 pixels is less."""
+    x, reference = art(64), by_the_authors(true_weights)
+    values = []
+    for x_hat in (x.roll(1, dims=0), blurred(x, 2.0)):
+        values.append(lpips_alex(x_hat, x, str(true_weights)))
+        assert_close(values[-1], reference(x_hat, x), rtol=1e-4, atol=1e-5)
+    assert 0.4 < values[0].mean() < 0.9
+    assert values[1].mean() < values[0].mean()
 
 
 def test_small_pictures_are_enlarged_to_64_px(art, weights, reference):

@@ -31,8 +31,8 @@ def no_weights_from_before_nor_for_after():
 
 
 @pytest.fixture
-def weights(shared_data):
-    return shared_data / "weights"
+def weights(alexnet_weights):
+    return alexnet_weights
 
 
 def sentence(error: pytest.ExceptionInfo) -> str:
@@ -123,8 +123,13 @@ def test_heads_are_one_weight_per_channel(weights):
         assert_close(head.flatten(), state[f"alex.lin{k}.weight"].flatten(), rtol=0, atol=0)
 
 
-def test_torchmetrics_carries_the_same_heads(weights):
+def test_heads_of_torchmetrics_are_those_of_a_folder(weights):
     assert_close(lpips_heads("auto", CPU), lpips_heads(str(weights), CPU), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_torchmetrics_carries_the_authors_heads(true_weights):
+    assert_close(lpips_heads("auto", CPU), lpips_heads(str(true_weights), CPU), rtol=0, atol=0)
 
 
 # --- folders

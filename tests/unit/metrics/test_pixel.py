@@ -10,9 +10,9 @@ from artart.metrics.pixel import psnr, ssim
 
 
 @pytest.fixture(scope="module")
-def art(shared_data):
+def art(art_files):
     """Real art at any size: (6, 3, H, W) in [-1, 1]."""
-    opened = [Image.open(path).convert("RGB") for path in sorted((shared_data / "art").rglob("*.jpg"))[::270]]
+    opened = [Image.open(path).convert("RGB") for path in art_files[::7]]
 
     def art(height: int, width: int) -> torch.Tensor:
         pixels = np.stack([np.asarray(image.resize((width, height))) for image in opened])
