@@ -35,7 +35,7 @@ def start(command: list[str], *arguments: str) -> subprocess.Popen:
 def outcome(started: subprocess.Popen) -> tuple[int, str]:
     """Exit code and what it said, also where it hangs."""
     try:
-        said = started.communicate(timeout=300)[0]
+        said = started.communicate(timeout=900)[0]
     except subprocess.TimeoutExpired:
         started.terminate()  # torchrun ends the others
         pytest.fail(f"hung after it said:\n{started.communicate()[0]}")
