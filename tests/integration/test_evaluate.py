@@ -231,6 +231,7 @@ def test_the_table_of_copies_says_what_the_test_cannot_see():
     assert of_labels.rows == [["icon", "4", "50.0%", "50.0%", "50.0%"]]
 
 
+@pytest.mark.slow
 def test_tables_are_printed_and_the_files_are_named(judge, capsys):
     judge()
     printed = capsys.readouterr().out

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,10 @@ from artart.io.files import load_shared
 from artart.models.conv_diffusion import ConvDiffusionModel
 
 SECRET = "/home/somebody/secret"
-FORMATS = ("safetensors", "onnx")
+FORMATS = ("safetensors", pytest.param("onnx", marks=pytest.mark.slow))
 
 
-def trained_for_long(run_dir: Path, folder: Path) -> Path:
+def trained_for_long(run_dir: Path, folder: Path) -> None:
     """best.ckpt with paths wherever a user may have set one, and as if what the network is told weighed much."""
     content = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)
     config = content["config"]
@@ -43,26 +45,34 @@ def trained_for_long(run_dir: Path, folder: Path) -> Path:
     path = folder / "secret run" / "checkpoints" / "best.ckpt"
     path.parent.mkdir(parents=True)
     torch.save(content, path)
-    return path
 
 
 @pytest.fixture(scope="module")
-def checkpoints(finished_run, diffusion_run, tmp_path_factory) -> dict[str, Path]:
-    return {
-        "reconstruct": trained_for_long(finished_run, tmp_path_factory.mktemp("reconstruct")),
-        "sample": trained_for_long(diffusion_run, tmp_path_factory.mktemp("sample")),
-    }
+def checkpoints(finished_run, diffusion_run, once) -> dict[str, Path]:
+    runs = {"reconstruct": finished_run, "sample": diffusion_run}
+    folders = {mode: once(f"to_export_{mode}", partial(trained_for_long, run)) for mode, run in runs.items()}
+    return {mode: folder / "secret run" / "checkpoints" / "best.ckpt" for mode, folder in folders.items()}
+
+
+class Exported(dict[tuple[str, str], Path]):
+    """By mode and format; each is made when it is asked for."""
+
+    def __init__(self, make: Callable[[str, str], Path]) -> None:
+        self.make = make
+
+    def __missing__(self, key: tuple[str, str]) -> Path:
+        return self.setdefault(key, self.make(*key))
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoints, export, tmp_path_factory) -> dict[tuple[str, str], Path]:
-    """By mode and format."""
-    folder, files = tmp_path_factory.mktemp("exported"), {}
-    for mode, source in checkpoints.items():
-        for kind in FORMATS:
-            files[mode, kind] = folder / f"{mode}.{kind}"
-            assert export(f"checkpoint={source}", f"format={kind}", f"out={files[mode, kind]}") == 0
-    return files
+def exported(checkpoints, export, once) -> Exported:
+    def make(mode: str, kind: str) -> Path:
+        def fill(folder: Path) -> None:
+            assert export(f"checkpoint={checkpoints[mode]}", f"format={kind}", f"out={folder}/net.{kind}") == 0
+
+        return once(f"exported_{mode}_{kind}", fill) / f"net.{kind}"
+
+    return Exported(make)
 
 
 def facts_in(path: Path) -> dict[str, Any]:

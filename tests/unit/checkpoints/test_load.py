@@ -113,6 +113,7 @@ def test_a_checkpoint_of_format_1_is_read(diffusion_run, save):
 # --- what a run is going to save can be read again
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_labels_can_be_kept(save, diffusion_run):
     content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
     num = 150_000

@@ -596,6 +596,7 @@ ArtFolder(Path(sys.argv[1]), Rules(10**8, 1, True, True, True), 16, cache_dir=Pa
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [".*.part", "16-*", "index.csv"])
 def test_a_build_that_is_killed_leaves_nothing_wrong(sign: str, opened: Open, tmp_path: Path) -> None:
     root = tmp_path / "many"

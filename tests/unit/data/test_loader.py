@@ -95,6 +95,7 @@ def test_a_memory_map_serves_the_same_and_keeps_its_bytes(tmp_path: Path) -> Non
     assert (tmp_path / "pixels").read_bytes() == PIXELS.numpy().tobytes()
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("lies_on", ["cpu", "cuda"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -195,6 +195,7 @@ def test_false_alarms_are_judged_by_the_other_half(copy_test):
     assert_close(found["copy_rate_ratio"], 1 / 200)
 
 
+@pytest.mark.slow
 def test_false_alarms_are_one_in_a_hundred_where_nothing_was_copied():
     copy_test = CopyTest(pictures(50, 0), alone(50), pictures(3000, 1))
     false_alarms, found = copy_test.false_alarms(), copy_test.judge(copy_test.nearest(pictures(3000, 2)))
