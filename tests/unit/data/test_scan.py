@@ -686,7 +686,9 @@ def test_workers_that_are_killed_lose_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "deaths"), [("deadly", {"0003.png", "0050.png"}), ("deadly_once", set())], ids=str
+    ("function", "deaths"),
+    [("deadly", {"0003.png", "0050.png"}), ("deadly_once", set())],
+    ids=["deadly", "deadly_once"],
 )
 def test_a_file_that_kills_its_workers_is_flawed_and_no_other(
     function: str, deaths: set[str], helper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
