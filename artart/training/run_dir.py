@@ -71,6 +71,8 @@ def plan(cfg: DictConfig) -> Plan:
                 f"trainer.{limit}={asked}: the run in {planned.run_dir} has reached its end; to go on, ask for more, "
                 f"such as trainer.{limit}={2 * asked}"
             )
+        if planned.is_in_its_folder():
+            _take(planned.run_dir)  # before its checkpoint is read, so that nobody goes on from it meanwhile
     return planned
 
 
@@ -216,6 +218,12 @@ def _lock(run_dir: Path) -> bool:
     return True
 
 
+def _take(run_dir: Path) -> None:
+    """Lock a folder, unless that is done; ArtError if another process has it."""
+    if not _locks and not _lock(run_dir):
+        raise ArtError(f"run_dir={run_dir}: another process is writing there; wait for it, or name another folder")
+
+
 def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
     rename_targets(settings)
     return {key: value for key, value in settings.items() if key not in ("resume", "run_dir")}
@@ -242,13 +250,14 @@ def claim(cfg: DictConfig, planned: Plan) -> Path:
     """Take the run's folder: make it if it is new, and lock it. Nothing else is written. Sets cfg.run_dir.
 
     Raises:
-        ArtError: if it cannot be written, or another process is writing there.
+        ArtError: if it cannot be written, or another process is writing there, or has written there since `plan`.
     """
     with _told(cfg):
         run_dir = planned.run_dir or _new_folder()
         (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
-        if not _locks and not _lock(run_dir):
-            raise ArtError(f"run_dir={run_dir}: another process is writing there; wait for it, or name another folder")
+        _take(run_dir)
+        if not planned.is_in_its_folder():
+            _check_free(run_dir, f"run_dir={run_dir}")  # again: another run may have begun and ended meanwhile
     cfg.run_dir = str(run_dir)
     if planned.checkpoint:
         log.info("resume: going on from %s", near(planned.checkpoint))

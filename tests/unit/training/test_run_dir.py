@@ -208,6 +208,24 @@ def test_a_broken_run_is_passed_over_with_a_line(kind, home, caplog, as_nobody):
     assert "\n" not in line
 
 
+def test_a_folder_in_which_another_run_began_and_ended_meanwhile_is_left_alone(home):
+    cfg = config("new")
+    planned = rundir.plan(cfg)
+    make_run(home / "new", "last")
+    before = contents(home)
+    with pytest.raises(ArtError, match="holds a run or a result already"):
+        rundir.claim(cfg, planned)
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize("asked", ["auto", "file"])
+def test_a_run_that_goes_on_is_locked_before_its_checkpoint_is_read(home, asked):
+    run = make_run(home / "run", "last")
+    cfg = config(run, "auto") if asked == "auto" else config(resume=run / "checkpoints" / "last.ckpt")
+    rundir.plan(cfg)
+    assert not rundir._lock(run)
+
+
 def test_settings_with_interpolations_are_only_compared(home, caplog):
     bad = make_run(home / "outputs/runs/2020-01-01/11-00-00", "last")
     (bad / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(config()) + "more: ${oops:${\n")
