@@ -50,7 +50,7 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         and is_count(finished_epochs(content))
         and is_count(content.get("images_seen") or 0)
         and all(_is_inside(name) and is_count(length) for name, length in content.get("curves", {}).items())
-        and all(isinstance(value, (int, float)) for value in content.get("metrics", {}).values())
+        and all(map(_are_numbers, (content.get("metrics", {}), content.get("points", {}))))
         and isinstance(config, dict)
         and all(isinstance(config.get(group), dict) for group in GROUPS)
         and ("images_seen" not in content or "optimizer_states" not in content or _can_go_on(content))
@@ -63,6 +63,11 @@ def is_whole(content: Mapping[str, Any]) -> bool:
 
 def _are_names(names: Any) -> bool:
     return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+
+
+def _are_numbers(node: Mapping[Any, Any]) -> bool:
+    """Of names; whatever else TensorBoard is given of a run may become a folder, anywhere."""
+    return all(isinstance(name, str) and isinstance(value, (int, float)) for name, value in node.items())
 
 
 def _can_go_on(content: Mapping[str, Any]) -> bool:
