@@ -11,6 +11,7 @@ from artart import ArtError, __version__
 from artart.checkpoints.format import FORMAT, upgrade
 from artart.checkpoints.validate import (
     CONTENT,
+    NETWORKS,
     builder,
     finished_epochs,
     is_usable,
@@ -100,7 +101,7 @@ def _misfit(content: Mapping[str, Any], path: Path) -> str | None:
     """The first weight of a network of ours that is not of its shape; so no file asks for more memory than it fills."""
     settings = content["config"]["model"]
     try:
-        builder(settings)
+        builder(settings, modules=NETWORKS)
     except ArtError:
         return None  # whether the user allows this class is only known where it is built
     if wrong := next(wrong_model(settings, len(content["state_dict"])), None):

@@ -21,10 +21,8 @@ DICTS = ("artart", "data", "metrics", "curves", "points")
 LOADER = ("epoch", "batches", "seed", "pictures", "global_batch_size")  # what a loader says of where it is
 STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what a step consists of
 DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate makes it, and nothing else of that module
-MODULES = (
-    "artart.models.conv_diffusion",
-    "artart.models.unet",
-    "artart.models.vit",
+NETWORKS = ("artart.models.conv_diffusion", "artart.models.unet", "artart.models.vit")
+PARTS = (
     "artart.objectives.reconstruction",
     "artart.objectives.diffusion",
     "artart.objectives.losses",
@@ -115,7 +113,7 @@ def _is_inside(name: Any) -> bool:
     return isinstance(name, str) and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
 
 
-def builder(node: Any, allowed: Container[str] = ()) -> Callable[[], Any]:
+def builder(node: Any, allowed: Container[str] = (), modules: Container[str] = PARTS) -> Callable[[], Any]:
     """What builds the objects that plain data describes: a dict with a `_target_` is a call of that class.
 
     Every class in it is looked up, and refused, here; none is called before all are known.
@@ -123,15 +121,22 @@ def builder(node: Any, allowed: Container[str] = ()) -> Callable[[], Any]:
     Args:
         node: nested plain data (`artart.io.plain`).
         allowed: full names of classes that may be built beside artart's own.
+        modules: whose classes the node itself may name, and the node "model" those of networks; what is deeper names
+            PARTS. A network elsewhere would be of any size, since no weights are held against it.
 
     Raises:
         ArtError: if a class is neither artart's nor allowed.
     """
     if isinstance(node, dict):
-        parts = {name: builder(value, allowed) for name, value in node.items() if name != "_target_"}
-        if "_target_" not in node:
+        is_call = "_target_" in node
+        parts = {
+            name: builder(value, allowed, NETWORKS if name == "model" and not is_call else PARTS)
+            for name, value in node.items()
+            if name != "_target_"
+        }
+        if not is_call:
             return lambda: {name: part() for name, part in parts.items()}
-        make = _class_named(node["_target_"], allowed)
+        make = _class_named(node["_target_"], allowed, modules)
         return lambda: make(**{name: part() for name, part in parts.items()})
     if isinstance(node, (list, tuple)):
         items = [builder(value, allowed) for value in node]
@@ -139,10 +144,10 @@ def builder(node: Any, allowed: Container[str] = ()) -> Callable[[], Any]:
     return lambda: node
 
 
-def _class_named(target: Any, allowed: Container[str]) -> Callable[..., Any]:
+def _class_named(target: Any, allowed: Container[str], modules: Container[str]) -> Callable[..., Any]:
     """A class of artart by its exact full name, of which no attribute path is followed; or what the user allows."""
     module, _, name = str(target).rpartition(".")
-    if module in MODULES:
+    if module in modules:
         found = vars(import_module(module)).get(name)
         if inspect.isclass(found) and found.__module__ == module:
             return found

@@ -29,7 +29,7 @@ class UNet(nn.Module):
         num_classes: NumClasses = None,
         width: Annotated[int, Field(ge=8)] = 128,
         multipliers: Sequence[int] = (1, 2, 2, 2),
-        num_blocks: Count = 2,
+        num_blocks: Annotated[int, Field(ge=1, le=100)] = 2,
         attention_size: Annotated[int, Field(ge=0)] = 16,
         dropout: Annotated[float, Field(ge=0, le=0.9)] = 0.0,
         patch_size: Count = 1,

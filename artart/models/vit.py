@@ -30,7 +30,7 @@ class ViT(nn.Module):
         num_classes: NumClasses = None,
         patch_size: Count = 4,
         width: Annotated[int, Field(ge=8)] = 384,
-        depth: Count = 12,
+        depth: Annotated[int, Field(ge=1, le=1000)] = 12,
         num_heads: Count = 6,
         dropout: Annotated[float, Field(ge=0, le=0.9)] = 0.0,
         augmented: bool | None = None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from artart import ArtError
 from artart.checkpoints.load import read
-from artart.checkpoints.validate import builder, printable
+from artart.checkpoints.validate import NETWORKS, PARTS, builder, printable
 from artart.config.build import as_dict, found, shown
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, An
     theirs = content["config"] | {"schedule": found(content["config"], "objective.schedule")}
     try:
         for key in SAME:
-            builder(its := found(theirs, key))
+            builder(its := found(theirs, key), modules=NETWORKS if key == "model" else PARTS)
             if word := next(_hydra_words(its), None):
                 raise ArtError(f"its {key} holds {printable(word)}, which no checkpoint of artart does")
     except ArtError as error:

@@ -311,6 +311,27 @@ def test_nothing_is_built_but_classes_of_ours(of_diffusion, refused, save, targe
     refused(save(of_diffusion), "load", saying=f"wants to build {target}")
 
 
+NETWORK = {"_target_": "artart.models.vit.ViT", "image_size": 16, "width": 4096, "depth": 24, "num_heads": 8}
+
+
+@pytest.mark.parametrize("place", ["loss/mse", "objective", "objective/noise_level", "objective/augment"])
+def test_no_network_is_built_but_that_of_the_weights(of_diffusion, refused, save, place):
+    put(of_diffusion["config"], place, NETWORK)
+    refused(save(of_diffusion), "generate", "evaluate", "export", saying="wants to build artart.models.vit.ViT")
+
+
+@pytest.mark.parametrize("place", ["model/dropout", "objective/schedule", "objective/prediction"])
+def test_no_run_takes_over_a_network_but_that_of_the_weights(of_diffusion, train, save, capsys, tmp_path, place):
+    put(of_diffusion["config"], place, NETWORK)
+    path = save(of_diffusion)
+    forget_peak()
+    memory = peak()
+    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={path}") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert peak() - memory < MEMORY
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("more", [{"_partial_": True}, {"_recursive_": False}, {"_convert_": "none"}])
 def test_hydras_own_words_open_no_door(of_diffusion, refused, save, more):
     of_diffusion["config"]["objective"]["schedule"] = {**BOMB, **more}
@@ -455,14 +476,15 @@ UNET = {"_target_": "artart.models.unet.UNet", "image_size": 16, "num_classes": 
 @pytest.mark.parametrize(
     ("model", "saying"),
     [
-        (VIT | {"depth": 10**9}, "model.depth=1000000000: is more than"),
+        (VIT | {"depth": 10**9}, "model.depth=1000000000: must be"),
+        (VIT | {"depth": 900}, "model.depth=900: is more than"),
         (VIT | {"depth": -1}, "model.depth=-1: must be"),
         (VIT | {"patch_size": -1}, "model.patch_size=-1: must be"),
         (VIT | {"num_heads": 0}, "model.num_heads=0: must be"),
         (VIT | {"width": 10**9}, "model"),
         (VIT | {"width": 10**30}, ""),
         (VIT | {"dropout": 7}, "model.dropout=7: must be"),
-        (UNET | {"num_blocks": 10**9}, "model.num_blocks=1000000000: is more than"),
+        (UNET | {"num_blocks": 10**9}, "model.num_blocks=1000000000: must be"),
         (UNET | {"multipliers": [1] * 90_000}, "model.multipliers=[1, 1,"),
         (UNET | {"multipliers": [10**12]}, ""),
         (UNET | {"multipliers": 3}, "model.multipliers=3"),
