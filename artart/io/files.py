@@ -7,6 +7,7 @@ import os
 import pickle
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from artart import ArtError
 from artart.io.plain import rebuild
@@ -28,7 +30,8 @@ from artart.io.plain import rebuild
 METADATA = "artart"  # the key of the facts in a .safetensors file
 MAX_NAME = 255  # bytes of a file name
 KEPT = 8  # characters at the end of a stem that is shortened
-PICKLES = 4  # one after the other in torch's old format: magic number, version, system, content
+PICKLES = 5  # one after the other in torch's old format: magic number, version, system, content, names of storages
+TAIL = 98  # bytes of an archive behind its directory, at most: its end for large files, where that is, its end
 MAX_HEADER = 16 * 2**20  # bytes of what stands beside the tensors, which is read by Python
 PLAIN = {  # what a pickle may name, besides storages
     "collections OrderedDict",
@@ -37,6 +40,7 @@ PLAIN = {  # what a pickle may name, besides storages
     "torch._utils _rebuild_tensor",  # of old files
     "torch._utils _rebuild_parameter",
 }
+READING = {"empty", "set_", "detach", "alias"}  # what torch does with tensors while it reads plain weights
 
 
 @contextmanager
@@ -176,7 +180,18 @@ def load(path: Path, mapped: bool = False) -> Any:
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"  # torch decides by the same bytes
         _refuse_odd_pickles(_records_pickle(path, check_all=not mapped) if is_zip else path.open("rb"))
-        return rebuild(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
+        with _NothingButReading():
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return rebuild(content, path.stat().st_size)
+
+
+class _NothingButReading(TorchDispatchMode):
+    """Refuses to compute: a pickle may ask for the elements or a copy of a view that is larger than any memory."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ not in READING:
+            raise pickle.UnpicklingError(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 def _records_pickle(path: Path, check_all: bool) -> BinaryIO:
@@ -187,9 +202,13 @@ def _records_pickle(path: Path, check_all: bool) -> BinaryIO:
     Raises:
         ValueError: if it would swell on its way into memory, or is none of torch's, or a record is damaged.
     """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        if not _ends_plainly(file.read(), path.stat().st_size):
+            raise ValueError("its directory is not where torch.save writes it")
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
-        names = {one.filename for one in records}
+        names = {one.filename.lower() for one in records}  # torch does not tell upper from lower case
         if any(one.compress_type != zipfile.ZIP_STORED for one in records):
             raise ValueError("it is compressed, which torch.save never does")
         if sum(one.file_size for one in records) > path.stat().st_size or len(names) < len(records):
@@ -202,6 +221,23 @@ def _records_pickle(path: Path, check_all: bool) -> BinaryIO:
         if header.file_size > MAX_HEADER:
             raise ValueError(f"its header has more than {MAX_HEADER:,} bytes")
         return io.BytesIO(archive.read(header))
+
+
+def _ends_plainly(tail: bytes, size: int) -> bool:
+    """Whether a file ends with an archive's only directory, as far as two readers can differ: no comment, no gap.
+
+    Source: PKWARE's APPNOTE, 4.3.14 to 4.3.16.
+    """
+    directory, end = tail[:-42], tail[-22:]
+    if end[:4] != b"PK\5\6" or end[20:] != b"\0\0":
+        return False
+    if tail[-42:-38] != b"PK\6\7":
+        length, start = struct.unpack("<2L", end[12:20])
+        return start + length == size - 22
+    if len(directory) != 56 or directory[:12] != b"PK\6\6" + struct.pack("<Q", 44):
+        return False
+    length, start = struct.unpack("<2Q", directory[40:])
+    return struct.unpack("<Q", tail[-34:-26])[0] == start + length == size - TAIL
 
 
 def _refuse_odd_pickles(file: BinaryIO) -> None:

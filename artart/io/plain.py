@@ -4,6 +4,7 @@
 every object is looked at by its exact type and read by the methods of that type alone.
 """
 
+import math
 from collections import Counter, OrderedDict
 from typing import Any, cast
 
@@ -15,25 +16,31 @@ MAX_VALUES = 1_000_000
 MAX_CHARACTERS = 20_000_000  # of all texts
 
 
-def rebuild(value: object) -> Any:
+def rebuild(value: object, num_bytes: float = math.inf) -> Any:
     """A copy of exact dict, list, tuple, str, int, float, bool, None and Tensor; tensors share their memory with it.
 
     Containers and texts count as often as they are referenced, since whatever reads the copy walks it as a tree.
 
+    Args:
+        value: what was read.
+        num_bytes: of the file that it was read from.
+
     Raises:
         ValueError: if there is anything else, too much of it, or a tensor whose numbers the file does not hold.
     """
-    return _Rebuild().value(value, MAX_DEPTH)
+    return _Rebuild(num_bytes).value(value, MAX_DEPTH)
 
 
 class _Rebuild:
     """One call of `rebuild`: its counts, and the tensors that it has met."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_bytes: float) -> None:
+        self.num_bytes = num_bytes
         self.num_values = 0
         self.num_characters = 0
         self.tensors: dict[int, Tensor] = {}  # by the id of the original
         self.held: dict[int, int] = {}  # bytes by address of the memory
+        self.num_held = 0  # their sum
         self.used = 0  # bytes of all tensors
 
     def value(self, value: object, depth: int) -> Any:
@@ -86,9 +93,10 @@ class _Rebuild:
                 raise ValueError("a tensor of complex numbers")
             memory = tensor.untyped_storage()
             num_bytes = tensor.numel() * tensor.element_size()
+            self.num_held += memory.nbytes() - self.held.get(memory.data_ptr(), 0)
             self.held[memory.data_ptr()] = memory.nbytes()
             self.used += num_bytes
-            if num_bytes > memory.nbytes() or self.used > 2 * sum(self.held.values()):
+            if num_bytes > memory.nbytes() or self.used > 2 * self.num_held or self.num_held > self.num_bytes:
                 raise ValueError("a tensor of more numbers than the file holds")
         return self.tensors[id(value)]
 

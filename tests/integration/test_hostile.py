@@ -7,6 +7,7 @@ sees that each command does.
 import json
 import os
 import pickle
+import pickletools
 import random
 import shutil
 import struct
@@ -226,6 +227,49 @@ def test_a_weight_for_each_of_many_classes_is_held_or_refused(of_diffusion, refu
     of_diffusion["labels"] = {"class": [str(k) for k in range(num)]}
     put(of_diffusion, "state_dict/net.condition.label.weight", WIDE.expand(num + 1, 256))
     refused(save(of_diffusion), saying="more numbers than the file holds")
+
+
+def of_view(function: Callable[..., Any], *shape: int) -> Call:
+    """A call with a tensor of any size on a number, which it would take apart."""
+    return Call(function, WIDE.expand(*shape))
+
+
+@pytest.mark.parametrize("function", [Counter, OrderedDict], ids=lambda function: function.__name__)
+def test_views_are_not_taken_apart(content, refused, save, function):
+    put(content, "state_dict/net.enc1.0.bias", of_view(function, 2 * 10**6, *[2] * (function is OrderedDict)))
+    refused(save(content), saying="holds Python objects")
+
+
+def test_a_view_as_the_state_of_a_dict_is_not_taken_apart(content, refused, save):
+    class Odd(OrderedDict[str, int]):
+        def __reduce__(self) -> tuple[Any, ...]:
+            return OrderedDict, (), WIDE.expand(2 * 10**6, 2)
+
+    put(content, "state_dict/net.enc1.0.bias", Odd())
+    refused(save(content), saying="holds Python objects")
+
+
+def old_format(path: Path, content: object) -> tuple[bytes, bytes]:
+    """A file of torch's old format: what is before the names of the storages, and the rest."""
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    with path.open("rb") as file:
+        for _ in range(4):
+            list(pickletools.genops(file))
+        before = file.tell()
+    return path.read_bytes()[:before], path.read_bytes()[before:]
+
+
+def test_a_tensor_whose_numbers_the_old_format_leaves_out_is_refused(content, refused, tmp_path):
+    path = tmp_path / "hostile.ckpt"
+    put(content, "state_dict/net.enc1.0.bias", torch.ones(10**6))
+    path.write_bytes(old_format(path, content)[0] + pickle.dumps([], 2))
+    refused(path, saying="more numbers than the file holds")
+
+
+def test_nothing_is_called_for_the_names_of_storages(content, refused, tmp_path):
+    path = tmp_path / "hostile.ckpt"
+    path.write_bytes(old_format(path, content)[0] + pickle.dumps(Call(bytearray, "a" * 100, "utf-32"), 2))
+    refused(path, saying="holds Python objects")
 
 
 # --- objects that answer for themselves
@@ -729,6 +773,36 @@ def test_a_record_that_is_there_twice_is_refused(good, refused):
     with zipfile.ZipFile(good, "a") as archive:
         archive.writestr(next(name for name in archive.namelist() if name.endswith("data.pkl")), b"\x80\x02}.")
     refused(good, saying="there twice")
+
+
+@pytest.mark.parametrize("name", ["DATA.PKL", "Data.pkl"])
+def test_a_record_that_differs_only_in_case_is_refused(good, refused, name):
+    with zipfile.ZipFile(good, "a") as archive:
+        archive.writestr(archive.namelist()[0].partition("/")[0] + "/" + name, b"\x80\x02}.")
+    refused(good, saying="there twice")
+
+
+def test_an_archive_in_front_of_another_is_refused(good, refused, tmp_path):
+    """Readers would differ: one finds the directory by its place in the file, the other before the file's end."""
+    front = as_zip(tmp_path / "front", b"\x80\x02}.").read_bytes()
+    (tmp_path / "front").unlink()
+    good.write_bytes(front + good.read_bytes())
+    assert zipfile.ZipFile(good).namelist() != ["a/data.pkl", "a/version"]
+    refused(good, saying="its directory is not where torch.save writes it")
+
+
+def test_two_directories_are_refused(refused, tmp_path):
+    """The end for large archives is said to be elsewhere than before the end, where zipfile takes it from."""
+    path = as_zip(tmp_path / "hostile.ckpt", b"\x80\x02}.")
+    whole = path.read_bytes()
+    start = whole.index(b"PK\x01\x02")
+    length = len(whole) - 22 - start
+    large = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 2, 2, length, start)
+    for place, is_good in ((len(whole) - 22, True), (0, False)):
+        locator = struct.pack("<4sLQL", b"PK\6\7", 0, place, 1)
+        path.write_bytes(whole[:-22] + large + locator + whole[-22:])
+        saying = "not a checkpoint of artart" if is_good else "its directory is not where torch.save writes it"
+        refused(path, saying=saying)
 
 
 def test_a_link_in_an_archive_is_not_followed(good, tmp_path):
