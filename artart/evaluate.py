@@ -124,11 +124,11 @@ def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "
     settings = {key: value for key, value in loaded.config["data"].items() if key not in NOT_FROM_A_FILE}
     settings |= {"image_size": loaded.config["image_size"], "labels": list(loaded.label_names)}
     settings |= {key: value for key, value in given.items() if value is not None}
-    if (root := settings.get("root")) is not None and not Path(root).is_dir():
+    if (root := settings.get("root")) is not None and not os.path.isdir(root):  # noqa: PTH112 - which raises nothing
         raise ArtError(
             f"data.root: {printable(root)}, on which {source} was trained, is not here; name the folder: data.root=DIR"
         )
-    if (metadata := settings.get("metadata")) is not None and not Path(metadata).is_file():
+    if (metadata := settings.get("metadata")) is not None and not os.path.isfile(metadata):  # noqa: PTH113
         raise ArtError(
             f"data.metadata: {printable(metadata)}, with which {source} was trained, is not here; put it there again"
         )

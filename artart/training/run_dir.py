@@ -71,7 +71,7 @@ def plan(cfg: DictConfig) -> Plan:
                 f"trainer.{limit}={asked}: the run in {planned.run_dir} has reached its end; to go on, ask for more, "
                 f"such as trainer.{limit}={2 * asked}"
             )
-        if planned.is_in_its_folder():
+        if planned.run_dir and planned.is_in_its_folder():
             _take(planned.run_dir)  # before its checkpoint is read, so that nobody goes on from it meanwhile
     return planned
 

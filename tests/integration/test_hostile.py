@@ -412,11 +412,17 @@ def test_no_class_is_built_for_the_data(content, refused, save, place):
         ("min_size", -1),
         ("num_workers", 1.5),
         ("image_size", "16"),
+        ("seed", -1),
     ],
 )
 def test_settings_of_the_data_of_a_wrong_kind_are_refused(content, refused, save, name, value):
     content["config"]["data"][name] = value
     refused(save(content), "evaluate", saying=f"data.{name}")
+
+
+def test_a_place_of_the_data_that_can_be_no_name_is_not_here(content, refused, save):
+    content["config"]["data"]["root"] = "\x1b[2J" * 300
+    refused(save(content), "evaluate", saying="is not here")
 
 
 def test_a_key_that_the_data_does_not_have_is_refused_where_data_is_made(content, refused, save):

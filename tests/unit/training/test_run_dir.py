@@ -210,11 +210,11 @@ def test_a_broken_run_is_passed_over_with_a_line(kind, home, caplog, as_nobody):
 
 def test_a_folder_in_which_another_run_began_and_ended_meanwhile_is_left_alone(home):
     cfg = config("new")
-    planned = rundir.plan(cfg)
+    planned = run_dir.plan(cfg)
     make_run(home / "new", "last")
     before = contents(home)
     with pytest.raises(ArtError, match="holds a run or a result already"):
-        rundir.claim(cfg, planned)
+        run_dir.claim(cfg, planned)
     assert contents(home) == before
 
 
@@ -222,8 +222,8 @@ def test_a_folder_in_which_another_run_began_and_ended_meanwhile_is_left_alone(h
 def test_a_run_that_goes_on_is_locked_before_its_checkpoint_is_read(home, asked):
     run = make_run(home / "run", "last")
     cfg = config(run, "auto") if asked == "auto" else config(resume=run / "checkpoints" / "last.ckpt")
-    rundir.plan(cfg)
-    assert not rundir._lock(run)
+    run_dir.plan(cfg)
+    assert not run_dir._lock(run)
 
 
 def test_settings_with_interpolations_are_only_compared(home, caplog):
