@@ -55,7 +55,7 @@ def test_two_processes_that_were_stopped_end_as_one_process(tmp_path, monkeypatc
     two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=4", "run_dir=two")
     stop = ("+callbacks.a._target_=test_resume.Trouble", "+callbacks.a.event=SIGTERM", "+callbacks.a.place=within")
     code, said = outcome(start([sys.executable], *two, *stop, "+callbacks.a.step=3"))
-    assert code == 143
+    assert code == 143, said
     assert said.count("stopped by SIGTERM in epoch 1; go on where it stopped") == 1  # the first speaks for all
     assert "Traceback" not in said
     assert load("two/checkpoints/last.ckpt")["global_step"] == 3

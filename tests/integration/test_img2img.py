@@ -282,13 +282,11 @@ def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, picture, 
 
 
 def test_what_a_sampler_leaves_elsewhere_is_not_shown(generate, best, picture, mask, monkeypatch):
-    sample = Diffusion.sample
-
     def restless(*arguments, **options):
-        for step in sample(*arguments, **options):
+        for step in sample_steps(*arguments, **options):
             yield step._replace(x_t=step.x_t + 0.2)
 
-    monkeypatch.setattr(Diffusion, "sample", restless)
+    monkeypatch.setattr("artart.generation.img2img.sample_steps", restless)
     arguments = (f"input={picture}", f"mask={mask}", FAST, "num_images=1", "out=made")
     assert generate(f"checkpoint={best}", "mode=inpaint", *arguments) == 0
     assert (pixels(f"made/{picture.stem}_00000.png") == at_16(picture))[~repainted()].all()

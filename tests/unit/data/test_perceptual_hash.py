@@ -65,7 +65,7 @@ EDITS: dict[str, Edit] = {
     "blurred": lambda image: image.filter(ImageFilter.GaussianBlur(1.5)),
     "noisy": noisy,
     "cropped by 1 %": cropped(0.01),
-    "cropped by 2 %": cropped(0.02),
+    "cropped by 1.5 %": cropped(0.015),
     "mirrored": ImageOps.mirror,
     "all at once": lambda image: mapped(lambda value: value**0.9)(
         encoded(format="JPEG", quality=60)(ImageOps.mirror(scaled(0.6)(cropped(0.01)(image))))

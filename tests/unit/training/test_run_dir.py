@@ -286,9 +286,7 @@ def test_only_the_curves_of_the_runs_own_loggers_are_cut_back(home, loggers):
 def test_curves_that_the_checkpoint_does_not_know_are_left_alone(home, loggers):
     """Of a logger that the run did not have until now."""
     before = contents(home)
-    curves.cut_back(
-        loggers, home / "run", {"tensorboard/events.out.tfevents.1": 10, "tensorboard/events.out.tfevents.2": 10}
-    )
+    cut_back(loggers, home / "run", {"tensorboard/events.out.tfevents.1": 10, "tensorboard/events.out.tfevents.2": 10})
     assert contents(home) == before
 
 

@@ -15,6 +15,7 @@ from artart.data.dataset import Pictures
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise_levels import Constant
 from artart.diffusion.samplers import Heun, Step
+from artart.diffusion.sampling import sample_images
 from artart.diffusion.schedule import Flow
 from artart.io.images import Batch, to_model
 from artart.objectives.diffusion import Diffusion
@@ -55,19 +56,26 @@ def test_grids_come_after_the_first_every_nth_and_the_last_epoch(
 NUM_STEPS = 5
 
 
-class Told(Diffusion):
-    """Samples tell their seed, label and step: the red, green and blue of a picture, in hundredths."""
+class Calls(list):
+    """Stands for `sample_steps`: each step tells seed, label and number, as red, green and blue in hundredths."""
 
-    def __init__(self) -> None:
-        super().__init__(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), Constant(0.5))
-        self.calls = []
-
-    def sample(self, net, sampler, y, seeds, guidance):
+    def __call__(self, net, process, sampler, y, seeds, guidance):
         labels = y[:, -1].tolist()
-        self.calls.append((net, sampler, labels, list(seeds), guidance, net.training))
+        self.append((net, sampler, labels, list(seeds), guidance, net.training))
         for step in range(1, NUM_STEPS + 1):
             colours = torch.tensor([[seed, label, step] for seed, label in zip(seeds, labels, strict=True)])
             yield Step(colours[:, :, None, None].expand(-1, 3, S, S) / 100, torch.full((len(y), 3, S, S), -1.0))
+
+
+OBJECTIVE = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), Constant(0.5))
+
+
+@pytest.fixture
+def calls(monkeypatch) -> Calls:
+    calls = Calls()
+    for module in ("artart.diffusion.sampling", "artart.training.callbacks.grid"):
+        monkeypatch.setattr(f"{module}.sample_steps", calls)
+    return calls
 
 
 def told(samples: torch.Tensor) -> list[list[int]]:
@@ -93,15 +101,21 @@ def which(pictures: torch.Tensor) -> list[int]:
     return ((pictures[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
 
 
-def rows_of(data: ArtDataModule, **options):
-    module = SimpleNamespace(objective=Told(), net=nn.Linear(1, 1), device=torch.device("cpu"))
+@pytest.fixture
+def rows_of(calls: Calls):
+    return lambda data, **options: drawn_rows(calls, data, **options)
+
+
+def drawn_rows(calls: Calls, data: ArtDataModule, **options):
+    calls.clear()
+    module = SimpleNamespace(objective=OBJECTIVE, net=nn.Linear(1, 1), device=torch.device("cpu"))
     sampler = Heun(NUM_STEPS)
     callback = SampleGrid("unused", sampler, **options)
     batch = Batch(torch.zeros(1, 3, S, S), torch.zeros(1, 1, dtype=torch.long))
-    return callback.rows(SimpleNamespace(datamodule=data), module, batch), module.objective.calls, sampler
+    return callback.rows(SimpleNamespace(datamodule=data), module, batch), [*calls], sampler
 
 
-def test_samples_have_all_labels_of_the_real_pictures_beside_them():
+def test_samples_have_all_labels_of_the_real_pictures_beside_them(rows_of):
     labels = [[k % 2, k] for k in range(8)]
     (*rows, _), _, _ = rows_of(data_of(labels, [2, 3]), num_images=6)
     assert [which(row[:3]) for row in rows] == [[2, 0, 4], [6, 2, 0], [3, 1, 5], [7, 3, 1]]
@@ -112,7 +126,7 @@ FOUR_CLASSES = [0, 1, 2, 3] * 5
 HELD_OUT = [8, 9, 10, 11, 16, 17, 18]  # of class 3 only one
 
 
-def test_a_row_of_samples_has_a_class_real_pictures_and_what_the_seeds_make_of_it():
+def test_a_row_of_samples_has_a_class_real_pictures_and_what_the_seeds_make_of_it(rows_of):
     (*rows, film), calls, sampler = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=5, guidance=2.5)
     assert [row.shape for row in [*rows, film]] == [(5, 3, S, S)] * 5
     assert [which(row[:3]) for row in rows] == [[8, 16, 0], [9, 17, 1], [10, 18, 2], [11, 3, 7]]  # held-out ones first
@@ -123,7 +137,7 @@ def test_a_row_of_samples_has_a_class_real_pictures_and_what_the_seeds_make_of_i
     assert all(call[1] is sampler and call[4] == Guidance(2.5) for call in calls)
 
 
-def test_the_last_row_shows_the_first_sample_from_noise_to_picture():
+def test_the_last_row_shows_the_first_sample_from_noise_to_picture(rows_of):
     (*_, film), *_ = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=4)
     assert [step for _, _, step in told(film)] == [1, 2, 4, 5]
     (*_, film), *_ = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=8)  # more than there are steps
@@ -131,7 +145,7 @@ def test_the_last_row_shows_the_first_sample_from_noise_to_picture():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 64])
-def test_samples_in_chunks_are_the_same(batch_size):
+def test_samples_in_chunks_are_the_same(batch_size, rows_of):
     rows, calls, _ = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=5, batch_size=batch_size)
     whole, *_ = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=5)
     assert_close(rows, whole, rtol=0, atol=0)
@@ -140,7 +154,7 @@ def test_samples_in_chunks_are_the_same(batch_size):
     assert seeds == list(range(8))  # the last call is for the film
 
 
-def test_no_more_than_20_classes_are_shown_the_most_frequent_ones():
+def test_no_more_than_20_classes_are_shown_the_most_frequent_ones(rows_of):
     labels = [*range(30), *range(10, 30)]
     (*rows, film), _, _ = rows_of(data_of(labels, [0, 12, 31]), num_images=2)
     assert [which(row[:1])[0] % 20 + 10 * (which(row[:1])[0] < 10) for row in rows][:3] == [10, 11, 12]
@@ -148,20 +162,20 @@ def test_no_more_than_20_classes_are_shown_the_most_frequent_ones():
     assert len(film) == 2
 
 
-def test_pictures_without_classes_fill_four_rows():
+def test_pictures_without_classes_fill_four_rows(rows_of):
     (*rows, _), calls, _ = rows_of(data_of([0] * 20, [5, 6, 7]), num_images=4)
     assert [which(row[:2]) for row in rows] == [[5, 6], [7, 0], [1, 2], [3, 4]]
     assert [[seed for seed, _, _ in told(row[2:])] for row in rows] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert calls[0][2] == [0] * 8  # the label of no class, where there are none
 
 
-def test_two_classes_fill_two_rows_each():
+def test_two_classes_fill_two_rows_each(rows_of):
     (*rows, _), *_ = rows_of(data_of([0, 1] * 5, [4]), num_images=4)
     assert [which(row[:2]) for row in rows] == [[4, 0], [2, 6], [1, 3], [5, 7]]
     assert [told(row[2:])[0][1] for row in rows] == [0, 0, 1, 1]
 
 
-def test_a_class_with_few_pictures_begins_again():
+def test_a_class_with_few_pictures_begins_again(rows_of, calls):
     (*rows, _), *_ = rows_of(data_of([0, 0, 0, 0, 1, 2, 3, 3], [7]), num_images=6)
     assert [which(row[:3]) for row in rows] == [[0, 1, 2], [4, 4, 4], [5, 5, 5], [7, 6, 7]]
 
@@ -176,7 +190,7 @@ class Net(nn.Linear):
 def finished_epoch(tmp_path: Path, callbacks, images_seen: int = 12, drawn_after: int = 2):
     """What stands in the folder after epoch 2, and the module that drew it."""
     module = nn.Module()
-    module.net, module.objective, module.device = Net(1, 1), Told(), torch.device("cpu")
+    module.net, module.objective, module.device = Net(1, 1), OBJECTIVE, torch.device("cpu")
     module.train()
     trainer = Mock(
         datamodule=data_of(FOUR_CLASSES, HELD_OUT),
@@ -190,10 +204,10 @@ def finished_epoch(tmp_path: Path, callbacks, images_seen: int = 12, drawn_after
     return sorted(path.name for path in tmp_path.iterdir()), module
 
 
-def test_a_second_grid_shows_what_the_weights_do_without_their_average(tmp_path):
+def test_a_second_grid_shows_what_the_weights_do_without_their_average(tmp_path, calls):
     names, module = finished_epoch(tmp_path, [EMA()])
     assert names == ["epoch_0002_raw.png"]
-    assert not any(training for *_, training in module.objective.calls)
+    assert not any(training for *_, training in calls)
     assert module.training and module.net.training
     assert Image.open(tmp_path / names[0]).size == (4 * (S + 2) + 2, 5 * (S + 2) + 2)
 
@@ -206,21 +220,22 @@ def test_a_second_grid_shows_what_the_weights_do_without_their_average(tmp_path)
         ([EMA()], 12, 1),  # after this epoch nothing was to be drawn
     ],
 )
-def test_without_a_reason_there_is_no_second_grid(tmp_path, callbacks, images_seen, drawn_after):
-    names, module = finished_epoch(tmp_path, callbacks, images_seen, drawn_after)
+def test_without_a_reason_there_is_no_second_grid(tmp_path, callbacks, images_seen, drawn_after, calls):
+    names, _ = finished_epoch(tmp_path, callbacks, images_seen, drawn_after)
     assert names == []
-    assert module.objective.calls == []
+    assert calls == []
 
 
 def test_pictures_are_drawn_in_the_precision_of_training(train, monkeypatch):
     """For grids, with and without the average, and to look for copies."""
-    seen, original = [], Diffusion.pictures
+    seen = []
 
-    def pictures(self, *arguments, **options):
+    def spied(*arguments, **options):
         seen.append(torch.is_autocast_enabled("cpu"))
-        return original(self, *arguments, **options)
+        return sample_images(*arguments, **options)
 
-    monkeypatch.setattr(Diffusion, "pictures", pictures)
+    for module in ("grid", "memorization"):
+        monkeypatch.setattr(f"artart.training.callbacks.{module}.sample_images", spied)
     data = ("data.num_demo_pictures=60", "data.val_fraction=0.5", "callbacks.copies.every_n_images=20")
     options = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "callbacks.copies.num_images=20")
     assert train(*options, *data, "trainer.max_epochs=1", "trainer.precision=bf16-mixed") == 0
