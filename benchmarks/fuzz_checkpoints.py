@@ -49,11 +49,7 @@ import artart.train
 VIT = ("model=vit", "model.width=8", "model.depth=1", "model.num_heads=1")
 UNET = ("model=unet", "model.width=8", "model.multipliers=[1]", "model.num_blocks=1")
 DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "data.val_fraction=0.6")
-KINDS = {
-    "reconstruction": ("loss=mse",),
-    "unet": (*DIFFUSION, *UNET),
-    "vit": (*DIFFUSION, *VIT),
-}
+KINDS = {"reconstruction": ("loss=mse",), "unet": (*DIFFUSION, *UNET), "vit": (*DIFFUSION, *VIT)}
 SMALL = (
     *("image_size=16", "data.num_demo_pictures=40", "data.batch_size=8", "trainer=cpu", "trainer.max_epochs=1"),
     *("trainer.log_every_n_steps=2", "callbacks.grid.num_images=2", "callbacks.last.every_minutes=1e-6"),
