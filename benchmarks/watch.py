@@ -78,7 +78,7 @@ class Watch:
         os.system("true")
         subprocess.run(["true"], check=True)
         pickle.loads(pickle.dumps(Path))
-        (self.folder / "stray").touch()  # nowhere that is allowed
+        (self.folder / "stray").write_text("nowhere that is allowed")
         with suppress(OSError), socket.socket() as plug:
             plug.connect(("127.0.0.1", 1))
         seen, self.seen = " ".join(self.seen), None
