@@ -279,14 +279,20 @@ def test_nothing_is_called_for_the_names_of_storages(content, refused, tmp_path)
 # --- objects that answer for themselves
 
 
-def answering(node: Content, **attributes: object) -> OrderedDict[str, Any]:
-    """The same with attributes that calls on it find before its class's own methods; torch keeps them."""
-    disguised = OrderedDict(node)
+class Answering(OrderedDict[str, Any]):
+    """Is read as an OrderedDict with attributes that calls on it find before its class's own methods."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return OrderedDict, (), vars(self), None, iter(dict.items(self))
+
+
+def answering(node: Content, **attributes: object) -> Answering:
+    disguised = Answering(node)
     disguised.__dict__.update(attributes)
     return disguised
 
 
-@pytest.mark.parametrize("method", ["values", "get", "keys", "__iter__"])
+@pytest.mark.parametrize("method", ["items", "values", "get", "keys", "__iter__"])
 @pytest.mark.parametrize("place", ["model", "objective", "loss", "data"])
 def test_a_dict_that_hides_what_it_holds_hides_nothing(of_diffusion, refused, save, tmp_path, place, method):
     node = of_diffusion["config"][place]
