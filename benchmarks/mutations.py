@@ -99,7 +99,7 @@ def tensors(rng: random.Random, like: Tensor | None = None) -> Iterator[Callable
     yield lambda: torch.tensor(rng.choice([0, -1, 2**62]))
     yield lambda: torch.ones(rng.choice([[0], [0, 3], [3, 0, 2**40]]))
     yield lambda: one.expand(rng.choice([2, 1000, 10**9, 10**15]))
-    yield lambda: one.expand(shape)
+    yield lambda: one.expand(shape or [1])
     yield lambda: torch.arange(200.0)[rng.randrange(100) :][:64]
     yield lambda: small.as_strided([60, 60], [0, 1])
     yield lambda: torch.ones(shape, device="meta")
