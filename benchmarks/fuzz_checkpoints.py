@@ -40,10 +40,10 @@ from rich.console import Console
 from rich.table import Table
 from watch import Watch
 
-import artart.checkpoints.load
 import artart.evaluate
 import artart.export
 import artart.generate
+import artart.inspect
 import artart.train
 
 VIT = ("model=vit", "model.width=8", "model.depth=1", "model.num_heads=1")
@@ -107,7 +107,7 @@ def command(name: str, kind: str, path: Path, picture: Path) -> int | str:
         "generate": (artart.generate, f"checkpoint={path}", "out=out", *few),
         "evaluate": (artart.evaluate, f"checkpoint={path}", "out=out", "metrics.weights=null", *judged),
         "export": (artart.export, f"checkpoint={path}", "out=out/net.safetensors"),
-        "inspect": (artart.checkpoints.load, str(path)),
+        "inspect": (artart.inspect, str(path)),
         "start": (*train, "trainer.max_steps=1", f"start={path}"),
         "resume": (*train, f"resume={path}"),
     }
