@@ -1,4 +1,4 @@
-"""python -m artart.evaluate: how good a network's pictures are, and whether they are copies."""
+"""python -m artart.evaluate: how good a network's images are, and whether they are memorized."""
 
 import fcntl
 import logging
@@ -15,9 +15,9 @@ from rich import get_console
 
 from artart import ArtError
 from artart.config.build import CONF_DIR, build
-from artart.config.cli import cli, told
+from artart.config.cli import cli, handle_errors
 from artart.config.schema import check
-from artart.io.terminal import near
+from artart.io.terminal import relative_to_cwd
 
 if TYPE_CHECKING:
     from artart.checkpoints.load import Loaded
@@ -29,7 +29,7 @@ NOT_FROM_A_FILE = ("_target_", "cache_dir", "num_workers")  # where to write, an
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="evaluate")
-@told
+@handle_errors
 def main(cfg: DictConfig) -> None:
     """Load network and art, measure what the network was trained for, write metrics.json and report.html."""
     config = check(cfg)
@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
         if (out / "metrics.json").exists():
             raise ArtError(f"out={out}: holds metrics.json already; name another folder")
         if config["data"]["root"] is not None and out.resolve() == Path(config["data"]["root"]).resolve():
-            raise ArtError(f"out={out}: is the folder of your pictures, which is only read; name another")
+            raise ArtError(f"out={out}: is the folder of your images, which is only read; name another")
         evaluate(config, out)
 
 
@@ -86,7 +86,7 @@ def evaluate(config: Mapping[str, Any], out: Path) -> None:
     from artart.io.files import sha256
 
     source = Path(config["checkpoint"])
-    loaded = load(source, config["allow"], config["device"])
+    loaded = load(source, config["trusted_classes"], config["device"])
     data = held_out_data(loaded, config["data"], source)
     measures = samples if loaded.objective.mode == "sample" else reconstruction
     facts: dict[str, object] = {"checkpoint": source.name, "checkpoint_sha256": sha256(source)}
@@ -96,9 +96,10 @@ def evaluate(config: Mapping[str, Any], out: Path) -> None:
     data.load(None)
     if data.facts["sha256"] != loaded.facts["data"].get("sha256"):
         log.warning(
-            "data.root=%s: not the pictures and the split that %s was trained with: copies can only be found of what "
+            "data.root=%s: not the images and the split that %s was trained with: memorization can only be found of "
+            "what "
             "was trained on, and some of that may be held out here",
-            *(near(data.folder.root) if data.folder else "null", source.name),
+            *(relative_to_cwd(data.folder.root) if data.folder else "null", source.name),
         )
     if measures is samples:
         facts |= {"seed": config["seed"], **described(config)}
@@ -108,8 +109,8 @@ def evaluate(config: Mapping[str, Any], out: Path) -> None:
     metrics, page = report.write(evaluation, out, f"{source.parent.parent.name}, {source.stem}", facts)
     for table in evaluation.tables:
         get_console().print(table.for_terminal())
-    log.info("figures: %s", near(metrics))
-    log.info("to look at: %s", near(page))
+    log.info("figures: %s", relative_to_cwd(metrics))
+    log.info("to look at: %s", relative_to_cwd(page))
 
 
 def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "ArtDataModule":
@@ -134,14 +135,14 @@ def held_out_data(loaded: "Loaded", given: Mapping[str, Any], source: Path) -> "
         )
     if "root" not in settings:
         raise ArtError(
-            f"data.root=null: {source} does not say on which pictures it was trained; name them: data.root=DIR"
+            f"data.root=null: {source} does not say on which images it was trained; name them: data.root=DIR"
         )
     try:
         data = ArtDataModule(**settings)
     except TypeError as error:
         raise ArtError(f"{source}: its settings of data are not artart's ({printable(error)})") from None
     if not data.val_is_held_out:
-        raise ArtError(f"{source}: was trained on all pictures (data.val_fraction=0), so none can judge it")
+        raise ArtError(f"{source}: was trained on all images (data.val_fraction=0), so none can judge it")
     return data
 
 

@@ -12,8 +12,8 @@ import hydra
 from omegaconf import DictConfig
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, found, listed
-from artart.config.cli import cli, told
+from artart.config.build import CONF_DIR, join_words, select_or_none
+from artart.config.cli import cli, handle_errors
 from artart.config.commands import PATHS
 from artart.config.schema import check, literals
 
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # what format=onnx needs
 OF_CONFIG = ("image_size", "model", "objective", "loss")  # what the network is rebuilt from
-OF_DATA = ("fit", "mirror", "val_fraction", "labels", "min_per_label")
+OF_DATA = ("resize_mode", "random_flip", "val_fraction", "labels", "min_per_label")
 FILTERS = "loss.perceptual.weights"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="export")
-@told
+@handle_errors
 def main(cfg: DictConfig) -> None:
     """Load the network, say what belongs to it, write both as one file."""
     config = check(cfg)
@@ -37,17 +37,17 @@ def main(cfg: DictConfig) -> None:
     if config["out"] is not None:
         check_out(Path(config["out"]), kind)
     if kind == "onnx" and (missing := [name for name in PACKAGES if find_spec(name) is None]):
-        raise ArtError(f"format=onnx: needs {listed(missing, 'and')}: pip install 'artart[export]'")
+        raise ArtError(f"format=onnx: needs {join_words(missing, 'and')}: pip install 'artart[export]'")
 
     from rich.filesize import decimal
 
     from artart.checkpoints import onnx
     from artart.checkpoints.load import load
     from artart.io import files
-    from artart.io.terminal import near
+    from artart.io.terminal import relative_to_cwd
     from artart.training.result import TRY
 
-    loaded = load(source, config["allow"])
+    loaded = load(source, config["trusted_classes"])
     facts = to_share(loaded)
     if kind == "onnx":
         content, difference = onnx.model_of(loaded, facts)
@@ -60,10 +60,12 @@ def main(cfg: DictConfig) -> None:
         raise taken(out)
     size = decimal(out.stat().st_size)
     if kind == "safetensors":
-        log.info("%s, %s", near(out), size)
-        log.info("try next\n  python -m artart.generate checkpoint=%s %s", near(out), TRY[loaded.objective.mode])
+        log.info("%s, %s", relative_to_cwd(out), size)
+        log.info(
+            "try next\n  python -m artart.generate checkpoint=%s %s", relative_to_cwd(out), TRY[loaded.objective.mode]
+        )
     else:
-        log.info("%s, %s; greatest difference to torch %.1g", near(out), size, difference)
+        log.info("%s, %s; greatest difference to torch %.1g", relative_to_cwd(out), size, difference)
 
 
 def check_out(out: Path, kind: str) -> None:
@@ -92,7 +94,7 @@ def to_share(loaded: "Loaded") -> dict[str, Any]:
     """What belongs to the weights of a checkpoint, fit for JSON: no path, nothing of the machine it was made on."""
     config = loaded.config
     shared = {key: config[key] for key in OF_CONFIG} | {"data": _chosen(config["data"], OF_DATA)}
-    if found(shared, FILTERS) not in (None, *literals(PATHS[FILTERS])):
+    if select_or_none(shared, FILTERS) not in (None, *literals(PATHS[FILTERS])):
         perceptual = {**shared["loss"]["perceptual"], "weights": "auto"}
         shared["loss"] = {**shared["loss"], "perceptual": perceptual}
     metrics = {name: value for name, value in loaded.facts["metrics"].items() if math.isfinite(value)}

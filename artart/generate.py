@@ -1,4 +1,4 @@
-"""python -m artart.generate: a checkpoint makes pictures, from noise or from pictures."""
+"""python -m artart.generate: a checkpoint makes images, from noise or from images."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,18 @@ import hydra
 from omegaconf import DictConfig
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, build, listed, shown
-from artart.config.cli import cli, told
+from artart.config.build import CONF_DIR, build, format_value, join_words
+from artart.config.cli import cli, handle_errors
 from artart.config.schema import check
 
 log = logging.getLogger(__name__)
 
-MODES = {"reconstruct": ("reconstruct",), "sample": ("sample", "vary", "inpaint", "interpolate")}  # by training
+MODES = {"reconstruct": ("reconstruct",), "sample": ("sample", "img2img", "inpaint", "interpolate")}  # by training
 OWN_KEYS = {  # of which modes a key is
-    "input": ("reconstruct", "vary", "inpaint"),
-    "compare": ("reconstruct",),
-    "film": ("sample",),
-    "strength": ("vary",),
+    "input": ("reconstruct", "img2img", "inpaint"),
+    "side_by_side": ("reconstruct",),
+    "save_trajectory": ("sample",),
+    "strength": ("img2img",),
     "mask": ("inpaint",),
     "seeds": ("interpolate",),
 }
@@ -29,24 +29,24 @@ NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="generate")
-@told
+@handle_errors
 def main(cfg: DictConfig) -> None:
     """Load the network and let it do what it was trained for."""
     config = check(cfg)
 
     from artart.checkpoints.load import load
-    from artart.generation.img2img import vary
+    from artart.generation.img2img import img2img
     from artart.generation.interpolate import interpolate
     from artart.generation.reconstruct import reconstruct
     from artart.generation.sample import sample
     from artart.io.files import output_folder, sha256
-    from artart.io.terminal import near
+    from artart.io.terminal import relative_to_cwd
 
     source = Path(config["checkpoint"])
-    loaded = load(source, config["allow"], config["device"])
+    loaded = load(source, config["trusted_classes"], config["device"])
     mode, able = config["mode"] or loaded.objective.mode, MODES[loaded.objective.mode]
     if mode not in able:
-        raise ArtError(f"mode={mode}: {source} was not trained for that; it can do mode={listed(able)}")
+        raise ArtError(f"mode={mode}: {source} was not trained for that; it can do mode={join_words(able)}")
     check_mode(config, mode, able)
     if config["label"] is None:
         config["label"] = "all" if mode == "sample" else "none"
@@ -55,10 +55,13 @@ def main(cfg: DictConfig) -> None:
         if mode == "reconstruct":
             written = list(reconstruct(loaded, config, out, settings))
         else:
-            paint = {"sample": sample, "vary": vary, "inpaint": vary, "interpolate": interpolate}[mode]
+            paint = {"sample": sample, "img2img": img2img, "inpaint": img2img, "interpolate": interpolate}[mode]
             written = paint(loaded, build(config, "sampler"), config, out, settings)
     log.info(
-        "%s", near(written[0]) if len(written) == 1 else f"{len(written)} files in {near(out)}: {written[0].name} ..."
+        "%s",
+        relative_to_cwd(written[0])
+        if len(written) == 1
+        else f"{len(written)} files in {relative_to_cwd(out)}: {written[0].name} ...",
     )
     if config["show"]:
         show(written[0])
@@ -71,14 +74,14 @@ def check_mode(config: Mapping[str, Any], mode: str, able: Sequence[str]) -> Non
         if mode in modes and key in NEEDED and value is None:
             raise ArtError(f"{key}: needs a value: {key}={NEEDED[key]}")
         if mode not in modes and value not in (None, False):
-            others = "".join(f", or mode={listed(fit)}" for fit in [[one for one in modes if one in able]] if fit)
-            raise ArtError(f"{key}={shown(value)}: mode={mode} does not take it; leave it out{others}")
+            others = "".join(f", or mode={join_words(fit)}" for fit in [[one for one in modes if one in able]] if fit)
+            raise ArtError(f"{key}={format_value(value)}: mode={mode} does not take it; leave it out{others}")
     if mode == "inpaint" and Path(config["input"]).is_dir():
-        raise ArtError(f"input={config['input']}: mode=inpaint takes one picture, not a folder")
+        raise ArtError(f"input={config['input']}: mode=inpaint takes one image, not a folder")
 
 
 def show(path: Path) -> None:
-    """Open a picture in the desktop's viewer."""
+    """Open an image in the desktop's viewer."""
     from PIL import Image
 
     log.info("showing %s", path)

@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from artart import ArtError
 from artart.checkpoints.load import read
 from artart.checkpoints.validate import finished_epochs
-from artart.config.build import found
+from artart.config.build import select_or_none
 from artart.io import files
 
 
@@ -26,7 +26,7 @@ def describe(path: Path) -> dict[str, Any]:
         "file": str(path),
         "size": decimal(path.stat().st_size),
         "sha256": files.sha256(path),
-        "written by": f"artart {found(content, 'artart.version')}",
+        "written by": f"artart {select_or_none(content, 'artart.version')}",
         "epochs": finished_epochs(content),
         "steps": content["global_step"],
         "images seen": content.get("images_seen"),

@@ -1,4 +1,4 @@
-"""python -m artart.prepare: a folder of pictures is read once, judged, and ready to be trained on."""
+"""python -m artart.prepare: a folder of images is read once, judged, and ready to be trained on."""
 
 import logging
 from collections import Counter
@@ -13,9 +13,9 @@ from rich.text import Text
 
 from artart import ArtError
 from artart.config.build import CONF_DIR, build
-from artart.config.cli import cli, told
+from artart.config.cli import cli, handle_errors
 from artart.config.schema import check
-from artart.io.terminal import near
+from artart.io.terminal import relative_to_cwd
 
 if TYPE_CHECKING:
     from artart.data.datamodule import ArtDataModule
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="prepare")
-@told
+@handle_errors
 def main(cfg: DictConfig) -> None:
     """Find, read and judge the files; write rejected.csv, excluded.csv and report.json; say what came out."""
     config = check(cfg)
@@ -36,15 +36,15 @@ def main(cfg: DictConfig) -> None:
     from artart.data.index import write_unused
     from artart.data.labels import CLASS
     from artart.io.files import write_json
-    from artart.training.run_dir import claim, enter, note, plan
+    from artart.training.run_dir import claim_run_dir, enter, note, plan
 
     planned = plan(cfg)
     data = build(config, "data")
     folder = data.folder
     kinds = {column: "classes" if column == CLASS else f"labels of {column}" for column in folder.label_names}
     labels = ", ".join(f"{len(names)} {kinds[column]}" for column, names in folder.label_names.items())
-    log.info("%d files below %s, %s", len(folder.files), near(folder.root), labels)
-    run_dir = claim(cfg, planned)
+    log.info("%d files below %s, %s", len(folder.files), relative_to_cwd(folder.root), labels)
+    run_dir = claim_run_dir(cfg, planned)
     entries = folder.read().entries
     note(cfg)
     enter(cfg, "prepare.log")
@@ -59,12 +59,10 @@ def main(cfg: DictConfig) -> None:
         log.warning("training would refuse this folder: %s", error)
     alike, sides = content["near_duplicates"], content["split"]
     if alike["groups"]:
-        log.info(
-            "%(pictures)d pictures look like others; none of their %(groups)d groups is divided by the split", alike
-        )
+        log.info("%(images)d images look like others; none of their %(groups)d groups is divided by the split", alike)
     log.info("with data.val_fraction=%s: %d for training, %d for validation", data.val_fraction, *sides.values())
-    log.info("report: %s", near(run_dir / "report.json"))
-    log.info("every file: %s", near(folder.cache / "index.csv"))
+    log.info("report: %s", relative_to_cwd(run_dir / "report.json"))
+    log.info("every file: %s", relative_to_cwd(folder.cache / "index.csv"))
 
 
 def report(data: "ArtDataModule", entries: "Sequence[Entry]") -> dict[str, Any]:
@@ -75,7 +73,7 @@ def report(data: "ArtDataModule", entries: "Sequence[Entry]") -> dict[str, Any]:
 
     folder = data.folder
     assert folder is not None
-    used = [entry for entry in entries if entry.verdict == "ok"]
+    used = [entry for entry in entries if entry.status == "ok"]
     groups = [entry.group for entry in used]
     held_out = split([entry.facts.sha256 for entry in used], groups, data.val_fraction)
     shared = [size for size in Counter(groups).values() if size > 1]
@@ -86,11 +84,11 @@ def report(data: "ArtDataModule", entries: "Sequence[Entry]") -> dict[str, Any]:
         "index": str(folder.cache / "index.csv"),
         "counts": counts(entries),
         "reasons": {
-            verdict: dict(Counter(entry.kind for entry in entries if entry.verdict == verdict).most_common())
-            for verdict in ("rejected", "excluded")
+            status: dict(Counter(entry.kind for entry in entries if entry.status == status).most_common())
+            for status in ("rejected", "excluded")
         },
         "classes": {name or NO_CLASS: counts([one for one in entries if one.class_name == name]) for name in names},
-        "near_duplicates": {"groups": len(shared), "pictures": sum(shared)},
+        "near_duplicates": {"groups": len(shared), "images": sum(shared)},
         "split": {"train": len(used) - len(held_out), "val": len(held_out)},
         "metadata": table and {"only_in_file": table.only_in_file, "only_in_folder": len(table.only_in_folder)},
     }
@@ -98,15 +96,15 @@ def report(data: "ArtDataModule", entries: "Sequence[Entry]") -> dict[str, Any]:
 
 def tables(content: Mapping[str, Any]) -> list[Table]:
     """The report for the terminal: counts by class, then the reasons."""
-    classes, reasons = Table("class"), Table("verdict", "reason")
+    classes, reasons = Table("class"), Table("status", "reason")
     for name in content["counts"]:
         classes.add_column(name, justify="right")
     for name, row in {**content["classes"], "all": content["counts"]}.items():
         classes.add_row(Text(name), *map(str, row.values()))
     reasons.add_column("files", justify="right")
-    for verdict, kinds in content["reasons"].items():
+    for status, kinds in content["reasons"].items():
         for kind, number in kinds.items():
-            reasons.add_row(verdict, Text(kind), str(number))
+            reasons.add_row(status, Text(kind), str(number))
     return [classes, reasons] if reasons.row_count else [classes]
 
 

@@ -1,4 +1,4 @@
-"""python -m artart.train: a folder of pictures becomes a trained network, grids, checkpoints and a result."""
+"""python -m artart.train: a folder of images becomes a trained network, grids, checkpoints and a result."""
 
 import logging
 import os
@@ -16,10 +16,10 @@ import hydra
 from omegaconf import DictConfig
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, as_dict, build, build_all, found, in_sweep
-from artart.config.cli import cli, told
+from artart.config.build import CONF_DIR, as_dict, build, build_all, in_sweep, select_or_none
+from artart.config.cli import cli, handle_errors
 from artart.config.schema import check
-from artart.io.terminal import near
+from artart.io.terminal import relative_to_cwd
 from artart.training import distributed
 
 if TYPE_CHECKING:
@@ -42,63 +42,63 @@ HINTS = (  # of Lightning, about what is so on purpose
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
-@told
+@handle_errors
 def main(cfg: DictConfig) -> float:
-    """The story of a run: check, build, claim the folder, read the pictures, fit, tell. Returns the best score."""
+    """The story of a run: check, build, claim the folder, read the images, fit, report. Returns the best score."""
     check(cfg)
-    distributed.arrange(cfg.trainer)
+    distributed.launch(cfg.trainer)
     config = as_dict(cfg)
 
     from lightning.pytorch import seed_everything
     from lightning.pytorch.callbacks import LambdaCallback
 
     from artart.checkpoints.load import check_writable
-    from artart.config.compatibility import check_measured, check_memory, check_parts, check_score, check_shares
+    from artart.config.compatibility import check_measured, check_memory, check_monitor, check_parts, check_shares
     from artart.data.labels import num_classes_of
     from artart.features.pretrained import alexnet_for
     from artart.training import finetune, resume
     from artart.training.module import ArtModule
     from artart.training.result import Result
-    from artart.training.run_dir import LOG, claim, enter, note, overrides, plan
+    from artart.training.run_dir import LOG, claim_run_dir, enter, note, overrides, plan
 
     quieten_lightning()
-    distributed.join(config["trainer"])
-    begun = finetune.take_over(cfg, Path(config["start"]), overrides()) if config["start"] else None
+    distributed.init_process_group(config["trainer"])
+    initial = finetune.adopt_config(cfg, Path(config["init_from"]), overrides()) if config["init_from"] else None
     config = as_dict(cfg)
     data = build(config, "data")
     label_names = data.label_names
     objective = build(config, "objective", loss=build(config, "loss"))
     fill_in(cfg.model, {"num_classes": num_classes_of(label_names), **objective.network})
     config = as_dict(cfg)
-    planned = distributed.of_first(lambda: plan(cfg))
-    before = resume.look_into(planned.checkpoint, config, label_names) if planned.checkpoint else None
-    if before:
-        planned = planned._replace(checkpoint=before.path)
+    planned = distributed.broadcast_from_rank_zero(lambda: plan(cfg))
+    resume_state = resume.load_resume_state(planned.checkpoint, config, label_names) if planned.checkpoint else None
+    if resume_state:
+        planned = planned._replace(checkpoint=resume_state.path)
     seed_everything(config["seed"], verbose=False)
     net = build(config, "model")
-    if begun:
-        finetune.begin_with(net, begun, label_names)
-        del begun
+    if initial:
+        finetune.init_weights(net, initial, label_names)
+        del initial
     log.info(size_of(net, config["image_size"]))
     if config["compile"]:
         compile_net(net, config["trainer"]["accelerator"])
     check_parts(config, objective.mode, label_names)
     check_writable(config, label_names, net)
-    check_score(config, objective.metrics)
+    check_monitor(config, objective.metrics)
     precision = config["trainer"]["precision"] or best_precision(config["trainer"]["accelerator"])
-    build(config, "trainer", precision=precision, logger=False)  # what is wrong with its arguments is told now
-    with distributed.first_ahead():  # it may be a download
+    build(config, "trainer", precision=precision, logger=False)  # what is wrong with its arguments is reported now
+    with distributed.rank_zero_first():  # it may be a download
         filters = objective.loss.load()
-        if weights := found(config, "callbacks.copies.weights"):
-            filters |= {"samples/kd": alexnet_for("callbacks.copies.weights", weights)}
+        if weights := select_or_none(config, "callbacks.memorization.weights"):
+            filters |= {"samples/kid_alexnet": alexnet_for("callbacks.memorization.weights", weights)}
 
     if (
-        goes_elsewhere := before is not None and not planned.is_in_its_folder()
-    ):  # made once its pictures are not refused
-        with distributed.first_ahead():
+        goes_elsewhere := resume_state is not None and not planned.is_in_its_folder()
+    ):  # made once its images are not refused
+        with distributed.rank_zero_first():
             data.load(None)
-            resume.compare_data(before, data.facts)
-    run_dir = distributed.of_first(lambda: claim(cfg, planned))
+            resume.compare_data(resume_state, data.facts)
+    run_dir = distributed.broadcast_from_rank_zero(lambda: claim_run_dir(cfg, planned))
     cfg.run_dir = str(run_dir)
     config = as_dict(cfg)
     log_name = f"train_rank_{distributed.rank()}.log" if distributed.rank() else LOG
@@ -107,27 +107,27 @@ def main(cfg: DictConfig) -> float:
         if not distributed.rank():
             note(cfg)
         enter(cfg, log_name)
-    with distributed.first_ahead():
+    with distributed.rank_zero_first():
         if not goes_elsewhere:
             data.load(None if goes_on else run_dir)
         elif not distributed.rank():
             data.list_unused(run_dir)
         check_shares(len(data.train_ids), len(data.val_ids), distributed.world_size())
         check_measured(config, len(data.train_ids), len(data.val_ids))
-        if before:
-            resume.compare_data(before, data.facts)
+        if resume_state:
+            resume.compare_data(resume_state, data.facts)
     check_memory(config, len(data.train_ids) + len(data.val_ids))
     module = ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, label_names)
     trainer = make_trainer(config, precision, data.val_is_held_out)
     if goes_on:
         enter(cfg, log_name)
     if not distributed.rank():
-        resume.make_ready(run_dir, before, trainer.loggers)
+        resume.prepare_run_dir(run_dir, resume_state, trainer.loggers)
         if goes_on:
             data.list_unused(run_dir)
             # resume=auto looks for the settings of what was saved, not for those of a command that failed before that.
             trainer.callbacks.insert(0, LambdaCallback(on_save_checkpoint=lambda *_: note(cfg)))  # type: ignore[attr-defined]
-    result = Result(run_dir, config, overrides(), filters, before.step if before else None)
+    result = Result(run_dir, config, overrides(), filters, resume_state.step if resume_state else None)
     fit(trainer, module, data, run_dir, planned.checkpoint)
     best = result.write(trainer, module)
     if not in_sweep():
@@ -170,7 +170,7 @@ def best_precision(accelerator: str) -> str:
 
 
 def size_of(net: "nn.Module", image_size: int) -> str:
-    """A network's parameters and its operations for one picture, in words."""
+    """A network's parameters and its operations for one image, in words."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -180,7 +180,7 @@ def size_of(net: "nn.Module", image_size: int) -> str:
     with torch.no_grad(), counter:
         net.eval()(torch.zeros(1, 3, image_size, image_size))
     net.train(was_training)
-    return f"network: {num_parameters:,} parameters, {counter.get_total_flops() / 1e9:.2f} GFLOPs per picture"
+    return f"network: {num_parameters:,} parameters, {counter.get_total_flops() / 1e9:.2f} GFLOPs per image"
 
 
 def compile_net(net: "nn.Module", accelerator: str) -> None:
@@ -205,16 +205,16 @@ def make_trainer(config: dict[str, Any], precision: str, val_is_held_out: bool) 
 
     from artart.checkpoints.load import read, read_back
     from artart.training.callbacks.checkpoints import AtomicCheckpointIO
-    from artart.training.callbacks.guard import MaxSteps
+    from artart.training.callbacks.stopping import MaxSteps
 
     callbacks, loggers = build_all(config, "callbacks"), build_all(config, "logger")
     if (max_steps := config["trainer"]["max_steps"]) != -1:
         callbacks.append(MaxSteps(max_steps))
     if not loggers:
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
-    if not val_is_held_out and config["score"].startswith("val/"):
-        log.info("data.val_fraction=0: nothing is held out, so there is no %s and no best.ckpt", config["score"])
-        callbacks = [callback for callback in callbacks if getattr(callback, "monitor", None) != config["score"]]
+    if not val_is_held_out and config["monitor"].startswith("val/"):
+        log.info("data.val_fraction=0: nothing is held out, so there is no %s and no best.ckpt", config["monitor"])
+        callbacks = [callback for callback in callbacks if getattr(callback, "monitor", None) != config["monitor"]]
     return build(
         config,
         "trainer",
@@ -254,7 +254,7 @@ def fit(trainer: "Trainer", module: "ArtModule", data: "ArtDataModule", run_dir:
         reason = printable(f"{type(error).__name__}: {error}")
         raise ArtError(
             f"resume={checkpoint}: its training state cannot be used ({reason}); take an earlier checkpoint, or begin "
-            f"with its weights: start={checkpoint}"
+            f"with its weights: init_from={checkpoint}"
         ) from error
     else:
         return
@@ -268,7 +268,7 @@ def how_to_go_on(run_dir: Path) -> str:
         return "so the sweep ends here"
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
         return "nothing was saved"
-    return f"go on where it stopped: the same command with resume=auto run_dir={near(run_dir)}"
+    return f"go on where it stopped: the same command with resume=auto run_dir={relative_to_cwd(run_dir)}"
 
 
 def run() -> None:

@@ -3,8 +3,8 @@
     python benchmarks/ablation.py --root ~/art --vgg vgg16.pth --weights ~/weights --minutes 3
 
 Trains 32 px denoisers that predict x0, v or eps, and x0 without the perceptual term, each for the same time, and
-prints the kernel distance of samples to art left out of training (KD, on AlexNet's relu5 features; lower is better),
-the squared error of x0_hat by noise level, and the pictures seen: means over the seeds and standard deviations.
+prints the kernel distance of samples to art left out of training (KID, on AlexNet's relu5 features; lower is better),
+the squared error of x0_hat by noise level, and the images seen: means over the seeds and standard deviations.
 """
 
 import argparse
@@ -35,13 +35,13 @@ from artart.objectives.diffusion import Diffusion
 
 VARIANTS = {
     "x0": ["loss=hybrid_diffusion"],
-    "v": ["loss=hybrid_diffusion", "objective.prediction=v"],
-    "eps": ["loss=hybrid_diffusion", "objective.prediction=eps"],
+    "v": ["loss=hybrid_diffusion", "objective.parameterization=v"],
+    "eps": ["loss=hybrid_diffusion", "objective.parameterization=eps"],
     "x0, no perceptual term": ["loss=mse_diffusion"],
     "the same, whole logarithm, std 1": [
         "loss=mse_diffusion",
-        "objective.noise_level.mean=-1.28",
-        "objective.noise_level.std=1.0",
+        "objective.noise_levels.mean=-1.28",
+        "objective.noise_levels.std=1.0",
     ],
 }
 NUM_SAMPLES = 256
@@ -67,7 +67,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> Path:
 
 
 def samples(loaded: checkpoint.Loaded, y: Tensor) -> Tensor:
-    """A picture for each label."""
+    """An image for each label."""
     assert isinstance(loaded.objective, Diffusion)
     return torch.cat([*sample_images(loaded.net, loaded.objective, Heun(20), y, range(len(y)))])
 
@@ -87,7 +87,7 @@ def main() -> None:
     data = ArtDataModule(args.root, 32)
     with TemporaryDirectory() as folder:
         data.load(Path(folder))
-    x0, y = to_model(data.pixels_of(data.val_ids)), data.pictures.labels[data.val_ids]
+    x0, y = to_model(data.pixels_of(data.val_ids)), data.images.labels[data.val_ids]
     measured: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}
     with torch.inference_mode():
         real = torch.cat([alexnet_features(part, args.weights) for part in x0.split(64)])
@@ -99,7 +99,7 @@ def main() -> None:
             fake = torch.cat([alexnet_features(part, args.weights) for part in made.split(64)])
             seen = load(path)["global_step"] * loaded.config["data"]["batch_size"]
             measured[name].append([kernel_distance(fake, real).value, errors[1], errors[4], errors[8], seen])
-    table = Table("variant", "KD", "error at r 0.1-0.2", "0.4-0.5", "0.8-0.9", "pictures seen")
+    table = Table("variant", "KID", "error at r 0.1-0.2", "0.4-0.5", "0.8-0.9", "images seen")
     for name, runs in measured.items():
         columns = list(zip(*runs, strict=True))
         table.add_row(name, *(f"{statistics.mean(values):.4g} ± {statistics.stdev(values):.2g}" for values in columns))

@@ -1,8 +1,8 @@
-"""The article's training loop as published, beside ours: same pictures, same batches, same seed.
+"""The article's training loop as published, beside ours: same images, same batches, same seed.
 
     python benchmarks/article.py --root ~/art --vgg vgg16.pth --weights ~/weights --out outputs/benchmarks/article
 
-Prints PSNR, SSIM and LPIPS of the pictures that each would save for art left out of training, after equal steps and
+Prints PSNR, SSIM and LPIPS of the images that each would save for art left out of training, after equal steps and
 after equal seconds of CPU time (those that the published loop takes for its steps); and what the bottleneck is worth:
 PSNR once more with the deepest features set to zero. With --out the grids are kept: inputs above, outputs below.
 """
@@ -28,7 +28,7 @@ from artart.features.alexnet import lpips_alex
 from artart.features.pretrained import IMAGENET_MEAN, IMAGENET_STD, imagenet_units, vgg16
 from artart.io.allocator import keep_freed_memory
 from artart.io.images import Batch, grid, save
-from artart.io.provenance import Marks
+from artart.io.provenance import ImageProvenance
 from artart.io.terminal import progress_bar
 from artart.metrics.pixel import psnr, ssim
 from artart.models.conv_diffusion import ConvDiffusionModel
@@ -44,7 +44,7 @@ class PublishedModel(ConvDiffusionModel):
     """The network as printed: its sigmoid ends in [0, 1]."""
 
     def forward(
-        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None
+        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         return (super().forward(x) + 1) / 2
 
@@ -62,7 +62,7 @@ def published_loss(net: nn.Module, x0: Tensor, weights: str) -> Tensor:
     return F.mse_loss(output, target) + F.mse_loss(features(output), features(target))
 
 
-def published_picture(net: nn.Module, x0: Tensor) -> Tensor:
+def published_image(net: nn.Module, x0: Tensor) -> Tensor:
     """As printed: the normalisation is undone on an output that was never normalised; in [-1, 1]."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return 2 * (net(imagenet_units(x0)) * std + mean).clamp(0, 1) - 1
@@ -87,7 +87,7 @@ def on_a_part(weights: str) -> StepLoss:
     return loss
 
 
-def our_picture(net: nn.Module, x0: Tensor) -> Tensor:
+def our_image(net: nn.Module, x0: Tensor) -> Tensor:
     return net(x0)
 
 
@@ -96,17 +96,17 @@ class Variant(NamedTuple):
 
     model: type[ConvDiffusionModel]
     loss: StepLoss
-    picture: Callable[[nn.Module, Tensor], Tensor]
+    image: Callable[[nn.Module, Tensor], Tensor]
     bottleneck: bool = True  # whether the deepest features are used at all
 
 
 def variants(weights: str) -> dict[str, Variant]:
     def ours(loss: StepLoss, bottleneck: bool = True) -> Variant:
-        return Variant(ConvDiffusionModel, loss, our_picture, bottleneck)
+        return Variant(ConvDiffusionModel, loss, our_image, bottleneck)
 
     published = functools.partial(published_loss, weights=weights)
     return {
-        "as published": Variant(PublishedModel, published, published_picture),
+        "as published": Variant(PublishedModel, published, published_image),
         "repaired": ours(our_loss(weights)),
         "perceptual weight 0": ours(our_loss(weights, 0.0)),
         "perceptual weight 0.1": ours(our_loss(weights, 0.1)),
@@ -117,7 +117,7 @@ def variants(weights: str) -> dict[str, Variant]:
 
 
 def batches(data: ArtDataModule) -> Iterator[Tensor]:
-    """The same pictures in the same order for everyone, in [-1, 1]."""
+    """The same images in the same order for everyone, in [-1, 1]."""
     loader, epoch = data.train_dataloader(), 0
     while True:
         loader.set_epoch(epoch)
@@ -127,7 +127,7 @@ def batches(data: ArtDataModule) -> Iterator[Tensor]:
 
 
 class Measured(NamedTuple):
-    """Means over the pictures left out of training."""
+    """Means over the images left out of training."""
 
     psnr: float  # dB
     ssim: float
@@ -166,21 +166,21 @@ class Trainee:
         batches = list(self.data.val_dataloader())
         scores = [self._scores(batch.x0) for batch in batches]
         hook = zero_bottleneck(self.net)
-        zeroed = torch.cat([psnr(self.variant.picture(self.net, batch.x0), batch.x0) for batch in batches])
+        zeroed = torch.cat([psnr(self.variant.image(self.net, batch.x0), batch.x0) for batch in batches])
         hook.remove()
         self.net.train()
         means = [torch.cat(values).mean().item() for values in zip(*scores, strict=True)]
         return Measured(means[0], means[1], means[2], zeroed.mean().item(), self.steps, self.seconds)
 
     def _scores(self, x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x0_hat = self.variant.picture(self.net, x0)
+        x0_hat = self.variant.image(self.net, x0)
         return psnr(x0_hat, x0), ssim(x0_hat, x0), lpips_alex(x0_hat, x0, self.weights)
 
     @torch.no_grad()
     def draw(self, path: Path) -> None:
         self.net.eval()
         x0 = next(iter(self.data.val_dataloader())).x0[:8]
-        save(grid([x0, self.variant.picture(self.net, x0)]), path, Marks("composite", {"steps": self.steps}))
+        save(grid([x0, self.variant.image(self.net, x0)]), path, ImageProvenance("composite", {"steps": self.steps}))
         self.net.train()
 
 
@@ -203,7 +203,7 @@ def row(name: str, one: Measured) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, help="a folder of pictures (default: demo art)")
+    parser.add_argument("--root", type=Path, help="a folder of images (default: demo art)")
     parser.add_argument("--vgg", default="auto", help="auto, imagenet, random or a file with VGG-16's weights")
     parser.add_argument("--weights", default="auto", help="of LPIPS: auto, or a folder")
     parser.add_argument("--image-size", type=int, default=64)
@@ -247,7 +247,7 @@ def main() -> None:
     console = Console()
     console.print(equal_steps)
     console.print(
-        f"pictures: {len(data.train_ids)} for training, {len(data.val_ids)} held out; {vgg16(arguments.vgg).origin}"
+        f"images: {len(data.train_ids)} for training, {len(data.val_ids)} held out; {vgg16(arguments.vgg).origin}"
     )
     console.print(f"target values beyond the published sigmoid's reach: {100 * out_of_reach(data):.0f} %")
 

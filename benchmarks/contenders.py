@@ -1,6 +1,6 @@
 """Who meets in peers.py: artart, denoising-diffusion-pytorch's GaussianDiffusion, and a loop as in diffusers' example.
 
-All are handed pictures in [-1, 1] and hand such back. The peers' networks are called with whole steps 0 ... 999, and
+All are handed images in [-1, 1] and hand such back. The peers' networks are called with whole steps 0 ... 999, and
 `Timed` lets artart's, which wants times in [0, 1], stand in for them. The peers come from PyPI, for this alone.
 """
 
@@ -56,16 +56,16 @@ class Contender(Protocol):
     package: ClassVar[str]
     lr: ClassVar[float]
     batch_size: ClassVar[int]
-    mirror: ClassVar[bool]
+    random_flip: ClassVar[bool]
 
     def stand_in(self, net: UNet) -> nn.Module:
         """artart's network as this contender calls one."""
 
     def loss(self, net: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
-        """Of pictures (B, 3, S, S) in [-1, 1]; the generator is on their device."""
+        """Of images (B, 3, S, S) in [-1, 1]; the generator is on their device."""
 
     def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
-        """Pictures (num, 3, S, S) in [-1, 1], or somewhat beyond, from about as many evaluations of the network."""
+        """Images (num, 3, S, S) in [-1, 1], or somewhat beyond, from about as many evaluations of the network."""
 
     def network(self, scale: int = 1) -> nn.Module:
         """Of about 3 million parameters; `scale` times as wide, and so of about scale^2 times as many."""
@@ -78,9 +78,15 @@ class Contender(Protocol):
     def average(self, net: nn.Module) -> Average: ...
 
 
-def tiny(image_size: int, width: int = 32) -> UNet:
+def tiny(image_size: int, model_channels: int = 32) -> UNet:
     """conf/model/unet_tiny.yaml without classes."""
-    return UNet(image_size, width=width, multipliers=(1, 2, 3), num_blocks=1, attention_size=8)
+    return UNet(
+        image_size,
+        model_channels=model_channels,
+        channel_mult=(1, 2, 3),
+        num_res_blocks=1,
+        attn_resolutions=range(1, 9),
+    )
 
 
 def warm_cosine(optimizer: Optimizer, share: Callable[[], float], warmup_steps: int) -> LambdaLR:
@@ -112,16 +118,16 @@ class ArtartAverage:
 class Artart:
     """Flow, v, levels whose logit is normal, squared error alone; Heun."""
 
-    prediction: ClassVar[Name] = "v"
+    parameterization: ClassVar[Name] = "v"
     package: ClassVar = "artart"
     lr: ClassVar = 1e-3
     batch_size: ClassVar = 32
-    mirror: ClassVar = False
+    random_flip: ClassVar = False
 
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
         loss = WeightedSum({"mse": 1.0}, mse=MSE("model"))
-        self.objective = Diffusion(loss, Flow(), LogitNormal(image_size), self.prediction, label_dropout=0.0)
+        self.objective = Diffusion(loss, Flow(), LogitNormal(image_size), self.parameterization, class_dropout_prob=0.0)
 
     def stand_in(self, net: UNet) -> nn.Module:
         return net
@@ -136,7 +142,7 @@ class Artart:
         return torch.cat([*sample_images(net, self.objective, sampler, y, range(seed, seed + num), batch_size=num)])
 
     def network(self, scale: int = 1) -> nn.Module:
-        return tiny(self.image_size, width=48 * scale)
+        return tiny(self.image_size, model_channels=48 * scale)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.999), weight_decay=0.01)
@@ -149,7 +155,9 @@ class Artart:
 
 
 class Timed(nn.Module):
-    """A network that is told times in [0, 1], for callers that tell steps; with what GaussianDiffusion asks of one."""
+    """A network that is reported times in [0, 1], for callers that tell steps; with what GaussianDiffusion asks of
+    one.
+    """
 
     self_condition = False
 
@@ -168,7 +176,7 @@ class Lucidrains:
     package: ClassVar = "denoising-diffusion-pytorch"
     lr: ClassVar = 1e-4
     batch_size: ClassVar = 16
-    mirror: ClassVar = True
+    random_flip: ClassVar = True
 
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
@@ -176,7 +184,7 @@ class Lucidrains:
         self.trained: Any = None  # the diffusion around the network that is trained
 
     def _around(self, net: nn.Module, sampling_steps: int | None = None) -> Any:
-        """It takes pictures in [0, 1] and brings them to [-1, 1] by itself."""
+        """It takes images in [0, 1] and brings them to [-1, 1] by itself."""
         diffusion = self.library.GaussianDiffusion(
             net, image_size=self.image_size, timesteps=NUM_STEPS, sampling_timesteps=sampling_steps
         )
@@ -239,7 +247,7 @@ class Diffusers:
     package: ClassVar = "diffusers"
     lr: ClassVar = 1e-4
     batch_size: ClassVar = 16
-    mirror: ClassVar = False
+    random_flip: ClassVar = False
 
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
@@ -307,9 +315,9 @@ class DiffusersAverage:
 
 
 class ArtartX0(Artart):
-    """The same, but the network outputs the clean picture."""
+    """The same, but the network outputs the clean image."""
 
-    prediction = "x0"
+    parameterization = "x0"
 
 
 CONTENDERS: dict[str, Callable[[int], Contender]] = {

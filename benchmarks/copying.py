@@ -1,10 +1,10 @@
-"""How many epochs it takes until samples are copies, for few pictures and for many, and what holds it back.
+"""How many epochs it takes until samples are near-duplicates, for few images and for many, and what holds it back.
 
     python benchmarks/copying.py --root ~/art --weights ~/weights
 
-Trains unet_tiny at 32 px on parts of the pictures, each beside others held out, for so many pictures seen, and draws
-the copy rates of samples and their KD to the held-out art against epochs: docs/images/copying.png, with --out
-elsewhere. What was measured is kept under --runs, and what is there is not done again: so `--only 100 --pictures 50000`
+Trains unet_tiny at 32 px on parts of the images, each beside others held out, for so many images seen, and draws
+the copy rates of samples and their KID to the held-out art against epochs: docs/images/copying.png, with --out
+elsewhere. What was measured is kept under --runs, and what is there is not done again: so `--only 100 --images 50000`
 first lets the few be seen more often, and several processes can share the work.
 """
 
@@ -28,13 +28,13 @@ BATCH = 16
 
 
 class Curve(NamedTuple):
-    num: int  # pictures to train on, about
+    num: int  # images to train on, about
     settings: tuple[str, ...] = ()
 
 
 CURVES = {
     "100": Curve(100),
-    "100, told augmentation 0.12": Curve(100, ("objective.augment.probability=0.12",)),
+    "100, augmentation conditioning 0.12": Curve(100, ("objective.augment.probability=0.12",)),
     "1000": Curve(1000),
     "5000": Curve(5000),
 }
@@ -50,13 +50,16 @@ def train(name: str, args: argparse.Namespace) -> Path:
     chosen = random.Random(0).sample(files, min(len(files), round(num / (1 - HELD_OUT[num]))))
     args.runs.mkdir(parents=True, exist_ok=True)
     table.write_text("path\n" + "".join(f'"{path.relative_to(args.root)}"\n' for path in sorted(chosen)))
-    epochs = max(1, args.pictures // num)
+    epochs = max(1, args.images // num)
     settings = [*CURVES[name].settings, f"data.root={args.root}", f"data.metadata={table}"]
     settings += [f"data.val_fraction={HELD_OUT[num]}", "logger=csv", "resume=auto"]
     settings += [f"trainer.max_epochs={epochs}", f"trainer.check_val_every_n_epoch={max(1, epochs // args.points)}"]
-    settings += [f"callbacks.copies.every_n_images={args.pictures // args.points // 2}", "callbacks.copies.guidance=1"]
-    settings += ["sampler=dpmpp_2m", "sampler.num_steps=20", f"callbacks.copies.num_images={args.num_samples}"]
-    settings += [f"callbacks.copies.weights={args.weights}", "model=unet_tiny", "objective.prediction=v"]
+    settings += [
+        f"callbacks.memorization.every_n_images={args.images // args.points // 2}",
+        "callbacks.memorization.guidance=1",
+    ]
+    settings += ["sampler=dpmpp_2m", "sampler.num_steps=20", f"callbacks.memorization.num_images={args.num_samples}"]
+    settings += [f"callbacks.memorization.weights={args.weights}", "model=unet_tiny", "objective.parameterization=v"]
     settings += [f"data.batch_size={BATCH}", "optimizer.lr=1e-3", "+trainer.limit_val_batches=4"]
     settings += ["trainer.accelerator=cpu", "trainer.precision=bf16-mixed", f"run_dir={run_dir}"]
     settings += [f"callbacks.{name}=null" for name in ("grid", "best", "checkpoints")]
@@ -73,23 +76,23 @@ def read(curves: Path, name: str) -> tuple[list[int], list[float]]:
 
 
 def draw(curves: dict[str, Path], out: Path) -> None:
-    figure, (copies, distance) = pyplot.subplots(1, 2, figsize=(11, 4))
+    figure, (memorization, distance) = pyplot.subplots(1, 2, figsize=(11, 4))
     for name, path in curves.items():
         for axes, column, style in (
-            (copies, "copies/rate", "-"),
-            (copies, "copies/rate_ratio", "--"),
-            (distance, "samples/kd", "-"),
+            (memorization, "memorization/rate", "-"),
+            (memorization, "memorization/rate_ratio", "--"),
+            (distance, "samples/kid_alexnet", "-"),
         ):
             epochs, values = read(path, column)
             shown = values if axes is distance else [100 * value for value in values]
             number, *more = name.split(",")
-            label = ",".join([f"{int(number):,} pictures", *more]) if style == "-" else None
+            label = ",".join([f"{int(number):,} images", *more]) if style == "-" else None
             axes.plot(epochs, shown, style, color=f"C{list(CURVES).index(name)}", marker=".", label=label)
             sys.stdout.write(f"{name}, {column}: {list(zip(epochs, values, strict=True))}\n")
-    copies.axhline(1, color="grey", linewidth=0.8, label="held-out art (1 %)")
-    copies.set(xscale="log", xlabel="epochs", ylabel="samples that are copies (%)")
-    copies.legend(title="— distance, - - ratio", fontsize="small")
-    distance.set(xscale="log", yscale="log", xlabel="epochs", ylabel="KD of samples to held-out art")
+    memorization.axhline(1, color="grey", linewidth=0.8, label="held-out art (1 %)")
+    memorization.set(xscale="log", xlabel="epochs", ylabel="samples that are near-duplicates (%)")
+    memorization.legend(title="— distance, - - ratio", fontsize="small")
+    distance.set(xscale="log", yscale="log", xlabel="epochs", ylabel="KID of samples to held-out art")
     figure.savefig(out, dpi=110, bbox_inches="tight")
 
 
@@ -97,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--weights", default="auto", help="of AlexNet: auto, or a folder")
-    parser.add_argument("--pictures", type=int, default=40_000, help="seen by each")
+    parser.add_argument("--images", type=int, default=40_000, help="seen by each")
     parser.add_argument("--points", type=int, default=10, help="of a curve")
     parser.add_argument("--num-samples", type=int, default=200)
     parser.add_argument("--only", nargs="*", choices=CURVES, default=list(CURVES))

@@ -2,7 +2,7 @@
 
     python benchmarks/data.py --root ~/art --num-files 1000
 
-Pictures per second of an epoch, the paths taking turns, medians of all rounds. A first epoch counts all that comes
+Images per second of an epoch, the paths taking turns, medians of all rounds. A first epoch counts all that comes
 before its first batch: looking for files, verify(), reading, writing the store. Fewer files than asked for are
 repeated; each copy carries a comment of its own, so that none passes for a duplicate.
 """
@@ -43,10 +43,10 @@ def is_valid(path: str) -> bool:
 
 
 def article_loader(root: Path, size: int, num_workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """As printed, but for the normalisation, which article.published_loss does: each epoch decodes every picture."""
+    """As printed, but for the normalisation, which article.published_loss does: each epoch decodes every image."""
     transform = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor()])
-    pictures = ImageFolder(root, transform, is_valid_file=is_valid)
-    return DataLoader(pictures, BATCH_SIZE, shuffle=True, num_workers=num_workers)
+    images = ImageFolder(root, transform, is_valid_file=is_valid)
+    return DataLoader(images, BATCH_SIZE, shuffle=True, num_workers=num_workers)
 
 
 def our_data(root: Path, size: int, cache: Path) -> ArtDataModule:
@@ -57,7 +57,7 @@ def our_data(root: Path, size: int, cache: Path) -> ArtDataModule:
 
 
 def served(batches: Iterable[tuple[Tensor, Tensor]], num_epochs: int = 1) -> int:
-    """Go through epochs; return how many pictures they gave."""
+    """Go through epochs; return how many images they gave."""
     return sum(len(x0) for _ in range(num_epochs) for x0, _ in batches)
 
 
@@ -82,8 +82,8 @@ def loaders(root: Path, size: int, num_rounds: int, work: Path) -> Table:
         loader = make()
         rates.setdefault(f"{name}, first epoch", []).append(served(loader) / (time.perf_counter() - started))
         started = time.perf_counter()
-        num_pictures = served(loader, 10 if name == "artart" else 1)
-        rates.setdefault(f"{name}, later epochs", []).append(num_pictures / (time.perf_counter() - started))
+        num_images = served(loader, 10 if name == "artart" else 1)
+        rates.setdefault(f"{name}, later epochs", []).append(num_images / (time.perf_counter() - started))
 
     for _ in range(num_rounds):
         for num_workers in (0, 2):
@@ -91,7 +91,7 @@ def loaders(root: Path, size: int, num_rounds: int, work: Path) -> Table:
         measure("artart", lambda: our_data(root, size, work / "cache").train_dataloader())
         shutil.rmtree(work / "cache")
     base = statistics.median(rates["article, 0 workers, later epochs"])
-    table = Table("path", "pictures/s", "lowest", "highest", "against article, 0 workers, later")
+    table = Table("path", "images/s", "lowest", "highest", "against article, 0 workers, later")
     for name, values in rates.items():
         middle = statistics.median(values)
         table.add_row(name, *(f"{value:.4g}" for value in (middle, min(values), max(values), middle / base)))

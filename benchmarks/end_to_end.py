@@ -2,11 +2,11 @@
 
     python benchmarks/end_to_end.py --root ~/art --num-files 96 --rounds 2
 
-Both train the article's network with its hybrid loss at 128 px on the same files, without held-out pictures, grids or
+Both train the article's network with its hybrid loss at 128 px on the same files, without held-out images, grids or
 checkpoints; VGG-16 has random filters. In each round each program takes its turns, from an empty cache: one step, one
 epoch, and 1 + N epochs. Prints medians of wall and CPU seconds of the program and all its processes: to the first step,
 for the first epoch from the command on, and for each later epoch (the difference of the last two turns, by N) with its
-pictures per second, beside the article's.
+images per second, beside the article's.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def main() -> None:
                     call = command(options, root, args.image_size, work / "cache", epochs, steps)
                     found[name][turn].append(spent(call, work))
                     bar.advance(task)
-    table = Table("program", "first step", "first epoch", "later epochs", "pictures/s", "x article")
+    table = Table("program", "first step", "first epoch", "later epochs", "images/s", "x article")
     base: list[float] = []
     for name, of_turns in found.items():
         rounds = zip(of_turns["all"], of_turns["first epoch"], strict=True)

@@ -20,7 +20,7 @@ from artart.diffusion.samplers import DDIM, Heun, Sampler
 from artart.diffusion.sampling import Given, sample_steps
 from artart.generation.interpolate import places
 from artart.io.images import grid, save, to_model
-from artart.io.provenance import Marks
+from artart.io.provenance import ImageProvenance
 from artart.objectives.diffusion import Diffusion
 
 ENLARGED = 2
@@ -28,7 +28,7 @@ ROWS = 5
 
 
 def sample(loaded: Loaded, sampler: Sampler, y: Tensor, seed: int = 0, guidance: float = 1.5) -> list[Tensor]:
-    """x_t (B, 3, S, S) after each step; picture k has the seed `seed + k`."""
+    """x_t (B, 3, S, S) after each step; image k has the seed `seed + k`."""
     assert isinstance(loaded.objective, Diffusion)
     seeds = range(seed, seed + len(y))
     with torch.inference_mode():
@@ -85,7 +85,7 @@ def main() -> None:
     def write(rows: Sequence[Tensor], name: str) -> None:
         large = grid(rows).repeat_interleave(ENLARGED, 1).repeat_interleave(ENLARGED, 2)
         experiment = "quickstart_diffusion" if args.checkpoint else "denoise"
-        save(large, args.out / f"{name}.png", Marks("trained", {"experiment": experiment}))
+        save(large, args.out / f"{name}.png", ImageProvenance("trained", {"experiment": experiment}))
 
     if args.watercolours:
         write([sample(loaded, Heun(30), classes, seed=len(classes) * k)[-1] for k in range(ROWS)], "watercolours")
@@ -98,7 +98,7 @@ def main() -> None:
     )
     steps = sample(loaded, Heun(30), classes, seed=3)
     moments = [0, 6, 10, 14, 17, 20, 23, 26, 29]
-    write([torch.stack([steps[m][k] for m in moments]) for k in classes.tolist()], "film")
+    write([torch.stack([steps[m][k] for m in moments]) for k in classes.tolist()], "trajectory")
     y = classes.repeat_interleave(2)
     write([sample(loaded, DDIM(num), y, seed=20)[-1] for num in (2, 5, 10, 20, 50)], "steps")
     write(

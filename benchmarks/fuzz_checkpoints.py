@@ -3,11 +3,12 @@
     python benchmarks/fuzz_checkpoints.py --num 2000 --seed 0 --work DIR
 
 Trains three tiny networks in DIR, spoils their checkpoints by `mutations.py`, and gives each file, in this process, to
-three of the six commands that read one: generate, evaluate, export, inspect, start= and resume=. A file may be refused
-(exit code 2, or 1 with a sentence) or used (0). None may run a process, reach for the network, import or call what it
-names, write outside of the folder that was named, leave something when it is refused, show a trace or more than a line,
-or take much more memory or time than a good file does. Prints what became of the files and each failure with the
-number that repeats it: `--first NUMBER --num 1`. Exit code 1 if there was one. Needs Linux; DIR is the working folder.
+three of the six commands that read one: generate, evaluate, export, inspect, init_from= and resume=. A file may be
+refused (exit code 2, or 1 with a sentence) or used (0). None may run a process, reach for the network, import or call
+what it names, write outside of the folder that was named, leave something when it is refused, show a trace or more than
+a line, or take much more memory or time than a good file does. Prints what became of the files and each failure with
+the number that repeats it: `--first NUMBER --num 1`. Exit code 1 if there was one. Needs Linux; DIR is the working
+folder.
 """
 
 import argparse
@@ -46,15 +47,15 @@ import artart.generate
 import artart.inspect
 import artart.train
 
-VIT = ("model=vit", "model.width=8", "model.depth=1", "model.num_heads=1")
-UNET = ("model=unet", "model.width=8", "model.multipliers=[1]", "model.num_blocks=1")
+VIT = ("model=vit", "model.hidden_size=8", "model.depth=1", "model.num_heads=1")
+UNET = ("model=unet", "model.model_channels=8", "model.channel_mult=[1]", "model.num_res_blocks=1")
 DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "data.val_fraction=0.6")
 KINDS = {"reconstruction": ("loss=mse",), "unet": (*DIFFUSION, *UNET), "vit": (*DIFFUSION, *VIT)}
 SMALL = (
-    *("image_size=16", "data.num_demo_pictures=40", "data.batch_size=8", "trainer=cpu", "trainer.max_epochs=1"),
-    *("trainer.log_every_n_steps=2", "callbacks.grid.num_images=2", "callbacks.last.every_minutes=1e-6"),
+    *("image_size=16", "data.num_demo_images=40", "data.batch_size=8", "trainer=cpu", "trainer.max_epochs=1"),
+    *("trainer.log_every_n_steps=2", "callbacks.grid.num_images=2", "callbacks.last.train_time_interval=1e-6"),
 )
-COMMANDS = ("generate", "evaluate", "export", "inspect", "start", "resume")
+COMMANDS = ("generate", "evaluate", "export", "inspect", "init_from", "resume")
 OUTCOMES = ("0", "1", "2", "failed")
 SECONDS = 20  # of the processor, so that other work on the machine does not count
 WAIT = 600  # seconds on the clock
@@ -99,8 +100,8 @@ def call(module: ModuleType, *arguments: str) -> int | str:
     return 0
 
 
-def command(name: str, kind: str, path: Path, picture: Path) -> int | str:
-    few = ("num_images=1", "sampler.num_steps=1") if kind != "reconstruction" else (f"input={picture}",)
+def command(name: str, kind: str, path: Path, image: Path) -> int | str:
+    few = ("num_images=1", "sampler.num_steps=1") if kind != "reconstruction" else (f"input={image}",)
     judged = ("num_images=20", "sampler.num_steps=1") if kind != "reconstruction" else ()
     train = (artart.train, *SMALL, *KINDS[kind], "run_dir=out")
     calls: dict[str, tuple[Any, ...]] = {
@@ -108,7 +109,7 @@ def command(name: str, kind: str, path: Path, picture: Path) -> int | str:
         "evaluate": (artart.evaluate, f"checkpoint={path}", "out=out", "metrics.weights=null", *judged),
         "export": (artart.export, f"checkpoint={path}", "out=out/net.safetensors"),
         "inspect": (artart.inspect, str(path)),
-        "start": (*train, "trainer.max_steps=1", f"start={path}"),
+        "init_from": (*train, "trainer.max_steps=1", f"init_from={path}"),
         "resume": (*train, f"resume={path}"),
     }
     return call(*calls[name])
@@ -124,7 +125,7 @@ def listing() -> set[tuple[str, int]]:
     return {(str(item), item.lstat().st_mtime_ns) for item in Path().rglob("*")}
 
 
-def tried(name: str, kind: str, path: Path, picture: Path, watch: Watch) -> Outcome:
+def tried(name: str, kind: str, path: Path, image: Path, watch: Watch) -> Outcome:
     """Run one command in the working folder, which is as it was when this returns."""
     shutil.rmtree("out", ignore_errors=True)
     before = listing()
@@ -134,19 +135,19 @@ def tried(name: str, kind: str, path: Path, picture: Path, watch: Watch) -> Outc
     watch.seen = []
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error), warnings.catch_warnings():
         warnings.simplefilter("default")
-        code = command(name, kind, path, picture)
+        code = command(name, kind, path, image)
     faults, watch.seen = watch.seen, None
     taken, seconds = peak() - held, time.process_time() - began
-    printed, told = (stream.buffer.getvalue().decode() for stream in (out, error))
-    lines = told.splitlines()
+    printed, message = (stream.buffer.getvalue().decode() for stream in (out, error))
+    lines = message.splitlines()
     after = listing()
     if code not in (0, 1, 2):
         faults.append(f"ended with {code}")
-    if "Traceback" in told + printed:
+    if "Traceback" in message + printed:
         faults.append(f"a trace: {lines[-1]}")
     elif code in (1, 2) and len(lines) != 1:
-        faults.append(f"{len(lines)} lines: {told[:500]!r}")
-    if odd := re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", told + printed):
+        faults.append(f"{len(lines)} lines: {message[:500]!r}")
+    if odd := re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", message + printed):
         faults.append(f"{odd[0]!r} on the terminal")
     if code == 2 and (differ := sorted(name for name, _ in before ^ after)):
         faults.append(f"refused, but wrote {differ[:4]}")
@@ -200,12 +201,12 @@ def main() -> None:
     compose_once()
     paths = dict(good_runs(work))
     contents = [torch.load(path, weights_only=True) for path in paths.values()]
-    Image.new("RGB", (16, 16)).save(picture := work / "picture.png")
+    Image.new("RGB", (16, 16)).save(image := work / "image.png")
     watch = Watch(work / "canary", work / "cell" / "out", work / "cache")
     allowed = {}
     for kind, path in paths.items():
         for name in COMMANDS:
-            outcomes = [tried(name, kind, path, picture, watch) for _ in range(2)]
+            outcomes = [tried(name, kind, path, image, watch) for _ in range(2)]
             assert [one.code for one in outcomes] == [0, 0], (name, outcomes)
             assert not any(one.faults for one in outcomes), (name, outcomes)
             allowed[name, kind] = 2 * max(one.megabytes for one in outcomes) + SLACK / 2**20
@@ -218,14 +219,14 @@ def main() -> None:
         path, which, done = mutated(contents, rng, work / "hostile")
         kind = list(paths)[which]
         for name in rng.sample(COMMANDS, 3):
-            outcome = tried(name, kind, path, picture, watch)
+            outcome = tried(name, kind, path, image, watch)
             if outcome.megabytes > allowed[name, kind]:
                 outcome.faults.append(f"{outcome.megabytes:.0f} MB, more than {allowed[name, kind]:.0f}")
             outcomes_of[name].append(str(outcome.code) if not outcome.faults else "failed")
             num_faults += bool(outcome.faults)
             for fault in outcome.faults:
-                told = f"FAILED {number} {name} {kind} {fault} | {outcome.line} | {done}"
-                print(told.encode("ascii", "backslashreplace").decode()[:1500], flush=True)
+                message = f"FAILED {number} {name} {kind} {fault} | {outcome.line} | {done}"
+                print(message.encode("ascii", "backslashreplace").decode()[:1500], flush=True)
         path.unlink()
         gc.collect()
         if (done_so_far := number + 1 - args.first) % 100 == 0 or done_so_far == args.num:

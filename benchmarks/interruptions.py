@@ -31,11 +31,11 @@ from artart import ArtError
 from artart.checkpoints.load import read
 
 ROOT = Path(__file__).parents[1]
-EPOCHS, STEPS = 4, 13  # 55 of 60 pictures, in batches of 4
+EPOCHS, STEPS = 4, 13  # 55 of 60 images, in batches of 4
 SMALL = (
-    *("image_size=16", "data.num_demo_pictures=60", "data.batch_size=4", "data.mirror=true", "trainer=cpu"),
+    *("image_size=16", "data.num_demo_images=60", "data.batch_size=4", "data.random_flip=true", "trainer=cpu"),
     *(f"trainer.max_epochs={EPOCHS}", "trainer.log_every_n_steps=1", "+callbacks.brake._target_=interruptions.Brake"),
-    *("callbacks.grid.every_n_epochs=1", "callbacks.last.every_minutes=0.005", "resume=auto"),
+    *("callbacks.grid.every_n_epochs=1", "callbacks.last.train_time_interval=0.005", "resume=auto"),
 )
 OBJECTIVES = {
     "reconstruction": ("loss=mse",),
@@ -67,7 +67,7 @@ class Brake(Callback):
     def _pass(self, hook: str, trainer: Trainer) -> None:
         time.sleep(self.seconds)
         if f"{hook}@{trainer.global_step}" == self.crash:
-            raise RuntimeError("planted")
+            raise RuntimeError("injected")
 
 
 class Trial(NamedTuple):
@@ -75,13 +75,13 @@ class Trial(NamedTuple):
     how: str
     place: str
     objective: str
-    residence: str
+    storage: str
 
 
 class Ended(NamedTuple):
     """What came of a trial."""
 
-    told: list[str]
+    events: list[str]
     resumed_at: int | None  # None: nothing had been saved
     faults: list[str]  # of the way it stopped
     differs: list[str]  # in its end from the run that nothing befell
@@ -93,9 +93,9 @@ def trials(count: int) -> Iterator[Trial]:
         yield Trial(k + 1, list(CODES)[k % 5], place, objective, RESIDENCES[k % 3])
 
 
-def start(folder: Path, objective: str, residence: str, *more: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, objective: str, storage: str, *more: str) -> subprocess.Popen[bytes]:
     """A training process; what it prints goes to a file beside the folder."""
-    options = (*SMALL, *OBJECTIVES[objective], f"data.residence={residence}", f"run_dir={folder}", *more)
+    options = (*SMALL, *OBJECTIVES[objective], f"data.storage={storage}", f"run_dir={folder}", *more)
     places = {"PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}", "XDG_CACHE_HOME": str(folder.parent / "cache")}
     environment, command = os.environ | places | {"OMP_NUM_THREADS": "1"}, [sys.executable, "-m", "artart.train"]
     with folder.with_suffix(".txt").open("ab") as output:
@@ -150,7 +150,7 @@ def interrupt(trial: Trial, folder: Path, step: int, rng: random.Random) -> tupl
     hook, delay = rng.choice(HOOKS[trial.place]), rng.uniform(0, DELAYS[trial.place])
     left = rng.choice((0, rng.randrange(CHECKPOINT)))  # bytes
     crash = [f"+callbacks.brake.crash={hook}@{step}"] if trial.how == "exception" else []
-    process = start(folder, trial.objective, trial.residence, *crash)
+    process = start(folder, trial.objective, trial.storage, *crash)
     if not crash:
         wait_for(step, log, lengths[0], process)
         time.sleep(delay)
@@ -160,11 +160,11 @@ def interrupt(trial: Trial, folder: Path, step: int, rng: random.Random) -> tupl
     elif trial.how in SIGNALS:
         process.send_signal(SIGNALS[trial.how])
     code = process.wait(TIMEOUT)
-    told = f"{hook}@{step}" if crash else f"step {step} + {1000 * delay:.0f} ms"
-    told += f", {left} bytes left" if trial.how == "full disk" else ""
-    told += "" if crash else f", ended {time.monotonic() - stopped_at:.1f} s later"
+    events = f"{hook}@{step}" if crash else f"step {step} + {1000 * delay:.0f} ms"
+    events += f", {left} bytes left" if trial.how == "full disk" else ""
+    events += "" if crash else f", ended {time.monotonic() - stopped_at:.1f} s later"
     new, terminal = (path.read_bytes()[before:].decode() for path, before in zip((log, output), lengths, strict=True))
-    return code, told, [*wrong(trial.how, code, new, terminal, saved_step(folder))]
+    return code, events, [*wrong(trial.how, code, new, terminal, saved_step(folder))]
 
 
 def wrong(how: str, code: int, log: str, terminal: str, saved: int | None) -> Iterator[str]:
@@ -197,13 +197,15 @@ def attempt(trial: Trial, folder: Path, whole: Path, rng: random.Random) -> Ende
     end = Ended([], None, [], [])
     for _ in range(rng.choice((1, 1, 2))):
         if (step := moment(trial, end.resumed_at or 0, rng)) is not None:
-            code, told, faults = interrupt(trial, folder, step, rng)
+            code, events, faults = interrupt(trial, folder, step, rng)
             if code == 0 or (folder / "result.json").is_file():
                 return None
-            end = Ended([*end.told, f"{told}, saved {saved_step(folder)}"], saved_step(folder), end.faults + faults, [])
+            end = Ended(
+                [*end.events, f"{events}, saved {saved_step(folder)}"], saved_step(folder), end.faults + faults, []
+            )
             if parts := [path.name for path in folder.rglob("*.part")]:
-                (end.told if trial.how == "kill -9" else end.faults).append(f"left behind: {', '.join(parts)}")
-    if code := start(folder, trial.objective, trial.residence).wait(TIMEOUT):
+                (end.events if trial.how == "kill -9" else end.faults).append(f"left behind: {', '.join(parts)}")
+    if code := start(folder, trial.objective, trial.storage).wait(TIMEOUT):
         end.differs.append(f"exit code {code} when it went on: {folder.with_suffix('.txt').read_text()[-300:]}")
     else:
         end.differs.extend(differences(folder, whole, end.resumed_at))
@@ -281,7 +283,7 @@ def main() -> None:
             with small_disk(folder) if trial.how == "full disk" else nullcontext():
                 end = attempt(trial, folder, out / trial.objective, rng)
         ended.append((trial, end))
-        words = "; ".join([*end.told, *end.faults]), "; ".join(end.differs) or "equal"
+        words = "; ".join([*end.events, *end.faults]), "; ".join(end.differs) or "equal"
         print(*trial, *(" ".join(text.split()) for text in words), sep=" | ", flush=True)
         if not end.differs:
             shutil.rmtree(folder)

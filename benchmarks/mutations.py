@@ -73,7 +73,7 @@ class Named:
         self.name, self.arguments, self.called = name, arguments, called
 
 
-class _Pickler(pickle._Pickler):  # Python's own: torch's subclass of C's cannot be told more
+class _Pickler(pickle._Pickler):  # Python's own: torch's subclass of C's takes no reducers
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         if isinstance(obj, Disguised):
             self.save_reduce(OrderedDict, (), dict(obj.attributes), None, iter(obj.contents.items()), obj=obj)  # type: ignore[attr-defined]

@@ -1,11 +1,11 @@
-"""Can the denoiser learn eight pictures by heart, each under its own label, and does every sample find its picture?
+"""Can the denoiser learn eight images by heart, each under its own label, and does every sample find its image?
 
     python benchmarks/overfit.py --root ~/art
 
-Trains on one picture of each of eight classes, draws samples of each label with the weights of training and with their
-average, and prints for both: how many samples are copies (nearest distance below a third of the second nearest), how
-many pictures were found, how many samples are of the label's picture, and the energy at the Nyquist frequencies
-against that of the pictures, which a checkerboard raises.
+Trains on one image of each of eight classes, draws samples of each label with the weights of training and with their
+average, and prints for both: how many samples are near-duplicates (nearest distance below a third of the second
+nearest), how many images were found, how many samples are of the label's image, and the energy at the Nyquist
+frequencies against that of the images, which a checkerboard raises.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from artart.diffusion.samplers import Heun
 from artart.diffusion.sampling import sample_steps
 from artart.diffusion.schedule import Flow
 from artart.io.images import Batch, grid, save, to_model
-from artart.io.provenance import Marks
+from artart.io.provenance import ImageProvenance
 from artart.io.terminal import progress_bar
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.objectives.diffusion import Diffusion
@@ -32,15 +32,15 @@ from artart.objectives.losses import MSE, WeightedSum
 from artart.training.callbacks.ema import EMA
 from artart.training.lr_schedules import cosine
 
-NUM_PICTURES = 8
+NUM_IMAGES = 8
 SIZE = 32
 
 
-def pictures(root: Path) -> Tensor:
-    """One picture of each of the first eight sub-folders, (8, 3, S, S)."""
-    folders = islice(sorted(folder for folder in root.iterdir() if folder.is_dir()), NUM_PICTURES)
+def images(root: Path) -> Tensor:
+    """One image of each of the first eight sub-folders, (8, 3, S, S)."""
+    folders = islice(sorted(folder for folder in root.iterdir() if folder.is_dir()), NUM_IMAGES)
     files = [find(folder)[0] for folder in folders]
-    pixels = [torch.tensor(one.pixels) for one in examine_all(files, SIZE, "squash", description="reading")]
+    pixels = [torch.tensor(one.pixels) for one in examine_all(files, SIZE, "stretch", description="reading")]
     return to_model(torch.stack(pixels).permute(0, 3, 1, 2))
 
 
@@ -54,13 +54,13 @@ def nyquist_energy(images: Tensor) -> float:
 def train(x0: Tensor, steps: int, seed: int) -> tuple[nn.Module, nn.Module]:
     """The network after training, and its average."""
     torch.manual_seed(seed)
-    net = ConvDiffusionModel(SIZE, num_classes=NUM_PICTURES, conditioned=True).to(memory_format=torch.channels_last)
+    net = ConvDiffusionModel(SIZE, num_classes=NUM_IMAGES, conditioned=True).to(memory_format=torch.channels_last)
     ema = EMA()
     average = AveragedModel(net, multi_avg_fn=lambda *weights: get_ema_multi_avg_fn(ema.decay)(*weights))
     objective, generator = make_objective(), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
     schedule = cosine(optimizer, steps)["scheduler"]
-    y = torch.arange(NUM_PICTURES).repeat(8)
+    y = torch.arange(NUM_IMAGES).repeat(8)
     with progress_bar() as bar:
         for step in bar.track(range(1, steps + 1), description="training"):
             loss = objective(net, Batch(x0[y], y[:, None]), generator)["loss"].mean()
@@ -75,7 +75,7 @@ def train(x0: Tensor, steps: int, seed: int) -> tuple[nn.Module, nn.Module]:
 
 
 def make_objective() -> Diffusion:
-    return Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(SIZE), label_dropout=0.0)
+    return Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(SIZE), class_dropout_prob=0.0)
 
 
 def report(name: str, samples: Tensor, y: Tensor, x0: Tensor) -> list[str]:
@@ -94,15 +94,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/overfit"))
     args = parser.parse_args()
-    x0 = pictures(args.root)
-    y = torch.arange(NUM_PICTURES).repeat_interleave(8)
-    table = Table("weights", "copies", "pictures found", "label right", "Nyquist energy, samples / pictures")
+    x0 = images(args.root)
+    y = torch.arange(NUM_IMAGES).repeat_interleave(8)
+    table = Table("weights", "near-duplicates", "images found", "label right", "Nyquist energy, samples / images")
     for name, net in zip(("of training", "average"), train(x0, args.steps, args.seed), strict=True):
         with torch.inference_mode():
             *_, last = sample_steps(net, make_objective(), Heun(50), y, range(len(y)))
         table.add_row(*report(name, last.x_t, y, x0))
-        rows = [torch.cat([x0[k : k + 1], last.x_t[y == k]]) for k in range(NUM_PICTURES)]
-        save(grid(rows), args.out / f"{name.replace(' ', '_')}.png", Marks("composite", {"steps": args.steps}))
+        rows = [torch.cat([x0[k : k + 1], last.x_t[y == k]]) for k in range(NUM_IMAGES)]
+        save(
+            grid(rows), args.out / f"{name.replace(' ', '_')}.png", ImageProvenance("composite", {"steps": args.steps})
+        )
     Console().print(table)
 
 

@@ -1,16 +1,16 @@
-"""artart's diffusion beside denoising-diffusion-pytorch and a loop as in diffusers' example, on the same pictures.
+"""artart's diffusion beside denoising-diffusion-pytorch and a loop as in diffusers' example, on the same images.
 
     python benchmarks/peers.py --comparison equal --root ~/art --weights ~/weights --precision bf16
     python benchmarks/peers.py --comparison own --root ~/art --weights ~/weights --minutes 10
 
-equal: one network, the same initial weights, pictures in the same order, optimizer, learning rates, average of weights
-and number of pictures; only the objective and the sampler are each one's own, as they are by default.
+equal: one network, the same initial weights, images in the same order, optimizer, learning rates, average of weights
+and number of images; only the objective and the sampler are each one's own, as they are by default.
 own: each with its own network of about 3 million parameters, optimizer, learning-rate schedule, batch size, flips and
-average, for equal seconds, at a third, once and three times its default learning rate; that with the lowest mean KD
+average, for equal seconds, at a third, once and three times its default learning rate; that with the lowest mean KID
 counts.
 
-No classes anywhere. Pictures are made by the averaged weights with about equally many evaluations of the network.
-Prints pictures per second, KD to held-out art (AlexNet relu5), the power spectrum's distance and three copy rates:
+No classes anywhere. Images are made by the averaged weights with about equally many evaluations of the network.
+Prints images per second, KID to held-out art (AlexNet relu5), the power spectrum's distance and three copy rates:
 means over the seeds and standard deviations. Seconds are the process's CPU seconds (of one thread), on a GPU wall time.
 
 Each run leaves a JSON file and a grid under --out, and what is there is not done again: several processes can share
@@ -43,10 +43,10 @@ from artart.evaluation.samples import features, known_features
 from artart.io.allocator import keep_freed_memory
 from artart.io.files import write_json
 from artart.io.images import Batch, grid, save, to_model, to_pixels
-from artart.io.provenance import Marks
+from artart.io.provenance import ImageProvenance
 from artart.io.terminal import progress_bar
 from artart.metrics.distances import kernel_distance
-from artart.metrics.memorization import CRITERIA, CopyTest
+from artart.metrics.memorization import CRITERIA, MemorizationTest
 from artart.metrics.spectrum import radial_power, spectral_distance
 from artart.training.lr_schedules import cosine
 
@@ -54,10 +54,10 @@ RATES = (1 / 3, 1.0, 3.0)  # times the default learning rate
 EQUAL_LR, EQUAL_BATCH_SIZE = 1e-3, 16
 SAMPLED_AT_ONCE = 64
 COLUMNS = {
-    "train_per_second": "training pictures/s",
+    "train_per_second": "training images/s",
     "sample_per_second": "samples/s",
-    "images_seen": "pictures seen",
-    "kd": "KD",
+    "images_seen": "images seen",
+    "kid_alexnet": "KID",
     "spectrum_db": "spectrum dB",
     **{name: name.replace("_", " ") for name in CRITERIA},
 }
@@ -108,7 +108,7 @@ class Recipe(NamedTuple):
     schedule: torch.optim.lr_scheduler.LRScheduler
     average: Any
     batch_size: int
-    mirror: bool
+    random_flip: bool
 
 
 def equal_recipe(contender: Contender, clock: Clock, args: argparse.Namespace) -> Recipe:
@@ -117,20 +117,20 @@ def equal_recipe(contender: Contender, clock: Clock, args: argparse.Namespace) -
     net = contender.stand_in(tiny(args.image_size)).to(args.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=EQUAL_LR, betas=(0.9, 0.999), weight_decay=0.01)
     schedule = cosine(optimizer, clock.steps)["scheduler"]
-    return Recipe(net, optimizer, schedule, ArtartAverage(net), EQUAL_BATCH_SIZE, args.mirror)
+    return Recipe(net, optimizer, schedule, ArtartAverage(net), EQUAL_BATCH_SIZE, args.random_flip)
 
 
 def own_recipe(contender: Contender, clock: Clock, args: argparse.Namespace, rate: float) -> Recipe:
     net = contender.network().to(args.device).to(memory_format=torch.channels_last)
     optimizer = contender.optimizer(net.parameters(), rate * contender.lr)
     schedule = contender.schedule(optimizer, clock.share)
-    return Recipe(net, optimizer, schedule, contender.average(net), contender.batch_size, contender.mirror)
+    return Recipe(net, optimizer, schedule, contender.average(net), contender.batch_size, contender.random_flip)
 
 
 def batches(pixels: Tensor, recipe: Recipe, seed: int, device: torch.device) -> Iterator[Batch]:
-    """Without end; of fewer pictures than a batch takes each is in it several times."""
+    """Without end; of fewer images than a batch takes each is in it several times."""
     ids = torch.arange(len(pixels)).repeat(max(1, recipe.batch_size // len(pixels)))
-    labels, options = torch.zeros_like(ids), {"shuffle": True, "mirror": recipe.mirror}
+    labels, options = torch.zeros_like(ids), {"shuffle": True, "random_flip": recipe.random_flip}
     loader = Loader(pixels, labels, ids, recipe.batch_size, seed=seed, device=device, **options)
     for epoch in count():
         loader.set_epoch(epoch)
@@ -148,9 +148,7 @@ def train(
     torch.manual_seed(job.seed)
     generator = Generator(args.device).manual_seed(job.seed)
     is_equal = args.comparison == "equal"
-    clock = (
-        Clock(args.device, args.pictures // EQUAL_BATCH_SIZE) if is_equal else Clock(args.device, None, args.seconds)
-    )
+    clock = Clock(args.device, args.images // EQUAL_BATCH_SIZE) if is_equal else Clock(args.device, None, args.seconds)
     recipe = equal_recipe(contender, clock, args) if is_equal else own_recipe(contender, clock, args, job.rate)
     stream, losses = batches(pixels, recipe, job.seed, args.device), torch.zeros((), device=args.device)
     clock.started = clock.now()
@@ -169,8 +167,8 @@ def train(
             losses = torch.lerp(losses, loss.detach().float(), max(0.01, 1 / clock.step))
             bar.update(task, completed=clock.share())
     seen, seconds = clock.step * recipe.batch_size, clock.seconds
-    told = {"images_seen": seen, "train_seconds": seconds, "train_per_second": seen / seconds, "loss": losses.item()}
-    return recipe.average.net.eval(), told | {"parameters": sum(p.numel() for p in recipe.net.parameters())}
+    facts = {"images_seen": seen, "train_seconds": seconds, "train_per_second": seen / seconds, "loss": losses.item()}
+    return recipe.average.net.eval(), facts | {"parameters": sum(p.numel() for p in recipe.net.parameters())}
 
 
 @torch.inference_mode()
@@ -190,8 +188,8 @@ def draw(contender: Contender, net: nn.Module, seed: int, args: argparse.Namespa
     seconds = clock.seconds
     x = torch.cat(made).float()
     broken = int((~x.isfinite()).flatten(1).any(dim=1).sum())  # shown grey
-    told = {"sample_per_second": args.num_samples / seconds, "evaluations": per_sample, "broken": broken}
-    return to_pixels(x.nan_to_num(0.0)).cpu(), told
+    facts = {"sample_per_second": args.num_samples / seconds, "evaluations": per_sample, "broken": broken}
+    return to_pixels(x.nan_to_num(0.0)).cpu(), facts
 
 
 class Judge:
@@ -201,18 +199,18 @@ class Judge:
         self.args = args
         train, held_out = data.pixels_of(data.train_ids), data.pixels_of(data.val_ids)
         real = train[torch.randperm(len(train), generator=Generator().manual_seed(0))[: args.num_samples]]
-        self.copies = CopyTest(train, [data.pictures.groups[i] for i in data.train_ids], held_out)
+        self.memorization = MemorizationTest(train, [data.images.groups[i] for i in data.train_ids], held_out)
         self.of_held_out, of_real = (known_features(x, args.weights, args.device, data) for x in (held_out, real))
         self.power = radial_power(to_model(held_out))
-        self.art = self._distances(of_real, real) | self.copies.false_alarms()
-        """What as many training pictures would have; the copy rates are those of held-out art."""
+        self.art = self._distances(of_real, real) | self.memorization.false_alarms()
+        """What as many training images would have; the copy rates are those of held-out art."""
 
     def _distances(self, seen: Tensor, pixels: Tensor) -> dict[str, float]:
         spectrum = spectral_distance(radial_power(to_model(pixels)), self.power)
-        return {"kd": kernel_distance(seen, self.of_held_out).value, "spectrum_db": spectrum.value}
+        return {"kid_alexnet": kernel_distance(seen, self.of_held_out).value, "spectrum_db": spectrum.value}
 
     def __call__(self, samples: Tensor) -> dict[str, float]:
-        found = self.copies.judge(self.copies.nearest(samples))
+        found = self.memorization.judge(self.memorization.nearest(samples))
         rates = {name: is_copy.double().mean().item() for name, is_copy in found.items()}
         return self._distances(features(samples, self.args.weights, self.args.device), samples) | rates
 
@@ -224,7 +222,7 @@ def run(job: Job, data: ArtDataModule, judge: Judge, args: argparse.Namespace) -
     samples, of_sampling = draw(contender, net, job.seed, args)
     details = {**job._asdict(), "comparison": args.comparison, "images_seen": of_training["images_seen"]}
     rows = [*to_model(samples[:64]).split(8)]
-    save(grid(rows), args.out / job.file.replace(".json", ".png"), Marks("trained", details))
+    save(grid(rows), args.out / job.file.replace(".json", ".png"), ImageProvenance("trained", details))
     measured = {**of_training, **of_sampling, **judge(samples)}
     return {"job": job._asdict(), "version": version(contender.package), "measured": measured, "art": judge.art}
 
@@ -232,9 +230,9 @@ def run(job: Job, data: ArtDataModule, judge: Judge, args: argparse.Namespace) -
 def settings(data: ArtDataModule, args: argparse.Namespace) -> dict[str, Any]:
     """What must be the same in all runs of a table."""
     names = ["comparison", "image_size", "num_samples", "evaluations", "precision", "few"]
-    names += ["pictures", "mirror"] if args.comparison == "equal" else ["minutes"]
-    told = {name: getattr(args, name) for name in names}
-    return told | {"device": args.device.type, "torch": torch.__version__, "data": data.facts["sha256"]}
+    names += ["images", "random_flip"] if args.comparison == "equal" else ["minutes"]
+    facts = {name: getattr(args, name) for name in names}
+    return facts | {"device": args.device.type, "torch": torch.__version__, "data": data.facts["sha256"]}
 
 
 def known(path: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
@@ -257,12 +255,12 @@ def jobs(args: argparse.Namespace, names: list[str], seeds: list[int], rates: li
 
 
 def chosen(runs: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """A contender's runs at the learning rate with the lowest mean KD."""
+    """A contender's runs at the learning rate with the lowest mean KID."""
     of_rates: dict[float, list[dict[str, Any]]] = {}
     for one in runs:
         if one["job"]["name"] == name:
             of_rates.setdefault(one["job"]["rate"], []).append(one)
-    means = {rate: statistics.mean(one["measured"]["kd"] for one in own) for rate, own in of_rates.items()}
+    means = {rate: statistics.mean(one["measured"]["kid_alexnet"] for one in own) for rate, own in of_rates.items()}
     return of_rates[min(means, key=lambda rate: means[rate])] if means else []
 
 
@@ -293,16 +291,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights", default="auto", help="of AlexNet: auto, or a folder")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--val-fraction", type=float, default=0.34)
-    parser.add_argument("--pictures", type=int, default=40000, help="to train on, with --comparison equal")
+    parser.add_argument("--images", type=int, default=40000, help="to train on, with --comparison equal")
     parser.add_argument("--minutes", type=float, default=10.0, help="to train for, with --comparison own")
-    parser.add_argument("--mirror", action="store_true", help="with --comparison equal: flip half of the pictures")
+    parser.add_argument("--random-flip", action="store_true", help="with --comparison equal: flip half of the images")
     parser.add_argument("--num-samples", type=int, default=500)
     parser.add_argument("--evaluations", type=int, default=40, help="of the network, for a sample")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, help="this one only")
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--rates", nargs="*", type=float, default=list(RATES), help="times lr, with --comparison own")
-    parser.add_argument("--few", type=int, help="train on so many pictures only: are they learnt by heart?")
+    parser.add_argument("--few", type=int, help="train on so many images only: are they learnt by heart?")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)

@@ -1,11 +1,11 @@
-"""What each part of the recipe is worth on few pictures: equal network, equal pictures seen, several seeds.
+"""What each part of the recipe is worth on few images: equal network, equal images seen, several seeds.
 
     python benchmarks/recipe.py --root ~/art --weights ~/weights --vgg vgg16.pth
 
-Trains 32 px denoisers (unet_tiny) on a small part of the pictures and holds their samples against the rest: KD on
-AlexNet's relu5 and, since LPIPS is made of AlexNet, on VGG-16's relu3_3; precision and recall; power spectrum; copies.
-Each row adds to the one before; the last is the third with autoguidance by itself after an eighth of the training.
-Runs and judgements that are there already are kept, so several calls can share the work.
+Trains 32 px denoisers (unet_tiny) on a small part of the images and holds their samples against the rest: KID on
+AlexNet's relu5 and, since LPIPS is made of AlexNet, on VGG-16's relu3_3; precision and recall; power spectrum;
+near-duplicates. Each row adds to the one before; the last is the third with autoguidance by itself after an eighth of
+the training. Runs and judgements that are there already are kept, so several calls can share the work.
 """
 
 import argparse
@@ -36,19 +36,28 @@ from artart.features.pretrained import imagenet_units, vgg16_on
 from artart.io.files import atomic, write_json
 from artart.io.images import to_model
 from artart.metrics.distances import coverage, kernel_distance
-from artart.metrics.memorization import CopyTest
+from artart.metrics.memorization import MemorizationTest
 from artart.metrics.spectrum import radial_power, spectral_distance
 
-TOLD = "objective.augment.probability=0.12"
+AUGMENT = "objective.augment.probability=0.12"
 VARIANTS = {
     "base": [],
-    "+ told augmentation": [TOLD],
-    "+ perceptual term (LPIPS)": [TOLD, "loss=lpips_diffusion"],
+    "+ augmentation conditioning": [AUGMENT],
+    "+ perceptual term (LPIPS)": [AUGMENT, "loss=lpips_diffusion"],
 }
 GUIDED = "+ autoguidance"  # of the last variant
 EIGHTHS = 8
-MOST_HELD_OUT = 2500  # pictures that samples are held against
-MEASURES = ("KD, AlexNet", "KD, VGG-16", "precision", "recall", "spectrum (dB)", "copies", "by ratio", "by a third")
+MAX_HELD_OUT = 2500  # images that samples are held against
+MEASURES = (
+    "KID, AlexNet",
+    "KID, VGG-16",
+    "precision",
+    "recall",
+    "spectrum (dB)",
+    "near-duplicates",
+    "by ratio",
+    "by a third",
+)
 
 
 def folder(name: str, seed: int, args: argparse.Namespace) -> Path:
@@ -66,12 +75,12 @@ def train(name: str, seed: int, args: argparse.Namespace) -> None:
     settings += [
         "data.batch_size=16",
         "model=unet_tiny",
-        "objective.prediction=v",
+        "objective.parameterization=v",
         "trainer.accelerator=cpu",
         f"trainer.precision={args.precision}",
         "resume=auto",
     ]
-    settings += ["callbacks.grid=null", "callbacks.copies=null", "callbacks.best=null", "logger=none"]
+    settings += ["callbacks.grid=null", "callbacks.memorization=null", "callbacks.best=null", "logger=none"]
     settings += [f"callbacks.checkpoints.every_n_epochs={args.epochs // EIGHTHS}"]
     settings += [f"trainer.check_val_every_n_epoch={args.epochs}", "+trainer.limit_val_batches=4"]
     command = [sys.executable, "-m", "artart.train", "experiment=denoise", *settings]
@@ -79,16 +88,16 @@ def train(name: str, seed: int, args: argparse.Namespace) -> None:
 
 
 class Judge:
-    """Knows the pictures of the training and those held out, and what networks see in the latter."""
+    """Knows the images of the training and those held out, and what networks see in the latter."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.data = ArtDataModule(args.root, 32, val_fraction=args.val_fraction)
         with TemporaryDirectory() as place:
             self.data.load(Path(place))
-        self.labels = self.data.pictures.labels[self.data.val_ids[:MOST_HELD_OUT]]
-        held_out, train = (self.data.pixels_of(ids) for ids in (self.data.val_ids[:MOST_HELD_OUT], self.data.train_ids))
-        self.test = CopyTest(train, [self.data.pictures.groups[i] for i in self.data.train_ids], held_out)
+        self.labels = self.data.images.labels[self.data.val_ids[:MAX_HELD_OUT]]
+        held_out, train = (self.data.pixels_of(ids) for ids in (self.data.val_ids[:MAX_HELD_OUT], self.data.train_ids))
+        self.test = MemorizationTest(train, [self.data.images.groups[i] for i in self.data.train_ids], held_out)
         self.seen = {name: see(held_out) for name, see in self._networks().items()}
         self.power = radial_power(to_model(held_out))
 
@@ -101,7 +110,7 @@ class Judge:
         def alexnet(pixels: Tensor) -> Tensor:
             return features_of(pixels, self.args.weights, torch.device("cpu"))
 
-        return {"KD, AlexNet": alexnet, "KD, VGG-16": vgg}
+        return {"KID, AlexNet": alexnet, "KID, VGG-16": vgg}
 
     def __call__(self, path: Path, seed: int, guide: Path | None) -> list[float]:
         """MEASURES of a checkpoint, with autoguidance by `guide`."""
@@ -111,10 +120,10 @@ class Judge:
         samples = draw(load(path), Heun(20), guidance, y, config)
         seen = {name: see(samples) for name, see in self._networks().items()}
         distances = [kernel_distance(features, self.seen[name]).value for name, features in seen.items()]
-        covered = coverage(seen["KD, AlexNet"], self.seen["KD, AlexNet"][: len(samples)])
+        covered = coverage(seen["KID, AlexNet"], self.seen["KID, AlexNet"][: len(samples)])
         spectrum = spectral_distance(radial_power(to_model(samples)), self.power).value
-        copies = self.test.judge(self.test.nearest(samples)).values()
-        return [*distances, *covered, spectrum, *(found.double().mean().item() for found in copies)]
+        memorization = self.test.judge(self.test.nearest(samples)).values()
+        return [*distances, *covered, spectrum, *(found.double().mean().item() for found in memorization)]
 
 
 def judged(judge: Judge, name: str, seed: int, args: argparse.Namespace) -> list[float]:

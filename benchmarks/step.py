@@ -8,7 +8,7 @@ diffusers' example, each with its own U-Net of about 27 million parameters, besi
 model=unet. The peers come from PyPI (peers.py).
 
 Each variant takes its turn in each round, in a process of its own: what one asks of the allocator must not help the
-others. Prints medians: milliseconds and CPU milliseconds of a step, pictures per second, TFLOP/s and their share of
+others. Prints medians: milliseconds and CPU milliseconds of a step, images per second, TFLOP/s and their share of
 what a matrix product reaches here in the same precision, and the peak of memory (of the GPU, else of the process).
 VGG-16 has random filters: they take as long as any.
 """
@@ -102,7 +102,7 @@ def seconds_of(work: Callable[[], object], num: int) -> tuple[float, float]:
 
 
 def parts(variant: Variant, size: int) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
-    """A network, and the loss of pictures (B, 3, S, S)."""
+    """A network, and the loss of images (B, 3, S, S)."""
     if variant.contender:
         contender, generator = CONTENDERS[variant.contender](size), torch.Generator(DEVICE).manual_seed(0)
         net = UNet(size) if variant.unet else contender.network(SCALE)
@@ -185,7 +185,7 @@ def main() -> None:
             command = [sys.executable, *sys.argv, "--in-this-process", name]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             turns[name].append(json.loads(done.stdout))
-    table = Table("step", "ms", "CPU ms", "pictures/s", "x first", "TFLOP/s", "of matmul", "GiB", "warm-up s")
+    table = Table("step", "ms", "CPU ms", "images/s", "x first", "TFLOP/s", "of matmul", "GiB", "warm-up s")
     base = statistics.median(one["wall"] for one in turns[names[0]])
     for name, measured in turns.items():
         middle = {key: statistics.median(one[key] for one in measured) for key in measured[0]}

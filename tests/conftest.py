@@ -33,10 +33,10 @@ from artart.training import run_dir as run_dirs
 
 torch.set_num_threads(1)  # the networks here are too small for more
 
-ART = Path(__file__).parent / "data"  # small pictures of works in the public domain; sources.csv says which
+ART = Path(__file__).parent / "data" / "art"  # small images of works in the public domain; sources.csv says which
 SMALL = (
     "image_size=16",
-    "data.num_demo_pictures=40",
+    "data.num_demo_images=40",
     "data.batch_size=8",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=2",
@@ -62,14 +62,14 @@ def own_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-FEW = 32
+MAX_IN_PROCESS = 32
 
 
 @pytest.fixture(scope="session", autouse=True)
 def few_files_need_no_process() -> Iterator[None]:
     """Tests are quicker so, and none of their files crashes a decoder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "IN_PROCESS", FEW)
+        patch.setattr(scan, "MAX_IN_PROCESS", MAX_IN_PROCESS)
         yield
 
 
@@ -226,7 +226,7 @@ def as_nobody(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
 
 @pytest.fixture
 def art_folder(tmp_path: Path) -> Path:
-    """Three classes of four pictures at 32 x 32, in nested folders, with suffixes in mixed case."""
+    """Three classes of four images at 32 x 32, in nested folders, with suffixes in mixed case."""
     root = tmp_path / "art"
     for name in demo.CLASS_NAMES[:3]:
         for seed, (sub_folder, suffix) in enumerate(SUB_FOLDERS_AND_SUFFIXES):
@@ -328,33 +328,33 @@ def small_diffusion(folder: Path, *options: str) -> None:
 
 @pytest.fixture(scope="session")
 def finished_run(once: Callable[[str, Fill], Path]) -> Path:
-    """The folder of a run of 3 epochs on 40 pictures of demo art; read it, do not write into it."""
+    """The folder of a run of 3 epochs on 40 images of demo art; read it, do not write into it."""
     every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
     return once("finished", lambda folder: small_run(folder, RANDOM, "trainer.max_epochs=3", *every_2)) / "run"
 
 
 @pytest.fixture(scope="session")
 def diffusion_run(once: Callable[[str, Fill], Path]) -> Path:
-    """The folder of a diffusion of 3 epochs on 40 pictures of demo art; read it, do not write into it."""
+    """The folder of a diffusion of 3 epochs on 40 images of demo art; read it, do not write into it."""
     options = ("loss=mse_diffusion", "trainer.max_epochs=3", "callbacks.grid.every_n_epochs=2")
     return once("diffusion", lambda folder: small_diffusion(folder, *options)) / "run"
 
 
 @pytest.fixture(scope="session")
 def judgeable_run(once: Callable[[str, Fill], Path]) -> Path:
-    """The folder of a diffusion of an epoch, with more than half of its 60 pictures held out."""
-    options = ("loss=mse_diffusion", "trainer.max_epochs=1", "data.num_demo_pictures=60", "data.val_fraction=0.6")
+    """The folder of a diffusion of an epoch, with more than half of its 60 images held out."""
+    options = ("loss=mse_diffusion", "trainer.max_epochs=1", "data.num_demo_images=60", "data.val_fraction=0.6")
     return once("judgeable", lambda folder: small_diffusion(folder, *options)) / "run"
 
 
-ARTISTS = ("Hélène O'Hara", "Bo, the elder", "Ada")  # of 21, 21 and 18 pictures
+ARTISTS = ("Hélène O'Hara", "Bo, the elder", "Ada")  # of 21, 21 and 18 images
 
 
 @pytest.fixture(scope="session")
 def artists_run(once: Callable[[str, Fill], Path]) -> Path:
-    """The folder of a diffusion of an epoch on the labels class and artist of 60 pictures, half of them held out.
+    """The folder of a diffusion of an epoch on the labels class and artist of 60 images, half of them held out.
 
-    The pictures, `art`, and their table, `art.csv`, lie beside it; `data.min_per_label=20` leaves two of the artists.
+    The images, `art`, and their table, `art.csv`, lie beside it; `data.min_per_label=20` leaves two of the artists.
     """
 
     def fill(folder: Path) -> None:

@@ -21,7 +21,7 @@ from artart.checkpoints.validate import (
     wrong_data,
     wrong_model,
 )
-from artart.config.build import found
+from artart.config.build import select_or_none
 from artart.config.schema import wrong_arguments
 from artart.io import files
 from artart.io.plain import rebuild
@@ -62,7 +62,7 @@ def read_alone(path: Path, mapped: bool = False) -> dict[str, Any]:
     else:
         content = files.load(path, mapped)
     if isinstance(content, dict):
-        number, version = found(content, "artart.format"), found(content, "artart.version")
+        number, version = select_or_none(content, "artart.format"), select_or_none(content, "artart.version")
         if isinstance(number, int) and number > FORMAT and isinstance(version, str):
             by = f"written by artart {printable(version)}, this is {__version__}"
             raise ArtError(f"{path}: {by}; a newer artart can read it")
@@ -111,7 +111,7 @@ def _misfit(content: Mapping[str, Any], path: Path) -> str | None:
     if not isinstance(net, nn.Module):
         raise ArtError(f"{path}: its model is no network")
     if getattr(net, "channels", 3) != 3:
-        raise ArtError(f"{path}: its pictures have {net.channels} channels, not 3")
+        raise ArtError(f"{path}: its images have {net.channels} channels, not 3")
     wanted = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
     weights = {name: value.shape for name, value in content["state_dict"].items()}
     return min((name for name in wanted.keys() | weights if wanted.get(name) != weights.get(name)), default=None)
@@ -136,7 +136,7 @@ def _built(nodes: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -
 
 
 def check_writable(config: Mapping[str, Any], labels: Mapping[str, Sequence[str]], net: nn.Module) -> None:
-    """Whether what a run is going to save can be read: told before it trains.
+    """Whether what a run is going to save can be read, before it trains.
 
     Raises:
         ArtError: if not.
@@ -156,23 +156,23 @@ def read_back(path: Path, config: Mapping[str, Any]) -> None:
     Raises:
         ArtError: if not.
     """
-    load(path, allow=list(targets(config)))
+    load(path, trusted_classes=list(targets(config)))
 
 
-def load(path: Path, allow: Collection[str] = (), device: str = "cpu") -> Loaded:
+def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu") -> Loaded:
     """Rebuild network and objective.
 
     Args:
         path: a file that artart.train or artart.export wrote.
-        allow: full names of further classes that may be built; a single text is one name.
+        trusted_classes: full names of further classes that may be built; a single text is one name.
         device: where the network goes, as for `best_device`.
 
     Raises:
-        ArtError: if the file cannot be used or asks for a class that is neither artart's nor allowed.
+        ArtError: if the file cannot be used or asks for a class that is neither artart's nor trusted.
     """
     place = best_device(device)
     content = read(path)
-    config, allowed = content["config"], {allow} if isinstance(allow, str) else set(allow)
+    config, allowed = content["config"], {trusted_classes} if isinstance(trusted_classes, str) else set(trusted_classes)
     try:
         wrong = next(wrong_data(config["data"], allowed), None)
     except ArtError as error:

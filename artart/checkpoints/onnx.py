@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from artart import ArtError
 from artart.checkpoints.load import Loaded
-from artart.diffusion.parameterization import PREDICTIONS
+from artart.diffusion.parameterization import PARAMETERIZATIONS
 from artart.objectives.base import Objective
 from artart.objectives.diffusion import Diffusion
 
@@ -58,12 +58,12 @@ def interface(objective: Objective) -> tuple[list[str], str]:
     """Names of a network's inputs, in its own order, and of its output."""
     if not isinstance(objective, Diffusion):
         return ["x"], "x0_hat"
-    prediction = next(name for name, one in PREDICTIONS.items() if one is objective.prediction)
-    return ["x_t", "t", "y"], f"{prediction}_hat"
+    parameterization = next(name for name, one in PARAMETERIZATIONS.items() if one is objective.parameterization)
+    return ["x_t", "t", "y"], f"{parameterization}_hat"
 
 
 def example(net: nn.Module, num_inputs: int, num: int) -> tuple[Tensor, ...]:
-    """Random inputs for a network: pictures (num, C, S, S), times (num,) and labels (num, K), or the first of these."""
+    """Random inputs for a network: images (num, C, S, S), times (num,) and labels (num, K), or the first of these."""
     generator = torch.Generator().manual_seed(num)
     shape: Any = (num, net.channels, net.image_size, net.image_size)
     x = torch.randn(shape, generator=generator)

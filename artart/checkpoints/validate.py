@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from artart import ArtError
-from artart.config.build import found
+from artart.config.build import select_or_none
 from artart.config.schema import wrong_arguments
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import num_classes_of
@@ -18,7 +18,7 @@ from artart.objectives.diffusion import Diffusion
 CONTENT = {"config", "labels", "state_dict", "epoch", "global_step"}
 GROUPS = ("model", "objective", "loss", "data")
 DICTS = ("artart", "data", "metrics", "curves", "points")
-LOADER = ("epoch", "batches", "seed", "pictures", "global_batch_size")  # what a loader says of where it is
+LOADER = ("epoch", "batches", "seed", "images", "global_batch_size")  # what a loader says of where it is
 STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what a step consists of
 DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate makes it, and nothing else of that module
 NETWORKS = ("artart.models.conv_diffusion", "artart.models.unet", "artart.models.vit")
@@ -79,10 +79,10 @@ def _can_go_on(content: Mapping[str, Any]) -> bool:
         and isinstance(content.get("current_model_state", {}), dict)
         and all(isinstance(value, Tensor) for value in content.get("current_model_state", {}).values())
         and _is_progress(content.get("ArtDataModule"), *LOADER)
-        and _is_progress(found(content, "loops.fit_loop.epoch_progress.current"), "processed", "ready")
+        and _is_progress(select_or_none(content, "loops.fit_loop.epoch_progress.current"), "processed", "ready")
         and content.get("data", {}).keys() >= {"sha256", "num_train", "num_val"}
         and all(is_count(content["data"][key]) for key in ("num_train", "num_val"))
-        and all(is_count(found(content["config"], key)) for key in STEP)
+        and all(is_count(select_or_none(content["config"], key)) for key in STEP)
     )
 
 
@@ -93,7 +93,7 @@ def _is_progress(node: Any, *keys: str) -> bool:
 
 def finished_epochs(content: Mapping[str, Any]) -> int:
     """How many epochs a checkpoint's run had finished; one from within an epoch counts those before it."""
-    processed = found(content, "loops.fit_loop.epoch_progress.current.processed")
+    processed = select_or_none(content, "loops.fit_loop.epoch_progress.current.processed")
     return content["epoch"] + 1 if processed is None else processed
 
 
@@ -154,7 +154,7 @@ def _class_named(target: Any, allowed: Container[str], modules: Container[str]) 
     if isinstance(target, str) and target in allowed:
         return getattr(import_module(module), name)
     wanted = printable(target)
-    raise ArtError(f"wants to build {wanted}, not a class of artart; if you trust it: allow=[{wanted}]")
+    raise ArtError(f"wants to build {wanted}, not a class of artart; if you trust it: trusted_classes=[{wanted}]")
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -175,7 +175,7 @@ def is_usable(objective: Any) -> bool:
     return (
         getattr(objective, "mode", None) in ("reconstruct", "sample")
         and hasattr(objective.loss, "terms")
-        and (not is_diffusion or (hasattr(objective.schedule, "times") and callable(objective.noise_level)))
+        and (not is_diffusion or (hasattr(objective.schedule, "times") and callable(objective.noise_levels)))
     )
 
 
@@ -183,7 +183,7 @@ def wrong_model(settings: Mapping[str, Any], num_weights: int) -> Iterator[str]:
     """More blocks or levels of a network than weights to fill them."""
     for name, value in settings.items():
         num = len(value) if isinstance(value, list) else value
-        if name in ("depth", "num_blocks", "multipliers") and isinstance(num, int) and num > num_weights:
+        if name in ("depth", "num_res_blocks", "channel_mult") and isinstance(num, int) and num > num_weights:
             yield f"model.{name}={value}: is more than its {num_weights} weights are for"
 
 

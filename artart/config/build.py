@@ -35,7 +35,7 @@ def select(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def found(config: Mapping[str, Any], key: str) -> Any:
+def select_or_none(config: Mapping[str, Any], key: str) -> Any:
     """config["a"]["b"] for "a.b"; None where there is none."""
     try:
         return select(config, key)
@@ -96,10 +96,10 @@ def flat_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from flat_keys(value, f"{prefix}{key}.")
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as the command line writes it."""
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
-def listed(words: Sequence[str], last: str = "or") -> str:
+def join_words(words: Sequence[str], last: str = "or") -> str:
     return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)

@@ -1,4 +1,4 @@
-"""A command's outer skin: file names need no quoting, mistakes are told in a line each, exit codes fit."""
+"""A command's outer skin: file names need no quoting, mistakes are reported in a line each, exit codes fit."""
 
 import functools
 import io
@@ -20,7 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, did_you_mean, in_sweep, known_keys, listed, options
+from artart.config import renames
+from artart.config.build import CONF_DIR, did_you_mean, in_sweep, join_words, known_keys, options
 from artart.config.commands import PATHS
 from artart.io.allocator import keep_freed_memory
 
@@ -33,7 +34,7 @@ A_MOMENT = 2.0  # seconds
 
 
 def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> None:
-    """Run a Hydra main as a command: file names need no quoting, mistakes are told in a line each.
+    """Run a Hydra main as a command: file names need no quoting, mistakes are reported in a line each.
 
     `sweeps` says whether it knows -m. Exit codes: 0; 1 for what went wrong on the way; 2 for a mistake in the call;
     130 for Ctrl-C, 143 for SIGTERM.
@@ -50,6 +51,9 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     sys.argv[1:] = _options_first([_quoted(word) for word in sys.argv[1:]])
     if not sweeps and MULTIRUN & set(sys.argv):
         log.error("-m: this command has no sweeps; call it once for each setting")
+        sys.exit(2)
+    if renamed := [line for word in sys.argv[1:] if (line := renames.explain(word, sys.argv[1:]))]:
+        log.error("\n".join(renamed))
         sys.exit(2)
     try:
         main()
@@ -71,12 +75,12 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 
 def _on_error_of_thread(args: threading.ExceptHookArgs) -> None:
-    """A full disk is told once, by whoever waits for the thread (TensorBoard's writer)."""
+    """A full disk is reported once, by whoever waits for the thread (TensorBoard's writer)."""
     if not isinstance(args.exc_value, OSError):
         threading.__excepthook__(args)
 
 
-def told(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+def handle_errors(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
     """For the function under `hydra.main`: its errors end the process with a sentence, before Hydra adds its own lines.
 
     In a multirun they are left to the sweep's table.
@@ -89,12 +93,12 @@ def told(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
         except Exception as error:
             if in_sweep():
                 raise
-            sys.exit(_tell(error))
+            sys.exit(report_error(error))
 
     return wrapper
 
 
-def _tell(error: Exception) -> int:
+def report_error(error: Exception) -> int:
     """Log an error, with a trace only if it is nobody's mistake but ours; return the exit code."""
     if os.environ.get("RANK", "0") != "0" and "LOCAL_RANK" in os.environ:
         time.sleep(A_MOMENT)  # if the first process met the same, it tells of it, and torchrun ends this one here
@@ -106,7 +110,7 @@ def _tell(error: Exception) -> int:
             log.error(_sentence(error, ""))
             return 2
         case MemoryError():
-            log.error("not enough memory (%s): a smaller image_size or fewer pictures need less", error)
+            log.error("not enough memory (%s): a smaller image_size or fewer images need less", error)
         case FloatingPointError():
             log.error(str(error))
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
@@ -151,13 +155,13 @@ def _sentence(error: Exception, config_name: str, sweeps: bool = False) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.partition("/")
-        return f"{group}={option}: no such option; choose {listed(sorted(error.options or []))}"
+        return f"{group}={option}: no such option; choose {join_words(sorted(error.options or []))}"
     if match := re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text):
         key = match[1]
         given = next((argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith(f"{key}=")), key)
         choices = [word for word in sys.argv[1:] if (CONF_DIR / word.partition("=")[0]).is_dir() and key not in word]
         remedy = did_you_mean(key, set(known_keys(config_name, choices)) - {key}) or "; --cfg job shows them all"
-        if key.startswith("model.") and any(word.startswith("start=") for word in sys.argv[1:]):
+        if key.startswith("model.") and any(word.startswith("init_from=") for word in sys.argv[1:]):
             remedy = "; name the checkpoint's kind of network too: model=NAME"
         if key in ("schedule", "sampler"):
             remedy = "; it is one of diffusion: add objective=diffusion"
@@ -172,7 +176,7 @@ def _sentence(error: Exception, config_name: str, sweeps: bool = False) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
     if nulled := [word for word in sys.argv[1:] if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:
-        return f"{nulled[0]}: a group needs an option; choose {listed(options(nulled[0][:-5]))}"
+        return f"{nulled[0]}: a group needs an option; choose {join_words(options(nulled[0][:-5]))}"
     if match := re.match(r"Interpolation key '(schedule|sampler)' not found", text):
         return f"{getattr(error, 'full_key', match[1])}: needs a {match[1]}; add objective=diffusion"
     if isinstance(error, YAMLError):

@@ -3,7 +3,7 @@
 These are checked before anything heavy is imported, so this module imports little.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,11 +33,11 @@ PATHS: dict[str, Any] = {  # cli quotes these values, check makes them absolute,
     "data.cache_dir": AnyPath | None,
     "loss.perceptual.weights": Literal["auto", "imagenet", "random"] | File | Folder,
     "resume": Literal["auto"] | File | None,
-    "start": File | None,
+    "init_from": File | None,
     "run_dir": AnyPath | None,
     "checkpoint": File,
     "metrics.weights": Literal["auto"] | Folder | None,
-    "callbacks.copies.weights": Literal["auto"] | Folder | None,
+    "callbacks.memorization.weights": Literal["auto"] | Folder | None,
     "guidance.network": File | None,
     "input": File | Folder | None,
     "mask": File | None,
@@ -47,11 +47,11 @@ SEEDS = Rule(
     lambda seeds: all(one != other for one, other in pairwise(seeds)),
     "two or more, each a whole number, at least 0 and at most 4294967295, no neighbours equal: [1,2]",
 )
+INTERVAL = Rule(lambda ends: ends[0] < ends[1], "two noise levels from 0 to 1 that rise: [low,high]")
+TRAINING: dict[str, Any] = {"monitor": str, "mode": Literal["min", "max"]}  # of artart.train
 SETTINGS: dict[str, Any] = PATHS | {
     "image_size": ImageSize,
     "seed": Seed,
-    "score": str,
-    "score_mode": Literal["min", "max"],
     "compile": bool,
     "data.num_workers": Count | None,  # artart.evaluate has keys of data, but no class
     "trainer.max_epochs": Count,  # of Lightning and torch, whose signatures give no ranges
@@ -60,20 +60,26 @@ SETTINGS: dict[str, Any] = PATHS | {
     "trainer.log_every_n_steps": Count,
     "trainer.check_val_every_n_epoch": Count,
     "optimizer.lr": Positive,
-    "mode": Literal["reconstruct", "sample", "vary", "inpaint", "interpolate"] | None,
+    "mode": Literal["reconstruct", "sample", "img2img", "inpaint", "interpolate"] | None,
     "show": bool,
     "batch_size": Count,
     "device": Literal["auto", "cpu", "cuda", "mps"],
-    "allow": Annotated[list[str] | str, Rule(lambda _: True, "a list of full names of classes, such as [mypkg.Net]")],
+    "trusted_classes": Annotated[
+        list[str] | str, Rule(lambda _: True, "a list of full names of classes, such as [mypkg.Net]")
+    ],
     "num_images": Count,
     "label": Any,
     "guidance.weight": NonNegative,
-    "guidance.lowest": Fraction,
-    "guidance.highest": Fraction,
-    "film": bool,
+    "guidance.interval": Annotated[list[Fraction], Len(2, 2), INTERVAL],
+    "save_trajectory": bool,
     "strength": Annotated[float, Field(ge=0.01, le=1)] | None,
     "seeds": Annotated[list[Seed], Len(2), SEEDS] | None,
-    "compare": bool,
+    "side_by_side": bool,
     "metrics.inception": bool,
     "format": Literal["safetensors", "onnx"],
 }
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the command whose configuration this is; `mode` is Lightning's word in a training."""
+    return SETTINGS | TRAINING if "monitor" in config else SETTINGS

@@ -10,12 +10,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.filesize import decimal
 
 from artart import ArtError
-from artart.config.build import found, in_sweep
+from artart.config.build import in_sweep, select_or_none
 from artart.data.labels import CLASS, num_classes_of
-from artart.metrics.memorization import LEAST_HELD_OUT
+from artart.diffusion.augment import AUGMENT_DIM
+from artart.metrics.memorization import MIN_HELD_OUT
 from artart.objectives.losses import Perceptual
 
-OF_SAMPLES = "samples/honest_kd"
+OF_SAMPLES = "samples/kid_no_memorization"
 COARSE = ("bf16-true", "16-true", "64-true")
 
 
@@ -38,25 +39,32 @@ def check_parts(config: Mapping[str, Any], mode: str, label_names: Mapping[str, 
 def _misfits(config: Mapping[str, Any]) -> Iterator[str]:
     if _grid(config) == "SampleGrid":
         yield "callbacks.grid: is not one of objective=reconstruction; use callbacks=default"
-    if found(config, "callbacks.copies"):
-        yield "callbacks.copies: a network that reconstructs is meant to copy; use callbacks=default"
+    if select_or_none(config, "callbacks.memorization"):
+        yield (
+            "callbacks.memorization: a network that reconstructs is meant to reproduce its input; use callbacks=default"
+        )
 
 
 def _misfits_of_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
     if _grid(config) == "ReconstructionGrid":
         yield "callbacks.grid: is not one of objective=diffusion; use callbacks=diffusion"
-    if found(config, "model.conditioned") is False:
-        yield "model.conditioned=false: objective=diffusion needs a network that is told time and class"
-    if (probability := found(config, "objective.augment.probability")) and not found(config, "model.augmented"):
-        yield f"objective.augment.probability={probability}: the network must be told; set model.augmented=true"
-    if found(config, "loss.mse.units") == "imagenet":
+    if select_or_none(config, "model.conditioned") is False:
+        yield "model.conditioned=false: objective=diffusion needs a network that is conditioned on time and class"
+    if (probability := select_or_none(config, "objective.augment.probability")) and select_or_none(
+        config, "model.augment_dim"
+    ) != AUGMENT_DIM:
+        yield (
+            f"objective.augment.probability={probability}: the network must be conditioned on it; set "
+            f"model.augment_dim={AUGMENT_DIM}"
+        )
+    if select_or_none(config, "loss.mse.units") == "imagenet":
         yield "loss.mse.units=imagenet: objective=diffusion counts in those of the model; use loss=hybrid_diffusion"
     if (precision := config["trainer"]["precision"]) in COARSE:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
 
 
 def _misfits_of_labels(config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    num, wanted = found(config, "model.num_classes") or 0, num_classes_of(label_names)
+    num, wanted = select_or_none(config, "model.num_classes") or 0, num_classes_of(label_names)
     if num not in (0, wanted):
         yield f"model.num_classes={num}: the data has {wanted} classes; null takes as many"
     for column, names in label_names.items():
@@ -66,32 +74,34 @@ def _misfits_of_labels(config: Mapping[str, Any], label_names: Mapping[str, Sequ
 
 
 def _changing(config: Mapping[str, Any]) -> Iterator[str]:
-    if _caches_targets(config) and found(config, "data.mirror"):
-        yield "loss.perceptual.cache_targets=true: pictures that change cannot be kept; set data.mirror=false"
-    if _caches_targets(config) and found(config, "objective.augment.probability"):
-        yield "loss.perceptual.cache_targets=true: pictures that change cannot be kept; leave them unaugmented"
+    if _caches_targets(config) and select_or_none(config, "data.random_flip"):
+        yield "loss.perceptual.cache_targets=true: images that change cannot be kept; set data.random_flip=false"
+    if _caches_targets(config) and select_or_none(config, "objective.augment.probability"):
+        yield "loss.perceptual.cache_targets=true: images that change cannot be kept; leave them unaugmented"
 
 
 def _caches_targets(config: Mapping[str, Any]) -> bool:
-    return bool(found(config, "loss.perceptual.cache_targets") and found(config, "loss.weights.perceptual"))
+    return bool(
+        select_or_none(config, "loss.perceptual.cache_targets") and select_or_none(config, "loss.weights.perceptual")
+    )
 
 
 def _grid(config: Mapping[str, Any]) -> str:
     """The name of the class that draws grids."""
-    return str(found(config, "callbacks.grid._target_")).rpartition(".")[2]
+    return str(select_or_none(config, "callbacks.grid._target_")).rpartition(".")[2]
 
 
-def check_memory(config: Mapping[str, Any], num_pictures: int) -> None:
-    """Raises ArtError if cached features of these pictures would take more than half of the memory where they lie."""
+def check_memory(config: Mapping[str, Any], num_images: int) -> None:
+    """Raises ArtError if cached features of these images would take more than half of the memory where they lie."""
     if _caches_targets(config):
-        wanted = num_pictures * Perceptual.bytes_per_target(config["image_size"])
+        wanted = num_images * Perceptual.bytes_per_target(config["image_size"])
         here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if found(config, "trainer.accelerator") != "cpu" and torch.cuda.is_available():
+        if select_or_none(config, "trainer.accelerator") != "cpu" and torch.cuda.is_available():
             here = torch.cuda.mem_get_info()[1]
         if wanted > here / 2:
             raise ArtError(
-                f"loss.perceptual.cache_targets=true: the features of {num_pictures} pictures take {decimal(wanted)}, "
-                f"more than half of the {decimal(here)} here; leave it false, or take fewer or smaller pictures"
+                f"loss.perceptual.cache_targets=true: the features of {num_images} images take {decimal(wanted)}, "
+                f"more than half of the {decimal(here)} here; leave it false, or take fewer or smaller images"
             )
 
 
@@ -99,50 +109,56 @@ def check_shares(num_training: int, num_held_out: int, num_processes: int) -> No
     """Raises ArtError if a process would have nothing to do, and the others would wait for it."""
     if num_training < num_processes:
         raise ArtError(
-            f"trainer.devices: {num_processes} processes have {num_training} pictures to train on; use fewer processes"
+            f"trainer.devices: {num_processes} processes have {num_training} images to train on; use fewer processes"
         )
     if 0 < num_held_out < num_processes:
         raise ArtError(
-            f"data.val_fraction: holds out {num_held_out} pictures, and each of {num_processes} processes needs one; "
+            f"data.val_fraction: holds out {num_held_out} images, and each of {num_processes} processes needs one; "
             "raise it, or use fewer processes"
         )
 
 
 def check_measured(config: Mapping[str, Any], num_training: int, num_held_out: int) -> None:
-    """Raises ArtError if the pictures, or the epochs, are too few for the score to be measured."""
-    if (score := config["score"]) != OF_SAMPLES:
+    """Raises ArtError if the images, or the epochs, are too few for the monitored metric to be measured."""
+    if (monitor := config["monitor"]) != OF_SAMPLES:
         return
-    if num_held_out < LEAST_HELD_OUT:
+    if num_held_out < MIN_HELD_OUT:
         raise ArtError(
-            f"score={score}: {num_held_out} pictures are held out, {LEAST_HELD_OUT} are the least to tell copies by; "
-            "raise data.val_fraction, or choose another score"
+            f"monitor={monitor}: {num_held_out} images are held out, {MIN_HELD_OUT} are the least to detect "
+            f"memorization by; "
+            "raise data.val_fraction, or choose another metric"
         )
     seen, between = (
         (config["trainer"]["max_epochs"] or 0) * num_training,
-        config["callbacks"]["copies"]["every_n_images"],
+        config["callbacks"]["memorization"]["every_n_images"],
     )
     if 0 < seen < between:
         raise ArtError(
-            f"score={score}: is measured each callbacks.copies.every_n_images={between} pictures, and this run sees "
+            f"monitor={monitor}: is measured each callbacks.memorization.every_n_images={between} images, and this "
+            f"run sees "
             f"{seen}; lower it, or raise trainer.max_epochs"
         )
 
 
-def check_score(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
-    """Raises ArtError if nothing logs the score, if its best is at the other end, or if it differs from job to job."""
-    score, mode = config["score"], config["score_mode"]
-    if found(config, "callbacks.copies.weights"):
+def check_monitor(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
+    """Raises ArtError if nothing logs the monitored metric, if its best is at the other end, or if it differs from
+    job to job.
+    """
+    monitor, mode = config["monitor"], config["mode"]
+    if select_or_none(config, "callbacks.memorization.weights"):
         metrics = [*metrics, OF_SAMPLES]
-    elif score == OF_SAMPLES:
-        raise ArtError(f"score={score}: needs AlexNet; set callbacks.copies.weights=auto")
-    if score == OF_SAMPLES and config["data"]["val_fraction"] == 0:
-        raise ArtError(f"score={score}: needs held-out pictures; set data.val_fraction=0.1")
-    if score not in metrics:
-        raise ArtError(f"score={score}: nothing measures that; choose one of {', '.join(metrics)}")
-    if mode != (better := "max" if score.endswith("psnr") else "min"):
-        raise ArtError(f"score_mode={mode}: would take the worst {score} for the best; set score_mode={better}")
-    if in_sweep() and score.endswith("/loss") and loss_is_swept():
-        raise ArtError(f"score={score}: cannot compare jobs whose loss differs; choose another, such as {metrics[-1]}")
+    elif monitor == OF_SAMPLES:
+        raise ArtError(f"monitor={monitor}: needs AlexNet; set callbacks.memorization.weights=auto")
+    if monitor == OF_SAMPLES and config["data"]["val_fraction"] == 0:
+        raise ArtError(f"monitor={monitor}: needs held-out images; set data.val_fraction=0.1")
+    if monitor not in metrics:
+        raise ArtError(f"monitor={monitor}: nothing measures that; choose one of {', '.join(metrics)}")
+    if mode != (better := "max" if monitor.endswith("psnr") else "min"):
+        raise ArtError(f"mode={mode}: would take the worst {monitor} for the best; set mode={better}")
+    if in_sweep() and monitor.endswith("/loss") and loss_is_swept():
+        raise ArtError(
+            f"monitor={monitor}: cannot compare jobs whose loss differs; choose another, such as {metrics[-1]}"
+        )
 
 
 def loss_is_swept() -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from hydra.utils import get_object
 
-from artart.config.build import CONF_DIR, found, options
-from artart.config.commands import SETTINGS
+from artart.config.build import CONF_DIR, options, select_or_none
+from artart.config.commands import settings_of
 from artart.config.schema import describe, hints_of
 
 COMMANDS = ("train", "generate", "evaluate", "prepare", "export")
@@ -59,8 +59,8 @@ def _section(path: Path, title: str) -> str:
 
 def _rows(lines: list[str], tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for key, value, comment in _settings(lines):
-        node, (hint, documented) = found(tree, key), _signature(tree, key)
-        hint = SETTINGS.get(f"{prefix}{key}", hint)
+        node, (hint, documented) = select_or_none(tree, key), _signature(tree, key)
+        hint = settings_of(tree).get(f"{prefix}{key}", hint)
         if isinstance(node, Mapping):
             if "_target_" not in node:
                 continue  # its own keys tell all

@@ -19,8 +19,17 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, as_dict, did_you_mean, listed, options, select, shown
-from artart.config.commands import PATHS, SETTINGS
+from artart.config import renames
+from artart.config.build import (
+    CONF_DIR,
+    as_dict,
+    did_you_mean,
+    format_value,
+    join_words,
+    options,
+    select,
+)
+from artart.config.commands import PATHS, settings_of
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
@@ -32,7 +41,7 @@ LIMITS = {Ge: "at least {0.ge}", Gt: "above {0.gt}", Le: "at most {0.le}", Lt: "
 def check(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as plain data, paths made absolute (in cfg too), after a look for mistakes: all at once.
 
-    What needs no imports is told first; then keys and values are held against the signature of each `_target_`.
+    What needs no imports is reported first; then keys and values are held against the signature of each `_target_`.
 
     Raises:
         ArtError: one line per mistake, with key, value and remedy.
@@ -46,7 +55,7 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     config = as_dict(probe)
     for look in (_wrong_settings, _wrong_parts):
         if problems := list(look(config)):
-            # A schedule stands in the objective too, a sampler in the grid: a mistake in it is told once.
+            # A schedule stands in the objective too, a sampler in the grid: a mistake in it is reported once.
             once = [one for one in problems if not any(one.endswith(f".{other}") for other in problems)]
             raise ArtError("\n".join(once))
     return as_dict(cfg)
@@ -59,35 +68,37 @@ def _make_paths_absolute(cfg: DictConfig) -> None:
             raise ArtError(f"{key}=: is empty; name a path, or null")
         if value is not None and value not in literals(hint):
             if "${" in str(value):
-                raise ArtError(f"{key}={value}: a name with ${{ in it cannot be told from a reference; rename it")
+                raise ArtError(
+                    f"{key}={value}: a name with ${{ in it cannot be distinguished from a reference; rename it"
+                )
             OmegaConf.update(cfg, key, str(Path(str(value)).expanduser().absolute()))
 
 
 def _wrong_settings(config: Mapping[str, Any]) -> Iterator[str]:
     """Values that `SETTINGS` does not allow, and groups that are missing or no groups."""
-    for key, hint in SETTINGS.items():
+    for key, hint in settings_of(config).items():
         try:
             yield from _wrong_value(key, select(config, key), hint)
         except KeyError:
             continue
-    if "score" in config:  # a training
+    if "monitor" in config:  # a training
         for key in [group for group in GROUPS if group not in config]:
-            yield f"{key}: is missing; choose {key}={listed(options(key))}"
+            yield f"{key}: is missing; choose {key}={join_words(options(key))}"
     if "guidance" in config and not isinstance(config["guidance"], Mapping):
-        yield f"guidance={shown(config['guidance'])}: has several settings; its strength is guidance.weight"
+        yield f"guidance={format_value(config['guidance'])}: has several settings; its strength is guidance.weight"
     if isinstance(config.get("experiment"), Mapping):
         yield "experiment: its file must begin with the line `# @package _global_`"
 
 
 def _wrong_parts(config: Mapping[str, Any]) -> Iterator[str]:
     """Keys that an experiment file brings in without Hydra noticing, what is no object, and arguments of objects."""
-    known = {key.partition(".")[0] for key in SETTINGS} | {group.name for group in CONF_DIR.iterdir()}
+    known = {key.partition(".")[0] for key in settings_of(config)} | {group.name for group in CONF_DIR.iterdir()}
     for key in config.keys() - known:
-        yield f"{key}: no such key{did_you_mean(key, known)}"
+        yield renames.explain(key) or f"{key}: no such key{did_you_mean(key, known)}"
     for group in ("callbacks", "logger"):
         for name, value in (config.get(group) or {}).items():
             if value is not None and not (isinstance(value, Mapping) and "_target_" in value):
-                yield f"{group}.{name}={shown(value)}: needs a _target_, or null to leave it out"
+                yield f"{group}.{name}={format_value(value)}: needs a _target_, or null to leave it out"
     for key, node in config.items():
         yield from wrong_arguments(node, key)
 
@@ -126,9 +137,11 @@ def _wrong_items(key: str, items: Mapping[str, Any], hints: Mapping[str, Any], u
     for name, value in items.items():
         if name in hints:
             yield from _wrong_value(f"{key}.{name}", value, hints[name])
+        elif renamed := renames.explain(f"{key}.{name}={format_value(value)}"):
+            yield renamed
         else:
-            remedy = did_you_mean(name, hints, f"{key}.") or f"; it takes {listed(list(hints), 'and') or 'none'}"
-            yield f"{key}.{name}={shown(value)}: {unknown}{remedy}"
+            remedy = did_you_mean(name, hints, f"{key}.") or f"; it takes {join_words(list(hints), 'and') or 'none'}"
+            yield f"{key}.{name}={format_value(value)}: {unknown}{remedy}"
 
 
 def _wrong_value(key: str, value: Any, hint: Any) -> Iterator[str]:
@@ -137,7 +150,7 @@ def _wrong_value(key: str, value: Any, hint: Any) -> Iterator[str]:
     elif isinstance(value, Mapping) and typing.get_origin(hint) is Mapping:
         yield from _wrong_items(key, value, dict.fromkeys(value, typing.get_args(hint)[1]), "no such key")
     elif not is_valid(value, hint):
-        yield f"{key}={shown(value)}: must be {describe(hint)}"
+        yield f"{key}={format_value(value)}: must be {describe(hint)}"
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -185,7 +198,7 @@ def literals(hint: Any) -> list[Any]:
 def describe(hint: Any) -> str:
     """An annotation in words: `Annotated[int, Field(ge=1)] | None` is "a whole number, at least 1, or null"."""
     words = list(dict.fromkeys(_options(hint)))
-    return ", or ".join(words) if any(", " in word for word in words) else listed(words)
+    return ", or ".join(words) if any(", " in word for word in words) else join_words(words)
 
 
 def _options(hint: Any) -> Iterator[str]:
@@ -195,7 +208,7 @@ def _options(hint: Any) -> Iterator[str]:
         for one in sorted(arguments, key=lambda one: (_rank(one), describe(one))):
             yield from _options(one)
     elif origin is Literal:
-        yield from map(shown, arguments)
+        yield from map(format_value, arguments)
     elif origin is Annotated:
         yield _annotated(*arguments)
     elif isinstance(origin, type) and issubclass(origin, Sequence):
@@ -204,7 +217,7 @@ def _options(hint: Any) -> Iterator[str]:
     elif hint is bool:
         yield from ("true", "false")
     elif typing.is_typeddict(hint):
-        yield f"keys {listed(list(hint.__annotations__), 'and')} with their values"
+        yield f"keys {join_words(list(hint.__annotations__), 'and')} with their values"
     else:
         yield WORDS.get(hint) or str(getattr(hint, "__name__", hint))
 
@@ -226,7 +239,7 @@ def _annotated(base: Any, *notes: Any) -> str:
             return str(note.words)
         if type(note) in LIMITS:
             limits.append(LIMITS[type(note)].format(note))
-    return ", ".join([describe(base), *[listed(limits, "and")] * bool(limits)])
+    return ", ".join([describe(base), *[join_words(limits, "and")] * bool(limits)])
 
 
 def _flat(notes: Iterable[Any]) -> Iterator[Any]:

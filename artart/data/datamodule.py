@@ -1,4 +1,4 @@
-"""Validated pictures for the trainer."""
+"""Validated images for the trainer."""
 
 import logging
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.data import dataset, demo
-from artart.data.dataset import Pictures
-from artart.data.decode import MAX_PIXELS, Fit
+from artart.data.dataset import ImageSet
+from artart.data.decode import MAX_PIXELS, ResizeMode
 from artart.data.folder import ArtFolder
 from artart.data.index import Entry, Rules, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Exclude(TypedDict, total=False):
-    """Which usable pictures are left out."""
+    """Which usable images are left out."""
 
     duplicate: bool  # all but the first of files with the same content
     opt_out: bool  # those that say that they must not be mined
@@ -42,18 +42,18 @@ LABELS = [CLASS]
 
 
 class ArtDataModule(LightningDataModule):
-    """A folder of pictures, or demo art: decoded once, split by content, served as bytes."""
+    """A folder of images, or demo art: decoded once, split by content, served as bytes."""
 
     def __init__(
         self,
         root: str | Path | None = None,
         image_size: ImageSize = 128,
-        fit: Fit = "squash",
+        resize_mode: ResizeMode = "stretch",
         batch_size: Count = 32,
         val_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.1,
-        mirror: bool = False,
-        balance: bool = False,
-        residence: Literal["auto", "memory", "device"] = "auto",
+        random_flip: bool = False,
+        class_balanced: bool = False,
+        storage: Literal["auto", "memory", "device"] = "auto",
         metadata: str | Path | None = None,
         licences: list[str] | None = None,
         labels: list[str] = LABELS,
@@ -64,33 +64,34 @@ class ArtDataModule(LightningDataModule):
         max_rejected_fraction: Fraction = 0.5,
         cache_dir: str | Path | None = None,
         num_workers: Count | None = None,
-        num_demo_pictures: Annotated[int, Field(ge=4)] = 500,
+        num_demo_images: Annotated[int, Field(ge=4)] = 500,
         seed: Seed = 0,
     ) -> None:
         """
         Args:
             root: a folder; its sub-folders are classes. None: demo art.
-            image_size: side of the square pictures in pixels.
-            fit: how a picture becomes square: squash (as in the article), crop its middle, or pad with white.
-            batch_size: pictures in a training step; the whole training set where that is smaller.
-            val_fraction: share of the pictures held out for validation, 0 to 0.9.
-            mirror: half of the training pictures, drawn anew each epoch, are seen in a mirror.
-            balance: draw training pictures so that every class, or label of the first column, is equally frequent.
-            residence: where the pixels lie while training: memory (mapped from the cache), device, or auto: on the GPU
+            image_size: side of the square images in pixels.
+            resize_mode: how an image becomes square: stretch (as in the article), center_crop its middle, or pad with
+                white.
+            batch_size: images in a training step; the whole training set where that is smaller.
+            val_fraction: share of the images held out for validation, 0 to 0.9.
+            random_flip: half of the training images, drawn anew each epoch, are flipped left to right.
+            class_balanced: draw training images so that every class, or label of the first column, is equally frequent.
+            storage: where the pixels lie while training: memory (mapped from the cache), device, or auto: on the GPU
                 if there is one and they take less than a quarter of what is free there.
             metadata: a CSV table with the column path, perhaps class and licence; what it does not name is excluded.
             licences: those allowed, as they stand in the table, or patterns such as "CC0*".
-            labels: K columns of the table, each of which gives a picture a label; `class` without such a column is the
+            labels: K columns of the table, each of which gives an image a label; `class` without such a column is the
                 folder.
             min_per_label: values of columns other than `class` that fewer files have are no labels; these files
                 have none there. Every class is a label.
-            exclude: which usable pictures are left out.
+            exclude: which usable images are left out.
             max_pixels: files of more pixels are not decoded.
-            min_size: least length of a picture's shorter side in pixels.
+            min_size: least length of an image's shorter side in pixels.
             max_rejected_fraction: share of unusable files above which `load` refuses the folder.
             cache_dir: where index and pixels of folders are kept; None: the user's cache.
             num_workers: processes that decode; None: one per core.
-            num_demo_pictures: how much demo art to paint.
+            num_demo_images: how much demo art to paint.
             seed: of demo art, of the order of training and of mirroring.
         """
         super().__init__()
@@ -111,7 +112,7 @@ class ArtDataModule(LightningDataModule):
                 Path(root),
                 rules,
                 image_size,
-                fit,
+                resize_mode,
                 None if metadata is None else Path(metadata),
                 licences,
                 labels,
@@ -122,11 +123,11 @@ class ArtDataModule(LightningDataModule):
         self.image_size = image_size
         self.batch_size = batch_size
         self.val_fraction = val_fraction
-        self.mirror = mirror
-        self.balance = balance
-        self.residence = residence
+        self.random_flip = random_flip
+        self.class_balanced = class_balanced
+        self.storage = storage
         self.max_rejected_fraction = max_rejected_fraction
-        self.num_demo_pictures = num_demo_pictures
+        self.num_demo_images = num_demo_images
         self.seed = seed
         self.goes_on_at: dict[str, Any] = {}  # what a checkpoint says of the training's loader
 
@@ -137,24 +138,24 @@ class ArtDataModule(LightningDataModule):
 
     @property
     def val_is_held_out(self) -> bool:
-        """False where validation only previews pictures of the training set."""
+        """False where validation only previews images of the training set."""
         return self.val_fraction > 0
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint tells of the pictures; `sha256` is of their contents, labels and sides of the split."""
+        """What a checkpoint tells of the images; `sha256` is of their contents, labels and sides of the split."""
         sides = dict.fromkeys(self.train_ids, "train") | dict.fromkeys(self.val_ids, "val")
-        lines = zip(self.pictures.digests, self.pictures.labels.tolist(), sorted(sides), strict=True)
-        told = sorted(f"{digest} {' '.join(map(str, row))} {sides[i]}" for digest, row, i in lines)
+        lines = zip(self.images.digests, self.images.labels.tolist(), sorted(sides), strict=True)
+        described = sorted(f"{digest} {' '.join(map(str, row))} {sides[i]}" for digest, row, i in lines)
         return {
-            "sha256": sha256("\n".join(told).encode()).hexdigest(),
+            "sha256": sha256("\n".join(described).encode()).hexdigest(),
             "num_train": len(self.train_ids),
             "num_val": len(self.val_ids),
         }
 
     @property
     def train_batch_size(self) -> int:
-        """Pictures in a process's training step: batch_size, or its share of a training set that is smaller."""
+        """Images in a process's training step: batch_size, or its share of a training set that is smaller."""
         return min(self.batch_size, len(self.train_ids) // self._place[1])
 
     def load(self, lists: Path | None) -> None:
@@ -164,19 +165,19 @@ class ArtDataModule(LightningDataModule):
             lists: the folder where rejected.csv and excluded.csv list what is not used; None: they are not written yet.
 
         Raises:
-            ArtError: if too many files are unusable or too few pictures are left.
+            ArtError: if too many files are unusable or too few images are left.
         """
-        self.pictures = self._pictures(lists)
-        num_pictures = len(self.pictures.digests)
-        self.val_ids = split(self.pictures.digests, self.pictures.groups, self.val_fraction)
+        self.images = self._read_images(lists)
+        num_images = len(self.images.digests)
+        self.val_ids = split(self.images.digests, self.images.groups, self.val_fraction)
         if self.val_is_held_out and not self.val_ids:
             raise ArtError(
-                f"data.val_fraction={self.val_fraction}: all {num_pictures} pictures look alike, "
+                f"data.val_fraction={self.val_fraction}: all {num_images} images look alike, "
                 "so none can be held out; add others or set data.val_fraction=0"
             )
-        self.train_ids = sorted(set(range(num_pictures)) - set(self.val_ids))
+        self.train_ids = sorted(set(range(num_images)) - set(self.val_ids))
         held_out = f"{len(self.val_ids)} held out for validation" if self.val_ids else "none held out"
-        log.info("%d pictures: %d for training, %s", num_pictures, len(self.train_ids), held_out)
+        log.info("%d images: %d for training, %s", num_images, len(self.train_ids), held_out)
         if len(self.train_ids) < self.batch_size:
             log.info(
                 "data.batch_size=%d: the training set has only %d, so it is the batch",
@@ -184,11 +185,11 @@ class ArtDataModule(LightningDataModule):
                 len(self.train_ids),
             )
 
-    def _pictures(self, lists: Path | None) -> Pictures:
+    def _read_images(self, lists: Path | None) -> ImageSet:
         if self.folder is None:
-            return dataset.painted(self.num_demo_pictures, self.image_size, self.seed)
+            return dataset.painted(self.num_demo_images, self.image_size, self.seed)
         contents = self.folder.read()
-        self.unlisted = [entry for entry in contents.entries if entry.verdict != "ok"]
+        self.unlisted = [entry for entry in contents.entries if entry.status != "ok"]
         if lists:
             self.list_unused(lists)
         dataset.judge(contents.entries, self.folder, self.max_rejected_fraction, lists)
@@ -202,7 +203,11 @@ class ArtDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         self.train_loader = self._loader(
-            self.train_ids, self.train_batch_size, shuffle=True, mirror=self.mirror, balance=self.balance
+            self.train_ids,
+            self.train_batch_size,
+            shuffle=True,
+            random_flip=self.random_flip,
+            class_balanced=self.class_balanced,
         )
         if self.goes_on_at:
             self.train_loader.load_state_dict(self.goes_on_at)
@@ -220,12 +225,12 @@ class ArtDataModule(LightningDataModule):
         return self._loader(self.val_ids or self.train_ids[: self.batch_size * self._place[1]], self.batch_size)
 
     def preview(self, per_row: int, min_rows: int = 4, max_rows: int = 20) -> Batch:
-        """Real pictures on the CPU for rows of one class each, `per_row` a row, the most frequent classes.
+        """Real images on the CPU for rows of one class each, `per_row` a row, the most frequent classes.
 
-        Classes are the labels of the first column. Held-out pictures come first; a class with too few begins again. Few
+        Classes are the labels of the first column. Held-out images come first; a class with too few begins again. Few
         classes get several rows each.
         """
-        classes = self.pictures.labels[:, 0]
+        classes = self.images.labels[:, 0]
         labels, counts = classes.unique(return_counts=True)
         shown = sorted(labels[counts.argsort(descending=True, stable=True)[:max_rows]].tolist())
         num_rows = -(-min_rows // len(shown))
@@ -234,25 +239,25 @@ class ArtDataModule(LightningDataModule):
         for label in shown:
             own = [i for i in (*self.val_ids, *self.train_ids) if label_of[i] == label]
             ids += islice(cycle(own), num_rows * per_row)
-        return Batch(to_model(self.pixels_of(ids)), self.pictures.labels[ids])
+        return Batch(to_model(self.pixels_of(ids)), self.images.labels[ids])
 
     def pixels_of(self, ids: Sequence[int]) -> Tensor:
-        """Some of the pictures, uint8 (N, 3, S, S) on the CPU."""
-        pixels = self.pictures.pixels
-        return pixels.index_select(0, self.pictures.rows[list(ids)].to(pixels.device)).cpu()
+        """Some of the images, uint8 (N, 3, S, S) on the CPU."""
+        pixels = self.images.pixels
+        return pixels.index_select(0, self.images.rows[list(ids)].to(pixels.device)).cpu()
 
     def names_of(self, ids: Sequence[int]) -> list[tuple[str, ...]]:
         """The names of their labels, K each; NO_CLASS for what has none."""
-        columns = zip(self.label_names.values(), self.pictures.labels[list(ids)].T.tolist(), strict=True)
+        columns = zip(self.label_names.values(), self.images.labels[list(ids)].T.tolist(), strict=True)
         return list(zip(*([(*names, NO_CLASS)[label] for label in labels] for names, labels in columns), strict=True))
 
     def _loader(self, ids: Sequence[int], batch_size: int, **options: bool) -> Loader:
-        self.pictures = self.pictures._replace(pixels=self._placed())
+        self.images = self.images._replace(pixels=self._placed())
         rank, world_size = self._place
         return Loader(
-            self.pictures.pixels,
-            self.pictures.labels[ids],
-            self.pictures.rows[ids],
+            self.images.pixels,
+            self.images.labels[ids],
+            self.images.rows[ids],
             batch_size,
             seed=self.seed,
             device=self._device,
@@ -276,18 +281,18 @@ class ArtDataModule(LightningDataModule):
         Raises:
             ArtError: if they do not fit there.
         """
-        pixels, device = self.pictures.pixels, self._device
-        here = self.residence == "memory" or (self.residence == "auto" and device.type != "cuda")
+        pixels, device = self.images.pixels, self._device
+        here = self.storage == "memory" or (self.storage == "auto" and device.type != "cuda")
         if here or pixels.device == device:
             return pixels
         if device.type == "cuda":
             torch.cuda.empty_cache()  # of an earlier job of a sweep
             free = torch.cuda.mem_get_info(device)[0]
-            if self.residence == "auto" and pixels.nbytes > free / 4:
+            if self.storage == "auto" and pixels.nbytes > free / 4:
                 return pixels
             if pixels.nbytes > free:
                 raise ArtError(
-                    f"data.residence=device: the pixels take {decimal(pixels.nbytes)} and {decimal(free)} of the GPU "
-                    "are free; data.residence=memory needs none of it"
+                    f"data.storage=device: the pixels take {decimal(pixels.nbytes)} and {decimal(free)} of the GPU "
+                    "are free; data.storage=memory needs none of it"
                 )
         return pixels.to(device)

@@ -1,4 +1,4 @@
-"""Any picture file to upright sRGB pixels, without torch: the processes that decode start fast and stay small."""
+"""Any image file to upright sRGB pixels, without torch: the processes that decode start fast and stay small."""
 
 import io
 import struct
@@ -18,18 +18,18 @@ FORMATS = tuple(name for name in _KNOWN if name in Image.OPEN)  # older Pillows 
 SRGB = ImageCms.createProfile("sRGB")
 PAPER = (255, 255, 255)
 MAX_PIXELS = 200_000_000
-Fit = Literal["squash", "crop", "pad"]
+ResizeMode = Literal["stretch", "center_crop", "pad"]
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow has one limit for the whole process; open_picture checks the caller's instead
+Image.MAX_IMAGE_PIXELS = None  # Pillow has one limit for the whole process; open_image checks the caller's instead
 _PILLOWS_LIMIT = threading.Lock()
 
-# Large pictures and odd metadata are no concern of the user's: a file can be decoded, or there is a reason why not.
+# Large images and odd metadata are no concern of the user's: a file can be decoded, or there is a reason why not.
 # A filter in `decode` would not do: before Python 3.14 catch_warnings is not safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class TooLarge(ValueError):  # noqa: N818 - a fact about a picture, to be reported
-    """A picture of more pixels than the caller allows: "60000 x 60000 pixels"."""
+class TooLarge(ValueError):  # noqa: N818 - a fact about an image, to be reported
+    """An image of more pixels than the caller allows: "60000 x 60000 pixels"."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__(size)
@@ -39,10 +39,10 @@ class TooLarge(ValueError):  # noqa: N818 - a fact about a picture, to be report
         return f"{self.size[0]} x {self.size[1]} pixels"
 
 
-def open_picture(
+def open_image(
     file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
-    """Read a picture's header; its pixels are decoded later, and not at all if there are too many.
+    """Read an image's header; its pixels are decoded later, and not at all if there are too many.
 
     Raises:
         TooLarge: if the header tells of more than max_pixels.
@@ -93,13 +93,13 @@ def _canvas(head: bytes) -> tuple[int, int]:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The first frame of an opened picture, decoded to the last byte, upright, 8 bits deep, on white paper.
+    """The first frame of an opened image, decoded to the last byte, upright, 8 bits deep, on white paper.
 
     Its colours are still those of its own profile. Pillow's silent losses are avoided: bit depths are scaled, not cut,
     and what lies under alpha does not show.
 
     Returns:
-        A picture in mode L, RGB, CMYK or LAB; `image` itself if it is that already.
+        An image in mode L, RGB, CMYK or LAB; `image` itself if it is that already.
 
     Raises:
         Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
@@ -122,7 +122,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """What `upright` gives, in mode RGB, through its colour profile if that can be read and fits the picture.
+    """What `upright` gives, in mode RGB, through its colour profile if that can be read and fits the image.
 
     This is slower than decoding, so it comes after resizing.
     """
@@ -145,8 +145,8 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def decode(file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A whole file in mode RGB: open_picture, upright and to_srgb in one."""
-    with open_picture(file, max_pixels) as image:
+    """A whole file in mode RGB: open_image, upright and to_srgb in one."""
+    with open_image(file, max_pixels) as image:
         return to_srgb(upright(image))
 
 
@@ -164,17 +164,17 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.nan_to_num(values / white * 255).clip(0, 255).round().astype(np.uint8))
 
 
-def resize(image: Image.Image, size: int, fit: Fit, paper: tuple[int, int, int] = PAPER) -> np.ndarray:
+def resize(image: Image.Image, size: int, resize_mode: ResizeMode, paper: tuple[int, int, int] = PAPER) -> np.ndarray:
     """What `upright` gives to sRGB, uint8 (size, size, 3), antialiased.
 
     Args:
-        fit: squash: the whole picture, whatever its aspect ratio; crop: the largest square of its centre;
-            pad: the whole picture, its aspect ratio kept, in the middle of paper.
+        resize_mode: stretch: the whole image, whatever its aspect ratio; center_crop: the largest square of its centre;
+            pad: the whole image, its aspect ratio kept, in the middle of paper.
         paper: its colour.
     """
-    if fit == "crop":
+    if resize_mode == "center_crop":
         return np.asarray(to_srgb(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)))
-    if fit == "pad":
+    if resize_mode == "pad":
         width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
         sheet = Image.new("RGB", (size, size), paper)
         inner = to_srgb(image.resize((width, height), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""A folder of pictures: read once, then known. Its index and its pixels lie in the user's cache, not in the folder."""
+"""A folder of images: read once, then known. Its index and its pixels lie in the user's cache, not in the folder."""
 
 import fcntl
 import hashlib
@@ -18,17 +18,17 @@ from rich.filesize import decimal
 
 from artart import ArtError
 from artart.data import index, metadata, store
-from artart.data.decode import Fit
-from artart.data.index import Entry, Rules, compared, judge, verdict_of
+from artart.data.decode import ResizeMode
+from artart.data.index import Entry, Rules, compared, judge, status_of
 from artart.data.labels import CLASS
 from artart.data.metadata import Metadata
-from artart.data.scan import Facts, class_of, examine_all, find
+from artart.data.scan import FileInfo, class_of, examine_all, find
 from artart.data.store import PixelStore, Writer
-from artart.io.terminal import near
+from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
-MADE_BY = f"artart 1, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
+MADE_BY = f"artart 2, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
 
 
 class Contents(NamedTuple):
@@ -39,14 +39,14 @@ class Contents(NamedTuple):
 
 
 class ArtFolder:
-    """A folder of pictures and what is asked of them."""
+    """A folder of images and what is asked of them."""
 
     def __init__(
         self,
         root: Path,
         rules: Rules,
         size: int,
-        fit: Fit = "squash",
+        resize_mode: ResizeMode = "stretch",
         metadata_file: Path | None = None,
         licences: list[str] | None = None,
         labels: Sequence[str] = (CLASS,),
@@ -57,9 +57,9 @@ class ArtFolder:
         """
         Args:
             root: the folder; its sub-folders are classes unless metadata_file says otherwise.
-            rules: what a picture must be to be used.
-            size: side in pixels to which pictures are brought, by `fit`.
-            metadata_file: the user's own table of the pictures; what it does not name is excluded.
+            rules: what an image must be to be used.
+            size: side in pixels to which images are brought, by `resize_mode`.
+            metadata_file: the user's own table of the images; what it does not name is excluded.
             licences: those allowed, of the table's column "licence".
             labels: columns of the table whose values are labels; `class` need not be one, as folders are classes.
             min_per_label: files, of those that the table allows, that a value must have to be a label; every class is.
@@ -69,7 +69,7 @@ class ArtFolder:
         self.root = root
         self.rules = rules
         self.size = size
-        self.fit = fit
+        self.resize_mode = resize_mode
         self.metadata_file = metadata_file
         self.licences = licences
         self.labels = labels
@@ -81,18 +81,18 @@ class ArtFolder:
 
     @cached_property
     def files(self) -> list[Path]:
-        """The picture files below root.
+        """The image files below root.
 
         Raises:
             ArtError: if there are none.
         """
         if not (files := find(self.root)):
-            raise ArtError(f"data.root={self.root}: no picture below this folder; name one that holds pictures")
+            raise ArtError(f"data.root={self.root}: no image below this folder; name one that holds images")
         return files
 
     @cached_property
     def metadata(self) -> Metadata | None:
-        """What the user's own table says of the pictures.
+        """What the user's own table says of the images.
 
         Raises:
             ArtError: if it cannot be used.
@@ -111,11 +111,11 @@ class ArtFolder:
         return table
 
     @cached_property
-    def barred(self) -> dict[Path, str]:
+    def excluded(self) -> dict[Path, str]:
         """Files that the user's own table excludes, with the reasons."""
         if self.metadata is None:
             return {}
-        barred = dict.fromkeys(self.metadata.only_in_folder, "not in data.metadata")
+        excluded = dict.fromkeys(self.metadata.only_in_folder, "not in data.metadata")
         if self.licences is not None:
             refused = {
                 path: row["licence"].strip() or "none given"
@@ -125,8 +125,8 @@ class ArtFolder:
             most = "; ".join(f"{licence} ({number})" for licence, number in Counter(refused.values()).most_common(3))
             if refused:
                 log.info("data.licences leaves out %d of %d, most often: %s", len(refused), len(self.files), most)
-            barred |= {path: f"not in data.licences: {licence}" for path, licence in refused.items()}
-        return barred
+            excluded |= {path: f"not in data.licences: {licence}" for path, licence in refused.items()}
+        return excluded
 
     def name_of(self, path: Path, column: str = CLASS) -> str:
         """What the table says of a file in a column; empty if nothing. Without one for it, the class is the folder."""
@@ -143,7 +143,7 @@ class ArtFolder:
         return {column: self._names(column, 1 if column == CLASS else self.min_per_label) for column in self.labels}
 
     def _names(self, column: str, least: int) -> list[str]:
-        found = Counter(self.name_of(path, column) for path in self.files if path not in self.barred)
+        found = Counter(self.name_of(path, column) for path in self.files if path not in self.excluded)
         found.pop("", None)
         names = sorted(name for name, num_files in found.items() if num_files >= least)
         if rare := found.keys() - set(names):
@@ -166,20 +166,23 @@ class ArtFolder:
         """
         if self.metadata and (lost := self.metadata.only_in_file):
             log.warning(
-                "%d paths of data.metadata name no picture below %s, such as %r", len(lost), near(self.root), lost[0]
+                "%d paths of data.metadata name no image below %s, such as %r",
+                len(lost),
+                relative_to_cwd(self.root),
+                lost[0],
             )
         with self._locked():
             store.clean(self.cache)
             self._forget_what_others_made()
             before = index.read(self.cache / "index.csv")
-            pixels = store.find(self.cache, self.size, self.fit)
-            store.keep_only(pixels.folder if pixels else None, self.cache, self.size, self.fit)
+            pixels = store.find(self.cache, self.size, self.resize_mode)
+            store.keep_only(pixels.folder if pixels else None, self.cache, self.size, self.resize_mode)
             facts, pixels, stopped_by = self._learn(self._unchanged(before), pixels)
             names = {path: str(path.relative_to(self.root)) for path in facts}
             entries = judge(
                 {names[path]: fact for path, fact in facts.items()},
                 {names[path]: self.name_of(path) for path in facts},
-                {names[path]: reason for path, reason in self.barred.items() if path in names},
+                {names[path]: reason for path, reason in self.excluded.items() if path in names},
                 self.rules,
             )
             entries = compared(entries, before)
@@ -199,7 +202,7 @@ class ArtFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.info("another process is reading %s; waiting for it", near(self.root))
+                log.info("another process is reading %s; waiting for it", relative_to_cwd(self.root))
                 fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:  # also of a file system without locks
             raise ArtError(
@@ -216,7 +219,7 @@ class ArtFolder:
             store.clean(self.cache, "[!l]*")  # all but the lock
             note.write_text(MADE_BY)
 
-    def _unchanged(self, before: Sequence[Entry]) -> dict[Path, Facts]:
+    def _unchanged(self, before: Sequence[Entry]) -> dict[Path, FileInfo]:
         """The facts of files that have the size and the time of change that they had."""
         known = {self.root / entry.path: entry.facts for entry in before if entry.facts.sha256}
 
@@ -232,13 +235,13 @@ class ArtFolder:
             if path in known and stamp(path) == (known[path].bytes, known[path].mtime)
         }
 
-    def _wanted(self, path: Path, facts: Facts) -> bool:
-        """Whether a file's pixels are used, as far as can be told from itself."""
-        return verdict_of(facts, self.barred.get(path, ""), self.rules)[0] == "ok"
+    def _wanted(self, path: Path, facts: FileInfo) -> bool:
+        """Whether a file's pixels are used, as far as can be seen from itself."""
+        return status_of(facts, self.excluded.get(path, ""), self.rules)[0] == "ok"
 
     def _learn(
-        self, known: Mapping[Path, Facts], pixels: PixelStore | None
-    ) -> tuple[dict[Path, Facts], PixelStore | None, BaseException | None]:
+        self, known: Mapping[Path, FileInfo], pixels: PixelStore | None
+    ) -> tuple[dict[Path, FileInfo], PixelStore | None, BaseException | None]:
         """The facts of all files, by path, and a store that holds the pixels of those that are wanted.
 
         Whatever stops the reading is handed back beside what had been learnt until then.
@@ -253,14 +256,16 @@ class ArtFolder:
             return dict(known), pixels, None
         self._say_what_comes(len(unsettled), len(rows))
         facts, stopped_by = dict(known), None
-        examined = examine_all(unsettled, self.size, self.fit, self.rules.max_pixels, self.num_workers)
+        examined = examine_all(unsettled, self.size, self.resize_mode, self.rules.max_pixels, self.num_workers)
         with closing(examined), ExitStack() as publishing:
             writer: Writer | None = None
             try:
-                for path, fact, picture in examined:
-                    if picture is not None and fact.sha256 not in rows and self._wanted(path, fact):
-                        writer = writer or publishing.enter_context(store.writing(self.cache, self.size, self.fit))
-                        writer.add(fact.sha256, picture.transpose(2, 0, 1))
+                for path, fact, image in examined:
+                    if image is not None and fact.sha256 not in rows and self._wanted(path, fact):
+                        writer = writer or publishing.enter_context(
+                            store.writing(self.cache, self.size, self.resize_mode)
+                        )
+                        writer.add(fact.sha256, image.transpose(2, 0, 1))
                     facts[path] = fact
             except OSError:  # such as a full disk: nothing can be kept
                 raise
@@ -269,7 +274,7 @@ class ArtFolder:
             if writer and pixels:
                 for digest in rows.keys() & {fact.sha256 for fact in facts.values()}:
                     writer.add(digest, pixels.pixels[rows[digest]])
-        found = store.find(self.cache, self.size, self.fit)
+        found = store.find(self.cache, self.size, self.resize_mode)
         return {path: facts[path] for path in self.files if path in facts}, found, stopped_by
 
     def _say_what_comes(self, num_unsettled: int, num_rows: int) -> None:
@@ -279,15 +284,15 @@ class ArtFolder:
         free = shutil.disk_usage(self.cache).free
         log.info(
             "%s: reading %d of %d files; as pixels all take at most %s in %s",
-            near(self.root),
+            relative_to_cwd(self.root),
             num_unsettled,
             len(self.files),
             decimal(need),
-            near(self.cache),
+            relative_to_cwd(self.cache),
         )
         if need > free:
             raise ArtError(
-                f"data.cache_dir: the pixels of {num_rows + num_unsettled} pictures need {decimal(need)} and "
+                f"data.cache_dir: the pixels of {num_rows + num_unsettled} images need {decimal(need)} and "
                 f"{self.cache} has {decimal(free)} left; make room, name another folder by data.cache_dir=DIR, or "
                 "lower image_size"
             )

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from artart.data.perceptual_hash import groups
-from artart.data.scan import Facts
+from artart.data.scan import FileInfo
 from artart.io.files import atomic, write_new
 from artart.io.provenance import AI_SOURCES
-from artart.io.terminal import near
+from artart.io.terminal import relative_to_cwd
 
-Verdict = Literal["ok", "rejected", "excluded"]
+Status = Literal["ok", "rejected", "excluded"]
 
 
 class Entry(NamedTuple):
@@ -21,10 +21,10 @@ class Entry(NamedTuple):
 
     path: str  # below the folder, with slashes
     class_name: str  # empty: none
-    facts: Facts
-    verdict: Verdict
+    facts: FileInfo
+    status: Status
     reason: str  # what stands before its colon is the kind
-    resembles: str = ""  # the first picture of its group of look-alikes; empty: it is that one, or alone
+    duplicate_of: str = ""  # the first image of its group of look-alikes; empty: it is that one, or alone
 
     @property
     def kind(self) -> str:
@@ -32,53 +32,55 @@ class Entry(NamedTuple):
 
     @property
     def group(self) -> str:
-        return self.resembles or self.path
+        return self.duplicate_of or self.path
 
 
 class Rules(NamedTuple):
-    """What a picture must be to be trained on."""
+    """What an image must be to be trained on."""
 
     max_pixels: int
     min_size: int  # pixels of its shorter side
-    duplicate: bool  # each True: exclude such pictures
+    duplicate: bool  # each True: exclude such images
     opt_out: bool
     ai_made: bool
 
 
-COLUMNS = ("path", "class", *Facts._fields, "verdict", "reason", "resembles")
+COLUMNS = ("path", "class", *FileInfo._fields, "status", "reason", "duplicate_of")
 OF_LIST = ("path", "reason", "bytes")
 
 
 def judge(
-    facts: Mapping[str, Facts], classes: Mapping[str, str], barred: Mapping[str, str], rules: Rules
+    facts: Mapping[str, FileInfo], classes: Mapping[str, str], excluded: Mapping[str, str], rules: Rules
 ) -> list[Entry]:
-    """The entry of each path, in the order given; `barred` are paths that other rules exclude, with their reasons.
+    """The entry of each path, in the order given; `excluded` are paths that other rules exclude, with their reasons.
 
     Of exact duplicates the first that is not excluded otherwise is kept.
     """
     entries, first = [], dict[str, str]()
     for path, fact in facts.items():
-        verdict, reason = verdict_of(fact, barred.get(path, ""), rules)
-        if verdict == "ok" and rules.duplicate and first.setdefault(fact.sha256, path) != path:
-            verdict, reason = "excluded", f"exact duplicate: of {first[fact.sha256]}"
-        entries.append(Entry(path, classes.get(path, ""), fact, verdict, reason))
+        status, reason = status_of(fact, excluded.get(path, ""), rules)
+        if status == "ok" and rules.duplicate and first.setdefault(fact.sha256, path) != path:
+            status, reason = "excluded", f"exact duplicate: of {first[fact.sha256]}"
+        entries.append(Entry(path, classes.get(path, ""), fact, status, reason))
     return entries
 
 
 def compared(entries: Sequence[Entry], before: Sequence[Entry]) -> list[Entry]:
-    """The entries, each with the picture that it resembles; among many it takes long to find out, so it is kept."""
+    """The entries, each with the image that it is a near-duplicate of; among many it takes long to find out, so it
+    is kept.
+    """
     hashes = {entry.path: entry.facts.perceptual_hash for entry in entries if entry.facts.perceptual_hash}
     if hashes == {entry.path: entry.facts.perceptual_hash for entry in before if entry.facts.perceptual_hash}:
-        resembles = {entry.path: entry.resembles for entry in before}
+        duplicate_of = {entry.path: entry.duplicate_of for entry in before}
     else:
         paths = list(hashes)
         firsts = zip(paths, groups(list(hashes.values())), strict=True)
-        resembles = {path: paths[first] for path, first in firsts if paths[first] != path}
-    return [entry._replace(resembles=resembles.get(entry.path, "")) for entry in entries]
+        duplicate_of = {path: paths[first] for path, first in firsts if paths[first] != path}
+    return [entry._replace(duplicate_of=duplicate_of.get(entry.path, "")) for entry in entries]
 
 
-def verdict_of(facts: Facts, barred: str, rules: Rules) -> tuple[Verdict, str]:
-    """Verdict and reason of a file by itself."""
+def status_of(facts: FileInfo, excluded: str, rules: Rules) -> tuple[Status, str]:
+    """Status and reason of a file by itself."""
     sides = f"{facts.width} x {facts.height} pixels"
     if facts.flaw:
         return "rejected", facts.flaw
@@ -86,8 +88,8 @@ def verdict_of(facts: Facts, barred: str, rules: Rules) -> tuple[Verdict, str]:
         return "rejected", f"above data.max_pixels={rules.max_pixels}: {sides}"
     if min(facts.width, facts.height) < rules.min_size:
         return "rejected", f"below data.min_size={rules.min_size}: {sides}"
-    if barred:
-        return "excluded", barred
+    if excluded:
+        return "excluded", excluded
     if rules.opt_out and facts.opt_out:
         return "excluded", f"opted out of data mining: {facts.opt_out}"
     if rules.ai_made and facts.source in AI_SOURCES:
@@ -96,22 +98,22 @@ def verdict_of(facts: Facts, barred: str, rules: Rules) -> tuple[Verdict, str]:
 
 
 def counts(entries: Iterable[Entry]) -> dict[str, int]:
-    """How many entries there are, and of each verdict."""
-    verdicts = Counter(entry.verdict for entry in entries)
-    return {"found": verdicts.total(), **{verdict: verdicts[verdict] for verdict in ("ok", "rejected", "excluded")}}
+    """How many entries there are, and of each status."""
+    statuses = Counter(entry.status for entry in entries)
+    return {"found": statuses.total(), **{status: statuses[status] for status in ("ok", "rejected", "excluded")}}
 
 
 def unused_in_words(entries: Sequence[Entry], lists: Path | None, index: Path) -> dict[str, str]:
-    """For each verdict but ok, if there are such files: how many, why most often, and where to see them.
+    """For each status but ok, if there are such files: how many, why most often, and where to see them.
 
     That is `rejected.csv` or `excluded.csv` in the folder `lists`, or the index.
     """
     lines = {}
-    for verdict, meaning in (("rejected", "unusable"), ("excluded", "left out")):
-        if kinds := Counter(entry.kind for entry in entries if entry.verdict == verdict):
+    for status, meaning in (("rejected", "unusable"), ("excluded", "left out")):
+        if kinds := Counter(entry.kind for entry in entries if entry.status == status):
             most = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(3))
-            file = near(lists / f"{verdict}.csv" if lists else index)
-            lines[verdict] = f"{kinds.total()} of {len(entries)} files are {meaning} ({most}): see {file}"
+            file = relative_to_cwd(lists / f"{status}.csv" if lists else index)
+            lines[status] = f"{kinds.total()} of {len(entries)} files are {meaning} ({most}): see {file}"
     return lines
 
 
@@ -127,9 +129,9 @@ def write(entries: Iterable[Entry], file: Path) -> None:
 
 def write_unused(entries: Sequence[Entry], root: Path, folder: Path) -> None:
     """Write rejected.csv and excluded.csv into a run's folder: the files below root that are not trained on."""
-    for verdict in ("rejected", "excluded"):
-        unused = ((root / one.path, one.reason, one.facts.bytes) for one in entries if one.verdict == verdict)
-        with atomic(folder / f"{verdict}.csv") as out:
+    for status in ("rejected", "excluded"):
+        unused = ((root / one.path, one.reason, one.facts.bytes) for one in entries if one.status == status)
+        with atomic(folder / f"{status}.csv") as out:
             out.write(_csv(OF_LIST, unused))
 
 
@@ -163,7 +165,7 @@ _PARSE: dict[type, Callable[[str], object]] = {int: int, str: str, bool: "True".
 
 
 def _entry(row: list[str]) -> Entry:
-    path, name, *values, verdict, reason, resembles = row
-    kinds = Facts.__annotations__.values()
+    path, name, *values, status, reason, duplicate_of = row
+    kinds = FileInfo.__annotations__.values()
     facts: Any = [_PARSE[kind](value) for kind, value in zip(kinds, values, strict=True)]
-    return Entry(path, name, Facts(*facts), cast(Verdict, verdict), reason, resembles)
+    return Entry(path, name, FileInfo(*facts), cast(Status, status), reason, duplicate_of)

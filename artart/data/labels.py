@@ -1,4 +1,4 @@
-"""What pictures are labelled with: K columns of names; the number of a column's names stands for "none"."""
+"""What images are labelled with: K columns of names; the number of a column's names stands for "none"."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Batches of pictures that lie decoded in one tensor: order, flips and draws are functions of seed and epoch alone."""
+"""Batches of images that lie decoded in one tensor: order, flips and draws are functions of seed and epoch alone."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ from artart.io.images import Batch, to_model
 class Loader:
     """An epoch of batches; what stands where in it depends neither on the batch size nor on the number of processes.
 
-    All processes share the epoch's order. Each global batch of batch_size * world_size pictures is cut into equal
+    All processes share the epoch's order. Each global batch of batch_size * world_size images is cut into equal
     runs, the first for rank 0. Training drops a last global batch that is not full; validation shares it out as evenly
-    as it can, so no picture is missing or doubled, but if it holds fewer pictures than there are processes the later
+    as it can, so no image is missing or doubled, but if it holds fewer images than there are processes the later
     ranks have a batch less.
 
     To Lightning it is a stateful loader: `sampler` hears of each epoch, and a checkpoint from the middle of an epoch
-    goes on with the pictures that were still to come. An epoch begins at the first `next`, since Lightning calls `iter`
+    goes on with the images that were still to come. An epoch begins at the first `next`, since Lightning calls `iter`
     before it names the epoch. The state is that of the iterator which moved last.
     """
 
@@ -34,8 +34,8 @@ class Loader:
         *,
         shuffle: bool = False,
         seed: int = 0,
-        mirror: bool = False,
-        balance: bool = False,
+        random_flip: bool = False,
+        class_balanced: bool = False,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
@@ -45,40 +45,40 @@ class Loader:
             pixels: (N, 3, S, S) uint8 in [0, 255], on any device or in a memory map; never written to.
             labels: (M, K) long, a row for each of ids; the number of a column's names stands for "none".
             ids: (M,) long, the rows of pixels that belong to this set.
-            batch_size: pictures per process and step.
+            batch_size: images per process and step.
             shuffle: True trains: another order in each epoch, full batches only. False validates: the order of ids.
             seed: of order, flips and draws, 0 to 2**32 - 1.
-            mirror: flip each picture left to right with probability 1/2; for training.
-            balance: draw M pictures with replacement, each label that occurs in the first column equally likely ("none"
-                too) and each picture of a label equally likely; for training.
+            random_flip: flip each image left to right with probability 1/2; for training.
+            class_balanced: draw M images with replacement, each label that occurs in the first column equally likely
+                ("none" too) and each image of a label equally likely; for training.
             device: where batches are wanted.
             rank: number of this process, 0 to world_size - 1.
             world_size: number of processes.
 
         Raises:
-            ValueError: if the pictures do not fill one training batch.
+            ValueError: if the images do not fill one training batch.
         """
         assert pixels.dtype == torch.uint8
         assert len(labels) == len(ids)
         assert 0 <= rank < world_size
-        assert shuffle or not (mirror or balance)
+        assert shuffle or not (random_flip or class_balanced)
         self.pixels = pixels
         self.labels = labels.cpu()
         self.ids = ids.cpu()
         self.shuffle = shuffle
         self.seed = seed
-        self.mirror = mirror
-        self.balance = balance
+        self.random_flip = random_flip
+        self.class_balanced = class_balanced
         self.device = torch.device(device)
         self.rank = rank
         self.world_size = world_size
         self.global_batch_size = batch_size * world_size
         if shuffle and len(ids) < self.global_batch_size:
             raise ValueError(
-                f"{len(ids)} pictures do not fill one batch of {self.global_batch_size} "
+                f"{len(ids)} images do not fill one batch of {self.global_batch_size} "
                 f"({batch_size} in each of {world_size} processes)"
             )
-        self._identity = {"seed": seed, "pictures": len(ids), "global_batch_size": self.global_batch_size}
+        self._identity = {"seed": seed, "images": len(ids), "global_batch_size": self.global_batch_size}
         self._epoch = 0
         self._handed_out = (0, 0)  # epoch, batches
         self._resume: tuple[int, int] | None = None  # what a checkpoint had handed out, until an epoch begins
@@ -120,11 +120,11 @@ class Loader:
             torch.Generator().manual_seed(int(word))
             for word in np.random.SeedSequence((self.seed, epoch)).generate_state(2)
         )
-        order = self._draw(for_order) if self.balance else torch.randperm(num, generator=for_order)
+        order = self._draw(for_order) if self.class_balanced else torch.randperm(num, generator=for_order)
         return order, torch.rand(num, generator=for_flips) < 0.5
 
     def _draw(self, generator: torch.Generator) -> Tensor:
-        """M positions in ids, (M,) long: a label that occurs in the first column, then a picture of that label."""
+        """M positions in ids, (M,) long: a label that occurs in the first column, then an image of that label."""
         num, labels = len(self.ids), self.labels[:, 0]
         counts = labels.unique(return_counts=True)[1]
         label = torch.randint(len(counts), (num,), generator=generator)
@@ -143,12 +143,12 @@ class Loader:
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         else:
             pixels = pixels.to(self.device)
-        if self.mirror:
+        if self.random_flip:
             pixels = torch.where(flips[:, None, None, None], pixels.flip(-1), pixels)
         return to_model(pixels.contiguous(memory_format=torch.channels_last))
 
     def state_dict(self) -> dict[str, int]:
-        """How far the epoch is, and what must be the same for that to mean the same pictures."""
+        """How far the epoch is, and what must be the same for that to mean the same images."""
         epoch, batches = self._handed_out
         return {"epoch": epoch, "batches": batches, **self._identity}
 
@@ -159,7 +159,7 @@ class Loader:
             ArtError: if the batches of that epoch were others than they would be here.
         """
         before = {name: state[name] for name in self._identity}
-        if before != self._identity and state["batches"] < before["pictures"] // before["global_batch_size"]:
+        if before != self._identity and state["batches"] < before["images"] // before["global_batch_size"]:
             raise ArtError(
                 f"the checkpoint lies within an epoch of {before}, this run has {self._identity}: go on with the same, "
                 "or from the end of an epoch"

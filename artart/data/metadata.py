@@ -1,4 +1,4 @@
-"""The user's own table of the pictures: their classes, titles, artists and licences."""
+"""The user's own table of the images: their classes, titles, artists and licences."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from unicodedata import normalize
 
 from artart import ArtError
 
-DELIMITERS = ",;\t"  # Excel's hang on the country
+DELIMITERS = ",;\t"  # Excel's depend on the country
 
 
 class Row(NamedTuple):
@@ -24,28 +24,28 @@ class Row(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """What the table says of the pictures that were found."""
+    """What the table says of the images that were found."""
 
-    rows: dict[Path, dict[str, str]]  # picture, as it was found, to its cells by column
-    only_in_file: list[str]  # paths of the table that name no picture below the root
-    only_in_folder: list[Path]  # pictures that the table does not name
+    rows: dict[Path, dict[str, str]]  # image, as it was found, to its cells by column
+    only_in_file: list[str]  # paths of the table that name no image below the root
+    only_in_folder: list[Path]  # images that the table does not name
     columns: tuple[str, ...]  # in lower case; "license" is "licence"
 
 
 def read(file: Path, root: Path, files: Sequence[Path]) -> Metadata:
-    """Hold a table (CSV, with a column "path") against the pictures found below root, of which there is at least one.
+    """Hold a table (CSV, with a column "path") against the images found below root, of which there is at least one.
 
-    Its paths are absolute, or relative to root or to the table's folder, whichever makes more of them name pictures; in
+    Its paths are absolute, or relative to root or to the table's folder, whichever makes more of them name images; in
     doubt, to root. Rows outside root are passed over. No link is followed.
 
     Raises:
-        ArtError: if the table cannot be read, contradicts itself or names none of the pictures.
+        ArtError: if the table cannot be read, contradicts itself or names none of the images.
     """
     columns, table = _table(file)
     exactly = {_normal(path.absolute()): path for path in files}
-    pictures = {_nfc(name): path for name, path in exactly.items()} | exactly
+    images = {_nfc(name): path for name, path in exactly.items()} | exactly
     targets = max(
-        ([_locate(row.cells["path"], str(base.absolute()), pictures) for row in table] for base in (root, file.parent)),
+        ([_locate(row.cells["path"], str(base.absolute()), images) for row in table] for base in (root, file.parent)),
         key=lambda targets: sum(isinstance(target, Path) for target in targets),
     )
     below_root = _nfc(_normal(root.absolute())).rstrip("/") + "/"
@@ -62,7 +62,7 @@ def read(file: Path, root: Path, files: Sequence[Path]) -> Metadata:
     rows = {target: row.cells for target, row in kept.items() if isinstance(target, Path)}
     if not rows:
         raise ArtError(
-            f"data.metadata={file}: no path in it names a picture below data.root={root}: it has "
+            f"data.metadata={file}: no path in it names an image below data.root={root}: it has "
             f"{table[0].cells['path']!r}, the folder has {str(files[0].relative_to(root))!r}; make its paths relative "
             "to data.root or to its own folder"
         )
@@ -82,12 +82,12 @@ def allowed(licence: str, licences: Sequence[str]) -> bool:
     return bool(text) and any(text == pattern or fnmatchcase(text, pattern) for pattern in patterns)
 
 
-def _locate(path: str, base: str, pictures: dict[str, Path]) -> Path | str:
-    """The picture that a path of the table names; if there is none, where it points."""
+def _locate(path: str, base: str, images: dict[str, Path]) -> Path | str:
+    """The image that a path of the table names; if there is none, where it points."""
     for spelling in dict.fromkeys((path, path.strip().replace("\\", "/"))):
         target = _normal(spelling if spelling.startswith("/") else f"{base}/{spelling}")
-        if picture := pictures.get(target) or pictures.get(_nfc(target)):
-            return picture
+        if image := images.get(target) or images.get(_nfc(target)):
+            return image
     return _nfc(target)
 
 
@@ -122,10 +122,10 @@ def _table(file: Path) -> tuple[tuple[str, ...], list[Row]]:
         row = Row(line, dict(zip_longest(columns, cells, fillvalue="")))
         row.cells.pop("", None)
         if not row.cells["path"].strip():
-            raise ArtError(f"data.metadata={file}: line {line}: no path; name a picture there or remove the line")
+            raise ArtError(f"data.metadata={file}: line {line}: no path; name an image there or remove the line")
         table.append(row)
     if not table:
-        raise ArtError(f"data.metadata={file}: no rows below the names of the columns; add one for each picture")
+        raise ArtError(f"data.metadata={file}: no rows below the names of the columns; add one for each image")
     return tuple(filter(None, columns)), table
 
 
@@ -142,7 +142,7 @@ def _text(file: Path) -> str:
     if "\0" in text:
         raise ArtError(f'data.metadata={file}: NUL bytes, so it is no text in UTF-8; save it as "CSV UTF-8"')
     if not text.strip():
-        raise ArtError(f'data.metadata={file}: empty file; it needs a column "path" and a row for each picture')
+        raise ArtError(f'data.metadata={file}: empty file; it needs a column "path" and a row for each image')
     return text
 
 

@@ -1,7 +1,7 @@
-"""Copies of one picture, so that they never fall on both sides of a split and flatter the validation.
+"""Near-duplicates of one image, so that they never fall on both sides of a split and flatter the validation.
 
-A hash holds the picture's low frequencies in grey. It forgives what keeps the content in place to about 2 % of a side:
-what is cropped or turned more is another picture (3 % off each side: one copy in four). Colour and aspect are not seen.
+A hash holds the image's low frequencies in grey. It forgives what keeps the content in place to about 2 % of a side:
+what is cropped or turned more is another image (3 % off each side: one copy in four). Colour and aspect are not seen.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from PIL import Image
 from artart.data.decode import to_srgb
 
 SIDE: Final = 64  # of the grey thumbnail
-MAX_FREQUENCY: Final = 16.5  # half periods over the picture's side
+MAX_FREQUENCY: Final = 16.5  # half periods over the image's side
 # Squared distance of digits; unrelated works lie around 4,000. Measured on 400 works of art: JPEG, size, light, colour,
 # blur, noise and mirrored at most 210, crops of 2 % a side at most 300; the nearest two different ones of 1,486 at 360.
 # Of 7,580 watercolours of fruit on paper, 5 % have a look-alike within it (groups of at most 24, mostly apples).
 MAX_DISTANCE: Final = 310
 DIGITS: Final = np.frombuffer(b"0123456789abcdef", np.uint8)  # one for each number from -8 to 7
 NUM_LOW: Final = 96  # frequencies that are compared first
-BLOCK: Final = 512  # pictures; the distances between two blocks fit into a processor's cache
+BLOCK: Final = 512  # images; the distances between two blocks fit into a processor's cache
 
 
 # The DCT-II (Ahmed, Natarajan and Rao 1974) under a Hann window, without which a frame or a margin that is cropped away
@@ -43,7 +43,7 @@ ODD: Final = U % 2 == 1  # those that a mirror negates
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """One hexadecimal digit for each low frequency of what decode.upright gives; 8 is none: a flat picture is all 8.
+    """One hexadecimal digit for each low frequency of what decode.upright gives; 8 is none: a flat image is all 8.
 
     The root keeps a large shape on paper from outweighing all detail. One scale for all frequencies makes it blind to
     brightness and contrast, but it does not blow up what is fainter than in any work (0.25), such as a scan's grain.
@@ -72,7 +72,7 @@ class _Rows(NamedTuple):
         ones, even = np.ones_like(lengths), digits[:, ~odd]
         return cls(np.hstack([even, lengths, ones]), np.hstack([even, ones, lengths]), digits[:, odd])
 
-    def near(self, other: "_Rows", rows: np.ndarray | slice, columns: np.ndarray | slice) -> np.ndarray:
+    def is_near(self, other: "_Rows", rows: np.ndarray | slice, columns: np.ndarray | slice) -> np.ndarray:
         """Which rows of self lie near which rows of other, as they are or mirrored, which negates the odd product.
 
         All numbers are halves of whole ones far below 2 ** 23, so float32 computes them exactly.
@@ -83,7 +83,7 @@ class _Rows(NamedTuple):
 
 
 def groups(hashes: Sequence[str]) -> list[int]:
-    """For each picture the index of the first one of its group; a picture that is alone gets its own.
+    """For each image the index of the first one of its group; an image that is alone gets its own.
 
     A group is linked by near pairs, not near throughout. Every pair is compared, and what is near in all frequencies is
     near in the low ones, so that these rule out nearly all.
@@ -101,9 +101,9 @@ def groups(hashes: Sequence[str]) -> list[int]:
             both = np.append(label[i : i + BLOCK], label[j : j + BLOCK])
             if both.min() == both.max():
                 continue  # one group already: thousands of nearly empty sheets
-            maybe = low.near(low, slice(i, i + BLOCK), slice(j, j + BLOCK))
+            maybe = low.is_near(low, slice(i, i + BLOCK), slice(j, j + BLOCK))
             rows, columns = i + np.flatnonzero(maybe.any(axis=1)), j + np.flatnonzero(maybe.any(axis=0))
-            a, b = np.nonzero(whole.near(whole, rows, columns))
+            a, b = np.nonzero(whole.is_near(whole, rows, columns))
             _link(label, rows[a], columns[b])
     firsts = list(first.values())
     group = dict(zip(first, label.tolist(), strict=True))

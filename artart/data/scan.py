@@ -1,4 +1,4 @@
-"""From a folder to what each of its files is, with a reason for each that is no usable picture.
+"""From a folder to what each of its files is, with a reason for each that is no usable image.
 
 Worker processes import this module: it needs no torch.
 """
@@ -16,21 +16,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from artart.data.decode import FORMATS, MAX_PIXELS, Fit, TooLarge, open_picture, resize, upright
+from artart.data.decode import FORMATS, MAX_PIXELS, ResizeMode, TooLarge, open_image, resize, upright
 from artart.data.perceptual_hash import perceptual_hash
 from artart.data.workers import in_workers
-from artart.io.provenance import found
+from artart.io.provenance import provenance_of
 from artart.io.terminal import progress_bar
 
 log = logging.getLogger(__name__)
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ORIENTATION = 0x0112  # EXIF
-IN_PROCESS = 1  # so few files need no other process; more might hold one that crashes its decoder
+MAX_IN_PROCESS = 1  # so few files need no other process; more might hold one that crashes its decoder
 MAX_PAGES = 100  # of a TIFF that are counted
 
 
-class Facts(NamedTuple):
+class FileInfo(NamedTuple):
     """What one file is; sides in pixels as its header tells them."""
 
     bytes: int = 0
@@ -54,12 +54,12 @@ class Examined(NamedTuple):
     """A file's facts, and its pixels if it can be decoded."""
 
     path: Path
-    facts: Facts
+    facts: FileInfo
     pixels: np.ndarray | None  # uint8 (S, S, 3)
 
 
 def find(root: Path) -> list[Path]:
-    """Every file below root that is a picture by its content or by its suffix, sorted.
+    """Every file below root that is an image by its content or by its suffix, sorted.
 
     Hidden files and folders are passed over, and the folders of artart's runs; links to folders are followed, each real
     folder once.
@@ -74,8 +74,8 @@ def find(root: Path) -> list[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(folder, name) for name in names if not name.startswith(".")]
-    suffixes = picture_suffixes()
-    return sorted(path for path in files if _is_file(path) and (path.suffix.lower() in suffixes or is_picture(path)))
+    suffixes = image_suffixes()
+    return sorted(path for path in files if _is_file(path) and (path.suffix.lower() in suffixes or is_image(path)))
 
 
 def _is_file(path: Path) -> bool:
@@ -87,16 +87,16 @@ def _passed_over(error: OSError) -> None:
     log.warning("%s: %s; this folder is passed over", error.filename, error.strerror)
 
 
-def picture_suffixes() -> set[str]:
+def image_suffixes() -> set[str]:
     """Suffixes of the formats that are read, in lower case."""
-    formats = {*FORMATS, "MPO"}  # a JPEG with further pictures behind it, which Pillow opens as JPEG
+    formats = {*FORMATS, "MPO"}  # a JPEG with further images behind it, which Pillow opens as JPEG
     return {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file's header is that of a picture; the rest is not read. TGA's header could be that of anything."""
+def is_image(path: Path) -> bool:
+    """Whether a file's header is that of an image; the rest is not read. TGA's header could be that of anything."""
     try:
-        with open_picture(path, formats=tuple(name for name in FORMATS if name != "TGA")):
+        with open_image(path, formats=tuple(name for name in FORMATS if name != "TGA")):
             return True
     except (TooLarge, Image.DecompressionBombError):
         return True
@@ -110,12 +110,12 @@ def class_of(path: Path, root: Path) -> str | None:
     return parts[0] if len(parts) > 1 else None
 
 
-def examine(path: Path, size: int, fit: Fit = "squash", max_pixels: int = MAX_PIXELS) -> Examined:
+def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixels: int = MAX_PIXELS) -> Examined:
     """Read one file and decode it, fully; whatever is wrong with it becomes its flaw.
 
-    A picture of more than max_pixels is hashed but not decoded.
+    An image of more than max_pixels is hashed but not decoded.
     """
-    facts = Facts()
+    facts = FileInfo()
     try:
         with path.open("rb") as file:
             facts = _identity(file)
@@ -125,43 +125,43 @@ def examine(path: Path, size: int, fit: Fit = "squash", max_pixels: int = MAX_PI
             if not start:
                 return Examined(path, facts._replace(flaw="empty file"), None)
             if start == LFS_POINTER:
-                flaw = "Git-LFS pointer, not the picture itself: run `git lfs pull`"
+                flaw = "Git-LFS pointer, not the image itself: run `git lfs pull`"
                 return Examined(path, facts._replace(flaw=flaw), None)
-            with open_picture(file, max_pixels) as image:
+            with open_image(file, max_pixels) as image:
                 facts = facts._replace(**_header(image))
                 if image.format == "PNG":
-                    image.load()  # getexif does so, and of a damaged picture the second load raises nothing
+                    image.load()  # getexif does so, and of a damaged image the second load raises nothing
                 facts = facts._replace(orientation=_orientation(image))
                 flat = upright(image)
-                marks = found(image)
-                pixels = resize(flat, size, fit)
+                provenance = provenance_of(image)
+                pixels = resize(flat, size, resize_mode)
                 facts = facts._replace(
                     alpha=image.has_transparency_data,
                     perceptual_hash=perceptual_hash(flat),
-                    opt_out=marks.opt_out,
-                    source=marks.source,
-                    frames=_num_frames(image),  # last: it leaves the picture at any of its frames
+                    opt_out=provenance.opt_out,
+                    source=provenance.source,
+                    frames=_num_frames(image),  # last: it leaves the image at any of its frames
                 )
                 return Examined(path, facts, pixels)
     except MemoryError:  # another time, or on another machine, it may do
-        return Examined(path, Facts(flaw="takes more memory to decode than there is"), None)
+        return Examined(path, FileInfo(flaw="takes more memory to decode than there is"), None)
     except TooLarge as error:
         return Examined(path, facts._replace(width=error.size[0], height=error.size[1]), None)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
         return Examined(path, facts._replace(perceptual_hash="", flaw=_flaw(error)), None)
 
 
-def _identity(file: io.BufferedReader) -> Facts:
+def _identity(file: io.BufferedReader) -> FileInfo:
     """By what an opened file is known again."""
     status = os.fstat(file.fileno())
-    return Facts(status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
+    return FileInfo(status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _crashed(path: Path) -> Examined:
     """What is said of a file that kills the process that decodes it; once is enough, so it is known again."""
     with suppress(OSError), path.open("rb") as file:
         return Examined(path, _identity(file)._replace(flaw="crashes the decoder"), None)
-    return Examined(path, Facts(flaw="crashes the decoder"), None)
+    return Examined(path, FileInfo(flaw="crashes the decoder"), None)
 
 
 def _header(image: Image.Image) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _num_frames(image: Image.Image) -> int:
 def _flaw(error: Exception) -> str:
     """One line that a person understands."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture, or cut off in its header"
+        return "not an image, or cut off in its header"
     if isinstance(error, Image.DecompressionBombError):
         return "a frame is larger than data.max_pixels"
     if isinstance(error, FileNotFoundError):
@@ -213,14 +213,14 @@ def _flaw(error: Exception) -> str:
 def examine_all(
     paths: Sequence[Path],
     size: int,
-    fit: Fit = "squash",
+    resize_mode: ResizeMode = "stretch",
     max_pixels: int = MAX_PIXELS,
     num_workers: int | None = None,
-    description: str = "reading pictures",
+    description: str = "reading images",
 ) -> Generator[Examined, None, None]:
     """Examine files in the order given, with a progress bar; in worker processes if they are many."""
-    one = partial(examine, size=size, fit=fit, max_pixels=max_pixels)
-    few = len(paths) <= IN_PROCESS
+    one = partial(examine, size=size, resize_mode=resize_mode, max_pixels=max_pixels)
+    few = len(paths) <= MAX_IN_PROCESS
     results = map(one, paths) if few else in_workers(one, paths, _crashed, num_workers, preload=__name__)
     with progress_bar() as bar:
         yield from bar.track(results, total=len(paths), description=description)

@@ -1,4 +1,4 @@
-"""Which pictures are held out of training: a function of what they are."""
+"""Which images are held out of training: a function of what they are."""
 
 from collections.abc import Hashable, Sequence
 
@@ -7,7 +7,7 @@ def split(digests: Sequence[str], groups: Sequence[Hashable], val_fraction: floa
     """Indices held out: the groups of look-alikes whose hash is in the lowest val_fraction of all.
 
     A group's hash, a SHA-256 of content in hexadecimal, is that of the member whose second half is lowest: so it is as
-    random as that of a picture alone. A picture keeps its side when others are added, unless they resemble it. Neither
+    random as that of an image alone. An image keeps its side when others are added, unless they resemble it. Neither
     side is ever empty while there are two groups: the lowest is always held out, the highest never.
     """
     if val_fraction == 0 or not digests:

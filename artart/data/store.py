@@ -1,4 +1,4 @@
-"""The pixel store: decoded pictures of one size in one file that is mapped into memory, never half written."""
+"""The pixel store: decoded images of one size in one file that is mapped into memory, never half written."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ PIXELS, DIGESTS = "pixels.bin", "digests.npy"
 
 
 class PixelStore:
-    """Pictures as they are trained on, found by the SHA-256 of their file's content.
+    """Images as they are trained on, found by the SHA-256 of their file's content.
 
-    A folder of two files: `pixels.bin`, N pictures (3, S, S) after each other, and `digests.npy`, (N, 32); all uint8.
+    A folder of two files: `pixels.bin`, N images (3, S, S) after each other, and `digests.npy`, (N, 32); all uint8.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -33,7 +33,7 @@ class PixelStore:
 
 
 class Writer:
-    """Pictures on their way into a new store in an empty folder, each (3, size, size)."""
+    """Images on their way into a new store in an empty folder, each (3, size, size)."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Writer:
         self.file = (folder / PIXELS).open("xb")
 
     def add(self, digest: str, pixels: np.ndarray) -> None:
-        """Append a picture, uint8, once; an interruption in the middle leaves nothing behind."""
+        """Append an image, uint8, once; an interruption in the middle leaves nothing behind."""
         if digest not in self.rows:
             self.file.seek(len(self.rows) * self.row_bytes)
             self.file.write(pixels.tobytes())
@@ -61,23 +61,25 @@ class Writer:
         sync(self.folder)
 
 
-def find(folder: Path, size: int, fit: str) -> PixelStore | None:
-    """The newest store of that size and fit below a folder that is whole; None if there is none."""
-    for candidate in sorted(folder.glob(f"{size}-{fit}-*"), key=lambda path: path.stat().st_mtime, reverse=True):
+def find(folder: Path, size: int, resize_mode: str) -> PixelStore | None:
+    """The newest store of that size and resize mode below a folder that is whole; None if there is none."""
+    for candidate in sorted(
+        folder.glob(f"{size}-{resize_mode}-*"), key=lambda path: path.stat().st_mtime, reverse=True
+    ):
         with suppress(Exception):  # np.load raises nearly anything on damaged bytes
             return PixelStore(candidate, size)
     return None
 
 
-def keep_only(store: Path | None, folder: Path, size: int, fit: str) -> None:
-    """Remove the other stores of that size and fit: damaged ones, and one that this one replaced."""
-    for other in folder.glob(f"{size}-{fit}-*"):
+def keep_only(store: Path | None, folder: Path, size: int, resize_mode: str) -> None:
+    """Remove the other stores of that size and resize mode: damaged ones, and one that this one replaced."""
+    for other in folder.glob(f"{size}-{resize_mode}-*"):
         if other != store:
             shutil.rmtree(other, ignore_errors=True)  # NFS refuses to remove a folder whose files are still mapped
 
 
 @contextmanager
-def writing(folder: Path, size: int, fit: str) -> Iterator[Writer]:
+def writing(folder: Path, size: int, resize_mode: str) -> Iterator[Writer]:
     """A new store, which takes the place of the one before once it is on the disk; on an error nothing changes.
 
     One process at a time may write below a folder; another that has the old store open keeps it.
@@ -92,9 +94,9 @@ def writing(folder: Path, size: int, fit: str) -> Iterator[Writer]:
         with writer.file:
             yield writer
             writer.finish()
-        published = part.rename(folder / f"{size}-{fit}-{uuid4().hex[:8]}")
+        published = part.rename(folder / f"{size}-{resize_mode}-{uuid4().hex[:8]}")
         sync(folder)
-        keep_only(published, folder, size, fit)
+        keep_only(published, folder, size, resize_mode)
     except OSError as error:
         error.filename = error.filename or str(folder)  # a write that fails does not say where
         raise

@@ -1,7 +1,7 @@
-"""Told augmentation: training pictures are moved, turned and stretched, and the network is told how.
+"""Augmentation conditioning: training images are moved, turned and stretched, and the network is conditioned on how.
 
-So it learns from more pictures than there are, and since it is told, does not paint moved or turned ones: in sampling
-it is told "not at all". Source: Karras et al. 2022, arXiv 2206.00364, Appendix F.2.
+So it learns from more images than there are, and since it is given, does not paint moved or turned ones: in sampling
+it is given "not at all". Source: Karras et al. 2022, arXiv 2206.00364, Appendix F.2.
 """
 
 import math
@@ -13,20 +13,20 @@ from torch.nn import functional as F
 
 from artart.io.ranges import Fraction
 
-NUM_TOLD: Final = 9  # numbers in which a network is told
+AUGMENT_DIM: Final = 9  # numbers that describe an augmentation (EDM's name)
 LOG_SCALE: Final = 0.2  # standard deviation of the binary logarithm of scales and stretches
-SHIFT: Final = 0.125  # standard deviation of moves, in sides of the picture
+SHIFT: Final = 0.125  # standard deviation of moves, in sides of the image
 
 
-class Augmented(NamedTuple):
-    """Pictures and what was done to them."""
+class AugmentedImages(NamedTuple):
+    """Images and what was done to them."""
 
     x0: Tensor  # (B, C, S, S)
-    told: Tensor  # (B, NUM_TOLD); zeros: nothing
+    augment_labels: Tensor  # (B, AUGMENT_DIM); zeros: nothing
 
 
 class Augment:
-    """Each operation befalls a picture with a probability of its own: flips, scale, rotation, stretch, move."""
+    """Each operation befalls an image with a probability of its own: flips, scale, rotation, stretch, move."""
 
     def __init__(self, probability: Fraction, flips: bool = False) -> None:
         """
@@ -38,7 +38,9 @@ class Augment:
         self.flips = flips
 
     def draw(self, num: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """For `num` pictures: matrices (num, 2, 3) from places in the result to places in the picture; what is told."""
+        """For `num` images: matrices (num, 2, 3) from places in the result to places in the image; the augmentation
+        labels.
+        """
         device = generator.device
 
         def happens() -> Tensor:
@@ -62,19 +64,19 @@ class Augment:
             matrix = _rotation(turn) @ matrix
             matrix = _rotation(stretch_to) @ _diagonal(2**-stretch_by, 2**stretch_by) @ _rotation(-stretch_to) @ matrix
         moves = -2 * torch.stack([move_x, move_y], dim=1)[:, :, None]  # grid_sample's sides are 2
-        told = [flip_x, flip_y, scale, turn.cos() - 1, turn.sin()]
+        augment_labels = [flip_x, flip_y, scale, turn.cos() - 1, turn.sin()]
         twice = 2 * stretch_to  # which a stretch and its inverse across it share
-        told += [stretch_by * twice.cos(), stretch_by * twice.sin(), move_x, move_y]
-        return torch.cat([matrix, moves], dim=2), torch.stack(told, dim=1)
+        augment_labels += [stretch_by * twice.cos(), stretch_by * twice.sin(), move_x, move_y]
+        return torch.cat([matrix, moves], dim=2), torch.stack(augment_labels, dim=1)
 
-    def apply(self, x0: Tensor, matrices: Tensor, told: Tensor) -> Augmented:
-        """Pictures (B, C, S, S) as drawn: those to which nothing happens untouched, edges continued by reflection."""
-        matrices, told = matrices.to(x0), told.to(x0)
+    def apply(self, x0: Tensor, matrices: Tensor, augment_labels: Tensor) -> AugmentedImages:
+        """Images (B, C, S, S) as drawn: those to which nothing happens untouched, edges continued by reflection."""
+        matrices, augment_labels = matrices.to(x0), augment_labels.to(x0)
         with torch.autocast(x0.device.type, enabled=False):
             places = F.affine_grid(matrices, list(x0.shape), align_corners=False)
             changed = F.grid_sample(x0, places, mode="bilinear", padding_mode="reflection", align_corners=False)
-        is_changed = (told != 0).any(dim=1)[:, None, None, None]
-        return Augmented(torch.where(is_changed, changed, x0), told)
+        is_changed = (augment_labels != 0).any(dim=1)[:, None, None, None]
+        return AugmentedImages(torch.where(is_changed, changed, x0), augment_labels)
 
 
 def _diagonal(x: Tensor, y: Tensor) -> Tensor:

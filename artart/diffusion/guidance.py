@@ -6,13 +6,13 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from artart.diffusion.parameterization import Prediction
+from artart.diffusion.parameterization import Parameterization
 from artart.diffusion.samplers import Denoise
 from artart.diffusion.schedule import Schedule, per_image
 
 
 class Guidance(NamedTuple):
-    """How strongly, and where, pictures are drawn away from what a worse denoiser would make of them.
+    """How strongly, and where, images are drawn away from what a worse denoiser would make of them.
 
     Without `network` that is the same network without labels: classifier-free guidance, which asks for the class (Ho
     and Salimans 2022, arXiv 2207.12598). With it that network, one of less training or fewer weights: autoguidance,
@@ -21,9 +21,8 @@ class Guidance(NamedTuple):
     """
 
     weight: float = 1.5  # 1: as it was learnt; 0: the worse one alone; above 1: away from it
-    lowest: float = 0.1  # noise levels r between which it acts
-    highest: float = 0.9
-    network: nn.Module | None = None  # of the same schedule, prediction and labels
+    interval: tuple[float, float] = (0.1, 0.9)  # noise levels r between which it acts
+    network: nn.Module | None = None  # of the same schedule, parameterization and labels
 
 
 NO_GUIDANCE = Guidance(weight=1.0)
@@ -32,22 +31,22 @@ NO_GUIDANCE = Guidance(weight=1.0)
 def denoiser(
     net: nn.Module,
     schedule: Schedule,
-    prediction: Prediction,
+    parameterization: Parameterization,
     y: Tensor,
     none: Tensor,
     guidance: Guidance = NO_GUIDANCE,
 ) -> Denoise:
-    """(x_t (B, C, S, S), t (B,)) to x0_hat, for pictures with the labels y (B, K); `none` (K,) are those of nothing.
+    """(x_t (B, C, S, S), t (B,)) to x0_hat, for images with the labels y (B, K); `none` (K,) are those of nothing.
 
     Where guidance acts, x0_hat = x0_hat(worse) + weight * (x0_hat - x0_hat(worse)), clamped to [-1, 1], which the step
-    away from the pictures would else leave. Classifier-free guidance leaves pictures without labels alone.
+    away from the images would else leave. Classifier-free guidance leaves images without labels alone.
     """
     without = none.expand_as(y)
     is_guided = (y != none).reshape(len(y), -1).any(dim=1) | (guidance.network is not None)
     may_act = guidance.weight != 1 and bool(is_guided.any())
 
     def plain(net: nn.Module, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        return prediction.x0(net(x_t, t, y), x_t, schedule.for_images(t, x_t))
+        return parameterization.x0(net(x_t, t, y), x_t, schedule.for_images(t, x_t))
 
     def both(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         if guidance.network is not None:
@@ -57,7 +56,7 @@ def denoiser(
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         r = schedule.at(t).r
-        acts = is_guided & (guidance.lowest <= r) & (r <= guidance.highest)
+        acts = is_guided & (guidance.interval[0] <= r) & (r <= guidance.interval[1])
         if not may_act or not acts.any():
             return plain(net, x_t, t, y)
         x0_hat, worse = both(x_t, t)

@@ -1,4 +1,4 @@
-"""Noise that belongs to a picture: the same in any batch, on any device."""
+"""Noise that belongs to an image: the same in any batch, on any device."""
 
 import math
 import zlib
@@ -50,5 +50,5 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 
 def own_generators(x0: Tensor) -> list[Generator]:
-    """A generator on the CPU for each picture (B, C, H, W) in [-1, 1], seeded by its pixels."""
+    """A generator on the CPU for each image (B, C, H, W) in [-1, 1], seeded by its pixels."""
     return [Generator().manual_seed(zlib.crc32(pixels.numpy().tobytes())) for pixels in to_pixels(x0).cpu()]

@@ -14,11 +14,11 @@ class LogitNormal:
     def __init__(self, image_size: ImageSize, mean: float | None = None, std: float = 1.3) -> None:
         """
         Args:
-            image_size: side of the pictures in pixels.
-            mean: of the logit; None: 0.8 + ln(image_size / 256) / 2. Larger pictures drown later, since their
+            image_size: side of the images in pixels.
+            mean: of the logit; None: 0.8 + ln(image_size / 256) / 2. Larger images drown later, since their
                 neighbouring pixels tell the same; 0.8 at 256 px is that of Li and He 2025, arXiv 2511.13720. The
                 argument of Hoogeboom et al. 2023, arXiv 2301.11093, gives the whole logarithm; with that and a std of
-                1 small pictures are hardly trained at the high levels, where sampling decides what to paint
+                1 small images are hardly trained at the high levels, where sampling decides what to paint
                 (docs/results.md).
             std: of the logit.
         """

@@ -11,10 +11,10 @@ from artart.diffusion.schedule import Level
 
 Name = Literal["x0", "eps", "v"]
 
-SMALLEST_ALPHA = 0.02  # below it, eps says nothing of x0
+MIN_ALPHA = 0.02  # below it, eps says nothing of x0
 
 
-class Prediction(Protocol):
+class Parameterization(Protocol):
     start: float
     """The noise level r at which sampling begins."""
 
@@ -32,7 +32,7 @@ class Prediction(Protocol):
 
 
 class X0Prediction:
-    """The network outputs the clean picture."""
+    """The network outputs the clean image."""
 
     start = 1.0
 
@@ -51,7 +51,7 @@ class X0Prediction:
 
 
 class EpsPrediction:
-    """The network outputs the noise (Ho et al. 2020, arXiv 2006.11239); near t = 1 that says nothing of the picture."""
+    """The network outputs the noise (Ho et al. 2020, arXiv 2006.11239); near t = 1 that says nothing of the image."""
 
     start = 0.98
 
@@ -59,13 +59,13 @@ class EpsPrediction:
         return eps
 
     def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
-        return (x_t - level.sigma * output) / level.alpha.clamp(min=SMALLEST_ALPHA)
+        return (x_t - level.sigma * output) / level.alpha.clamp(min=MIN_ALPHA)
 
     def eps(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         return output
 
     def x0_error(self, output: Tensor, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
-        return level.sigma / level.alpha.clamp(min=SMALLEST_ALPHA) * (eps - output)
+        return level.sigma / level.alpha.clamp(min=MIN_ALPHA) * (eps - output)
 
 
 class VPrediction:
@@ -89,4 +89,4 @@ class VPrediction:
         return level.sigma * (self.target(x0, eps, level) - output)
 
 
-PREDICTIONS: dict[Name, Prediction] = {"x0": X0Prediction(), "eps": EpsPrediction(), "v": VPrediction()}
+PARAMETERIZATIONS: dict[Name, Parameterization] = {"x0": X0Prediction(), "eps": EpsPrediction(), "v": VPrediction()}

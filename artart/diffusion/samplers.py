@@ -1,8 +1,8 @@
-"""Samplers: noise becomes pictures, step by step.
+"""Samplers: noise becomes images, step by step.
 
 A sampler is called as `sampler(denoise, schedule, x, times, noise)` and yields a Step after each step:
 
-- denoise: (x_t, t) to x0_hat; prediction and guidance are inside it.
+- denoise: (x_t, t) to x0_hat; parameterization and guidance are inside it.
 - x: (B, C, H, W), noise scaled to times[0].
 - times: (num_steps + 1,), falling to 0; see Schedule.times.
 - noise: noise(i) draws standard normal noise of x's shape for step i = 1, 2, ...
@@ -25,8 +25,8 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 class Step(NamedTuple):
     """What a sampler has after a step."""
 
-    x_t: Tensor  # (B, C, H, W): the refined pictures, still noisy but for the last
-    x0_hat: Tensor  # (B, C, H, W): what it takes the clean pictures to be
+    x_t: Tensor  # (B, C, H, W): the refined images, still noisy but for the last
+    x0_hat: Tensor  # (B, C, H, W): what it takes the clean images to be
 
 
 class Sampler(Protocol):
@@ -111,7 +111,7 @@ class DPMpp2M:
 
 
 class _Level(NamedTuple):
-    """A schedule at one time: tensors of no dimension, which take on the type of the pictures they scale."""
+    """A schedule at one time: tensors of no dimension, which take on the type of the images they scale."""
 
     t: Tensor
     alpha: Tensor

@@ -1,4 +1,4 @@
-"""From noise to images: a trained network, its schedule and prediction, and a sampler."""
+"""From noise to images: a trained network, its schedule and parameterization, and a sampler."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, cast
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance, denoiser, null_labels
 from artart.diffusion.noise import Between, from_seeds
-from artart.diffusion.parameterization import Prediction
+from artart.diffusion.parameterization import Parameterization
 from artart.diffusion.samplers import Denoise, Sampler, Step
 from artart.diffusion.schedule import Schedule
 
@@ -17,11 +17,11 @@ class NoiseProcess(Protocol):
     """How a network was trained to see noise; objectives.diffusion.Diffusion is one."""
 
     schedule: Schedule
-    prediction: Prediction
+    parameterization: Parameterization
 
 
 class Given(NamedTuple):
-    """Pictures that sampling begins with."""
+    """Images that sampling begins with."""
 
     x0: Tensor  # (B, C, S, S) in [-1, 1]
     strengths: tuple[float, ...] = (1.0,)  # noise levels r in (0, 1]: noised and refined, for each, one after the other
@@ -45,13 +45,15 @@ def sample_steps(
     2201.09865.
     """
     shape = cast(int, net.channels), cast(int, net.image_size), cast(int, net.image_size)
-    denoise = denoiser(net, process.schedule, process.prediction, y, null_labels(net, y.device), guidance)
+    denoise = denoiser(net, process.schedule, process.parameterization, y, null_labels(net, y.device), guidance)
     x0 = None
     if given is not None:
         x0, denoise = given.x0, _keeping(denoise, given)
     for number, strength in enumerate(given.strengths if given is not None else (1.0,)):
         noise = from_seeds(seeds, shape, y.device, skip=number * (sampler.num_steps + 1))
-        times = process.schedule.times(sampler.num_steps, sampler.spacing, min(strength, process.prediction.start))
+        times = process.schedule.times(
+            sampler.num_steps, sampler.spacing, min(strength, process.parameterization.start)
+        )
         level = process.schedule.at(times[:1])
         x = level.sigma.to(y.device, torch.float32) * noise(0)
         if x0 is not None:
@@ -80,7 +82,7 @@ def sample_images(
 
 
 def _keeping(denoise: Denoise, given: Given) -> Denoise:
-    """A denoiser that knows what stays: there x0_hat is the given picture, whatever the network tells."""
+    """A denoiser that knows what stays: there x0_hat is the given image, whatever the network tells."""
     if (repaint := given.repaint) is None:
         return denoise
     return lambda x_t, t: torch.where(repaint, denoise(x_t, t), given.x0)

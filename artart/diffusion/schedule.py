@@ -1,4 +1,4 @@
-"""Noise schedules: how much picture and how much noise there is at a time.
+"""Noise schedules: how much image and how much noise there is at a time.
 
 x_t = alpha(t) * x0 + sigma(t) * eps with t in [0, 1]: 0 is clean, 1 pure noise. Schedules differ in how they get there;
 r = sigma / (alpha + sigma) means the same in all of them, so whatever is set by noise level is set in r.
@@ -15,7 +15,7 @@ from torch import Tensor
 Spacing = Literal["r", "t", "lambda", "karras"]
 
 # sigma / alpha between which the spacings that need finite ends run (Karras et al. 2022, arXiv 2206.00364, Table 1).
-LARGEST, SMALLEST = 80.0, 0.002
+MAX_SIGMA_TO_ALPHA, MIN_SIGMA_TO_ALPHA = 80.0, 0.002
 
 
 class Level(NamedTuple):
@@ -32,13 +32,13 @@ class Level(NamedTuple):
 
 
 def per_image(values: Tensor, images: Tensor) -> Tensor:
-    """(B,) to (B, 1, 1, 1), so that one number per picture scales that picture.
+    """(B,) to (B, 1, 1, 1), so that one number per image scales that image.
 
     Raises:
-        ValueError: if there is not one value per picture.
+        ValueError: if there is not one value per image.
     """
     if values.shape != images.shape[:1]:
-        raise ValueError(f"need one value per picture: got {tuple(values.shape)} for a batch of {len(images)}")
+        raise ValueError(f"need one value per image: got {tuple(values.shape)} for a batch of {len(images)}")
     return values.view(-1, *[1] * (images.ndim - 1))
 
 
@@ -54,7 +54,7 @@ class Schedule(ABC):
         """The time at which a noise level r in [0, 1] is reached; the last where it is not."""
 
     def for_images(self, t: Tensor, images: Tensor) -> Level:
-        """The level at times (B,), shaped (B, 1, 1, 1) to scale pictures (B, C, H, W)."""
+        """The level at times (B,), shaped (B, 1, 1, 1) to scale images (B, C, H, W)."""
         return Level(*(per_image(values, images) for values in self.at(t)))
 
     def times(self, num_steps: int, spacing: Spacing = "r", start: float = 1.0) -> Tensor:
@@ -70,7 +70,7 @@ class Schedule(ABC):
         Raises:
             ValueError: if start lies outside.
         """
-        if not (0 if spacing in ("r", "t") else SMALLEST) < start <= 1:
+        if not (0 if spacing in ("r", "t") else MIN_SIGMA_TO_ALPHA) < start <= 1:
             raise ValueError(
                 f"start={start}: no noise level that steps by {spacing} can begin at; at most 1, above 0.002"
             )
@@ -80,9 +80,9 @@ class Schedule(ABC):
             return self.time_at(torch.linspace(highest, 0, num_steps + 1, dtype=torch.float64))
         if spacing == "t":
             return torch.linspace(self.time_at(highest), 0, num_steps + 1, dtype=torch.float64)
-        finite = LARGEST / (1 + LARGEST)
+        finite = MAX_SIGMA_TO_ALPHA / (1 + MAX_SIGMA_TO_ALPHA)
         above = [highest] if highest > finite else []
-        ratio = (highest / (1 - highest)).clamp(max=LARGEST)
+        ratio = (highest / (1 - highest)).clamp(max=MAX_SIGMA_TO_ALPHA)
         between = _spaced(ratio, num_steps - len(above), spacing)
         levels = torch.stack([*above, *(between / (1 + between)), 0 * one])
         return self.time_at(levels)
@@ -91,12 +91,12 @@ class Schedule(ABC):
 def _spaced(highest: Tensor, num: int, spacing: Spacing) -> Tensor:
     """`num` values of sigma / alpha from the highest to the smallest."""
     if spacing == "lambda":
-        return torch.linspace(highest.log(), math.log(SMALLEST), num, dtype=torch.float64).exp()
-    return torch.linspace(highest ** (1 / 7), SMALLEST ** (1 / 7), num, dtype=torch.float64) ** 7
+        return torch.linspace(highest.log(), math.log(MIN_SIGMA_TO_ALPHA), num, dtype=torch.float64).exp()
+    return torch.linspace(highest ** (1 / 7), MIN_SIGMA_TO_ALPHA ** (1 / 7), num, dtype=torch.float64) ** 7
 
 
 class Flow(Schedule):
-    """A straight line from picture to noise (Lipman et al. 2023, arXiv 2210.02747); r is t, and v = eps - x0."""
+    """A straight line from image to noise (Lipman et al. 2023, arXiv 2210.02747); r is t, and v = eps - x0."""
 
     def at(self, t: Tensor) -> Level:
         return Level(1 - t, t, -torch.ones_like(t), torch.ones_like(t))

@@ -10,12 +10,12 @@ from artart.diffusion.schedule import Level
 
 Name = Literal["velocity", "min_snr", "uniform"]
 
-SMALLEST_SIGMA = 0.05  # a floor of the loss alone: below it the error of v is mostly rounding
+MIN_SIGMA = 0.05  # a floor of the loss alone: below it the error of v is mostly rounding
 
 
 def velocity(level: Level) -> Tensor:
     """The error of v: 1 / sigma^2, with a floor under sigma (Li and He 2025, arXiv 2511.13720)."""
-    return level.sigma.clamp(min=SMALLEST_SIGMA) ** -2
+    return level.sigma.clamp(min=MIN_SIGMA) ** -2
 
 
 def min_snr(level: Level) -> Tensor:

@@ -1,4 +1,4 @@
-"""How well a network reproduces pictures that it has not seen."""
+"""How well a network reproduces images that it has not seen."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
-from artart.evaluation.report import Evaluation, Table, curves, grid_picture, histograms, interval
+from artart.evaluation.report import Evaluation, Table, curves, grid_image, histograms, interval
 from artart.features.alexnet import lpips_alex
 from artart.features.pretrained import alexnet_on, lpips_heads
 from artart.io.images import grid, to_model, to_pixels
@@ -17,7 +17,7 @@ from artart.metrics.distances import mean
 from artart.metrics.pixel import psnr, ssim
 from artart.metrics.spectrum import decibels, radial_power
 
-LARGEST_PSNR: Final = 100.0  # dB; an equal picture counts as this, so that means are finite
+MAX_PSNR: Final = 100.0  # dB; an equal image counts as this, so that means are finite
 NUM_SHOWN: Final = 8
 NAMES: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-Alex"}
 BETTER: Final = {"psnr": "higher", "ssim": "higher, at most 1", "lpips_alex": "lower, at least 0"}
@@ -33,7 +33,7 @@ def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
 
 
 def measure(loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], facts: Mapping[str, object]) -> Evaluation:
-    """PSNR, SSIM and LPIPS of the held-out pictures, overall and by class, and what to look at.
+    """PSNR, SSIM and LPIPS of the held-out images, overall and by class, and what to look at.
 
     Raises:
         FloatingPointError: if the network makes no numbers.
@@ -55,10 +55,10 @@ def measure(loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], fact
             for name, measure in measures.items():
                 values[name].append(measure(saved, x).cpu())
     scores = {name: torch.cat(of_batches) for name, of_batches in values.items()}
-    scores["psnr"] = scores["psnr"].clamp(max=LARGEST_PSNR)
+    scores["psnr"] = scores["psnr"].clamp(max=MAX_PSNR)
     classes = [names[0] for names in data.names_of(data.val_ids)]
     metrics = {**_summary(scores), "classes": _by_class(scores, classes)}
-    return Evaluation(metrics, _tables(metrics), _pictures(x0, torch.cat(parts), scores["psnr"], facts))
+    return Evaluation(metrics, _tables(metrics), _draw_images(x0, torch.cat(parts), scores["psnr"], facts))
 
 
 def _summary(scores: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -86,12 +86,12 @@ def _tables(metrics: Mapping[str, Any]) -> list[Table]:
         for name, one in metrics["classes"].items()
     ]
     return [
-        Table(f"{metrics['num_images']} held-out pictures", ["measure", "mean", "95 % interval", "better"], overall),
-        Table("By class", ["class", "pictures", *(NAMES[name] for name in measured)], by_class),
+        Table(f"{metrics['num_images']} held-out images", ["measure", "mean", "95 % interval", "better"], overall),
+        Table("By class", ["class", "images", *(NAMES[name] for name in measured)], by_class),
     ]
 
 
-def _pictures(x0: Tensor, x0_hat: Tensor, scores: Tensor, facts: Mapping[str, object]) -> list[Any]:
+def _draw_images(x0: Tensor, x0_hat: Tensor, scores: Tensor, facts: Mapping[str, object]) -> list[Any]:
     order = scores.argsort(descending=True)
     num = min(NUM_SHOWN, len(order))
     spread = order[torch.linspace(0, len(order) - 1, num).round().long()]
@@ -99,20 +99,20 @@ def _pictures(x0: Tensor, x0_hat: Tensor, scores: Tensor, facts: Mapping[str, ob
     def pairs(ids: Tensor) -> Tensor:
         return grid([to_model(x0[ids]), to_model(x0_hat[ids])])
 
-    powers = {"pictures": radial_power(to_model(x0)), "reconstructions": radial_power(to_model(x0_hat))}
+    powers = {"images": radial_power(to_model(x0)), "reconstructions": radial_power(to_model(x0_hat))}
     levels = {name: decibels(power.mean(dim=0)).tolist() for name, power in powers.items()}
-    frequencies = list(range(1, len(levels["pictures"]) + 1))
-    above = "Pictures above, what the network makes of them below."
+    frequencies = list(range(1, len(levels["images"]) + 1))
+    above = "Images above, what the network makes of them below."
     return [
-        grid_picture("From the best to the worst", pairs(spread), facts, above),
-        grid_picture("The best", pairs(order[:num]), facts, "By PSNR."),
-        grid_picture("The worst", pairs(order[-num:].flip(0)), facts, "By PSNR; the worst first."),
-        histograms("PSNR", "PSNR (dB)", {"held-out pictures": scores.tolist()}),
+        grid_image("From the best to the worst", pairs(spread), facts, above),
+        grid_image("The best", pairs(order[:num]), facts, "By PSNR."),
+        grid_image("The worst", pairs(order[-num:].flip(0)), facts, "By PSNR; the worst first."),
+        histograms("PSNR", "PSNR (dB)", {"held-out images": scores.tolist()}),
         curves(
             "Power spectrum",
-            ("periods over the picture", frequencies),
+            ("periods over the image", frequencies),
             "mean power (dB)",
             levels,
-            "Reconstructions that fall below the pictures on the right are blurred.",
+            "Reconstructions that fall below the images on the right are blurred.",
         ),
     ]

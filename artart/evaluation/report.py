@@ -18,7 +18,7 @@ from torch import Tensor
 from artart import __version__
 from artart.io.files import as_json, write_new
 from artart.io.images import encode
-from artart.io.provenance import Marks
+from artart.io.provenance import ImageProvenance
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 
@@ -45,8 +45,8 @@ def interval(low: float | None, high: float | None, form: str = ".3g") -> str:
     return "" if low is None or high is None else f"{low:{form}} .. {high:{form}}"
 
 
-class Picture(NamedTuple):
-    """A grid of pictures (PNG) or curves (SVG)."""
+class ReportImage(NamedTuple):
+    """A grid of images (PNG) or curves (SVG)."""
 
     title: str
     content: bytes
@@ -64,7 +64,7 @@ class Evaluation(NamedTuple):
 
     metrics: Mapping[str, Any]
     tables: Sequence[Table]
-    pictures: Sequence[Picture]
+    images: Sequence[ReportImage]
 
 
 def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, object]) -> tuple[Path, Path]:
@@ -81,28 +81,28 @@ def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, obj
     return write_new(out / "metrics.json", metrics), write_new(out / "report.html", page.encode())
 
 
-def grid_picture(title: str, grid: Tensor, facts: Mapping[str, object], note: str = "") -> Picture:
+def grid_image(title: str, grid: Tensor, facts: Mapping[str, object], note: str = "") -> ReportImage:
     """Of uint8 (3, H, W), marked as holding what a network made."""
     file = io.BytesIO()
-    encode(grid, file, Marks("composite", facts))
-    return Picture(title, file.getvalue(), note)
+    encode(grid, file, ImageProvenance("composite", facts))
+    return ReportImage(title, file.getvalue(), note)
 
 
 def curves(
     title: str, x: tuple[str, Sequence[float]], y: str, lines: Mapping[str, Sequence[float]], note: str = ""
-) -> Picture:
+) -> ReportImage:
     """Lines over the same values of x, which is a name and numbers."""
     figure, axes = _axes(x[0], y)
     for name, values in lines.items():
         axes.plot(x[1], values, label=name)
-    return Picture(title, _svg(figure, axes), note)
+    return ReportImage(title, _svg(figure, axes), note)
 
 
 def histograms(
     title: str, x: str, of: Mapping[str, Sequence[float]], limit: tuple[str, float] | None = None, note: str = ""
-) -> Picture:
+) -> ReportImage:
     """How often values occur, each set as shares of itself; `limit` is a name and where a line stands."""
-    figure, axes = _axes(x, "share of the pictures")
+    figure, axes = _axes(x, "share of the images")
     lowest, highest = (edge(value for values in of.values() for value in values) for edge in (min, max))
     for name, values in of.items():
         weights = [1 / len(values)] * len(values)
@@ -111,7 +111,7 @@ def histograms(
         )
     if limit:
         axes.axvline(limit[1], color="black", linestyle="--", label=limit[0])
-    return Picture(title, _svg(figure, axes), note)
+    return ReportImage(title, _svg(figure, axes), note)
 
 
 def _axes(x: str, y: str) -> tuple[Figure, Axes]:

@@ -6,26 +6,26 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from artart.evaluation.report import Picture, Table, curves, grid_picture, histograms, interval
+from artart.evaluation.report import ReportImage, Table, curves, grid_image, histograms, interval
 from artart.io.images import grid, to_model
-from artart.metrics.memorization import CopyTest, Nearest
+from artart.metrics.memorization import MemorizationTest, Nearest
 from artart.metrics.spectrum import decibels
 
 NUM_PAIRS: Final = 16
 NUM_SHOWN: Final = 8  # in a row
 MAX_ROWS: Final = 20  # classes shown
-SETS: Final = ("samples", "held-out pictures", "training pictures")
+SETS: Final = ("samples", "held-out images", "training images")
 DISTANCES: Final = {
-    "kd_alexnet": "KD, AlexNet",
+    "kid_alexnet": "KID, AlexNet",
     "fd_alexnet": "FD, AlexNet",
     "kid": "KID, Inception",
     "fid": "FID, Inception",
     "spectrum_db": "power spectrum (dB)",
 }
-TITLES: Final = {"copy_rate": "distance", "copy_rate_ratio": "ratio", "copy_rate_third": "a third"}
+TITLES: Final = {"rate": "distance", "rate_ratio": "ratio", "rate_third": "a third"}
 CRITERIA_IN_WORDS: Final = (
-    "Distance: nearer to a training picture than 99 % of held-out pictures are. Ratio: the nearest stands out from the "
-    "second nearest more than for 99 % of them. A third: that ratio is below 1/3. Finds: the share of planted copies "
+    "Distance: nearer to a training image than 99 % of held-out images are. Ratio: the nearest stands out from the "
+    "second nearest more than for 99 % of them. A third: that ratio is below 1/3. Finds: the share of near-duplicates "
     "of a kind that is found; below 90 % nothing is claimed"
 )
 
@@ -36,14 +36,19 @@ class Shown(NamedTuple):
     samples: Tensor  # uint8 (N, 3, S, S)
     names: Sequence[str]  # the class of each
     powers: Mapping[str, Tensor]  # for each of SETS, (n, K) by spatial frequency
-    test: CopyTest
+    test: MemorizationTest
     nearest: Nearest  # of the samples
     typical: Tensor | None  # (N,) distance of a sample's features to the nearest of held-out art; None: not measured
 
 
 def tables(metrics: Mapping[str, Any]) -> list[Table]:
-    """Quality, coverage, copies, and copies by label, in words."""
-    return [_quality(metrics), *_coverage(metrics), _copies(metrics["copies"]), _by_label(metrics["copies"])]
+    """Quality, coverage, memorization, overall and by label, in words."""
+    return [
+        _quality(metrics),
+        *_coverage(metrics),
+        _memorization(metrics["memorization"]),
+        _by_label(metrics["memorization"]),
+    ]
 
 
 def _quality(metrics: Mapping[str, Any]) -> Table:
@@ -53,10 +58,10 @@ def _quality(metrics: Mapping[str, Any]) -> Table:
         if (one := metrics.get(key))
     ]
     return Table(
-        f"{metrics['num_images']} samples against {metrics['num_held_out']} held-out pictures",
-        ["distance", "samples", "95 % interval", "training pictures"],
+        f"{metrics['num_images']} samples against {metrics['num_held_out']} held-out images",
+        ["distance", "samples", "95 % interval", "training images"],
         rows,
-        "Lower is better; training pictures in place of samples show what perfect ones would have. KD decides.",
+        "Lower is better; training images in place of samples show what perfect ones would have. KID decides.",
     )
 
 
@@ -67,56 +72,59 @@ def _coverage(metrics: Mapping[str, Any]) -> Iterator[Table]:
             "Precision: samples that lie among held-out art. Recall: held-out art that lies among samples. Higher is "
             "better, and both count; features of AlexNet, three neighbours."
         )
-        yield Table("Coverage", ["share", "samples", "training pictures"], rows, note)
+        yield Table("Coverage", ["share", "samples", "training images"], rows, note)
 
 
-def _copies(copied: Mapping[str, Any]) -> Table:
-    criteria = [copied[key] for key in TITLES]
+def _memorization(memorization: Mapping[str, Any]) -> Table:
+    criteria = [memorization[key] for key in TITLES]
     rows = [
         ["samples", *(f"{one['value']:.1%}" for one in criteria)],
         ["95 % interval", *(interval(one["low"], one["high"], ".1%") for one in criteria)],
         ["held-out art", *(f"{one['held_out']:.1%}" for one in criteria)],
     ]
-    rows += [[f"finds {kind}", *(f"{one['power'][kind]:.0%}" for one in criteria)] for kind in criteria[0]["power"]]
+    rows += [
+        [f"finds {kind}", *(f"{one['detection_rate'][kind]:.0%}" for one in criteria)]
+        for kind in criteria[0]["detection_rate"]
+    ]
     blind = zip(TITLES.values(), (one["blind_to"] for one in criteria), strict=True)
     notes = "".join(f"; {title} says nothing of {', '.join(kinds)}" for title, kinds in blind if kinds)
-    title = f"Copies of {copied['num_train']} training pictures"
+    title = f"Near-duplicates of {memorization['num_train']} training images"
     return Table(title, ["criterion", *TITLES.values()], rows, f"{CRITERIA_IN_WORDS}{notes}.")
 
 
-def _by_label(copied: Mapping[str, Any]) -> Table:
-    rates = [copied[key]["classes"] for key in TITLES]
+def _by_label(memorization: Mapping[str, Any]) -> Table:
+    rates = [memorization[key]["classes"] for key in TITLES]
     rows = [
         [name, str(row["num_images"]), *(f"{of_rate[name]['value']:.1%}" for of_rate in rates)]
         for name, row in rates[0].items()
     ]
-    return Table("Copies by label", ["label", "samples", *TITLES.values()], rows)
+    return Table("Memorization by label", ["label", "samples", *TITLES.values()], rows)
 
 
-def pictures(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, object]) -> list[Picture]:
+def draw_images(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, object]) -> list[ReportImage]:
     """Grids of samples and of the closest pairs, and curves."""
     errors = metrics["error_by_noise_level"]
     return [
         by_class(shown, facts),
-        *typical_pictures(shown, facts),
+        *typical_images(shown, facts),
         closest_pairs(shown, facts),
         histograms(
-            "Distance to the nearest training picture",
+            "Distance to the nearest training image",
             "distance of thumbnails",
-            {"samples": shown.nearest.distance.tolist(), "held-out pictures": shown.test.held_out.distance.tolist()},
+            {"samples": shown.nearest.distance.tolist(), "held-out images": shown.test.held_out.distance.tolist()},
             ("threshold", shown.test.thresholds[0]),
-            "Copies would stand left of the line, where 1 % of the held-out pictures are.",
+            "Near-duplicates would stand left of the line, where 1 % of the held-out images are.",
         ),
         histograms(
             "Nearest against second nearest",
             "ratio of the distances",
-            {"samples": shown.nearest.ratio.tolist(), "held-out pictures": shown.test.held_out.ratio.tolist()},
+            {"samples": shown.nearest.ratio.tolist(), "held-out images": shown.test.held_out.ratio.tolist()},
             ("threshold", shown.test.thresholds[1]),
             "The same for how much the nearest stands out.",
         ),
         curves(
             "Power spectrum",
-            ("periods over the picture", list(range(1, shown.powers["samples"].shape[1] + 1))),
+            ("periods over the image", list(range(1, shown.powers["samples"].shape[1] + 1))),
             "mean power (dB)",
             {name: decibels(power.mean(dim=0)).tolist() for name, power in shown.powers.items()},
             "Too little on the right is blur; a peak at the right end is a checkerboard.",
@@ -125,38 +133,38 @@ def pictures(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, objec
             "Error by noise level",
             ("noise level r", [(k + 0.5) / len(errors) for k in range(len(errors))]),
             "squared error of x0_hat",
-            {"held-out pictures": errors},
+            {"held-out images": errors},
         ),
     ]
 
 
-def by_class(shown: Shown, facts: Mapping[str, object]) -> Picture:
+def by_class(shown: Shown, facts: Mapping[str, object]) -> ReportImage:
     """A row of samples for each class, the most frequent ones; white where a class has too few."""
     rows = {name: [k for k, own in enumerate(shown.names) if own == name] for name in sorted(set(shown.names))}
     most = sorted(rows, key=lambda name: len(rows[name]), reverse=True)[:MAX_ROWS]
-    pictures = []
+    images = []
     for name in sorted(most):
         row = to_model(shown.samples[rows[name][:NUM_SHOWN]])
-        pictures.append(torch.cat([row, torch.ones(NUM_SHOWN - len(row), *row.shape[1:])]))
-    return grid_picture("Samples", grid(pictures), facts, f"From the top: {', '.join(sorted(most))}.")
+        images.append(torch.cat([row, torch.ones(NUM_SHOWN - len(row), *row.shape[1:])]))
+    return grid_image("Samples", grid(images), facts, f"From the top: {', '.join(sorted(most))}.")
 
 
-def typical_pictures(shown: Shown, facts: Mapping[str, object]) -> Iterator[Picture]:
-    """The samples whose features lie nearest to, and farthest from, those of a held-out picture."""
+def typical_images(shown: Shown, facts: Mapping[str, object]) -> Iterator[ReportImage]:
+    """The samples whose features lie nearest to, and farthest from, those of a held-out image."""
     if shown.typical is None:
         return
     order, num = shown.typical.argsort(), min(2 * NUM_SHOWN, len(shown.typical) // 2)
     for title, ids, note in (
-        ("The best", order[:num], "Their features lie nearest to those of a held-out picture."),
-        ("The worst", order[-num:].flip(0), "Their features lie farthest from those of any held-out picture."),
+        ("The best", order[:num], "Their features lie nearest to those of a held-out image."),
+        ("The worst", order[-num:].flip(0), "Their features lie farthest from those of any held-out image."),
     ):
-        yield grid_picture(title, grid(to_model(shown.samples[ids]).split(NUM_SHOWN)), facts, note)
+        yield grid_image(title, grid(to_model(shown.samples[ids]).split(NUM_SHOWN)), facts, note)
 
 
-def closest_pairs(shown: Shown, facts: Mapping[str, object]) -> Picture:
-    """The samples that are nearest to a training picture, each above that picture."""
+def closest_pairs(shown: Shown, facts: Mapping[str, object]) -> ReportImage:
+    """The samples that are nearest to a training image, each above that image."""
     order = shown.nearest.distance.argsort()[:NUM_PAIRS]
     above, below = to_model(shown.samples[order]), to_model(shown.test.train[shown.nearest.which[order]])
     rows = [row for pair in zip(above.split(NUM_SHOWN), below.split(NUM_SHOWN), strict=True) for row in pair]
-    note = "Samples above, the nearest training picture below; the closest pair first."
-    return grid_picture("Closest pairs", grid(rows), facts, note)
+    note = "Samples above, the nearest training image below; the closest pair first."
+    return grid_image("Closest pairs", grid(rows), facts, note)

@@ -1,4 +1,4 @@
-"""How good samples are, and whether they are copies."""
+"""How good samples are, and whether they are memorized."""
 
 import logging
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import sample_images
 from artart.evaluation.report import Evaluation
-from artart.evaluation.sample_report import SETS, Shown, pictures, tables
+from artart.evaluation.sample_report import SETS, Shown, draw_images, tables
 from artart.features import inception
 from artart.features.alexnet import CHUNK, features_of
 from artart.features.inception import inception_features
@@ -29,20 +29,20 @@ from artart.io.images import to_model, to_pixels
 from artart.io.terminal import progress_bar
 from artart.metrics import memorization
 from artart.metrics.distances import (
-    LEAST_FOR_FRECHET,
+    MIN_IMAGES_FOR_FRECHET,
     NUM_NEIGHBOURS,
     Estimate,
     coverage,
     frechet_estimate,
     kernel_distance,
 )
-from artart.metrics.memorization import LEAST_HELD_OUT, CopyTest
+from artart.metrics.memorization import MIN_HELD_OUT, MemorizationTest
 from artart.metrics.spectrum import radial_power, spectral_distance
 from artart.objectives.diffusion import Diffusion
 
 log = logging.getLogger(__name__)
 
-MAX_DENOISED: Final = 1000  # held-out pictures whose error is measured by noise level
+MAX_DENOISED: Final = 1000  # held-out images whose error is measured by noise level
 NUM_LEVELS: Final = 10
 
 
@@ -52,8 +52,8 @@ def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
     Raises:
         ArtError: if a setting makes no sense or weights cannot be had.
     """
-    if (num := config["num_images"]) < LEAST_HELD_OUT:
-        raise ArtError(f"num_images={num}: too few to measure anything; {LEAST_HELD_OUT} are the least")
+    if (num := config["num_images"]) < MIN_HELD_OUT:
+        raise ArtError(f"num_images={num}: too few to measure anything; {MIN_HELD_OUT} are the least")
     device = next(loaded.net.parameters()).device
     if config["metrics"]["inception"]:
         inception.extractor(device)
@@ -70,31 +70,31 @@ def measure(
     config: Mapping[str, Any],
     facts: Mapping[str, object],
 ) -> Evaluation:
-    """Draw samples with the labels of the held-out pictures in turn; hold them against these and the training's.
+    """Draw samples with the labels of the held-out images in turn; hold them against these and the training's.
 
     Raises:
-        ArtError: if too few pictures are held out.
+        ArtError: if too few images are held out.
         FloatingPointError: if the network makes no numbers.
     """
     held_out, train = data.pixels_of(data.val_ids), data.pixels_of(data.train_ids)
     num, weights = config["num_images"], config["metrics"]["weights"]
-    if len(held_out) < LEAST_HELD_OUT:
+    if len(held_out) < MIN_HELD_OUT:
         raise ArtError(
-            f"{len(held_out)} held-out pictures are too few to measure anything, {LEAST_HELD_OUT} are the least; "
-            "train with more pictures or a larger data.val_fraction"
+            f"{len(held_out)} held-out images are too few to measure anything, {MIN_HELD_OUT} are the least; "
+            "train with more images or a larger data.val_fraction"
         )
     names = data.names_of(data.val_ids)
     y, classes = labels_of(names, loaded.label_names), [name for name, *_ in islice(cycle(names), num)]
     samples = draw(loaded, sampler, guidance, y[torch.arange(num) % len(y)], config)
     generator = Generator().manual_seed(0)
     real = train[torch.randperm(len(train), generator=generator)[:num]]  # as many as samples, where there are
-    same_num = samples[: len(real)]  # for distances that hang on it
+    same_num = samples[: len(real)]  # for distances that depend on it
     metrics: dict[str, Any] = {}
     typical, device = None, next(loaded.net.parameters()).device
     if weights is not None:
         of_samples = features(samples, weights, device)
         of_held_out, of_real = (known_features(x, weights, device, data) for x in (held_out, real))
-        metrics |= distances("kd_alexnet", "fd_alexnet", of_samples, of_held_out, of_real)
+        metrics |= distances("kid_alexnet", "fd_alexnet", of_samples, of_held_out, of_real)
         num_alike = min(map(len, (of_samples, of_held_out, of_real)))
         if num_alike > NUM_NEIGHBOURS:
             of_same = [one[:num_alike] for one in (of_samples, of_held_out, of_real)]
@@ -105,13 +105,13 @@ def measure(
     metrics["spectrum_db"] = beside(spectral_distance(powers[0], powers[1]), spectral_distance(powers[2], powers[1]))
     if config["metrics"]["inception"]:
         metrics |= distances("kid", "fid", *(inception_features(x, device) for x in (samples, held_out, real)))
-    test = CopyTest(train, [data.pictures.groups[i] for i in data.train_ids], held_out)
+    test = MemorizationTest(train, [data.images.groups[i] for i in data.train_ids], held_out)
     nearest = test.nearest(samples)
-    metrics["copies"] = memorization.report(test, nearest, classes, generator)
+    metrics["memorization"] = memorization.report(test, nearest, classes, generator)
     errors = errors_by_level(loaded, to_model(held_out[:MAX_DENOISED]), y[:MAX_DENOISED])
     metrics |= {"error_by_noise_level": errors, "num_images": num, "num_held_out": len(held_out)}
     shown = Shown(samples, classes, dict(zip(SETS, powers, strict=True)), test, nearest, typical)
-    return Evaluation(metrics, tables(metrics), pictures(metrics, shown, facts))
+    return Evaluation(metrics, tables(metrics), draw_images(metrics, shown, facts))
 
 
 def draw(loaded: Loaded, sampler: Sampler, guidance: Guidance, y: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -128,14 +128,14 @@ def draw(loaded: Loaded, sampler: Sampler, guidance: Guidance, y: Tensor, config
 
 
 def features(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
-    """AlexNet's features (N, 256) of uint8 pictures."""
+    """AlexNet's features (N, 256) of uint8 images."""
     with progress_bar() as bar, torch.inference_mode():
         parts = bar.track(pixels.split(CHUNK), description="features")
         return torch.cat([features_of(part, weights, device) for part in parts])
 
 
 def known_features(pixels: Tensor, weights: str, device: torch.device, data: ArtDataModule) -> Tensor:
-    """The same, kept in the data's cache under the hash of pictures and weights."""
+    """The same, kept in the data's cache under the hash of images and weights."""
     key = sha256(f"1, {device.type}".encode())  # another number if alexnet_features would give others
     key.update(pixels.contiguous().numpy().data)
     for parameter in alexnet_on(weights, device).net.parameters():
@@ -157,24 +157,24 @@ def known_features(pixels: Tensor, weights: str, device: torch.device, data: Art
 
 
 def distances(kernel: str, frechet: str, samples: Tensor, held_out: Tensor, real: Tensor) -> dict[str, Any]:
-    """KD, and FD if there are pictures enough, of samples against held-out art, each beside real against real.
+    """KID, and FD if there are images enough, of samples against held-out art, each beside real against real.
 
-    They are told by the names that are given. FD, which hangs on the number of pictures, takes as many samples as there
-    are real pictures.
+    They are reported by the names that are given. FD, which depends on the number of images, takes as many samples as
+    there are real images.
     """
     found = {kernel: beside(kernel_distance(samples, held_out), kernel_distance(real, held_out))}
-    if min(map(len, (samples, held_out, real))) >= LEAST_FOR_FRECHET:
+    if min(map(len, (samples, held_out, real))) >= MIN_IMAGES_FOR_FRECHET:
         found[frechet] = beside(frechet_estimate(samples[: len(real)], held_out), frechet_estimate(real, held_out))
     else:
         log.info(
-            "%s: left out: needs %d samples, held-out and training pictures each; here %d, %d and %d",
-            *(frechet, LEAST_FOR_FRECHET, len(samples), len(held_out), len(real)),
+            "%s: left out: needs %d samples, held-out and training images each; here %d, %d and %d",
+            *(frechet, MIN_IMAGES_FOR_FRECHET, len(samples), len(held_out), len(real)),
         )
     return found
 
 
 def beside(of_samples: Estimate, real: Estimate) -> dict[str, Any]:
-    """A figure of samples, and the same of as many training pictures: what perfect samples would have."""
+    """A figure of samples, and the same of as many training images: what perfect samples would have."""
     return {**of_samples._asdict(), "real": real._asdict()}
 
 
@@ -192,7 +192,7 @@ def errors_by_level(loaded: Loaded, x0: Tensor, y: Tensor) -> list[float]:
                 x = images.to(device)
                 noised = objective.add_noise(x, eps.to(device), r.to(device))
                 output = loaded.net(noised.x_t, noised.t, labels.to(device))
-                x0_hat = objective.prediction.x0(output, noised.x_t, noised.level)
+                x0_hat = objective.parameterization.x0(output, noised.x_t, noised.level)
                 total += (x0_hat - x).square().mean(dim=(1, 2, 3)).sum().item()
             errors.append(total / len(x0))
     return errors

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from artart import ArtError
 from artart.io.terminal import progress_bar
 
-CHUNK: Final = 64  # pictures seen at once
+CHUNK: Final = 64  # images seen at once
 
 
 @functools.cache
@@ -30,7 +30,7 @@ def extractor(device: torch.device) -> nn.Module:
 
 
 def inception_features(pixels: Tensor, device: torch.device) -> Tensor:
-    """(N, 2048) in double precision, of uint8 pictures (N, 3, S, S)."""
+    """(N, 2048) in double precision, of uint8 images (N, 3, S, S)."""
     with progress_bar() as bar, torch.inference_mode():
         parts = bar.track(pixels.split(CHUNK), description="Inception")
         return torch.cat([extractor(device)(part.to(device)).cpu().double() for part in parts])

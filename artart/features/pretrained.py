@@ -1,6 +1,6 @@
 """Networks that others have trained and that are only asked: VGG-16, AlexNet, and the heads of LPIPS.
 
-They are frozen and live outside every module tree, so no checkpoint carries them; gradients reach the pictures.
+They are frozen and live outside every module tree, so no checkpoint carries them; gradients reach the images.
 """
 
 import copy
@@ -123,9 +123,9 @@ def alexnet_for(setting: str, weights: str, without: str | None = None) -> str:
         lpips_heads(weights, torch.device("cpu"))
         return alexnet_on(weights, torch.device("cpu")).origin
     except ArtError as error:
-        told = str(error).replace(", auto or null", " or auto, or do without: metrics.weights=null")
-        told = told.replace("metrics.weights=null", without or f"{setting}=null")
-        raise ArtError(told.replace("metrics.weights", setting)) from None
+        message = str(error).replace(", auto or null", " or auto, or do without: metrics.weights=null")
+        message = message.replace("metrics.weights=null", without or f"{setting}=null")
+        raise ArtError(message.replace("metrics.weights", setting)) from None
 
 
 @functools.cache
@@ -184,7 +184,7 @@ def _without_imagenet(weights: str, error: Exception) -> Filters:
         )
     log.warning(
         "loss.perceptual.weights=auto: no ImageNet weights here and none to download (%s), so the perceptual loss uses "
-        "RANDOM filters: it still compares textures, but knows nothing of pictures. To mend it, %s",
+        "RANDOM filters: it still compares textures, but knows nothing of images. To mend it, %s",
         error,
         remedy,
     )

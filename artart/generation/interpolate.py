@@ -1,4 +1,4 @@
-"""From seed to seed: the pictures on the way between pictures."""
+"""From seed to seed: the images on the way between images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,19 +12,19 @@ from artart.diffusion.noise import Between
 from artart.diffusion.samplers import Sampler, Step
 from artart.diffusion.sampling import sample_steps
 from artart.generation.sample import described, guidance_of, in_batches, labels_for
-from artart.io.images import grid, save_film, save_new, to_model, to_pixels
-from artart.io.provenance import Marks
+from artart.io.images import grid, save_animation, save_new, to_model, to_pixels
+from artart.io.provenance import ImageProvenance
 from artart.objectives.diffusion import Diffusion
 
-IN_STRIP = 16  # pictures, at most
+MAX_IN_STRIP = 16  # images, at most
 
 
 def interpolate(
     loaded: Loaded, sampler: Sampler, config: Mapping[str, Any], out: Path, settings: Mapping[str, object]
 ) -> list[Path]:
-    """Write 00000.png ..., strip.png with up to 16 of them, and film.webp; return their paths, the strip's first.
+    """Write 00000.png ..., strip.png with up to 16 of them, and trajectory.webp; return their paths, the strip's first.
 
-    All noise, also that of single steps, lies on great circles from each of `seeds` to the next. The first picture is
+    All noise, also that of single steps, lies on great circles from each of `seeds` to the next. The first image is
     that of mode=sample with the first seed, the last that with the last. No file that is there is replaced.
 
     Raises:
@@ -48,14 +48,14 @@ def interpolate(
 
     for numbers, x_t in in_batches(refined, num, sampler.num_steps, config, "sampling"):
         for k, pixels in zip(numbers, to_pixels(x_t).cpu(), strict=True):
-            marks = Marks("trained", {**settings, "place": f"{k}/{num - 1}"})
-            written.append(save_new(pixels, out / f"{k:05}.png", marks))
+            provenance = ImageProvenance("trained", {**settings, "place": f"{k}/{num - 1}"})
+            written.append(save_new(pixels, out / f"{k:05}.png", provenance))
             frames.append(pixels)
-    moments = torch.linspace(0, num - 1, min(num, IN_STRIP)).round().int()
-    marks = Marks("trained", settings)
-    strip = save_new(grid([to_model(torch.stack(frames)[moments])]), out / "strip.png", marks)
-    film = save_film(frames, out / "film.webp", marks)
-    return [strip, film, *written]
+    moments = torch.linspace(0, num - 1, min(num, MAX_IN_STRIP)).round().int()
+    provenance = ImageProvenance("trained", settings)
+    strip = save_new(grid([to_model(torch.stack(frames)[moments])]), out / "strip.png", provenance)
+    trajectory = save_animation(frames, out / "trajectory.webp", provenance)
+    return [strip, trajectory, *written]
 
 
 def places(seeds: Sequence[int], num: int) -> list[Between]:

@@ -6,7 +6,7 @@ from typing import Final
 
 M_TRIM_THRESHOLD: Final = -1  # of glibc's malloc.h
 M_MMAP_THRESHOLD: Final = -3
-LARGEST: Final = 2**30  # bytes; larger blocks still go back at once
+MAX_KEPT_BYTES: Final = 2**30  # bytes; larger blocks still go back at once
 
 
 def keep_freed_memory() -> None:
@@ -16,5 +16,5 @@ def keep_freed_memory() -> None:
     zeroed and mapped first: a quarter of a step's CPU time.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, LARGEST)
+        libc.mallopt(M_MMAP_THRESHOLD, MAX_KEPT_BYTES)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,4 +1,4 @@
-"""Pictures inside artart: value ranges, grids, and files that say how they were made.
+"""Images inside artart: value ranges, grids, and files that say how they were made.
 
 Value ranges: files and stores hold uint8 in [0, 255]; everything inside artart is float in [-1, 1]; [0, 1] exists only
 at the border to TensorBoard.
@@ -15,11 +15,11 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from artart.io.files import atomic, write_new
-from artart.io.provenance import Marks, xmp
+from artart.io.provenance import ImageProvenance, xmp
 
 
 class Batch(NamedTuple):
-    """Pictures and their labels."""
+    """Images and their labels."""
 
     x0: Tensor  # (B, 3, S, S), float in [-1, 1]
     y: Tensor  # (B, K) long, a label in each column; the number of a column's names stands for "none"
@@ -36,41 +36,42 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 def grid(rows: Sequence[Tensor]) -> Tensor:
-    """Rows of pictures, each (B, 3, H, W) in [-1, 1], as one uint8 picture (3, H', W'); the last may be shorter."""
+    """Rows of images, each (B, 3, H, W) in [-1, 1], as one uint8 image (3, H', W'); the last may be shorter."""
     return make_grid(to_pixels(torch.cat(list(rows))), nrow=len(rows[0]), padding=2, pad_value=255)
 
 
-def save(pixels: Tensor, path: Path, marks: Marks) -> None:
-    """Write uint8 (3, H, W) as a PNG with its marks; the file appears whole or not at all, and replaces an older one.
+def save(pixels: Tensor, path: Path, provenance: ImageProvenance) -> None:
+    """Write uint8 (3, H, W) as a PNG with its provenance; the file appears whole or not at all, and replaces an older
+    one.
 
     Raises:
         OSError: if the file cannot be written.
     """
     with atomic(path) as file:
-        encode(pixels, file, marks)
+        encode(pixels, file, provenance)
 
 
-def save_new(pixels: Tensor, path: Path, marks: Marks) -> Path:
+def save_new(pixels: Tensor, path: Path, provenance: ImageProvenance) -> Path:
     """The same under a name that is free, as `write_new` chooses it; returns that name.
 
     Raises:
         OSError: if the file cannot be written.
     """
     file = io.BytesIO()
-    encode(pixels, file, marks)
+    encode(pixels, file, provenance)
     return write_new(path, file.getvalue())
 
 
-def encode(pixels: Tensor, file: BinaryIO, marks: Marks) -> None:
-    """Write uint8 (3, H, W) as a PNG with its marks into an open file."""
+def encode(pixels: Tensor, file: BinaryIO, provenance: ImageProvenance) -> None:
+    """Write uint8 (3, H, W) as a PNG with its provenance into an open file."""
     # Pillow's save(..., xmp=) is silently ignored for PNG: the packet belongs into this chunk.
     chunks = PngImagePlugin.PngInfo()
-    chunks.add_itxt("XML:com.adobe.xmp", xmp(marks))
+    chunks.add_itxt("XML:com.adobe.xmp", xmp(provenance))
     Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(file, format="PNG", pnginfo=chunks)
 
 
-def save_film(frames: Sequence[Tensor], path: Path, marks: Marks) -> Path:
-    """Write images, uint8 (3, H, W) each, as an animated WebP with its marks, which lingers at the last one.
+def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProvenance) -> Path:
+    """Write images, uint8 (3, H, W) each, as an animated WebP with its provenance, which lingers at the last one.
 
     Returns the file's name, which `write_new` chooses.
 
@@ -88,6 +89,6 @@ def save_film(frames: Sequence[Tensor], path: Path, marks: Marks) -> Path:
         duration=durations,
         loop=0,
         lossless=True,
-        xmp=xmp(marks).encode(),
+        xmp=xmp(provenance).encode(),
     )
     return write_new(path, file.getvalue())

@@ -1,4 +1,4 @@
-"""What a picture file says of its origin and of what may be done with it: XMP, written and read."""
+"""What an image file says of its origin and of what may be done with it: XMP, written and read."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,12 +13,12 @@ from artart import __version__
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class Marks(NamedTuple):
-    """What a picture says of its origin, for people and machines that meet it later."""
+class ImageProvenance(NamedTuple):
+    """What an image says of its origin, for people and machines that meet it later."""
 
-    source: Literal["trained", "composite"]  # made by a network alone, or by a network from somebody's picture
+    source: Literal["trained", "composite"]  # made by a network alone, or by a network from somebody's image
     details: Mapping[str, object]  # checkpoint hash, seed, settings
-    opt_out: str = ""  # what somebody's picture said of data mining, as in Found: it is said on
+    opt_out: str = ""  # what somebody's image said of data mining, as in FileProvenance: it is said on
 
 
 IPTC_SOURCE = {
@@ -28,19 +28,19 @@ IPTC_SOURCE = {
 PLUS = "http://ns.useplus.org/ldf/vocab/"
 
 
-def xmp(marks: Marks) -> str:
+def xmp(provenance: ImageProvenance) -> str:
     """An XMP packet: IPTC's DigitalSourceType, the tool, the details as a readable description, and PLUS's Data Mining.
 
     Source: IPTC Photo Metadata Standard 2023.2, "Digital Source Type", "Data Mining"; ISO 16684-1 (XMP).
     """
-    mining = f"\n   <plus:DataMining>{PLUS}{escape(marks.opt_out)}</plus:DataMining>" if marks.opt_out else ""
-    description = NOT_XML.sub("\ufffd", "; ".join(f"{name}={value}" for name, value in marks.details.items()))
+    mining = f"\n   <plus:DataMining>{PLUS}{escape(provenance.opt_out)}</plus:DataMining>" if provenance.opt_out else ""
+    description = NOT_XML.sub("\ufffd", "; ".join(f"{name}={value}" for name, value in provenance.details.items()))
     return f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
   <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/"
     xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/">
-   <Iptc4xmpExt:DigitalSourceType>{IPTC_SOURCE[marks.source]}</Iptc4xmpExt:DigitalSourceType>{mining}
+   <Iptc4xmpExt:DigitalSourceType>{IPTC_SOURCE[provenance.source]}</Iptc4xmpExt:DigitalSourceType>{mining}
    <xmp:CreatorTool>artart {escape(__version__)}</xmp:CreatorTool>
    <dc:description><rdf:Alt><rdf:li xml:lang="x-default">{escape(description)}</rdf:li></rdf:Alt></dc:description>
   </rdf:Description>
@@ -60,24 +60,25 @@ _PROHIBITED = re.compile(rb"DMI-PROHIBITED[A-Z-]{0,64}")
 _SOURCE = re.compile(rb"https?://cv\.iptc\.org/newscodes/digitalsourcetype/([A-Za-z0-9]{1,64})")
 
 
-class Found(NamedTuple):
+class FileProvenance(NamedTuple):
     """What a file says of itself; "" for what it does not say."""
 
     opt_out: str  # PLUS "Data Mining", a term that prohibits: "DMI-PROHIBITED-AIMLTRAINING"
     source: str  # IPTC "Digital Source Type": "digitalCapture"
 
 
-def found(image: Image.Image) -> Found:
-    """What the XMP of a loaded picture says; nothing in a file makes this raise.
+def provenance_of(image: Image.Image) -> FileProvenance:
+    """What the XMP of a loaded image says; nothing in a file makes this raise.
 
-    Of several sources one that is made by AI is told. Source of the terms: PLUS LDF 2.0.1, http://ns.useplus.org/LDF/.
+    Of several sources one that is made by AI is reported. Source of the terms: PLUS LDF 2.0.1,
+    http://ns.useplus.org/LDF/.
     """
     opt_outs, sources = [], []
     for packet in _packets(image):
         opt_outs += _PROHIBITED.findall(packet)
         sources += _SOURCE.findall(packet)
     terms = [term.decode() for term in sources]
-    return Found(
+    return FileProvenance(
         opt_outs[0].decode() if opt_outs else "",
         next((term for term in terms if term in AI_SOURCES), terms[0] if terms else ""),
     )

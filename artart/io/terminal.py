@@ -50,6 +50,6 @@ def progress_bar() -> Progress:
     )
 
 
-def near(path: Path) -> Path:
+def relative_to_cwd(path: Path) -> Path:
     """A path as short as it can be written from here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

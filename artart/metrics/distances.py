@@ -7,14 +7,14 @@ from torch import Generator, Tensor
 
 BLOCK: Final = 1024  # rows of a kernel matrix that are held at once
 NUM_HALVES: Final = 200
-LEAST_FOR_INTERVAL: Final = 10  # pictures; intervals from fewer are too narrow
-LARGEST_HALVED: Final = 512  # features
-NUM_NEIGHBOURS: Final = 3  # of a picture, whose distance is how far it reaches
-LEAST_FOR_FRECHET: Final = 2560  # pictures: ten times the features; with fewer the covariances are mostly noise
+MIN_IMAGES_FOR_INTERVAL: Final = 10  # images; intervals from fewer are too narrow
+MAX_HALVED_FEATURES: Final = 512  # features
+NUM_NEIGHBOURS: Final = 3  # of an image, whose distance is how far it reaches
+MIN_IMAGES_FOR_FRECHET: Final = 2560  # images: ten times the features; with fewer the covariances are mostly noise
 
 
 class Estimate(NamedTuple):
-    """A figure and its 95 % interval; None where there is none, as for very few pictures."""
+    """A figure and its 95 % interval; None where there is none, as for very few images."""
 
     value: float
     low: float | None
@@ -28,13 +28,13 @@ def halves(num: int, generator: Generator) -> Tensor:
 
 
 def estimate(value: float, of_halves: Tensor, num: int) -> Estimate:
-    """The interval of a figure of `num` pictures from its values (200,) on halves of them.
+    """The interval of a figure of `num` images from its values (200,) on halves of them.
 
     Subsampling without replacement (Politis, Romano and Wolf 1999): the values of halves spread about their mean as the
     figure does about the truth, times sqrt(m / (num - m)) for halves of m. Only their spread is used, because a
-    distance of fewer pictures may be biased.
+    distance of fewer images may be biased.
     """
-    if num < LEAST_FOR_INTERVAL:
+    if num < MIN_IMAGES_FOR_INTERVAL:
         return Estimate(value, None, None)
     m = num // 2
     spread = (of_halves - of_halves.mean()) * (m / (num - m)) ** 0.5
@@ -43,14 +43,14 @@ def estimate(value: float, of_halves: Tensor, num: int) -> Estimate:
 
 
 def mean(values: Tensor, generator: Generator) -> Estimate:
-    """Of one number per picture (num,)."""
+    """Of one number per image (num,)."""
     values = values.double().cpu()
     chosen = halves(len(values), generator)
     return estimate(values.mean().item(), chosen @ values / chosen.sum(dim=1), len(values))
 
 
 def share(num_true: int, num: int) -> Estimate:
-    """Of a yes or no per picture; the interval is Wilson's (1927), which is also right for none and for all."""
+    """Of a yes or no per image; the interval is Wilson's (1927), which is also right for none and for all."""
     z2, p = 1.96**2, num_true / num
     middle = (p + z2 / (2 * num)) / (1 + z2 / num)
     half = (z2 * (p * (1 - p) / num + z2 / (4 * num**2))) ** 0.5 / (1 + z2 / num)
@@ -60,7 +60,7 @@ def share(num_true: int, num: int) -> Estimate:
 def kernel_distance(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
     """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
 
-    Zero on average for two draws of the same pictures, so a single one may lie below; there its interval is too wide.
+    Zero on average for two draws of the same images, so a single one may lie below; there its interval is too wide.
 
     Args:
         x: (n, d) features, double.
@@ -93,7 +93,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Between the Gaussians with the means and covariances of two sets of features, (n, d) and (m, d), in double.
 
     |mu_x - mu_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)) (Dowson and Landau 1982; Heusel et al. 2017, arXiv 1706.08500).
-    Biased upwards, the more the fewer pictures: compare at equal numbers only.
+    Biased upwards, the more the fewer images: compare at equal numbers only.
     """
     of_x, of_y = torch.cov(x.T), torch.cov(y.T)
     # C_x C_y has the eigenvalues of the symmetric C_x^(1/2) C_y C_x^(1/2), all of them real and not negative
@@ -105,7 +105,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 def frechet_estimate(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
     """`frechet_distance` with its interval; without one where the covariances are too large to be taken that often."""
-    if x.shape[1] > LARGEST_HALVED:
+    if x.shape[1] > MAX_HALVED_FEATURES:
         return Estimate(frechet_distance(x, y), None, None)
     generator = generator or Generator().manual_seed(0)
     pairs = zip(halves(len(x), generator).bool(), halves(len(y), generator).bool(), strict=True)
@@ -116,20 +116,20 @@ def frechet_estimate(x: Tensor, y: Tensor, generator: Generator | None = None) -
 class Coverage(NamedTuple):
     """How far two sets cover each other."""
 
-    precision: float  # share of samples that lie among real pictures
-    recall: float  # share of real pictures that lie among samples
+    precision: float  # share of samples that lie among real images
+    recall: float  # share of real images that lie among samples
 
 
 def coverage(samples: Tensor, real: Tensor, num_neighbours: int = NUM_NEIGHBOURS) -> Coverage:
-    """Precision and recall: a picture lies among a set if it is nearer to one of it than that one's k-th neighbour.
+    """Precision and recall: an image lies among a set if it is nearer to one of it than that one's k-th neighbour.
 
-    Source: Kynkäänniemi et al. 2019, arXiv 1904.06991, Eqs. 1 and 2. They hang on the number of pictures: compare at
+    Source: Kynkäänniemi et al. 2019, arXiv 1904.06991, Eqs. 1 and 2. They depend on the number of images: compare at
     equal numbers only.
 
     Args:
         samples: (n, d) features.
         real: (m, d); n and m above num_neighbours.
-        num_neighbours: k, without the picture itself.
+        num_neighbours: k, without the image itself.
     """
     between = torch.cdist(samples, real)
     of_samples, of_real = (_reach(one, num_neighbours) for one in (samples, real))

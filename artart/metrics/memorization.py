@@ -1,11 +1,11 @@
-"""Are samples copies of training pictures? A test that also says what it can see.
+"""Are samples near-duplicates of training images? A test that also says what it can see.
 
 Distances are between thumbnails of 16 px without their mean colour, least over mirroring and shifts of up to one
 thumbnail pixel, in steps of half a pixel. Three criteria
-call a sample a copy. `copy_rate`: it is nearer to a training picture than 99 % of held-out pictures are.
-`copy_rate_ratio`: its nearest stands out from the second nearest more than that of 99 % of held-out pictures.
-`copy_rate_third`: that ratio is below 1/3 (Bonnaire et al. 2025, arXiv 2505.16959). Whether such tests find copies at
-all is measured on planted ones: training pictures that were changed a little.
+call a sample memorized. `rate`: it is nearer to a training image than 99 % of held-out images are.
+`rate_ratio`: its nearest stands out from the second nearest more than that of 99 % of held-out images.
+`rate_third`: that ratio is below 1/3 (Bonnaire et al. 2025, arXiv 2505.16959). Whether such tests find near-duplicates
+at all is measured on near-duplicates: training images that were changed a little.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,32 +22,32 @@ from artart.metrics.distances import share
 
 SIDE: Final = 16  # of a thumbnail in pixels
 FINE: Final = 2  # steps of a shift to a thumbnail pixel
-FALSE_ALARMS: Final = 0.01  # share of held-out pictures that are nearer than the threshold
+FALSE_ALARMS: Final = 0.01  # share of held-out images that are nearer than the threshold
 THIRD: Final = 1 / 3  # of the distance to the second nearest
-CRITERIA: Final = ("copy_rate", "copy_rate_ratio", "copy_rate_third")
-LEAST_HELD_OUT: Final = 20  # pictures, from which thresholds are taken
-SEEN: Final = 0.9  # least share of planted copies of a kind that is found, to claim anything about that kind
-NUM_PLANTED: Final = 500
-CHUNK: Final = 256  # pictures compared at once
+CRITERIA: Final = ("rate", "rate_ratio", "rate_third")
+MIN_HELD_OUT: Final = 20  # images, from which thresholds are taken
+MIN_DETECTION_RATE: Final = 0.9  # least share of a kind of near-duplicates that is detected, to claim anything about it
+NUM_NEAR_DUPLICATES: Final = 500
+CHUNK: Final = 256  # images compared at once
 
 
 class Nearest(NamedTuple):
-    """The training picture that is nearest to each of some pictures."""
+    """The training image that is nearest to each of some images."""
 
     distance: Tensor  # (B,) root mean square over a thumbnail, in [-1, 1]
-    which: Tensor  # (B,) long, its place among the training pictures
+    which: Tensor  # (B,) long, its place among the training images
     ratio: Tensor  # (B,) distance over that of the second nearest, which does not look like the nearest
 
 
-class CopyTest:
-    """Knows training and held-out pictures; all pictures are uint8 (N, 3, S, S), as they are saved."""
+class MemorizationTest:
+    """Knows training and held-out images; all images are uint8 (N, 3, S, S), as they are saved."""
 
     def __init__(self, train: Tensor, groups: Sequence[str], held_out: Tensor) -> None:
         """
         Args:
-            train: pictures that were trained on.
+            train: images that were trained on.
             groups: one for each; look-alikes share a name.
-            held_out: pictures of the same kind that were not.
+            held_out: images of the same kind that were not.
         """
         number = {group: k for k, group in enumerate(dict.fromkeys(groups))}
         self.train = train
@@ -57,16 +57,16 @@ class CopyTest:
 
     @property
     def thresholds(self) -> tuple[float, float]:
-        """The distance and the ratio below which a hundredth of other held-out pictures would lie."""
+        """The distance and the ratio below which a hundredth of other held-out images would lie."""
         return _lowest(self.held_out.distance), _lowest(self.held_out.ratio)
 
-    def nearest(self, pictures: Tensor) -> Nearest:
-        found = [self._nearest(part) for part in pictures.split(CHUNK)]
+    def nearest(self, images: Tensor) -> Nearest:
+        found = [self._nearest(part) for part in images.split(CHUNK)]
         return Nearest(*(torch.cat(values) for values in zip(*found, strict=True)))
 
-    def _nearest(self, pictures: Tensor) -> Nearest:
-        thumbnails = _thumbnails(pictures)
-        least = torch.full((len(pictures), len(self.thumbnails)), torch.inf)
+    def _nearest(self, images: Tensor) -> Nearest:
+        thumbnails = _thumbnails(images)
+        least = torch.full((len(images), len(self.thumbnails)), torch.inf)
         lengths = self.thumbnails.square().sum(dim=1)
         for view in _views(thumbnails):
             squares = view.square().sum(dim=1, keepdim=True) + lengths - 2 * view @ self.thumbnails.T
@@ -79,26 +79,31 @@ class CopyTest:
         return Nearest(distance, which, torch.where(second.isfinite() & (second > 0), distance / second, 1.0))
 
     def judge(self, nearest: Nearest) -> dict[str, Tensor]:
-        """Whether each picture is a copy (B,), bool, by each criterion."""
+        """Whether each image is a near-duplicate (B,), bool, by each criterion."""
         distance, ratio = self.thresholds
         return {
-            "copy_rate": nearest.distance < distance,
-            "copy_rate_ratio": nearest.ratio < ratio,
-            "copy_rate_third": nearest.ratio < THIRD,
+            "rate": nearest.distance < distance,
+            "rate_ratio": nearest.ratio < ratio,
+            "rate_third": nearest.ratio < THIRD,
         }
 
     def false_alarms(self) -> dict[str, float]:
-        """The share of held-out pictures that count as copies, each half judged by the other half's thresholds."""
+        """The share of held-out images that count as near-duplicates, each half judged by the other half's
+        thresholds.
+        """
         return {
-            "copy_rate": _crosswise(self.held_out.distance),
-            "copy_rate_ratio": _crosswise(self.held_out.ratio),
-            "copy_rate_third": (self.held_out.ratio < THIRD).double().mean().item(),
+            "rate": _crosswise(self.held_out.distance),
+            "rate_ratio": _crosswise(self.held_out.ratio),
+            "rate_third": (self.held_out.ratio < THIRD).double().mean().item(),
         }
 
-    def power(self, generator: Generator) -> dict[str, dict[str, float]]:
-        """For each criterion the share of planted copies that it finds, by kind."""
-        chosen = torch.randperm(len(self.train), generator=generator)[:NUM_PLANTED]
-        of_kinds = {kind: self.judge(self.nearest(copies)) for kind, copies in plant(self.train[chosen], generator)}
+    def detection_rates(self, generator: Generator) -> dict[str, dict[str, float]]:
+        """For each criterion the share of near-duplicates that it finds, by kind."""
+        chosen = torch.randperm(len(self.train), generator=generator)[:NUM_NEAR_DUPLICATES]
+        of_kinds = {
+            kind: self.judge(self.nearest(near_duplicates))
+            for kind, near_duplicates in make_near_duplicates(self.train[chosen], generator)
+        }
         return {
             name: {kind: found[name].double().mean().item() for kind, found in of_kinds.items()} for name in CRITERIA
         }
@@ -114,15 +119,15 @@ def _crosswise(values: Tensor) -> float:
     return sum((one < _lowest(other)).sum().item() for one, other in pairs) / len(values)
 
 
-def report(test: CopyTest, nearest: Nearest, labels: Sequence[str], generator: Generator) -> dict[str, Any]:
+def report(test: MemorizationTest, nearest: Nearest, labels: Sequence[str], generator: Generator) -> dict[str, Any]:
     """What is to be said of samples, as plain data: rates, beside what the test can see, overall and by label."""
-    power, false_alarms = test.power(generator), test.false_alarms()
+    detection_rates, false_alarms = test.detection_rates(generator), test.false_alarms()
     return {
         name: {
             **share(int(found.sum()), len(found))._asdict(),
             "held_out": false_alarms[name],
-            "power": power[name],
-            "blind_to": [kind for kind, seen in power[name].items() if seen < SEEN],
+            "detection_rate": detection_rates[name],
+            "blind_to": [kind for kind, seen in detection_rates[name].items() if seen < MIN_DETECTION_RATE],
             "classes": _by_label(found, labels),
         }
         for name, found in test.judge(nearest).items()
@@ -137,9 +142,9 @@ def _by_label(found: Tensor, labels: Sequence[str]) -> dict[str, dict[str, float
     }
 
 
-def plant(pictures: Tensor, generator: Generator) -> Iterator[tuple[str, Tensor]]:
-    """Copies that are changed a little: a kind's name and uint8 pictures of the same shape."""
-    x = to_model(pictures)
+def make_near_duplicates(images: Tensor, generator: Generator) -> Iterator[tuple[str, Tensor]]:
+    """Near-duplicates: images that are changed a little: a kind's name and uint8 images of the same shape."""
+    x = to_model(images)
     num, _, height, _ = x.shape
 
     def noise(deviation: float) -> Tensor:
@@ -154,13 +159,13 @@ def plant(pictures: Tensor, generator: Generator) -> Iterator[tuple[str, Tensor]
         "zoom_1.1": lambda: change.affine(x, 0.0, [0, 0], 1.1, [0.0, 0.0], change.InterpolationMode.BILINEAR),
         "blur": lambda: change.gaussian_blur(x, [7, 7], [1.0, 1.0]),  # of a standard deviation of a pixel
     }
-    for kind, copies in kinds.items():
-        yield kind, to_pixels(copies())
+    for kind, near_duplicates in kinds.items():
+        yield kind, to_pixels(near_duplicates())
 
 
-def _thumbnails(pictures: Tensor) -> Tensor:
+def _thumbnails(images: Tensor) -> Tensor:
     """At FINE times their size, so that they can be moved by a part of a pixel."""
-    return F.adaptive_avg_pool2d(to_model(pictures), FINE * SIDE)
+    return F.adaptive_avg_pool2d(to_model(images), FINE * SIDE)
 
 
 def _window(thumbnails: Tensor, top: int = FINE, left: int = FINE) -> Tensor:

@@ -1,4 +1,4 @@
-"""How much of each spatial frequency pictures hold: blur has too little of the high ones, a checkerboard too much."""
+"""How much of each spatial frequency images hold: blur has too little of the high ones, a checkerboard too much."""
 
 from typing import Final
 
@@ -7,14 +7,14 @@ from torch import Generator, Tensor
 
 from artart.metrics.distances import Estimate, estimate, halves
 
-CHUNK: Final = 64  # pictures whose spectra are held at once
+CHUNK: Final = 64  # images whose spectra are held at once
 
 
 def radial_power(images: Tensor) -> Tensor:
-    """Power of (B, 3, S, S) in [-1, 1] by spatial frequency 1, 2, ... K (periods over the picture): (B, K).
+    """Power of (B, 3, S, S) in [-1, 1] by spatial frequency 1, 2, ... K (periods over the image): (B, K).
 
     K is about S / sqrt(2): up to the corner of the spectrum, where a checkerboard lies. Of the mean of the channels
-    under a Hann window, without which the picture's edges would count as detail.
+    under a Hann window, without which the image's edges would count as detail.
     """
     if len(images) > CHUNK:
         return torch.cat([radial_power(part) for part in images.split(CHUNK)])

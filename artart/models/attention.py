@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from artart.models.embedding import zeroed
+from artart.models.embedding import zero_module
 
 
 class SelfAttention(nn.Module):
@@ -14,7 +14,7 @@ class SelfAttention(nn.Module):
         self.num_heads = num_heads
         self.norm = nn.GroupNorm(8, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, kernel_size=1)
-        self.out = zeroed(nn.Conv2d(channels, channels, kernel_size=1))
+        self.out = zero_module(nn.Conv2d(channels, channels, kernel_size=1))
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm(x)).unflatten(1, (3 * self.num_heads, -1)).flatten(3).mT.chunk(3, dim=1)

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
 from artart.models.attention import SelfAttention
-from artart.models.embedding import Condition, NumClasses, ScaleShiftNorm, zeroed
+from artart.models.embedding import AdaGroupNorm, AugmentDim, ConditionEmbedding, NumClasses, zero_module
 
-WIDTH = 256  # of the condition
+EMB_CHANNELS = 256  # of the condition
 
 
 class ConvDiffusionModel(nn.Module):
@@ -31,17 +31,18 @@ class ConvDiffusionModel(nn.Module):
         num_classes: NumClasses = None,
         conditioned: bool | None = None,
         attention: bool = False,
-        augmented: bool | None = None,
+        augment_dim: AugmentDim = None,
     ) -> None:
         """
         Args:
-            image_size: side S of the pictures in pixels, divisible by 8.
-            channels: of the pictures.
+            image_size: side S of the images in pixels, divisible by 8.
+            channels: of the images.
             num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
                 stands for "none" in column k. None: no labels; artart.train fills in those of the data.
-            conditioned: whether it is told time and labels. None: no; artart.train asks the objective.
-            attention: whether the deepest features see the whole picture, which from 64 px on the convolutions do not.
-            augmented: whether it is told how pictures were augmented. None: no; artart.train asks the objective.
+            conditioned: whether it takes time and labels. None: no; artart.train asks the objective.
+            attention: whether the deepest features see the whole image, which from 64 px on the convolutions do not.
+            augment_dim: numbers that describe how an image was augmented; 0: it takes none. None: no; artart.train asks
+                the objective.
 
         Raises:
             ValueError: if three halvings of image_size leave a fraction, or attention is asked of the article's form.
@@ -52,9 +53,9 @@ class ConvDiffusionModel(nn.Module):
             raise ValueError(
                 f"image_size={image_size}: not divisible by 8, which three halvings need; try {lower} or {lower + 8}"
             )
-        if (attention or augmented) and not conditioned:
-            key = "model.attention" if attention else "model.augmented"
-            raise ValueError(f"{key}=true: the article's network has none; add model.conditioned=true")
+        if (attention or augment_dim) and not conditioned:
+            setting = "model.attention=true" if attention else f"model.augment_dim={augment_dim}"
+            raise ValueError(f"{setting}: the article's network has none; add model.conditioned=true")
         self.image_size, self.channels = image_size, channels
         norm = _scale_shift_norm if conditioned else nn.BatchNorm2d
         self.enc1 = _down(channels, 64, norm)
@@ -63,15 +64,15 @@ class ConvDiffusionModel(nn.Module):
         self.dec1 = _up(256, 128, nn.ReLU(), norm(128))
         self.dec2 = _up(128, 64, nn.ReLU(), norm(64))
         self.dec3 = Head(64, channels) if conditioned else _up(64, channels, nn.Sigmoid())
-        self.condition = Condition(num_classes, WIDTH, augmented) if conditioned else None
+        self.condition = ConditionEmbedding(num_classes, EMB_CHANNELS, augment_dim) if conditioned else None
         self.num_classes = () if self.condition is None else self.condition.num_classes
         self.attention = SelfAttention(256) if attention else None
 
     def forward(
-        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None
+        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """Pictures (B, channels, S, S), if conditioned also what Condition takes, to pictures of that shape."""
-        condition = None if self.condition is None else self.condition(x, t, y, told)
+        """Images (B, channels, S, S), if conditioned also what ConditionEmbedding takes, to images of that shape."""
+        condition = None if self.condition is None else self.condition(x, t, y, augment_labels)
         skip1 = _run(self.enc1, x, condition)
         skip2 = _run(self.enc2, skip1, condition)
         deepest = _run(self.enc3, skip2, condition)
@@ -86,21 +87,21 @@ class ConvDiffusionModel(nn.Module):
 
 
 class Head(nn.Module):
-    """Features at half size and x_t to pictures: nearest x2, convolution, SiLU, x_t beside it, convolution."""
+    """Features at half size and x_t to images: nearest x2, convolution, SiLU, x_t beside it, convolution."""
 
-    def __init__(self, width: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.smooth = nn.Conv2d(width, width, kernel_size=3, padding=1)
-        self.out = zeroed(nn.Conv2d(width + channels, channels, kernel_size=3, padding=1))
+        self.smooth = nn.Conv2d(in_channels, in_channels, kernel_size=3, padding=1)
+        self.out = zero_module(nn.Conv2d(in_channels + channels, channels, kernel_size=3, padding=1))
 
     def forward(self, features: Tensor, x_t: Tensor) -> Tensor:
         features = self.smooth(F.interpolate(features, scale_factor=2.0, mode="nearest"))
-        with torch.autocast(x_t.device.type, enabled=False):  # bf16 would round the pictures to grey levels
+        with torch.autocast(x_t.device.type, enabled=False):  # bf16 would round the images to grey levels
             return self.out(torch.cat([F.silu(features.to(x_t.dtype)), x_t], dim=1))
 
 
 def _scale_shift_norm(channels: int) -> nn.Module:
-    return ScaleShiftNorm(channels, WIDTH)
+    return AdaGroupNorm(channels, EMB_CHANNELS)
 
 
 def _down(in_channels: int, out_channels: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:
@@ -119,5 +120,5 @@ def _up(in_channels: int, out_channels: int, *rest: nn.Module) -> nn.Sequential:
 
 def _run(block: nn.Sequential, x: Tensor, condition: Tensor | None) -> Tensor:
     for layer in block:
-        x = layer(x, condition) if isinstance(layer, ScaleShiftNorm) else layer(x)
+        x = layer(x, condition) if isinstance(layer, AdaGroupNorm) else layer(x)
     return x

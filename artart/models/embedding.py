@@ -1,4 +1,4 @@
-"""What a network is told besides the picture: the time, the labels, and how the picture was augmented."""
+"""What a network is conditioned on besides the image: the time, the labels, and how the image was augmented."""
 
 import math
 from collections.abc import Sequence
@@ -9,78 +9,79 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from artart.diffusion.augment import NUM_TOLD
-
+AugmentDim = Annotated[int, Field(ge=0)] | None  # numbers that describe an augmentation; None: 0
 NumClasses = Annotated[int, Field(ge=0)] | Sequence[int] | None  # by column of labels, or of the only one
 
 T = TypeVar("T", bound=nn.Module)
 
 
-class Condition(nn.Module):
+class ConditionEmbedding(nn.Module):
     """Time, labels and augmentation as one vector."""
 
-    def __init__(self, num_classes: NumClasses, width: int, augmented: bool | None = None) -> None:
+    def __init__(self, num_classes: NumClasses, emb_channels: int, augment_dim: AugmentDim = None) -> None:
         """
         Args:
             num_classes: how many values each column of labels has, or that of the only one; may be 0. In column k the
                 label `num_classes[k]` stands for "none". None: 0.
-            width: of the vector.
-            augmented: whether it is told how pictures were augmented.
+            emb_channels: of the vector.
+            augment_dim: numbers that describe how an image was augmented; 0: it takes none.
         """
         super().__init__()
         self.num_classes = tuple(num_classes) if isinstance(num_classes, Sequence) else (num_classes or 0,)
-        self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
+        self.time = nn.Sequential(nn.Linear(64, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
         num_rows = sum(self.num_classes) + len(self.num_classes)  # the columns' tables, one below the other
-        self.label = nn.Embedding(num_rows, width) if any(self.num_classes) else None
+        self.label = nn.Embedding(num_rows, emb_channels) if any(self.num_classes) else None
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
-        # Zeros stand for a picture as it is, so there is no bias.
-        self.augmentation = zeroed(nn.Linear(NUM_TOLD, width, bias=False)) if augmented else None
+        # Zeros stand for an image as it is, so there is no bias.
+        self.augmentation = zero_module(nn.Linear(augment_dim, emb_channels, bias=False)) if augment_dim else None
 
-    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, told: Tensor | None = None) -> Tensor:
-        """(B, width) for pictures x (B, ...).
+    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Tensor:
+        """(B, emb_channels) for images x (B, ...).
 
         Args:
-            x: the pictures.
+            x: the images.
             t: times (B,) in [0, 1]; None: 0.
             y: labels (B, K), or (B,) if there is one column; None: none.
-            told: how they were augmented (B, NUM_TOLD); None: not.
+            augment_labels: how they were augmented (B, augment_dim); None: not.
         """
         t = x.new_zeros(len(x)) if t is None else t
-        vector = self.time(fourier(t, 64))
+        vector = self.time(timestep_embedding(t, 64))
         if self.label is not None:
             none = torch.tensor(self.num_classes, device=x.device)
             y = none.expand(len(x), -1) if y is None else y.reshape(-1, len(none))
             vector = vector + self.label(y + F.pad((none + 1).cumsum(0), (1, -1))).sum(dim=1)
         if self.augmentation is not None:
-            vector = vector + self.augmentation(x.new_zeros(len(x), NUM_TOLD) if told is None else told)
+            vector = vector + self.augmentation(
+                x.new_zeros(len(x), self.augmentation.in_features) if augment_labels is None else augment_labels
+            )
         return vector
 
 
-def fourier(t: Tensor, width: int) -> Tensor:
-    """(B,) in [0, 1] to sines and cosines (B, width) with wavelengths from 2 pi / 1000 to 20 pi.
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """(B,) in [0, 1] to sines and cosines (B, dim) with wavelengths from 2 pi / 1000 to 20 pi.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5, for 1000 t.
     """
-    frequencies = torch.logspace(math.log10(1000), -1, width // 2, device=t.device)
+    frequencies = torch.logspace(math.log10(1000), -1, dim // 2, device=t.device)
     angles = t.float()[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-class ScaleShiftNorm(nn.Module):
+class AdaGroupNorm(nn.Module):
     """Group normalisation whose scale and shift come from the condition, which starts without influence."""
 
-    def __init__(self, channels: int, width: int, num_groups: int = 8) -> None:
+    def __init__(self, channels: int, emb_channels: int, num_groups: int = 8) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(num_groups, channels)
-        self.scale_shift = zeroed(nn.Linear(width, 2 * channels))
+        self.scale_shift = zero_module(nn.Linear(emb_channels, 2 * channels))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.scale_shift(F.silu(condition))[:, :, None, None].chunk(2, dim=1)
         return self.norm(x) * (1 + scale) + shift
 
 
-def zeroed(layer: T) -> T:
+def zero_module(layer: T) -> T:
     """The layer with weights and bias zero: what it adds begins as nothing."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
 from artart.models.attention import SelfAttention
-from artart.models.embedding import Condition, NumClasses, ScaleShiftNorm, zeroed
+from artart.models.embedding import AdaGroupNorm, AugmentDim, ConditionEmbedding, NumClasses, zero_module
 
 HEAD = 64  # channels of an attention head, or somewhat more
 
 
 class UNet(nn.Module):
-    """Told of time, labels and perhaps augmentation by scale and shift of its norms.
+    """Conditioned on time, labels and perhaps augmentation by scale and shift of its norms.
 
     In the line of Ho et al. 2020 (arXiv 2006.11239), Dhariwal and Nichol 2021 (arXiv 2105.05233) and Karras et al. 2022
     (arXiv 2206.00364). As many blocks go up as down; each on the way up sees what its twin on the way down made.
@@ -27,74 +27,80 @@ class UNet(nn.Module):
         image_size: ImageSize = 64,
         channels: Count = 3,
         num_classes: NumClasses = None,
-        width: Annotated[int, Field(ge=8)] = 128,
-        multipliers: Sequence[int] = (1, 2, 2, 2),
-        num_blocks: Annotated[int, Field(ge=1, le=100)] = 2,
-        attention_size: Annotated[int, Field(ge=0)] = 16,
+        model_channels: Annotated[int, Field(ge=8)] = 128,
+        channel_mult: Sequence[int] = (1, 2, 2, 2),
+        num_res_blocks: Annotated[int, Field(ge=1, le=100)] = 2,
+        attn_resolutions: Sequence[Count] = (16, 12, 8, 6, 4, 3, 2, 1),
         dropout: Annotated[float, Field(ge=0, le=0.9)] = 0.0,
         patch_size: Count = 1,
-        augmented: bool | None = None,
+        augment_dim: AugmentDim = None,
     ) -> None:
         """
         Args:
-            image_size: side S of the pictures in pixels.
-            channels: of the pictures.
+            image_size: side S of the images in pixels.
+            channels: of the images.
             num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
                 stands for "none" in column k. None: no labels; artart.train fills in those of the data.
-            width: channels of the first level.
-            multipliers: channels of each level, in units of width; each level has half the side of the one before.
-            num_blocks: residual blocks of a level, each way.
-            attention_size: maps of this side and smaller see themselves as a whole.
+            model_channels: channels of the first level.
+            channel_mult: channels of each level, in units of model_channels; each level has half the side of the one
+                before.
+            num_res_blocks: residual blocks of a level, each way.
+            attn_resolutions: sides of the maps that attention sees as a whole (after the patches; ADM, EDM).
             dropout: share of features that a block does without in training.
             patch_size: side in pixels of the squares that the first level has as one place: 2 costs a quarter.
-            augmented: whether it is told how pictures were augmented. None: no; artart.train asks the objective.
+            augment_dim: numbers that describe how an image was augmented; 0: it takes none. None: no; artart.train asks
+                the objective.
 
         Raises:
             ValueError: if the levels do not divide image_size, or groups of eight the channels.
         """
         super().__init__()
-        if not multipliers or min(multipliers) < 1:
-            raise ValueError(f"model.multipliers={list(multipliers)}: needs a whole number above 0 for each level")
-        smallest = patch_size * 2 ** (len(multipliers) - 1)
+        if not channel_mult or min(channel_mult) < 1:
+            raise ValueError(f"model.channel_mult={list(channel_mult)}: needs a whole number above 0 for each level")
+        smallest = patch_size * 2 ** (len(channel_mult) - 1)
         if image_size % smallest:
             lower = max(smallest, image_size // smallest * smallest)
             raise ValueError(
                 f"image_size={image_size}: not divisible by {smallest}, which model.patch_size={patch_size} and "
-                f"{len(multipliers)} levels need; try {lower} or {lower + smallest}"
+                f"{len(channel_mult)} levels need; try {lower} or {lower + smallest}"
             )
-        if width % 8:
-            raise ValueError(f"model.width={width}: not divisible by 8; try {max(8, width // 8 * 8)}")
+        if model_channels % 8:
+            raise ValueError(
+                f"model.model_channels={model_channels}: not divisible by 8; try {max(8, model_channels // 8 * 8)}"
+            )
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
-        self.condition = Condition(num_classes, 4 * width, augmented)
+        self.condition = ConditionEmbedding(num_classes, 4 * model_channels, augment_dim)
         self.num_classes = self.condition.num_classes
-        widths = [width * multiplier for multiplier in multipliers]
+        widths = [model_channels * multiplier for multiplier in channel_mult]
         sides = [image_size // patch_size >> level for level in range(len(widths))]
 
         def block(inputs: int, outputs: int, side: int) -> Block:
-            return Block(inputs, outputs, 4 * width, dropout, attention=side <= attention_size)
+            return Block(inputs, outputs, 4 * model_channels, dropout, attention=side in attn_resolutions)
 
-        self.stem = nn.Conv2d(channels * patch_size**2, width, kernel_size=3, padding=1)
+        self.stem = nn.Conv2d(channels * patch_size**2, model_channels, kernel_size=3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        now = width
+        now = model_channels
         for level, (wide, side) in enumerate(zip(widths, sides, strict=True)):
             self.down.append(nn.AvgPool2d(2) if level else nn.Identity())
-            for _ in range(num_blocks):
+            for _ in range(num_res_blocks):
                 self.down.append(block(now, wide, side))
                 now = wide
         self.middle = nn.ModuleList([block(now, now, sides[-1]), block(now, now, sides[-1])])
         for wide, side in zip(reversed(widths), reversed(sides), strict=True):
-            for _ in range(num_blocks):
+            for _ in range(num_res_blocks):
                 self.up.append(block(now + wide, wide, side))
                 now = wide
             self.up.append(nn.Upsample(scale_factor=2.0, mode="nearest") if side != sides[0] else nn.Identity())
         self.norm = nn.GroupNorm(8, now)
-        self.out = zeroed(nn.Conv2d(now, channels * patch_size**2, kernel_size=3, padding=1))
+        self.out = zero_module(nn.Conv2d(now, channels * patch_size**2, kernel_size=3, padding=1))
 
     def forward(
-        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None
+        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """Pictures (B, channels, S, S), times (B,), labels (B, K) and augmentation, as for Condition, to pictures."""
-        condition = self.condition(x, t, y, told)
+        """Images (B, channels, S, S), times (B,), labels (B, K) and augmentation, as for ConditionEmbedding, to
+        images.
+        """
+        condition = self.condition(x, t, y, augment_labels)
         features = self.stem(F.pixel_unshuffle(x, self.patch_size))
         skips = []
         for part in self.down:
@@ -110,21 +116,21 @@ class UNet(nn.Module):
                 features = part(torch.cat([features, skips.pop()], dim=1), condition)
             else:
                 features = part(features)
-        with torch.autocast(x.device.type, enabled=False):  # bf16 would round the pictures to grey levels
+        with torch.autocast(x.device.type, enabled=False):  # bf16 would round the images to grey levels
             return F.pixel_shuffle(self.out(F.silu(self.norm(features.to(x.dtype)))), self.patch_size)
 
 
 class Block(nn.Module):
     """Two convolutions beside a shortcut, the second after the condition's scale and shift; perhaps attention."""
 
-    def __init__(self, inputs: int, outputs: int, width: int, dropout: float, attention: bool) -> None:
-        """`width` is that of the condition."""
+    def __init__(self, inputs: int, outputs: int, emb_channels: int, dropout: float, attention: bool) -> None:
+        """`emb_channels`: of the condition."""
         super().__init__()
         self.norm1 = nn.GroupNorm(8, inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
-        self.norm2 = ScaleShiftNorm(outputs, width)
+        self.norm2 = AdaGroupNorm(outputs, emb_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = zeroed(nn.Conv2d(outputs, outputs, kernel_size=3, padding=1))
+        self.conv2 = zero_module(nn.Conv2d(outputs, outputs, kernel_size=3, padding=1))
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, kernel_size=1)
         num_heads = next(num for num in range(max(1, outputs // HEAD), 0, -1) if outputs % num == 0)
         self.attention = SelfAttention(outputs, num_heads) if attention else None

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
-from artart.models.embedding import Condition, NumClasses, zeroed
+from artart.models.embedding import AugmentDim, ConditionEmbedding, NumClasses, zero_module
 
 BASE = 100.0  # of the wavelengths of rotary embeddings, in patches
 EPS = 1e-6  # of norms, the same in every precision
 
 
 class ViT(nn.Module):
-    """Told of time, labels and perhaps augmentation by scale, shift and gate in every block.
+    """Conditioned on time, labels and perhaps augmentation by scale, shift and gate in every block.
 
-    Plain transformer blocks on large patches, whose output is the clean picture (Li and He 2025, arXiv 2511.13720),
+    Plain transformer blocks on large patches, whose output is the clean image (Li and He 2025, arXiv 2511.13720),
     with the condition as in Peebles and Xie 2023 (arXiv 2212.09748), rotary positions (Su et al. 2021, arXiv
     2104.09864) along both axes, RMS norms, also of queries and keys.
     """
@@ -29,27 +29,28 @@ class ViT(nn.Module):
         channels: Count = 3,
         num_classes: NumClasses = None,
         patch_size: Count = 4,
-        width: Annotated[int, Field(ge=8)] = 384,
+        hidden_size: Annotated[int, Field(ge=8)] = 384,
         depth: Annotated[int, Field(ge=1, le=1000)] = 12,
         num_heads: Count = 6,
         dropout: Annotated[float, Field(ge=0, le=0.9)] = 0.0,
-        augmented: bool | None = None,
+        augment_dim: AugmentDim = None,
     ) -> None:
         """
         Args:
-            image_size: side S of the pictures in pixels.
-            channels: of the pictures.
+            image_size: side S of the images in pixels.
+            channels: of the images.
             num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
                 stands for "none" in column k. None: no labels; artart.train fills in those of the data.
             patch_size: side of a patch in pixels.
-            width: numbers of a token.
+            hidden_size: numbers of a token.
             depth: blocks.
-            num_heads: of attention; width / num_heads is a multiple of 4.
+            num_heads: of attention; hidden_size / num_heads is a multiple of 4.
             dropout: share of what a block adds that is left out in training.
-            augmented: whether it is told how pictures were augmented. None: no; artart.train asks the objective.
+            augment_dim: numbers that describe how an image was augmented; 0: it takes none. None: no; artart.train asks
+                the objective.
 
         Raises:
-            ValueError: if patches do not fill the picture or heads the width.
+            ValueError: if patches do not fill the image or heads the hidden size.
         """
         super().__init__()
         if image_size % patch_size:
@@ -57,26 +58,29 @@ class ViT(nn.Module):
                 f"image_size={image_size}: not divisible by model.patch_size={patch_size}; "
                 f"try {max(1, image_size // patch_size) * patch_size}"
             )
-        if width % (4 * num_heads):
+        if hidden_size % (4 * num_heads):
             raise ValueError(
-                f"model.width={width}: not divisible by 4 x model.num_heads={num_heads}, which positions along two "
-                f"axes need; try {-(-width // (4 * num_heads)) * 4 * num_heads}"
+                f"model.hidden_size={hidden_size}: not divisible by 4 x model.num_heads={num_heads}, which "
+                f"positions along two "
+                f"axes need; try {-(-hidden_size // (4 * num_heads)) * 4 * num_heads}"
             )
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
-        self.head = width // num_heads
-        self.condition = Condition(num_classes, width, augmented)
+        self.head = hidden_size // num_heads
+        self.condition = ConditionEmbedding(num_classes, hidden_size, augment_dim)
         self.num_classes = self.condition.num_classes
-        self.embed = nn.Linear(channels * patch_size**2, width)
-        self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(depth))
-        self.norm = nn.RMSNorm(width, EPS, elementwise_affine=False)
-        self.modulation = zeroed(nn.Linear(width, 2 * width))
-        self.out = zeroed(nn.Linear(width, channels * patch_size**2))
+        self.embed = nn.Linear(channels * patch_size**2, hidden_size)
+        self.blocks = nn.ModuleList(Block(hidden_size, num_heads, dropout) for _ in range(depth))
+        self.norm = nn.RMSNorm(hidden_size, EPS, elementwise_affine=False)
+        self.modulation = zero_module(nn.Linear(hidden_size, 2 * hidden_size))
+        self.out = zero_module(nn.Linear(hidden_size, channels * patch_size**2))
 
     def forward(
-        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None
+        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """Pictures (B, channels, S, S), times (B,), labels (B, K) and augmentation, as for Condition, to pictures."""
-        condition = F.silu(self.condition(x, t, y, told))
+        """Images (B, channels, S, S), times (B,), labels (B, K) and augmentation, as for ConditionEmbedding, to
+        images.
+        """
+        condition = F.silu(self.condition(x, t, y, augment_labels))
         patches = F.pixel_unshuffle(x, self.patch_size)
         side = patches.shape[-1]
         tokens = self.embed(patches.flatten(2).mT)
@@ -84,28 +88,32 @@ class ViT(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, condition, angles)
         scale, shift = self.modulation(condition)[:, None].chunk(2, dim=-1)
-        with torch.autocast(x.device.type, enabled=False):  # bf16 would round the pictures to grey levels
+        with torch.autocast(x.device.type, enabled=False):  # bf16 would round the images to grey levels
             patches = self.out((self.norm(tokens.to(x.dtype)) * (1 + scale) + shift).to(x.dtype))
             return F.pixel_shuffle(patches.mT.unflatten(2, (side, side)), self.patch_size)
 
 
 class Block(nn.Module):
-    """Attention, then an MLP of four times the width; both begin as nothing."""
+    """Attention, then an MLP of four times the hidden size; both begin as nothing."""
 
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.modulation = zeroed(nn.Linear(width, 6 * width))
-        self.norm1 = nn.RMSNorm(width, EPS, elementwise_affine=False)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.norm_q, self.norm_k = nn.RMSNorm(width // num_heads, EPS), nn.RMSNorm(width // num_heads, EPS)
-        self.project = nn.Linear(width, width)
-        self.norm2 = nn.RMSNorm(width, EPS, elementwise_affine=False)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.modulation = zero_module(nn.Linear(hidden_size, 6 * hidden_size))
+        self.norm1 = nn.RMSNorm(hidden_size, EPS, elementwise_affine=False)
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.norm_q, self.norm_k = nn.RMSNorm(hidden_size // num_heads, EPS), nn.RMSNorm(hidden_size // num_heads, EPS)
+        self.project = nn.Linear(hidden_size, hidden_size)
+        self.norm2 = nn.RMSNorm(hidden_size, EPS, elementwise_affine=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_size, 4 * hidden_size), nn.GELU(), nn.Linear(4 * hidden_size, hidden_size)
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, condition: Tensor, rotations: Tensor) -> Tensor:
-        """(B, N, width) to the same, told the condition (B, width) and where each token lies, (N, head)."""
+        """(B, N, hidden_size) to the same, given the condition (B, hidden_size) and where each token lies, (N,
+        head).
+        """
         scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=-1)
         seen = self.attend(self.norm1(tokens) * (1 + scale1) + shift1, rotations)
         tokens = tokens + gate1 * self.dropout(seen)

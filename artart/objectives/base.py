@@ -15,7 +15,7 @@ class Objective(Protocol):
     """What artart.generate does with a network of this objective."""
 
     @property
-    def network(self) -> Mapping[str, bool]:
+    def network(self) -> Mapping[str, int]:
         """What the network must be: settings of `model` that this objective decides."""
 
     @property
@@ -27,12 +27,12 @@ class Objective(Protocol):
     ) -> dict[str, Tensor]:
         """The losses of a batch, each (B,): `loss` is what training lowers.
 
-        The batch is the rank-th of `world_size` equal parts of a step's pictures. The generator is that of the step,
-        the same for every part, so that what is drawn does not hang on how many processes share the work.
+        The batch is the rank-th of `world_size` equal parts of a step's images. The generator is that of the step,
+        the same for every part, so that what is drawn does not depend on how many processes share the work.
         """
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """What validation logs of a batch: full names, always the same, to a number for each picture that has one."""
+        """What validation logs of a batch: full names, always the same, to a number for each image that has one."""
 
 
 def logged(loss: WeightedSum) -> list[str]:

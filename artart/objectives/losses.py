@@ -1,4 +1,4 @@
-"""Losses: (x_hat, x), both (B, 3, S, S) in [-1, 1], to one number per picture (B,)."""
+"""Losses: (x_hat, x), both (B, 3, S, S) in [-1, 1], to one number per image (B,)."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -41,9 +41,9 @@ class Perceptual:
         Args:
             weights: `imagenet`: torchvision's, from its cache or by download. `auto`: the same, or else `random`.
                 `random`: seeded random filters. Anything else: a .safetensors or .pth file with torchvision's names.
-            crop: share of a picture's side that is compared in training, somewhere else in each batch; validation
-                compares whole pictures.
-            cache_targets: keep the features of every x, in half precision, and compute them once; for pictures that
+            crop: share of an image's side that is compared in training, somewhere else in each batch; validation
+                compares whole images.
+            cache_targets: keep the features of every x, in half precision, and compute them once; for images that
                 come again unchanged.
 
         Raises:
@@ -91,12 +91,12 @@ class Perceptual:
 
     @staticmethod
     def bytes_per_target(image_size: int) -> int:
-        """What `cache_targets` keeps of a picture."""
+        """What `cache_targets` keeps of an image."""
         return 2 * 256 * (image_size // 4) ** 2
 
 
 def fingerprints(x: Tensor) -> list[int]:
-    """A number for each picture (B, 3, S, S) in [-1, 1] that tells apart those which differ once saved.
+    """A number for each image (B, 3, S, S) in [-1, 1] that tells apart those which differ once saved.
 
     The pixels' sum, each times a fixed random 64-bit number: exact, so the same on every device and in every batch.
     """
@@ -152,7 +152,7 @@ class WeightedSum:
         return {name: term.load() for name, term in self.terms.items() if isinstance(term, (Perceptual, LPIPS))}
 
     def __call__(self, x_hat: Tensor, x: Tensor, factors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """`loss` and each term by its name, each (B,); `factors` (B,) scale terms within `loss`, picture by picture."""
+        """`loss` and each term by its name, each (B,); `factors` (B,) scale terms within `loss`, image by image."""
         losses = {name: term(x_hat, x) for name, term in self.terms.items()}
         scaled = {name: loss * (factors or {}).get(name, 1.0) for name, loss in losses.items()}
         total = torch.stack([self.weights[name] * loss for name, loss in scaled.items()]).sum(dim=0)

@@ -1,4 +1,4 @@
-"""The article's objective: a picture is reproduced."""
+"""The article's objective: an image is reproduced."""
 
 from typing import ClassVar
 
@@ -11,10 +11,10 @@ from artart.objectives.losses import WeightedSum
 
 
 class Reconstruction:
-    """The article's objective: the network sees a picture and reproduces it."""
+    """The article's objective: the network sees an image and reproduces it."""
 
     mode: ClassVar = "reconstruct"
-    network: ClassVar = {"conditioned": False, "augmented": False}
+    network: ClassVar = {"conditioned": False, "augment_dim": 0}
 
     def __init__(self, loss: WeightedSum) -> None:
         self.loss = loss

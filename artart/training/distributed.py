@@ -36,7 +36,7 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
 
 
-def arrange(trainer: MutableMapping[str, Any]) -> None:
+def launch(trainer: MutableMapping[str, Any]) -> None:
     """Find out how many processes there are to be, and start them if nobody has; that call does not return.
 
     Args:
@@ -94,7 +94,7 @@ def _start(number: int) -> int:
     return 0
 
 
-def join(trainer: MutableMapping[str, Any]) -> None:
+def init_process_group(trainer: MutableMapping[str, Any]) -> None:
     """Meet the other processes; from here on only the first one speaks, but for errors."""
     if world_size() == 1:
         return
@@ -119,7 +119,7 @@ def _part() -> None:
     distributed.destroy_process_group()
 
 
-def of_first(make: Callable[[], T]) -> T:
+def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
     """What the first process makes, for all."""
     if world_size() == 1:
         return make()
@@ -132,7 +132,7 @@ def of_first(make: Callable[[], T]) -> T:
 
 
 @contextmanager
-def first_ahead() -> Iterator[None]:
+def rank_zero_first() -> Iterator[None]:
     """The first process goes through the block, then all others at once."""
     if rank():
         _wait()

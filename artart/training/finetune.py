@@ -1,4 +1,4 @@
-"""Begin with the weights of a checkpoint: another run, other pictures, perhaps other labels."""
+"""Begin with the weights of a checkpoint: another run, other images, perhaps other labels."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from artart import ArtError
 from artart.checkpoints.load import read
 from artart.checkpoints.validate import NETWORKS, PARTS, builder, printable
-from artart.config.build import as_dict, found, shown
+from artart.config.build import as_dict, format_value, select_or_none
 
 log = logging.getLogger(__name__)
 
-SAME = ("image_size", "model", "objective.prediction", "schedule")  # what the weights were trained for
-FILLED_IN = ("num_classes", "conditioned", "augmented")  # of the model: as the new run needs them
-FREE = (*FILLED_IN, "dropout")  # no weight hangs on them
+MUST_MATCH = ("image_size", "model", "objective.parameterization", "schedule")  # what the weights were trained for
+FILLED_IN = ("num_classes", "conditioned", "augment_dim")  # of the model: as the new run needs them
+MAY_DIFFER = (*FILLED_IN, "dropout")  # no weight depends on them
 TABLE = "condition.label.weight"  # a row for each label
 
 
-def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, Any]:
+def adopt_config(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, Any]:
     """Set in cfg what the weights of a checkpoint were trained for; returns `state_dict` and `labels` of the file.
 
     Args:
@@ -34,29 +34,34 @@ def take_over(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, An
         ArtError: if the file cannot be used, or something else was asked for.
     """
     content = read(path)
-    theirs = content["config"] | {"schedule": found(content["config"], "objective.schedule")}
+    theirs = content["config"] | {"schedule": select_or_none(content["config"], "objective.schedule")}
     try:
-        for key in SAME:
-            builder(its := found(theirs, key), modules=NETWORKS if key == "model" else PARTS)
+        for key in MUST_MATCH:
+            builder(its := select_or_none(theirs, key), modules=NETWORKS if key == "model" else PARTS)
             if word := next(_hydra_words(its), None):
                 raise ArtError(f"its {key} holds {printable(word)}, which no checkpoint of artart does")
     except ArtError as error:
-        raise ArtError(f"start={path}: {str(error).partition(';')[0]}") from None
+        raise ArtError(f"init_from={path}: {str(error).partition(';')[0]}") from None
     own = as_dict(cfg)
-    its, ours = (str(found(config, "objective._target_")).rpartition(".")[2].lower() for config in (theirs, own))
+    its, ours = (
+        str(select_or_none(config, "objective._target_")).rpartition(".")[2].lower() for config in (theirs, own)
+    )
     if its != ours:
         raise ArtError(
-            f"objective={ours}: start={path} was trained by {printable(its)}; add objective={printable(its)}"
+            f"objective={ours}: init_from={path} was trained by {printable(its)}; add objective={printable(its)}"
         )
     names = {word.lstrip("+").partition("=")[0]: word for word in asked}  # the last counts
     for name, word in names.items():
-        its, ours = (_that_counts(found(config, name)) for config in (theirs, own))
-        counts = any(name == key or name.startswith(f"{key}.") for key in SAME) and name.rpartition(".")[2] not in FREE
+        its, ours = (_without_free_settings(select_or_none(config, name)) for config in (theirs, own))
+        counts = (
+            any(name == key or name.startswith(f"{key}.") for key in MUST_MATCH)
+            and name.rpartition(".")[2] not in MAY_DIFFER
+        )
         if counts and its not in (None, ours):
-            raise ArtError(f"{word}: start={path} has {name}={printable(shown(its))}; leave it out")
-    for key in SAME:
-        if found(theirs, key) is not None and found(own, key) is not None:
-            OmegaConf.update(cfg, key, found(theirs, key), merge=False)
+            raise ArtError(f"{word}: init_from={path} has {name}={printable(format_value(its))}; leave it out")
+    for key in MUST_MATCH:
+        if select_or_none(theirs, key) is not None and select_or_none(own, key) is not None:
+            OmegaConf.update(cfg, key, select_or_none(theirs, key), merge=False)
     alike = own["model"]["_target_"] == theirs["model"]["_target_"]
     for key in FILLED_IN:
         if alike and key in own["model"]:
@@ -82,16 +87,16 @@ def _hydra_words(node: Any) -> Iterator[str]:
         yield node
 
 
-def _that_counts(value: Any) -> Any:
+def _without_free_settings(value: Any) -> Any:
     """Settings without those that may differ."""
-    return {key: one for key, one in value.items() if key not in FREE} if isinstance(value, Mapping) else value
+    return {key: one for key, one in value.items() if key not in MAY_DIFFER} if isinstance(value, Mapping) else value
 
 
-def begin_with(net: nn.Module, content: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> None:
+def init_weights(net: nn.Module, content: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> None:
     """Fill a network with a checkpoint's weights.
 
     Labels are known by column and name; new ones begin as "none" of their column, of new columns at random. Only a
-    network's ear for augmentation may be missing.
+    network's augmentation embedding may be missing.
 
     Raises:
         ArtError: if the checkpoint's network has another form.
@@ -102,11 +107,11 @@ def begin_with(net: nn.Module, content: Mapping[str, Any], label_names: Mapping[
         weights[TABLE] = table(own[TABLE], weights.get(TABLE), label_names, content["labels"])
     fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
     if lost := [name for name in own if name not in fitting and "augmentation" not in name]:
-        raise ArtError(f"start: the checkpoint has no weight {printable(lost[0])} of this form; name another")
+        raise ArtError(f"init_from: the checkpoint has no weight {printable(lost[0])} of this form; name another")
     net.load_state_dict(fitting, strict=False)
     if TABLE in own and f"net.{TABLE}" in content["state_dict"]:
         known = [name in content["labels"].get(column, []) for column, names in label_names.items() for name in names]
-        log.info("start: %d of %d labels are known", sum(known), len(known))
+        log.info("init_from: %d of %d labels are known", sum(known), len(known))
 
 
 def table(

@@ -69,7 +69,7 @@ class ArtModule(LightningModule):
                 self.measured[name] = self.measured.get(name, torch.zeros_like(found)) + found
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over the pictures that have a value, those of all processes."""
+        """Log the means over the images that have a value, those of all processes."""
         if self.measured:
             found = self.trainer.strategy.reduce(torch.stack([*self.measured.values()]), reduce_op="sum")
             for name, (total, number) in zip(self.measured, found, strict=True):

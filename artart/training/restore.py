@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from artart import ArtError
 from artart.checkpoints.validate import LOADER, is_count, printable
-from artart.config.build import build, found
+from artart.config.build import build, select_or_none
 
 OLDEST = Version("2")  # of Lightning, which brings what is older into another form
 MANY = 10**6  # steps: any number will do
@@ -58,11 +58,11 @@ def _look_at_loops(content: Mapping[str, Any], config: Mapping[str, Any]) -> Non
         raise ValueError("points: are no numbers by name")
 
 
-def _wrong_loader(state: Mapping[str, int], config: Mapping[str, Any], num_pictures: int) -> str | None:
+def _wrong_loader(state: Mapping[str, int], config: Mapping[str, Any], num_images: int) -> str | None:
     """The first of what made a loader's batches that the checkpoint's own settings contradict."""
     num_processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
-    per_process = min(config["data"]["batch_size"], num_pictures // max(1, num_processes))
-    wanted = (config["data"].get("seed", 0), num_pictures, per_process * num_processes)
+    per_process = min(config["data"]["batch_size"], num_images // max(1, num_processes))
+    wanted = (config["data"].get("seed", 0), num_images, per_process * num_processes)
     return next((key for key, value in zip(LOADER[2:], wanted, strict=True) if state[key] != value), None)
 
 
@@ -73,7 +73,7 @@ def _look_at_average(content: Mapping[str, Any], config: Mapping[str, Any]) -> N
     trained, averaged = (content[key] for key in ("current_model_state", "state_dict"))
     if {name: value.shape for name, value in trained.items()} != {name: v.shape for name, v in averaged.items()}:
         raise ValueError("current_model_state: has other weights than state_dict")
-    number = found(content, "averaging_state.n_averaged")
+    number = select_or_none(content, "averaging_state.n_averaged")
     if len(content["averaging_state"]) != 1 or not isinstance(number, Tensor) or number.shape:
         raise ValueError("averaging_state: is no number of steps")
 

@@ -18,16 +18,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from artart import __version__
-from artart.config.build import found
+from artart.config.build import select_or_none
 from artart.io import files
-from artart.io.terminal import near
+from artart.io.terminal import relative_to_cwd
 from artart.training.module import ArtModule
 
 log = logging.getLogger(__name__)
 
 HPARAMS = ("data.batch_size", "image_size", "optimizer.lr", "seed", "trainer.max_epochs")
 
-TRY = {"reconstruct": "input=FILE_OR_FOLDER compare=true", "sample": "num_images=16 film=true"}
+TRY = {"reconstruct": "input=FILE_OR_FOLDER side_by_side=true", "sample": "num_images=16 save_trajectory=true"}
 
 
 class Result:
@@ -63,24 +63,24 @@ class Result:
             content = self._content(trainer, module, best)
             files.write_json(self.run_dir / "result.json", content)
             self._hparams(trainer, content)
-        return best.get(self.config["score"], math.nan)
+        return best.get(self.config["monitor"], math.nan)
 
     def _best(self, trainer: Trainer) -> dict[str, float]:
         """The best score and its epoch, from the checkpoint callback that watches it; without one, the last score."""
         for callback in trainer.checkpoint_callbacks:
             if (
                 isinstance(callback, ModelCheckpoint)
-                and callback.monitor == self.config["score"]
+                and callback.monitor == self.config["monitor"]
                 and callback.best_model_path
             ):
                 assert callback.best_model_score is not None
                 epoch = files.load(Path(callback.best_model_path))["epoch"] + 1
-                return {self.config["score"]: callback.best_model_score.item(), "epoch": epoch}
-        value = trainer.callback_metrics.get(self.config["score"])
+                return {self.config["monitor"]: callback.best_model_score.item(), "epoch": epoch}
+        value = trainer.callback_metrics.get(self.config["monitor"])
         return (
             {}
             if value is None or not value.isfinite()
-            else {self.config["score"]: value.item(), "epoch": trainer.current_epoch}
+            else {self.config["monitor"]: value.item(), "epoch": trainer.current_epoch}
         )
 
     def _content(self, trainer: Trainer, module: ArtModule, best: Mapping[str, float]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Result:
 
     def _hparams(self, trainer: Trainer, content: Mapping[str, Any]) -> None:
         """TensorBoard's table: what people compare runs by, and whatever was set for this run, beside the scores."""
-        settings = {key: found(self.config, key) for key in HPARAMS}
+        settings = {key: select_or_none(self.config, key) for key in HPARAMS}
         settings |= dict(self._overridden())
         settings |= {f"loss.{term}.weights used": origin for term, origin in self.filters.items()}
         metrics = {f"best/{name}": value for name, value in content["best"].items()}
@@ -124,7 +124,7 @@ class Result:
         for override in self.overrides:
             key, _, text = override.lstrip("+~").partition("=")
             if key not in ("run_dir", "resume"):
-                value = found(self.config, key)
+                value = select_or_none(self.config, key)
                 yield key, value if isinstance(value, (bool, int, float, str)) else text
 
     def say(self, best: float, mode: str) -> None:
@@ -133,16 +133,18 @@ class Result:
         checkpoint = next((path for name in ("best.ckpt", "last.ckpt") if (path := checkpoints / name).is_file()), None)
         grids = sorted((self.run_dir / "samples").glob("epoch_????.png"))
         score = "not measured" if math.isnan(best) else f"{best:.4g}"
-        lines = [f"done in {time.monotonic() - self.started:.0f} s, best {self.config['score']} {score}"]
-        lines += [f"  grid        {near(grids[-1])}"] if grids else []
-        lines += [f"  checkpoint  {near(checkpoint)}"] if checkpoint else []
-        lines += [f"  log folder  {near(self.run_dir)}", "try next"]
-        python = "python" if shutil.which("python") == sys.executable else near(Path(sys.executable))
+        lines = [f"done in {time.monotonic() - self.started:.0f} s, best {self.config['monitor']} {score}"]
+        lines += [f"  grid        {relative_to_cwd(grids[-1])}"] if grids else []
+        lines += [f"  checkpoint  {relative_to_cwd(checkpoint)}"] if checkpoint else []
+        lines += [f"  log folder  {relative_to_cwd(self.run_dir)}", "try next"]
+        python = "python" if shutil.which("python") == sys.executable else relative_to_cwd(Path(sys.executable))
         if checkpoint:
-            lines += [f"  {python} -m artart.generate checkpoint={near(checkpoint)} {TRY[mode]}"]
+            lines += [f"  {python} -m artart.generate checkpoint={relative_to_cwd(checkpoint)} {TRY[mode]}"]
             if self.config["data"].get("val_fraction") != 0:
-                lines += [f"  {python} -m artart.evaluate checkpoint={near(checkpoint)}"]
+                lines += [f"  {python} -m artart.evaluate checkpoint={relative_to_cwd(checkpoint)}"]
         lines += [f"  {python} -m artart.train data.root=FOLDER_OF_YOUR_ART"]
-        lines += [f"  {python} -m tensorboard.main --logdir {near(self.run_dir)} --samples_per_plugin images=1000"]
+        lines += [
+            f"  {python} -m tensorboard.main --logdir {relative_to_cwd(self.run_dir)} --samples_per_plugin images=1000"
+        ]
         for line in lines:
             log.info(line)

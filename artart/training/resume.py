@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 from lightning.pytorch.loggers import Logger
 
 from artart import ArtError
+from artart.checkpoints.format import is_older
 from artart.checkpoints.load import read
 from artart.checkpoints.validate import finished_epochs, printable
-from artart.config.build import found, listed, shown
+from artart.config.build import format_value, join_words, select_or_none
 from artart.data.labels import CLASS
 from artart.io.files import new_folder
-from artart.io.terminal import near
+from artart.io.terminal import relative_to_cwd
 from artart.training.callbacks.last import PREVIOUS
 from artart.training.loggers import cut_back, files
 from artart.training.restore import misfit
@@ -24,12 +25,12 @@ from artart.training.run_dir import LAST
 
 log = logging.getLogger(__name__)
 
-MEANING = ("image_size", "model", "objective")  # with others it would be another run
-STATE = ("optimizer", "scheduler")  # have a state that fits no other
-MOST_SHOWN = 12
+MUST_MATCH = ("image_size", "model", "objective")  # with others it would be another run
+STATEFUL = ("optimizer", "scheduler")  # have a state that fits no other
+MAX_SHOWN_DIFFERENCES = 12
 
 
-class Before(NamedTuple):
+class ResumeState(NamedTuple):
     """What a checkpoint says of the run that goes on."""
 
     path: Path
@@ -41,7 +42,7 @@ class Before(NamedTuple):
     is_within_epoch: bool
 
 
-def look_into(path: Path, config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> Before:
+def load_resume_state(path: Path, config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> ResumeState:
     """Hold a checkpoint against the settings of now; show in what they differ.
 
     Where resume=auto finds last.ckpt damaged, the checkpoint is the one before it.
@@ -52,9 +53,11 @@ def look_into(path: Path, config: Mapping[str, Any], label_names: Mapping[str, S
     path, content = _readable(path, falls_back=config.get("resume") == "auto")
     if "optimizer_states" not in content:
         raise ArtError(f"resume={path}: holds weights alone, and no run goes on without its optimizer; name a .ckpt")
+    if is_older(content):
+        raise ArtError(f"resume={path}: written by an older artart; begin with its weights: init_from={path}")
     if "images_seen" not in content:
         raise ArtError(f"resume={path}: written by an artart that could not go on exactly; start afresh")
-    before = Before(
+    before = ResumeState(
         path,
         content["global_step"],
         finished_epochs(content),
@@ -64,20 +67,21 @@ def look_into(path: Path, config: Mapping[str, Any], label_names: Mapping[str, S
         _is_within_epoch(content),
     )
     _compare_labels(path, content["labels"], label_names)
-    for key in (*MEANING, *STATE):
-        was, now = found(before.config, key), found(config, key)
+    for key in (*MUST_MATCH, *STATEFUL):
+        was, now = select_or_none(before.config, key), select_or_none(config, key)
         if was != now:
             ((name, was, now), *_) = _differences(was, now, key)
             raise ArtError(
-                f"resume={path}: was trained with {name}={printable(shown(was))}, not {shown(now)}; ask for that, "
+                f"resume={path}: was trained with {name}={printable(format_value(was))}, not {format_value(now)}; "
+                f"ask for that, "
                 "or start afresh in another folder"
             )
     if before.is_within_epoch and (was := _batches(before.config)) != (now := _batches(config)):
         raise ArtError(
-            f"resume={path}: lies within an epoch of batches of {was[0]} pictures in the order of seed={was[1]}, now "
+            f"resume={path}: lies within an epoch of batches of {was[0]} images in the order of seed={was[1]}, now "
             f"{now[0]} and seed={now[1]}; ask for the same, or go on from the end of an epoch"
         )
-    if "current_model_state" in content and not found(config, "callbacks.ema"):
+    if "current_model_state" in content and not select_or_none(config, "callbacks.ema"):
         raise ArtError(f"callbacks.ema=null: {path} keeps an average beside its weights; go on with callbacks.ema")
     if before.epochs > (asked := config["trainer"]["max_epochs"]):
         raise ArtError(
@@ -87,11 +91,11 @@ def look_into(path: Path, config: Mapping[str, Any], label_names: Mapping[str, S
     if reason := misfit(content, config):
         raise ArtError(
             f"resume={path}: its training state cannot be used ({reason}); take an earlier checkpoint, or begin with "
-            f"its weights: start={path}"
+            f"its weights: init_from={path}"
         )
     if differing := list(_shown_differences(before.config, config)):
-        more = f" and {len(differing) - MOST_SHOWN} more" if len(differing) > MOST_SHOWN else ""
-        log.info("resume: other settings than before: %s%s", ", ".join(differing[:MOST_SHOWN]), more)
+        more = f" and {len(differing) - MAX_SHOWN_DIFFERENCES} more" if len(differing) > MAX_SHOWN_DIFFERENCES else ""
+        log.info("resume: other settings than before: %s%s", ", ".join(differing[:MAX_SHOWN_DIFFERENCES]), more)
     return before
 
 
@@ -105,7 +109,7 @@ def _readable(path: Path, falls_back: bool) -> tuple[Path, dict[str, Any]]:
             raise
         with suppress(ArtError):
             content = read(before)
-            log.warning("resume: %s cannot be read; the one before it can", near(path))
+            log.warning("resume: %s cannot be read; the one before it can", relative_to_cwd(path))
             return before, content
         raise
 
@@ -120,24 +124,24 @@ def _compare_labels(path: Path, before: Mapping[str, Sequence[str]], now: Mappin
         )
     for column in now:
         if list(before[column]) != list(now[column]):
-            was, told = (printable(listed(names[column], "and")) or "none" for names in (before, now))
+            was, given = (printable(join_words(names[column], "and")) or "none" for names in (before, now))
             kind = "classes" if column == CLASS else f"labels of {column}"
             raise ArtError(
-                f"resume={path}: was trained on the {kind} {was}, the data has {told}; start afresh in another folder"
+                f"resume={path}: was trained on the {kind} {was}, the data has {given}; start afresh in another folder"
             )
 
 
 def _is_within_epoch(content: Mapping[str, Any]) -> bool:
     """Whether the checkpoint's epoch has batches to come."""
-    state, progress = content.get("ArtDataModule"), found(content, "loops.fit_loop.epoch_progress.current")
+    state, progress = content.get("ArtDataModule"), select_or_none(content, "loops.fit_loop.epoch_progress.current")
     if not state or not progress:
         return False
     is_over = progress["processed"] == progress["ready"]
-    return not is_over and state["batches"] < state["pictures"] // max(1, state["global_batch_size"])
+    return not is_over and state["batches"] < state["images"] // max(1, state["global_batch_size"])
 
 
 def _batches(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Pictures in a step of all processes, and the seed of their order."""
+    """Images in a step of all processes, and the seed of their order."""
     trainer = config["trainer"]
     return config["data"]["batch_size"] * trainer["devices"] * trainer["num_nodes"], config["seed"]
 
@@ -146,13 +150,13 @@ def _shown_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Ite
     """In words; what only says where things lie is left out, and so is what repeats a key of the top."""
     top: dict[str, Any] = {}
     for key, was, value in _differences(before, now):
-        places = (str(found(before, "run_dir")), str(found(now, "run_dir")))
+        places = (str(select_or_none(before, "run_dir")), str(select_or_none(now, "run_dir")))
         name = key.rpartition(".")[2]
         if key in ("run_dir", "resume") or str(was).startswith(places[0]) or top.get(name) == (was, value):
             continue
         if "." not in key:
             top[key] = (was, value)
-        words = ["set" if isinstance(one, Mapping) else printable(shown(one)) for one in (value, was)]
+        words = ["set" if isinstance(one, Mapping) else printable(format_value(one)) for one in (value, was)]
         yield f"{key}={words[0]} (was {words[1]})"
 
 
@@ -167,7 +171,7 @@ def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, An
         yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
 
 
-def make_ready(run_dir: Path, before: Before | None, loggers: Sequence[Logger]) -> None:
+def prepare_run_dir(run_dir: Path, before: ResumeState | None, loggers: Sequence[Logger]) -> None:
     """Set aside what the run's folder holds of later steps, and cut its curves back to where the checkpoint is.
 
     After a crash there is nothing to set aside: what came after last.ckpt comes again just so. Where no run goes on,
@@ -177,7 +181,9 @@ def make_ready(run_dir: Path, before: Before | None, loggers: Sequence[Logger]) 
         part.unlink()
     if before is None or before.path.resolve().parent.parent != run_dir.resolve():
         if old := files(loggers, run_dir):
-            log.info("curves of a run without a checkpoint are set aside in %s", near(_set_aside(run_dir, old)))
+            log.info(
+                "curves of a run without a checkpoint are set aside in %s", relative_to_cwd(_set_aside(run_dir, old))
+            )
         return
     if before.path.name != LAST and (later := _later(run_dir, before)):
         aside = _set_aside(run_dir, later)
@@ -185,11 +191,11 @@ def make_ready(run_dir: Path, before: Before | None, loggers: Sequence[Logger]) 
             place = aside / path.relative_to(run_dir)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, place)
-        log.info("resume: what came after step %d is set aside in %s", before.step, near(aside))
+        log.info("resume: what came after step %d is set aside in %s", before.step, relative_to_cwd(aside))
     cut_back(loggers, run_dir, before.curves)
 
 
-def _later(run_dir: Path, before: Before) -> list[Path]:
+def _later(run_dir: Path, before: ResumeState) -> list[Path]:
     """Checkpoints of later steps, and if there are any, the grids of later epochs and the result."""
     others = [path for path in run_dir.glob("checkpoints/*.ckpt") if path != before.path and _step(path) > before.step]
     grids = [path for path in run_dir.glob("samples/epoch_*.png") if _epoch(path) > before.epochs]
@@ -219,17 +225,18 @@ def _epoch(path: Path) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def compare_data(before: Before, facts: Mapping[str, Any]) -> None:
-    """A line if the pictures are others than they were.
+def compare_data(before: ResumeState, facts: Mapping[str, Any]) -> None:
+    """A line if the images are others than they were.
 
     Raises:
         ArtError: if so within an epoch, whose order would be another.
     """
     if before.data["sha256"] != facts["sha256"]:
         numbers = (facts["num_train"], facts["num_val"], before.data["num_train"], before.data["num_val"])
-        told = "{} for training and {} held out, which were {} and {}".format(*numbers)
+        message = "{} for training and {} held out, which were {} and {}".format(*numbers)
         if before.is_within_epoch:
             raise ArtError(
-                f"resume={before.path}: lies within an epoch of other pictures ({told}); go on from the end of an epoch"
+                f"resume={before.path}: lies within an epoch of other images ({message}); go on from the end of an "
+                f"epoch"
             )
-        log.warning("resume: other pictures than before: %s", told)
+        log.warning("resume: other images than before: %s", message)

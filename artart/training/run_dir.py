@@ -16,10 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
-from artart.checkpoints.format import rename_targets
 from artart.config.build import in_sweep
 from artart.io.files import atomic, new_folder
-from artart.io.terminal import near
+from artart.io.terminal import relative_to_cwd
 from artart.training.callbacks.last import PREVIOUS
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def plan(cfg: DictConfig) -> Plan:
         _locks.pop().close()  # of an earlier run in the same process
     _lines.buffer.clear()
     logging.getLogger().addHandler(_lines)
-    with _told(cfg):
+    with _log_of(cfg):
         planned = _find(cfg)
         goes_on_from_last = planned.checkpoint and (cfg.resume == "auto" or planned.checkpoint.name == LAST)
         if planned.run_dir and goes_on_from_last and (limit := _reached(planned.run_dir, cfg)):
@@ -79,7 +78,7 @@ def plan(cfg: DictConfig) -> Plan:
 def _find(cfg: DictConfig) -> Plan:
     run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
     if run_dir and cfg.data.root and run_dir.resolve() == Path(cfg.data.root).resolve():
-        raise ArtError(f"run_dir={run_dir}: is the folder of your pictures, which is only read; name another")
+        raise ArtError(f"run_dir={run_dir}: is the folder of your images, which is only read; name another")
     resume = cfg.get("resume")  # a preparation has no such key
     if resume == "auto" and not run_dir:
         return _newest_unfinished(cfg)
@@ -133,7 +132,7 @@ def _newest_unfinished(cfg: DictConfig) -> Plan:
 
 @contextmanager
 def _passing_over() -> Iterator[None]:
-    """A folder that cannot be used is told of in a line."""
+    """A folder that cannot be used is reported of in a line."""
     try:
         yield
     except (ArtError, OSError) as error:
@@ -225,7 +224,6 @@ def _take(run_dir: Path) -> None:
 
 
 def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
-    rename_targets(settings)
     return {key: value for key, value in settings.items() if key not in ("resume", "run_dir")}
 
 
@@ -246,13 +244,13 @@ def _reached(run_dir: Path, cfg: DictConfig) -> str | None:
         raise ArtError(f"{file} is not the result of a run; move it away") from None
 
 
-def claim(cfg: DictConfig, planned: Plan) -> Path:
+def claim_run_dir(cfg: DictConfig, planned: Plan) -> Path:
     """Take the run's folder: make it if it is new, and lock it. Nothing else is written. Sets cfg.run_dir.
 
     Raises:
         ArtError: if it cannot be written, or another process is writing there, or has written there since `plan`.
     """
-    with _told(cfg):
+    with _log_of(cfg):
         run_dir = planned.run_dir or _new_folder()
         (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
         _take(run_dir)
@@ -260,12 +258,12 @@ def claim(cfg: DictConfig, planned: Plan) -> Path:
             _check_free(run_dir, f"run_dir={run_dir}")  # again: another run may have begun and ended meanwhile
     cfg.run_dir = str(run_dir)
     if planned.checkpoint:
-        log.info("resume: going on from %s", near(planned.checkpoint))
+        log.info("resume: going on from %s", relative_to_cwd(planned.checkpoint))
     return run_dir
 
 
 @contextmanager
-def _told(cfg: DictConfig) -> Iterator[None]:
+def _log_of(cfg: DictConfig) -> Iterator[None]:
     """What the disk refuses is a line with the remedy."""
     try:
         yield
@@ -296,7 +294,7 @@ def enter(cfg: DictConfig, log_name: str = LOG) -> None:
     Raises:
         ArtError: if it cannot be written.
     """
-    with _told(cfg):
+    with _log_of(cfg):
         handler = logging.FileHandler(Path(cfg.run_dir, log_name), encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().removeHandler(_lines)

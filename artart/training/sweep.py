@@ -75,7 +75,7 @@ class SweepTable(Callback):
         log.error("job %s failed: %s\n  trace: %s", folder.name, error, folder / "train.log")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        self._print(Path(config.hydra.sweep.dir), config.score)
+        self._print(Path(config.hydra.sweep.dir), config.monitor)
         if failed := [job for job in self.jobs if job.status != "ok"]:
             log.error("%d of %d jobs failed", len(failed), len(self.jobs))
             raise SystemExit(1)
@@ -88,13 +88,11 @@ class SweepTable(Callback):
     def _write(self, config: DictConfig) -> None:
         from artart.io.files import atomic
 
-        worst = -math.inf if config.score_mode == "max" else math.inf
-        self.jobs.sort(
-            key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.score_mode == "max"
-        )
+        worst = -math.inf if config.mode == "max" else math.inf
+        self.jobs.sort(key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.mode == "max")
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(["job", "settings", config.score, "seconds", "status"])
+        writer.writerow(["job", "settings", config.monitor, "seconds", "status"])
         writer.writerows((job.number, self._swept(job), job.score, job.seconds, job.status) for job in self.jobs)
         with atomic(Path(config.hydra.sweep.dir) / "sweep.csv") as file:
             file.write(text.getvalue().encode())

@@ -94,14 +94,14 @@ def test_a_sweep_over_paths_is_still_a_sweep(monkeypatch):
         (["schedule=cosine"], "schedule=cosine: no such key; it is one of diffusion: add objective=diffusion"),
         (["callbacks=diffusion"], "callbacks.grid.sampler: needs a sampler; add objective=diffusion"),
         (
-            ["objective=diffusion", "objective.predicton=v"],
-            "objective.predicton=v: no such key; did you mean objective.prediction?",
+            ["objective=diffusion", "objective.parametrization=v"],
+            "objective.parametrization=v: no such key; did you mean objective.parameterization?",
         ),
         (["seed=[1"], "seed=[1: cannot be read as key=value"),
         (["trainer.max_epochs=-5", "seed=-1"], "seed=-1: must be a whole number"),
     ],
 )
-def test_mistakes_are_told_in_a_line_each_and_leave_nothing(tmp_path, arguments, sentence):
+def test_mistakes_are_reported_in_a_line_each_and_leave_nothing(tmp_path, arguments, sentence):
     done = artart("artart.train", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert sentence in done.stderr
@@ -120,7 +120,7 @@ def test_help_has_examples_and_every_group(tmp_path):
 
 def test_help_of_generate_has_examples(tmp_path):
     done = artart("artart.generate", "--help", cwd=tmp_path)
-    assert "compare=true" in done.stdout
+    assert "side_by_side=true" in done.stdout
     assert "Groups" not in done.stdout
 
 
@@ -135,7 +135,7 @@ def test_generate_says_that_it_has_no_sweeps(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_broken_experiment_file_is_a_sentence(tmp_path):
+def test_a_broken_experiment_file_is_reported_in_one_line(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("trainer: {max_epochs: 3\n")
     done = artart("artart.train", "--config-dir", str(tmp_path), "experiment=mine", cwd=tmp_path)

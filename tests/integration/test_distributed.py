@@ -15,7 +15,7 @@ from artart.training import distributed
 
 TESTS = Path(__file__).parent
 SETTINGS = (
-    "image_size=16", "data.num_demo_pictures=60", "data.mirror=true", "objective=diffusion", "loss=mse_diffusion",
+    "image_size=16", "data.num_demo_images=60", "data.random_flip=true", "objective=diffusion", "loss=mse_diffusion",
     "sampler.num_steps=2", "callbacks.grid.every_n_epochs=2", "trainer.max_epochs=2", "trainer.log_every_n_steps=1",
     "trainer.accelerator=cpu", "scheduler.warmup_steps=2",
 )  # fmt: skip
@@ -103,18 +103,18 @@ def trainer(**settings) -> dict:
         ({"devices": 2, "num_nodes": 3, "strategy": "ddp"}, "trainer.num_nodes=3: .*torchrun --nnodes=3 on each"),
     ],
 )
-def test_settings_that_contradict_each_other_are_a_sentence(settings, sentence):
+def test_settings_that_contradict_each_other_are_reported_in_one_line(settings, sentence):
     with pytest.raises(ArtError, match=sentence):
-        distributed.arrange(trainer(**settings))
+        distributed.launch(trainer(**settings))
 
 
 def test_one_process_starts_no_other():
     settings = trainer(devices="auto", strategy="ddp")
-    distributed.arrange(settings)
+    distributed.launch(settings)
     assert (settings["devices"], settings["num_nodes"]) == (1, 1)
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
-    assert distributed.of_first(lambda: 3) == 3
-    with distributed.first_ahead():
+    assert distributed.broadcast_from_rank_zero(lambda: 3) == 3
+    with distributed.rank_zero_first():
         pass
 
 
@@ -129,7 +129,7 @@ def torchrun(monkeypatch):
 @pytest.mark.parametrize("devices", ["auto", 2])
 def test_torchrun_says_how_many_there_are(torchrun, devices):
     settings = trainer(devices=devices, strategy="ddp")
-    distributed.arrange(settings)
+    distributed.launch(settings)
     assert (settings["devices"], settings["num_nodes"]) == (2, 3)
     assert (distributed.rank(), distributed.world_size()) == (3, 6)
 
@@ -142,9 +142,9 @@ def test_torchrun_says_how_many_there_are(torchrun, devices):
         ({"devices": 4, "strategy": "ddp"}, "trainer.devices=4: torchrun has started 2 processes here; leave it out"),
     ],
 )
-def test_what_torchrun_does_not_agree_with_is_a_sentence(torchrun, settings, sentence):
+def test_what_torchrun_does_not_agree_with_is_reported_in_one_line(torchrun, settings, sentence):
     with pytest.raises(ArtError, match=sentence):
-        distributed.arrange(trainer(**settings))
+        distributed.launch(trainer(**settings))
 
 
 def test_the_jobs_of_a_sweep_have_one_process_each(train, capsys):
@@ -152,12 +152,12 @@ def test_the_jobs_of_a_sweep_have_one_process_each(train, capsys):
     assert "trainer.devices=2: each job of a sweep has one process" in capsys.readouterr().err
 
 
-def test_each_process_needs_a_picture_to_validate_on():
+def test_each_process_needs_an_image_to_validate_on():
     from artart.config.compatibility import check_shares
 
     check_shares(num_training=2, num_held_out=2, num_processes=2)
     check_shares(num_training=2, num_held_out=0, num_processes=2)  # none is held out: a preview
-    with pytest.raises(ArtError, match=r"data.val_fraction: holds out 1 pictures, and each of 2 processes needs one"):
+    with pytest.raises(ArtError, match=r"data.val_fraction: holds out 1 images, and each of 2 processes needs one"):
         check_shares(num_training=2, num_held_out=1, num_processes=2)
-    with pytest.raises(ArtError, match=r"trainer.devices: 3 processes have 2 pictures to train on"):
+    with pytest.raises(ArtError, match=r"trainer.devices: 3 processes have 2 images to train on"):
         check_shares(num_training=2, num_held_out=0, num_processes=3)

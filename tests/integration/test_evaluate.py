@@ -23,7 +23,7 @@ from artart.evaluation.sample_report import tables
 from artart.io.images import to_model, to_pixels
 
 LAST = "checkpoints/last.ckpt"
-CRITERIA = ("copy_rate", "copy_rate_ratio", "copy_rate_third")
+CRITERIA = ("rate", "rate_ratio", "rate_third")
 
 
 def figures(folder):
@@ -51,7 +51,7 @@ def data_of(run, folder):
 # ---------------------------------------------------------------- reconstruction
 
 
-def test_psnr_is_that_of_the_pictures_that_generate_would_save(evaluate, finished_run, tmp_path):
+def test_psnr_is_that_of_the_images_that_generate_would_save(evaluate, finished_run, tmp_path):
     assert evaluate(f"checkpoint={finished_run / LAST}") == 0
     loaded, data = data_of(finished_run, tmp_path)
     x0 = data.pixels_of(data.val_ids)
@@ -61,10 +61,10 @@ def test_psnr_is_that_of_the_pictures_that_generate_would_save(evaluate, finishe
     found = figures(tmp_path)
     assert_close(found["psnr"]["mean"], float(np.mean(expected)), rtol=1e-5, atol=0)
     assert found["num_images"] == len(x0)
-    assert found["psnr"]["low"] is None, "three pictures have no interval"
+    assert found["psnr"]["low"] is None, "three images have no interval"
 
 
-def test_classes_share_out_the_pictures(evaluate, finished_run, tmp_path):
+def test_classes_share_out_the_images(evaluate, finished_run, tmp_path):
     evaluate(f"checkpoint={finished_run / LAST}")
     found = figures(tmp_path)
     numbers = {name: one["num_images"] for name, one in found["classes"].items()}
@@ -84,35 +84,35 @@ def test_lpips_needs_its_weights_and_is_left_out_without(evaluate, finished_run,
 # ---------------------------------------------------------------- samples
 
 
-def test_samples_are_measured_by_distance_spectrum_and_copies(judge, weights, tmp_path):
+def test_samples_are_measured_by_distance_spectrum_and_near_duplicates(judge, weights, tmp_path):
     assert judge(weights) == 0
     found = figures(tmp_path)
-    for name in ("kd_alexnet", "spectrum_db"):
+    for name in ("kid_alexnet", "spectrum_db"):
         assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
         assert found[name]["value"] > found[name]["real"]["value"], "an epoch makes no art"
-    assert "fd_alexnet" not in found, "too few pictures for its covariances"
+    assert "fd_alexnet" not in found, "too few images for its covariances"
     assert len(found["error_by_noise_level"]) == 10
     assert found["num_images"] == 24
-    assert found["copies"]["num_train"] + found["num_held_out"] == 60
+    assert found["memorization"]["num_train"] + found["num_held_out"] == 60
     kinds = {"noise_0.05", "noise_0.15", "tint", "shift_1px", "zoom_1.1", "blur"}
     for name in CRITERIA:
-        one = found["copies"][name]
-        assert one["power"].keys() == kinds
-        assert set(one["blind_to"]) == {kind for kind, power in one["power"].items() if power < 0.9}
+        one = found["memorization"][name]
+        assert one["detection_rate"].keys() == kinds
+        assert set(one["blind_to"]) == {kind for kind, rate in one["detection_rate"].items() if rate < 0.9}
         assert sum(row["num_images"] for row in one["classes"].values()) == 24
 
 
 @pytest.mark.slow
-def test_frechet_distance_with_pictures_enough(judge, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "LEAST_FOR_FRECHET", 20)
+def test_frechet_distance_with_images_enough(judge, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "MIN_IMAGES_FOR_FRECHET", 20)
     judge(weights)
     found = figures(tmp_path)["fd_alexnet"]
     assert found["value"] > found["real"]["value"] > 0
 
 
 @pytest.mark.slow
-def test_fid_and_kid_are_told_under_their_own_names(judge, tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "LEAST_FOR_FRECHET", 20)
+def test_fid_and_kid_are_reported_under_their_own_names(judge, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "MIN_IMAGES_FOR_FRECHET", 20)
     monkeypatch.setattr(samples.inception, "extractor", lambda device: None)
     colours = lambda pixels, device: pixels.double().mean(dim=(2, 3))  # noqa: E731 - stands in for Inception
     monkeypatch.setattr(samples, "inception_features", colours)
@@ -143,24 +143,26 @@ def test_a_network_that_makes_no_numbers_gets_no_figures(kind, evaluate, finishe
     assert not (tmp_path / "judged" / "metrics.json").exists()
 
 
-def test_training_pictures_in_place_of_samples_are_told_as_copies(judge, judgeable_run, tmp_path, monkeypatch):
+def test_training_images_in_place_of_samples_are_reported_as_near_duplicates(
+    judge, judgeable_run, tmp_path, monkeypatch
+):
     _, data = data_of(judgeable_run, tmp_path)
     train = data.pixels_of(data.train_ids)
     monkeypatch.setattr(samples, "draw", lambda *_: train[torch.arange(24) % len(train)])
     judge()
-    copies = figures(tmp_path)["copies"]
-    assert [copies[name]["value"] for name in CRITERIA] == [1.0, 1.0, 1.0]
-    assert copies["copy_rate"]["held_out"] < 0.2
+    memorization = figures(tmp_path)["memorization"]
+    assert [memorization[name]["value"] for name in CRITERIA] == [1.0, 1.0, 1.0]
+    assert memorization["rate"]["held_out"] < 0.2
 
 
 @pytest.mark.slow
-def test_samples_have_the_classes_of_the_held_out_pictures(judgeable_run, judge, tmp_path):
+def test_samples_have_the_classes_of_the_held_out_images(judgeable_run, judge, tmp_path):
     judge("num_images=72")
     _, data = data_of(judgeable_run, tmp_path)
     held_out = [name for (name,) in data.names_of(data.val_ids)]
     times, rest = divmod(72, len(held_out))
     expected = Counter(held_out * times + held_out[:rest])
-    rows = figures(tmp_path)["copies"]["copy_rate"]["classes"]
+    rows = figures(tmp_path)["memorization"]["rate"]["classes"]
     assert {name: row["num_images"] for name, row in rows.items()} == dict(expected)
 
 
@@ -172,7 +174,7 @@ def test_the_same_call_gives_the_same_figures(judge, weights, tmp_path):
     assert json.loads((tmp_path / "judged" / "again" / "metrics.json").read_text()) == first
 
 
-def test_features_of_known_pictures_come_from_the_cache_unless_it_is_damaged(
+def test_features_of_known_images_come_from_the_cache_unless_it_is_damaged(
     judgeable_run, alexnet_weights, tmp_path, monkeypatch, caplog
 ):
     _, data = data_of(judgeable_run, tmp_path)
@@ -212,22 +214,24 @@ def test_the_page_needs_nothing_beside_it_and_says_how_it_was_made(kind, judge, 
     assert str(tmp_path) not in page, "a page may be shown to others"
 
 
-def test_the_table_of_copies_says_what_the_test_cannot_see():
-    one = {"value": 0.5, "low": 0.25, "high": 0.75, "held_out": 0.01, "power": {"tint": 0.95, "blur": 0.4}}
+def test_the_table_of_near_duplicates_says_what_the_test_cannot_see():
+    one = {"value": 0.5, "low": 0.25, "high": 0.75, "held_out": 0.01, "detection_rate": {"tint": 0.95, "blur": 0.4}}
     one |= {"blind_to": ["blur"], "classes": {"icon": {"value": 0.5, "num_images": 4}}}
     none = one | {"value": 0.0, "blind_to": []}
-    copied = {"copy_rate": none, "copy_rate_ratio": one, "copy_rate_third": none, "num_train": 7}
+    memorization = {"rate": none, "rate_ratio": one, "rate_third": none, "num_train": 7}
     quality = {"kid": {"value": 2.0, "low": 1.0, "high": 3.0, "real": {"value": 0.5}}}
-    of_quality, of_copies, of_labels = tables({"copies": copied, "num_images": 4, "num_held_out": 9, **quality})
+    of_quality, of_memorization, of_labels = tables(
+        {"memorization": memorization, "num_images": 4, "num_held_out": 9, **quality}
+    )
     assert of_quality.rows == [["KID, Inception", "2", "1 .. 3", "0.5"]]
-    assert of_copies.rows[0] == ["samples", "0.0%", "50.0%", "0.0%"]
-    assert of_copies.rows[1][1:] == ["25.0% .. 75.0%"] * 3
-    assert [row[::3] for row in of_copies.rows[2:]] == [
+    assert of_memorization.rows[0] == ["samples", "0.0%", "50.0%", "0.0%"]
+    assert of_memorization.rows[1][1:] == ["25.0% .. 75.0%"] * 3
+    assert [row[::3] for row in of_memorization.rows[2:]] == [
         ["held-out art", "1.0%"],
         ["finds tint", "95%"],
         ["finds blur", "40%"],
     ]
-    assert of_copies.note.endswith("nothing is claimed; ratio says nothing of blur.")
+    assert of_memorization.note.endswith("nothing is claimed; ratio says nothing of blur.")
     assert of_labels.rows == [["icon", "4", "50.0%", "50.0%", "50.0%"]]
 
 
@@ -235,7 +239,7 @@ def test_the_table_of_copies_says_what_the_test_cannot_see():
 def test_tables_are_printed_and_the_files_are_named(judge, capsys):
     judge()
     printed = capsys.readouterr().out
-    assert "Copies of 2" in printed
+    assert "Near-duplicates of 2" in printed
     assert "judged/metrics.json" in printed
     assert "judged/report.html" in printed
 
@@ -262,12 +266,12 @@ def test_figures_that_are_there_are_not_replaced(evaluate, finished_run, tmp_pat
         (("num_images=3",), "num_images=3: too few to measure anything; 20 are the least"),
         (("metrics.weights=nowhere",), r"metrics.weights=.*nowhere: must be auto, a folder that exists or null"),
         (("metrics.weights=.",), r"metrics.weights=.*: has no file alexnet_features_torchvision.safetensors; name a"),
-        (("guidance.lowest=0.95",), "guidance.lowest=0.95: is above guidance.highest=0.9"),
+        (("guidance.interval=[0.95,0.9]",), r"guidance.interval=\[0.95, 0.9\]: must be two noise levels"),
         (("num_image=3",), "num_image=3: no such key; did you mean num_images"),
         (("data.root=nowhere",), r"data.root=.*nowhere: must be a folder that exists"),
     ],
 )
-def test_a_mistake_is_told_in_a_line(judge, arguments, sentence, capsys, tmp_path):
+def test_a_mistake_is_reported_in_a_line(judge, arguments, sentence, capsys, tmp_path):
     assert judge(*arguments) == 2
     assert re.search(sentence, said(capsys))
     assert not (tmp_path / "judged" / "metrics.json").exists()
@@ -275,8 +279,8 @@ def test_a_mistake_is_told_in_a_line(judge, arguments, sentence, capsys, tmp_pat
 
 def test_a_mistake_leaves_nothing_behind(evaluate, finished_run, tmp_path, capsys):
     for out in ("out=judged", "out=null", "out=new/folder"):
-        assert evaluate(f"checkpoint={finished_run / LAST}", "guidance.lowest=0.95", out) == 2
-        assert "guidance.lowest=0.95: is above guidance.highest=0.9" in said(capsys)
+        assert evaluate(f"checkpoint={finished_run / LAST}", "guidance.interval=[0.95,0.9]", out) == 2
+        assert "guidance.interval=[0.95, 0.9]: must be two noise levels from 0 to 1 that rise" in said(capsys)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -319,7 +323,7 @@ def test_figures_that_come_meanwhile_are_not_replaced(evaluate, finished_run, tm
 
 @pytest.mark.slow
 def test_files_of_the_users_in_the_folder_are_left_alone(train, evaluate, art_folder, tmp_path, capsys):
-    (art_folder / "broken.jpg").write_bytes(b"no picture")
+    (art_folder / "broken.jpg").write_bytes(b"no image")
     train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
     mine = ("report.html", "rejected.csv", ".probe")  # and no list of unused files is added
     (tmp_path / "judged").mkdir()
@@ -353,20 +357,20 @@ def test_a_folder_that_has_gone_is_asked_for(train, evaluate, art_folder, tmp_pa
     assert evaluate(f"checkpoint=run/{LAST}") == 2
     assert re.search(r"data.root: .*art, on which .*last.ckpt was trained, is not here; name the folder", said(capsys))
     assert evaluate(f"checkpoint=run/{LAST}", f"data.root={moved}") == 0
-    assert "not the pictures" not in capsys.readouterr().out
+    assert "not the images" not in capsys.readouterr().out
     next(moved.rglob("*.png")).unlink()
     assert evaluate(f"checkpoint=run/{LAST}", f"data.root={moved}", "out=again") == 0
-    assert "elsewhere: not the pictures and the split that last.ckpt was trained with" in capsys.readouterr().out
+    assert "elsewhere: not the images and the split that last.ckpt was trained with" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_weights_that_were_exported_ask_for_their_pictures(train, export, evaluate, art_folder, capsys):
+def test_weights_that_were_exported_ask_for_their_images(train, export, evaluate, art_folder, capsys):
     train(f"data.root={art_folder}", "trainer.max_epochs=1", "run_dir=run")
     assert export(f"checkpoint=run/{LAST}", "out=net.safetensors") == 0
     assert evaluate("checkpoint=net.safetensors") == 2
-    assert "does not say on which pictures it was trained; name them: data.root=DIR" in said(capsys)
+    assert "does not say on which images it was trained; name them: data.root=DIR" in said(capsys)
     assert evaluate("checkpoint=net.safetensors", f"data.root={art_folder}") == 0
-    assert "not the pictures" not in capsys.readouterr().out
+    assert "not the images" not in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(evaluate, finished_run, tmp_path, capsys):
@@ -379,10 +383,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(evaluate, fi
 def test_a_network_that_saw_everything_cannot_be_judged(train, evaluate, capsys):
     train("data.val_fraction=0", "trainer.max_epochs=1", "run_dir=run")
     assert evaluate(f"checkpoint=run/{LAST}") == 2
-    assert "was trained on all pictures (data.val_fraction=0), so none can judge it" in said(capsys)
+    assert "was trained on all images (data.val_fraction=0), so none can judge it" in said(capsys)
 
 
-def test_settings_of_data_that_are_not_artarts_are_a_sentence(finished_run):
+def test_settings_of_data_that_are_not_artarts_are_reported_in_one_line(finished_run):
     loaded = checkpoint.load(finished_run / LAST)
     loaded.config["data"]["shout"] = True
     with pytest.raises(ValueError, match="its settings of data are not artart's"):
@@ -394,7 +398,7 @@ def test_only_what_is_given_differs_from_training(finished_run, tmp_path):
     data = held_out_data(loaded, {"root": None, "num_workers": 1}, finished_run / LAST)
     assert isinstance(data, ArtDataModule)
     assert data.image_size == 16
-    assert data.num_demo_pictures == 40
+    assert data.num_demo_images == 40
     assert data.folder is None
 
 
@@ -402,7 +406,7 @@ def test_only_what_is_given_differs_from_training(finished_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_samples_have_whole_label_rows_of_held_out_pictures(evaluate, artists_run, tmp_path, monkeypatch):
+def test_samples_have_whole_label_rows_of_held_out_images(evaluate, artists_run, tmp_path, monkeypatch):
     _, data = data_of(artists_run, tmp_path)
     drawn, guided, draw = [], [], samples.draw
 
@@ -412,12 +416,12 @@ def test_samples_have_whole_label_rows_of_held_out_pictures(evaluate, artists_ru
         return draw(loaded, sampler, guidance, y, config)
 
     monkeypatch.setattr(samples, "draw", note)
-    options = ("num_images=40", "sampler.num_steps=2", "guidance.weight=2", "guidance.highest=0.8")
+    options = ("num_images=40", "sampler.num_steps=2", "guidance.weight=2", "guidance.interval=[0.1,0.8]")
     assert evaluate(f"checkpoint={artists_run / LAST}", *options) == 0
-    assert guided == [Guidance(2.0, lowest=0.1, highest=0.8)]
-    rows = data.pictures.labels[data.val_ids]
+    assert guided == [Guidance(2.0, (0.1, 0.8))]
+    rows = data.images.labels[data.val_ids]
     assert_close(drawn[0], rows.repeat(2, 1)[:40], rtol=0, atol=0)
     assert rows.shape == (len(data.val_ids), 2)
     assert set(rows[:, 1].tolist()) == {0, 1, 2}  # an artist who is too rare is none
-    of_classes = figures(tmp_path)["copies"]["copy_rate"]["classes"]
+    of_classes = figures(tmp_path)["memorization"]["rate"]["classes"]
     assert of_classes.keys() == {"drawing", "engraving", "iconography"}

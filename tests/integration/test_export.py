@@ -31,7 +31,7 @@ FORMATS = ("safetensors", pytest.param("onnx", marks=pytest.mark.slow))
 
 
 def trained_for_long(run_dir: Path, folder: Path) -> None:
-    """best.ckpt with paths wherever a user may have set one, and as if what the network is told weighed much."""
+    """best.ckpt with paths wherever a user may have set one, and as if what the network is given weighed much."""
     content = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)
     config = content["config"]
     config["run_dir"] = f"{SECRET}/run"
@@ -112,7 +112,7 @@ def test_the_file_says_what_it_is(checkpoints, exported, mode, kind):
     assert facts["metrics"] == {key: value for key, value in content["metrics"].items() if key != "val/odd"}
     config = facts["config"]
     assert config.keys() == {"image_size", "model", "objective", "loss", "data"}
-    of_data = ("fit", "mirror", "val_fraction", "labels", "min_per_label")
+    of_data = ("resize_mode", "random_flip", "val_fraction", "labels", "min_per_label")
     assert config["data"] == {key: content["config"]["data"][key] for key in of_data}
     for key in ("image_size", "model", "objective"):
         assert config[key] == content["config"][key], key
@@ -175,12 +175,12 @@ def test_an_unfinished_epoch_does_not_count(checkpoints, tmp_path):
 
 def made_by(generate, checkpoint: Path, *arguments: str) -> list[np.ndarray]:
     assert generate(f"checkpoint={checkpoint}", "out=made", *arguments) == 0
-    pictures = [np.asarray(Image.open(path)) for path in sorted(Path("made").rglob("*.png"))]
+    images = [np.asarray(Image.open(path)) for path in sorted(Path("made").rglob("*.png"))]
     shutil.rmtree("made")
-    return pictures
+    return images
 
 
-def test_noise_becomes_the_same_pictures(generate, checkpoints, exported):
+def test_noise_becomes_the_same_images(generate, checkpoints, exported):
     options = ("num_images=2", "sampler.num_steps=2", "device=cpu")
     wanted = made_by(generate, checkpoints["sample"], *options)
     made = made_by(generate, exported["sample", "safetensors"], *options)
@@ -188,7 +188,7 @@ def test_noise_becomes_the_same_pictures(generate, checkpoints, exported):
     assert all(np.array_equal(one, other) for one, other in zip(made, wanted, strict=True))
 
 
-def test_a_picture_becomes_the_same_picture(generate, checkpoints, exported, art_folder):
+def test_an_image_becomes_the_same_image(generate, checkpoints, exported, art_folder):
     options = (f"input={art_folder}", "device=cpu")
     wanted = made_by(generate, checkpoints["reconstruct"], *options)
     made = made_by(generate, exported["reconstruct", "safetensors"], *options)
@@ -216,7 +216,7 @@ def test_onnx_does_what_the_network_does_with_any_batch(checkpoints, exported, m
 
 
 @pytest.mark.slow
-def test_onnx_is_told_time_and_class(exported):
+def test_onnx_is_reported_time_and_class(exported):
     session = onnxruntime.InferenceSession(exported["sample", "onnx"])
     x_t = np.random.default_rng(0).standard_normal((1, 3, 16, 16), np.float32).repeat(3, axis=0)
     t, y = np.array([0.2, 0.9, 0.2], np.float32), np.array([[0], [0], [5]])
@@ -231,7 +231,7 @@ def test_a_network_without_classes_is_asked_in_the_same_way_and_named_by_what_it
 ):
     """And files that were exported can be exported."""
     content = load_shared(exported["sample", "safetensors"])
-    content["config"]["objective"]["prediction"] = "v"
+    content["config"]["objective"]["parameterization"] = "v"
     content["config"]["model"]["num_classes"] = 0
     content["labels"] = {"class": []}
     weights = {name: value for name, value in content.pop("state_dict").items() if name != "condition.label.weight"}
@@ -256,7 +256,7 @@ def test_a_model_that_differs_from_the_network_is_not_written(export, checkpoint
 
 
 @pytest.mark.slow
-def test_only_its_own_line_is_told(checkpoints, tmp_path):
+def test_only_its_own_line_is_reported(checkpoints, tmp_path):
     """In a process of its own, where every library is imported for the first time."""
     command = [sys.executable, "-m", "artart.export", f"checkpoint={checkpoints['reconstruct']}", "format=onnx"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -270,7 +270,7 @@ def test_only_its_own_line_is_told(checkpoints, tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "rest"), [("reconstruct", "input=FILE_OR_FOLDER"), ("sample", "num_images=16")])
-def test_what_to_do_next_is_told(export, checkpoints, tmp_path, monkeypatch, capsys, mode, rest):
+def test_what_to_do_next_is_reported(export, checkpoints, tmp_path, monkeypatch, capsys, mode, rest):
     monkeypatch.chdir(tmp_path)
     assert export(f"checkpoint={checkpoints[mode]}") == 0
     (written,) = Path().rglob("*.safetensors")
@@ -338,7 +338,7 @@ def test_the_name_of_a_long_run_is_shortened(export, checkpoints, tmp_path, monk
         (["checkpoint=nowhere.ckpt"], "nowhere.ckpt: must be a file that exists"),
     ],
 )
-def test_mistakes_are_told_in_a_line(export, tmp_path, monkeypatch, capsys, arguments, sentence):
+def test_mistakes_are_reported_in_a_line(export, tmp_path, monkeypatch, capsys, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     Path("text.ckpt").write_text("no checkpoint")
     assert export("checkpoint=text.ckpt", *arguments) == 2
@@ -372,11 +372,16 @@ def test_a_class_of_the_users_must_be_allowed(export, checkpoints, tmp_path, mon
     torch.save(content, tmp_path / "mine.ckpt")
     arguments = (f"checkpoint={tmp_path}/mine.ckpt", f"out={tmp_path}/mine.safetensors")
     assert export(*arguments) == 2
-    assert "if you trust it: allow=[mine.Mine]" in capsys.readouterr().err
-    assert export(*arguments, "allow=[mine.Mine]") == 0
+    assert "if you trust it: trusted_classes=[mine.Mine]" in capsys.readouterr().err
+    assert export(*arguments, "trusted_classes=[mine.Mine]") == 0
     assert load_shared(tmp_path / "mine.safetensors")["config"]["model"]["_target_"] == "mine.Mine"
     capsys.readouterr()
-    arguments = (f"checkpoint={tmp_path}/mine.ckpt", "format=onnx", f"out={tmp_path}/mine.onnx", "allow=[mine.Mine]")
+    arguments = (
+        f"checkpoint={tmp_path}/mine.ckpt",
+        "format=onnx",
+        f"out={tmp_path}/mine.onnx",
+        "trusted_classes=[mine.Mine]",
+    )
     assert export(*arguments) == 2
     captured = capsys.readouterr()
     assert "format=onnx: this network has no such form (" in captured.err

@@ -21,14 +21,14 @@ def source(diffusion_run):
 
 
 def test_a_run_begins_with_the_weights_and_the_network_of_another(train, source):
-    assert train(*HARDLY, f"start={source}", "image_size=16") == 0
+    assert train(*HARDLY, f"init_from={source}", "image_size=16") == 0
     assert_close(weights_of("run/checkpoints/last.ckpt"), weights_of(source))
 
 
 def test_labels_are_known_by_name_and_new_ones_begin_as_none(train, source, art_folder):
     """Of its five classes the folder has drawing and engraving, and a new one in the place of a third."""
     (art_folder / "iconography").rename(art_folder / "frescoes")
-    assert train(*HARDLY, f"start={source}", f"data.root={art_folder}", "data.batch_size=4") == 0
+    assert train(*HARDLY, f"init_from={source}", f"data.root={art_folder}", "data.batch_size=4") == 0
     content = load(Path("run/checkpoints/last.ckpt"))
     assert content["labels"] == {"class": ["drawing", "engraving", "frescoes"]}
     before = weights_of(source)
@@ -47,7 +47,7 @@ def test_of_several_columns_each_has_its_own_none():
 
 @pytest.mark.slow
 def test_augmentation_may_be_new(train, source):
-    assert train(*HARDLY, f"start={source}", "objective.augment.probability=0.5") == 0
+    assert train(*HARDLY, f"init_from={source}", "objective.augment.probability=0.5") == 0
     after = weights_of("run/checkpoints/last.ckpt")
     assert after.pop("condition.augmentation.weight").abs().max() < 1e-20
     assert_close(after, weights_of(source))
@@ -56,31 +56,34 @@ def test_augmentation_may_be_new(train, source):
 @pytest.mark.slow
 def test_exported_weights_will_do(train, export, source, tmp_path):
     assert export(f"checkpoint={source}", f"out={tmp_path}/shared.safetensors") == 0
-    assert train(*HARDLY, f"start={tmp_path}/shared.safetensors") == 0
+    assert train(*HARDLY, f"init_from={tmp_path}/shared.safetensors") == 0
     assert_close(weights_of("run/checkpoints/last.ckpt"), weights_of(source))
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["image_size=32"], "image_size=32: start=.* has image_size=16; leave it out"),
-        (["model.attention=true"], "model.attention=true: start=.* has model.attention=false; leave it out"),
-        (["objective.prediction=v"], "objective.prediction=v: start=.* has objective.prediction=x0; leave it out"),
-        (["model=unet_tiny"], "model=unet_tiny: start=.*; leave it out"),
-        (["start=nowhere.ckpt"], "start=.*nowhere.ckpt: must be a file that exists"),
+        (["image_size=32"], "image_size=32: init_from=.* has image_size=16; leave it out"),
+        (["model.attention=true"], "model.attention=true: init_from=.* has model.attention=false; leave it out"),
+        (
+            ["objective.parameterization=v"],
+            "objective.parameterization=v: init_from=.* has objective.parameterization=x0; leave it out",
+        ),
+        (["model=unet_tiny"], "model=unet_tiny: init_from=.*; leave it out"),
+        (["init_from=nowhere.ckpt"], "init_from=.*nowhere.ckpt: must be a file that exists"),
     ],
 )
 def test_what_the_weights_were_not_trained_for_is_refused(train, source, options, sentence, capsys):
-    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={source}", *options) == 2
+    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"init_from={source}", *options) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(sentence, line)
 
 
-def test_a_network_that_was_told_nothing_makes_no_denoiser(train, finished_run, capsys):
+def test_a_network_that_is_not_conditioned_makes_no_denoiser(train, finished_run, capsys):
     source = finished_run / "checkpoints" / "last.ckpt"
-    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={source}") == 2
+    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"init_from={source}") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"objective=diffusion: start={source} was trained by reconstruction")
+    assert line.startswith(f"objective=diffusion: init_from={source} was trained by reconstruction")
     assert line.endswith("; add objective=reconstruction")
 
 
@@ -93,7 +96,7 @@ def evil_schedule(content):
 
 
 def evil_prediction(content):
-    content["config"]["objective"]["prediction"] = {"_target_": "os.mkdir", "path": "canary"}
+    content["config"]["objective"]["parameterization"] = {"_target_": "os.mkdir", "path": "canary"}
 
 
 @pytest.mark.parametrize("spoil", [evil_model, evil_schedule, evil_prediction])
@@ -101,20 +104,20 @@ def test_nothing_but_what_is_artarts_is_built_from_the_file(train, source, tmp_p
     content = torch.load(source, weights_only=True)
     spoil(content)
     torch.save(content, tmp_path / "evil.ckpt")
-    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={tmp_path}/evil.ckpt") == 2
+    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"init_from={tmp_path}/evil.ckpt") == 2
     assert "wants to build os.mkdir, not a class of artart\n" in capsys.readouterr().err
     assert not (tmp_path / "canary").exists()
 
 
 @pytest.mark.slow
-def test_what_no_weight_hangs_on_may_be_chosen(train, source):
+def test_what_no_weight_depends_on_may_be_chosen(train, source):
     options = ("model=conv_diffusion", "scheduler=constant", "model.num_classes=null", "schedule=flow")
-    assert train(*HARDLY, f"start={source}", *options) == 0
+    assert train(*HARDLY, f"init_from={source}", *options) == 0
 
 
 @pytest.mark.slow
 def test_drop_out_is_that_of_the_checkpoint_unless_it_is_asked_for(train, capsys):
-    small = ("data.num_demo_pictures=20", "trainer.max_epochs=1", "optimizer.lr=1e-30", "run_dir=first")
+    small = ("data.num_demo_images=20", "trainer.max_epochs=1", "optimizer.lr=1e-30", "run_dir=first")
     options = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "callbacks.grid=null")
     assert train(*options, *small, "model=unet_tiny", "model.dropout=0.3") == 0
     for run, asked, dropout in (
@@ -123,27 +126,28 @@ def test_drop_out_is_that_of_the_checkpoint_unless_it_is_asked_for(train, capsys
         ("other", ("model=unet_tiny", "model.dropout=0.1"), 0.1),
     ):
         more = (
-            "start=first/checkpoints/last.ckpt",
+            "init_from=first/checkpoints/last.ckpt",
             f"run_dir={run}",
             "trainer.max_epochs=1",
-            "data.num_demo_pictures=20",
+            "data.num_demo_images=20",
         )
         assert train(*options, *more, *asked) == 0, run
         assert load(Path(run, "checkpoints", "last.ckpt"))["config"]["model"]["dropout"] == dropout, run
     capsys.readouterr()
-    assert train(*options, "start=first/checkpoints/last.ckpt", "model.dropout=0.1") == 2
+    assert train(*options, "init_from=first/checkpoints/last.ckpt", "model.dropout=0.1") == 2
     wanted = "model.dropout=0.1: no such key; name the checkpoint's kind of network too: model=NAME\n"
     assert capsys.readouterr().err == wanted
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_keeps_what_it_has_learnt(train, source):
+def test_a_run_that_resumes_keeps_what_it_has_learnt(train, source):
     assert (
-        train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={source}", "optimizer.lr=1e-2") == 0
+        train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"init_from={source}", "optimizer.lr=1e-2")
+        == 0
     )
     learnt = weights_of("run/checkpoints/last.ckpt")
     more = ("resume=auto", "run_dir=run", "trainer.max_epochs=3", "optimizer.lr=1e-2")
-    assert train("objective=diffusion", "loss=mse_diffusion", f"start={source}", *more) == 0
+    assert train("objective=diffusion", "loss=mse_diffusion", f"init_from={source}", *more) == 0
     after = weights_of("run/checkpoints/last.ckpt")
     moved = sum((after[name] - learnt[name]).square().sum() for name in learnt)
     begun = weights_of(source)

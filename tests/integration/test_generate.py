@@ -1,4 +1,4 @@
-"""From a checkpoint and pictures to pictures."""
+"""From a checkpoint and images to images."""
 
 import os
 import shutil
@@ -30,10 +30,10 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-def test_a_picture_goes_through_the_transform_of_training_and_the_network(generate, best, art_folder):
+def test_an_image_goes_through_the_transform_of_training_and_the_network(generate, best, art_folder):
     source = next(art_folder.rglob("*.png"))
     assert generate(f"checkpoint={best}", f"input={source}", "out=made") == 0
-    x0 = to_model(torch.tensor(resize(decode(source), 16, "squash")).permute(2, 0, 1))[None]
+    x0 = to_model(torch.tensor(resize(decode(source), 16, "stretch")).permute(2, 0, 1))[None]
     with torch.inference_mode():
         wanted = to_pixels(load(best).net(x0))[0].permute(1, 2, 0)
     difference = pixels(Path("made", source.stem + ".png")).astype(int) - wanted.numpy()
@@ -43,9 +43,9 @@ def test_a_picture_goes_through_the_transform_of_training_and_the_network(genera
 def test_compare_puts_the_input_beside_the_output(generate, best, art_folder):
     source = next(art_folder.rglob("*.png"))
     assert generate(f"checkpoint={best}", f"input={source}", "out=plain") == 0
-    assert generate(f"checkpoint={best}", f"input={source}", "out=both", "compare=true") == 0
+    assert generate(f"checkpoint={best}", f"input={source}", "out=both", "side_by_side=true") == 0
     both = pixels(Path("both", source.stem + ".png"))
-    assert (both[:, :16] == resize(decode(source), 16, "squash")).all()
+    assert (both[:, :16] == resize(decode(source), 16, "stretch")).all()
     assert (both[:, 16:] == pixels(Path("plain", source.stem + ".png"))).all()
 
 
@@ -63,12 +63,12 @@ def test_equal_stems_and_earlier_results_are_not_overwritten(generate, best, tmp
         (tmp_path / "in").mkdir(exist_ok=True)
         Image.new("RGB", (16, 16), (level,) * 3).save(tmp_path / "in" / name)
     for _ in range(2):
-        assert generate(f"checkpoint={best}", "input=in", "out=out", "compare=true") == 0
+        assert generate(f"checkpoint={best}", "input=in", "out=out", "side_by_side=true") == 0
     levels = {path.name: int(pixels(path)[0, 0, 0]) for path in Path("out").iterdir()}
     assert levels == {"a.png": 255, "a-2.png": 0, "a-3.png": 255, "a-4.png": 0}  # .bmp comes before .png
 
 
-def test_every_picture_says_how_it_was_made(generate, best, art_folder):
+def test_every_image_says_how_it_was_made(generate, best, art_folder):
     source = next(art_folder.rglob("*.png"))
     assert generate(f"checkpoint={best}", f"input={source}", "out=made") == 0
     packet = Image.open(Path("made", source.stem + ".png")).text["XML:com.adobe.xmp"]
@@ -96,17 +96,17 @@ def test_odd_names_and_formats_are_read_as_they_are_typed(generate, best, odd_fi
 
 
 def test_unusable_files_of_a_folder_are_listed_and_the_others_used(generate, best, art_folder, capsys):
-    (art_folder / "broken.jpg").write_bytes(b"no picture")
+    (art_folder / "broken.jpg").write_bytes(b"no image")
     assert generate(f"checkpoint={best}", f"input={art_folder}", "out=made") == 0
     assert "1 of 13 files cannot be used: see made/rejected.csv" in capsys.readouterr().out
-    assert 'broken.jpg,"not a picture' in Path("made/rejected.csv").read_text()
+    assert 'broken.jpg,"not an image' in Path("made/rejected.csv").read_text()
     assert len(list(Path("made").rglob("*.png"))) == 12
 
 
-def test_a_single_unusable_file_is_a_sentence(generate, best, tmp_path, capsys):
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+def test_a_single_unusable_file_is_reported_in_one_line(generate, best, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     assert generate(f"checkpoint={best}", "input=broken.jpg") == 2
-    assert "broken.jpg: not a picture" in (error := capsys.readouterr().err)
+    assert "broken.jpg: not an image" in (error := capsys.readouterr().err)
     assert error.count("\n") == 1
     assert not Path("outputs").exists()
 
@@ -120,12 +120,12 @@ def test_a_single_unusable_file_is_a_sentence(generate, best, tmp_path, capsys):
         (["checkpoint=text.ckpt", "input=nowhere"], "nowhere: must be a file that exists, a folder that exists or"),
         (
             ["checkpoint=text.ckpt", "input=.", "mode=copy"],
-            "mode=copy: must be reconstruct, sample, vary, inpaint, interpolate or null",
+            "mode=copy: must be reconstruct, sample, img2img, inpaint, interpolate or null",
         ),
         (["checkpoint=text.ckpt", "input=.", "device=cuda:7"], "device=cuda:7: must be auto, cpu, cuda or mps"),
     ],
 )
-def test_mistakes_are_told_in_a_line(generate, tmp_path, capsys, arguments, sentence):
+def test_mistakes_are_reported_in_a_line(generate, tmp_path, capsys, arguments, sentence):
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     assert generate(*arguments) == 2
     assert sentence in (error := capsys.readouterr().err)
@@ -145,7 +145,7 @@ def test_results_do_not_go_into_a_file(generate, best, art_folder, capsys):
     assert (art_folder / "file").read_text() == "in the way"
 
 
-def test_a_picture_to_begin_with_is_asked_for(generate, best, capsys):
+def test_an_image_to_begin_with_is_asked_for(generate, best, capsys):
     assert generate(f"checkpoint={best}") == 2
     assert capsys.readouterr().err == "input: needs a value: input=FILE_OR_FOLDER\n"
     assert not Path("outputs").exists()
@@ -164,7 +164,7 @@ def test_what_was_trained_to_reproduce_cannot_begin_with_noise(generate, best, c
     assert not Path("outputs").exists()
 
 
-def test_show_opens_the_first_picture(generate, best, art_folder, monkeypatch):
+def test_show_opens_the_first_image(generate, best, art_folder, monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
     assert generate(f"checkpoint={best}", f"input={art_folder}", "out=made", "show=true") == 0
@@ -183,9 +183,9 @@ def test_what_an_earlier_call_wrote_into_the_input_is_not_read(generate, best, a
 
 FAST = ("sampler.num_steps=2", "num_images=2")
 TAKEN = {  # by mode, what somebody puts there while the command works
-    "sample": ("00000.png", "00001.png", "grid.png", "film.png", "film.webp"),
-    "vary": ("one_00000.png", "one_00001.png", "grid.png", "rejected.csv"),
-    "interpolate": ("00000.png", "00001.png", "strip.png", "film.webp"),
+    "sample": ("00000.png", "00001.png", "grid.png", "trajectory.png", "trajectory.webp"),
+    "img2img": ("one_00000.png", "one_00001.png", "grid.png", "rejected.csv"),
+    "interpolate": ("00000.png", "00001.png", "strip.png", "trajectory.webp"),
     "reconstruct": ("one.png", "rejected.csv"),
 }
 
@@ -195,7 +195,7 @@ def inputs(tmp_path) -> Path:
     folder = tmp_path / "in"
     folder.mkdir()
     Image.new("RGB", (16, 16), "red").save(folder / "one.jpg")
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "broken.jpg").write_bytes(b"no image")
     return folder
 
 
@@ -205,8 +205,8 @@ def test_names_that_are_taken_while_it_works_are_not_replaced(
 ):
     run = finished_run if mode == "reconstruct" else diffusion_run
     own = {
-        "sample": (*FAST, "film=true"),
-        "vary": (*FAST, f"input={inputs}"),
+        "sample": (*FAST, "save_trajectory=true"),
+        "img2img": (*FAST, f"input={inputs}"),
         "interpolate": (*FAST, "seeds=[1,2]"),
         "reconstruct": (f"input={inputs}",),
     }
@@ -300,7 +300,7 @@ def test_inputs_with_names_of_250_bytes_are_all_used(generate, finished_run, dif
         Image.new("RGB", (16, 16), "red").save(tmp_path / "in" / name)
     for _ in range(2):
         assert generate(f"checkpoint={finished_run}/checkpoints/last.ckpt", "input=in", "out=one") == 0
-        arguments = ("mode=vary", "input=in", "out=two", *FAST)
+        arguments = ("mode=img2img", "input=in", "out=two", *FAST)
         assert generate(f"checkpoint={diffusion_run}/checkpoints/last.ckpt", *arguments) == 0
     assert len(list(Path("one").iterdir())) == 2 * 3
     assert len(list(Path("two").glob("*_0000[01]*.png"))) == 2 * 2 * 3

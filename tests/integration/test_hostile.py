@@ -30,8 +30,8 @@ from artart.evaluate import held_out_data
 from artart.inspect import describe, run
 from artart.io import files
 from artart.io.files import save_shared
-from artart.training.callbacks.checkpoints import Checkpoints
-from artart.training.resume import look_into
+from artart.training.callbacks.checkpoints import EpochCheckpoint
+from artart.training.resume import load_resume_state
 
 ROOT = Path(__file__).parents[2]
 Content = dict[str, Any]
@@ -96,7 +96,7 @@ def readers(known: Content) -> dict[str, Callable[[Path], object]]:
     return {
         "load": load,
         "evaluate": lambda path: held_out_data(load(path), {}, path),
-        "resume": lambda path: look_into(path, known["config"], known["labels"]),
+        "resume": lambda path: load_resume_state(path, known["config"], known["labels"]),
         "inspect": describe,
     }
 
@@ -113,11 +113,11 @@ def refused(readers, tmp_path, monkeypatch) -> Callable[..., None]:
             memory, began = peak(), time.process_time()
             with pytest.raises(ArtError) as error:
                 readers[name](path)
-            told = str(error.value)
-            assert "\n" not in told, name
-            assert str(path) in told, name
-            assert "\x1b" not in told, name
-            assert saying in told, name
+            message = str(error.value)
+            assert "\n" not in message, name
+            assert str(path) in message, name
+            assert "\x1b" not in message, name
+            assert saying in message, name
             assert time.process_time() - began < SECONDS, name
             assert peak() - memory < MEMORY, name
             assert sorted(tmp_path.rglob("*")) == before, name
@@ -321,7 +321,7 @@ def test_a_single_name_that_is_allowed_is_no_pattern(of_diffusion, save):
     """Every text is `in` a longer one."""
     of_diffusion["config"]["objective"]["deep"] = {**BOMB, "_target_": "os.system"}
     with pytest.raises(ArtError, match=r"wants to build os\.system"):
-        load(save(of_diffusion), allow="posixpath.os.system_and_more")
+        load(save(of_diffusion), trusted_classes="posixpath.os.system_and_more")
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_a_single_name_that_is_allowed_is_no_pattern(of_diffusion, save):
 def test_settings_that_a_run_takes_over_say_nothing_to_hydra(of_diffusion, train, save, capsys, tmp_path, word):
     of_diffusion["config"]["objective"]["schedule"] |= word if isinstance(word, dict) else {"name": word}
     path = save(of_diffusion)
-    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={path}") == 2
+    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"init_from={path}") == 2
     error = capsys.readouterr().err
     assert (error.count("\n"), "which no checkpoint of artart does" in error) == (1, True), error
     assert list(tmp_path.iterdir()) == [path]
@@ -348,7 +348,7 @@ TARGETS = [
     "artart.data.datamodule.Path",
     "artart.diffusion.schedule.ABC",
 ]
-PLACES = ["model", "objective", "loss", "loss/mse", "objective/noise_level", "objective/schedule", "objective/deep"]
+PLACES = ["model", "objective", "loss", "loss/mse", "objective/noise_levels", "objective/schedule", "objective/deep"]
 
 
 def test_the_bombs_of_settings_are_live_ones(tmp_path, monkeypatch):
@@ -365,22 +365,22 @@ def test_nothing_is_built_but_classes_of_ours(of_diffusion, refused, save, targe
     refused(save(of_diffusion), "load", saying=f"wants to build {target}")
 
 
-NETWORK = {"_target_": "artart.models.vit.ViT", "image_size": 16, "width": 4096, "depth": 24, "num_heads": 8}
+NETWORK = {"_target_": "artart.models.vit.ViT", "image_size": 16, "hidden_size": 4096, "depth": 24, "num_heads": 8}
 
 
-@pytest.mark.parametrize("place", ["loss/mse", "objective", "objective/noise_level", "objective/augment"])
+@pytest.mark.parametrize("place", ["loss/mse", "objective", "objective/noise_levels", "objective/augment"])
 def test_no_network_is_built_but_that_of_the_weights(of_diffusion, refused, save, place):
     put(of_diffusion["config"], place, NETWORK)
     refused(save(of_diffusion), "load", saying="wants to build artart.models.vit.ViT")
 
 
-@pytest.mark.parametrize("place", ["model/dropout", "objective/schedule", "objective/prediction"])
+@pytest.mark.parametrize("place", ["model/dropout", "objective/schedule", "objective/parameterization"])
 def test_no_run_takes_over_a_network_but_that_of_the_weights(of_diffusion, train, save, capsys, tmp_path, place):
     put(of_diffusion["config"], place, NETWORK)
     path = save(of_diffusion)
     forget_peak()
     memory = peak()
-    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"start={path}") == 2
+    assert train("objective=diffusion", "loss=mse_diffusion", "run_dir=run", f"init_from={path}") == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert peak() - memory < MEMORY
     assert list(tmp_path.iterdir()) == [path]
@@ -416,7 +416,7 @@ def test_no_class_is_built_for_the_data(content, refused, save, place):
         ("root", {"_target_": "artart.objectives.losses.MSE"}),
         ("metadata", {}),
         ("exclude", 3),
-        ("fit", "stretch"),
+        ("resize_mode", "fill"),
         ("val_fraction", "half"),
         ("val_fraction", 7),
         ("min_size", -1),
@@ -516,8 +516,8 @@ def test_names_of_labels_and_columns_move_no_cursor(of_diffusion, refused, save,
         ("objective", {"_target_": "artart.objectives.losses.WeightedSum", "weights": {"loss": 1.0}}),
         ("objective/schedule", {"_target_": "artart.objectives.losses.MSE"}),
         ("objective/schedule", "flow"),
-        ("objective/noise_level", 3),
-        ("objective/prediction", "nothing"),
+        ("objective/noise_levels", 3),
+        ("objective/parameterization", "nothing"),
         ("objective/unknown", 3),
         ("loss", {"_target_": "artart.objectives.losses.MSE"}),
         ("loss/weights", {"mse": "heavy"}),
@@ -529,8 +529,21 @@ def test_classes_of_ours_in_a_wrong_place_are_refused(of_diffusion, refused, sav
     refused(save(of_diffusion), "load")
 
 
-VIT = {"_target_": "artart.models.vit.ViT", "image_size": 16, "num_classes": 5, "width": 16, "depth": 1, "num_heads": 1}
-UNET = {"_target_": "artart.models.unet.UNet", "image_size": 16, "num_classes": 5, "width": 16, "multipliers": [1, 1]}
+VIT = {
+    "_target_": "artart.models.vit.ViT",
+    "image_size": 16,
+    "num_classes": 5,
+    "hidden_size": 16,
+    "depth": 1,
+    "num_heads": 1,
+}
+UNET = {
+    "_target_": "artart.models.unet.UNet",
+    "image_size": 16,
+    "num_classes": 5,
+    "model_channels": 16,
+    "channel_mult": [1, 1],
+}
 
 
 @pytest.mark.parametrize(
@@ -541,14 +554,14 @@ UNET = {"_target_": "artart.models.unet.UNet", "image_size": 16, "num_classes": 
         (VIT | {"depth": -1}, "model.depth=-1: must be"),
         (VIT | {"patch_size": -1}, "model.patch_size=-1: must be"),
         (VIT | {"num_heads": 0}, "model.num_heads=0: must be"),
-        (VIT | {"width": 10**9}, "model"),
-        (VIT | {"width": 10**30}, ""),
+        (VIT | {"hidden_size": 10**9}, "model"),
+        (VIT | {"hidden_size": 10**30}, ""),
         (VIT | {"dropout": 7}, "model.dropout=7: must be"),
-        (UNET | {"num_blocks": 10**9}, "model.num_blocks=1000000000: "),
-        (UNET | {"multipliers": [1] * 90_000}, "model.multipliers=[1, 1,"),
-        (UNET | {"multipliers": [10**12]}, ""),
-        (UNET | {"multipliers": 3}, "model.multipliers=3"),
-        (UNET | {"width": 8 * 124_999_993}, ""),  # eight times a prime, of which heads are sought
+        (UNET | {"num_res_blocks": 10**9}, "model.num_res_blocks=1000000000: "),
+        (UNET | {"channel_mult": [1] * 90_000}, "model.channel_mult=[1, 1,"),
+        (UNET | {"channel_mult": [10**12]}, ""),
+        (UNET | {"channel_mult": 3}, "model.channel_mult=3"),
+        (UNET | {"model_channels": 8 * 124_999_993}, ""),  # eight times a prime, of which heads are sought
         (UNET | {"patch_size": 0}, "model.patch_size=0: must be"),
     ],
     ids=lambda value: str(value)[-40:],
@@ -559,12 +572,12 @@ def test_an_absurd_network_is_refused(of_diffusion, refused, save, model, saying
 
 
 @pytest.mark.parametrize(
-    "model", [VIT | {"patch_size": 1, "width": 512}, UNET | {"attention_size": 0}], ids=["vit", "unet"]
+    "model", [VIT | {"patch_size": 1, "hidden_size": 512}, UNET | {"attn_resolutions": []}], ids=["vit", "unet"]
 )
-def test_a_network_for_enormous_pictures_takes_no_more_memory_than_its_weights(of_diffusion, save, model):
+def test_a_network_for_enormous_images_takes_no_more_memory_than_its_weights(of_diffusion, save, model):
     """Positions of 67 million places would be 64 GB."""
     config, large = of_diffusion["config"], {**model, "image_size": 8192}
-    net = instantiate(model)  # whose weights are those of large pictures too
+    net = instantiate(model)  # whose weights are those of large images too
     config["image_size"], config["model"] = 8192, large
     of_diffusion["state_dict"] = {f"net.{name}": value for name, value in net.state_dict().items()}
     path = save(of_diffusion)
@@ -682,9 +695,9 @@ RESTORED = [
     (f"{FIT}/state_dict/combined_loader", 3),
     (f"{FIT}/state_dict/combined_loader/0/epoch", 2**62),
     ("ArtDataModule/seed", 3),
-    ("ArtDataModule/pictures", 36),
-    ("callbacks/Checkpoints_best", [1]),
-    ("callbacks/Checkpoints_best/best_k_models", {"a": 1}),
+    ("ArtDataModule/images", 36),
+    ("callbacks/EpochCheckpoint_best", [1]),
+    ("callbacks/EpochCheckpoint_best/best_k_models", {"a": 1}),
     ("pytorch-lightning_version", ["2.6.6"]),
     ("pytorch-lightning_version", "1.9.0"),
 ]
@@ -708,7 +721,7 @@ def test_a_state_of_training_that_does_not_fit_is_refused_before_anything_is_wri
         ("averaging_state/n_averaged", torch.ones(4)),
         ("averaging_state/module.x", torch.ones(1)),
         ("callbacks/EMA/latest_update_step", "8"),
-        ("callbacks/Copies", {"honest_kd": "good"}),
+        ("callbacks/MemorizationMonitor", {"kid_no_memorization": "good"}),
     ],
 )
 def test_a_state_of_averages_and_samples_that_does_not_fit_is_refused(
@@ -723,13 +736,13 @@ def test_a_state_of_averages_and_samples_that_does_not_fit_is_refused(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_other_pictures_within_an_epoch_are_refused_before_a_folder_is_made(content, commands, save, capsys, tmp_path):
+def test_other_images_within_an_epoch_are_refused_before_a_folder_is_made(content, commands, save, capsys, tmp_path):
     content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] -= 1
     content["ArtDataModule"]["batches"] -= 1
     content["loops"]["fit_loop"]["state_dict"]["combined_loader"] = [content["ArtDataModule"]]
     content["data"]["sha256"] = "0"
     assert commands["train"](path := save(content)) == 2
-    assert "lies within an epoch of other pictures" in capsys.readouterr().err
+    assert "lies within an epoch of other images" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -738,7 +751,7 @@ def test_no_file_but_its_own_is_given_to_a_callback_that_deletes_the_worst(tmp_p
     names = ("best.ckpt", "best_0001.ckpt", "last.ckpt", "best.txt", "notes")
     for name in names:
         (tmp_path / name).touch()
-    callback = Checkpoints(tmp_path, filename, keep=9, monitor="val/psnr", mode="max")
+    callback = EpochCheckpoint(tmp_path, filename, save_top_k=9, monitor="val/psnr", mode="max")
     scores = {f"/elsewhere/{name}": torch.tensor(float(k)) for k, name in enumerate(names)}
     callback.load_state_dict({"monitor": "val/psnr", "best_k_models": scores})
     assert list(callback.best_k_models) == [str(tmp_path / own)]
@@ -933,7 +946,7 @@ def test_facts_of_a_wrong_kind_are_refused(content, refused, tmp_path, key, valu
     refused(tmp_path / "hostile.safetensors", "load", "inspect")
 
 
-def test_no_run_goes_on_from_facts_that_pretend_to_be_its_state(content, refused, tmp_path):
+def test_no_run_resumes_from_facts_that_pretend_to_be_its_state(content, refused, tmp_path):
     weights = {name.removeprefix("net."): one for name, one in content.pop("state_dict").items()}
     names = ("config", "labels", "epoch", "global_step", "data", "images_seen")
     facts = {name: content[name] for name in names} | {"optimizer_states": [], "lr_schedulers": []}

@@ -1,4 +1,4 @@
-"""From pictures to others like them, and from seed to seed."""
+"""From images to others like them, and from seed to seed."""
 
 import math
 import re
@@ -20,10 +20,10 @@ from artart.diffusion.noise import Between, from_seeds, slerp
 from artart.diffusion.samplers import DDIM, DPMpp2M, Heun
 from artart.diffusion.sampling import Given, sample_steps
 from artart.diffusion.schedule import Cosine, Flow
-from artart.generation.img2img import read_mask, to_inpaint
-from artart.generation.inputs import Input, marks_of
+from artart.generation.img2img import prepare_inpaint, read_mask
+from artart.generation.inputs import Input, provenance_of_inputs
 from artart.generation.interpolate import places
-from artart.io.provenance import found
+from artart.io.provenance import provenance_of
 from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import MSE, WeightedSum
 
@@ -33,7 +33,7 @@ OPT_OUT, OTHER = "DMI-PROHIBITED-AIMLTRAINING", "DMI-PROHIBITED-GENAIMLTRAINING"
 
 
 class Ideal(nn.Module):
-    """Knows of pictures that each number is standard normal: its best guess of x0, from x_t on Flow, is known."""
+    """Knows of images that each number is standard normal: its best guess of x0, from x_t on Flow, is known."""
 
     channels, image_size, num_classes = 3, 8, 2
 
@@ -51,7 +51,7 @@ def last(sampler, given=None, seeds=(3, 4), schedule=None) -> torch.Tensor:
     return list(sample_steps(Ideal(), diffusion(schedule), sampler, y, seeds, given=given))[-1].x_t
 
 
-def some_pictures() -> torch.Tensor:
+def some_images() -> torch.Tensor:
     return torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
@@ -61,7 +61,7 @@ def best(diffusion_run) -> Path:
 
 
 @pytest.fixture
-def picture(art_folder) -> Path:
+def image(art_folder) -> Path:
     return sorted(art_folder.rglob("*.png"))[0]
 
 
@@ -89,11 +89,11 @@ def tile(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
 
 
 def at_16(path: Path) -> np.ndarray:
-    return resize(decode(path), 16, "squash").astype(int)
+    return resize(decode(path), 16, "stretch").astype(int)
 
 
-def told(path: str | Path) -> dict[str, str]:
-    """What a picture says of how it was made."""
+def settings_of(path: str | Path) -> dict[str, str]:
+    """What an image says of how it was made."""
     with Image.open(path) as image:
         packet = image.info.get("xmp") or image.text["XML:com.adobe.xmp"]
     text = packet if isinstance(packet, str) else packet.decode()
@@ -101,14 +101,14 @@ def told(path: str | Path) -> dict[str, str]:
     return dict(part.split("=", 1) for part in described.split("; "))
 
 
-def marks(path: str | Path):
+def provenance_in(path: str | Path):
     with Image.open(path) as image:
         image.load()
-        return found(image)
+        return provenance_of(image)
 
 
 def marked(path: Path, *terms: str) -> Path:
-    """A picture that says so of itself."""
+    """An image that says so of itself."""
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("XML:com.adobe.xmp", " ".join(f"http://x/{term}" if "DMI" in term else term for term in terms))
     path.parent.mkdir(exist_ok=True, parents=True)
@@ -116,37 +116,37 @@ def marked(path: Path, *terms: str) -> Path:
     return path
 
 
-# --- given pictures, without files
+# --- given images, without files
 
 
 @pytest.mark.parametrize("strength", [0.01, 0.4, 0.8])
-def test_a_picture_is_mixed_with_the_noise_of_its_seed_and_refined(strength):
+def test_an_image_is_mixed_with_the_noise_of_its_seed_and_refined(strength):
     """The way of Ideal is a circle's: its end is known."""
-    x0, eps = some_pictures(), from_seeds((3, 4), (3, 8, 8), torch.device("cpu"))(0)
+    x0, eps = some_images(), from_seeds((3, 4), (3, 8, 8), torch.device("cpu"))(0)
     wanted = ((1 - strength) * x0 + strength * eps) / math.hypot(1 - strength, strength)
     assert_close(last(Heun(60), Given(x0, (strength,))), wanted, rtol=0, atol=2e-3)
 
 
-def test_hardly_any_noise_gives_the_picture_back():
+def test_hardly_any_noise_gives_the_image_back():
     for sampler in SAMPLERS:
-        assert_close(last(sampler, Given(some_pictures(), (1e-3,))), some_pictures(), rtol=0, atol=5e-3)
+        assert_close(last(sampler, Given(some_images(), (1e-3,))), some_images(), rtol=0, atol=5e-3)
 
 
 @pytest.mark.parametrize("schedule", [Flow(), Cosine()], ids=["flow", "cosine"])
-def test_at_strength_1_nothing_is_left_of_the_picture(schedule):
-    assert torch.equal(last(Heun(5), Given(some_pictures()), schedule=schedule), last(Heun(5), schedule=schedule))
+def test_at_strength_1_nothing_is_left_of_the_image(schedule):
+    assert torch.equal(last(Heun(5), Given(some_images()), schedule=schedule), last(Heun(5), schedule=schedule))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddim", "ddpm", "dpmpp_2m", "heun"])
 def test_what_is_not_repainted_stays_in_every_sampler(sampler):
-    x0, repaint = some_pictures(), torch.arange(8) < 5
+    x0, repaint = some_images(), torch.arange(8) < 5
     made = last(sampler, Given(x0, (1.0, 0.6), repaint))
     assert_close(made[..., 5:], x0[..., 5:], rtol=0, atol=1e-3)
     assert (made[..., :5] - x0[..., :5]).abs().mean() > 0.3
 
 
 def test_each_round_has_noise_of_its_own_and_begins_with_what_the_one_before_made():
-    x0, draw = some_pictures(), from_seeds((3, 4), (3, 8, 8), torch.device("cpu"))
+    x0, draw = some_images(), from_seeds((3, 4), (3, 8, 8), torch.device("cpu"))
     steps = list(
         sample_steps(Ideal(), diffusion(), Heun(60), torch.zeros(2).long(), (3, 4), given=Given(x0, (0.9, 0.4)))
     )
@@ -190,11 +190,11 @@ def test_places_lie_at_even_distances_from_the_first_seed_to_the_last():
     assert [one.share for one in places([1, 2, 3], 4)] == pytest.approx([0, 2 / 3, 1 / 3, 1])
 
 
-# --- mode=vary
+# --- mode=img2img
 
 
 def test_each_input_has_its_variations_and_a_row_in_the_grid(generate, best, art_folder):
-    assert generate(f"checkpoint={best}", "mode=vary", f"input={art_folder}", "num_images=2", FAST, "out=made") == 0
+    assert generate(f"checkpoint={best}", "mode=img2img", f"input={art_folder}", "num_images=2", FAST, "out=made") == 0
     inputs = sorted(path for path in art_folder.rglob("*.*") if path.is_file())
     assert len(inputs) == 12
     assert len(list(Path("made").rglob("*.png"))) == 12 * 2 + 1
@@ -212,37 +212,37 @@ def test_each_input_has_its_variations_and_a_row_in_the_grid(generate, best, art
 @pytest.mark.slow
 def test_variations_are_the_same_in_any_batch(generate, best, art_folder):
     for size in (1, 5):
-        arguments = ("mode=vary", f"input={art_folder}", "num_images=2", FAST, f"batch_size={size}", f"out={size}")
+        arguments = ("mode=img2img", f"input={art_folder}", "num_images=2", FAST, f"batch_size={size}", f"out={size}")
         assert generate(f"checkpoint={best}", *arguments) == 0
     for path in Path("1").rglob("*.png"):
         assert np.abs(pixels(path) - pixels("5" / path.relative_to("1"))).max() <= 1  # a rounding
 
 
-def test_the_weaker_the_closer_and_at_strength_1_it_is_what_mode_sample_makes(generate, best, picture):
+def test_the_weaker_the_closer_and_at_strength_1_it_is_what_mode_sample_makes(generate, best, image):
     same = ("num_images=2", "seed=7", "label=painting", "batch_size=1", FAST)
     distances = []
     for strength in (0.01, 0.3, 1):
-        arguments = ("mode=vary", f"input={picture}", f"strength={strength}", f"out={strength}", *same)
+        arguments = ("mode=img2img", f"input={image}", f"strength={strength}", f"out={strength}", *same)
         assert generate(f"checkpoint={best}", *arguments) == 0
-        distances.append(np.abs(pixels(f"{strength}/{picture.stem}_00001.png") - at_16(picture)).mean())
+        distances.append(np.abs(pixels(f"{strength}/{image.stem}_00001.png") - at_16(image)).mean())
     assert distances == sorted(distances)
     assert generate(f"checkpoint={best}", "out=sample", *same) == 0
     for k in range(2):
-        assert (pixels(f"1/{picture.stem}_0000{k}.png") == pixels(f"sample/0000{k}.png")).all()
-    said = told(f"0.3/{picture.stem}_00001.png")
-    assert said.items() >= {"mode": "vary", "seed": "8", "strength": "0.3", "label": "painting"}.items()
-    assert said["input"] == picture.name
+        assert (pixels(f"1/{image.stem}_0000{k}.png") == pixels(f"sample/0000{k}.png")).all()
+    said = settings_of(f"0.3/{image.stem}_00001.png")
+    assert said.items() >= {"mode": "img2img", "seed": "8", "strength": "0.3", "label": "painting"}.items()
+    assert said["input"] == image.name
 
 
-def test_without_a_label_none_is_asked_for(generate, best, picture):
-    assert generate(f"checkpoint={best}", "mode=vary", f"input={picture}", "num_images=1", FAST, "out=made") == 0
-    said = told(f"made/{picture.stem}_00000.png")
+def test_without_a_label_none_is_asked_for(generate, best, image):
+    assert generate(f"checkpoint={best}", "mode=img2img", f"input={image}", "num_images=1", FAST, "out=made") == 0
+    said = settings_of(f"made/{image.stem}_00000.png")
     assert (said["label"], said["strength"]) == ("none", "0.5")
 
 
-def test_the_grid_is_not_larger_than_256_pictures(generate, best, art_folder, monkeypatch):
-    monkeypatch.setattr("artart.generation.img2img.IN_GRID", 7)
-    assert generate(f"checkpoint={best}", "mode=vary", f"input={art_folder}", "num_images=2", FAST, "out=made") == 0
+def test_the_grid_is_not_larger_than_256_images(generate, best, art_folder, monkeypatch):
+    monkeypatch.setattr("artart.generation.img2img.MAX_IN_GRID", 7)
+    assert generate(f"checkpoint={best}", "mode=img2img", f"input={art_folder}", "num_images=2", FAST, "out=made") == 0
     assert pixels("made/grid.png").shape == (2 * 18 + 2, 3 * 18 + 2, 3)
 
 
@@ -250,8 +250,8 @@ def test_unusable_inputs_are_listed_and_nothing_is_overwritten(generate, best, t
     (tmp_path / "in").mkdir()
     for name, level in (("a.png", 0), ("a.bmp", 255), ("a_00000.png", 128)):
         Image.new("RGB", (16, 16), (level,) * 3).save(tmp_path / "in" / name)
-    (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
-    arguments = (f"checkpoint={best}", "mode=vary", "input=in", "num_images=1", FAST, "out=made")
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no image")
+    arguments = (f"checkpoint={best}", "mode=img2img", "input=in", "num_images=1", FAST, "out=made")
     assert generate(*arguments) == 0
     assert "1 of 4 files cannot be used: see made/rejected.csv" in capsys.readouterr().out
     made = {path.name: path.read_bytes() for path in Path("made").glob("*.png")}
@@ -265,10 +265,10 @@ def test_unusable_inputs_are_listed_and_nothing_is_overwritten(generate, best, t
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m", "heun"])
-def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, picture, mask, sampler):
-    arguments = (f"input={picture}", f"mask={mask}", f"sampler={sampler}", FAST, "num_images=3", "out=made")
+def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, image, mask, sampler):
+    arguments = (f"input={image}", f"mask={mask}", f"sampler={sampler}", FAST, "num_images=3", "out=made")
     assert generate(f"checkpoint={best}", "mode=inpaint", *arguments) == 0
-    given, made = at_16(picture), [pixels(f"made/{picture.stem}_0000{k}.png") for k in range(3)]
+    given, made = at_16(image), [pixels(f"made/{image.stem}_0000{k}.png") for k in range(3)]
     for one in made:
         assert (one[~repainted()] == given[~repainted()]).all()
         assert np.abs(one[repainted()] - given[repainted()]).max() > 10
@@ -281,70 +281,70 @@ def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, picture, 
         assert (tile(sheet, 0, 2 + k) == made[k]).all()
 
 
-def test_what_a_sampler_leaves_elsewhere_is_not_shown(generate, best, picture, mask, monkeypatch):
+def test_what_a_sampler_leaves_elsewhere_is_not_shown(generate, best, image, mask, monkeypatch):
     def restless(*arguments, **options):
         for step in sample_steps(*arguments, **options):
             yield step._replace(x_t=step.x_t + 0.2)
 
     monkeypatch.setattr("artart.generation.img2img.sample_steps", restless)
-    arguments = (f"input={picture}", f"mask={mask}", FAST, "num_images=1", "out=made")
+    arguments = (f"input={image}", f"mask={mask}", FAST, "num_images=1", "out=made")
     assert generate(f"checkpoint={best}", "mode=inpaint", *arguments) == 0
-    assert (pixels(f"made/{picture.stem}_00000.png") == at_16(picture))[~repainted()].all()
+    assert (pixels(f"made/{image.stem}_00000.png") == at_16(image))[~repainted()].all()
 
 
 @pytest.mark.slow
-def test_a_picture_that_lies_in_out_may_be_named(generate, best, picture, tmp_path):
-    """But of a folder what an earlier call wrote below it is none of its pictures."""
+def test_an_image_that_lies_in_out_may_be_named(generate, best, image, tmp_path):
+    """But of a folder what an earlier call wrote below it is none of its images."""
     (tmp_path / "made").mkdir()
-    shutil.copy(picture, tmp_path / "made" / "one.png")
-    arguments = ("mode=vary", FAST, "num_images=1")
+    shutil.copy(image, tmp_path / "made" / "one.png")
+    arguments = ("mode=img2img", FAST, "num_images=1")
     assert generate(f"checkpoint={best}", f"input={tmp_path}/made/one.png", "out=made", *arguments) == 0
     assert {path.name for path in Path("made").iterdir()} == {"one.png", "one_00000.png", "grid.png"}
-    assert generate(f"checkpoint={best}", f"input={picture.parent}", f"out={picture.parent}/made", *arguments) == 0
-    num = len(list((picture.parent / "made").rglob("*_00000.png")))
-    assert generate(f"checkpoint={best}", f"input={picture.parent}", f"out={picture.parent}/made", *arguments) == 0
-    assert len(list((picture.parent / "made").rglob("*_00000-2.png"))) == num
+    assert generate(f"checkpoint={best}", f"input={image.parent}", f"out={image.parent}/made", *arguments) == 0
+    num = len(list((image.parent / "made").rglob("*_00000.png")))
+    assert generate(f"checkpoint={best}", f"input={image.parent}", f"out={image.parent}/made", *arguments) == 0
+    assert len(list((image.parent / "made").rglob("*_00000-2.png"))) == num
 
 
-def test_of_what_the_mask_covers_nothing_is_left(best, picture, mask, tmp_path):
-    with Image.open(picture) as image:
-        image.paste("red", (0, 0, 12, 12))
-        image.save(tmp_path / "other.png")
+def test_of_what_the_mask_covers_nothing_is_left(best, image, mask, tmp_path):
+    with Image.open(image) as opened:
+        opened.paste("red", (0, 0, 12, 12))
+        opened.save(tmp_path / "other.png")
     given = []
-    for path in (picture, tmp_path / "other.png"):
+    for path in (image, tmp_path / "other.png"):
         one = examine(path, 16)
         given.append(Input(path, torch.tensor(one.pixels).permute(2, 0, 1), one.facts))
     assert (given[0].pixels != given[1].pixels).any()
     loaded, config = load(best), {"mask": str(mask)}
-    left = [to_inpaint(one, config, loaded, torch.device("cpu")).x0 for one in given]
+    left = [prepare_inpaint(one, config, loaded, torch.device("cpu")).x0 for one in given]
     assert torch.equal(*left)
 
 
-def test_each_input_begins_with_the_same_seed(generate, best, picture):
+def test_each_input_begins_with_the_same_seed(generate, best, image):
     Path("in").mkdir()
     for name in ("a", "b"):
-        Path("in", f"{name}.png").write_bytes(picture.read_bytes())
-    arguments = ("mode=vary", "input=in", "num_images=2", "seed=5", "batch_size=1", FAST, "out=made")
+        Path("in", f"{name}.png").write_bytes(image.read_bytes())
+    arguments = ("mode=img2img", "input=in", "num_images=2", "seed=5", "batch_size=1", FAST, "out=made")
     assert generate(f"checkpoint={best}", *arguments) == 0
     for k in range(2):
         assert (pixels(f"made/a_0000{k}.png") == pixels(f"made/b_0000{k}.png")).all()
 
 
-def test_a_mask_lies_where_the_picture_lies_and_margins_stay(best, tmp_path):
-    """A wide picture, padded: the paper above and below it is not painted."""
+def test_a_mask_lies_where_the_image_lies_and_margins_stay(best, tmp_path):
+    """A wide image, padded: the paper above and below it is not painted."""
     loaded = load(best)
-    loaded.config["data"]["fit"] = "pad"
+    loaded.config["data"]["resize_mode"] = "pad"
     white = np.zeros((40, 80), np.uint8)
     white[:, :40], white[:, 40:] = 200, 100  # more than half of white, and less
-    for name, shape in (("picture.png", (80, 40)), ("mask.png", None)):
+    for name, shape in (("image.png", (80, 40)), ("mask.png", None)):
         (Image.new("RGB", shape) if shape else Image.fromarray(white)).save(tmp_path / name)
-    given = Input(Path("picture.png"), torch.zeros(3, 16, 16), examine(tmp_path / "picture.png", 16, "pad").facts)
+    given = Input(Path("image.png"), torch.zeros(3, 16, 16), examine(tmp_path / "image.png", 16, "pad").facts)
     wanted = torch.zeros(1, 16, 16, dtype=torch.bool)
     wanted[:, 4:12, :8] = True
     assert torch.equal(read_mask(tmp_path / "mask.png", given, loaded), wanted)
 
 
-def test_a_mask_may_be_turned_like_its_picture(best, tmp_path):
+def test_a_mask_may_be_turned_like_its_image(best, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
@@ -368,38 +368,45 @@ def test_the_ends_of_the_way_are_what_mode_sample_makes(generate, best, sampler)
     assert 0 < max(jumps) < np.abs(frames[0] - frames[4]).mean()
     assert sorted(path.name for path in Path("way").iterdir()) == [
         *[f"0000{k}.png" for k in range(5)],
-        "film.webp",
         "strip.png",
+        "trajectory.webp",
     ]
 
 
-def test_the_strip_and_the_film_show_the_pictures(generate, best):
+def test_the_strip_and_the_trajectory_show_the_images(generate, best):
     assert generate(f"checkpoint={best}", "mode=interpolate", "seeds=[1,2,3]", "num_images=20", FAST, "out=made") == 0
     strip = pixels("made/strip.png")
     assert strip.shape == (20, 16 * 18 + 2, 3)
     assert (tile(strip, 0, 0) == pixels("made/00000.png")).all()
     assert (tile(strip, 0, 15) == pixels("made/00019.png")).all()
-    with Image.open("made/film.webp") as film:
-        assert film.n_frames == 20
-        film.seek(7)
-        assert (np.asarray(film.convert("RGB")) == pixels("made/00007.png")).all()
-    assert told("made/film.webp").items() >= {"mode": "interpolate", "seeds": "1-2-3", "label": "none"}.items()
-    assert told("made/00007.png")["place"] == "7/19"
-    assert marks("made/00007.png").source == marks("made/film.webp").source == "trainedAlgorithmicMedia"
+    with Image.open("made/trajectory.webp") as trajectory:
+        assert trajectory.n_frames == 20
+        trajectory.seek(7)
+        assert (np.asarray(trajectory.convert("RGB")) == pixels("made/00007.png")).all()
+    assert (
+        settings_of("made/trajectory.webp").items()
+        >= {"mode": "interpolate", "seeds": "1-2-3", "label": "none"}.items()
+    )
+    assert settings_of("made/00007.png")["place"] == "7/19"
+    assert (
+        provenance_in("made/00007.png").source
+        == provenance_in("made/trajectory.webp").source
+        == "trainedAlgorithmicMedia"
+    )
 
 
-# --- marks
+# --- provenance
 
 
-@pytest.mark.parametrize("mode", ["vary", "inpaint"])
+@pytest.mark.parametrize("mode", ["img2img", "inpaint"])
 def test_what_an_input_says_of_itself_is_said_on(generate, best, tmp_path, mask, mode):
     source = marked(tmp_path / "in.png", OPT_OUT, "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCreation")
     more = [f"mask={mask}"] * (mode == "inpaint")
     call = (f"checkpoint={best}", f"mode={mode}", f"input={source}", "num_images=1", FAST, "out=made", *more)
     assert generate(*call) == 0
     for name in ("in_00000.png", "grid.png"):
-        assert marks(f"made/{name}") == (OPT_OUT, "compositeWithTrainedAlgorithmicMedia")
-        assert told(f"made/{name}")["input_source"] == "digitalCreation"
+        assert provenance_in(f"made/{name}") == (OPT_OUT, "compositeWithTrainedAlgorithmicMedia")
+        assert settings_of(f"made/{name}")["input_source"] == "digitalCreation"
 
 
 def test_reconstructions_keep_what_their_inputs_say(generate, finished_run, tmp_path):
@@ -407,10 +414,10 @@ def test_reconstructions_keep_what_their_inputs_say(generate, finished_run, tmp_
     marked(tmp_path / "in/a.png", OPT_OUT, "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia")
     marked(tmp_path / "in/b.png")
     assert generate(f"checkpoint={best}", "input=in", "out=made") == 0
-    assert marks("made/a.png") == (OPT_OUT, "compositeWithTrainedAlgorithmicMedia")
-    assert told("made/a.png")["input_source"] == "trainedAlgorithmicMedia"
-    assert marks("made/b.png").opt_out == ""
-    assert "input_source" not in told("made/b.png")
+    assert provenance_in("made/a.png") == (OPT_OUT, "compositeWithTrainedAlgorithmicMedia")
+    assert settings_of("made/a.png")["input_source"] == "trainedAlgorithmicMedia"
+    assert provenance_in("made/b.png").opt_out == ""
+    assert "input_source" not in settings_of("made/b.png")
 
 
 def test_a_grid_of_several_inputs_keeps_the_widest_wish(tmp_path):
@@ -418,9 +425,9 @@ def test_a_grid_of_several_inputs_keeps_the_widest_wish(tmp_path):
         one = examine(marked(tmp_path / "one.png", *terms), 16)
         return Input(Path("one.png"), torch.tensor(one.pixels), one.facts)
 
-    assert marks_of([read(), read(OPT_OUT), read(OPT_OUT)], {}).opt_out == OPT_OUT
-    assert marks_of([read(OTHER), read(OPT_OUT)], {}).opt_out == "DMI-PROHIBITED"
-    assert marks_of([read()], {}).opt_out == ""
+    assert provenance_of_inputs([read(), read(OPT_OUT), read(OPT_OUT)], {}).opt_out == OPT_OUT
+    assert provenance_of_inputs([read(OTHER), read(OPT_OUT)], {}).opt_out == "DMI-PROHIBITED"
+    assert provenance_of_inputs([read()], {}).opt_out == ""
 
 
 # --- mistakes
@@ -429,21 +436,26 @@ def test_a_grid_of_several_inputs_keeps_the_widest_wish(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["mode=vary"], "input: needs a value: input=FILE_OR_FOLDER"),
-        (["mode=vary", "input=a.png", "strength=0"], "strength=0: must be a number, at least 0.01 and at most 1"),
-        (["mode=vary", "input=a.png", "strength=1.5"], "strength=1.5: must be a number, at least 0.01 and at most 1"),
-        (["mode=vary", "input=a.png", "label=paintings"], "label=paintings: no such class; did you mean painting?"),
-        (["mode=vary", "input=a.png", "mask=a.png"], "a.png: mode=vary does not take it; leave it out, or mode=inpa"),
-        (["mode=vary", "input=a.png", "film=true"], "film=true: mode=vary does not take it; leave it out, or mode=sam"),
-        (["mode=vary", "input=a.png", "seeds=[1,2]"], "seeds=[1, 2]: mode=vary does not take it; leave it out, or mod"),
-        (["mode=vary", "input=text.txt"], "nothing to work on (text.txt: not a picture, or cut off in its header)"),
-        (["mode=vary", "input=a.png", "compare=true"], "compare=true: mode=vary does not take it; leave it out\n"),
+        (["mode=img2img"], "input: needs a value: input=FILE_OR_FOLDER"),
+        (["mode=img2img", "input=a.png", "strength=0"], "strength=0: must be a number, at least 0.01 and at most 1"),
+        (["mode=img2img", "input=a.png", "strength=1.5"], "strength=1.5: must be a number, at least 0.01 and at "
+            "most 1"),
+        (["mode=img2img", "input=a.png", "label=paintings"], "label=paintings: no such class; did you mean painting?"),
+        (["mode=img2img", "input=a.png", "mask=a.png"], "a.png: mode=img2img does not take it; leave it out, or "
+            "mode=inpa"),
+        (["mode=img2img", "input=a.png", "save_trajectory=true"], "save_trajectory=true: mode=img2img does not take "
+            "it; leave it out, or mode=sam"),
+        (["mode=img2img", "input=a.png", "seeds=[1,2]"], "seeds=[1, 2]: mode=img2img does not take it; leave it "
+            "out, or mod"),
+        (["mode=img2img", "input=text.txt"], "nothing to work on (text.txt: not an image, or cut off in its header)"),
+        (["mode=img2img", "input=a.png", "side_by_side=true"], "side_by_side=true: mode=img2img does not take it; "
+            "leave it out\n"),
         (["mode=inpaint", "input=a.png"], "mask: needs a value: mask=FILE"),
         (["mode=inpaint", "mask=a.png"], "input: needs a value: input=FILE_OR_FOLDER"),
-        (["mode=inpaint", "input=.", "mask=a.png"], "mode=inpaint takes one picture, not a folder"),
+        (["mode=inpaint", "input=.", "mask=a.png"], "mode=inpaint takes one image, not a folder"),
         (["mode=inpaint", "input=a.png", "mask=b.png"], "b.png: has 32 x 16 pixels, the input 32 x 32; they must lie"),
         (["mode=inpaint", "input=a.png", "mask=black.png"], "black.png: leaves nothing to paint; white is what is"),
-        (["mode=inpaint", "input=a.png", "mask=text.txt"], "text.txt: cannot be used (not a picture, or cut off in it"),
+        (["mode=inpaint", "input=a.png", "mask=text.txt"], "text.txt: cannot be used (not an image, or cut off in it"),
         (["mode=inpaint", "input=a.png", "mask=nowhere.png"], "nowhere.png: must be a file that exists"),
         (["mode=inpaint", "input=a.png", "mask=a.png", "strength=0.3"], "strength=0.3: mode=inpaint does not take it"),
         (["mode=interpolate"], "seeds: needs a value: seeds=[1,2]"),
@@ -456,12 +468,12 @@ def test_a_grid_of_several_inputs_keeps_the_widest_wish(tmp_path):
         (["mode=interpolate", "seeds=[1,2,3]", "num_images=2"], "num_images=2: are fewer than the 3 seeds; ask for m"),
         (["mode=interpolate", "seeds=[1,2]", "label=all"], "label=all: mode=interpolate keeps to one label; choose a"),
         (["mode=interpolate", "seeds=[1,2]", "input=a.png"], "a.png: mode=interpolate does not take it; leave it out"),
-        (["strength=0.3"], "strength=0.3: mode=sample does not take it; leave it out, or mode=vary"),
+        (["strength=0.3"], "strength=0.3: mode=sample does not take it; leave it out, or mode=img2img"),
         (["mask=a.png"], "a.png: mode=sample does not take it; leave it out, or mode=inpaint"),
         (["seeds=[1,2]"], "seeds=[1, 2]: mode=sample does not take it; leave it out, or mode=interpolate"),
     ],
 )  # fmt: skip
-def test_mistakes_are_told_in_a_line_and_nothing_is_written(generate, best, tmp_path, capsys, arguments, sentence):
+def test_mistakes_are_reported_in_a_line_and_nothing_is_written(generate, best, tmp_path, capsys, arguments, sentence):
     for name, size, level in (("a.png", (32, 32), 255), ("b.png", (32, 16), 255), ("black.png", (32, 32), 0)):
         Image.new("L", size, level).save(tmp_path / name)
     (tmp_path / "text.txt").write_text("text")
@@ -471,7 +483,7 @@ def test_mistakes_are_told_in_a_line_and_nothing_is_written(generate, best, tmp_
     assert not Path("outputs").exists()
 
 
-@pytest.mark.parametrize("mode", ["vary", "inpaint", "interpolate"])
+@pytest.mark.parametrize("mode", ["img2img", "inpaint", "interpolate"])
 def test_a_network_that_reproduces_does_not_paint(generate, finished_run, capsys, mode):
     best = finished_run / "checkpoints" / "best.ckpt"
     assert generate(f"checkpoint={best}", f"mode={mode}") == 2
@@ -482,9 +494,9 @@ def test_a_network_that_reproduces_does_not_paint(generate, finished_run, capsys
 
 def test_a_network_of_diffusion_says_what_it_can_do(generate, best, capsys):
     assert generate(f"checkpoint={best}", "mode=reconstruct", "input=.") == 2
-    assert "it can do mode=sample, vary, inpaint or interpolate\n" in capsys.readouterr().err
+    assert "it can do mode=sample, img2img, inpaint or interpolate\n" in capsys.readouterr().err
 
 
 def test_results_do_not_go_among_the_inputs(generate, best, art_folder, capsys):
-    assert generate(f"checkpoint={best}", "mode=vary", f"input={art_folder}", f"out={art_folder}") == 2
+    assert generate(f"checkpoint={best}", "mode=img2img", f"input={art_folder}", f"out={art_folder}") == 2
     assert "must be a folder, and not the one that holds the input" in capsys.readouterr().err

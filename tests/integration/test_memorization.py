@@ -8,13 +8,13 @@ import torch
 from artart.features.alexnet import alexnet_features
 from artart.io.images import to_model
 from artart.metrics.distances import kernel_distance
-from artart.metrics.memorization import CRITERIA, CopyTest
-from artart.training.callbacks.checkpoints import Checkpoints
-from artart.training.callbacks.memorization import Copies
+from artart.metrics.memorization import CRITERIA, MemorizationTest
+from artart.training.callbacks.checkpoints import EpochCheckpoint
+from artart.training.callbacks.memorization import MemorizationMonitor
 
 FEW_STEPS = ("objective=diffusion", "loss=mse_diffusion", "callbacks.grid=null", "sampler.num_steps=2")
-HALF = ("data.num_demo_pictures=60", "data.val_fraction=0.5", "trainer.max_epochs=4")
-EVERY_2 = ("callbacks.copies.every_n_images=64", "callbacks.copies.num_images=20")  # of 32 an epoch
+HALF = ("data.num_demo_images=60", "data.val_fraction=0.5", "trainer.max_epochs=4")
+EVERY_2 = ("callbacks.memorization.every_n_images=64", "callbacks.memorization.num_images=20")  # of 32 an epoch
 
 
 @pytest.fixture
@@ -30,66 +30,66 @@ def result(train, tmp_path):
 
 @pytest.fixture
 def copier(monkeypatch):
-    """Samples are the first training pictures."""
-    monkeypatch.setattr(Copies, "_samples", lambda self, module, data: data.pixels_of(data.train_ids[:20]))
+    """Samples are the first training images."""
+    monkeypatch.setattr(MemorizationMonitor, "_samples", lambda self, module, data: data.pixels_of(data.train_ids[:20]))
 
 
 @pytest.mark.slow
-def test_a_network_of_a_few_steps_copies_nothing(result, capsys):
+def test_a_network_of_a_few_steps_memorizes_nothing(result, capsys):
     last = result()["last"]
-    assert max(last["copies/rate"], last["copies/rate_ratio"]) <= 0.1
-    assert last["copies/rate_third"] == 0.0
-    told = [line for line in capsys.readouterr().out.splitlines() if "copy_rate" in line]
-    assert [line.split(":")[0] for line in told] == ["epoch 2", "epoch 4"]
+    assert max(last["memorization/rate"], last["memorization/rate_ratio"]) <= 0.1
+    assert last["memorization/rate_third"] == 0.0
+    message = [line for line in capsys.readouterr().out.splitlines() if "memorization/rate" in line]
+    assert [line.split(":")[0] for line in message] == ["epoch 2", "epoch 4"]
 
 
-def test_copies_are_told_and_the_training_goes_on(result, copier):
+def test_near_duplicates_are_reported_and_the_training_resumes(result, copier):
     found = result()
-    assert {found["last"][f"copies/rate{name}"] for name in ("", "_ratio", "_third")} == {1.0}
+    assert {found["last"][f"memorization/rate{name}"] for name in ("", "_ratio", "_third")} == {1.0}
     assert found["epochs"] == 4
 
 
 @pytest.mark.slow
-def test_copies_stop_the_training_on_request(result, copier, capsys):
-    assert result("callbacks.copies.stop_above=0.5")["epochs"] == 2
-    assert "callbacks.copies.stop_above=0.5: so the training stops after epoch 2" in capsys.readouterr().out
+def test_near_duplicates_stop_the_training_on_request(result, copier, capsys):
+    assert result("callbacks.memorization.stop_above=0.5")["epochs"] == 2
+    assert "callbacks.memorization.stop_above=0.5: so the training stops after epoch 2" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_a_share_that_may_be_chance_does_not_stop_it(result, copier):
-    assert result("callbacks.copies.stop_above=0.9")["epochs"] == 4  # all of 20: at least 0.84
+    assert result("callbacks.memorization.stop_above=0.9")["epochs"] == 4  # all of 20: at least 0.84
 
 
 @pytest.mark.slow
-def test_a_test_waits_until_enough_pictures_were_seen_since_the_last(result, capsys):
-    """Validations after 8, 16, 24 and 32 of 32 pictures an epoch."""
+def test_a_test_waits_until_enough_images_were_seen_since_the_last(result, capsys):
+    """Validations after 8, 16, 24 and 32 of 32 images an epoch."""
     result(
         "data.batch_size=8",
         "+trainer.val_check_interval=1",
         "trainer.max_epochs=2",
-        "callbacks.copies.every_n_images=24",
+        "callbacks.memorization.every_n_images=24",
     )
-    told = [line for line in capsys.readouterr().out.splitlines() if "copy_rate" in line]
-    assert [line.split(":")[0] for line in told] == ["epoch 1", "epoch 2"]  # after 24 and 48
+    message = [line for line in capsys.readouterr().out.splitlines() if "memorization/rate" in line]
+    assert [line.split(":")[0] for line in message] == ["epoch 1", "epoch 2"]  # after 24 and 48
 
 
 @pytest.mark.slow
 def test_a_run_that_is_too_short_for_a_test_says_so(result, capsys):
-    result("callbacks.copies.every_n_images=1000")
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "callbacks.copies" in line]
-    assert re.fullmatch(r"callbacks.copies: does nothing: this run sees \d+ pictures, .*every_n_images=1000", line)
+    result("callbacks.memorization.every_n_images=1000")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "callbacks.memorization" in line]
+    assert re.fullmatch(r"callbacks.memorization: does nothing: this run sees \d+ images, .*every_n_images=1000", line)
 
 
 @pytest.mark.slow
 def test_samples_are_the_same_each_time_and_in_the_classes_of_training(result, monkeypatch):
     drawn = []
-    original = Copies._samples
+    original = MemorizationMonitor._samples
 
     def samples(self, module, data):
         drawn.append((original(self, module, data), original(self, module, data)))
         return drawn[-1][0]
 
-    monkeypatch.setattr(Copies, "_samples", samples)
+    monkeypatch.setattr(MemorizationMonitor, "_samples", samples)
     result("trainer.max_epochs=2")
     ((one, other),) = drawn
     assert torch.equal(one, other)
@@ -98,121 +98,141 @@ def test_samples_are_the_same_each_time_and_in_the_classes_of_training(result, m
 
 
 @pytest.mark.slow
-def test_too_few_held_out_pictures_are_said_once(train, capsys, tmp_path):
+def test_too_few_held_out_images_are_reported_once(train, capsys, tmp_path):
     assert train(*FEW_STEPS, *EVERY_2, "run_dir=run") == 0
     printed = capsys.readouterr().out
-    assert printed.count("callbacks.copies: does nothing: 3 pictures are held out, 20 are the least") == 1
-    assert "copies/rate" not in (tmp_path / "run" / "result.json").read_text()
+    assert printed.count("callbacks.memorization: does nothing: 3 images are held out, 20 are the least") == 1
+    assert "memorization/rate" not in (tmp_path / "run" / "result.json").read_text()
 
 
 def test_a_network_that_is_meant_to_copy_is_not_tested(train, capsys):
     sampler = "{_target_:artart.diffusion.samplers.DDIM,num_steps:2}"
-    copies = "+callbacks.copies={_target_:artart.training.callbacks.memorization.Copies,sampler:" + sampler + "}"
-    assert train(copies) == 2
-    assert "callbacks.copies: a network that reconstructs is meant to copy" in capsys.readouterr().err
+    override = (
+        "+callbacks.memorization={_target_:artart.training.callbacks.memorization.MemorizationMonitor,sampler:"
+        + sampler
+        + "}"
+    )
+    assert train(override) == 2
+    assert (
+        "callbacks.memorization: a network that reconstructs is meant to reproduce its input" in capsys.readouterr().err
+    )
 
 
-BY_HONEST_KD = ("score=samples/honest_kd", "score_mode=min")
+BY_KID_NO_MEMORIZATION = ("monitor=samples/kid_no_memorization", "mode=min")
 
 
 @pytest.mark.slow
 def test_the_kernel_distance_is_that_of_evaluation(result, alexnet_weights, monkeypatch):
     seen = {}
-    original = Copies._samples
+    original = MemorizationMonitor._samples
 
     def samples(self, module, data):
         seen["samples"], seen["held_out"] = original(self, module, data), data.pixels_of(data.val_ids)
         return seen["samples"]
 
-    monkeypatch.setattr(Copies, "_samples", samples)
-    found = result("trainer.max_epochs=2", f"callbacks.copies.weights={alexnet_weights}", *BY_HONEST_KD)
+    monkeypatch.setattr(MemorizationMonitor, "_samples", samples)
+    found = result("trainer.max_epochs=2", f"callbacks.memorization.weights={alexnet_weights}", *BY_KID_NO_MEMORIZATION)
     features = [alexnet_features(to_model(seen[name]), str(alexnet_weights)) for name in ("samples", "held_out")]
-    assert found["last"]["samples/kd"] == pytest.approx(kernel_distance(*features).value, rel=1e-4)
-    assert found["last"]["samples/honest_kd"] == found["last"]["samples/kd"] == found["best"]["samples/honest_kd"]
+    assert found["last"]["samples/kid_alexnet"] == pytest.approx(kernel_distance(*features).value, rel=1e-4)
+    assert (
+        found["last"]["samples/kid_no_memorization"]
+        == found["last"]["samples/kid_alexnet"]
+        == found["best"]["samples/kid_no_memorization"]
+    )
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_copies_is_never_the_best(result, alexnet_weights, monkeypatch):
-    """Copies of training pictures have the lowest distance of all."""
-    original = Copies._samples
+def test_a_checkpoint_that_near_duplicates_is_never_the_best(result, alexnet_weights, monkeypatch):
+    """Near-duplicates of training images have the lowest distance of all."""
+    original = MemorizationMonitor._samples
 
     def samples(self, module, data):
-        copies = module.trainer.current_epoch > 1
-        return data.pixels_of(data.train_ids[:20]) if copies else original(self, module, data)
+        override = module.trainer.current_epoch > 1
+        return data.pixels_of(data.train_ids[:20]) if override else original(self, module, data)
 
-    monkeypatch.setattr(Copies, "_samples", samples)
-    found = result(f"callbacks.copies.weights={alexnet_weights}", *BY_HONEST_KD)
+    monkeypatch.setattr(MemorizationMonitor, "_samples", samples)
+    found = result(f"callbacks.memorization.weights={alexnet_weights}", *BY_KID_NO_MEMORIZATION)
     assert found["best"]["epoch"] == 2  # the tests are after 2 and 4
-    assert found["last"]["samples/kd"] < found["best"]["samples/honest_kd"]
-    assert "samples/honest_kd" not in found["last"]  # infinite
+    assert found["last"]["samples/kid_alexnet"] < found["best"]["samples/kid_no_memorization"]
+    assert "samples/kid_no_memorization" not in found["last"]  # infinite
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_copies", "is_honest"), [(2, True), (20, False)])
-def test_as_many_copies_as_held_out_art_are_no_reproach(result, alexnet_weights, monkeypatch, num_copies, is_honest):
+@pytest.mark.parametrize(("num_near_duplicates", "is_not_memorized"), [(2, True), (20, False)])
+def test_as_many_near_duplicates_as_held_out_art_are_no_reproach(
+    result, alexnet_weights, monkeypatch, num_near_duplicates, is_not_memorized
+):
     """Of 20, two are a share of 0.03 at least, beyond doubt."""
-    monkeypatch.setattr(CopyTest, "false_alarms", lambda self: dict.fromkeys(CRITERIA, 0.05))
-    original = Copies._samples
+    monkeypatch.setattr(MemorizationTest, "false_alarms", lambda self: dict.fromkeys(CRITERIA, 0.05))
+    original = MemorizationMonitor._samples
 
     def samples(self, module, data):
-        return torch.cat([data.pixels_of(data.train_ids[:num_copies]), original(self, module, data)[num_copies:]])
+        return torch.cat(
+            [data.pixels_of(data.train_ids[:num_near_duplicates]), original(self, module, data)[num_near_duplicates:]]
+        )
 
-    monkeypatch.setattr(Copies, "_samples", samples)
-    last = result(f"callbacks.copies.weights={alexnet_weights}", *BY_HONEST_KD)["last"]
-    assert last["copies/rate"] >= num_copies / 20
-    assert ("samples/honest_kd" in last) is is_honest
-
-
-def test_a_score_of_samples_needs_alexnet(train, capsys):
-    assert train(*FEW_STEPS, *BY_HONEST_KD) == 2
-    assert capsys.readouterr().err == "score=samples/honest_kd: needs AlexNet; set callbacks.copies.weights=auto\n"
+    monkeypatch.setattr(MemorizationMonitor, "_samples", samples)
+    last = result(f"callbacks.memorization.weights={alexnet_weights}", *BY_KID_NO_MEMORIZATION)["last"]
+    assert last["memorization/rate"] >= num_near_duplicates / 20
+    assert ("samples/kid_no_memorization" in last) is is_not_memorized
 
 
-def test_weights_that_cannot_be_had_are_told_before_any_work(train, tmp_path, capsys):
+def test_a_monitored_metric_of_samples_needs_alexnet(train, capsys):
+    assert train(*FEW_STEPS, *BY_KID_NO_MEMORIZATION) == 2
+    assert (
+        capsys.readouterr().err
+        == "monitor=samples/kid_no_memorization: needs AlexNet; set callbacks.memorization.weights=auto\n"
+    )
+
+
+def test_weights_that_cannot_be_had_are_reported_before_any_work(train, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    assert train(*FEW_STEPS, "callbacks.copies.weights=empty", "run_dir=run") == 2
-    assert capsys.readouterr().err.startswith(f"callbacks.copies.weights={tmp_path}/empty: has no file")
+    assert train(*FEW_STEPS, "callbacks.memorization.weights=empty", "run_dir=run") == 2
+    assert capsys.readouterr().err.startswith(f"callbacks.memorization.weights={tmp_path}/empty: has no file")
     assert not (tmp_path / "run").exists()
 
 
-def test_the_best_is_never_one_without_a_score(train, tmp_path):
+def test_the_best_is_never_one_without_a_monitored_metric(train, tmp_path):
     """Of NaN or infinite ones Lightning would keep the first."""
-    best = Checkpoints(tmp_path, "best", keep=1, monitor="score")
+    best = EpochCheckpoint(tmp_path, "best", save_top_k=1, monitor="score")
     judged = [best.check_monitor_top_k(None, torch.tensor(value)) for value in (math.inf, math.nan, 1.0)]
     assert judged == [False, False, True]
 
 
 @pytest.mark.slow
-def test_a_run_whose_samples_are_all_copies_has_no_best(result, copier, alexnet_weights, tmp_path):
-    found = result(f"callbacks.copies.weights={alexnet_weights}", *BY_HONEST_KD)
+def test_a_run_whose_samples_are_all_near_duplicates_has_no_best(result, copier, alexnet_weights, tmp_path):
+    found = result(f"callbacks.memorization.weights={alexnet_weights}", *BY_KID_NO_MEMORIZATION)
     assert found["best"] == {}
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
 
 
-def test_the_score_of_samples_needs_enough_held_out_pictures(train, alexnet_weights, capsys):
-    weights = f"callbacks.copies.weights={alexnet_weights}"
-    assert train(*FEW_STEPS, *BY_HONEST_KD, weights) == 2
-    assert "3 pictures are held out, 20 are the least to tell copies by" in capsys.readouterr().err
+def test_the_monitored_metric_of_samples_needs_enough_held_out_images(train, alexnet_weights, capsys):
+    weights = f"callbacks.memorization.weights={alexnet_weights}"
+    assert train(*FEW_STEPS, *BY_KID_NO_MEMORIZATION, weights) == 2
+    assert "3 images are held out, 20 are the least to detect memorization by" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (
-            ("callbacks.copies.every_n_images=1000",),
-            "each callbacks.copies.every_n_images=1000 pictures, and this run ",
+            ("callbacks.memorization.every_n_images=1000",),
+            "each callbacks.memorization.every_n_images=1000 images, and this run ",
         ),
-        (("data.val_fraction=0",), "score=samples/honest_kd: needs held-out pictures; set data.val_fraction=0.1"),
+        (
+            ("data.val_fraction=0",),
+            "monitor=samples/kid_no_memorization: needs held-out images; set data.val_fraction=0.1",
+        ),
     ],
 )
-def test_a_score_that_no_test_would_measure_is_refused(train, alexnet_weights, capsys, options, sentence):
-    weights = f"callbacks.copies.weights={alexnet_weights}"
-    assert train(*FEW_STEPS, *HALF, *BY_HONEST_KD, weights, *options) == 2
+def test_a_monitored_metric_that_no_test_would_measure_is_refused(train, alexnet_weights, capsys, options, sentence):
+    weights = f"callbacks.memorization.weights={alexnet_weights}"
+    assert train(*FEW_STEPS, *HALF, *BY_KID_NO_MEMORIZATION, weights, *options) == 2
     assert sentence in capsys.readouterr().err
 
 
 def test_what_was_measured_survives_a_stop():
-    first, second = Copies(None, weights="auto"), Copies(None, weights="auto")
-    first.honest_kd, first.tested_at = 0.25, 64
+    first, second = MemorizationMonitor(None, weights="auto"), MemorizationMonitor(None, weights="auto")
+    first.kid_no_memorization, first.tested_at = 0.25, 64
     second.load_state_dict(first.state_dict())
-    assert (second.honest_kd, second.tested_at) == (0.25, 64)
+    assert (second.kid_no_memorization, second.tested_at) == (0.25, 64)

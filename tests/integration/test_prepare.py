@@ -26,7 +26,7 @@ def rows(file: str) -> dict[str, str]:
 
 @pytest.fixture
 def mixed_folder(art_folder: Path) -> Path:
-    """12 good pictures, an empty file, half a JPEG, a copy, and a picture that calls itself AI-made."""
+    """12 good images, an empty file, half a JPEG, a copy, and an image that calls itself AI-made."""
     (art_folder / "empty.png").touch()
     large = Image.fromarray(demo.paint("painting", 0, 256))
     large.save(art_folder / "half.jpg")
@@ -67,14 +67,14 @@ def test_the_terminal_shows_classes_and_reasons(prepare, mixed_folder, capsys):
         assert word in out
 
 
-def test_the_report_and_the_training_see_the_same_pictures(prepare, train, mixed_folder, capsys):
+def test_the_report_and_the_training_see_the_same_images(prepare, train, mixed_folder, capsys):
     assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
     sides = report()["split"]
     assert "reading 16 of 16 files" in capsys.readouterr().out
     assert train(f"data.root={mixed_folder}", "loss=mse", "data.batch_size=4", "run_dir=run") == 0
     out = capsys.readouterr().out
     assert "reading" not in out  # all is known
-    assert f"12 pictures: {sides['train']} for training, {sides['val']} held out" in out
+    assert f"12 images: {sides['train']} for training, {sides['val']} held out" in out
     for name in ("rejected.csv", "excluded.csv"):
         assert Path("run", name).read_text() == Path("report", name).read_text()
 
@@ -85,7 +85,7 @@ def test_every_file_of_the_folder_stands_in_the_index(prepare, mixed_folder):
         index = list(csv.DictReader(table))
     assert [row["path"] for row in index] == [str(path.relative_to(mixed_folder)) for path in find(mixed_folder)]
     assert {"path", "class", "bytes", "mtime", "sha256", "format", "width", "height", "mode"} <= index[0].keys()
-    assert {"frames", "alpha", "icc", "orientation", "perceptual_hash", "verdict", "reason"} <= index[0].keys()
+    assert {"frames", "alpha", "icc", "orientation", "perceptual_hash", "status", "reason"} <= index[0].keys()
 
 
 def test_a_folder_where_nothing_is_usable_has_a_report_too(prepare, tmp_path):
@@ -109,15 +109,15 @@ def test_the_users_table_is_held_against_the_folder(prepare, art_folder):
     [
         ((), "data.root=null: name the folder to prepare: data.root=DIR"),
         (("data.root=nowhere",), "data.root="),
-        (("data.root=.",), "no picture below this folder"),
-        (("data.root=.", "data.fit=stretch"), "data.fit=stretch: must be squash, crop or pad"),
+        (("data.root=.",), "no image below this folder"),
+        (("data.root=.", "data.resize_mode=fill"), "data.resize_mode=fill: must be stretch, center_crop or pad"),
         (("data.root=.", "data.max_pixels=0"), "data.max_pixels=0: must be a whole number, at least 1"),
         (("data.root=.", "data.metadata=nowhere.csv"), "must be a file that exists"),
         (("data.root=.", "data.exclude.copies=true"), "data.exclude.copies=true: no such key"),
         (("data.root=.", "data.licences=CC0"), "data.licences=CC0: must be"),
     ],
 )
-def test_a_mistake_is_told_in_a_line_and_leaves_nothing(prepare, tmp_path, capsys, arguments, message):
+def test_a_mistake_is_reported_in_a_line_and_leaves_nothing(prepare, tmp_path, capsys, arguments, message):
     assert prepare(*arguments, "run_dir=report") == 2
     err = capsys.readouterr().err
     assert message in err
@@ -160,10 +160,10 @@ def test_what_training_would_refuse_is_said(prepare, tmp_path, capsys):
     assert "training would refuse this folder: data.root=" in capsys.readouterr().out
 
 
-def test_the_folder_of_the_pictures_is_only_read(prepare, art_folder, capsys):
+def test_the_folder_of_the_images_is_only_read(prepare, art_folder, capsys):
     before = sorted(art_folder.rglob("*"))
     assert prepare(f"data.root={art_folder}", f"run_dir={art_folder}") == 2
-    assert "is the folder of your pictures, which is only read" in capsys.readouterr().err
+    assert "is the folder of your images, which is only read" in capsys.readouterr().err
     assert sorted(art_folder.rglob("*")) == before
 
 

@@ -21,7 +21,7 @@ from artart import ArtError
 from artart.training import resume
 
 RECONSTRUCTION = (
-    "data.mirror=true",
+    "data.random_flip=true",
     "callbacks.checkpoints.every_n_epochs=1",
     "+logger.csv._target_=artart.training.loggers.ContinuedCSVLogger",
     "+logger.csv.save_dir=${run_dir}",
@@ -29,7 +29,7 @@ RECONSTRUCTION = (
     "+logger.csv.version=csv",
 )
 DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "scheduler.warmup_steps=2",
-             "data.mirror=true", "data.residence=device")  # fmt: skip
+             "data.random_flip=true", "data.storage=device")  # fmt: skip
 KINDS = {"reconstruction": RECONSTRUCTION, "diffusion": DIFFUSION}
 EPOCHS = "trainer.max_epochs=3"  # of 4 steps
 LOGGED = "trainer.log_every_n_steps=1"
@@ -45,7 +45,7 @@ class Trouble(Callback):
         if (place, step) == (self.place, self.step):
             self.step = -1  # once
             if self.event == "crash":
-                raise RuntimeError("planted")
+                raise RuntimeError("injected")
             os.kill(os.getpid(), getattr(signal, self.event))
             time.sleep(0.01)
 
@@ -217,7 +217,7 @@ def test_a_signal_waits_for_a_checkpoint_that_is_being_written(train, importable
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_minutes_saved_is_gone_on_from_after_a_crash(train, whole, kind, capsys):
-    common = (*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=run", "callbacks.last.every_minutes=1e-9")
+    common = (*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=run", "callbacks.last.train_time_interval=1e-9")
     assert train(*common, *trouble("crash", "before", 7)) == 1
     Path("run/checkpoints/.last.ckpt.0123.part").write_bytes(b"of a kill in the middle of a save")
     assert load("run/checkpoints/last.ckpt")["global_step"] == 6
@@ -291,7 +291,7 @@ def test_curves_of_a_run_that_saved_nothing_do_not_mingle_with_those_of_the_next
 def test_a_run_whose_folder_was_moved_knows_its_best_if_the_file_is_there(train, is_there):
     assert train("trainer.max_epochs=1", "run_dir=old") == 0
     content = load("old/checkpoints/last.ckpt")
-    state = content["callbacks"]["Checkpoints_best"]  # as if no later epoch could be better
+    state = content["callbacks"]["EpochCheckpoint_best"]  # as if no later epoch could be better
     score = torch.tensor(99.0)
     state |= {"best_model_score": score, "kth_value": score, "best_k_models": {state["best_model_path"]: score}}
     torch.save(content, "old/checkpoints/last.ckpt")
@@ -307,7 +307,7 @@ def test_a_run_whose_folder_was_moved_knows_its_best_if_the_file_is_there(train,
 
 @pytest.mark.slow
 def test_only_as_many_checkpoints_as_asked_for_are_kept(train):
-    options = ("callbacks.checkpoints.every_n_epochs=1", "callbacks.checkpoints.keep=2", "run_dir=run")
+    options = ("callbacks.checkpoints.every_n_epochs=1", "callbacks.checkpoints.save_top_k=2", "run_dir=run")
     assert train(*options, EPOCHS) == 0
     assert train(*options, "trainer.max_epochs=5", "resume=auto") == 0
     names = sorted(path.name for path in Path("run/checkpoints").iterdir())
@@ -317,15 +317,15 @@ def test_only_as_many_checkpoints_as_asked_for_are_kept(train):
 @pytest.mark.slow
 def test_other_settings_are_shown(train, finished_run, tmp_path, capsys):
     arguments = (f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4")
-    assert train(*arguments, "data.batch_size=4", "seed=3", "data.num_demo_pictures=44") == 0
-    told = capsys.readouterr().out
-    (line,) = re.findall(r"resume: other settings than before: (.*)", told)
+    assert train(*arguments, "data.batch_size=4", "seed=3", "data.num_demo_images=44") == 0
+    message = capsys.readouterr().out
+    (line,) = re.findall(r"resume: other settings than before: (.*)", message)
     for difference in ("seed=3 (was 0)", "data.batch_size=4 (was 8)", "trainer.max_epochs=4 (was 3)"):
         assert difference in line
     assert "run_dir" not in line
     assert "data.seed" not in line
     assert re.search(
-        r"resume: other pictures than before: \d+ for training and \d held out, which were 37 and 3\n", told
+        r"resume: other images than before: \d+ for training and \d held out, which were 37 and 3\n", message
     )
 
 
@@ -346,7 +346,7 @@ def of_artists(run):
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ("data.labels=[class]", "was trained with data.labels=[class, artist], not [class]; ask for that"),
         ("data.labels=[artist,class]", "was trained with data.labels=[class, artist], not [artist, class]; ask for"),
@@ -356,45 +356,45 @@ def of_artists(run):
         ),
     ],
 )
-def test_labels_of_other_columns_or_names_are_refused(train, artists_run, capsys, tmp_path, other, told):
+def test_labels_of_other_columns_or_names_are_refused(train, artists_run, capsys, tmp_path, other, message):
     table = (artists_run.parent / "art.csv").read_text().splitlines()
     licences = ["licence", *["CC0"] * 4, "mine", *["CC0"] * 55]  # one by Bo is mine, which leaves 20
     (tmp_path / "art.csv").write_text("\n".join(map(",".join, zip(table, licences, strict=True))))
     metadata = (f"data.metadata={tmp_path / 'art.csv'}",) * ("licences" in other)
     assert train(*of_artists(artists_run), *metadata, *other.split()) == 2
     error = capsys.readouterr().err.splitlines()
-    assert told in error[-1]
+    assert message in error[-1]
     assert not Path("run").exists()
 
 
 @pytest.mark.slow
-def test_a_run_of_several_columns_goes_on_and_so_does_one_of_format_1(train, artists_run, diffusion_run, tmp_path):
+def test_a_run_of_several_columns_resumes_but_not_one_of_format_1(train, artists_run, diffusion_run, tmp_path, capsys):
     assert train(*of_artists(artists_run), "data.labels=[class,artist]", "trainer.max_epochs=2") == 0
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 3
     content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
     content["class_names"] = content.pop("labels")["class"]
     content["artart"]["format"] = 1
-    del content["config"]["model"]["augmented"], content["config"]["objective"]["augment"]
+    del content["config"]["model"]["augment_dim"], content["config"]["objective"]["augment"]
     torch.save(content, tmp_path / "old.ckpt")
     small = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "callbacks.grid=null", "run_dir=old")
-    assert train(f"resume={tmp_path / 'old.ckpt'}", *small, "trainer.max_epochs=4") == 0
-    assert torch.load("old/checkpoints/last.ckpt", weights_only=True)["labels"] == {"class": content["class_names"]}
+    assert train(f"resume={tmp_path / 'old.ckpt'}", *small, "trainer.max_epochs=4") == 2
+    assert "old.ckpt: written by an older artart; begin with its weights: init_from=" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_within_an_epoch_no_other_batches_are_gone_on_with(train, importable, capsys):
+def test_within_an_epoch_no_other_batches_are_resumed_with(train, importable, capsys):
     assert train(EPOCHS, "run_dir=run", *trouble("SIGINT", "before", 2)) == 130
     assert train(EPOCHS, "run_dir=run", "resume=auto", "data.batch_size=4") == 2
     error = capsys.readouterr().err
-    assert "lies within an epoch of batches of 8 pictures in the order of seed=0, now 4 and seed=0" in error
+    assert "lies within an epoch of batches of 8 images in the order of seed=0, now 4 and seed=0" in error
     assert error.count("\n") == 1
-    assert train(EPOCHS, "run_dir=run", "resume=auto", "data.num_demo_pictures=50") == 2
-    assert "lies within an epoch of other pictures (" in capsys.readouterr().err
+    assert train(EPOCHS, "run_dir=run", "resume=auto", "data.num_demo_images=50") == 2
+    assert "lies within an epoch of other images (" in capsys.readouterr().err
     assert train(EPOCHS, "run_dir=run", "resume=auto") == 0
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 2
 
 
-def test_a_folder_that_holds_another_run_is_not_gone_on_in(train, finished_run, capsys):
+def test_a_folder_that_holds_another_run_is_not_resumed_in(train, finished_run, capsys):
     assert train("trainer.max_epochs=1", "run_dir=other") == 0
     before = {path: path.read_bytes() for path in Path("other").rglob("*") if path.is_file()}
     assert train(f"resume={finished_run}/checkpoints/last.ckpt", "run_dir=other", "trainer.max_epochs=4") == 2
@@ -462,7 +462,7 @@ def test_a_newer_checkpoint_says_so(finished_run, tmp_path):
     content["artart"] = {"format": 99, "version": "9.0"}
     torch.save(content, tmp_path / "newer.ckpt")
     with pytest.raises(ArtError, match=r"newer.ckpt: written by artart 9.0, this is .*; a newer artart can read it"):
-        resume.look_into(tmp_path / "newer.ckpt", {}, [])
+        resume.load_resume_state(tmp_path / "newer.ckpt", {}, [])
 
 
 def files_of(folder: str | Path) -> dict[Path, tuple[bytes, int]]:
@@ -470,27 +470,27 @@ def files_of(folder: str | Path) -> dict[Path, tuple[bytes, int]]:
 
 
 def test_a_refused_command_leaves_a_run_as_it_is(train, importable, art_folder, capsys):
-    """Whatever is found wrong after the pictures have been read, and while the trainer is built."""
+    """Whatever is found wrong after the images have been read, and while the trainer is built."""
     common = (f"data.root={art_folder}", "data.batch_size=2", EPOCHS, "run_dir=run")
     assert train(*common, *trouble("SIGINT", "before", 2)) == 130
     before = files_of("run")
     (art_folder / "drawing" / "odd.png").write_bytes(b"odd")
-    for mistake, code, told in (
-        ("data.val_fraction=0.5", 2, "lies within an epoch of other pictures"),
-        ("data.val_fraction=0", 2, "lies within an epoch of other pictures"),
+    for mistake, code, message in (
+        ("data.val_fraction=0.5", 2, "lies within an epoch of other images"),
+        ("data.val_fraction=0", 2, "lies within an epoch of other images"),
         ("data.max_rejected_fraction=0", 2, "index.csv; that is more than data.max_rejected_fraction=0"),
         ("callbacks.learning_rate.logging_interval=never", 2, "callbacks"),
     ):
         assert train(*common, "resume=auto", mistake) == code
         error = capsys.readouterr().err
-        assert told in error
+        assert message in error
         assert error.count("\n") == 1
         assert files_of("run") == before, mistake
     assert train(*common, "resume=auto") == 0
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 2
     assert "odd.png" in Path("run/rejected.csv").read_text()
     log = Path("run/train.log").read_text()
-    assert log.count("12 pictures: ") == 2  # of both readings that were used
+    assert log.count("12 images: ") == 2  # of both readings that were used
     assert "resume: other settings than before: " in log
 
 
@@ -515,9 +515,9 @@ def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before_it(train, capsy
     cut_off(Path("run/checkpoints/last.ckpt"))
     Path("run/result.json").unlink()
     assert train(EPOCHS, "run_dir=run", "resume=auto") == 0
-    told = capsys.readouterr().out
-    assert "resume: run/checkpoints/last.ckpt cannot be read; the one before it can" in told
-    assert "resume: going on from run/checkpoints/previous.ckpt" in told
+    message = capsys.readouterr().out
+    assert "resume: run/checkpoints/last.ckpt cannot be read; the one before it can" in message
+    assert "resume: going on from run/checkpoints/previous.ckpt" in message
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 8
     assert load("run/checkpoints/last.ckpt")["global_step"] == 12
     assert_close(load("run/checkpoints/last.ckpt")["state_dict"], load("whole/checkpoints/last.ckpt")["state_dict"],

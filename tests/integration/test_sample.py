@@ -1,4 +1,4 @@
-"""From a checkpoint and noise to pictures."""
+"""From a checkpoint and noise to images."""
 
 import itertools
 import re
@@ -15,7 +15,7 @@ from artart.diffusion.sampling import sample_steps
 from artart.generation.sample import labels_for
 from artart.io.files import sha256
 from artart.io.images import to_pixels
-from artart.io.provenance import found
+from artart.io.provenance import provenance_of
 from artart.models.vit import ViT
 
 FAST, FIVE = "sampler.num_steps=3", "sampler.num_steps=5"
@@ -41,7 +41,7 @@ def changed(best, tmp_path):
 
 
 def louder(content) -> None:
-    """As if it had been trained for long: what it is told, and what it answers, is large."""
+    """As if it had been trained for long: what it is given, and what it answers, is large."""
     for number, (name, value) in enumerate(content["state_dict"].items()):
         if "scale_shift" in name or "label" in name or "dec3.out" in name:
             noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(number))
@@ -62,16 +62,16 @@ def packet(image: Image.Image) -> str:
 
 
 def settings(path: str | Path) -> dict[str, str]:
-    """What a picture says of how it was made."""
+    """What an image says of how it was made."""
     with Image.open(path) as image:
         described = re.search(r'x-default">(.*?)</rdf:li>', packet(image), re.DOTALL)[1]
     return dict(part.split("=", 1) for part in described.split("; "))
 
 
-# --- pictures and seeds
+# --- images and seeds
 
 
-def test_noise_becomes_pictures_and_a_grid_of_them(generate, best, capsys):
+def test_noise_becomes_images_and_a_grid_of_them(generate, best, capsys):
     assert generate(f"checkpoint={best}", "num_images=7", FAST, "out=made") == 0
     assert names("made") == [f"0000{k}.png" for k in range(7)] + ["grid.png"]
     grid = pixels("made/grid.png")
@@ -91,7 +91,7 @@ def test_a_single_class_is_a_square_grid(generate, best, num_images, shape):
     assert pixels("made/grid.png").shape[:2] == shape
 
 
-def test_a_picture_belongs_to_its_seed(generate, best):
+def test_an_image_belongs_to_its_seed(generate, best):
     same = ("label=engraving", FAST)
     assert generate(f"checkpoint={best}", "num_images=4", "seed=0", "out=zero", *same) == 0
     assert generate(f"checkpoint={best}", "num_images=4", "seed=3", "out=three", *same) == 0
@@ -101,7 +101,7 @@ def test_a_picture_belongs_to_its_seed(generate, best):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m", "heun"])
-def test_every_sampler_makes_the_same_pictures_in_any_batch(generate, changed, sampler):
+def test_every_sampler_makes_the_same_images_in_any_batch(generate, changed, sampler):
     checkpoint = changed(louder)  # so that labels show
     for batch_size in (1, 3, 5):
         arguments = (f"sampler={sampler}", FAST, "num_images=5", f"batch_size={batch_size}", f"out={batch_size}")
@@ -124,12 +124,12 @@ def test_the_sampler_may_be_changed(generate, changed):
     assert len({one.tobytes() for one in others}) == 4
 
 
-def test_guidance_changes_pictures_within_its_interval(generate, best):
+def test_guidance_changes_images_within_its_interval(generate, best):
     calls = {
         "learnt": ("guidance.weight=1",),
         "more": ("guidance.weight=8",),
-        "nowhere": ("guidance.weight=8", "guidance.lowest=0.45", "guidance.highest=0.55"),
-        "everywhere": ("guidance.weight=8", "guidance.lowest=0", "guidance.highest=1"),
+        "nowhere": ("guidance.weight=8", "guidance.interval=[0.45,0.55]"),
+        "everywhere": ("guidance.weight=8", "guidance.interval=[0,1]"),
     }
     for out, options in calls.items():
         assert generate(f"checkpoint={best}", "num_images=2", "sampler=ddim", FAST, f"out={out}", *options) == 0
@@ -170,7 +170,7 @@ def test_another_network_guides_also_without_labels_and_is_named_in_the_marks(ge
     assert "guidance_network_sha256" not in settings("alone/00000.png")
 
 
-def test_a_guide_without_effect_is_a_sentence(generate, best, capsys):
+def test_a_guide_without_effect_is_reported_in_one_line(generate, best, capsys):
     assert generate(f"checkpoint={best}", "guidance.weight=1", f"guidance.network={best}") == 2
     wanted = f"guidance.network={best}: has no effect with guidance.weight=1; set guidance.weight=1.5\n"
     assert capsys.readouterr().err == wanted
@@ -185,7 +185,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(generate, be
 def test_a_guide_may_be_smaller_and_of_another_kind(generate, best, guide):
     def smaller(content) -> None:
         torch.manual_seed(0)
-        settings = {"image_size": 16, "num_classes": 5, "patch_size": 8, "width": 24, "depth": 1, "num_heads": 1}
+        settings = {"image_size": 16, "num_classes": 5, "patch_size": 8, "hidden_size": 24, "depth": 1, "num_heads": 1}
         net = ViT(**settings)
         torch.nn.init.normal_(net.out.weight, std=0.1)
         content["config"]["model"] = {"_target_": "artart.models.vit.ViT", **settings}
@@ -201,13 +201,13 @@ def of_another_size(content) -> None:
 
 
 WRONG_GUIDES = {
-    "objective.prediction=v, not x0": lambda content: content["config"]["objective"].update(prediction="v"),
+    "objective.parameterization=v, not x0": lambda content: content["config"]["objective"].update(parameterization="v"),
     "objective.schedule={'_target_': 'artart.diffusion.schedule.Cosine'}, not": lambda content: content["config"][
         "objective"
     ].update(schedule={"_target_": "artart.diffusion.schedule.Cosine"}),
     "image_size=24, not 16": of_another_size,
     "knows other labels; name an earlier checkpoint of the same run": lambda content: content.update(
-        class_names=list("abcde")
+        labels={"class": list("abcde")}
     ),
     "wants to build os.system, not a class of artart": lambda content: content["config"]["loss"].update(
         mse={"_target_": "os.system"}
@@ -218,7 +218,7 @@ WRONG_GUIDES = {
 
 
 @pytest.mark.parametrize("sentence", WRONG_GUIDES)
-def test_a_guide_that_does_not_fit_is_a_sentence(generate, best, guide, capsys, sentence):
+def test_a_guide_that_does_not_fit_is_reported_in_one_line(generate, best, guide, capsys, sentence):
     path = guide(WRONG_GUIDES[sentence])
     assert generate(f"checkpoint={best}", f"guidance.network={path}", FAST) == 2
     assert sentence in (error := capsys.readouterr().err)
@@ -227,11 +227,11 @@ def test_a_guide_that_does_not_fit_is_a_sentence(generate, best, guide, capsys, 
     assert not Path("outputs").exists()
 
 
-def test_a_guide_that_reconstructs_or_is_no_file_is_a_sentence(generate, best, finished_run, capsys):
+def test_a_guide_that_reconstructs_or_is_no_file_is_reported_in_one_line(generate, best, finished_run, capsys):
     reconstructs = finished_run / "checkpoints" / "best.ckpt"
     Path("text.ckpt").write_text("no checkpoint")
     for path, sentence in {
-        reconstructs: "was trained with objective.prediction=None, not x0",
+        reconstructs: "was trained with objective.parameterization=None, not x0",
         Path("text.ckpt"): "holds Python objects, not plain weights, or is no weights file",
         Path("nowhere.ckpt"): "nowhere.ckpt: must be a file that exists",
     }.items():
@@ -245,10 +245,10 @@ def test_no_file_is_overwritten(generate, best):
     Path("made").mkdir()
     Path("made/grid.png").write_text("mine")
     for _ in range(2):
-        assert generate(f"checkpoint={best}", "num_images=1", FAST, "film=true", "out=made") == 0
+        assert generate(f"checkpoint={best}", "num_images=1", FAST, "save_trajectory=true", "out=made") == 0
     assert Path("made/grid.png").read_text() == "mine"
-    assert names("made") == ["00000-2.png", "00000.png", "film-2.png", "film-2.webp", "film.png", "film.webp",
-                             "grid-2.png", "grid-3.png", "grid.png"]  # fmt: skip
+    assert names("made") == ["00000-2.png", "00000.png", "grid-2.png", "grid-3.png", "grid.png",
+                             "trajectory-2.png", "trajectory-2.webp", "trajectory.png", "trajectory.webp"]  # fmt: skip
 
 
 def test_the_checkpoint_alone_is_enough_to_sample(generate, best, tmp_path, monkeypatch):
@@ -305,11 +305,11 @@ def test_a_label_is_a_class_all_in_turn_or_none(label, class_names, labels):
         ("null", [*CLASSES, "drawing"]),
     ],
 )
-def test_each_picture_says_its_label_and_seed(generate, best, label, words):
+def test_each_image_says_its_label_and_seed(generate, best, label, words):
     assert generate(f"checkpoint={best}", f"label={label}", "num_images=6", "seed=5", FAST, "out=made") == 0
-    told = [settings(f"made/0000{k}.png") for k in range(6)]
-    assert [one["label"] for one in told] == words
-    assert [one["seed"] for one in told] == [str(5 + k) for k in range(6)]
+    message = [settings(f"made/0000{k}.png") for k in range(6)]
+    assert [one["label"] for one in message] == words
+    assert [one["seed"] for one in message] == [str(5 + k) for k in range(6)]
 
 
 def test_a_label_reaches_the_network(generate, changed):
@@ -355,60 +355,67 @@ def without_classes(content) -> None:
 
 
 @pytest.mark.parametrize("label", ["all", "none"])
-def test_without_classes_pictures_are_of_none(generate, changed, label):
+def test_without_classes_images_are_of_none(generate, changed, label):
     assert generate(f"checkpoint={changed(without_classes)}", f"label={label}", "num_images=2", FAST, "out=made") == 0
     assert settings("made/00001.png")["label"] == "none"
 
 
-# --- films
+# --- trajectories
 
 
-def test_a_film_shows_every_step_and_ends_with_the_grid(generate, best):
-    arguments = ("num_images=7", "sampler=ddim", "sampler.num_steps=6", "film=true", "out=made")
+def test_a_trajectory_shows_every_step_and_ends_with_the_grid(generate, best):
+    arguments = ("num_images=7", "sampler=ddim", "sampler.num_steps=6", "save_trajectory=true", "out=made")
     assert generate(f"checkpoint={best}", *arguments) == 0
     grid = pixels("made/grid.png")
-    with Image.open("made/film.webp") as film:
-        assert film.n_frames == 6
+    with Image.open("made/trajectory.webp") as trajectory:
+        assert trajectory.n_frames == 6
         frames = []
         for k in range(6):
-            film.seek(k)
-            frames.append(np.asarray(film.convert("RGB")).astype(int))
+            trajectory.seek(k)
+            frames.append(np.asarray(trajectory.convert("RGB")).astype(int))
     assert (frames[-1] == grid).all()
     distances = [np.abs(frame - grid).mean() for frame in frames]
     assert distances == sorted(distances, reverse=True)
     assert distances[0] > 5
-    strip = pixels("made/film.png")
-    assert strip.shape == (7 * 18 + 2, 8 * 18 + 2, 3)  # a row for each picture, eight moments
+    strip = pixels("made/trajectory.png")
+    assert strip.shape == (7 * 18 + 2, 8 * 18 + 2, 3)  # a row for each image, eight moments
     for k in range(7):
         assert (strip[2 + 18 * k : 18 + 18 * k, 128:144] == pixels(f"made/0000{k}.png")).all()
         first = frames[0][2 + 18 * (k // 5) : 18 + 18 * (k // 5), 2 + 18 * (k % 5) : 18 + 18 * (k % 5)]
         assert (strip[2 + 18 * k : 18 + 18 * k, 2:18] == first).all()
 
 
-def test_a_film_is_the_same_in_any_batch(generate, best):
+def test_a_trajectory_is_the_same_in_any_batch(generate, best):
     for batch_size in (2, 5):
-        arguments = ("num_images=5", f"batch_size={batch_size}", FAST, "film=true", f"out={batch_size}")
+        arguments = ("num_images=5", f"batch_size={batch_size}", FAST, "save_trajectory=true", f"out={batch_size}")
         assert generate(f"checkpoint={best}", *arguments) == 0
-    for name in ("film.png", "grid.png"):
+    for name in ("trajectory.png", "grid.png"):
         assert np.abs(pixels(f"2/{name}") - pixels(f"5/{name}")).max() <= 1
-    with Image.open("2/film.webp") as film:
-        film.seek(2)
-        assert (np.asarray(film.convert("RGB")) == pixels("2/grid.png")).all()
+    with Image.open("2/trajectory.webp") as trajectory:
+        trajectory.seek(2)
+        assert (np.asarray(trajectory.convert("RGB")) == pixels("2/grid.png")).all()
 
 
-def test_a_film_has_no_more_than_16_pictures_and_a_grid_no_more_than_256(generate, best, monkeypatch):
-    monkeypatch.setattr("artart.generation.sample.IN_GRID", 18)
-    arguments = ("num_images=20", "batch_size=17", "sampler.num_steps=1", "label=none", "film=true", "out=made")
+def test_a_trajectory_has_no_more_than_16_images_and_a_grid_no_more_than_256(generate, best, monkeypatch):
+    monkeypatch.setattr("artart.generation.sample.MAX_IN_GRID", 18)
+    arguments = (
+        "num_images=20",
+        "batch_size=17",
+        "sampler.num_steps=1",
+        "label=none",
+        "save_trajectory=true",
+        "out=made",
+    )
     assert generate(f"checkpoint={best}", *arguments) == 0
-    assert pixels("made/film.png").shape == (16 * 18 + 2, 8 * 18 + 2, 3)
+    assert pixels("made/trajectory.png").shape == (16 * 18 + 2, 8 * 18 + 2, 3)
     grid = pixels("made/grid.png")
     assert grid.shape == (4 * 18 + 2, 5 * 18 + 2, 3)
-    assert (grid[3 * 18 :, 3 * 18 :] == 255).all()  # 18 pictures, in rows of five
+    assert (grid[3 * 18 :, 3 * 18 :] == 255).all()  # 18 images, in rows of five
     assert (grid[3 * 18 :, : 3 * 18] != 255).any()
     assert len(names("made")) == 20 + 3
 
 
-# --- marks
+# --- provenance
 
 
 def test_every_file_says_that_a_network_made_it_and_how(generate, best):
@@ -418,7 +425,7 @@ def test_every_file_says_that_a_network_made_it_and_how(generate, best):
         "guidance.weight=2.5",
         "sampler=dpmpp_2m",
         FAST,
-        "film=true",
+        "save_trajectory=true",
         "label=all",
         "out=made",
     )
@@ -437,14 +444,14 @@ def test_every_file_says_that_a_network_made_it_and_how(generate, best):
         "00000.png": {"seed": "9", "label": "drawing"},
         "00001.png": {"seed": "10", "label": "engraving"},
         "grid.png": {"seed": "9", "label": "all"},
-        "film.png": {"seed": "9", "label": "all"},
-        "film.webp": {"seed": "9", "label": "all"},
+        "trajectory.png": {"seed": "9", "label": "all"},
+        "trajectory.webp": {"seed": "9", "label": "all"},
     }.items():
         with Image.open(Path("made", name)) as image:
             image.load()
-            assert found(image).source == "trainedAlgorithmicMedia"
-        told = settings(Path("made", name))
-        assert (shared | own).items() <= told.items()
+            assert provenance_of(image).source == "trainedAlgorithmicMedia"
+        message = settings(Path("made", name))
+        assert (shared | own).items() <= message.items()
 
 
 # --- mistakes
@@ -456,35 +463,41 @@ def test_every_file_says_that_a_network_made_it_and_how(generate, best):
         (["label=paintings"], "label=paintings: no such class; did you mean painting?"),
         (["label=xyz"], "label=xyz: no such class; choose all, none, drawing, engraving, iconography, painting or"),
         (["mode=reconstruct"], "was not trained for that; it can do mode=sample"),
-        (["input=."], "mode=sample does not take it; leave it out, or mode=vary or inpaint\n"),
+        (["input=."], "mode=sample does not take it; leave it out, or mode=img2img or inpaint\n"),
         (["sampler=huen"], "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
         (["sampler.num_steps=0"], "sampler.num_steps=0: must be a whole number, at least 1"),
         (["sampler=ddim", "sampler.eta=2"], "sampler.eta=2: must be a number, at least 0 and at most 1"),
         (["sampler.spacing=even"], "sampler.spacing=even: must be r, t, lambda or karras"),
         (["guidance.weight=-1"], "guidance.weight=-1: must be a number, at least 0"),
-        (["guidance.highest=2"], "guidance.highest=2: must be a number, at least 0 and at most 1"),
-        (["guidance.lowest=0.95"], "guidance.lowest=0.95: is above guidance.highest=0.9"),
+        (
+            ["guidance.interval=[0,2]"],
+            "guidance.interval=[0, 2]: must be two noise levels from 0 to 1 that rise: [low,high]",
+        ),
+        (
+            ["guidance.interval=[0.95,0.9]"],
+            "guidance.interval=[0.95, 0.9]: must be two noise levels from 0 to 1 that rise",
+        ),
         (["num_images=0"], "num_images=0: must be a whole number, at least 1"),
         (["mode=interpolate", "seeds=1,2"], "seeds=1,2: several values: write them as a list: [a,b]\n"),
         (["seed=-1"], "seed=-1: must be a whole number, at least 0"),
-        (["film=perhaps"], "film=perhaps: must be true or false"),
+        (["save_trajectory=perhaps"], "save_trajectory=perhaps: must be true or false"),
         (["batch_size=0"], "batch_size=0: must be a whole number, at least 1"),
     ],
 )
-def test_mistakes_are_told_in_a_line_and_nothing_is_written(generate, best, capsys, arguments, sentence):
+def test_mistakes_are_reported_in_a_line_and_nothing_is_written(generate, best, capsys, arguments, sentence):
     assert generate(f"checkpoint={best}", *arguments) == 2
     assert sentence in (error := capsys.readouterr().err)
     assert error.count("\n") == 1
     assert not Path("outputs").exists()
 
 
-def test_a_label_where_there_are_no_classes_is_a_sentence(generate, changed, capsys):
+def test_a_label_where_there_are_no_classes_is_reported_in_one_line(generate, changed, capsys):
     assert generate(f"checkpoint={changed(without_classes)}", "label=painting") == 2
     assert capsys.readouterr().err == "label=painting: no such class; choose all or none\n"
     assert not Path("outputs").exists()
 
 
-def test_weights_that_are_no_numbers_are_a_sentence(generate, changed, capsys):
+def test_weights_that_are_no_numbers_are_reported_in_one_line(generate, changed, capsys):
     checkpoint = changed(lambda content: content["state_dict"]["net.enc2.0.weight"].fill_(torch.nan))
     assert generate(f"checkpoint={checkpoint}", FAST, "out=made") == 1
     error = capsys.readouterr().err
@@ -493,7 +506,7 @@ def test_weights_that_are_no_numbers_are_a_sentence(generate, changed, capsys):
     assert not Path("made").exists()
 
 
-@pytest.mark.parametrize("place", ["schedule", "noise_level"])
+@pytest.mark.parametrize("place", ["schedule", "noise_levels"])
 @pytest.mark.parametrize(
     "target",
     ["os.system", "artart.diffusion.schedule.math.sqrt", "artart.diffusion.schedule.per_image", "pathlib.Path"],
@@ -547,7 +560,7 @@ def test_labels_of_several_columns(label, labels):
 
 
 @pytest.mark.parametrize(
-    ("label", "told"),
+    ("label", "message"),
     [
         ("both", "label=both: is of class and artist; say of which: label={class: ...}"),
         ("drawin", "label=drawin: no such class or artist; did you mean drawing?"),
@@ -557,10 +570,10 @@ def test_labels_of_several_columns(label, labels):
         ({"year": 1900}, "label.year=1900: no such column; choose class or artist"),
     ],
 )
-def test_labels_that_are_not_known_are_told(label, told):
+def test_labels_that_are_not_known_are_reported(label, message):
     with pytest.raises(ArtError) as error:
         labels_for(label, 4, ARTISTS)
-    assert str(error.value) == told
+    assert str(error.value) == message
 
 
 def of_two_columns(content) -> None:
@@ -570,7 +583,7 @@ def of_two_columns(content) -> None:
     content["labels"] = {"class": ["oil", "ink"], "artist": ["Hélène, O'Hara", "Bo"]}
 
 
-def test_another_artist_makes_another_picture_and_the_same_one_the_same(generate, changed):
+def test_another_artist_makes_another_image_and_the_same_one_the_same(generate, changed):
     checkpoint = changed(of_two_columns)
     asked = {
         "helene": '{class: ink, artist: "Hélène, O\'Hara"}',
@@ -593,11 +606,11 @@ def test_another_artist_makes_another_picture_and_the_same_one_the_same(generate
 
 def test_all_are_those_of_the_first_column(generate, changed):
     assert generate(f"checkpoint={changed(of_two_columns)}", "num_images=3", FAST, "out=made") == 0
-    told = [settings(f"made/0000{k}.png")["label"] for k in range(3)]
-    assert told == ["class: oil, artist: none", "class: ink, artist: none", "class: oil, artist: none"]
+    message = [settings(f"made/0000{k}.png")["label"] for k in range(3)]
+    assert message == ["class: oil, artist: none", "class: ink, artist: none", "class: oil, artist: none"]
 
 
-def test_braces_that_cannot_be_read_are_told_with_the_remedy(generate, best, capsys):
+def test_braces_that_cannot_be_read_are_reported_with_the_remedy(generate, best, capsys):
     assert generate(f"checkpoint={best}", "label={artist: Hélène}", "out=made") == 2
-    told = "label={artist: Hélène}: cannot be read; put each name into quotes: label={column: 'name', ...}\n"
-    assert capsys.readouterr().err == told
+    message = "label={artist: Hélène}: cannot be read; put each name into quotes: label={column: 'name', ...}\n"
+    assert capsys.readouterr().err == message

@@ -24,7 +24,7 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_sweep_ends_with_a_table_sorted_by_score(train, capsys):
+def test_a_sweep_ends_with_a_table_sorted_by_monitored_metric(train, capsys):
     assert train("-m", "optimizer.lr=1e-2,1e-6", "trainer.max_epochs=1") == 0
     table = rows()
     scores = [float(row["val/psnr"]) for row in table]
@@ -40,24 +40,24 @@ def test_a_sweep_ends_with_a_table_sorted_by_score(train, capsys):
 
 @pytest.mark.slow
 def test_scores_to_be_lowered_are_sorted_the_other_way(train):
-    assert train("-m", "optimizer.lr=1e-2,1e-6", "trainer.max_epochs=1", "score=val/loss", "score_mode=min") == 0
+    assert train("-m", "optimizer.lr=1e-2,1e-6", "trainer.max_epochs=1", "monitor=val/loss", "mode=min") == 0
     scores = [float(row["val/loss"]) for row in rows()]
     assert scores == sorted(scores)
 
 
 @pytest.mark.slow
-def test_a_failed_job_is_marked_and_the_others_go_on(train, monkeypatch, capsys):
+def test_a_failed_job_is_marked_and_the_others_resume(train, monkeypatch, capsys):
     def refuse_sgd(config, key, build=artart.train.build, **more):
         if key == "optimizer" and config["optimizer"]["_target_"].endswith("SGD"):
-            raise RuntimeError("planted")
+            raise RuntimeError("injected")
         return build(config, key, **more)
 
     monkeypatch.setattr(artart.train, "build", refuse_sgd)
     assert train("-m", "optimizer=sgd,adam", "trainer.max_epochs=1") == 1
     adam, sgd = rows()
     assert (adam["job"], adam["status"]) == ("1", "ok")
-    assert (sgd["job"], sgd["status"]) == ("0", "failed: planted")
-    assert "RuntimeError: planted" in (sweep_folder() / "0" / "train.log").read_text()
+    assert (sgd["job"], sgd["status"]) == ("0", "failed: injected")
+    assert "RuntimeError: injected" in (sweep_folder() / "0" / "train.log").read_text()
     assert (sweep_folder() / "1" / "checkpoints" / "last.ckpt").is_file()
     output = capsys.readouterr()
     assert "Traceback" not in output.out + output.err
@@ -72,15 +72,15 @@ def test_a_job_with_a_mistake_in_its_settings_is_a_failed_job(train, capsys):
 
 
 @pytest.mark.parametrize("swept", ["loss.weights.perceptual=0.1,1", "++loss.weights.mse=1,2", "loss=hybrid,hybrid"])
-def test_a_score_that_changes_its_meaning_from_job_to_job_is_refused(train, swept):
-    assert train("-m", swept, "score=val/loss", "score_mode=min") == 1
+def test_a_monitored_metric_that_changes_its_meaning_from_job_to_job_is_refused(train, swept):
+    assert train("-m", swept, "monitor=val/loss", "mode=min") == 1
     assert all("cannot compare jobs whose loss" in row["status"] for row in rows())
 
 
 @pytest.mark.slow
 def test_several_settings_in_one_value_are_no_sweep(train):
     weights = "loss.weights={mse:1,perceptual:0.5}"
-    assert train("-m", weights, "seed=1,2", "score=val/loss", "score_mode=min", "trainer.max_epochs=1") == 0
+    assert train("-m", weights, "seed=1,2", "monitor=val/loss", "mode=min", "trainer.max_epochs=1") == 0
 
 
 @pytest.mark.parametrize("setting", ["run_dir=mine", "resume=auto"])
@@ -91,7 +91,7 @@ def test_jobs_do_not_share_a_folder(train, setting):
 
 
 @pytest.mark.parametrize("mistake", ["optimizr.lr=1,2", "optimizer=foo,adam"])
-def test_a_sweep_over_nothing_is_a_sentence_and_leaves_no_folder(tmp_path, mistake):
+def test_a_sweep_over_nothing_is_reported_in_one_line_and_leaves_no_folder(tmp_path, mistake):
     command = [sys.executable, "-m", "artart.train", "-m", mistake]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2

@@ -41,14 +41,14 @@ def test_a_checkpoint_explains_itself_and_carries_no_loss_network(finished_run):
         "image_size": 16,
         "num_classes": 5,
         "conditioned": False,
-        "augmented": False,
+        "augment_dim": 0,
         "attention": False,
     }
     assert checkpoint["labels"] == {"class": ["drawing", "engraving", "iconography", "painting", "sculpture"]}
     assert all(name.startswith("net.") for name in checkpoint["state_dict"])
 
 
-def test_best_is_the_epoch_with_the_best_score(finished_run):
+def test_best_is_the_epoch_with_the_best_monitored_metric(finished_run):
     result = json.loads((finished_run / "result.json").read_text())
     events = EventAccumulator(str(finished_run / "tensorboard")).Reload()
     scores = [point.value for point in events.Scalars("val/psnr")]
@@ -76,12 +76,12 @@ def test_the_result_tells_what_happened(finished_run):
 def test_grids_show_inputs_above_outputs_at_the_first_every_nth_and_last_epoch(finished_run):
     assert names(finished_run / "samples") == ["epoch_0001.png", "epoch_0002.png", "epoch_0003.png"]
     first, last = (np.asarray(Image.open(finished_run / "samples" / f"epoch_000{i}.png")) for i in (1, 3))
-    assert first.shape == (2 * 18 + 2, 3 * 18 + 2, 3)  # 3 held-out pictures of 16 px, 2 px between them
+    assert first.shape == (2 * 18 + 2, 3 * 18 + 2, 3)  # 3 held-out images of 16 px, 2 px between them
     assert (first[:20] == last[:20]).all()  # the same inputs every time
     assert (first[20:] != last[20:]).any()
 
 
-def test_tensorboard_has_curves_pictures_and_hyperparameters(finished_run):
+def test_tensorboard_has_curves_images_and_hyperparameters(finished_run):
     events = EventAccumulator(str(finished_run / "tensorboard")).Reload()
     tags = events.Tags()
     assert [image.step for image in events.Images("samples")] == [4, 8, 12]
@@ -108,12 +108,12 @@ def test_the_settings_lie_where_hydra_users_look(finished_run):
     assert "- image_size=16" in (finished_run / ".hydra" / "overrides.yaml").read_text()
 
 
-def test_a_folder_of_pictures_is_trained_on_and_its_bad_files_are_listed(train, art_folder, capsys):
-    (art_folder / "broken.jpg").write_bytes(b"no picture")
+def test_a_folder_of_images_is_trained_on_and_its_bad_files_are_listed(train, art_folder, capsys):
+    (art_folder / "broken.jpg").write_bytes(b"no image")
     assert train(f"data.root={art_folder}", "run_dir=run") == 0
     rows = list(csv.DictReader(Path("run/rejected.csv").read_text().splitlines()))
     assert [Path(row["path"]).name for row in rows] == ["broken.jpg"]
-    assert "not a picture" in rows[0]["reason"]
+    assert "not an image" in rows[0]["reason"]
     assert "1 of 13 files are unusable" in capsys.readouterr().out
 
 
@@ -175,7 +175,7 @@ def test_a_folder_that_another_process_writes_into_is_left_alone(train, capsys):
 
 
 @pytest.mark.slow
-def test_resume_from_a_checkpoint_goes_on_in_its_folder(train):
+def test_resume_from_a_checkpoint_resumes_in_its_folder(train):
     assert train("run_dir=run", "trainer.max_epochs=1") == 0
     assert train("resume=run/checkpoints/last.ckpt", "trainer.max_epochs=2") == 0
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 4
@@ -196,14 +196,14 @@ def test_a_finished_run_is_left_as_it_is(train, finished_run, capsys):
     assert (finished_run / "result.json").read_text() == before
 
 
-def test_what_resumes_knows_the_best_score_so_far(finished_run):
+def test_what_resumes_knows_the_best_monitored_metric_so_far(finished_run):
     """last.ckpt is written after best.ckpt, or a worse epoch could replace the best after a resume."""
     best = json.loads((finished_run / "result.json").read_text())["best"]["val/psnr"]
     last = load(finished_run / "checkpoints" / "last.ckpt")
-    assert last["callbacks"]["Checkpoints_best"]["best_model_score"].item() == pytest.approx(best)
+    assert last["callbacks"]["EpochCheckpoint_best"]["best_model_score"].item() == pytest.approx(best)
 
 
-def test_a_damaged_checkpoint_is_a_sentence(train, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_reported_in_one_line(train, tmp_path, capsys):
     Path("bad.ckpt").write_bytes(b"PK\x03\x04 not a checkpoint")
     assert train("resume=bad.ckpt", "run_dir=run") == 2
     assert "bad.ckpt" in (error := capsys.readouterr().err)
@@ -212,22 +212,24 @@ def test_a_damaged_checkpoint_is_a_sentence(train, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("image_size=24", "image_size=16, not 24"),
         ("optimizer.lr=1e-4", "optimizer.lr=0.001, not 0.0001"),
         ("scheduler=cosine", "scheduler._target_="),
     ],
 )
-def test_a_checkpoint_of_another_kind_of_run_is_a_sentence(train, finished_run, tmp_path, capsys, change, told):
+def test_a_checkpoint_of_another_kind_of_run_is_reported_in_one_line(
+    train, finished_run, tmp_path, capsys, change, message
+):
     arguments = f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4"
     assert train(*arguments, change) == 2
-    assert f"was trained with {told}" in (error := capsys.readouterr().err)
+    assert f"was trained with {message}" in (error := capsys.readouterr().err)
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_fewer_epochs_than_the_checkpoint_has_is_a_sentence(train, finished_run, tmp_path, capsys):
+def test_fewer_epochs_than_the_checkpoint_has_is_reported_in_one_line(train, finished_run, tmp_path, capsys):
     arguments = f"resume={finished_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=2"
     assert train(*arguments) == 2
     assert "trainer.max_epochs=2: " in (error := capsys.readouterr().err)
@@ -286,7 +288,7 @@ def small_files():
 
 
 @pytest.mark.slow
-def test_a_write_that_fails_is_a_sentence_and_leaves_the_checkpoints_before_it(train, small_files, capsys):
+def test_a_write_that_fails_is_reported_in_one_line_and_leaves_the_checkpoints_before_it(train, small_files, capsys):
     assert train("run_dir=run", "trainer.max_epochs=1") == 0
     before = Path("run/checkpoints/last.ckpt").read_bytes()
     small_files()
@@ -298,7 +300,7 @@ def test_a_write_that_fails_is_a_sentence_and_leaves_the_checkpoints_before_it(t
     assert not list(Path("run/checkpoints").glob(".*"))
 
 
-def test_a_run_dir_that_cannot_be_written_is_a_sentence(train, capsys):
+def test_a_run_dir_that_cannot_be_written_is_reported_in_one_line(train, capsys):
     Path("file").write_text("in the way")
     assert train("run_dir=file/run") == 2
     assert "name another folder: run_dir=DIR" in (error := capsys.readouterr().err)
@@ -315,17 +317,17 @@ def test_two_runs_in_the_same_second_have_two_folders(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_dir, "datetime", Noon)
-    folders = [run_dir.claim(OmegaConf.create({"run_dir": None}), run_dir.Plan()) for _ in range(3)]
+    folders = [run_dir.claim_run_dir(OmegaConf.create({"run_dir": None}), run_dir.Plan()) for _ in range(3)]
     assert [folder.name for folder in folders] == ["12-00-00", "12-00-00-2", "12-00-00-3"]
 
 
-def test_another_score_needs_its_own_direction(train, capsys):
-    assert train("run_dir=run", "score=train/mse") == 2
-    assert "score_mode=max: would take the worst train/mse for the best; set score_mode=min" in capsys.readouterr().err
-    assert train("run_dir=run", "score=nothing") == 2
-    assert "score=nothing: nothing measures that; choose one of train/loss" in capsys.readouterr().err
+def test_another_monitored_metric_needs_its_own_direction(train, capsys):
+    assert train("run_dir=run", "monitor=train/mse") == 2
+    assert "mode=max: would take the worst train/mse for the best; set mode=min" in capsys.readouterr().err
+    assert train("run_dir=run", "monitor=nothing") == 2
+    assert "monitor=nothing: nothing measures that; choose one of train/loss" in capsys.readouterr().err
     assert not Path("run").exists()
-    assert train("run_dir=run", "score=train/mse", "score_mode=min") == 0
+    assert train("run_dir=run", "monitor=train/mse", "mode=min") == 0
     assert list(json.loads(Path("run/result.json").read_text())["best"]) == ["train/mse", "epoch"]
 
 
@@ -341,12 +343,12 @@ def test_another_score_needs_its_own_direction(train, capsys):
         ("data.root=a ${x} b", "a name with ${ in it"),
     ],
 )
-def test_a_mistake_that_only_the_parts_can_see_is_told_before_any_work(train, capsys, mistake, sentence):
+def test_a_mistake_that_only_the_parts_can_see_is_reported_before_any_work(train, capsys, mistake, sentence):
     assert train(mistake, "run_dir=run") == 2
     output = capsys.readouterr()
     assert sentence in output.err
     assert output.err.count("\n") == 1
-    assert "pictures" not in output.out
+    assert "images" not in output.out
     assert not Path("run").exists()
 
 
@@ -357,7 +359,7 @@ def test_the_pixel_loss_alone_needs_no_filters(train):
 
 
 @pytest.mark.slow
-def test_without_held_out_pictures_it_previews_and_has_no_best(train, capsys):
+def test_without_held_out_images_it_previews_and_has_no_best(train, capsys):
     assert train("data.val_fraction=0", "run_dir=run") == 0
     assert names(Path("run/checkpoints")) == ["last.ckpt", "previous.ckpt"]
     assert names(Path("run/samples")) == ["epoch_0001.png", "epoch_0002.png"]
@@ -375,7 +377,7 @@ def test_a_validation_interval_loses_neither_checkpoints_nor_grids(train):
 
 
 @pytest.mark.slow
-def test_fewer_pictures_than_a_batch_are_the_batch(train, capsys):
+def test_fewer_images_than_a_batch_are_the_batch(train, capsys):
     assert train("data.batch_size=500", "run_dir=run") == 0
     assert "data.batch_size=500: the training set has only 37, so it is the batch" in capsys.readouterr().out
     assert json.loads(Path("run/result.json").read_text())["images_seen"] == 74
@@ -431,19 +433,19 @@ def test_tensorboard_has_losses_by_noise_level_and_both_grids(hybrid_diffusion_r
 def test_the_end_of_a_diffusion_says_how_to_sample(hybrid_diffusion_run):
     log = (hybrid_diffusion_run / "train.log").read_text()
     assert "samples/epoch_0002.png" in log  # not the one without the average
-    assert "-m artart.generate checkpoint=run/checkpoints/best.ckpt num_images=16 film=true" in log
+    assert "-m artart.generate checkpoint=run/checkpoints/best.ckpt num_images=16 save_trajectory=true" in log
 
 
-def test_the_size_of_the_articles_network_is_told(train, capsys):
+def test_the_size_of_the_articles_network_is_reported(train, capsys):
     """Two operations for each multiplication of a convolution; a transposed one multiplies at its input's size."""
     layers = [(3, 64, 64), (64, 128, 32), (128, 256, 16), (256, 128, 8), (128, 64, 16), (64, 3, 32)]  # in, out, side
     operations = sum(2 * 9 * a * b * side**2 for a, b, side in layers)
     assert train("image_size=64", "loss=mse", "callbacks=none", "logger=none", "trainer.max_steps=1") == 0
-    sentence = f"network: 742,659 parameters, {operations / 1e9:.2f} GFLOPs per picture\n"
+    sentence = f"network: 742,659 parameters, {operations / 1e9:.2f} GFLOPs per image\n"
     assert sentence in capsys.readouterr().out
 
 
-def test_the_size_of_a_denoiser_is_told_and_measuring_it_changes_nothing(capsys):
+def test_the_size_of_a_denoiser_is_reported_and_measuring_it_changes_nothing(capsys):
     from artart.models.conv_diffusion import ConvDiffusionModel
 
     net = ConvDiffusionModel(16)
@@ -454,27 +456,27 @@ def test_the_size_of_a_denoiser_is_told_and_measuring_it_changes_nothing(capsys)
     layers = [(3, 64, 16), (64, 128, 8), (128, 256, 4), (256, 128, 2), (128, 64, 4), (64, 64, 16), (67, 3, 16)]
     operations = sum(2 * 9 * a * b * side**2 for a, b, side in layers)
     linear = 2 * (64 * 256 + 256 * 256 + 256 * 2 * (64 + 128 + 256 + 128 + 64))
-    told = artart.train.size_of(ConvDiffusionModel(16, num_classes=5, conditioned=True), 16)
-    assert told.endswith(f" {(operations + linear) / 1e9:.2f} GFLOPs per picture")
+    message = artart.train.size_of(ConvDiffusionModel(16, num_classes=5, conditioned=True), 16)
+    assert message.endswith(f" {(operations + linear) / 1e9:.2f} GFLOPs per image")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [
-        "schedule=cosine objective.prediction=eps objective.weighting=min_snr sampler=ddim",
-        "schedule=linear objective.prediction=v objective.weighting=uniform sampler=ddpm",
-        "schedule=cosine objective.prediction=x0 objective.perceptual_gate=0 sampler=dpmpp_2m",
-        "objective.prediction=eps objective.label_dropout=0 optimizer=sgd scheduler=step",
-        "objective.prediction=v model.attention=true trainer.precision=bf16-mixed ~callbacks.ema",
+        "schedule=cosine objective.parameterization=eps objective.weighting=min_snr sampler=ddim",
+        "schedule=linear objective.parameterization=v objective.weighting=uniform sampler=ddpm",
+        "schedule=cosine objective.parameterization=x0 objective.perceptual_max_noise=0 sampler=dpmpp_2m",
+        "objective.parameterization=eps objective.class_dropout_prob=0 optimizer=sgd scheduler=step",
+        "objective.parameterization=v model.attention=true trainer.precision=bf16-mixed ~callbacks.ema",
         "callbacks=none",
-        "callbacks.grid=null data.val_fraction=0 score=train/loss",
+        "callbacks.grid=null data.val_fraction=0 monitor=train/loss",
         "loss.weights.mse=0",
         "loss.weights.perceptual=0",
     ],
 )
 def test_every_choice_of_diffusion_runs(train, choices):
-    small = ("trainer.max_epochs=1", "data.num_demo_pictures=20", "sampler.num_steps=1", "run_dir=run")
+    small = ("trainer.max_epochs=1", "data.num_demo_images=20", "sampler.num_steps=1", "run_dir=run")
     assert train("objective=diffusion", *small, *choices.split()) == 0
     result = json.loads(Path("run/result.json").read_text())
     assert result["status"] == "finished"
@@ -493,7 +495,7 @@ def test_a_schedule_from_a_table_runs_and_can_be_sampled_from(train, generate):
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["denoise", "diffusion_cpu", "quickstart_diffusion"])
 def test_every_experiment_of_diffusion_runs(train, experiment):
-    small = ("image_size=16", "data.num_demo_pictures=20", "trainer.max_epochs=1", "sampler.num_steps=1", "run_dir=run")
+    small = ("image_size=16", "data.num_demo_images=20", "trainer.max_epochs=1", "sampler.num_steps=1", "run_dir=run")
     assert train(f"experiment={experiment}", *small) == 0
     assert json.loads(Path("run/result.json").read_text())["status"] == "finished"
     assert "net.condition.label.weight" in load(Path("run/checkpoints/last.ckpt"))["state_dict"]
@@ -531,20 +533,20 @@ def test_the_same_noise_measures_every_epoch(train):
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        ("objective.prediction=x1", "objective.prediction=x1: must be x0, eps or v"),
+        ("objective.parameterization=x1", "objective.parameterization=x1: must be x0, eps or v"),
         ("schedule=flwo", "schedule=flwo: no such option; choose cosine, flow, linear or table"),
         ("sampler=huen", "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
         ("schedule=table", "schedule.alphas_cumprod: needs a value"),
-        ("score=val/psnr", "score=val/psnr: nothing measures that; choose one of train/loss, train/mse, val/loss"),
-        ("score_mode=max", "score_mode=max: would take the worst val/mse for the best; set score_mode=min"),
+        ("monitor=val/psnr", "monitor=val/psnr: nothing measures that; choose one of train/loss, train/mse, val/loss"),
+        ("mode=max", "mode=max: would take the worst val/mse for the best; set mode=min"),
     ],
 )
-def test_a_mistake_in_a_diffusion_is_told_before_any_work(train, capsys, mistake, sentence):
+def test_a_mistake_in_a_diffusion_is_reported_before_any_work(train, capsys, mistake, sentence):
     assert train(*DIFFUSION, mistake, "run_dir=run") == 2
     output = capsys.readouterr()
     assert sentence in output.err
     assert output.err.count("\n") == 1
-    assert "pictures" not in output.out
+    assert "images" not in output.out
     assert not Path("run").exists()
 
 
@@ -559,7 +561,7 @@ def test_a_mistake_in_a_diffusion_is_told_before_any_work(train, capsys, mistake
         (["objective=diffusion", "trainer.precision=bf16-true"], "trainer.precision=bf16-true: too coarse"),
     ],
 )
-def test_parts_that_do_not_go_together_are_told_before_any_work(train, capsys, arguments, sentence):
+def test_parts_that_do_not_go_together_are_reported_before_any_work(train, capsys, arguments, sentence):
     assert train(*arguments, "run_dir=run") == 2
     output = capsys.readouterr()
     assert output.err.startswith(sentence)
@@ -568,29 +570,29 @@ def test_parts_that_do_not_go_together_are_told_before_any_work(train, capsys, a
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ("objective.prediction=v", "objective.prediction=x0, not v"),
+        ("objective.parameterization=v", "objective.parameterization=x0, not v"),
         ("schedule=cosine", "objective.schedule._target_=artart.diffusion.schedule.Flow, not"),
         ("model.attention=true", "model.attention=false, not true"),
     ],
 )
-def test_a_diffusion_goes_on_as_it_began(train, diffusion_run, tmp_path, capsys, change, told):
+def test_a_diffusion_resumes_as_it_began(train, diffusion_run, tmp_path, capsys, change, message):
     arguments = (f"resume={diffusion_run}/checkpoints/last.ckpt", f"run_dir={tmp_path}/run", "trainer.max_epochs=4")
     assert train(*DIFFUSION, *arguments, change) == 2
-    assert f"was trained with {told}" in (error := capsys.readouterr().err)
+    assert f"was trained with {message}" in (error := capsys.readouterr().err)
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_attention_without_a_condition_is_told_before_any_work(train, capsys):
+def test_attention_without_a_condition_is_reported_before_any_work(train, capsys):
     assert train("model.attention=true", "run_dir=run") == 2
     sentence = "model.attention=true: the article's network has none; add model.conditioned=true\n"
     assert capsys.readouterr().err == sentence
     assert not Path("run").exists()
 
 
-def test_a_table_that_does_not_fall_is_told_before_any_work(train, capsys):
+def test_a_table_that_does_not_fall_is_reported_before_any_work(train, capsys):
     assert train(*DIFFUSION, "schedule=table", "schedule.alphas_cumprod=[0.5,0.7]", "run_dir=run") == 2
     assert "schedule.alphas_cumprod: must be numbers that fall" in (error := capsys.readouterr().err)
     assert error.count("\n") == 1
@@ -608,12 +610,12 @@ def test_labels_of_several_columns_are_in_the_checkpoint_and_in_the_network(arti
     ]
     assert content["config"]["model"]["num_classes"] == [3, 2]
     assert len(content["state_dict"]["net.condition.label.weight"]) == 3 + 1 + 2 + 1
-    assert content["artart"]["format"] == 2
+    assert content["artart"]["format"] == 3
     assert "class_names" not in content
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
         ("[class,artist]", "columns stand in a table; name it by data.metadata=FILE.csv"),
         ("[artist]", "columns stand in a table; name it by data.metadata=FILE.csv"),
@@ -622,9 +624,9 @@ def test_labels_of_several_columns_are_in_the_checkpoint_and_in_the_network(arti
         ("class", "must be a list of texts such as [a,b]"),
     ],
 )
-def test_labels_that_make_no_sense_are_refused_before_any_work(train, capsys, labels, told):
+def test_labels_that_make_no_sense_are_refused_before_any_work(train, capsys, labels, message):
     assert train(f"data.labels={labels}", "run_dir=run") == 2
-    assert capsys.readouterr().err == f"data.labels={labels.replace(',', ', ')}: {told}\n"
+    assert capsys.readouterr().err == f"data.labels={labels.replace(',', ', ')}: {message}\n"
     assert not Path("run").exists()
 
 

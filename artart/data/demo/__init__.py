@@ -1,7 +1,7 @@
-"""Procedural pictures in the project's five classes, so that a newcomer can train before owning any data.
+"""Procedural images in the project's five classes, so that a newcomer can train before owning any data.
 
 Everything is placed on the unit square (origin top left, y down) and lattice noise has a fixed number of cells,
-so the size asked for changes the sampling of a picture and never its composition.
+so the size asked for changes the sampling of an image and never its composition.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ SEED_STRIDE: Final = 1_000_003
 
 
 def paint(class_name: str, seed: int, size: int) -> NDArray[np.uint8]:
-    """One (size, size, 3) RGB picture whose content is fixed by the class and the seed (0 or more)."""
+    """One (size, size, 3) RGB image whose content is fixed by the class and the seed (0 or more)."""
     if class_name not in _PAINTERS:
         raise ValueError(f"unknown class {class_name!r}: choose one of {', '.join(CLASS_NAMES)}")
     factor = max(2, -(-MIN_RENDER_SIDE // size))
@@ -41,7 +41,7 @@ def paint(class_name: str, seed: int, size: int) -> NDArray[np.uint8]:
 
 
 def make(num_images: int, size: int, seed: int = 0) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """Pictures and labels, one after the other, the classes in turn; a longer set starts with the shorter one."""
+    """Images and labels, one after the other, the classes in turn; a longer set starts with the shorter one."""
     for index in range(num_images):
         round_, label = divmod(index, len(CLASS_NAMES))
         yield paint(CLASS_NAMES[label], seed * SEED_STRIDE + round_, size), label

@@ -52,7 +52,7 @@ class Canvas:
         return float(self.rng.uniform(low, high))
 
     def pick(self, *choices: str) -> Field:
-        """One of several hex colours, slightly varied so that no two pictures share a palette exactly."""
+        """One of several hex colours, slightly varied so that no two images share a palette exactly."""
         variation = self.rng.normal(1, 0.05) + self.rng.normal(0, 0.018, 3)
         return hex_colour(choices[self.rng.integers(len(choices))]) * variation.astype(np.float32)
 

@@ -83,7 +83,7 @@ def _paint_meadow(canvas: Canvas, horizon: float) -> None:
 
 
 def _brush(canvas: Canvas, length: float, width: float) -> None:
-    """Replace the picture by dabs length x width, each of the colour found under its own middle."""
+    """Replace the image by dabs length x width, each of the colour found under its own middle."""
     angle = canvas.uniform(-0.5, 0.5)
     table = canvas.rng.uniform(-1, 1, (64, 64)).astype(np.float32)
     along, across = turn(canvas.x + 0.03 * canvas.noise(4, 4), canvas.y + 0.09 * canvas.noise(3, 3), angle)

@@ -16,7 +16,7 @@ from artart.io.files import atomic
 from artart.io.ranges import Count
 
 
-class Checkpoints(ModelCheckpoint):
+class EpochCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint at the end of epochs; `{epoch}` in `filename` counts finished epochs."""
 
     def __init__(
@@ -24,7 +24,7 @@ class Checkpoints(ModelCheckpoint):
         dirpath: str | Path,
         filename: str,
         every_n_epochs: Count = 1,
-        keep: Count | Literal["all"] = "all",
+        save_top_k: Literal[-1] | Count = -1,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
     ) -> None:
@@ -33,7 +33,7 @@ class Checkpoints(ModelCheckpoint):
             dirpath: the folder.
             filename: without suffix; may hold `{epoch:04d}`.
             every_n_epochs: epochs from one checkpoint to the next.
-            keep: all, or how many: the newest, or the best by `monitor`.
+            save_top_k: -1 for all, or how many: the newest, or the best by `monitor`.
             monitor: a metric. None: the newest counts.
             mode: `min` or `max`: which value of the metric is best.
         """
@@ -41,8 +41,8 @@ class Checkpoints(ModelCheckpoint):
             dirpath=dirpath,
             filename=filename,
             every_n_epochs=every_n_epochs,
-            save_top_k=-1 if keep == "all" else keep,
-            monitor="epoch" if monitor is None and keep != "all" else monitor,
+            save_top_k=save_top_k,
+            monitor="epoch" if monitor is None and save_top_k != -1 else monitor,
             mode="max" if monitor is None else mode,
             auto_insert_metric_name=False,
             enable_version_counter=False,

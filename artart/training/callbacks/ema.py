@@ -1,4 +1,4 @@
-"""The moving average of the weights, with which pictures are made."""
+"""The moving average of the weights, with which images are made."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from artart.training.module import ArtModule
 
 
 class EMA(WeightAveraging):
-    """An exponential moving average whose half-life grows with the pictures seen.
+    """An exponential moving average whose half-life grows with the images seen.
 
     Validation, grids and checkpoints use it; a checkpoint keeps the weights of training beside it, as
     `current_model_state`. Source: Karras et al. 2022, arXiv 2206.00364, Appendix F.
@@ -22,8 +22,8 @@ class EMA(WeightAveraging):
     def __init__(self, half_life_fraction: Positive = 0.05, max_half_life: Count = 500_000) -> None:
         """
         Args:
-            half_life_fraction: half-life as a share of the pictures seen so far.
-            max_half_life: in pictures.
+            half_life_fraction: half-life as a share of the images seen so far.
+            max_half_life: in images.
         """
         super().__init__(multi_avg_fn=self._average)
         self.half_life_fraction = half_life_fraction
@@ -49,7 +49,7 @@ class EMA(WeightAveraging):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """The decay comes from the pictures seen."""
+        """The decay comes from the images seen."""
         if trainer.global_step > self._latest_update_step:  # else gradients are being accumulated
             self.decay = self.decay_at(pl_module.images_seen, pl_module.images_seen - self.images_seen)
             self.images_seen = pl_module.images_seen

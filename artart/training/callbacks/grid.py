@@ -1,4 +1,4 @@
-"""Pictures of the training's progress."""
+"""Images of the training's progress."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -14,7 +14,7 @@ from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import sample_images, sample_steps
 from artart.io.images import Batch, grid, save
-from artart.io.provenance import Marks
+from artart.io.provenance import ImageProvenance
 from artart.io.ranges import Count, NonNegative
 from artart.objectives.diffusion import Diffusion
 from artart.objectives.reconstruction import Reconstruction
@@ -23,7 +23,7 @@ from artart.training.module import ArtModule
 
 
 class Grid(Callback, ABC):
-    """After epochs 1, n, 2n, ... and the last: a grid of pictures, as a file and in TensorBoard.
+    """After epochs 1, n, 2n, ... and the last: a grid of images, as a file and in TensorBoard.
 
     Drawn inside the validation loop, where evaluation mode and averaged weights are in place.
     """
@@ -35,7 +35,7 @@ class Grid(Callback, ABC):
         Args:
             directory: where the files go: epoch_0010.png after ten epochs.
             every_n_epochs: epochs from one grid to the next.
-            num_images: pictures in a row.
+            num_images: images in a row.
         """
         self.directory = Path(directory)
         self.every_n_epochs = every_n_epochs
@@ -64,12 +64,12 @@ class Grid(Callback, ABC):
 
     def write(self, trainer: Trainer, rows: list[Tensor], tag: str, name: str) -> None:
         """A grid of rows into the directory and to TensorBoard."""
-        picture = grid(rows)
+        image = grid(rows)
         details = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        save(picture, self.directory / f"{name}.png", Marks("composite", details))
+        save(image, self.directory / f"{name}.png", ImageProvenance("composite", details))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(tag, picture, trainer.global_step)
+                logger.experiment.add_image(tag, image, trainer.global_step)
 
     def _due(self, epoch: int, trainer: Trainer) -> bool:
         """Whether a multiple of n, the first or the last epoch came since the validation before."""
@@ -79,7 +79,7 @@ class Grid(Callback, ABC):
 
 
 class ReconstructionGrid(Grid):
-    """The same held-out pictures above, and below what the network makes of them."""
+    """The same held-out images above, and below what the network makes of them."""
 
     def rows(self, trainer: Trainer, module: ArtModule, batch: Batch) -> list[Tensor]:
         assert isinstance(module.objective, Reconstruction)
@@ -87,14 +87,14 @@ class ReconstructionGrid(Grid):
 
 
 class SampleGrid(Grid):
-    """A row for each class: real pictures on the left, samples from the same seeds each time on the right.
+    """A row for each class: real images on the left, samples from the same seeds each time on the right.
 
-    A sample has the labels of a real picture, of the first on the left those of the first, and so on.
-    The last row shows the first sample on its way out of the noise. While few pictures have been seen, a second grid
+    A sample has the labels of a real image, of the first on the left those of the first, and so on.
+    The last row shows the first sample on its way out of the noise. While few images have been seen, a second grid
     `epoch_0010_raw.png` shows what the weights of training do without their average.
     """
 
-    RAW_UNTIL = 100_000  # pictures seen
+    RAW_UNTIL = 100_000  # images seen
 
     def __init__(
         self,
@@ -108,9 +108,9 @@ class SampleGrid(Grid):
         """
         Args:
             directory: where the files go: epoch_0010.png after ten epochs.
-            sampler: how noise becomes pictures.
+            sampler: how noise becomes images.
             every_n_epochs: epochs from one grid to the next.
-            num_images: pictures in a row, half of them samples.
+            num_images: images in a row, half of them samples.
             guidance: weight of the class.
             batch_size: how many samples are drawn at once.
         """
@@ -132,9 +132,9 @@ class SampleGrid(Grid):
         made = sample_images(module.net, objective, self.sampler, labels, seeds, self.guidance, self.batch_size)
         pairs = zip(real.x0.to(module.device).split(num_real), torch.cat([*made]).split(num_samples), strict=True)
         steps = sample_steps(module.net, objective, self.sampler, labels[:1], seeds[:1], self.guidance)
-        film = [step.x_t[0] for step in steps]
-        moments = torch.linspace(0, len(film) - 1, self.num_images).round().int().tolist()
-        return [*(torch.cat(pair) for pair in pairs), torch.stack([film[k] for k in moments])]
+        trajectory = [step.x_t[0] for step in steps]
+        moments = torch.linspace(0, len(trajectory) - 1, self.num_images).round().int().tolist()
+        return [*(torch.cat(pair) for pair in pairs), torch.stack([trajectory[k] for k in moments])]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         """Validation is over, so the weights are those of training again."""

@@ -26,7 +26,7 @@ A_MOMENT = 1.0  # seconds
 SAVE = 1  # what a process may wish, beside the numbers of signals, which are higher
 
 
-class Last(Checkpoint):
+class LastCheckpoint(Checkpoint):
     """Saves last.ckpt after each epoch, before each validation, every few minutes, and when the run is stopped.
 
     Ctrl-C (SIGINT) and SIGTERM end the training after the step that they come in, since in its middle the weights are
@@ -35,15 +35,16 @@ class Last(Checkpoint):
     weights are good is only known from the next loss.
     """
 
-    def __init__(self, dirpath: str | Path, every_minutes: Positive | None = 10) -> None:
+    def __init__(self, dirpath: str | Path, train_time_interval: Positive | None = 10) -> None:
         """
         Args:
             dirpath: the folder.
-            every_minutes: minutes from one save to the next within an epoch; None: none within an epoch.
+            train_time_interval: minutes (Lightning's is a timedelta) from one save to the next within an epoch; None:
+                none within an epoch.
         """
         self.path = Path(dirpath, "last.ckpt")
         self.saved_step = -1
-        self.every_minutes = every_minutes
+        self.train_time_interval = train_time_interval
         self.step, self.is_between_steps = 0, True  # False: gradients are being accumulated
         self.saved_at = 0.0  # on the clock
         self.signal, self.signal_at = 0, 0.0  # the first that came, and when
@@ -100,7 +101,9 @@ class Last(Checkpoint):
 
     def _most_urgent(self, trainer: Trainer) -> int:
         """What a process wishes: a signal's number, SAVE, or 0."""
-        is_due = self.every_minutes is not None and time.monotonic() - self.saved_at > 60 * self.every_minutes
+        is_due = (
+            self.train_time_interval is not None and time.monotonic() - self.saved_at > 60 * self.train_time_interval
+        )
         wish = torch.tensor(self.signal or SAVE * is_due)
         if trainer.world_size > 1:
             distributed.all_reduce(wish, distributed.ReduceOp.MAX)

@@ -1,4 +1,4 @@
-"""Whether samples get better, and whether they begin to be copies of the training pictures."""
+"""Whether samples get better, and whether the network begins to memorize its training images."""
 
 import logging
 import math
@@ -17,23 +17,25 @@ from artart.features.alexnet import features_of
 from artart.io.images import Batch, to_pixels
 from artart.io.ranges import Count, Fraction, NonNegative
 from artart.metrics.distances import kernel_distance, share
-from artart.metrics.memorization import FALSE_ALARMS, LEAST_HELD_OUT, CopyTest
+from artart.metrics.memorization import FALSE_ALARMS, MIN_HELD_OUT, MemorizationTest
 from artart.objectives.diffusion import Diffusion
 from artart.training.module import ArtModule
 
 log = logging.getLogger(__name__)
 
-MOST_HELD_OUT: Final = 2560  # pictures that samples are held against
+MAX_HELD_OUT: Final = 2560  # images that samples are held against
 
 
-class Copies(Callback):
-    """After every n pictures logs the share of samples that are copies: `copies/rate`, `_ratio` and `_third`.
+class MemorizationMonitor(Callback):
+    """After every n images logs the share of samples that are near-duplicates: `memorization/rate`, `_ratio` and
+    `_third`.
 
-    The criteria are those of `metrics.copies`; of held-out pictures the first two find about 0.01. With AlexNet also
-    `samples/kd`, the kernel distance to the held-out pictures, and `samples/honest_kd`: the same, but infinite where
-    more samples are copies, beyond doubt, than held-out pictures are. So `score=samples/honest_kd` makes best.ckpt the
-    best of those that do not copy. Drawn inside the validation loop, where averaged weights are in place; always from
-    the same seeds, in the proportions of the training pictures' classes.
+    The criteria are those of `metrics.memorization`; of held-out images the first two find about 0.01. With AlexNet
+    also `samples/kid_alexnet`, the kernel distance to the held-out images, and `samples/kid_no_memorization`: the same,
+    but infinite where more samples are near-duplicates, beyond doubt, than held-out images are. So
+    `monitor=samples/kid_no_memorization` makes best.ckpt the best of those that do not memorize. Drawn inside the
+    validation loop, where averaged weights are in place; always from the same seeds, in the proportions of the training
+    images' classes.
     """
 
     def __init__(
@@ -48,13 +50,13 @@ class Copies(Callback):
     ) -> None:
         """
         Args:
-            sampler: how noise becomes pictures.
-            every_n_images: pictures trained on from one test to the next; a test waits for the next validation.
+            sampler: how noise becomes images.
+            every_n_images: images trained on from one test to the next; a test waits for the next validation.
             num_images: samples in a test.
             guidance: weight of the class.
             batch_size: samples drawn at once.
             stop_above: stop the training when a rate is above this beyond doubt (the low end of its interval).
-            weights: of AlexNet, as for `pretrained.alexnet_on`; None: without `samples/kd`.
+            weights: of AlexNet, as for `pretrained.alexnet_on`; None: without `samples/kid_alexnet`.
         """
         self.sampler = sampler
         self.every_n_images = every_n_images
@@ -63,28 +65,30 @@ class Copies(Callback):
         self.batch_size = batch_size
         self.stop_above = stop_above
         self.weights = weights
-        self.test: CopyTest | None = None
+        self.test: MemorizationTest | None = None
         self.held_out: Tensor | None = None  # features
-        self.honest_kd = math.inf  # of the last test
-        self.tested_at = 0  # pictures trained on until then
+        self.kid_no_memorization = math.inf  # of the last test
+        self.tested_at = 0  # images trained on until then
 
     def state_dict(self) -> dict[str, Any]:
-        return {"honest_kd": self.honest_kd, "tested_at": self.tested_at}
+        return {"kid_no_memorization": self.kid_no_memorization, "tested_at": self.tested_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.honest_kd = float(state_dict["honest_kd"])
+        self.kid_no_memorization = float(state_dict["kid_no_memorization"])
         self.tested_at = int(state_dict.get("tested_at", 0))
 
     def on_fit_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        if len(data.val_ids) < LEAST_HELD_OUT:
+        if len(data.val_ids) < MIN_HELD_OUT:
             log.info(
-                "callbacks.copies: does nothing: %d pictures are held out, %d are the least to tell copies by",
-                *(len(data.val_ids), LEAST_HELD_OUT),
+                "callbacks.memorization: does nothing: %d images are held out, %d are the least to detect "
+                "memorization by",
+                *(len(data.val_ids), MIN_HELD_OUT),
             )
         elif 0 < (seen := (trainer.max_epochs or 0) * len(data.train_ids)) < self.every_n_images:
             log.info(
-                "callbacks.copies: does nothing: this run sees %d pictures, callbacks.copies.every_n_images=%d",
+                "callbacks.memorization: does nothing: this run sees %d images, "
+                "callbacks.memorization.every_n_images=%d",
                 *(seen, self.every_n_images),
             )
 
@@ -98,48 +102,52 @@ class Copies(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if batch_idx or trainer.sanity_checking or len(data.val_ids) < LEAST_HELD_OUT:
+        if batch_idx or trainer.sanity_checking or len(data.val_ids) < MIN_HELD_OUT:
             return
         now = pl_module.images_seen
         if now // self.every_n_images > self.tested_at // self.every_n_images:
             self.tested_at = now
             self._test(pl_module, data, trainer, trainer.current_epoch + 1)
         if self.weights is not None:  # in each validation, since best.ckpt asks for it then
-            pl_module.log("samples/honest_kd", self.honest_kd, batch_size=1)
+            pl_module.log("samples/kid_no_memorization", self.kid_no_memorization, batch_size=1)
 
     def _test(self, module: ArtModule, data: ArtDataModule, trainer: Trainer, epoch: int) -> None:
         if self.test is None:
-            groups = [data.pictures.groups[i] for i in data.train_ids]
-            self.test = CopyTest(data.pixels_of(data.train_ids), groups, data.pixels_of(data.val_ids))
+            groups = [data.images.groups[i] for i in data.train_ids]
+            self.test = MemorizationTest(data.pixels_of(data.train_ids), groups, data.pixels_of(data.val_ids))
         with trainer.precision_plugin.forward_context():
             samples = self._samples(module, data)
         found = self.test.judge(self.test.nearest(samples))
-        rates = {name: share(int(copies.sum()), len(copies)) for name, copies in found.items()}
+        rates = {name: share(int(is_memorized.sum()), len(is_memorized)) for name, is_memorized in found.items()}
         for name, rate in rates.items():
-            module.log(name.replace("copy_", "copies/"), rate.value, batch_size=1)
+            module.log(f"memorization/{name}", rate.value, batch_size=1)
         expected = self.test.false_alarms()
-        shown = ", ".join(f"{name} {rate.value:.1%} (held out {expected[name]:.1%})" for name, rate in rates.items())
+        shown = ", ".join(
+            f"memorization/{name} {rate.value:.1%} (held out {expected[name]:.1%})" for name, rate in rates.items()
+        )
         if self.weights is not None:
-            kd = self._kd(samples, data, self.weights, module.device)
-            module.log("samples/kd", kd, batch_size=1)
-            copies = any((rate.low or 0.0) > max(expected[name], FALSE_ALARMS) for name, rate in rates.items())
-            self.honest_kd = math.inf if copies else kd
-            shown = f"samples/kd {kd:.4f}, {shown}"
+            kid = self._kid(samples, data, self.weights, module.device)
+            module.log("samples/kid_alexnet", kid, batch_size=1)
+            is_memorized = any((rate.low or 0.0) > max(expected[name], FALSE_ALARMS) for name, rate in rates.items())
+            self.kid_no_memorization = math.inf if is_memorized else kid
+            shown = f"samples/kid_alexnet {kid:.4f}, {shown}"
         log.info("epoch %d: %s", epoch, shown)
         if self.stop_above is not None and max(rate.low or 0.0 for rate in rates.values()) > self.stop_above:
-            log.warning("callbacks.copies.stop_above=%s: so the training stops after epoch %d", self.stop_above, epoch)
+            log.warning(
+                "callbacks.memorization.stop_above=%s: so the training stops after epoch %d", self.stop_above, epoch
+            )
             trainer.should_stop = True
 
-    def _kd(self, samples: Tensor, data: ArtDataModule, weights: str, device: torch.device) -> float:
-        """The kernel distance of uint8 pictures to the held-out ones."""
+    def _kid(self, samples: Tensor, data: ArtDataModule, weights: str, device: torch.device) -> float:
+        """The kernel distance of uint8 images to the held-out ones."""
         if self.held_out is None:
-            self.held_out = features_of(data.pixels_of(data.val_ids[:MOST_HELD_OUT]), weights, device)
+            self.held_out = features_of(data.pixels_of(data.val_ids[:MAX_HELD_OUT]), weights, device)
         return kernel_distance(features_of(samples, weights, device), self.held_out).value
 
     def _samples(self, module: ArtModule, data: ArtDataModule) -> Tensor:
         """uint8 (num_images, 3, S, S)."""
         assert isinstance(module.objective, Diffusion)
-        labels = data.pictures.labels[data.train_ids]
+        labels = data.images.labels[data.train_ids]
         y = labels[torch.randint(len(labels), (self.num_images,), generator=torch.Generator().manual_seed(0))]
         seeds = range(self.num_images)
         made = sample_images(

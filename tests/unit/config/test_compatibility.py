@@ -25,7 +25,7 @@ def test_samples_are_not_drawn_of_a_network_that_reconstructs():
         check_parts(FITTING, "reconstruct", CLASSES)
 
 
-def test_all_that_does_not_go_with_diffusion_is_told_at_once():
+def test_all_that_does_not_go_with_diffusion_is_reported_at_once():
     wrong = {"model": {"conditioned": False}, "loss": {"mse": {"units": "imagenet"}}}
     with pytest.raises(ArtError) as error:
         check_parts(FITTING | wrong, "sample", CLASSES)
@@ -33,19 +33,19 @@ def test_all_that_does_not_go_with_diffusion_is_told_at_once():
     assert keys == ["model.conditioned", "loss.mse.units"]
 
 
-def test_features_of_pictures_that_are_augmented_cannot_be_kept():
+def test_features_of_images_that_are_augmented_cannot_be_kept():
     loss = {"mse": {"units": "model"}, "weights": {"perceptual": 0.1}, "perceptual": {"cache_targets": True}}
-    parts = FITTING | {"loss": loss, "model": {"augmented": True, "num_classes": 5}}
+    parts = FITTING | {"loss": loss, "model": {"augment_dim": 9, "num_classes": 5}}
     check_parts(parts | {"objective": {"augment": {"probability": 0.0}}}, "sample", CLASSES)
     with pytest.raises(ArtError, match=r"^loss.perceptual.cache_targets=true: .*; leave them unaugmented$"):
         check_parts(parts | {"objective": {"augment": {"probability": 0.1}}}, "sample", CLASSES)
 
 
-def test_a_network_must_be_told_of_augmentation():
+def test_a_network_must_be_reported_of_augmentation():
     parts = FITTING | {"objective": {"augment": {"probability": 0.1}}}
-    with pytest.raises(ArtError, match=r"^objective.augment.probability=0.1: .*; set model.augmented=true$"):
+    with pytest.raises(ArtError, match=r"^objective.augment.probability=0.1: .*; set model.augment_dim=9$"):
         check_parts(parts, "sample", CLASSES)
-    check_parts(parts | {"model": {"augmented": True, "num_classes": 5}}, "sample", CLASSES)
+    check_parts(parts | {"model": {"augment_dim": 9, "num_classes": 5}}, "sample", CLASSES)
 
 
 @pytest.mark.parametrize("num", [None, 0, [5, 2]])

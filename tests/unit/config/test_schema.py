@@ -30,8 +30,8 @@ def config(*overrides: str, name: str = "train"):
 def needed_by(option: str) -> list[str]:
     """What must be said with an option."""
     objective = ["objective=diffusion"] if option.startswith(DIFFUSION) else []
-    start = [f"start='{__file__}'"] * (option == "experiment=finetune")
-    return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table") + start
+    init_from = [f"init_from='{__file__}'"] * (option == "experiment=finetune")
+    return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table") + init_from
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -40,7 +40,7 @@ def test_every_option_that_is_shipped_passes(option):
 
 
 def test_what_is_tuned_must_be_named():
-    with pytest.raises(ArtError, match=r"^start=: is empty; name a path, or null$"):
+    with pytest.raises(ArtError, match=r"^init_from=: is empty; name a path, or null$"):
         check(config("experiment=finetune"))
 
 
@@ -68,7 +68,7 @@ def test_words_in_the_place_of_a_path_stay_words():
         ("optimizer.lr=0", "optimizer.lr=0: must be a number, above 0"),
         ("optimizer.lr=.nan", "optimizer.lr=.nan: must be a number, above 0"),
         ("optimizer.lr=nan", "optimizer.lr=nan: must be a number, above 0"),
-        ("score_mode=high", "score_mode=high: must be min or max"),
+        ("mode=high", "mode=high: must be min or max"),
         ("trainer.devices=0", "trainer.devices=0: must be a whole number, at least 1, or auto"),
         ("trainer.devices=true", "trainer.devices=true: must be a whole number, at least 1, or auto"),
         ("compile=maybe", "compile=maybe: must be true or false"),
@@ -110,12 +110,18 @@ def test_a_mistake_is_one_line_with_key_value_and_remedy(override, sentence):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("objective.prediction=x1", "objective.prediction=x1: must be x0, eps or v"),
+        ("objective.parameterization=x1", "objective.parameterization=x1: must be x0, eps or v"),
         ("objective.weighting=snr", "objective.weighting=snr: must be velocity, min_snr or uniform"),
-        ("objective.perceptual_gate=1.5", "objective.perceptual_gate=1.5: must be a number, at least 0 and at most 1"),
-        ("objective.label_dropout=-0.1", "objective.label_dropout=-0.1: must be a number, at least 0 and at most 1"),
-        ("objective.noise_level.std=wide", "objective.noise_level.std=wide: must be a number"),
-        ("+objective.predicton=v", "did you mean objective.prediction?"),
+        (
+            "objective.perceptual_max_noise=1.5",
+            "objective.perceptual_max_noise=1.5: must be a number, at least 0 and at most 1",
+        ),
+        (
+            "objective.class_dropout_prob=-0.1",
+            "objective.class_dropout_prob=-0.1: must be a number, at least 0 and at most 1",
+        ),
+        ("objective.noise_levels.std=wide", "objective.noise_levels.std=wide: must be a number"),
+        ("+objective.parametrization=v", "did you mean objective.parameterization?"),
         ("sampler.num_steps=0", "sampler.num_steps=0: must be a whole number, at least 1"),
         ("sampler.spacing=even", "sampler.spacing=even: must be r, t, lambda or karras"),
         ("+schedule.beta=1", "schedule.beta=1: artart.diffusion.schedule.Flow has no such argument"),
@@ -142,18 +148,18 @@ def test_diffusion_brings_all_that_goes_with_it(experiment):
     assert cfg["model"]["conditioned"] is None  # as the objective needs it
     assert cfg["loss"]["mse"]["units"] == "model"
     assert cfg["callbacks"]["grid"]["_target_"] == "artart.training.callbacks.grid.SampleGrid"
-    assert {"ema", "best", "last", "guard"} <= cfg["callbacks"].keys()
-    assert (cfg["score"], cfg["score_mode"]) == ("val/mse", "min")
+    assert {"ema", "best", "last", "terminate_on_nan"} <= cfg["callbacks"].keys()
+    assert (cfg["monitor"], cfg["mode"]) == ("val/mse", "min")
 
 
 def test_what_is_chosen_beside_diffusion_wins():
     cfg = check(
-        config("objective=diffusion", "loss=mse_diffusion", "optimizer=sgd", "schedule=cosine", "score=val/loss")
+        config("objective=diffusion", "loss=mse_diffusion", "optimizer=sgd", "schedule=cosine", "monitor=val/loss")
     )
     assert "perceptual" not in cfg["loss"]
     assert cfg["optimizer"]["_target_"] == "torch.optim.SGD"
     assert cfg["objective"]["schedule"] == {"_target_": "artart.diffusion.schedule.Cosine"}
-    assert cfg["score"] == "val/loss"
+    assert cfg["monitor"] == "val/loss"
 
 
 def test_the_classes_are_counted_later_and_may_be_given():
@@ -190,9 +196,9 @@ def test_what_hydra_can_build_is_not_refused(override):
     check(config(override))
 
 
-def test_all_mistakes_of_a_kind_are_told_at_once():
+def test_all_mistakes_of_a_kind_are_reported_at_once():
     with pytest.raises(ArtError) as error:
-        check(config("trainer.max_epochs=0", "data.root=nowhere", "score_mode=best"))
+        check(config("trainer.max_epochs=0", "data.root=nowhere", "mode=best"))
     assert str(error.value).count("\n") == 2
 
 

@@ -29,7 +29,7 @@ Load = Callable[..., ArtDataModule]
 
 @pytest.fixture
 def load(art_folder: Path, tmp_path: Path) -> Load:
-    """The pictures of art_folder, loaded; keywords are those of ArtDataModule."""
+    """The images of art_folder, loaded; keywords are those of ArtDataModule."""
 
     def load(**options: Any) -> ArtDataModule:
         options = {"root": art_folder, "image_size": SIZE, "batch_size": 4, "val_fraction": 0.3, **options}
@@ -45,7 +45,7 @@ def oracle(root: Path) -> dict[str, tuple[Tensor, int]]:
     classes = sorted(path.name for path in root.iterdir() if path.is_dir())
     return {
         sha256(path.read_bytes()).hexdigest(): (
-            torch.tensor(resize(decode(path), SIZE, "squash")).permute(2, 0, 1),
+            torch.tensor(resize(decode(path), SIZE, "stretch")).permute(2, 0, 1),
             classes.index(path.relative_to(root).parts[0]) if path.parent != root else len(classes),
         )
         for path in find(root)
@@ -53,16 +53,14 @@ def oracle(root: Path) -> dict[str, tuple[Tensor, int]]:
 
 
 def names_of(data: ArtDataModule, ids: list[int]) -> list[str]:
-    return [data.pictures.digests[i] for i in ids]
+    return [data.images.digests[i] for i in ids]
 
 
 def assert_holds_the_files(data: ArtDataModule, root: Path) -> None:
     expected = oracle(root)
-    pictures = data.pictures
-    for row, label, digest in zip(
-        pictures.rows.tolist(), pictures.labels.flatten().tolist(), pictures.digests, strict=True
-    ):
-        assert_close(pictures.pixels[row], expected[digest][0], rtol=0, atol=0)
+    images = data.images
+    for row, label, digest in zip(images.rows.tolist(), images.labels.flatten().tolist(), images.digests, strict=True):
+        assert_close(images.pixels[row], expected[digest][0], rtol=0, atol=0)
         assert label == expected[digest][1]
     assert sorted(data.train_ids + data.val_ids) == list(range(len(expected)))
 
@@ -73,8 +71,8 @@ def batches_of(loader: Loader, epoch: int = 0) -> list[Batch]:
 
 
 def order_of(data: ArtDataModule, epoch: int) -> list[int]:
-    """Where each picture of an epoch stands among the pictures."""
-    images = to_model(data.pictures.pixels[data.pictures.rows])
+    """Where each image of an epoch stands among the images."""
+    images = to_model(data.images.pixels[data.images.rows])
     places = {image.numpy().tobytes(): i for i, image in enumerate(images)}
     assert len(places) == len(images)
     shown = torch.cat([batch.x0 for batch in batches_of(data.train_dataloader(), epoch)])
@@ -84,7 +82,7 @@ def order_of(data: ArtDataModule, epoch: int) -> list[int]:
 # --- load
 
 
-def test_every_picture_is_on_one_side_with_its_pixels_and_label(load: Load, art_folder: Path) -> None:
+def test_every_image_is_on_one_side_with_its_pixels_and_label(load: Load, art_folder: Path) -> None:
     data = load()
     assert_holds_the_files(data, art_folder)
     assert data.val_is_held_out
@@ -96,26 +94,26 @@ def test_real_files_of_a_folder_keep_their_side_when_files_are_added(load: Load,
     for seed in range(100, 110):
         Image.fromarray(demo.paint("painting", seed, 32)).save(art_folder / "drawing" / f"0_{seed}.png")
     after = load(val_fraction=0.5)
-    assert len(after.pictures.digests) == 22
+    assert len(after.images.digests) == 22
     trained, held = names_of(before, before.train_ids), names_of(before, before.val_ids)
     assert set(trained) - set(names_of(after, after.train_ids)) <= {max(trained)}
     assert set(held) - set(names_of(after, after.val_ids)) <= {min(held)}
 
 
 def test_the_order_is_that_of_the_contents_not_of_the_names(load: Load) -> None:
-    names = load().pictures.digests
+    names = load().images.digests
     assert names == sorted(names)
 
 
 def test_copied_files_are_left_out_unless_asked_for(load: Load, art_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(art_folder / "drawing", art_folder / "copies")
-    assert len(load().pictures.digests) == 12
+    assert len(load().images.digests) == 12
     with (tmp_path / "run" / "excluded.csv").open(newline="") as file:
         reasons = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
     assert reasons["drawing_0.png"] == "exact duplicate: of copies/drawing_0.png"
     assert len(reasons) == 4
     data = load(val_fraction=0.5, exclude={"duplicate": False, "opt_out": True, "ai_made": True})
-    assert len(data.pictures.digests) == 16
+    assert len(data.images.digests) == 16
     assert not set(names_of(data, data.train_ids)) & set(names_of(data, data.val_ids))
 
 
@@ -134,15 +132,15 @@ def test_near_duplicates_of_files_share_a_side(load: Load, tmp_path: Path) -> No
     assert len(trained | held) == 12
 
 
-def test_four_pictures_are_enough_for_both_sides(load: Load, art_folder: Path) -> None:
+def test_four_images_are_enough_for_both_sides(load: Load, art_folder: Path) -> None:
     data = load(root=art_folder / "drawing", val_fraction=0.01)
     assert (len(data.train_ids), len(data.val_ids)) == (3, 1)
 
 
 def test_classes_are_known_without_decoding(art_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (art_folder / "broken").mkdir()
-    (art_folder / "broken" / "a.jpg").write_bytes(b"no picture")
-    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("a picture was decoded"))
+    (art_folder / "broken" / "a.jpg").write_bytes(b"no image")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("an image was decoded"))
     assert ArtDataModule(art_folder).label_names["class"] == ["broken", *demo.CLASS_NAMES[:3]]
 
 
@@ -151,7 +149,7 @@ def test_files_in_the_root_itself_have_no_class(load: Load, art_folder: Path) ->
     (art_folder / "drawing" / "drawing_0.png").unlink()
     data = load(val_fraction=0)
     assert_holds_the_files(data, art_folder)
-    assert data.pictures.labels.flatten().bincount().tolist() == [3, 4, 4, 1]
+    assert data.images.labels.flatten().bincount().tolist() == [3, 4, 4, 1]
     assert data.label_names["class"] == list(demo.CLASS_NAMES[:3])
 
 
@@ -161,7 +159,7 @@ def test_without_sub_folders_there_are_no_classes(load: Load, art_folder: Path) 
     shutil.move(folder / "1900" / "spring" / "drawing_2.Jpeg", folder)
     data = load(root=folder, val_fraction=0)
     assert data.label_names == {"class": []}
-    assert data.pictures.labels.tolist() == [[0]] * 4
+    assert data.images.labels.tolist() == [[0]] * 4
 
 
 def test_a_table_gives_the_classes_and_the_licences(
@@ -173,10 +171,10 @@ def test_a_table_gives_the_classes_and_the_licences(
     table.write_text("\n".join(["path,class,licence", *rows, "gone.png,0,CC0 1.0"]))
     data = load(metadata=str(table), licences=["cc0*"], val_fraction=0)
     assert data.label_names["class"] == ["0", "1", "2"]
-    assert data.pictures.labels.flatten().bincount().tolist() == [3, 3, 3]
+    assert data.images.labels.flatten().bincount().tolist() == [3, 3, 3]
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert lines == [
-        f"1 paths of data.metadata name no picture below {art_folder}, such as 'gone.png'",
+        f"1 paths of data.metadata name no image below {art_folder}, such as 'gone.png'",
         "3 of 12 files are left out (2 not in data.licences, 1 not in data.metadata): "
         f"see {tmp_path / 'run' / 'excluded.csv'}",
     ]
@@ -187,16 +185,16 @@ def test_with_a_fraction_of_0_validation_previews_the_training_set(load: Load) -
     assert not data.val_is_held_out
     assert len(data.train_ids) == 12
     (batch,) = data.val_dataloader()
-    assert_close(batch.x0, to_model(data.pictures.pixels[data.pictures.rows[:5]]), rtol=0, atol=0, check_stride=False)
+    assert_close(batch.x0, to_model(data.images.pixels[data.images.rows[:5]]), rtol=0, atol=0, check_stride=False)
 
 
 def test_demo_art_is_painted_where_there_is_no_folder(load: Load) -> None:
-    data = load(root=None, num_demo_pictures=10, seed=3, val_fraction=0)
+    data = load(root=None, num_demo_images=10, seed=3, val_fraction=0)
     pixels, labels = zip(*demo.make(10, SIZE, 3), strict=True)
     assert data.label_names["class"] == list(demo.CLASS_NAMES)
-    assert_close(data.pictures.pixels[data.pictures.rows], torch.tensor(np.stack(pixels)).permute(0, 3, 1, 2))
-    assert_close(data.pictures.labels, torch.tensor(labels)[:, None], rtol=0, atol=0)
-    assert len(set(data.pictures.digests)) == 10
+    assert_close(data.images.pixels[data.images.rows], torch.tensor(np.stack(pixels)).permute(0, 3, 1, 2))
+    assert_close(data.images.labels, torch.tensor(labels)[:, None], rtol=0, atol=0)
+    assert len(set(data.images.digests)) == 10
 
 
 # --- what is refused
@@ -205,23 +203,23 @@ def test_demo_art_is_painted_where_there_is_no_folder(load: Load) -> None:
 def spoil(root: Path, num: int) -> list[Path]:
     paths = find(root)[:num]
     for path in paths:
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     return paths
 
 
-def test_unusable_files_are_listed_and_told_in_one_line(
+def test_unusable_files_are_listed_and_reported_in_one_line(
     load: Load, art_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoiled = spoil(art_folder, 2)
     (art_folder / "empty.png").touch()
     data = load()
-    assert len(data.pictures.digests) == 10
+    assert len(data.images.digests) == 10
     table = tmp_path / "run" / "rejected.csv"
     with table.open(newline="") as file:
         rows = [(row["path"], row["reason"], row["bytes"]) for row in csv.DictReader(file)]
-    reason = "not a picture, or cut off in its header"
+    reason = "not an image, or cut off in its header"
     assert sorted(rows) == sorted(
-        [(str(path), reason, "10") for path in spoiled] + [(str(art_folder / "empty.png"), "empty file", "0")]
+        [(str(path), reason, "8") for path in spoiled] + [(str(art_folder / "empty.png"), "empty file", "0")]
     )
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == [f"3 of 13 files are unusable (2 {reason}, 1 empty file): see {table}"]
@@ -229,7 +227,7 @@ def test_unusable_files_are_listed_and_told_in_one_line(
 
 def test_as_many_unusable_files_as_allowed_are_accepted(load: Load, art_folder: Path) -> None:
     spoil(art_folder, 6)
-    assert len(load(val_fraction=0, max_rejected_fraction=0.5).pictures.digests) == 6
+    assert len(load(val_fraction=0, max_rejected_fraction=0.5).images.digests) == 6
 
 
 def refusal(load: Load, **options: Any) -> str:
@@ -243,38 +241,38 @@ def test_too_many_unusable_files_are_refused(load: Load, art_folder: Path, tmp_p
     spoil(art_folder, 7)
     table = tmp_path / "run" / "rejected.csv"
     assert refusal(load, max_rejected_fraction=0.5) == (
-        f"data.root={art_folder}: 7 of 12 files are unusable (7 not a picture, or cut off in its header): see {table}; "
+        f"data.root={art_folder}: 7 of 12 files are unusable (7 not an image, or cut off in its header): see {table}; "
         "that is more than data.max_rejected_fraction=0.5: mend the folder or raise the fraction"
     )
     assert len(table.read_text().splitlines()) == 8
 
 
-def test_too_few_usable_pictures_are_refused(load: Load, art_folder: Path, tmp_path: Path) -> None:
+def test_too_few_usable_images_are_refused(load: Load, art_folder: Path, tmp_path: Path) -> None:
     spoil(art_folder, 9)
     message = refusal(load, max_rejected_fraction=1.0)
     assert message.startswith(f"data.root={art_folder}: 3 of 12 files can be used, 4 are the least; 9 of 12")
     assert message.endswith(f"see {tmp_path / 'run' / 'rejected.csv'}")
 
 
-def test_a_small_folder_of_good_pictures_is_refused_with_a_remedy(load: Load, art_folder: Path) -> None:
+def test_a_small_folder_of_good_images_is_refused_with_a_remedy(load: Load, art_folder: Path) -> None:
     root = art_folder / "drawing" / "1900"
-    assert refusal(load, root=root) == f"data.root={root}: 2 of 2 files can be used, 4 are the least; add pictures"
+    assert refusal(load, root=root) == f"data.root={root}: 2 of 2 files can be used, 4 are the least; add images"
 
 
-def test_a_folder_without_pictures_is_refused(load: Load, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(load: Load, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "a.txt").write_text("no picture")
+    (tmp_path / "notes" / "a.txt").write_text("no image")
     assert refusal(load, root=tmp_path / "notes").startswith(
-        f"data.root={tmp_path / 'notes'}: no picture below this folder"
+        f"data.root={tmp_path / 'notes'}: no image below this folder"
     )
 
 
-def test_copies_of_one_picture_cannot_be_split(load: Load, tmp_path: Path) -> None:
+def test_near_duplicates_of_one_image_cannot_be_split(load: Load, tmp_path: Path) -> None:
     root = tmp_path / "copies"
     root.mkdir()
     for i in range(4):
         Image.new("RGB", (8, 8 + i)).save(root / f"{i}.png")
-    assert refusal(load, root=root).startswith("data.val_fraction=0.3: all 4 pictures look alike")
+    assert refusal(load, root=root).startswith("data.val_fraction=0.3: all 4 images look alike")
     assert len(load(root=root, val_fraction=0).train_ids) == 4
 
 
@@ -292,7 +290,7 @@ def test_an_empty_list_of_licences_is_refused(load: Load) -> None:
 
 
 def test_too_little_demo_art_is_refused(load: Load) -> None:
-    assert refusal(load, root=None, num_demo_pictures=3) == "data.num_demo_pictures=3: 4 are the least"
+    assert refusal(load, root=None, num_demo_images=3) == "data.num_demo_images=3: 4 are the least"
 
 
 # --- batches
@@ -301,7 +299,7 @@ def test_too_little_demo_art_is_refused(load: Load) -> None:
 def test_a_training_batch_is_full_and_in_the_models_range(load: Load) -> None:
     loader = load(val_fraction=0, batch_size=5).train_dataloader()
     batches = batches_of(loader)
-    assert len(loader) == len(batches) == 2  # of 12 pictures 2 are left over
+    assert len(loader) == len(batches) == 2  # of 12 images 2 are left over
     for x0, y in batches:
         assert (x0.dtype, x0.shape) == (torch.float32, (5, 3, SIZE, SIZE))
         assert -1 <= x0.min() < -0.5 < 0.5 < x0.max() <= 1
@@ -326,17 +324,17 @@ def test_a_batch_size_above_the_set_makes_the_set_the_batch(load: Load, caplog: 
 def test_nothing_is_said_of_a_batch_size_that_fits(load: Load, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     load(val_fraction=0, batch_size=12)
-    assert caplog.messages[-1] == "12 pictures: 12 for training, none held out"
+    assert caplog.messages[-1] == "12 images: 12 for training, none held out"
 
 
-def test_validation_holds_every_held_out_picture_in_a_fixed_order(load: Load) -> None:
-    data = load(val_fraction=0.5, batch_size=2, mirror=True, balance=True)
-    pictures = data.pictures
+def test_validation_holds_every_held_out_image_in_a_fixed_order(load: Load) -> None:
+    data = load(val_fraction=0.5, batch_size=2, random_flip=True, class_balanced=True)
+    images = data.images
     for epoch in range(2):
         batches = batches_of(data.val_dataloader(), epoch)
-        expected = to_model(pictures.pixels[pictures.rows[data.val_ids]])
+        expected = to_model(images.pixels[images.rows[data.val_ids]])
         assert_close(torch.cat([batch.x0 for batch in batches]), expected, rtol=0, atol=0, check_stride=False)
-        assert_close(torch.cat([batch.y for batch in batches]), pictures.labels[data.val_ids], rtol=0, atol=0)
+        assert_close(torch.cat([batch.y for batch in batches]), images.labels[data.val_ids], rtol=0, atol=0)
 
 
 def test_an_epoch_covers_the_training_set(load: Load) -> None:
@@ -354,8 +352,8 @@ def test_the_order_is_a_function_of_seed_and_epoch(load: Load) -> None:
     assert order_of(load(val_fraction=0, seed=100), 0) != orders[0]
 
 
-def test_mirror_shows_about_half_of_the_training_pictures_mirrored(load: Load) -> None:
-    plain, mirrored = (load(root=None, num_demo_pictures=100, val_fraction=0, mirror=m) for m in (False, True))
+def test_random_flip_shows_about_half_of_the_training_images_mirrored(load: Load) -> None:
+    plain, mirrored = (load(root=None, num_demo_images=100, val_fraction=0, random_flip=m) for m in (False, True))
     pairs = zip(batches_of(plain.train_dataloader()), batches_of(mirrored.train_dataloader()), strict=True)
     x0, seen = (torch.cat(images) for images in zip(*((a.x0, b.x0) for a, b in pairs), strict=True))
     flipped = [not torch.equal(a, b) for a, b in zip(x0, seen, strict=True)]
@@ -366,28 +364,28 @@ def test_mirror_shows_about_half_of_the_training_pictures_mirrored(load: Load) -
 def test_balance_shows_every_class_as_often(load: Load, art_folder: Path) -> None:
     for seed in range(40):
         Image.fromarray(demo.paint("painting", seed, 32)).save(art_folder / "drawing" / f"more_{seed}.png")
-    loader = load(val_fraction=0, balance=True).train_dataloader()
+    loader = load(val_fraction=0, class_balanced=True).train_dataloader()
     labels = torch.cat([batch.y[:, 0] for epoch in range(20) for batch in batches_of(loader, epoch)])
     shares = labels.bincount(minlength=3) / len(labels)
     assert_close(shares, torch.full((3,), 1 / 3), rtol=0, atol=0.06)
 
 
-@pytest.mark.parametrize("residence", ["auto", "memory", "device"])
-def test_batches_are_the_same_wherever_the_pixels_lie(load: Load, residence: str) -> None:
-    expected = batches_of(load(val_fraction=0, mirror=True).train_dataloader())
+@pytest.mark.parametrize("storage", ["auto", "memory", "device"])
+def test_batches_are_the_same_wherever_the_pixels_lie(load: Load, storage: str) -> None:
+    expected = batches_of(load(val_fraction=0, random_flip=True).train_dataloader())
     for batch, other in zip(
-        expected, batches_of(load(val_fraction=0, mirror=True, residence=residence).train_dataloader()), strict=True
+        expected, batches_of(load(val_fraction=0, random_flip=True, storage=storage).train_dataloader()), strict=True
     ):
         assert_close(batch, other, rtol=0, atol=0)
 
 
 def test_both_loaders_share_the_pixels_which_stay_in_the_memory_map(load: Load) -> None:
     data = load()
-    pixels = data.pictures.pixels.data_ptr()
+    pixels = data.images.pixels.data_ptr()
     assert data.train_dataloader().pixels.data_ptr() == data.val_dataloader().pixels.data_ptr() == pixels
 
 
-def test_a_second_load_gives_the_pictures_of_the_folder_as_it_is_then(load: Load, art_folder: Path) -> None:
+def test_a_second_load_gives_the_images_of_the_folder_as_it_is_then(load: Load, art_folder: Path) -> None:
     data = load(val_fraction=0)
     list(data.train_dataloader())  # the pixels are where they are to lie
     (art_folder / "drawing" / "drawing_0.png").unlink()
@@ -402,20 +400,18 @@ def test_a_second_load_gives_the_pictures_of_the_folder_as_it_is_then(load: Load
 
 
 @pytest.mark.parametrize(
-    ("residence", "free", "moved"), [("auto", 1.0, False), ("auto", 4.1, True), ("device", 1.1, True)]
+    ("storage", "free", "moved"), [("auto", 1.0, False), ("auto", 4.1, True), ("device", 1.1, True)]
 )
 def test_pixels_move_to_a_gpu_with_room(
-    load: Load, monkeypatch: pytest.MonkeyPatch, residence: str, free: float, moved: bool
+    load: Load, monkeypatch: pytest.MonkeyPatch, storage: str, free: float, moved: bool
 ) -> None:
-    data = on_a_gpu(load(residence=residence), free, monkeypatch)
+    data = on_a_gpu(load(storage=storage), free, monkeypatch)
     assert (data._placed().device.type == "meta") == moved
 
 
 def test_pixels_that_do_not_fit_are_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = on_a_gpu(load(residence="device"), 0.9, monkeypatch)
-    with pytest.raises(
-        ArtError, match=r"^data.residence=device: the pixels take 9.2 kB and 8.3 kB of the GPU are free"
-    ):
+    data = on_a_gpu(load(storage="device"), 0.9, monkeypatch)
+    with pytest.raises(ArtError, match=r"^data.storage=device: the pixels take 9.2 kB and 8.3 kB of the GPU are free"):
         data._placed()
 
 
@@ -425,7 +421,7 @@ def on_a_gpu(data: ArtDataModule, free: float, monkeypatch: pytest.MonkeyPatch) 
     class Gpu:
         type = "cuda"
 
-    room = int(free * data.pictures.pixels.nbytes)
+    room = int(free * data.images.pixels.nbytes)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (room, room))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(ArtDataModule, "_device", Gpu())
@@ -442,7 +438,7 @@ def test_a_preview_has_a_row_for_each_class_and_begins_with_what_is_held_out(loa
     preview = data.preview(per_row=4, min_rows=3)
     assert preview.y.flatten().tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert preview.x0.dtype == torch.float32
-    held_out = {to_model(data.pictures.pixels[data.pictures.rows[i]]).numpy().tobytes() for i in data.val_ids}
+    held_out = {to_model(data.images.pixels[data.images.rows[i]]).numpy().tobytes() for i in data.val_ids}
     of_class = {
         label: {to_model(p).numpy().tobytes() for p, y in oracle(art_folder).values() if y == label}
         for label in range(3)
@@ -450,7 +446,7 @@ def test_a_preview_has_a_row_for_each_class_and_begins_with_what_is_held_out(loa
     for label, row in enumerate(preview.x0.split(4)):
         shown = [x0.contiguous().numpy().tobytes() for x0 in row]
         assert set(shown) == of_class[label]  # each of the four, once
-        flags = [picture in held_out for picture in shown]
+        flags = [image in held_out for image in shown]
         assert flags == sorted(flags, reverse=True)
 
 
@@ -460,7 +456,7 @@ def test_a_preview_of_few_classes_has_several_rows_of_each(load: Load) -> None:
     assert data.preview(per_row=3, min_rows=1).y.flatten().tolist() == [0] * 3 + [1] * 3 + [2] * 3
 
 
-def test_a_preview_repeats_the_pictures_of_a_small_class(load: Load) -> None:
+def test_a_preview_repeats_the_images_of_a_small_class(load: Load) -> None:
     data = load()
     rows = data.preview(per_row=10, min_rows=1).x0.split(10)
     for row in rows:
@@ -476,7 +472,7 @@ def test_a_preview_shows_the_most_frequent_classes_in_their_order(load: Load, ar
     assert data.preview(per_row=1, min_rows=1, max_rows=2).y.flatten().tolist() == [0, 2]
 
 
-def test_a_preview_of_pictures_without_classes_is_of_no_class(load: Load, art_folder: Path, tmp_path: Path) -> None:
+def test_a_preview_of_images_without_classes_is_of_no_class(load: Load, art_folder: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for number, path in enumerate(find(art_folder)):
@@ -500,7 +496,7 @@ def test_a_preview_is_the_same_each_time(load: Load) -> None:
 def of_artists(load: Load, art_folder: Path, tmp_path: Path) -> Load:
     """art_folder with a table: the second file of each class is by Bo, the third by Ada, the last by nobody.
 
-    The first is by somebody of one picture.
+    The first is by somebody of one image.
     """
     rows = ["path,artist"]
     for name in sorted(path.name for path in art_folder.iterdir()):
@@ -520,12 +516,12 @@ def expected_rows(art_folder: Path) -> dict[str, list[int]]:
     }
 
 
-def test_each_picture_has_a_label_in_each_column(of_artists: Load, art_folder: Path) -> None:
+def test_each_image_has_a_label_in_each_column(of_artists: Load, art_folder: Path) -> None:
     data = of_artists(val_fraction=0.5)
     assert list(data.label_names.items()) == [("class", list(demo.CLASS_NAMES[:3])), ("artist", ["Ada", "Bo"])]
-    rows = dict(zip(data.pictures.digests, data.pictures.labels.tolist(), strict=True))
+    rows = dict(zip(data.images.digests, data.images.labels.tolist(), strict=True))
     assert rows == expected_rows(art_folder)
-    assert data.pictures.labels.dtype == torch.int64
+    assert data.images.labels.dtype == torch.int64
     for ids, batches in (
         (data.train_ids, batches_of(data.train_dataloader())),
         (data.val_ids, batches_of(data.val_dataloader())),
@@ -533,8 +529,8 @@ def test_each_picture_has_a_label_in_each_column(of_artists: Load, art_folder: P
         pixels = {x0.numpy().tobytes(): i for x0, i in zip(to_model(data.pixels_of(ids)), ids, strict=True)}
         for batch in batches:
             for x0, y in zip(batch.x0, batch.y, strict=True):
-                assert y.tolist() == data.pictures.labels[pixels[x0.contiguous().numpy().tobytes()]].tolist()
-    (name,) = data.names_of([data.pictures.digests.index(next(key for key, row in rows.items() if row == [1, 0]))])
+                assert y.tolist() == data.images.labels[pixels[x0.contiguous().numpy().tobytes()]].tolist()
+    (name,) = data.names_of([data.images.digests.index(next(key for key, row in rows.items() if row == [1, 0]))])
     assert name == ("engraving", "Ada")
 
 
@@ -543,7 +539,7 @@ def test_the_facts_of_one_column_are_what_they_were_and_those_of_two_are_of_both
 ) -> None:
     one, two, all_four = (of_artists(**more) for more in ({"labels": ["class"]}, {}, {"min_per_label": 1}))
     sides = {**dict.fromkeys(one.train_ids, "train"), **dict.fromkeys(one.val_ids, "val")}
-    lines = [f"{digest} {one.pictures.labels[i].item()} {sides[i]}" for i, digest in enumerate(one.pictures.digests)]
+    lines = [f"{digest} {one.images.labels[i].item()} {sides[i]}" for i, digest in enumerate(one.images.digests)]
     assert one.facts["sha256"] == sha256("\n".join(sorted(lines)).encode()).hexdigest()
     assert len({data.facts["sha256"] for data in (one, two, all_four)}) == 3
 
@@ -554,7 +550,7 @@ def test_a_preview_has_rows_by_the_first_column_and_whole_labels(of_artists: Loa
     assert preview.y[:, 0].tolist() == [0] * 4 + [1] * 4 + [2] * 4
     expected = expected_rows(art_folder)
     pixels = {
-        to_model(data.pixels_of([i])).numpy().tobytes(): expected[key] for i, key in enumerate(data.pictures.digests)
+        to_model(data.pixels_of([i])).numpy().tobytes(): expected[key] for i, key in enumerate(data.images.digests)
     }
     assert [pixels[x0[None].contiguous().numpy().tobytes()] for x0 in preview.x0] == preview.y.tolist()
 
@@ -562,4 +558,4 @@ def test_a_preview_has_rows_by_the_first_column_and_whole_labels(of_artists: Loa
 def test_a_column_may_stand_alone(of_artists: Load) -> None:
     data = of_artists(labels=["artist"], val_fraction=0)
     assert data.label_names == {"artist": ["Ada", "Bo"]}
-    assert data.pictures.labels.flatten().bincount().tolist() == [3, 3, 6]
+    assert data.images.labels.flatten().bincount().tolist() == [3, 3, 6]

@@ -14,12 +14,12 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageCms
 
-from artart.data.decode import FORMATS, TooLarge, decode, open_picture, resize, upright
+from artart.data.decode import FORMATS, TooLarge, decode, open_image, resize, upright
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def picture(height: int = 16, width: int = 24) -> np.ndarray:
+def make_image(height: int = 16, width: int = 24) -> np.ndarray:
     """Smooth, and different under every turn and flip."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x + 2 * y) * 3], axis=-1).astype(np.uint8)
@@ -97,23 +97,23 @@ def grey_curve(profile: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "TGA"])
 def test_rgb_comes_back_as_it_was(kind: str) -> None:
-    assert_array_equal(decoded(Image.fromarray(picture()), kind), picture())
+    assert_array_equal(decoded(Image.fromarray(make_image()), kind), make_image())
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "JPEG2000"])
 def test_lossless_modes_of_lossy_formats_come_back_as_they_were(kind: str) -> None:
-    assert_array_equal(decoded(Image.fromarray(picture()), kind, lossless=True), picture())
+    assert_array_equal(decoded(Image.fromarray(make_image()), kind, lossless=True), make_image())
 
 
 @pytest.mark.parametrize("kind", [name for name in ("JPEG", "AVIF", "WEBP") if name in FORMATS])
 def test_lossy_formats_come_back_alike(kind: str) -> None:
-    difference = decoded(Image.fromarray(picture()), kind, quality=95).astype(int) - picture()
+    difference = decoded(Image.fromarray(make_image()), kind, quality=95).astype(int) - make_image()
     assert np.abs(difference).mean() < 3
 
 
 def test_a_file_is_named_by_a_path_too(tmp_path: Path) -> None:
-    Image.fromarray(picture()).save(tmp_path / "picture.png")
-    assert_array_equal(seen(tmp_path / "picture.png"), picture())
+    Image.fromarray(make_image()).save(tmp_path / "image.png")
+    assert_array_equal(seen(tmp_path / "image.png"), make_image())
 
 
 def test_a_16_bit_grey_png_is_scaled_not_saturated() -> None:
@@ -121,19 +121,19 @@ def test_a_16_bit_grey_png_is_scaled_not_saturated() -> None:
     assert_array_equal(decoded(Image.fromarray(values), "PNG"), grey((values / 257).round().astype(np.uint8)))
 
 
-def test_a_dark_16_bit_picture_stays_dark() -> None:
+def test_a_dark_16_bit_image_stays_dark() -> None:
     assert decoded(Image.fromarray(np.full((2, 2), 200, np.uint16)), "PNG").max() == 1
 
 
 @pytest.mark.parametrize("colour_type", [2, 6], ids=["RGB", "RGBA"])
 def test_a_16_bit_colour_png_is_scaled_not_saturated(colour_type: int) -> None:
-    values = picture().astype(np.uint16) * 257
+    values = make_image().astype(np.uint16) * 257
     if colour_type == 6:
         values = np.dstack([values, np.full(values.shape[:2], 65535, np.uint16)])
-    assert_array_equal(seen(png(values, colour_type)), picture())
+    assert_array_equal(seen(png(values, colour_type)), make_image())
 
 
-def test_a_1_bit_picture_is_black_and_white() -> None:
+def test_a_1_bit_image_is_black_and_white() -> None:
     dots = np.indices((8, 8)).sum(axis=0) % 2 == 0
     assert_array_equal(decoded(Image.fromarray(dots), "PNG"), grey(dots * np.uint8(255)))
 
@@ -217,19 +217,19 @@ TURNS = {
     6: lambda upright: upright[:, ::-1].swapaxes(0, 1),
     7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
     8: lambda upright: upright[::-1].swapaxes(0, 1),
-}  # EXIF 2.3, table "Orientation": how each number stores the upright picture
+}  # EXIF 2.3, table "Orientation": how each number stores the upright image
 
 
 @pytest.mark.parametrize("orientation", TURNS)
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
-def test_every_exif_orientation_gives_the_upright_picture(orientation: int, kind: str) -> None:
-    stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation](picture(32, 48))))
+def test_every_exif_orientation_gives_the_upright_image(orientation: int, kind: str) -> None:
+    stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation](make_image(32, 48))))
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True}
     pixels = decoded(stored, kind, exif=exif, **options)
     assert pixels.shape == (32, 48, 3)
-    assert_near(pixels, picture(32, 48), levels=6 if kind == "JPEG" else 0)
+    assert_near(pixels, make_image(32, 48), levels=6 if kind == "JPEG" else 0)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -237,24 +237,24 @@ def test_every_exif_orientation_gives_the_upright_picture(orientation: int, kind
     "exif", [b"", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12", b"Exif\0\0" + b"\xff" * 40]
 )
 def test_exif_that_cannot_be_read_is_ignored(exif: bytes) -> None:
-    image = Image.fromarray(picture())
+    image = Image.fromarray(make_image())
     assert_array_equal(decoded(image, "JPEG", exif=exif), decoded(image, "JPEG"))
 
 
-def test_exif_that_cannot_be_written_again_turns_the_picture_all_the_same() -> None:
-    """Pillow rewrites EXIF when it has turned a picture, and fails on entries of a wrong type."""
+def test_exif_that_cannot_be_written_again_turns_the_image_all_the_same() -> None:
+    """Pillow rewrites EXIF when it has turned an image, and fails on entries of a wrong type."""
     exif = Image.Exif()
     exif[0x0112], exif[0x011A] = 6, 72.0
     resolution_as_bytes = exif.tobytes().replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x01")
-    stored = Image.fromarray(np.ascontiguousarray(TURNS[6](picture(32, 48))))
+    stored = Image.fromarray(np.ascontiguousarray(TURNS[6](make_image(32, 48))))
     pixels = decoded(stored, "JPEG", exif=resolution_as_bytes, quality=100, subsampling=0)
-    assert_near(pixels, picture(32, 48), levels=6)
+    assert_near(pixels, make_image(32, 48), levels=6)
 
 
 # --- colour
 
 
-def test_adobe_rgb_becomes_srgb_in_a_real_picture(adobe_rgb: bytes, art_files: list[Path]) -> None:
+def test_adobe_rgb_becomes_srgb_in_a_real_image(adobe_rgb: bytes, art_files: list[Path]) -> None:
     file = written(Image.open(art_files[-1]), "JPEG", icc_profile=adobe_rgb, quality=95)
     with Image.open(file) as image:
         raw = np.asarray(image)
@@ -265,20 +265,20 @@ def test_adobe_rgb_becomes_srgb_in_a_real_picture(adobe_rgb: bytes, art_files: l
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_adobe_rgb_becomes_srgb_in_every_mode(mode: str, adobe_rgb: bytes) -> None:
-    image = Image.fromarray(picture()).convert(mode)
+    image = Image.fromarray(make_image()).convert(mode)
     expected = adobe_rgb_as_srgb(np.asarray(image.convert("RGB")))
     assert_near(decoded(image, "PNG", icc_profile=adobe_rgb), expected, levels=3)
 
 
 def test_an_srgb_profile_leaves_the_pixels_alone() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert_array_equal(decoded(Image.fromarray(picture()), "PNG", icc_profile=profile), picture())
+    assert_array_equal(decoded(Image.fromarray(make_image()), "PNG", icc_profile=profile), make_image())
 
 
 @pytest.mark.parametrize("damage", ["noise", "cut", "of another colour space"])
 def test_a_profile_that_cannot_be_used_is_ignored(damage: str, adobe_rgb: bytes, dot_gain: bytes) -> None:
     profiles = {"noise": b"\x00\xff" * 200, "cut": adobe_rgb[:300], "of another colour space": dot_gain}
-    assert_array_equal(decoded(Image.fromarray(picture()), "PNG", icc_profile=profiles[damage]), picture())
+    assert_array_equal(decoded(Image.fromarray(make_image()), "PNG", icc_profile=profiles[damage]), make_image())
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
@@ -316,7 +316,7 @@ def test_postscript_and_pdf_start_no_program(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*args: object, **options: object) -> None:
         pytest.fail(f"a program was started: {args}")
 
-    files = [written(Image.fromarray(picture()), kind) for kind in ("EPS", "PDF")]
+    files = [written(Image.fromarray(make_image()), kind) for kind in ("EPS", "PDF")]
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
     for file in files:
         with pytest.raises(Image.UnidentifiedImageError):
@@ -407,30 +407,30 @@ def test_a_bomb_is_refused_by_its_header(name: str, tmp_path: Path) -> None:
     opened.seek(0, io.SEEK_END)
     for file in (opened, tmp_path / "bomb"):
         with pytest.raises(TooLarge, match=f"^{message}$"):
-            open_picture(file)
+            open_image(file)
     assert time.process_time() - start < 0.5
 
 
 def test_a_gif_whose_frame_is_larger_than_its_canvas_is_refused_before_it_is_filled() -> None:
     start = time.process_time()
     with pytest.raises(Image.DecompressionBombError):
-        open_picture(io.BytesIO(gif_bomb(canvas=1)))
+        open_image(io.BytesIO(gif_bomb(canvas=1)))
     assert time.process_time() - start < 0.5
-    assert open_picture(io.BytesIO(png_bomb()), SIDE * SIDE).size == (SIDE, SIDE)  # and Pillow's limit is gone again
+    assert open_image(io.BytesIO(png_bomb()), SIDE * SIDE).size == (SIDE, SIDE)  # and Pillow's limit is gone again
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "TIFF", "BMP"])
 def test_the_caller_may_allow_more_than_pillow(name: str) -> None:
-    with open_picture(io.BytesIO(BOMBS[name][0]), max_pixels=SIDE * SIDE) as image:
+    with open_image(io.BytesIO(BOMBS[name][0]), max_pixels=SIDE * SIDE) as image:
         assert image.size == (SIDE, SIDE)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
 def test_the_limit_itself_is_allowed(kind: str) -> None:
     file = written(Image.new("RGB", (20, 10)), kind)
-    assert open_picture(file, max_pixels=200).size == (20, 10)
+    assert open_image(file, max_pixels=200).size == (20, 10)
     assert decode(file, max_pixels=200).size == (20, 10)
-    for read in (open_picture, decode):
+    for read in (open_image, decode):
         with pytest.raises(TooLarge) as refused:
             read(file, max_pixels=199)
         assert refused.value.size == (20, 10)
@@ -443,10 +443,10 @@ def test_the_header_of_every_webp_is_read(lossless: bool, animated: bool, mode: 
     frames = [Image.new(mode, (300, 200), colour) for colour in ("#00ff00", "#0000ff")]
     file = written(frames[0], "WEBP", lossless=lossless, save_all=animated, append_images=frames[1:] * animated)
     with pytest.raises(TooLarge, match=r"^300 x 200 pixels$"):
-        open_picture(io.BytesIO(file.getvalue()[:30]), max_pixels=1)  # there is nothing more to read it from
+        open_image(io.BytesIO(file.getvalue()[:30]), max_pixels=1)  # there is nothing more to read it from
 
 
-def test_the_refusal_of_a_large_picture_survives_the_way_between_processes() -> None:
+def test_the_refusal_of_a_large_image_survives_the_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(TooLarge((3, 4))))
     assert (error.size, str(error)) == ((3, 4), "3 x 4 pixels")
 
@@ -467,23 +467,23 @@ def test_pillows_own_limit_is_off_from_the_start() -> None:
 # --- resizing
 
 
-def test_squash_averages_what_is_finer_than_a_pixel() -> None:
+def test_stretch_averages_what_is_finer_than_a_pixel() -> None:
     checkerboard = Image.fromarray((np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)).convert("RGB")
-    pixels = resize(checkerboard, 32, "squash")
+    pixels = resize(checkerboard, 32, "stretch")
     assert pixels.shape == (32, 32, 3)
     assert pixels.dtype == np.uint8
     assert_near(pixels, [127.5], levels=4)
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (7, 3), (40, 20)])
-def test_squash_makes_a_square_of_any_shape(size: tuple[int, int]) -> None:
+def test_stretch_makes_a_square_of_any_shape(size: tuple[int, int]) -> None:
     assert_array_equal(
-        resize(Image.new("RGB", size, (10, 20, 30)), 16, "squash"), np.broadcast_to([10, 20, 30], (16, 16, 3))
+        resize(Image.new("RGB", size, (10, 20, 30)), 16, "stretch"), np.broadcast_to([10, 20, 30], (16, 16, 3))
     )
 
 
-def test_squash_keeps_left_and_right_top_and_bottom() -> None:
-    assert_array_equal(resize(Image.fromarray(picture(16, 16)), 16, "squash"), picture(16, 16))
+def test_stretch_keeps_left_and_right_top_and_bottom() -> None:
+    assert_array_equal(resize(Image.fromarray(make_image(16, 16)), 16, "stretch"), make_image(16, 16))
 
 
 def averaged(values: np.ndarray, start: float, scale: float, size: int) -> np.ndarray:
@@ -494,7 +494,7 @@ def averaged(values: np.ndarray, start: float, scale: float, size: int) -> np.nd
 
 
 def resized(values: np.ndarray, box: tuple[float, float, float, float], width: int, height: int) -> np.ndarray:
-    """The box (left, top, width, height) of a picture (H, W, 3), independent of Pillow."""
+    """The box (left, top, width, height) of an image (H, W, 3), independent of Pillow."""
     rows = averaged(values.astype(float), box[1], box[3] / height, height)
     return averaged(rows.swapaxes(0, 1), box[0], box[2] / width, width).swapaxes(0, 1)
 
@@ -507,16 +507,16 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
-def test_squash_takes_all_of_a_picture_whatever_its_shape(height: int, width: int) -> None:
+def test_stretch_takes_all_of_an_image_whatever_its_shape(height: int, width: int) -> None:
     expected = resized(noise(height, width), (0, 0, width, height), 32, 32)
-    assert_near(resize(Image.fromarray(noise(height, width)), 32, "squash"), expected, levels=1)
+    assert_near(resize(Image.fromarray(noise(height, width)), 32, "stretch"), expected, levels=1)
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_crop_takes_the_largest_square_of_the_centre(height: int, width: int) -> None:
     side = min(height, width)
     expected = resized(noise(height, width), ((width - side) / 2, (height - side) / 2, side, side), 32, 32)
-    assert_near(resize(Image.fromarray(noise(height, width)), 32, "crop"), expected, levels=1)
+    assert_near(resize(Image.fromarray(noise(height, width)), 32, "center_crop"), expected, levels=1)
 
 
 @pytest.mark.parametrize(
@@ -539,20 +539,20 @@ def test_pad_keeps_the_aspect_ratio_and_centres_on_white(height: int, width: int
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
-def test_pad_and_crop_lose_no_picture_however_narrow(size: tuple[int, int]) -> None:
+def test_pad_and_crop_lose_no_image_however_narrow(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (10, 20, 30))
-    assert_array_equal(resize(image, 16, "crop"), np.broadcast_to([10, 20, 30], (16, 16, 3)))
+    assert_array_equal(resize(image, 16, "center_crop"), np.broadcast_to([10, 20, 30], (16, 16, 3)))
     assert (resize(image, 16, "pad") == [10, 20, 30]).all(axis=-1).sum() == 16
 
 
-@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("resize_mode", ["stretch", "center_crop", "pad"])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
-def test_a_resized_picture_went_through_its_profile(kind: str, fit: Any, adobe_rgb: bytes) -> None:
-    """After it was resized, so that its pixels are those of the whole picture in any colour that does not change."""
+def test_a_resized_image_went_through_its_profile(kind: str, resize_mode: Any, adobe_rgb: bytes) -> None:
+    """After it was resized, so that its pixels are those of the whole image in any colour that does not change."""
     colour = np.array([40, 180, 90])
     file = written(Image.new("RGB", (50, 50), tuple(colour)), kind, icc_profile=adobe_rgb)
-    with open_picture(file) as image:
-        pixels = resize(upright(image), 16, fit)
+    with open_image(file) as image:
+        pixels = resize(upright(image), 16, resize_mode)
     assert_near(pixels, adobe_rgb_as_srgb(colour), levels=4)
     assert np.abs(pixels - colour).max() > 20  # the profile does matter here
     assert_near(pixels, np.asarray(decode(file))[0, 0], levels=1)

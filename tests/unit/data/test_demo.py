@@ -21,20 +21,20 @@ def _difference(first: NDArray[np.generic], second: NDArray[np.generic]) -> floa
 
 
 @pytest.mark.parametrize("size", [32, 50, 64, 160])
-def test_pictures_are_square_rgb_bytes_with_light_and_dark(size: int) -> None:
+def test_images_are_square_rgb_bytes_with_light_and_dark(size: int) -> None:
     for name in CLASS_NAMES:
-        picture = paint(name, 3, size)
-        assert picture.shape == (size, size, 3)
-        assert picture.dtype == np.uint8
-        assert picture.max() - picture.min() > 120
+        image = paint(name, 3, size)
+        assert image.shape == (size, size, 3)
+        assert image.dtype == np.uint8
+        assert image.max() - image.min() > 120
 
 
 @pytest.mark.parametrize("name", CLASS_NAMES)
-def test_same_seed_gives_the_same_picture_and_other_seeds_do_not(name: str) -> None:
-    pictures = [paint(name, seed, 32) for seed in range(20)]
+def test_same_seed_gives_the_same_image_and_other_seeds_do_not(name: str) -> None:
+    images = [paint(name, seed, 32) for seed in range(20)]
     again = [paint(name, seed, 32) for seed in range(20)]
-    assert all(np.array_equal(a, b) for a, b in zip(pictures, again, strict=True))
-    closest = min(_difference(pictures[i], pictures[j]) for i in range(20) for j in range(i))
+    assert all(np.array_equal(a, b) for a, b in zip(images, again, strict=True))
+    closest = min(_difference(images[i], images[j]) for i in range(20) for j in range(i))
     assert closest > 5
 
 
@@ -45,7 +45,7 @@ def test_size_changes_the_sampling_and_not_the_composition(name: str) -> None:
         assert _difference(small, _block_mean(large, 32)) < 4
 
 
-def test_classes_are_told_apart_at_32_pixels_by_the_nearest_thumbnail() -> None:
+def test_classes_are_reported_apart_at_32_pixels_by_the_nearest_thumbnail() -> None:
     images, labels = make(100, 32, 1)
     others, truth = make(100, 32, 2)
     known = np.stack([_block_mean(image, 8).ravel() for image in images])
@@ -54,7 +54,7 @@ def test_classes_are_told_apart_at_32_pixels_by_the_nearest_thumbnail() -> None:
     assert (labels[nearest] == truth).mean() >= 0.95
 
 
-def test_a_longer_set_starts_with_the_shorter_one_and_another_seed_shares_no_picture() -> None:
+def test_a_longer_set_starts_with_the_shorter_one_and_another_seed_shares_no_image() -> None:
     images, labels = make(12, 32)
     assert images.shape == (12, 32, 32, 3)
     assert (images.dtype, labels.dtype) == (np.uint8, np.int64)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from artart import ArtError
 from artart.data import folder, index, store
-from artart.data.decode import Fit, open_picture, resize, upright
+from artart.data.decode import ResizeMode, open_image, resize, upright
 from artart.data.demo import paint
 from artart.data.folder import ArtFolder, Contents
 from artart.data.index import Rules
@@ -83,22 +83,22 @@ def held(contents: Contents) -> dict[str, bytes]:
     if contents.store is None:
         return {}
     pixels, rows = contents.store.pixels, contents.store.rows
-    return {one.path: pixels[rows[one.facts.sha256]].tobytes() for one in contents.entries if one.verdict == "ok"}
+    return {one.path: pixels[rows[one.facts.sha256]].tobytes() for one in contents.entries if one.status == "ok"}
 
 
-def oracle(root: Path, size: int = SIZE, fit: Fit = "squash") -> dict[str, bytes]:
+def oracle(root: Path, size: int = SIZE, resize_mode: ResizeMode = "stretch") -> dict[str, bytes]:
     """What `held` must be if every file below root is a good one: each decoded by itself."""
     pixels = {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        with open_picture(path) as image:
-            array = resize(upright(image), size, fit)
+        with open_image(path) as image:
+            array = resize(upright(image), size, resize_mode)
         pixels[str(path.relative_to(root))] = array.transpose(2, 0, 1).tobytes()
     return pixels
 
 
 def reasons(contents: Contents) -> dict[str, str]:
     """Name and kind of the reason of what is not trained on."""
-    return {Path(one.path).name: one.kind for one in contents.entries if one.verdict != "ok"}
+    return {Path(one.path).name: one.kind for one in contents.entries if one.status != "ok"}
 
 
 def state(cache: Path) -> dict[Path, bytes]:
@@ -106,7 +106,7 @@ def state(cache: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in cache.rglob("*") if path.is_file() and path.name != "lock"}
 
 
-def picture(path: Path, seed: int = 99, size: int = 32, **options: Any) -> Path:
+def image(path: Path, seed: int = 99, size: int = 32, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(paint("sculpture", seed, size)).save(path, **options)
     return path
@@ -119,11 +119,11 @@ def of_class(root: Path, name: str) -> list[Path]:
 # --- the first reading
 
 
-@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_pixels_are_those_of_each_file(fit: Fit, opened: Open, art_folder: Path) -> None:
+@pytest.mark.parametrize("resize_mode", ["stretch", "center_crop", "pad"])
+def test_pixels_are_those_of_each_file(resize_mode: ResizeMode, opened: Open, art_folder: Path) -> None:
     Image.fromarray(paint("painting", 5, 48)[:20]).save(art_folder / "wide.png")
-    contents = opened(fit=fit).read()
-    assert held(contents) == oracle(art_folder, fit=fit)
+    contents = opened(resize_mode=resize_mode).read()
+    assert held(contents) == oracle(art_folder, resize_mode=resize_mode)
     assert [one.path for one in contents.entries] == sorted(held(contents))
     assert contents.store is not None
     assert contents.store.pixels.shape == (13, 3, SIZE, SIZE)
@@ -131,12 +131,12 @@ def test_pixels_are_those_of_each_file(fit: Fit, opened: Open, art_folder: Path)
 
 def test_many_files_are_read_in_worker_processes(opened: Open, art_folder: Path) -> None:
     for seed in range(30):
-        picture(art_folder / "sculpture" / f"{seed}.png", seed)
+        image(art_folder / "sculpture" / f"{seed}.png", seed)
     assert held(opened(num_workers=2).read()) == oracle(art_folder)
 
 
 def test_files_lie_in_classes(opened: Open, art_folder: Path) -> None:
-    picture(art_folder / "no_class.png")
+    image(art_folder / "no_class.png")
     one = opened()
     assert one.label_names["class"] == sorted(path.name for path in art_folder.iterdir() if path.is_dir())
     assert not one.cache.exists()  # nothing is decoded for this
@@ -146,11 +146,11 @@ def test_files_lie_in_classes(opened: Open, art_folder: Path) -> None:
 
 def test_an_empty_folder_is_a_mistake(opened: Open, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtError, match=r"data\.root=.*empty: no picture below this folder"):
+    with pytest.raises(ArtError, match=r"data\.root=.*empty: no image below this folder"):
         opened(tmp_path / "empty").read()
 
 
-def test_a_folder_without_a_usable_picture_has_no_store(opened: Open, tmp_path: Path, calls: list[list[str]]) -> None:
+def test_a_folder_without_a_usable_image_has_no_store(opened: Open, tmp_path: Path, calls: list[list[str]]) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"")
     for _ in range(2):
@@ -164,7 +164,7 @@ def test_names_of_any_kind_are_known_again(opened: Open, tmp_path: Path, calls: 
     root = tmp_path / "odd"
     names = ['a, "b".png', "two\nlines.png", "北斎/神奈川沖浪裏.png", os.fsdecode(b"caf\xe9.png"), "-.png", "#.png"]
     for seed, name in enumerate(names):
-        picture(root / name, seed)
+        image(root / name, seed)
     first = opened(root).read()
     second = opened(root).read()
     assert held(first) == held(second) == oracle(root)
@@ -190,9 +190,9 @@ def touch(path: Path) -> None:
 
 
 def change(path: Path) -> None:
-    """Another picture of the same number of bytes and the same time, but for a nanosecond."""
+    """Another image of the same number of bytes and the same time, but for a nanosecond."""
     content = path.read_bytes()
-    picture(path, 7)
+    image(path, 7)
     path.write_bytes(path.read_bytes()[: len(content)].ljust(len(content), b"\0"))
 
 
@@ -229,8 +229,8 @@ def test_new_files_are_read_and_the_pixels_of_the_others_copied(
     pixels = np.memmap(first.store.folder / "pixels.bin", mode="r+", shape=(12, 3 * SIZE**2))
     pixels[first.store.rows[marked.facts.sha256]] = 77  # who decodes the file again does not find this
     pixels.flush()
-    picture(art_folder / "aaa.png")
-    picture(art_folder / "drawing" / "zzz.png", 98)
+    image(art_folder / "aaa.png")
+    image(art_folder / "drawing" / "zzz.png", 98)
     second = opened().read()
     assert calls[1:] == [["aaa.png", "zzz.png"]]
     assert set(first.entries) < set(second.entries)
@@ -244,7 +244,7 @@ def test_what_was_removed_is_forgotten(opened: Open, art_folder: Path, calls: li
     second = opened().read()
     assert len(calls) == 1
     assert held(second) == oracle(art_folder)
-    picture(art_folder / "new.png")
+    image(art_folder / "new.png")
     third = opened().read()
     assert calls[1:] == [["new.png"]]
     assert third.store is not None
@@ -254,16 +254,18 @@ def test_what_was_removed_is_forgotten(opened: Open, art_folder: Path, calls: li
     }
 
 
-def test_another_size_or_fit_has_a_store_of_its_own(opened: Open, art_folder: Path, calls: list[list[str]]) -> None:
+def test_another_size_or_resize_mode_has_a_store_of_its_own(
+    opened: Open, art_folder: Path, calls: list[list[str]]
+) -> None:
     first = opened().read()
-    ways: list[tuple[int, Fit]] = [(8, "squash"), (SIZE, "pad"), (SIZE, "squash")]
-    for size, fit in ways:
-        contents = opened(size=size, fit=fit).read()
+    ways: list[tuple[int, ResizeMode]] = [(8, "stretch"), (SIZE, "pad"), (SIZE, "stretch")]
+    for size, resize_mode in ways:
+        contents = opened(size=size, resize_mode=resize_mode).read()
         assert contents.entries == first.entries
-        assert held(contents) == oracle(art_folder, size, fit)
+        assert held(contents) == oracle(art_folder, size, resize_mode)
     assert [len(call) for call in calls] == [12, 12, 12]
     names = {path.name.rpartition("-")[0] for path in opened().cache.iterdir() if path.is_dir()}
-    assert names == {"16-squash", "16-pad", "8-squash"}
+    assert names == {"16-stretch", "16-pad", "8-stretch"}
 
 
 def test_one_folder_has_one_cache_however_it_is_named(
@@ -332,7 +334,7 @@ def test_what_a_killed_process_left_is_removed(opened: Open, art_folder: Path) -
 def test_a_limit_that_is_raised_lets_only_that_file_be_read(
     opened: Open, art_folder: Path, calls: list[list[str]]
 ) -> None:
-    picture(art_folder / "large.png", size=160)
+    image(art_folder / "large.png", size=160)
     assert reasons(opened().read()) == {"large.png": "above data.max_pixels=10000"}
     assert reasons(opened(max_pixels=20_000).read()) == {"large.png": "above data.max_pixels=20000"}
     assert [len(call) for call in calls] == [13]
@@ -344,7 +346,7 @@ def test_a_limit_that_is_raised_lets_only_that_file_be_read(
 def test_a_limit_that_is_lowered_rejects_without_reading(
     opened: Open, art_folder: Path, tmp_path: Path, calls: list[list[str]]
 ) -> None:
-    picture(art_folder / "large.png", size=64)
+    image(art_folder / "large.png", size=64)
     opened().read()
     for limits in ({"max_pixels": 2000}, {"min_size": 33}):
         contents = opened(**limits).read()
@@ -358,8 +360,8 @@ def test_a_limit_that_is_lowered_rejects_without_reading(
 def test_exclusions_are_switched_without_reading_what_is_stored(
     opened: Open, art_folder: Path, calls: list[list[str]]
 ) -> None:
-    picture(art_folder / "shy.png", 1, pnginfo=None)
-    picture(art_folder / "shy.jpg", 2, xmp=OPT_OUT)
+    image(art_folder / "shy.png", 1, pnginfo=None)
+    image(art_folder / "shy.jpg", 2, xmp=OPT_OUT)
     shutil.copy(art_folder / "shy.png", art_folder / "z_copy.png")
     off = {"duplicate": False, "opt_out": False, "ai_made": False}
     assert reasons(opened().read()) == {"shy.jpg": "opted out of data mining", "z_copy.png": "exact duplicate"}
@@ -376,7 +378,7 @@ def test_exclusions_are_switched_without_reading_what_is_stored(
 def test_a_flaw_that_stays_is_not_looked_at_again(opened: Open, art_folder: Path, calls: list[list[str]]) -> None:
     (art_folder / "empty.png").write_bytes(b"")
     (art_folder / "text.jpg").write_bytes(b"<!DOCTYPE html>")
-    whole = picture(art_folder / "cut.png").read_bytes()
+    whole = image(art_folder / "cut.png").read_bytes()
     (art_folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     for _ in range(2):
         assert reasons(opened().read()).keys() == {"empty.png", "text.jpg", "cut.png"}
@@ -478,18 +480,18 @@ def test_the_table_tells_classes_and_what_is_used(
     one = opened(metadata_file=file)
     assert one.label_names["class"] == ["chalk", "oil"]
     contents = one.read()
-    assert {one.path: one.class_name for one in contents.entries if one.verdict == "ok"} == dict(
+    assert {one.path: one.class_name for one in contents.entries if one.status == "ok"} == dict(
         zip(paths, ["oil", "", "chalk"], strict=False)
     )
     assert set(reasons(contents).values()) == {"not in data.metadata"}
     assert len(contents.entries) == 12
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
-        f"1 paths of data.metadata name no picture below {art_folder}, such as 'lost.jpg'"
+        f"1 paths of data.metadata name no image below {art_folder}, such as 'lost.jpg'"
     ]
     assert contents.store is not None
     assert len(contents.store.rows) == 3
     assert held(opened().read()) == oracle(art_folder)
-    assert [len(call) for call in calls] == [12, 9]  # what was barred had not been stored
+    assert [len(call) for call in calls] == [12, 9]  # what was excluded had not been stored
     assert held(opened(metadata_file=file).read()) == held(contents)
     assert len(calls) == 2
 
@@ -507,9 +509,9 @@ def test_licences_are_chosen(opened: Open, art_folder: Path, tmp_path: Path, cal
     file = table(tmp_path, "path,License", *(f"{path},{name}" for path, name in zip(paths, licences, strict=True)))
     contents = opened(metadata_file=file, licences=["cc0*", "public domain"]).read()
     assert held(contents).keys() == {str(paths[0]), str(paths[3])}
-    told = {one.path: one.reason for one in contents.entries}
-    assert told[str(paths[1])] == "not in data.licences: CC BY-NC 4.0"
-    assert told[str(paths[2])] == "not in data.licences: none given"
+    message = {one.path: one.reason for one in contents.entries}
+    assert message[str(paths[1])] == "not in data.licences: CC BY-NC 4.0"
+    assert message[str(paths[2])] == "not in data.licences: none given"
     assert len(held(opened(metadata_file=file, licences=["CC BY*"]).read())) == 1
     assert [len(call) for call in calls] == [12, 1]
 
@@ -547,7 +549,7 @@ def test_an_interruption_forgets_nothing_that_was_known(
 ) -> None:
     opened().read()
     for name in ("aaa", "drawing/bbb", "zzz"):
-        picture(art_folder / f"{name}.png", len(name) + ord(name[0]))
+        image(art_folder / f"{name}.png", len(name) + ord(name[0]))
     with stopping(monkeypatch, KeyboardInterrupt(), 1), pytest.raises(KeyboardInterrupt):
         opened().read()
     assert held(opened().read()) == oracle(art_folder)
@@ -601,7 +603,7 @@ ArtFolder(Path(sys.argv[1]), Rules(10**8, 1, True, True, True), 16, cache_dir=Pa
 def test_a_build_that_is_killed_leaves_nothing_wrong(sign: str, opened: Open, tmp_path: Path) -> None:
     root = tmp_path / "many"
     for i in range(90):
-        picture(root / f"{i:02}.png", i)
+        image(root / f"{i:02}.png", i)
     cache = opened(root).cache
     build = subprocess.Popen([sys.executable, "-c", BUILD, str(root), str(tmp_path / "cache")])
     while build.poll() is None and not list(cache.glob(sign)):
@@ -619,7 +621,7 @@ def test_a_full_disk_leaves_what_was_there(
     opened().read()
     cache = opened().cache
     before = state(cache)
-    picture(art_folder / "aaa.png")
+    image(art_folder / "aaa.png")
     add, left = store.Writer.add, iter(range(3))
 
     def fill(writer: store.Writer, digest: str, pixels: np.ndarray) -> None:
@@ -645,7 +647,7 @@ def test_too_small_a_disk_is_said_before_anything_is_read(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=need - 1))
         with pytest.raises(
-            ArtError, match=r"data\.cache_dir: the pixels of 12 pictures need 16\.4 kB and .* has 16\.4 kB"
+            ArtError, match=r"data\.cache_dir: the pixels of 12 images need 16\.4 kB and .* has 16\.4 kB"
         ):
             opened().read()
         assert calls == []
@@ -706,9 +708,9 @@ def test_of_two_processes_one_reads_and_the_other_waits(opened: Open, art_folder
         reader.join(60)
     assert [reader.exitcode for reader in readers] == [0, 0]
     assert len({log.with_suffix(".result").read_text() for log in logs}) == 1
-    told = sorted(log.read_text().removeprefix(waits) for log in logs)
-    assert told[0] == ""
-    assert told[1].startswith(f"{art_folder}: reading 12 of 12 files; as pixels all take at most 16.4 kB in ")
+    message = sorted(log.read_text().removeprefix(waits) for log in logs)
+    assert message[0] == ""
+    assert message[1].startswith(f"{art_folder}: reading 12 of 12 files; as pixels all take at most 16.4 kB in ")
     assert held(opened().read()) == oracle(art_folder)
 
 
@@ -739,11 +741,11 @@ def test_values_that_few_usable_files_have_are_no_labels(
     assert [one["artist"] for one in names.values()] == [["Ada", "Bo", "Cy"], ["Ada", "Bo"], ["Bo"], []]
     assert "data.min_per_label=3: artist has 1 labels; 2 rarer values, of 3 files, are none" in caplog.messages
     licensed = opened(metadata_file=file, labels=["artist"], min_per_label=2, licences=["CC0"])
-    assert licensed.label_names == {"artist": ["Bo"]}  # a picture of Ada's is barred
+    assert licensed.label_names == {"artist": ["Bo"]}  # an image of Ada's is excluded
     assert not calls  # nothing was decoded
 
 
-def test_a_column_that_the_table_does_not_have_is_told(opened: Open, art_folder: Path, tmp_path: Path) -> None:
+def test_a_column_that_the_table_does_not_have_is_reported(opened: Open, art_folder: Path, tmp_path: Path) -> None:
     one = opened(metadata_file=of_artists(art_folder, tmp_path, *LICENSED), labels=["class", "artst"])
     with pytest.raises(ArtError) as error:
         assert one.label_names

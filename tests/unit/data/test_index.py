@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from artart.data import demo, index
 from artart.data.index import COLUMNS, Entry, Rules, counts, judge, unused_in_words, write_unused
 from artart.data.perceptual_hash import perceptual_hash
-from artart.data.scan import Facts
+from artart.data.scan import FileInfo
 
 RULES = Rules(max_pixels=10_000, min_size=8, duplicate=True, opt_out=True, ai_made=True)
 LENIENT = Rules(max_pixels=10**9, min_size=1, duplicate=False, opt_out=False, ai_made=False)
@@ -28,16 +28,18 @@ NAMES = [
 ]
 
 
-def facts(number: int = 0, **others: Any) -> Facts:
-    """Of a picture that no rule speaks against."""
-    plain = Facts(bytes=900, mtime=1, sha256=f"{number:064x}", format="JPEG", width=40, height=30)
+def facts(number: int = 0, **others: Any) -> FileInfo:
+    """Of an image that no rule speaks against."""
+    plain = FileInfo(bytes=900, mtime=1, sha256=f"{number:064x}", format="JPEG", width=40, height=30)
     return plain._replace(**others)
 
 
-def verdicts(files: dict[str, Facts], rules: Rules = RULES, barred: dict[str, str] | None = None) -> dict[str, str]:
+def statuses(
+    files: dict[str, FileInfo], rules: Rules = RULES, excluded: dict[str, str] | None = None
+) -> dict[str, str]:
     """Kind of the reason by path; empty for what is trained on."""
-    entries = judge(files, {}, barred or {}, rules)
-    assert all((entry.verdict == "ok") == (entry.reason == "") for entry in entries)
+    entries = judge(files, {}, excluded or {}, rules)
+    assert all((entry.status == "ok") == (entry.reason == "") for entry in entries)
     return {entry.path: entry.kind for entry in entries}
 
 
@@ -48,7 +50,7 @@ def test_any_name_and_any_fact_come_back(tmp_path: Path) -> None:
     odd = {"mode": "I;16B", "frames": 300, "alpha": True, "icc": 'Café, "RGB"\n', "orientation": 8, "opt_out": OPT_OUT}
     odd |= {"mtime": 1_763_800_000_123_456_789, "bytes": 2**40, "perceptual_hash": "f00f", "source": SOURCE}
     entries = [Entry(name, name.upper(), facts(i, **odd), "ok", "") for i, name in enumerate(NAMES)]
-    entries += [Entry("empty.jpg", "", Facts(), "rejected", 'cut off or damaged: "a", b\nc')]
+    entries += [Entry("empty.jpg", "", FileInfo(), "rejected", 'cut off or damaged: "a", b\nc')]
     index.write(entries, tmp_path / "index.csv")
     assert index.read(tmp_path / "index.csv") == entries
     assert os.fsencode(NAMES[-1]) in (tmp_path / "index.csv").read_bytes()
@@ -92,36 +94,36 @@ def test_no_file_tells_nothing(tmp_path: Path) -> None:
 def test_what_is_not_trained_on_is_listed_for_people(tmp_path: Path) -> None:
     reasons = [("rejected", 'cut off, or "damaged"'), ("excluded", "AI-made: x"), ("ok", "")]
     entries = [
-        Entry(f"{verdict}/{name}", "", facts(bytes=i), verdict, reason)  # type: ignore[arg-type]
-        for verdict, reason in reasons
+        Entry(f"{status}/{name}", "", facts(bytes=i), status, reason)  # type: ignore[arg-type]
+        for status, reason in reasons
         for i, name in enumerate(NAMES)
     ]
     write_unused(entries, Path("/art"), tmp_path / "run")
-    for verdict, reason in reasons[:2]:
-        with (tmp_path / "run" / f"{verdict}.csv").open(newline="", errors="surrogateescape") as file:
+    for status, reason in reasons[:2]:
+        with (tmp_path / "run" / f"{status}.csv").open(newline="", errors="surrogateescape") as file:
             rows = list(csv.reader(file))
-        listed = [[f"/art/{verdict}/{name}", reason, str(i)] for i, name in enumerate(NAMES)]
+        listed = [[f"/art/{status}/{name}", reason, str(i)] for i, name in enumerate(NAMES)]
         assert rows == [["path", "reason", "bytes"], *listed]
 
 
-# --- verdicts
+# --- statuses
 
 FAULTS: dict[str, dict[str, Any]] = {  # in the order of precedence: kind of the reason, what is wrong
-    "not a picture": {"flaw": "not a picture: no header"},
+    "not an image": {"flaw": "not an image: no header"},
     "above data.max_pixels=10000": {"width": 101, "height": 100},
     "below data.min_size=8": {"width": 7, "height": 8},
-    "not in data.licences": {},  # barred
+    "not in data.licences": {},  # excluded
     "opted out of data mining": {"opt_out": OPT_OUT},
     "AI-made": {"source": SOURCE},
 }
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_each_fault_has_its_verdict(kind: str) -> None:
-    barred = {"a.jpg": "not in data.licences: CC BY-NC"} if kind == "not in data.licences" else {}
-    (entry,) = judge({"a.jpg": facts(**FAULTS[kind])}, {}, barred, RULES)
+def test_each_fault_has_its_status(kind: str) -> None:
+    excluded = {"a.jpg": "not in data.licences: CC BY-NC"} if kind == "not in data.licences" else {}
+    (entry,) = judge({"a.jpg": facts(**FAULTS[kind])}, {}, excluded, RULES)
     assert entry.kind == kind
-    assert entry.verdict == ("rejected" if list(FAULTS).index(kind) < 3 else "excluded")
+    assert entry.status == ("rejected" if list(FAULTS).index(kind) < 3 else "excluded")
 
 
 def test_a_reason_tells_the_numbers() -> None:
@@ -142,35 +144,35 @@ def test_a_reason_tells_the_numbers() -> None:
 
 
 @pytest.mark.parametrize("first", range(len(FAULTS)))
-def test_of_several_faults_the_gravest_is_told(first: int) -> None:
+def test_of_several_faults_the_gravest_is_reported(first: int) -> None:
     kinds = list(FAULTS)[first:]
     faults: dict[str, Any] = {}
     for kind in reversed(kinds):
         faults |= FAULTS[kind]
-    barred = {"a.jpg": "not in data.licences: none"} if "not in data.licences" in kinds else {}
-    copies = {"0.jpg": facts(), "a.jpg": facts(**faults)}
-    assert verdicts(copies, barred=barred)["a.jpg"] == kinds[0]
+    excluded = {"a.jpg": "not in data.licences: none"} if "not in data.licences" in kinds else {}
+    near_duplicates = {"0.jpg": facts(), "a.jpg": facts(**faults)}
+    assert statuses(near_duplicates, excluded=excluded)["a.jpg"] == kinds[0]
 
 
 def test_the_limits_themselves_are_allowed() -> None:
     files = {"large": facts(width=100, height=100), "small": facts(1, width=8, height=900)}
-    assert verdicts(files) == {"large": "", "small": ""}
+    assert statuses(files) == {"large": "", "small": ""}
 
 
 def test_each_exclusion_can_be_switched_off() -> None:
     files = {"a": facts(), "copy": facts(), "shy": facts(1, opt_out=OPT_OUT), "ai": facts(2, source=SOURCE)}
     kinds = {"copy": "exact duplicate", "shy": "opted out of data mining", "ai": "AI-made"}
-    assert verdicts(files) == {"a": "", **kinds}
+    assert statuses(files) == {"a": "", **kinds}
     for path, name in {"copy": "duplicate", "shy": "opt_out", "ai": "ai_made"}.items():
-        assert verdicts(files, RULES._replace(**{name: False})) == {"a": "", **kinds, path: ""}
-    assert set(verdicts(files, LENIENT).values()) == {""}
+        assert statuses(files, RULES._replace(**{name: False})) == {"a": "", **kinds, path: ""}
+    assert set(statuses(files, LENIENT).values()) == {""}
 
 
 def test_a_camera_is_no_network() -> None:
-    assert verdicts({"photo": facts(source="digitalCapture")}) == {"photo": ""}
+    assert statuses({"photo": facts(source="digitalCapture")}) == {"photo": ""}
 
 
-def test_of_copies_the_first_by_path_is_kept() -> None:
+def test_of_near_duplicates_the_first_by_path_is_kept() -> None:
     files = {name: facts(number) for name, number in {"a": 1, "b": 2, "c": 1, "d": 1, "e": 2}.items()}
     entries = judge(files, {}, {}, RULES)
     assert [entry.path for entry in entries] == list(files)
@@ -184,15 +186,15 @@ def test_of_copies_the_first_by_path_is_kept() -> None:
 @pytest.mark.parametrize("fault", [{"flaw": "crashes the decoder"}, {"width": 7}, {"opt_out": OPT_OUT}, {}])
 def test_a_copy_of_what_is_not_used_is_kept(fault: dict[str, Any]) -> None:
     """An exact copy has the same facts, but metadata may bar one of the two; so may a decoder that crashed once."""
-    barred = {} if fault else {"a": "not in data.metadata"}
-    kinds = verdicts({"a": facts(**fault), "b": facts(), "c": facts()}, barred=barred)
+    excluded = {} if fault else {"a": "not in data.metadata"}
+    kinds = statuses({"a": facts(**fault), "b": facts(), "c": facts()}, excluded=excluded)
     assert kinds["a"] != ""
     assert (kinds["b"], kinds["c"]) == ("", "exact duplicate")
 
 
-def test_files_that_could_not_be_read_are_no_copies_of_each_other() -> None:
-    gone = Facts(flaw="vanished while it was read")
-    assert set(verdicts({"a": gone, "b": gone}).values()) == {"vanished while it was read"}
+def test_files_that_could_not_be_read_are_no_near_duplicates_of_each_other() -> None:
+    gone = FileInfo(flaw="vanished while it was read")
+    assert set(statuses({"a": gone, "b": gone}).values()) == {"vanished while it was read"}
 
 
 def test_an_entry_knows_its_class() -> None:
@@ -212,7 +214,7 @@ def test_entries_are_counted() -> None:
     assert counts([]) == {"found": 0, "ok": 0, "rejected": 0, "excluded": 0}
 
 
-def test_what_is_not_used_is_told_in_words() -> None:
+def test_what_is_not_used_is_reported_in_words() -> None:
     flaws = ["empty file"] * 2 + ["cut off or damaged: a"] + ["cut off or damaged: b"] * 2 + ["odd", "odder", "odd"]
     files = {f"{i}": facts(i, flaw=flaw) for i, flaw in enumerate(flaws)} | {"copy": facts(99), "first": facts(99)}
     entries = judge(files, {}, {}, RULES)
@@ -234,10 +236,10 @@ def hashed(**files: Image.Image | None) -> list[Entry]:
 
 
 def resembled(entries: list[Entry], before: list[Entry] | None = None) -> dict[str, str]:
-    return {entry.path: entry.resembles for entry in index.compared(entries, before or [])}
+    return {entry.path: entry.duplicate_of for entry in index.compared(entries, before or [])}
 
 
-def test_each_picture_names_the_first_that_it_resembles() -> None:
+def test_each_image_names_the_first_that_it_resembles() -> None:
     one, other = (Image.fromarray(demo.paint(name, 1, 96)) for name in ("painting", "engraving"))
     entries = hashed(a=one, b=other, bad=None, c=ImageOps.mirror(one), d=other.resize((70, 70)), worse=None)
     assert resembled(entries) == {"a": "", "b": "", "bad": "", "c": "a", "d": "b", "worse": ""}
@@ -251,7 +253,7 @@ def test_what_is_known_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert resembled(hashed(bad=None, a=one, b=one), before) == {"bad": "", "a": "", "b": "a"}
 
 
-def test_another_picture_is_compared() -> None:
+def test_another_image_is_compared() -> None:
     one, other = (Image.fromarray(demo.paint(name, 1, 96)) for name in ("painting", "engraving"))
     before = index.compared(hashed(a=one, b=one), [])
     assert resembled(hashed(b=one), before) == {"b": ""}

@@ -27,7 +27,7 @@ LABELS = (IDS % (NUM_CLASSES + 1))[:, None]  # 3 stands for "no class"
 
 
 def loader(batch_size: int = 4, **options: Any) -> Loader:
-    """Trains, unless told otherwise, on the 53 pictures above."""
+    """Trains, unless said otherwise, on the 53 images above."""
     options = {"pixels": PIXELS, "labels": LABELS, "ids": IDS, "shuffle": True, **options}
     return Loader(batch_size=batch_size, **options)
 
@@ -47,7 +47,7 @@ ROWS: dict[bytes, Seen] = {
 
 
 def seen(batches: Iterable[Batch]) -> list[Seen]:
-    """Which pictures these are, by their content."""
+    """Which images these are, by their content."""
     return [ROWS[pixels.numpy().tobytes()] for batch in batches for pixels in to_pixels(batch.x0).contiguous()]
 
 
@@ -64,16 +64,18 @@ def assert_same(batches: list[Batch], expected: list[Batch]) -> None:
 # --- a batch
 
 
-@pytest.mark.parametrize("options", [{}, {"mirror": True}, {"balance": True}, {"mirror": True, "balance": True}])
-def test_a_batch_is_its_pictures_in_the_models_range_with_their_labels(options: dict[str, bool]) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"random_flip": True}, {"class_balanced": True}, {"random_flip": True, "class_balanced": True}]
+)
+def test_a_batch_is_its_images_in_the_models_range_with_their_labels(options: dict[str, bool]) -> None:
     label_of = dict(zip(IDS.tolist(), LABELS.tolist(), strict=True))
     for batch in epoch_of(loader(**options)):
-        pictures = [PIXELS[row].flip(-1) if flipped else PIXELS[row] for row, flipped in seen([batch])]
-        assert_close(batch.x0, torch.stack(pictures) / 127.5 - 1, rtol=0, atol=1e-6, check_stride=False)
+        images = [PIXELS[row].flip(-1) if flipped else PIXELS[row] for row, flipped in seen([batch])]
+        assert_close(batch.x0, torch.stack(images) / 127.5 - 1, rtol=0, atol=1e-6, check_stride=False)
         assert batch.y.tolist() == [label_of[row] for row in rows_of([batch])]
 
 
-@pytest.mark.parametrize("options", [{"mirror": True}, {"shuffle": False}])
+@pytest.mark.parametrize("options", [{"random_flip": True}, {"shuffle": False}])
 def test_a_batch_is_what_the_network_wants(options: dict[str, bool]) -> None:
     for x0, y in epoch_of(loader(4, **options))[:-1]:
         assert (x0.dtype, x0.shape) == (torch.float32, (4, 3, SIZE, SIZE))
@@ -85,8 +87,8 @@ def test_a_batch_is_what_the_network_wants(options: dict[str, bool]) -> None:
 def test_a_memory_map_serves_the_same_and_keeps_its_bytes(tmp_path: Path) -> None:
     PIXELS.numpy().tofile(tmp_path / "pixels")
     mapped = np.memmap(tmp_path / "pixels", np.uint8, "c", shape=tuple(PIXELS.shape))
-    batches = epoch_of(loader(pixels=torch.from_numpy(mapped), mirror=True))
-    assert_same(batches, epoch_of(loader(mirror=True)))
+    batches = epoch_of(loader(pixels=torch.from_numpy(mapped), random_flip=True))
+    assert_same(batches, epoch_of(loader(random_flip=True)))
     for batch in batches:
         batch.x0.zero_()
         batch.y.zero_()
@@ -100,7 +102,7 @@ def test_a_memory_map_serves_the_same_and_keeps_its_bytes(tmp_path: Path) -> Non
 @pytest.mark.parametrize("lies_on", ["cpu", "cuda"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_gpu_serves_what_the_cpu_serves(lies_on: str, device: str) -> None:
-    for options in ({"mirror": True, "balance": True}, {"shuffle": False}):
+    for options in ({"random_flip": True, "class_balanced": True}, {"shuffle": False}):
         batches = epoch_of(loader(pixels=PIXELS.to(lies_on), device=device, **options))
         assert {tensor.device.type for batch in batches for tensor in batch} == {device}
         assert all(batch.x0.is_contiguous(memory_format=torch.channels_last) for batch in batches)
@@ -112,7 +114,7 @@ def test_a_gpu_serves_what_the_cpu_serves(lies_on: str, device: str) -> None:
 # --- the order of training
 
 
-def test_an_epoch_holds_every_picture_once_but_for_those_left_over() -> None:
+def test_an_epoch_holds_every_image_once_but_for_those_left_over() -> None:
     for epoch in range(3):
         rows = rows_of(epoch_of(loader(4), epoch))
         assert len(rows) == len(set(rows)) == 52
@@ -127,37 +129,40 @@ def test_all_batches_of_training_are_full_and_counted() -> None:
         assert len(batches) == len(loader(batch_size)) == 53 // batch_size
 
 
-@pytest.mark.parametrize("balance", [False, True])
-def test_an_epoch_is_a_function_of_seed_and_epoch(balance: bool) -> None:
+@pytest.mark.parametrize("class_balanced", [False, True])
+def test_an_epoch_is_a_function_of_seed_and_epoch(class_balanced: bool) -> None:
     keys = list(itertools.product(range(3), range(3)))
-    epochs = {key: seen(epoch_of(loader(seed=key[0], mirror=True, balance=balance), key[1])) for key in keys}
+    epochs = {
+        key: seen(epoch_of(loader(seed=key[0], random_flip=True, class_balanced=class_balanced), key[1]))
+        for key in keys
+    }
     for one, other in itertools.combinations(keys, 2):
         assert [row for row, _ in epochs[one]] != [row for row, _ in epochs[other]]
         assert [flipped for _, flipped in epochs[one]] != [flipped for _, flipped in epochs[other]]
     torch.manual_seed(5)
     np.random.seed(5)
-    again = loader(seed=1, mirror=True, balance=balance)
+    again = loader(seed=1, random_flip=True, class_balanced=class_balanced)
     for epoch in (2, 0, 1, 1):
         assert seen(epoch_of(again, epoch)) == epochs[1, epoch]
 
 
 def test_iterating_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
-    epoch_of(loader(mirror=True, balance=True))
+    epoch_of(loader(random_flip=True, class_balanced=True))
     assert_close(torch.get_rng_state(), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("balance", [False, True])
+@pytest.mark.parametrize("class_balanced", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
-def test_the_batch_size_changes_neither_order_nor_flips(batch_size: int, balance: bool) -> None:
-    whole = seen(epoch_of(loader(1, mirror=True, balance=balance), 3))
-    batches = epoch_of(loader(batch_size, mirror=True, balance=balance), 3)
+def test_the_batch_size_changes_neither_order_nor_flips(batch_size: int, class_balanced: bool) -> None:
+    whole = seen(epoch_of(loader(1, random_flip=True, class_balanced=class_balanced), 3))
+    batches = epoch_of(loader(batch_size, random_flip=True, class_balanced=class_balanced), 3)
     assert seen(batches) == whole[: 53 // batch_size * batch_size]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_the_ranks_together_serve_the_batches_of_one_process(world_size: int) -> None:
-    options: dict[str, Any] = {"mirror": True, "balance": True, "seed": 2}
+    options: dict[str, Any] = {"random_flip": True, "class_balanced": True, "seed": 2}
     ranks = [epoch_of(loader(3, rank=rank, world_size=world_size, **options), 1) for rank in range(world_size)]
     together = [
         Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True))) for batches in zip(*ranks, strict=True)
@@ -167,7 +172,7 @@ def test_the_ranks_together_serve_the_batches_of_one_process(world_size: int) ->
 
 
 def test_a_set_that_does_not_fill_a_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^53 pictures do not fill one batch of 56 \(14 in each of 4 processes\)$"):
+    with pytest.raises(ValueError, match=r"^53 images do not fill one batch of 56 \(14 in each of 4 processes\)$"):
         loader(14, world_size=4)
     assert len(loader(13, world_size=4)) == 1
 
@@ -175,26 +180,26 @@ def test_a_set_that_does_not_fill_a_batch_is_refused() -> None:
 # --- flips
 
 
-def test_half_of_the_pictures_are_flipped_anew_in_each_epoch() -> None:
-    epochs = [dict(seen(epoch_of(loader(1, mirror=True), epoch))) for epoch in range(40)]
+def test_half_of_the_images_are_flipped_anew_in_each_epoch() -> None:
+    epochs = [dict(seen(epoch_of(loader(1, random_flip=True), epoch))) for epoch in range(40)]
     times = torch.tensor([[epoch[row] for epoch in epochs] for row in IDS.tolist()]).double().mean(1)
     assert times.mean() == pytest.approx(0.5, abs=5 * 0.5 / (40 * 53) ** 0.5)
     assert times.std() == pytest.approx(0.5 / 40**0.5, rel=0.4)
 
 
-@pytest.mark.parametrize("options", [{"shuffle": True}, {"shuffle": True, "balance": True}, {"shuffle": False}])
+@pytest.mark.parametrize("options", [{"shuffle": True}, {"shuffle": True, "class_balanced": True}, {"shuffle": False}])
 def test_nothing_is_flipped_unless_asked_for(options: dict[str, bool]) -> None:
     assert not any(flipped for _, flipped in seen(epoch_of(loader(**options))))
 
 
-# --- balance
+# --- class_balanced
 
 
-def test_balance_draws_classes_alike_and_within_a_class_its_pictures() -> None:
-    sizes = {0: 2, 1: 40, 3: 10, 7: 1}  # 7 stands for "no class"; classes 2, 4, 5 and 6 have no picture
+def test_balance_draws_classes_alike_and_within_a_class_its_images() -> None:
+    sizes = {0: 2, 1: 40, 3: 10, 7: 1}  # 7 stands for "no class"; classes 2, 4, 5 and 6 have no image
     labels = torch.tensor([label for label, size in sizes.items() for _ in range(size)])
     labels = labels[torch.tensor(np.random.default_rng(3).permutation(53)), None]
-    data = loader(1, labels=labels, balance=True)
+    data = loader(1, labels=labels, class_balanced=True)
     num_epochs = 100
     counts: Counter[tuple[int, int]] = Counter()
     for epoch in range(num_epochs):
@@ -212,7 +217,7 @@ def test_balance_draws_classes_alike_and_within_a_class_its_pictures() -> None:
 
 def test_of_several_columns_the_first_is_balanced_and_rows_stay_whole() -> None:
     first, second = (torch.arange(53) >= 50).long(), torch.arange(53)
-    data = loader(1, labels=torch.stack([first, second], dim=1), balance=True)
+    data = loader(1, labels=torch.stack([first, second], dim=1), class_balanced=True)
     counts = torch.zeros(53)
     for epoch in range(20):
         for batch in epoch_of(data, epoch):
@@ -236,7 +241,7 @@ def test_validation_keeps_the_order_and_ends_with_a_short_batch(epoch: int) -> N
 
 
 @pytest.mark.parametrize(("num", "lengths"), [(53, [5, 5, 5, 5]), (50, [5, 5, 4, 4]), (48, [4, 4, 4, 4])])
-def test_validation_shows_every_picture_on_one_rank(num: int, lengths: list[int]) -> None:
+def test_validation_shows_every_image_on_one_rank(num: int, lengths: list[int]) -> None:
     options: dict[str, Any] = {"ids": IDS[:num], "labels": LABELS[:num], "shuffle": False, "world_size": 4}
     loaders = [loader(3, rank=rank, **options) for rank in range(4)]
     ranks = [list(data) for data in loaders]
@@ -253,7 +258,7 @@ def test_an_empty_validation_has_no_batch() -> None:
     assert len(data) == len(list(data)) == 0
 
 
-@pytest.mark.parametrize("option", ["mirror", "balance"])
+@pytest.mark.parametrize("option", ["random_flip", "class_balanced"])
 def test_validation_neither_mirrors_nor_balances(option: str) -> None:
     with pytest.raises(AssertionError):
         loader(shuffle=False, **{option: True})
@@ -270,8 +275,8 @@ def test_an_epoch_begins_at_the_first_batch_since_lightning_names_it_after_iter(
 
 
 def test_iterators_do_not_disturb_each_other() -> None:
-    data = loader(mirror=True)
-    expected = epoch_of(loader(mirror=True), 0), epoch_of(loader(mirror=True), 1)
+    data = loader(random_flip=True)
+    expected = epoch_of(loader(random_flip=True), 0), epoch_of(loader(random_flip=True), 1)
     first = iter(data)
     batches = [next(first)]
     data.set_epoch(1)
@@ -299,14 +304,14 @@ def test_an_abandoned_iterator_holds_nothing() -> None:
 # --- state
 
 
-def test_a_state_goes_on_behind_the_batches_handed_out_once() -> None:
-    before = loader(mirror=True)
+def test_a_state_resumes_behind_the_batches_handed_out_once() -> None:
+    before = loader(random_flip=True)
     before.set_epoch(2)
     handed_out = list(itertools.islice(before, 5))
     state = before.state_dict()
-    assert state == {"epoch": 2, "batches": 5, "seed": 0, "pictures": 53, "global_batch_size": 4}
-    expected = epoch_of(loader(mirror=True), 2)
-    after = loader(mirror=True)
+    assert state == {"epoch": 2, "batches": 5, "seed": 0, "images": 53, "global_batch_size": 4}
+    expected = epoch_of(loader(random_flip=True), 2)
+    after = loader(random_flip=True)
     after.load_state_dict(state)
     assert after.state_dict() == state
     iter(after)  # Lightning's check that it can
@@ -324,7 +329,7 @@ def test_a_state_means_nothing_to_other_epochs() -> None:
         assert_same(epoch_of(after, 2), epoch_of(loader(), 2))
 
 
-def test_a_state_goes_on_with_another_number_of_processes() -> None:
+def test_a_state_resumes_with_another_number_of_processes() -> None:
     before = loader(4)
     next(iter(before))
     after = [loader(2, rank=rank, world_size=2) for rank in range(2)]
@@ -382,7 +387,7 @@ class StopAt(Callback):
             raise StoppedError
 
 
-NUM_STEPS = 6  # of an epoch of 53 pictures in batches of 8
+NUM_STEPS = 6  # of an epoch of 53 images in batches of 8
 
 
 def fit(*callbacks: Callback, checkpoint: Path | None = None, **options: Any) -> Diary:
@@ -399,7 +404,7 @@ def fit(*callbacks: Callback, checkpoint: Path | None = None, **options: Any) ->
         **options,
     )
     loaders = (
-        loader(8, seed=4, mirror=True, balance=True),
+        loader(8, seed=4, random_flip=True, class_balanced=True),
         loader(8, ids=IDS[:12], labels=LABELS[:12], shuffle=False),
     )
     with suppress(StoppedError):
@@ -413,7 +418,7 @@ def uninterrupted() -> Diary:
 
 
 def test_lightning_shows_what_the_loader_serves(uninterrupted: Diary) -> None:
-    data = loader(8, seed=4, mirror=True, balance=True)
+    data = loader(8, seed=4, random_flip=True, class_balanced=True)
     assert uninterrupted.trained == [
         (epoch, seen([batch]), batch.y.tolist()) for epoch in range(3) for batch in epoch_of(data, epoch)
     ]
@@ -424,22 +429,22 @@ def test_lightning_shows_what_the_loader_serves(uninterrupted: Diary) -> None:
 
 @pytest.mark.parametrize("val_check_interval", [1.0, 2])
 @pytest.mark.parametrize("step", [1, 5, 6, 9, 12, 17])
-def test_a_run_broken_off_within_an_epoch_goes_on_with_the_pictures_to_come(
+def test_a_run_broken_off_within_an_epoch_resumes_with_the_images_to_come(
     step: int, val_check_interval: float, uninterrupted: Diary, tmp_path: Path
 ) -> None:
     path = tmp_path / "broken_off.ckpt"
     before = fit(StopAt(step, path), val_check_interval=val_check_interval)
     assert before.trained == uninterrupted.trained[:step]
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as message:
         warnings.simplefilter("always")
         after = fit(checkpoint=path, val_check_interval=val_check_interval)
     assert after.trained == uninterrupted.trained[step:]
-    assert [str(warning.message) for warning in told if "loader" in str(warning.message)] == []
+    assert [str(warning.message) for warning in message if "loader" in str(warning.message)] == []
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
 @pytest.mark.parametrize("hook", ["train epoch", "validation"])
-def test_a_run_goes_on_with_the_epoch_after_its_last_one(
+def test_a_run_resumes_with_the_epoch_after_its_last_one(
     hook: str, epoch: int, uninterrupted: Diary, tmp_path: Path
 ) -> None:
     fit(
@@ -452,7 +457,7 @@ def test_a_run_goes_on_with_the_epoch_after_its_last_one(
 
 
 def test_lightning_says_nothing_of_the_loader() -> None:
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as message:
         warnings.simplefilter("always")
         fit()
-    assert [str(warning.message) for warning in told if "loader" in str(warning.message)] == []
+    assert [str(warning.message) for warning in message if "loader" in str(warning.message)] == []

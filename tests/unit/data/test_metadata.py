@@ -11,7 +11,7 @@ from artart import ArtError
 from artart.data.metadata import Metadata, allowed, name_in, read
 from artart.data.scan import find
 
-ROOT = Path("/pictures/art")  # nothing needs to lie there: only names count
+ROOT = Path("/images/art")  # nothing needs to lie there: only names count
 NAMES = ("drawing/a.jpg", "drawing/1900/b.jpg", "painting/c.jpg")
 ODD_NAMES = (
     "Figur2@A Gentleman of France.jpg",
@@ -24,7 +24,7 @@ ODD_NAMES = (
 )
 
 
-def pictures(*names: str, root: Path = ROOT) -> list[Path]:
+def images(*names: str, root: Path = ROOT) -> list[Path]:
     return [root / name for name in names or NAMES]
 
 
@@ -44,7 +44,7 @@ def quoted(cell: str) -> str:
 
 
 def read_text(tmp_path: Path, text: str | bytes) -> Metadata:
-    return read(table(tmp_path, text), ROOT, pictures())
+    return read(table(tmp_path, text), ROOT, images())
 
 
 def complaint(tmp_path: Path, text: str | bytes) -> str:
@@ -63,7 +63,7 @@ def complaint(tmp_path: Path, text: str | bytes) -> str:
 
 @pytest.fixture
 def real(art_files: list[Path], tmp_path: Path) -> Path:
-    """A folder with `art`, pictures by their class, `art.csv`, their table, and `more`, of no row of it."""
+    """A folder with `art`, images by their class, `art.csv`, their table, and `more`, of no row of it."""
     root = art_files[0].parents[1]
     shutil.copytree(root, tmp_path / "art", ignore=shutil.ignore_patterns("*.csv"))
     (tmp_path / "more").mkdir()
@@ -103,7 +103,7 @@ def test_a_real_table_holds_classes_and_licences(real: Path) -> None:
 
 
 def test_a_root_that_is_none_of_the_tables_says_so(real: Path, odd_files: Path) -> None:
-    with pytest.raises(ArtError, match=r"art\.csv: no path in it names a picture below data\.root=.*odd: it has 'art/"):
+    with pytest.raises(ArtError, match=r"art\.csv: no path in it names an image below data\.root=.*odd: it has 'art/"):
         read(real / "art.csv", odd_files, find(odd_files))
 
 
@@ -114,10 +114,10 @@ def test_odd_names_are_found(odd_files: Path, tmp_path: Path) -> None:
     assert {path: row["title"] for path, row in metadata.rows.items()} == {path: path.stem for path in files}
 
 
-# --- rows and pictures
+# --- rows and images
 
 
-def test_rows_are_held_against_the_pictures(tmp_path: Path) -> None:
+def test_rows_are_held_against_the_images(tmp_path: Path) -> None:
     metadata = read_text(tmp_path, lines("path,class,year", "painting/c.jpg,oil,1889", "gone.jpg,,", "drawing/a.jpg,,"))
     assert metadata == Metadata(
         rows={
@@ -133,13 +133,13 @@ def test_rows_are_held_against_the_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_any_name_can_be_written(delimiter: str, tmp_path: Path) -> None:
     text = lines(f"path{delimiter}title", *(f"{quoted(name)}{delimiter}{quoted(name)}" for name in ODD_NAMES))
-    metadata = read(table(tmp_path, text), ROOT, pictures(*ODD_NAMES))
+    metadata = read(table(tmp_path, text), ROOT, images(*ODD_NAMES))
     assert metadata.rows == {ROOT / name: {"path": name, "title": name} for name in ODD_NAMES}
     assert metadata.only_in_file == metadata.only_in_folder == []
 
 
 def test_paths_may_be_relative_to_the_folder_of_the_table(tmp_path: Path) -> None:
-    files = pictures(root=tmp_path / "art")
+    files = images(root=tmp_path / "art")
     file = table(tmp_path / "notes", lines("path", *(f"../art/{name}" for name in NAMES), "../art/gone.jpg"))
     metadata = read(file, tmp_path / "art", files)
     assert list(metadata.rows) == files
@@ -148,7 +148,7 @@ def test_paths_may_be_relative_to_the_folder_of_the_table(tmp_path: Path) -> Non
 
 def test_the_base_under_which_more_is_found_is_taken(tmp_path: Path) -> None:
     root = tmp_path / "art"
-    files = pictures("a.jpg", "art/a.jpg", "art/b.jpg", root=root)
+    files = images("a.jpg", "art/a.jpg", "art/b.jpg", root=root)
     metadata = read(table(tmp_path, lines("path", "art/a.jpg", "art/b.jpg")), root, files)
     assert list(metadata.rows) == [root / "art/a.jpg", root / "art/b.jpg"]
     metadata = read(table(tmp_path, lines("path", "art/a.jpg", "art/art/a.jpg")), root, files)
@@ -157,15 +157,13 @@ def test_the_base_under_which_more_is_found_is_taken(tmp_path: Path) -> None:
 
 def test_in_doubt_paths_are_relative_to_the_root(tmp_path: Path) -> None:
     root = tmp_path / "art"
-    files = pictures("a.jpg", "art/a.jpg", root=root)
+    files = images("a.jpg", "art/a.jpg", root=root)
     assert list(read(table(tmp_path, lines("path", "art/a.jpg")), root, files).rows) == [root / "art/a.jpg"]
 
 
 def test_absolute_paths_hold_beside_relative_ones(tmp_path: Path) -> None:
-    metadata = read_text(
-        tmp_path, lines("path", *(str(ROOT / name) for name in NAMES[:2]), NAMES[2], "/pictures/x.jpg")
-    )
-    assert list(metadata.rows) == pictures()
+    metadata = read_text(tmp_path, lines("path", *(str(ROOT / name) for name in NAMES[:2]), NAMES[2], "/images/x.jpg"))
+    assert list(metadata.rows) == images()
     assert metadata.only_in_file == []
 
 
@@ -186,8 +184,8 @@ def test_the_root_may_be_that_of_the_file_system(tmp_path: Path) -> None:
     [
         "./drawing//1900/./b.jpg",
         "painting/../drawing/1900/b.jpg",
-        "/pictures//art/drawing/1900/b.jpg",
-        "//pictures/art/drawing/1900/b.jpg",
+        "/images//art/drawing/1900/b.jpg",
+        "//images/art/drawing/1900/b.jpg",
         "drawing\\1900\\b.jpg",
         "..\\art\\drawing/1900\\b.jpg",
         " drawing/1900/b.jpg ",
@@ -199,13 +197,13 @@ def test_other_spellings_of_a_path_are_understood(path: str, tmp_path: Path) -> 
 
 
 def test_a_backslash_or_a_space_that_belongs_to_a_name_is_kept(tmp_path: Path) -> None:
-    files = pictures("a\\b.jpg", "a/b.jpg", "c.jpg ", "c.jpg")
+    files = images("a\\b.jpg", "a/b.jpg", "c.jpg ", "c.jpg")
     assert list(read(table(tmp_path, lines("path", "a\\b.jpg", "c.jpg ")), ROOT, files).rows) == [files[0], files[2]]
 
 
 def test_relative_roots_and_files_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    files = pictures(root=Path("art"))
+    files = images(root=Path("art"))
     table(tmp_path, lines("path", f"art/{NAMES[0]}", str(tmp_path / "art" / NAMES[1]), "art/gone.jpg"))
     metadata = read(Path("art.csv"), Path("art"), files)
     assert list(metadata.rows) == files[:2]
@@ -217,7 +215,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "art").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "up").symlink_to("/")
     root = tmp_path / "art"
-    metadata = read(table(root, lines("path", "up/../a.jpg")), root, pictures("a.jpg", root=root))
+    metadata = read(table(root, lines("path", "up/../a.jpg")), root, images("a.jpg", root=root))
     assert list(metadata.rows) == [root / "a.jpg"]
 
 
@@ -227,17 +225,17 @@ def test_unicode_forms_are_equal(
     written: Literal["NFC", "NFD"], on_disk: Literal["NFC", "NFD"], tmp_path: Path
 ) -> None:
     root = Path(normalize(on_disk, "/é/art"))
-    picture = root / normalize(on_disk, "César/ガ.jpg")
+    image = root / normalize(on_disk, "César/ガ.jpg")
     missing = normalize(written, "/é/art/César/gone.jpg")
     text = normalize(written, lines("path", "/é/art/César/ガ.jpg", missing))
-    metadata = read(table(tmp_path, text), root, [picture])
-    assert list(metadata.rows) == [picture]
+    metadata = read(table(tmp_path, text), root, [image])
+    assert list(metadata.rows) == [image]
     assert metadata.only_in_file == [missing]
 
 
 def test_names_that_differ_in_their_unicode_form_only_are_kept_apart(tmp_path: Path) -> None:
     names = [normalize("NFC", "é.jpg"), normalize("NFD", "é.jpg")]
-    metadata = read(table(tmp_path, lines("path,title", f"{names[0]},1", f"{names[1]},2")), ROOT, pictures(*names))
+    metadata = read(table(tmp_path, lines("path,title", f"{names[0]},1", f"{names[1]},2")), ROOT, images(*names))
     assert [metadata.rows[ROOT / name]["title"] for name in names] == ["1", "2"]
 
 
@@ -249,7 +247,7 @@ def test_rows_that_repeat_each_other_are_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["drawing/a.jpg", "gone.jpg"])
-def test_rows_that_contradict_each_other_are_told_with_their_lines(path: str, tmp_path: Path) -> None:
+def test_rows_that_contradict_each_other_are_reported_with_their_lines(path: str, tmp_path: Path) -> None:
     text = lines("path,class,title", "painting/c.jpg,oil,", f'{path},ink,"two', 'lines"', "", f"./{path},pencil,")
     assert complaint(tmp_path, text) == f"lines 3 and 6 say different things of './{path}'; keep one"
 
@@ -298,10 +296,10 @@ BAD = {
     "no table": ('{"path": "a.jpg"}\n' * 9, 'no column is named "path"; there are: {"path": "a.jpg"}'),
     "path twice": (lines("path,Path", "a,b"), "several columns are named 'path'; leave one"),
     "licence twice": (lines("path,license,licence", "a,b,c"), "several columns are named 'licence'; leave one"),
-    "empty": ("", 'empty file; it needs a column "path" and a row for each picture'),
-    "blank": ("\ufeff \r\n\n", 'empty file; it needs a column "path" and a row for each picture'),
-    "no rows": (lines("path,title", "", ","), "no rows below the names of the columns; add one for each picture"),
-    "empty path": (lines("path,title", "a.jpg,", '" ",A'), "line 3: no path; name a picture there or remove the line"),
+    "empty": ("", 'empty file; it needs a column "path" and a row for each image'),
+    "blank": ("\ufeff \r\n\n", 'empty file; it needs a column "path" and a row for each image'),
+    "no rows": (lines("path,title", "", ","), "no rows below the names of the columns; add one for each image"),
+    "empty path": (lines("path,title", "a.jpg,", '" ",A'), "line 3: no path; name an image there or remove the line"),
     "ragged": (
         lines("path,title", '"a.jpg","two', 'lines"', "b.jpg,Armour, blue"),
         "line 4: 3 cells for 2 columns; put a cell that holds a ',' in quotes",
@@ -324,8 +322,8 @@ BAD = {
     ),
     "spreadsheet": (b"PK\x03\x04\x14\x00\x08\xff", 'line 1 is not UTF-8; save it as "CSV UTF-8"'),
     "none found": (
-        lines("path", "pictures/a\n.jpg", "b.jpg"),
-        "no path in it names a picture below data.root=/pictures/art: it has 'pictures/a', the folder has "
+        lines("path", "images/a\n.jpg", "b.jpg"),
+        "no path in it names an image below data.root=/images/art: it has 'images/a', the folder has "
         "'drawing/a.jpg'; make its paths relative to data.root or to its own folder",
     ),
 }
@@ -341,7 +339,7 @@ def test_a_table_that_cannot_be_used_is_refused_with_a_remedy(text: str | bytes,
 def test_a_table_that_cannot_be_read_is_refused_with_a_remedy(tmp_path: Path) -> None:
     for file, reason in ((tmp_path / "gone.csv", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(ArtError) as caught:
-            read(file, ROOT, pictures())
+            read(file, ROOT, images())
         assert str(caught.value) == f"data.metadata={file}: {reason}; name a CSV file that can be read"
 
 

@@ -100,21 +100,23 @@ def distance(one: str, other: str) -> int:
     return int(min(np.sum((a - b) ** 2), np.sum((a - np.where(ODD, -b, b)) ** 2)))
 
 
-# --- pictures
+# --- images
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_copies_of_art_are_found(edit: Edit, art: list[Image.Image]) -> None:
+def test_near_duplicates_of_art_are_found(edit: Edit, art: list[Image.Image]) -> None:
     hashes = hashes_of(art)
     assert groups(hashes + hashes_of([edit(image) for image in art])) == 2 * list(range(39))
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_copies_of_demo_art_are_found_and_others_are_not_copies(edit: Edit, demo_art: list[Image.Image]) -> None:
+def test_near_duplicates_of_demo_art_are_found_and_others_are_not_near_duplicates(
+    edit: Edit, demo_art: list[Image.Image]
+) -> None:
     assert groups(hashes_of(demo_art + [edit(image) for image in demo_art])) == 2 * list(range(25))
 
 
-def test_different_works_of_art_are_not_copies(art: list[Image.Image]) -> None:
+def test_different_works_of_art_are_not_near_duplicates(art: list[Image.Image]) -> None:
     assert groups(hashes_of(art)) == list(range(39))
 
 
@@ -124,8 +126,8 @@ def test_one_print_in_two_museums_is_found(art_files: list[Path]) -> None:
     assert groups(hashes_of(opened(*(files[name] for name in names)))) == [0, 0, 2]
 
 
-def test_a_reduced_picture_has_nearly_the_same_hash(art: list[Image.Image]) -> None:
-    """Of large pictures with the grain of paper."""
+def test_a_reduced_image_has_nearly_the_same_hash(art: list[Image.Image]) -> None:
+    """Of large images with the grain of paper."""
     for small in art[::6]:
         pixels = np.asarray(small.resize((5 * small.width, 5 * small.height), Image.Resampling.BICUBIC))
         grain = np.random.default_rng(0).normal(0, 10, pixels.shape)
@@ -136,17 +138,17 @@ def test_a_reduced_picture_has_nearly_the_same_hash(art: list[Image.Image]) -> N
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 5000), (5000, 1), (300, 200)])
-def test_a_flat_picture_has_no_frequencies(size: tuple[int, int]) -> None:
+def test_a_flat_image_has_no_frequencies(size: tuple[int, int]) -> None:
     assert perceptual_hash(Image.new("RGB", size, (200, 10, 77))) == "8" * len(ODD)
 
 
-def test_an_empty_sheet_is_an_empty_sheet_and_no_copy_of_a_picture(demo_art: list[Image.Image]) -> None:
+def test_an_empty_sheet_is_an_empty_sheet_and_no_copy_of_an_image(demo_art: list[Image.Image]) -> None:
     rng = np.random.default_rng(0)
     sheets = [Image.fromarray(rng.normal(230, 2, (384, 300, 3)).astype(np.uint8)) for _ in range(3)]
     assert groups(hashes_of([*sheets, Image.new("RGB", (9, 9)), *demo_art[:5]])) == [0, 0, 0, 0, 4, 5, 6, 7, 8]
 
 
-def test_a_narrow_picture_has_a_hash() -> None:
+def test_a_narrow_image_has_a_hash() -> None:
     column = np.zeros((5000, 1, 3), np.uint8)
     column[1000:2000] = 255
     narrow = Image.fromarray(column)
@@ -206,7 +208,7 @@ def linked_one_by_one(hashes: list[str]) -> list[int]:
     return found
 
 
-def test_no_picture_is_in_no_group() -> None:
+def test_no_image_is_in_no_group() -> None:
     assert groups([]) == []
 
 
@@ -254,10 +256,10 @@ def test_a_chain_is_one_group() -> None:
 def test_pairs_are_found_in_blocks_whose_ends_are_linked_already() -> None:
     rng = np.random.default_rng(3)
     rows = drawn(3 * BLOCK, rng)
-    copies = {BLOCK: 0, 3 * BLOCK - 1: 0, 2 * BLOCK + 40: BLOCK + 40}
-    for copy, of in copies.items():
+    near_duplicates = {BLOCK: 0, 3 * BLOCK - 1: 0, 2 * BLOCK + 40: BLOCK + 40}
+    for copy, of in near_duplicates.items():
         rows[copy] = moved(rows[of], 100, rng)
-    assert groups([text(digits) for digits in rows]) == [copies.get(i, i) for i in range(3 * BLOCK)]
+    assert groups([text(digits) for digits in rows]) == [near_duplicates.get(i, i) for i in range(3 * BLOCK)]
 
 
 def test_equal_hashes_cost_nothing() -> None:

@@ -24,16 +24,16 @@ from numpy.testing import assert_array_equal
 from PIL import Image, ImageCms
 
 from artart.data import demo, scan
-from artart.data.decode import FORMATS, open_picture, resize, upright
+from artart.data.decode import FORMATS, open_image, resize, upright
 from artart.data.index import write_list
-from artart.data.scan import MAX_PAGES, Examined, Facts, class_of, examine, examine_all, find
+from artart.data.scan import MAX_PAGES, Examined, FileInfo, class_of, examine, examine_all, find
 from artart.data.workers import CHUNK
-from artart.io.provenance import Marks, xmp
+from artart.io.provenance import ImageProvenance, xmp
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # pytest overrides artart's own filter
 Nobody = Callable[[], AbstractContextManager[None]]
 SIZE = 16
-TEXT = b"Notes on the pictures: P1 to P6, see below.\n" * 50
+TEXT = b"Notes on the images: P1 to P6, see below.\n" * 50
 KINDS = [kind for kind in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP", "PPM", "JPEG2000", "AVIF") if kind in FORMATS]
 
 
@@ -68,13 +68,13 @@ def public_path() -> Iterator[Path]:
         yield Path(folder)
 
 
-def picture(seed: int = 0, size: int = 48) -> Image.Image:
+def image(seed: int = 0, size: int = 48) -> Image.Image:
     return Image.fromarray(demo.paint("painting", seed, size))
 
 
 def encoded(kind: str, size: int = 48, mode: str = "RGB", **options: Any) -> bytes:
     file = io.BytesIO()
-    picture(size=size).convert(mode).save(file, format=kind, **options)
+    image(size=size).convert(mode).save(file, format=kind, **options)
     return file.getvalue()
 
 
@@ -110,7 +110,7 @@ def examined(path: Path, **settings: Any) -> Examined:
     return one
 
 
-def facts_of(path: Path) -> Facts:
+def facts_of(path: Path) -> FileInfo:
     one = examined(path)
     assert one.facts.flaw == ""
     return one.facts
@@ -125,8 +125,8 @@ def flaw(path: Path) -> str:
 def expected(file: Path) -> np.ndarray | None:
     """The pixels of a file as artart.data.decode gives them, of which tests/unit/data/test_decode.py treats."""
     try:
-        with open_picture(file) as image:
-            return resize(upright(image), SIZE, "squash")
+        with open_image(file) as image:
+            return resize(upright(image), SIZE, "stretch")
     except Exception:  # noqa: BLE001 - of any type
         return None
 
@@ -139,7 +139,7 @@ def found(root: Path) -> list[str]:
 # --- find
 
 
-def test_every_picture_of_a_nested_folder_is_found_in_order(art_folder: Path) -> None:
+def test_every_image_of_a_nested_folder_is_found_in_order(art_folder: Path) -> None:
     paths = find(art_folder)
     assert len(paths) == 12
     assert paths == sorted(path for path in art_folder.rglob("*") if path.is_file())
@@ -148,7 +148,7 @@ def test_every_picture_of_a_nested_folder_is_found_in_order(art_folder: Path) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["no_suffix", "wrong.txt", "wrong.jpg"])
-def test_a_picture_is_found_by_its_content(kind: str, name: str, tmp_path: Path) -> None:
+def test_an_image_is_found_by_its_content(kind: str, name: str, tmp_path: Path) -> None:
     write(tmp_path / name, encoded(kind))
     assert found(tmp_path) == [name]
     assert facts_of(tmp_path / name).format == kind
@@ -158,10 +158,10 @@ def test_a_picture_is_found_by_its_content(kind: str, name: str, tmp_path: Path)
     "suffix",
     [".jpg", ".JPG", ".JpEg", ".jfif", ".Png", ".gif", ".TIF", ".tiff", ".bmp", ".WebP", ".tga", ".mpo", ".jp2"],
 )
-def test_a_file_that_calls_itself_a_picture_is_found_though_it_is_none(suffix: str, tmp_path: Path) -> None:
+def test_a_file_that_calls_itself_an_image_is_found_though_it_is_none(suffix: str, tmp_path: Path) -> None:
     write(tmp_path / f"broken{suffix}", TEXT)
     assert found(tmp_path) == [f"broken{suffix}"]
-    assert flaw(tmp_path / f"broken{suffix}").startswith("not a picture")
+    assert flaw(tmp_path / f"broken{suffix}").startswith("not an image")
 
 
 def test_other_files_are_passed_over(tmp_path: Path) -> None:
@@ -186,8 +186,8 @@ def test_what_is_no_file_is_passed_over_and_hangs_nothing(tmp_path: Path) -> Non
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "circle.jpg").symlink_to(tmp_path / "circle.jpg")
-    write(tmp_path / "folder.jpg" / "picture.png", encoded("PNG"))
-    assert found(tmp_path) == ["folder.jpg/picture.png"]
+    write(tmp_path / "folder.jpg" / "image.png", encoded("PNG"))
+    assert found(tmp_path) == ["folder.jpg/image.png"]
 
 
 def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
@@ -210,14 +210,14 @@ def test_folders_that_cannot_be_entered_are_passed_over_with_a_warning(
     public_path: Path, caplog: pytest.LogCaptureFixture, as_nobody: Nobody
 ) -> None:
     for name in ("open", "closed", "only_listed"):
-        write(public_path / name / "picture.png", encoded("PNG"))
+        write(public_path / name / "image.png", encoded("PNG"))
     (public_path / "closed").chmod(0o700 if os.geteuid() == 0 else 0)
     (public_path / "only_listed").chmod(0o744 if os.geteuid() == 0 else 0o400)
     with as_nobody():
         paths = find(public_path)
     for name in ("closed", "only_listed"):
         (public_path / name).chmod(0o755)
-    assert paths == [public_path / "open" / "picture.png"]
+    assert paths == [public_path / "open" / "image.png"]
     assert caplog.messages == [f"{public_path / 'closed'}: Permission denied; this folder is passed over"]
 
 
@@ -236,7 +236,7 @@ def test_a_good_file_gives_its_pixels_and_what_the_disk_tells(tmp_path: Path) ->
     os.utime(path, ns=(1, 1_234_567_890_123_456_789))
     one = examined(path)
     assert one.pixels is not None
-    assert_array_equal(one.pixels, np.asarray(picture().resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+    assert_array_equal(one.pixels, np.asarray(image().resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
     assert one.pixels.dtype == np.uint8
     assert one.facts.sha256 == sha256(path.read_bytes()).hexdigest()
     assert one.facts.bytes == len(path.read_bytes())
@@ -244,40 +244,40 @@ def test_a_good_file_gives_its_pixels_and_what_the_disk_tells(tmp_path: Path) ->
 
 
 SAVED = {
-    "JPEG": (".jpg", "RGB", {}, Facts(format="JPEG", mode="RGB", frames=1)),
-    "grey JPEG": (".jpg", "L", {"progressive": True}, Facts(format="JPEG", mode="L", frames=1)),
-    "CMYK JPEG": (".jpg", "CMYK", {}, Facts(format="JPEG", mode="CMYK", frames=1)),
-    "MPO": (".mpo", "RGB", {}, Facts(format="MPO", mode="RGB", frames=3)),
-    "PNG": (".png", "RGB", {}, Facts(format="PNG", mode="RGB", frames=1)),
-    "16-bit grey PNG": (".png", "I;16", {}, Facts(format="PNG", mode="I;16", frames=1)),
-    "1-bit PNG": (".png", "1", {}, Facts(format="PNG", mode="1", frames=1)),
-    "PNG with alpha": (".png", "RGBA", {}, Facts(format="PNG", mode="RGBA", frames=1, alpha=True)),
-    "grey PNG with alpha": (".png", "LA", {}, Facts(format="PNG", mode="LA", frames=1, alpha=True)),
-    "palette": (".png", "P", {}, Facts(format="PNG", mode="P", frames=1)),
+    "JPEG": (".jpg", "RGB", {}, FileInfo(format="JPEG", mode="RGB", frames=1)),
+    "grey JPEG": (".jpg", "L", {"progressive": True}, FileInfo(format="JPEG", mode="L", frames=1)),
+    "CMYK JPEG": (".jpg", "CMYK", {}, FileInfo(format="JPEG", mode="CMYK", frames=1)),
+    "MPO": (".mpo", "RGB", {}, FileInfo(format="MPO", mode="RGB", frames=3)),
+    "PNG": (".png", "RGB", {}, FileInfo(format="PNG", mode="RGB", frames=1)),
+    "16-bit grey PNG": (".png", "I;16", {}, FileInfo(format="PNG", mode="I;16", frames=1)),
+    "1-bit PNG": (".png", "1", {}, FileInfo(format="PNG", mode="1", frames=1)),
+    "PNG with alpha": (".png", "RGBA", {}, FileInfo(format="PNG", mode="RGBA", frames=1, alpha=True)),
+    "grey PNG with alpha": (".png", "LA", {}, FileInfo(format="PNG", mode="LA", frames=1, alpha=True)),
+    "palette": (".png", "P", {}, FileInfo(format="PNG", mode="P", frames=1)),
     "palette with transparency": (
         ".png",
         "P",
         {"transparency": 3},
-        Facts(format="PNG", mode="P", frames=1, alpha=True),
+        FileInfo(format="PNG", mode="P", frames=1, alpha=True),
     ),
-    "animated PNG": (".png", "RGB", {}, Facts(format="PNG", mode="RGB", frames=3)),
-    "animated GIF": (".gif", "P", {}, Facts(format="GIF", mode="P", frames=3)),
-    "animated WebP": (".webp", "RGB", {}, Facts(format="WEBP", mode="RGB", frames=3)),
-    "TIFF of several pages": (".tif", "RGB", {}, Facts(format="TIFF", mode="RGB", frames=3)),
-    "float TIFF": (".tif", "F", {}, Facts(format="TIFF", mode="F", frames=1)),
-    "BMP": (".bmp", "RGB", {}, Facts(format="BMP", mode="RGB", frames=1)),
-    "PPM": (".ppm", "RGB", {}, Facts(format="PPM", mode="RGB", frames=1)),
-    "TGA": (".tga", "RGB", {}, Facts(format="TGA", mode="RGB", frames=1)),
-    "JPEG 2000": (".jp2", "RGB", {}, Facts(format="JPEG2000", mode="RGB", frames=1)),
+    "animated PNG": (".png", "RGB", {}, FileInfo(format="PNG", mode="RGB", frames=3)),
+    "animated GIF": (".gif", "P", {}, FileInfo(format="GIF", mode="P", frames=3)),
+    "animated WebP": (".webp", "RGB", {}, FileInfo(format="WEBP", mode="RGB", frames=3)),
+    "TIFF of several pages": (".tif", "RGB", {}, FileInfo(format="TIFF", mode="RGB", frames=3)),
+    "float TIFF": (".tif", "F", {}, FileInfo(format="TIFF", mode="F", frames=1)),
+    "BMP": (".bmp", "RGB", {}, FileInfo(format="BMP", mode="RGB", frames=1)),
+    "PPM": (".ppm", "RGB", {}, FileInfo(format="PPM", mode="RGB", frames=1)),
+    "TGA": (".tga", "RGB", {}, FileInfo(format="TGA", mode="RGB", frames=1)),
+    "JPEG 2000": (".jp2", "RGB", {}, FileInfo(format="JPEG2000", mode="RGB", frames=1)),
 }
 
 
 @pytest.mark.parametrize(("suffix", "mode", "options", "facts"), SAVED.values(), ids=SAVED)
 def test_the_facts_are_those_of_the_file(
-    suffix: str, mode: str, options: dict[str, Any], facts: Facts, tmp_path: Path
+    suffix: str, mode: str, options: dict[str, Any], facts: FileInfo, tmp_path: Path
 ) -> None:
     path = tmp_path / f"a{suffix}"
-    first, *more = (picture(seed).resize((40, 30)).convert(mode) for seed in range(3))
+    first, *more = (image(seed).resize((40, 30)).convert(mode) for seed in range(3))
     if facts.frames > 1:
         options = {"save_all": True, "append_images": more}
     first.save(path, **options)
@@ -308,8 +308,8 @@ TURNS: list[Callable[[np.ndarray], np.ndarray]] = [  # EXIF 2.32, 4.6.4: where t
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_told_and_undone(orientation: int, suffix: str, tmp_path: Path) -> None:
-    upright = np.asarray(picture(size=64))[:40]
+def test_the_orientation_is_reported_and_undone(orientation: int, suffix: str, tmp_path: Path) -> None:
+    upright = np.asarray(image(size=64))[:40]
     stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation - 1](upright)))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -319,21 +319,21 @@ def test_the_orientation_is_told_and_undone(orientation: int, suffix: str, tmp_p
     if suffix != ".tif":  # whose sides Pillow tells upright
         assert (one.facts.width, one.facts.height) == stored.size
     assert one.pixels is not None
-    assert np.abs(one.pixels - resize(Image.fromarray(upright), SIZE, "squash").astype(float)).mean() < 3
+    assert np.abs(one.pixels - resize(Image.fromarray(upright), SIZE, "stretch").astype(float)).mean() < 3
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_there_is_not_is_upright(orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture().save(tmp_path / "a.jpg", exif=exif)
+    image().save(tmp_path / "a.jpg", exif=exif)
     assert facts_of(tmp_path / "a.jpg").orientation == 1
 
 
 def test_the_colour_profile_is_described(tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    picture().save(tmp_path / "a.jpg", icc_profile=profile.tobytes())
-    picture().save(tmp_path / "b.jpg", icc_profile=b"no profile")
+    image().save(tmp_path / "a.jpg", icc_profile=profile.tobytes())
+    image().save(tmp_path / "b.jpg", icc_profile=b"no profile")
     assert [facts_of(tmp_path / name).icc for name in ("a.jpg", "b.jpg")] == ["sRGB built-in", "unreadable"]
 
 
@@ -344,18 +344,18 @@ plus:DataMining="http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED-AIMLTRAINING"/><
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif"])
 def test_marks_are_found(suffix: str, tmp_path: Path) -> None:
-    for name, packet in (("opt_out", OPT_OUT), ("source", xmp(Marks("trained", {}))), ("none", "")):
+    for name, packet in (("opt_out", OPT_OUT), ("source", xmp(ImageProvenance("trained", {}))), ("none", "")):
         options: dict[str, Any] = {"tiffinfo": {700: packet.encode()}} if suffix == ".tif" else {"xmp": packet.encode()}
-        picture().save(tmp_path / f"{name}{suffix}", **options)
-    told = [facts_of(tmp_path / f"{name}{suffix}") for name in ("opt_out", "source", "none")]
-    assert [facts.opt_out for facts in told] == ["DMI-PROHIBITED-AIMLTRAINING", "", ""]
-    assert [facts.source for facts in told] == ["", "trainedAlgorithmicMedia", ""]
+        image().save(tmp_path / f"{name}{suffix}", **options)
+    message = [facts_of(tmp_path / f"{name}{suffix}") for name in ("opt_out", "source", "none")]
+    assert [facts.opt_out for facts in message] == ["DMI-PROHIBITED-AIMLTRAINING", "", ""]
+    assert [facts.source for facts in message] == ["", "trainedAlgorithmicMedia", ""]
 
 
-def test_the_same_picture_twice_has_one_perceptual_hash_and_another_picture_another(tmp_path: Path) -> None:
-    picture(0).save(tmp_path / "a.png")
-    picture(0).save(tmp_path / "b.bmp")
-    picture(1).save(tmp_path / "c.png")
+def test_the_same_image_twice_has_one_perceptual_hash_and_another_image_another(tmp_path: Path) -> None:
+    image(0).save(tmp_path / "a.png")
+    image(0).save(tmp_path / "b.bmp")
+    image(1).save(tmp_path / "c.png")
     a, b, c = (facts_of(tmp_path / name).perceptual_hash for name in ("a.png", "b.bmp", "c.png"))
     assert a == b != c
 
@@ -364,13 +364,16 @@ def test_the_fit_is_applied(tmp_path: Path) -> None:
     image = Image.new("RGB", (60, 20), "red")
     image.paste((0, 0, 255), (20, 0, 40, 20))
     image.save(tmp_path / "a.png")
-    squash, crop, pad = (examined(tmp_path / "a.png", fit=fit).pixels for fit in ("squash", "crop", "pad"))
-    assert squash is not None and crop is not None and pad is not None
-    assert_array_equal(squash[0, 0], [255, 0, 0])
-    assert_array_equal(crop[0, SIZE // 2], [0, 0, 255])
-    assert_array_equal(crop[SIZE // 2, 1], [0, 0, 255])
-    assert_array_equal(pad[0, 0], [255, 255, 255])
-    assert_array_equal(pad[SIZE // 2, 0], [255, 0, 0])
+    stretched, cropped, padded = (
+        examined(tmp_path / "a.png", resize_mode=resize_mode).pixels
+        for resize_mode in ("stretch", "center_crop", "pad")
+    )
+    assert stretched is not None and cropped is not None and padded is not None
+    assert_array_equal(stretched[0, 0], [255, 0, 0])
+    assert_array_equal(cropped[0, SIZE // 2], [0, 0, 255])
+    assert_array_equal(cropped[SIZE // 2, 1], [0, 0, 255])
+    assert_array_equal(padded[0, 0], [255, 255, 255])
+    assert_array_equal(padded[SIZE // 2, 0], [255, 0, 0])
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1)])
@@ -392,7 +395,7 @@ def test_pages_are_counted_no_further_than_is_quick(tmp_path: Path) -> None:
     with within(5):
         one = examined(write(tmp_path / "a.tif", content))
     assert one.facts.frames == MAX_PAGES
-    assert_array_equal(one.pixels, np.asarray(picture().resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+    assert_array_equal(one.pixels, np.asarray(image().resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
 
 
 # --- examine: a bad file
@@ -406,8 +409,8 @@ PNG = encoded("PNG", 256)
 BAD = {
     "zero bytes": (b"", "empty file"),
     "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git-LFS pointer"),
-    "web page": (b"<!DOCTYPE html><html>404</html>", "not a picture, or cut off in its header"),
-    "zeros": (bytes(5000), "not a picture, or cut off in its header"),
+    "web page": (b"<!DOCTYPE html><html>404</html>", "not an image, or cut off in its header"),
+    "zeros": (bytes(5000), "not an image, or cut off in its header"),
     "JPEG header alone": (encoded("JPEG")[:30], "cut off or damaged: Truncated File Read"),
     "PNG with a flipped byte": (flipped(PNG, PNG.index(b"IDAT") + 60), "cut off or damaged: broken data stream"),
     "PNG with a flipped length": (flipped(PNG, PNG.index(b"IDAT") - 2), "cut off or damaged: broken PNG file"),
@@ -423,7 +426,7 @@ def test_a_bad_file_has_a_flaw(content: bytes, expected: str, tmp_path: Path) ->
     assert one.facts.sha256 == sha256(content).hexdigest()
 
 
-def test_a_damaged_picture_still_tells_what_its_header_says(tmp_path: Path) -> None:
+def test_a_damaged_image_still_tells_what_its_header_says(tmp_path: Path) -> None:
     for suffix, content in ((".png", PNG[:-3000]), (".jpg", encoded("JPEG", 256)[:-3000])):
         facts = examined(write(tmp_path / f"a{suffix}", content)).facts
         assert facts.flaw.startswith("cut off or damaged: ")
@@ -445,11 +448,11 @@ WHOLE = {kind: encoded(kind, 256) for kind in KINDS} | {
 def test_a_cut_file_is_rejected(content: bytes, tmp_path: Path) -> None:
     for percent in (10, 50, 99):
         reason = flaw(write(tmp_path / f"{percent}.jpg", content[: len(content) * percent // 100]))
-        assert reason.startswith(("cut off or damaged: ", "not a picture, or cut off in its header"))
+        assert reason.startswith(("cut off or damaged: ", "not an image, or cut off in its header"))
 
 
 @pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
-def test_half_a_picture_is_never_accepted_when_the_last_bytes_are_missing(content: bytes, tmp_path: Path) -> None:
+def test_half_an_image_is_never_accepted_when_the_last_bytes_are_missing(content: bytes, tmp_path: Path) -> None:
     """A PNG whose end marker is missing may hold all of its pixels; a JPEG of which more is missing does not."""
     whole = examined(write(tmp_path / "whole", content)).pixels
     for num_bytes in (1, 2, 3, 4, 20, 100):
@@ -461,14 +464,14 @@ def test_half_a_picture_is_never_accepted_when_the_last_bytes_are_missing(conten
 
 
 def test_a_damaged_second_page_leaves_the_first(tmp_path: Path) -> None:
-    content = bytearray(encoded("TIFF", save_all=True, append_images=[picture(1)]))
+    content = bytearray(encoded("TIFF", save_all=True, append_images=[image(1)]))
     (start,) = struct.unpack_from("<I", content, 4)
     (num_tags,) = struct.unpack_from("<H", content, start)
     (second,) = struct.unpack_from("<I", content, start + 2 + 12 * num_tags)
     struct.pack_into("<H", content, second + 2, 0x1234)  # its width goes by another name
     one = examined(write(tmp_path / "a.tif", content))
     assert one.facts.frames == 1
-    assert_array_equal(one.pixels, np.asarray(picture().resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+    assert_array_equal(one.pixels, np.asarray(image().resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
 
 
 def test_a_vanished_file_has_a_flaw(tmp_path: Path) -> None:
@@ -508,7 +511,7 @@ def test_a_bomb_is_measured_not_decoded(content: bytes, tmp_path: Path) -> None:
         one = examined(path)
     assert one.pixels is None
     size = {"width": 60000, "height": 60000}
-    assert one.facts == Facts(len(content), path.stat().st_mtime_ns, sha256(content).hexdigest(), **size)
+    assert one.facts == FileInfo(len(content), path.stat().st_mtime_ns, sha256(content).hexdigest(), **size)
 
 
 def test_the_limit_of_pixels_is_the_callers(tmp_path: Path) -> None:
@@ -541,7 +544,7 @@ def test_each_odd_file_is_judged_rightly(odd_files: Path) -> None:
     facts = {path.name: examined(path).facts for path in find(odd_files)}
     assert {name: fact.flaw for name, fact in facts.items() if fact.flaw} == {
         "empty_00001229.jpg": "empty file",
-        "lfs_pointer_POM00007429.jpg": "Git-LFS pointer, not the picture itself: run `git lfs pull`",
+        "lfs_pointer_POM00007429.jpg": "Git-LFS pointer, not the image itself: run `git lfs pull`",
         "truncated_rare_domains_commoner_kaokore.png": "cut off or damaged: image file is truncated",
     }
     good = {name: fact for name, fact in facts.items() if not fact.flaw}
@@ -577,7 +580,7 @@ def many(folder: Path, count: int = 120) -> list[Path]:
 @pytest.mark.parametrize("count", [0, 1, 32, 33, 90])
 def test_files_come_in_the_order_given_whoever_examines_them(count: int, tmp_path: Path) -> None:
     paths = many(tmp_path, count)[::-1]
-    settings: dict[str, Any] = {"fit": "pad", "max_pixels": 48 * 48}
+    settings: dict[str, Any] = {"resize_mode": "pad", "max_pixels": 48 * 48}
     with within(30):
         results = list(examine_all(paths, SIZE, num_workers=2, **settings))
     assert len(results) == count
@@ -586,7 +589,7 @@ def test_files_come_in_the_order_given_whoever_examines_them(count: int, tmp_pat
 
 def test_few_files_need_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "in_workers", lambda *_, **__: pytest.fail("processes were started"))
-    assert len(list(examine_all(many(tmp_path, scan.IN_PROCESS), SIZE))) == scan.IN_PROCESS
+    assert len(list(examine_all(many(tmp_path, scan.MAX_IN_PROCESS), SIZE))) == scan.MAX_IN_PROCESS
 
 
 @pytest.mark.parametrize("count", [32, 120])
@@ -596,7 +599,7 @@ def test_a_file_that_vanishes_meanwhile_is_the_only_one_missing(count: int, tmp_
     next(results)
     paths[-1].unlink()
     *others, last = results
-    assert last.facts == Facts(flaw="vanished while it was read")
+    assert last.facts == FileInfo(flaw="vanished while it was read")
     assert not [one for one in others if one.facts.flaw not in ("", "empty file")]
 
 
@@ -613,7 +616,7 @@ for one in examine_all(find(Path(sys.argv[1])), 16, num_workers=1):
 def test_nothing_is_said_of_odd_metadata(count: int, tmp_path: Path) -> None:
     """In a process of its own, because pytest changes how warnings are shown."""
     for i in range(count):
-        picture().save(tmp_path / f"{i:03}.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12")
+        image().save(tmp_path / f"{i:03}.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12")
     encoded_palette = {"mode": "P", "transparency": bytes(range(200))}
     write(tmp_path / "palette.png", encoded("PNG", **encoded_palette))
     command = [sys.executable, "-W", "always::UserWarning", "-W", "always::RuntimeWarning", "-c", SILENT, str(tmp_path)]
@@ -625,7 +628,7 @@ def test_nothing_is_said_of_odd_metadata(count: int, tmp_path: Path) -> None:
 def test_what_a_decoder_in_c_prints_does_not_reach_the_terminal(tmp_path: Path) -> None:
     for i in range(3):
         path = tmp_path / f"{i:03}.tif"
-        picture().save(path, compression="tiff_lzw")
+        image().save(path, compression="tiff_lzw")
         content = path.read_bytes()
         path.write_bytes(content[:200] + bytes(60) + content[260:])  # libtiff complains on its own
     command = [sys.executable, "-c", SILENT, str(tmp_path)]
@@ -701,7 +704,7 @@ def test_a_file_that_kills_its_workers_is_flawed_and_no_other(
     for one, path in zip(results, paths, strict=True):
         if path.name in deaths:
             known = examine(path, SIZE).facts[:3]  # bytes, mtime, sha256: it is not tried again
-            assert one == Examined(path, Facts(*known, flaw="crashes the decoder"), None)
+            assert one == Examined(path, FileInfo(*known, flaw="crashes the decoder"), None)
         else:
             assert same(one, examine(path, SIZE))
 
@@ -732,7 +735,7 @@ def heeds_ctrl_c() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_is_no_flaw_of_the_file_in_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = many(tmp_path, scan.IN_PROCESS)
+    paths = many(tmp_path, scan.MAX_IN_PROCESS)
     calls: list[Path] = []
 
     def interrupted(file: Any, max_pixels: int) -> Image.Image:
@@ -741,8 +744,8 @@ def test_ctrl_c_is_no_flaw_of_the_file_in_hand(tmp_path: Path, monkeypatch: pyte
             os.kill(os.getpid(), signal.SIGINT)
         return original(file, max_pixels)
 
-    original: Callable[[Any, int], Image.Image] = scan.open_picture
-    monkeypatch.setattr(scan, "open_picture", interrupted)
+    original: Callable[[Any, int], Image.Image] = scan.open_image
+    monkeypatch.setattr(scan, "open_image", interrupted)
     with within(5), pytest.raises(KeyboardInterrupt):
         list(examine_all(paths, SIZE))
     assert len(calls) == 3

@@ -10,7 +10,7 @@ def digests(num: int, start: int = 0) -> list[str]:
 
 
 def alone(names: list[str], val_fraction: float) -> list[int]:
-    """The split of pictures of which none resembles another."""
+    """The split of images of which none duplicate_of another."""
     return split(names, range(len(names)), val_fraction)
 
 
@@ -24,7 +24,7 @@ def test_the_split_holds_out_about_the_fraction(val_fraction: float) -> None:
 
 
 @pytest.mark.parametrize("val_fraction", [0.1, 0.5])
-def test_a_picture_keeps_its_side_when_others_are_added(val_fraction: float) -> None:
+def test_an_image_keeps_its_side_when_others_are_added(val_fraction: float) -> None:
     few, many = digests(200), digests(1000)
     assert held_out(many, val_fraction) & set(few) == held_out(few, val_fraction)
     assert held_out(few[::-1], val_fraction) == held_out(few, val_fraction)
@@ -39,7 +39,7 @@ def test_near_duplicates_share_a_side() -> None:
 
 
 @pytest.mark.parametrize("size", [2, 5])
-def test_groups_are_held_out_as_often_as_pictures_alone(size: int) -> None:
+def test_groups_are_held_out_as_often_as_images_alone(size: int) -> None:
     names = digests(5000)
     held = split(names, [i // size for i in range(5000)], 0.2)
     assert len(held) / 5000 == pytest.approx(0.2, abs=0.03)

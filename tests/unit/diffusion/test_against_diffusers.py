@@ -12,7 +12,7 @@ from diffusers import (
 from torch import Tensor
 from torch.testing import assert_close
 
-from artart.diffusion.parameterization import PREDICTIONS
+from artart.diffusion.parameterization import PARAMETERIZATIONS
 from artart.diffusion.samplers import DDIM, Denoise, DPMpp2M, Heun, Sampler
 from artart.diffusion.schedule import Flow, Schedule, Table
 
@@ -39,13 +39,13 @@ def normals(num: int, seed: int = SEED) -> list[Tensor]:
 START = normals(1, seed=2)[0]
 
 
-def denoiser(schedule: Schedule, prediction: str) -> Denoise:
-    return lambda x_t, t: PREDICTIONS[prediction].x0(net(x_t, t), x_t, schedule.for_images(t, x_t))
+def denoiser(schedule: Schedule, parameterization: str) -> Denoise:
+    return lambda x_t, t: PARAMETERIZATIONS[parameterization].x0(net(x_t, t), x_t, schedule.for_images(t, x_t))
 
 
-def ours(sampler: Sampler, schedule: Schedule, prediction: str, times: Tensor) -> list[Tensor]:
+def ours(sampler: Sampler, schedule: Schedule, parameterization: str, times: Tensor) -> list[Tensor]:
     noise = normals(len(times))
-    steps = sampler(denoiser(schedule, prediction), schedule, START, times, lambda i: noise[i - 1])
+    steps = sampler(denoiser(schedule, parameterization), schedule, START, times, lambda i: noise[i - 1])
     return [step.x_t for step in steps]
 
 
@@ -69,24 +69,26 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
     assert_close(ours, [x.double() for x in theirs], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("prediction", THEIR_NAMES)
+@pytest.mark.parametrize("parameterization", THEIR_NAMES)
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_ddim(eta, prediction):
-    scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=True, prediction_type=THEIR_NAMES[prediction])
+def test_ddim(eta, parameterization):
+    scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=True, prediction_type=THEIR_NAMES[parameterization])
     scheduler.set_timesteps(7)  # from time 852, where eps still tells something
     table, times = table_and_times(scheduler)
     options = {"eta": iter([eta] * 7), "variance_noise": iter(normals(7))}
-    assert_same(ours(DDIM(eta=eta), table, prediction, times), theirs(scheduler, **options))
+    assert_same(ours(DDIM(eta=eta), table, parameterization, times), theirs(scheduler, **options))
 
 
-@pytest.mark.parametrize("prediction", ["x0", "v"])
-def test_ddpm_is_ddim_with_eta_1(prediction):
-    scheduler = DDPMScheduler(variance_type="fixed_small", clip_sample=False, prediction_type=THEIR_NAMES[prediction])
+@pytest.mark.parametrize("parameterization", ["x0", "v"])
+def test_ddpm_is_ddim_with_eta_1(parameterization):
+    scheduler = DDPMScheduler(
+        variance_type="fixed_small", clip_sample=False, prediction_type=THEIR_NAMES[parameterization]
+    )
     scheduler.set_timesteps(10)
     table, times = table_and_times(scheduler)
     same = torch.Generator().manual_seed(SEED)
     path = theirs(scheduler, generator=iter([same] * 10))
-    assert_same(ours(DDIM(eta=1), table, prediction, times), path)
+    assert_same(ours(DDIM(eta=1), table, parameterization, times), path)
 
 
 def flow_times(scheduler) -> Tensor:
@@ -108,16 +110,16 @@ def test_flow_matchings_heun_is_heun_on_flow():
     assert_same(ours(Heun(), Flow(), "v", flow_times(scheduler)), [*path[1::2], path[-1]])
 
 
-@pytest.mark.parametrize("prediction", ["x0", "v"])
+@pytest.mark.parametrize("parameterization", ["x0", "v"])
 @pytest.mark.parametrize("num_steps", [10, 20])
-def test_dpm_solver_multistep_is_dpmpp_2m(prediction, num_steps):
+def test_dpm_solver_multistep_is_dpmpp_2m(parameterization, num_steps):
     scheduler = DPMSolverMultistepScheduler(
         algorithm_type="dpmsolver++",
         solver_order=2,
         solver_type="midpoint",
         final_sigmas_type="zero",
-        prediction_type=THEIR_NAMES[prediction],
+        prediction_type=THEIR_NAMES[parameterization],
     )
     scheduler.set_timesteps(num_steps)
     table, times = table_and_times(scheduler)
-    assert_same(ours(DPMpp2M(), table, prediction, times), theirs(scheduler))
+    assert_same(ours(DPMpp2M(), table, parameterization, times), theirs(scheduler))

@@ -1,4 +1,4 @@
-"""Against what tensors themselves can do, and against what is told."""
+"""Against what tensors themselves can do, and against the augmentation labels."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from artart.diffusion.augment import LOG_SCALE, NUM_TOLD, SHIFT, Augment
+from artart.diffusion.augment import AUGMENT_DIM, LOG_SCALE, SHIFT, Augment
 from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.samplers import DDIM
 from artart.diffusion.sampling import sample_steps
@@ -18,8 +18,8 @@ from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import MSE, WeightedSum
 
 S = 32
-FLIP_X, FLIP_Y, SCALE, COS, SIN, STRETCH_COS, STRETCH_SIN, MOVE_X, MOVE_Y = range(NUM_TOLD)
-OPERATIONS = {  # which of the told numbers are whose
+FLIP_X, FLIP_Y, SCALE, COS, SIN, STRETCH_COS, STRETCH_SIN, MOVE_X, MOVE_Y = range(AUGMENT_DIM)
+OPERATIONS = {  # which of the augmentation numbers are whose
     "flip x": [FLIP_X],
     "flip y": [FLIP_Y],
     "scale": [SCALE],
@@ -34,7 +34,7 @@ def drawing(seed: int = 0) -> Generator:
 
 
 def smooth(num: int, size: int = S) -> Tensor:
-    """Pictures in [-1, 1] that can be resampled without much loss."""
+    """Images in [-1, 1] that can be resampled without much loss."""
     coarse = torch.rand(num, 3, 4, 4, generator=drawing(9)) * 2 - 1
     return F.interpolate(coarse, (size, size), mode="bicubic").clamp(-1, 1)
 
@@ -63,7 +63,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, **amounts: float) -> None:
 
 @pytest.fixture
 def done(monkeypatch):
-    """Pictures after an operation by the amounts, alone; and what is told of it."""
+    """Images after an operation by the amounts, alone; and the augmentation labels of it."""
 
     def done(x0: Tensor, **amounts: float):
         with monkeypatch.context() as patch:
@@ -74,8 +74,8 @@ def done(monkeypatch):
     return done
 
 
-def told(**amounts: float) -> Tensor:
-    numbers = torch.zeros(NUM_TOLD)
+def labels_of(**amounts: float) -> Tensor:
+    numbers = torch.zeros(AUGMENT_DIM)
     for name, value in amounts.items():
         numbers[globals()[name.upper()]] = value
     return numbers
@@ -87,8 +87,8 @@ def test_flips_are_those_of_tensors(done):
     assert_close(left.x0, x0.flip(3))
     assert_close(down.x0, x0.flip(2))
     assert_close(done(x0, flip_x=1, flip_y=1).x0, x0.flip(2, 3))
-    assert_close(left.told, told(flip_x=1).expand(2, -1))
-    assert_close(down.told, told(flip_y=1).expand(2, -1))
+    assert_close(left.augment_labels, labels_of(flip_x=1).expand(2, -1))
+    assert_close(down.augment_labels, labels_of(flip_y=1).expand(2, -1))
 
 
 @pytest.mark.parametrize(("right", "down"), [(4, 0), (0, -3), (-5, 2)])
@@ -98,7 +98,7 @@ def test_a_move_by_whole_pixels_is_a_shift_that_mirrors_at_the_edge(done, right,
     assert_close(moved.x0[..., 8:-8, 8:-8], x0[..., 8 - down : S - 8 - down, 8 - right : S - 8 - right])
     if right > 0:
         assert_close(moved.x0[:, :, :, :right], x0[:, :, :, :right].flip(3))  # the edge itself comes twice
-    assert_close(moved.told, told(move_x=right / S, move_y=down / S).expand(2, -1))
+    assert_close(moved.augment_labels, labels_of(move_x=right / S, move_y=down / S).expand(2, -1))
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
@@ -106,7 +106,7 @@ def test_a_turn_by_quarters_is_that_of_tensors(done, quarters):
     x0, angle = rough(2), quarters * math.pi / 2
     turned = done(x0, turn=angle)
     assert_close(turned.x0, x0.rot90(quarters, (2, 3)), rtol=1e-4, atol=1e-4)
-    assert_close(turned.told, told(cos=math.cos(angle) - 1, sin=math.sin(angle)).expand(2, -1))
+    assert_close(turned.augment_labels, labels_of(cos=math.cos(angle) - 1, sin=math.sin(angle)).expand(2, -1))
 
 
 def test_a_scale_of_2_shows_the_middle_twice_as_large(done):
@@ -114,7 +114,7 @@ def test_a_scale_of_2_shows_the_middle_twice_as_large(done):
     scaled = done(x0, scale=1.0)
     wanted = F.interpolate(x0, scale_factor=2, mode="bilinear")[:, :, S // 2 : -S // 2, S // 2 : -S // 2]
     assert_close(scaled.x0, wanted)
-    assert_close(scaled.told, told(scale=1).expand(2, -1))
+    assert_close(scaled.augment_labels, labels_of(scale=1).expand(2, -1))
 
 
 @pytest.mark.parametrize(("to", "width", "height"), [(0.0, 2.0, 0.5), (math.pi / 2, 0.5, 2.0), (math.pi, 2.0, 0.5)])
@@ -126,27 +126,27 @@ def test_a_stretch_of_2_makes_it_twice_as_long_and_half_as_wide(done, to, width,
     stretched = done(disc, stretch=1.0, stretch_to=to)
     is_within = ((x / width).abs() <= 1) & ((y / height).abs() <= 1)  # beyond, edges are mirrored
     assert ((stretched.x0[0, 0] > 0) != ellipse)[is_within].float().mean() < 0.01
-    assert_close(stretched.told, told(stretch_cos=1)[None] * (-1 if width < 1 else 1), atol=1e-6, rtol=0)
+    assert_close(stretched.augment_labels, labels_of(stretch_cos=1)[None] * (-1 if width < 1 else 1), atol=1e-6, rtol=0)
 
 
-def test_what_is_told_of_stretches_is_the_same_where_the_pictures_are_and_only_there(done):
+def test_what_is_reported_of_stretches_is_the_same_where_the_images_are_and_only_there(done):
     x0 = smooth(1)
     for stretch in (0.5, -0.5):
         angles = (0.3, 0.3 - math.pi, 0.3 - math.pi / 2)
         one, half, quarter = (done(x0, stretch=stretch, stretch_to=to) for to in angles)
         assert_close(half.x0, one.x0, atol=1e-4, rtol=0)
-        assert_close(half.told, one.told, atol=1e-5, rtol=0)
+        assert_close(half.augment_labels, one.augment_labels, atol=1e-5, rtol=0)
         assert (quarter.x0 - one.x0).abs().max() > 0.1
-        assert (quarter.told - one.told).abs().max() > 0.1
+        assert (quarter.augment_labels - one.augment_labels).abs().max() > 0.1
         across = done(x0, stretch=-stretch, stretch_to=0.3 - math.pi / 2)
         assert_close(across.x0, one.x0, atol=1e-4, rtol=0)
-        assert_close(across.told, one.told, atol=1e-5, rtol=0)
+        assert_close(across.augment_labels, one.augment_labels, atol=1e-5, rtol=0)
 
 
-def matrices_of(told: Tensor) -> Tensor:
-    """From what is told alone: (B, 2, 3) from places in the result to places in the picture, one by one."""
+def matrices_of(augment_labels: Tensor) -> Tensor:
+    """From the augmentation labels alone: (B, 2, 3) from places in the result to places in the image, one by one."""
     out = []
-    for one in told.double().tolist():
+    for one in augment_labels.double().tolist():
         flips = torch.diag(torch.tensor([1 - 2 * one[FLIP_X], 1 - 2 * one[FLIP_Y]]))
         angle = math.atan2(one[SIN], one[COS] + 1)
         turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -159,13 +159,13 @@ def matrices_of(told: Tensor) -> Tensor:
     return torch.stack(out).float()
 
 
-def test_what_is_told_is_what_was_done():
-    """All at once, of many pictures: what is told alone says how, and how to undo it."""
+def test_what_is_reported_is_what_was_done():
+    """All at once, of many images: the augmentation labels alone says how, and how to undo it."""
     x0, augment = smooth(200, 64), Augment(0.6, flips=True)
     drawn, what = augment.draw(200, drawing())
     assert_close(matrices_of(what), drawn, rtol=1e-4, atol=1e-5)
     changed = augment.apply(x0, drawn, what)
-    square = torch.cat([matrices_of(changed.told), torch.tensor([[[0.0, 0, 1]]]).expand(200, -1, -1)], dim=1)
+    square = torch.cat([matrices_of(changed.augment_labels), torch.tensor([[[0.0, 0, 1]]]).expand(200, -1, -1)], dim=1)
     places = F.affine_grid(torch.linalg.inv(square)[:, :2], list(x0.shape), align_corners=False)
     back = F.grid_sample(changed.x0, places, align_corners=False)
     known = F.grid_sample(torch.ones_like(x0), places, align_corners=False) > 0.999
@@ -176,7 +176,7 @@ def test_what_is_told_is_what_was_done():
     assert (changed.x0 - x0).abs().mean() > 0.2
 
 
-def test_nothing_told_is_nothing_done_to_the_bit():
+def test_augmentation_of_nothing_changes_nothing_to_the_bit():
     x0, augment = rough(300, 8), Augment(0.3, flips=True)
     changed, what = augment.apply(x0, *augment.draw(300, drawing()))
     is_told = (what != 0).any(dim=1)
@@ -196,7 +196,7 @@ def test_probability_0_changes_nothing_and_probability_1_everything():
 
 
 @pytest.mark.parametrize("flips", [False, True])
-def test_each_operation_befalls_its_share_of_pictures_whatever_the_others_do(flips):
+def test_each_operation_befalls_its_share_of_images_whatever_the_others_do(flips):
     num, probability = 20_000, 0.12
     _, what = Augment(probability, flips).draw(num, drawing())
     happened = torch.stack([(what[:, numbers] != 0).any(dim=1) for numbers in OPERATIONS.values()], dim=1).float()
@@ -246,7 +246,7 @@ def test_places_are_not_rounded_under_autocast():
 
 
 class Spy(nn.Module):
-    """Notes what it is told."""
+    """Notes what it is given."""
 
     channels, image_size, num_classes = 3, 8, (3,)
 
@@ -254,8 +254,8 @@ class Spy(nn.Module):
         super().__init__()
         self.seen: list[tuple[Tensor, ...]] = []
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor, told: Tensor | None = None) -> Tensor:
-        self.seen.append((x_t, t, y) if told is None else (x_t, t, y, told))
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor, augment_labels: Tensor | None = None) -> Tensor:
+        self.seen.append((x_t, t, y) if augment_labels is None else (x_t, t, y, augment_labels))
         return torch.zeros_like(x_t)
 
 
@@ -266,7 +266,7 @@ def diffusion(augment: Augment | None) -> Diffusion:
 GIVEN = Batch(rough(6, 8), torch.arange(6)[:, None] % 3)
 
 
-def test_the_network_sees_and_is_judged_by_the_changed_picture_and_is_told():
+def test_the_network_sees_and_is_judged_by_the_changed_image_and_is_reported():
     augment, net = Augment(0.7), Spy()
     objective = Diffusion(
         WeightedSum({"mse": 1.0}, mse=MSE("model")),
@@ -313,9 +313,9 @@ def test_validation_and_sampling_change_and_tell_nothing():
         assert_close(one, other, rtol=0, atol=0)
 
 
-def test_a_probability_of_0_is_no_augmentation_and_asks_for_no_network_that_is_told():
-    assert diffusion(Augment(0.0)).network == diffusion(None).network == {"conditioned": True, "augmented": False}
-    assert diffusion(Augment(0.1)).network == {"conditioned": True, "augmented": True}
+def test_a_probability_of_0_is_no_augmentation_and_asks_for_no_network_that_is_reported():
+    assert diffusion(Augment(0.0)).network == diffusion(None).network == {"conditioned": True, "augment_dim": 0}
+    assert diffusion(Augment(0.1)).network == {"conditioned": True, "augment_dim": 9}
     one, other = Spy(), Spy()
     made, wanted = diffusion(Augment(0.0))(one, GIVEN, drawing()), diffusion(None)(other, GIVEN, drawing())
     assert_close(made, wanted, rtol=0, atol=0)

@@ -69,7 +69,7 @@ def test_dpmpp_2m_beats_ddim_fivefold_at_32_steps(schedule):
 
 
 def standard_deviation(eta: float, schedule: Schedule, times: Tensor) -> Tensor:
-    """Of what DDIM makes of random noise, with no chance in it: all is linear here, so picture i shows what becomes of
+    """Of what DDIM makes of random noise, with no chance in it: all is linear here, so image i shows what becomes of
     the noise of step i alone, and the squares of those add up.
     """
 

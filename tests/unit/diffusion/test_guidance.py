@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance, denoiser
-from artart.diffusion.parameterization import PREDICTIONS
+from artart.diffusion.parameterization import PARAMETERIZATIONS
 from artart.diffusion.schedule import Cosine, Flow, Linear
 
 B, NUM_CLASSES = 5, 3
@@ -17,7 +17,7 @@ STRONG = Guidance(weight=3.0)
 
 
 class Net(nn.Module):
-    """Depends on everything that it is told; remembers how many pictures it was asked for."""
+    """Depends on everything that it is given; remembers how many images it was asked for."""
 
     def __init__(self, seed: int = 1) -> None:
         super().__init__()
@@ -36,74 +36,78 @@ def net() -> Net:
     return Net()
 
 
-def x0_hat(net: Net, y: Tensor, t: Tensor = INSIDE, schedule=Flow(), prediction: str = "x0") -> Tensor:  # noqa: B008
+def x0_hat(net: Net, y: Tensor, t: Tensor = INSIDE, schedule=Flow(), parameterization: str = "x0") -> Tensor:  # noqa: B008
     """What the network says of classes y without any guidance."""
-    return PREDICTIONS[prediction].x0(net(X_T, t, y), X_T, schedule.for_images(t, X_T))
+    return PARAMETERIZATIONS[parameterization].x0(net(X_T, t, y), X_T, schedule.for_images(t, X_T))
 
 
 def nobody() -> Tensor:
     return torch.full_like(Y, NONE)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 @pytest.mark.parametrize("weight", [0.3, 1.5, 3.0])
-def test_guidance_goes_from_no_class_to_the_class_and_beyond_but_stays_in_range(net, prediction, schedule, weight):
+def test_guidance_goes_from_no_class_to_the_class_and_beyond_but_stays_in_range(
+    net, parameterization, schedule, weight
+):
     t = schedule.time_at(torch.linspace(0.11, 0.89, B, dtype=torch.float64))
-    denoise = denoiser(net, schedule, PREDICTIONS[prediction], Y, NOTHING, Guidance(weight))
-    without = x0_hat(net, nobody(), t, schedule, prediction)
-    wanted = without + weight * (x0_hat(net, Y, t, schedule, prediction) - without)
+    denoise = denoiser(net, schedule, PARAMETERIZATIONS[parameterization], Y, NOTHING, Guidance(weight))
+    without = x0_hat(net, nobody(), t, schedule, parameterization)
+    wanted = without + weight * (x0_hat(net, Y, t, schedule, parameterization) - without)
     assert (wanted.abs() > 1).any()
     assert (wanted.abs() < 1).any()
     assert_close(denoise(X_T, t), wanted.clamp(-1, 1))
 
 
 def test_the_network_is_asked_once_for_both(net):
-    denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG)(X_T, INSIDE)
+    denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING, STRONG)(X_T, INSIDE)
     assert net.asked == [2 * B]
 
 
 @pytest.mark.parametrize("r", [0, 0.0999, 0.9001, 1])
 def test_outside_of_its_interval_the_class_is_as_learnt_and_nothing_is_clamped(net, r):
     t = torch.full_like(INSIDE, r)
-    guided = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG)(X_T, t)
+    guided = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING, STRONG)(X_T, t)
     assert net.asked == [B]
     assert guided.abs().max() > 1
     assert_close(guided, x0_hat(net, Y, t), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("guidance", [NO_GUIDANCE, Guidance(weight=1.0, lowest=0, highest=1)])
+@pytest.mark.parametrize("guidance", [NO_GUIDANCE, Guidance(weight=1.0, interval=(0, 1))])
 def test_weight_1_is_the_class_as_learnt_and_costs_nothing(net, guidance):
-    guided = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, guidance)(X_T, INSIDE)
+    guided = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING, guidance)(X_T, INSIDE)
     assert net.asked == [B]
     assert guided.abs().max() > 1
     assert_close(guided, x0_hat(net, Y), rtol=0, atol=0)
 
 
 def test_nothing_is_guided_unless_asked_for(net):
-    assert_close(denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING)(X_T, INSIDE), x0_hat(net, Y), rtol=0, atol=0)
+    assert_close(
+        denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING)(X_T, INSIDE), x0_hat(net, Y), rtol=0, atol=0
+    )
 
 
 def test_guidance_is_the_published_one_by_default():
-    assert Guidance() == (1.5, 0.1, 0.9, None)
+    assert Guidance() == (1.5, (0.1, 0.9), None)
 
 
 def test_weight_0_is_no_class(net):
-    guided = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, Guidance(weight=0.0))(X_T, INSIDE)
+    guided = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING, Guidance(weight=0.0))(X_T, INSIDE)
     assert_close(guided, x0_hat(net, nobody()).clamp(-1, 1))
 
 
-def test_pictures_of_no_class_are_not_changed(net):
+def test_images_of_no_class_are_not_changed(net):
     y = torch.tensor([0, NONE, 1, NONE, 2])
-    guided = denoiser(net, Flow(), PREDICTIONS["x0"], y, NOTHING, STRONG)(X_T, INSIDE)
+    guided = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], y, NOTHING, STRONG)(X_T, INSIDE)
     plain = x0_hat(net, y)
     assert_close(guided[[1, 3]], plain[[1, 3]])
     assert ((guided - plain).abs().amax(dim=(1, 2, 3))[[0, 2, 4]] > 0.1).all()
 
 
-def test_each_picture_has_its_own_time(net):
+def test_each_image_has_its_own_time(net):
     t = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0], dtype=torch.float64)
-    guided = denoiser(net, Flow(), PREDICTIONS["v"], Y, NOTHING, STRONG)(X_T, t)
-    plain, without = x0_hat(net, Y, t, prediction="v"), x0_hat(net, nobody(), t, prediction="v")
+    guided = denoiser(net, Flow(), PARAMETERIZATIONS["v"], Y, NOTHING, STRONG)(X_T, t)
+    plain, without = x0_hat(net, Y, t, parameterization="v"), x0_hat(net, nobody(), t, parameterization="v")
     wanted = torch.where(
         torch.tensor([False, True, True, True, False]).view(-1, 1, 1, 1),
         (without + 3 * (plain - without)).clamp(-1, 1),
@@ -114,11 +118,11 @@ def test_each_picture_has_its_own_time(net):
 
 def test_the_interval_is_of_noise_levels_not_of_times(net):
     """At time 0.08 the cosine is at r = 0.112; at 0.93, at r = 0.901."""
-    cosine = denoiser(net, Cosine(), PREDICTIONS["x0"], Y, NOTHING, STRONG)
+    cosine = denoiser(net, Cosine(), PARAMETERIZATIONS["x0"], Y, NOTHING, STRONG)
     for t, num in ((0.08, 2 * B), (0.93, B)):
         cosine(X_T, torch.full_like(INSIDE, t))
         assert net.asked.pop() == num
-    linear = denoiser(net, Linear(), PREDICTIONS["x0"], Y, NOTHING, STRONG)
+    linear = denoiser(net, Linear(), PARAMETERIZATIONS["x0"], Y, NOTHING, STRONG)
     linear(X_T, torch.full_like(INSIDE, 0.8))
     assert net.asked.pop() == B  # r is 0.96
 
@@ -131,26 +135,28 @@ def worse() -> Net:
     return Net(seed=2)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.5, 3.0])
-def test_autoguidance_goes_from_the_worse_network_through_the_own_and_beyond(net, worse, prediction, schedule, weight):
+def test_autoguidance_goes_from_the_worse_network_through_the_own_and_beyond(
+    net, worse, parameterization, schedule, weight
+):
     t = schedule.time_at(torch.linspace(0.11, 0.89, B, dtype=torch.float64))
     guidance = Guidance(weight, network=worse)
-    made = denoiser(net, schedule, PREDICTIONS[prediction], Y, NOTHING, guidance)(X_T, t)
-    own, its = (x0_hat(one, Y, t, schedule, prediction) for one in (net, worse))
+    made = denoiser(net, schedule, PARAMETERIZATIONS[parameterization], Y, NOTHING, guidance)(X_T, t)
+    own, its = (x0_hat(one, Y, t, schedule, parameterization) for one in (net, worse))
     wanted = weight * own + (1 - weight) * its
     assert (wanted.abs() < 1).any()
     assert_close(made, wanted.clamp(-1, 1))
 
 
 def test_both_networks_are_asked_once_and_with_the_labels(net, worse):
-    denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG._replace(network=worse))(X_T, INSIDE)
+    denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING, STRONG._replace(network=worse))(X_T, INSIDE)
     assert (net.asked, worse.asked) == ([B], [B])
 
 
-def test_pictures_of_no_class_are_guided_by_another_network_too(net, worse):
+def test_images_of_no_class_are_guided_by_another_network_too(net, worse):
     y = torch.tensor([0, NONE, 1, NONE, NONE])
-    made = denoiser(net, Flow(), PREDICTIONS["x0"], y, NOTHING, STRONG._replace(network=worse))(X_T, INSIDE)
+    made = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], y, NOTHING, STRONG._replace(network=worse))(X_T, INSIDE)
     own, its = x0_hat(net, y), x0_hat(worse, y)
     assert_close(made, (its + 3 * (own - its)).clamp(-1, 1))
     assert ((made - own).abs().amax(dim=(1, 2, 3)) > 0.1).all()
@@ -158,7 +164,7 @@ def test_pictures_of_no_class_are_guided_by_another_network_too(net, worse):
 
 @pytest.mark.parametrize("t", [0.05, 0.95])
 def test_outside_of_the_interval_the_other_network_is_not_asked(net, worse, t):
-    made = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG._replace(network=worse))(
+    made = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING, STRONG._replace(network=worse))(
         X_T, torch.full_like(INSIDE, t)
     )
     assert (net.asked, worse.asked) == ([B], [])
@@ -166,21 +172,21 @@ def test_outside_of_the_interval_the_other_network_is_not_asked(net, worse, t):
     assert_close(made, x0_hat(net, Y, torch.full_like(INSIDE, t)), rtol=0, atol=0)
 
 
-def test_pictures_outside_of_the_interval_are_as_learnt_beside_others_inside(net, worse):
+def test_images_outside_of_the_interval_are_as_learnt_beside_others_inside(net, worse):
     t = torch.tensor([0.05, 0.5, 0.95, 0.1, 0.9], dtype=torch.float64)
-    made = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG._replace(network=worse))(X_T, t)
+    made = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING, STRONG._replace(network=worse))(X_T, t)
     own, its = x0_hat(net, Y, t), x0_hat(worse, Y, t)
     assert_close(made[[0, 2]], own[[0, 2]], rtol=0, atol=0)
     assert_close(made[[1, 3, 4]], (its + 3 * (own - its)).clamp(-1, 1)[[1, 3, 4]])
 
 
 def test_at_weight_1_the_other_network_costs_nothing(net, worse):
-    made = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, Guidance(1.0, 0.0, 1.0, worse))(X_T, INSIDE)
+    made = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING, Guidance(1.0, (0.0, 1.0), worse))(X_T, INSIDE)
     assert (net.asked, worse.asked) == ([B], [])
     assert_close(made, x0_hat(net, Y), rtol=0, atol=0)
 
 
 def test_a_network_that_guides_itself_changes_nothing_but_clamps(net):
-    made = denoiser(net, Flow(), PREDICTIONS["x0"], Y, NOTHING, STRONG._replace(network=Net()))(X_T, INSIDE)
+    made = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING, STRONG._replace(network=Net()))(X_T, INSIDE)
     assert x0_hat(net, Y).abs().max() > 1
     assert_close(made, x0_hat(net, Y).clamp(-1, 1))

@@ -3,18 +3,18 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from artart.diffusion.parameterization import PREDICTIONS, SMALLEST_ALPHA, X0Prediction
+from artart.diffusion.parameterization import MIN_ALPHA, PARAMETERIZATIONS, X0Prediction
 from artart.diffusion.schedule import Cosine, Flow, Level, Schedule
 
 B = 41
 GENERATOR = torch.Generator().manual_seed(0)
 X0, EPS, ERROR = torch.randn(3, B, 3, 2, 2, dtype=torch.float64, generator=GENERATOR)
 
-predictions = pytest.mark.parametrize("name", PREDICTIONS)
+parameterizations = pytest.mark.parametrize("name", PARAMETERIZATIONS)
 
 
 def noised(schedule: Schedule, t: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Level]:
-    """x0, eps, x_t and the level, one picture for each time."""
+    """x0, eps, x_t and the level, one image for each time."""
     x0, eps = X0[: len(t)].to(dtype), EPS[: len(t)].to(dtype)
     level = schedule.for_images(t.to(dtype), x0)
     return x0, eps, level.alpha * x0 + level.sigma * eps, level
@@ -25,66 +25,66 @@ def times(schedule: Schedule, lowest: float, highest: float) -> Tensor:
     return schedule.time_at(torch.linspace(lowest, highest, B, dtype=torch.float64))
 
 
-@predictions
-def test_a_perfect_network_recovers_picture_and_noise(name, schedule):
+@parameterizations
+def test_a_perfect_network_recovers_image_and_noise(name, schedule):
     lowest, highest = {"x0": (0.001, 1), "eps": (0, 0.97), "v": (0, 1)}[name]  # one end may be singular
     x0, eps, x_t, level = noised(schedule, times(schedule, lowest, highest))
-    output = PREDICTIONS[name].target(x0, eps, level)
-    assert_close(PREDICTIONS[name].x0(output, x_t, level), x0)
-    assert_close(PREDICTIONS[name].eps(output, x_t, level), eps)
+    output = PARAMETERIZATIONS[name].target(x0, eps, level)
+    assert_close(PARAMETERIZATIONS[name].x0(output, x_t, level), x0)
+    assert_close(PARAMETERIZATIONS[name].eps(output, x_t, level), eps)
 
 
 def test_what_a_perfect_network_outputs():
     t = torch.linspace(0, 1, B, dtype=torch.float64)
     for schedule in (Flow(), Cosine()):
         x0, eps, _, level = noised(schedule, t)
-        assert_close(PREDICTIONS["x0"].target(x0, eps, level), x0)
-        assert_close(PREDICTIONS["eps"].target(x0, eps, level), eps)
+        assert_close(PARAMETERIZATIONS["x0"].target(x0, eps, level), x0)
+        assert_close(PARAMETERIZATIONS["eps"].target(x0, eps, level), eps)
         v = eps - x0 if isinstance(schedule, Flow) else level.alpha * eps - level.sigma * x0
-        assert_close(PREDICTIONS["v"].target(x0, eps, level), v)
+        assert_close(PARAMETERIZATIONS["v"].target(x0, eps, level), v)
 
 
-@predictions
+@parameterizations
 def test_estimates_of_an_imperfect_network_still_make_x_t(name, schedule):
     x0, eps, x_t, level = noised(schedule, times(schedule, 0.02, 0.97))
-    output = PREDICTIONS[name].target(x0, eps, level) + ERROR
-    x0_hat, eps_hat = PREDICTIONS[name].x0(output, x_t, level), PREDICTIONS[name].eps(output, x_t, level)
+    output = PARAMETERIZATIONS[name].target(x0, eps, level) + ERROR
+    x0_hat, eps_hat = PARAMETERIZATIONS[name].x0(output, x_t, level), PARAMETERIZATIONS[name].eps(output, x_t, level)
     assert_close(level.alpha * x0_hat + level.sigma * eps_hat, x_t)
 
 
-@predictions
+@parameterizations
 def test_the_x0_error_is_that_of_the_estimate(name, schedule):
     x0, eps, x_t, level = noised(schedule, times(schedule, 0.001, 0.97))
-    output = PREDICTIONS[name].target(x0, eps, level) + ERROR
-    wanted = PREDICTIONS[name].x0(output, x_t, level) - x0
+    output = PARAMETERIZATIONS[name].target(x0, eps, level) + ERROR
+    wanted = PARAMETERIZATIONS[name].x0(output, x_t, level) - x0
     assert wanted.abs().min() > 0
-    assert_close(PREDICTIONS[name].x0_error(output, x0, eps, level), wanted)
+    assert_close(PARAMETERIZATIONS[name].x0_error(output, x0, eps, level), wanted)
 
 
-@predictions
+@parameterizations
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_perfect_network_has_no_x0_error_at_any_level(name, schedule, dtype):
     x0, eps, _, level = noised(schedule, torch.tensor([0, 0.001, 0.3, 0.7, 0.999, 1]), dtype)
-    error = PREDICTIONS[name].x0_error(PREDICTIONS[name].target(x0, eps, level), x0, eps, level)
+    error = PARAMETERIZATIONS[name].x0_error(PARAMETERIZATIONS[name].target(x0, eps, level), x0, eps, level)
     assert_close(error, torch.zeros_like(x0), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("schedule", [Flow(), Cosine()])
 def test_eps_is_divided_by_no_less_than_the_floor(schedule):
-    prediction = PREDICTIONS["eps"]
+    parameterization = PARAMETERIZATIONS["eps"]
     x0, eps, x_t, level = noised(schedule, torch.tensor([0.995, 1.0]))
     assert (level.alpha < 0.02).all()
     output = eps + ERROR[:2]
-    assert_close(prediction.x0(output, x_t, level), (x_t - level.sigma * output) / 0.02)
-    assert_close(prediction.x0_error(output, x0, eps, level), -level.sigma * ERROR[:2] / 0.02)
+    assert_close(parameterization.x0(output, x_t, level), (x_t - level.sigma * output) / 0.02)
+    assert_close(parameterization.x0_error(output, x0, eps, level), -level.sigma * ERROR[:2] / 0.02)
 
 
-def test_sampling_begins_where_the_prediction_says_something_of_the_picture(schedule):
-    assert [PREDICTIONS[name].start for name in ("x0", "eps", "v")] == [1, 0.98, 1]
-    first = schedule.times(10, start=PREDICTIONS["eps"].start)[0]
-    assert schedule.at(first).alpha >= SMALLEST_ALPHA
+def test_sampling_begins_where_the_parameterization_says_something_of_the_image(schedule):
+    assert [PARAMETERIZATIONS[name].start for name in ("x0", "eps", "v")] == [1, 0.98, 1]
+    first = schedule.times(10, start=PARAMETERIZATIONS["eps"].start)[0]
+    assert schedule.at(first).alpha >= MIN_ALPHA
 
 
-def test_x0_needs_no_noise_level_to_be_a_picture():
+def test_x0_needs_no_noise_level_to_be_an_image():
     x0, _, x_t, level = noised(Flow(), torch.zeros(1))
     assert X0Prediction().x0(x0, x_t, level) is x0

@@ -1,4 +1,4 @@
-"""Samplers with the ideal denoiser of a finite set of pictures: E[x0 | x_t], a softmax over the set."""
+"""Samplers with the ideal denoiser of a finite set of images: E[x0 | x_t], a softmax over the set."""
 
 import pytest
 import torch
@@ -80,7 +80,7 @@ def test_every_sampler_lands_on_the_data_and_reaches_all_of_it(sampler, spacing,
 
 @deterministic
 @spacings
-def test_with_one_picture_the_noise_stays_the_same_along_the_path(sampler, spacing, schedule):
+def test_with_one_image_the_noise_stays_the_same_along_the_path(sampler, spacing, schedule):
     point, eps = DATA[:1], normal(seed=3)
     times = schedule.times(12, spacing)
     levels = schedule.at(times)
@@ -126,7 +126,7 @@ def test_schedules_differ_in_nothing_but_the_scale_of_the_path(sampler, schedule
 
 @samplers
 @pytest.mark.parametrize("num_steps", [1, 2, 7])
-def test_a_step_is_told_for_each_of_the_times(sampler, num_steps):
+def test_a_step_is_reported_for_each_of_the_times(sampler, num_steps):
     schedule = Flow()
     denoise = Recorded(ideal_denoiser(DATA, schedule))
     steps = sampled(sampler, denoise, schedule, schedule.times(num_steps))
@@ -169,7 +169,7 @@ def test_noise_is_drawn_once_a_step_and_never_in_the_last(sampler, schedule):
 
 
 @samplers
-def test_pictures_keep_their_type(sampler, schedule):
+def test_images_keep_their_type(sampler, schedule):
     data, times = DATA.float(), schedule.times(4)
     denoise = Recorded(ideal_denoiser(data, schedule))
     steps = sampler(denoise, schedule, normal(seed=2).float(), times, lambda i: normal(seed=i).float())

@@ -23,7 +23,7 @@ def cosine_table(num: int) -> Table:
 # Levels
 
 
-def test_time_0_is_the_picture(schedule):
+def test_time_0_is_the_image(schedule):
     level = schedule.at(number(0))
     assert (level.alpha, level.sigma, level.r) == (1, 0, 0)
 
@@ -148,10 +148,10 @@ def test_a_table_that_does_not_fall_within_0_and_1_is_refused(alphas_cumprod):
         Table(alphas_cumprod)
 
 
-# Numbers for pictures
+# Numbers for images
 
 
-def test_one_number_scales_one_picture(schedule):
+def test_one_number_scales_one_image(schedule):
     t, images = torch.tensor([0.2, 0.9]), torch.ones(2, 3, 4, 4)
     for scaled, values in zip(schedule.for_images(t, images), schedule.at(t), strict=True):
         assert scaled.shape == (2, 1, 1, 1)
@@ -159,8 +159,8 @@ def test_one_number_scales_one_picture(schedule):
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 1)])
-def test_another_count_than_one_number_a_picture_is_refused(shape):
-    with pytest.raises(ValueError, match=r"one value per picture: got .* for a batch of 2"):
+def test_another_count_than_one_number_an_image_is_refused(shape):
+    with pytest.raises(ValueError, match=r"one value per image: got .* for a batch of 2"):
         per_image(torch.ones(shape), torch.ones(2, 3, 4, 4))
 
 
@@ -180,7 +180,7 @@ def test_times_fall_from_the_start_to_0(schedule, spacing, start):
 
 
 @pytest.mark.parametrize("spacing", ["r", "t", "lambda", "karras"])
-def test_times_begin_at_the_end_of_a_schedule_that_leaves_much_of_the_picture(spacing):
+def test_times_begin_at_the_end_of_a_schedule_that_leaves_much_of_the_image(spacing):
     table = Table([0.9, 0.5, 0.3])  # to r = 0.60
     for start in (1.0, 0.7, 0.6):
         times = table.times(10, spacing, start)

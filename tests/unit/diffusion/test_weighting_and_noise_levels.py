@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from artart.diffusion.noise_levels import Constant, LogitNormal
-from artart.diffusion.parameterization import PREDICTIONS
+from artart.diffusion.parameterization import PARAMETERIZATIONS
 from artart.diffusion.schedule import Cosine, Flow
 from artart.diffusion.weighting import WEIGHTINGS
 
@@ -34,8 +34,8 @@ def test_velocity_is_one_over_the_noise_squared_but_at_most_400():
 def test_velocity_turns_the_x0_error_into_that_of_v(schedule):
     level = schedule.at(torch.linspace(0.06, 1, 50, dtype=torch.float64))
     x0, eps, error = torch.randn(3, 50, dtype=torch.float64, generator=generator())
-    output = PREDICTIONS["v"].target(x0, eps, level) + error
-    x0_error = PREDICTIONS["v"].x0_error(output, x0, eps, level)
+    output = PARAMETERIZATIONS["v"].target(x0, eps, level) + error
+    x0_error = PARAMETERIZATIONS["v"].x0_error(output, x0, eps, level)
     assert_close(WEIGHTINGS["velocity"](level) * x0_error**2, error**2)
 
 
@@ -48,7 +48,7 @@ def test_uniform_is_1_everywhere():
 
 
 @pytest.mark.parametrize("name", WEIGHTINGS)
-def test_there_is_one_weight_for_each_picture(name, schedule):
+def test_there_is_one_weight_for_each_image(name, schedule):
     level = schedule.for_images(torch.rand(4, generator=generator()), torch.zeros(4, 3, 8, 8))
     assert WEIGHTINGS[name](level).shape == (4, 1, 1, 1)
     assert WEIGHTINGS[name](level).dtype == torch.float32
@@ -61,7 +61,7 @@ FIVE_SIGMA = 5 / math.sqrt(NUM)  # of the mean of so many normal numbers; the st
 
 
 @pytest.mark.parametrize(("image_size", "mean"), [(32, -0.240), (64, 0.107), (256, 0.8)])
-def test_larger_pictures_are_drawn_noisier(image_size, mean):
+def test_larger_images_are_drawn_noisier(image_size, mean):
     logits = torch.logit(LogitNormal(image_size)(NUM, generator()).double())
     assert abs(logits.mean() - mean) < FIVE_SIGMA * 1.3
     assert abs(logits.std() - 1.3) < FIVE_SIGMA * 1.3

@@ -78,7 +78,7 @@ def test_lpips_of_real_art_is_the_authors(art, weights, reference, size):
 
 @pytest.mark.slow
 def test_lpips_with_its_own_weights_is_the_authors(art, true_weights):
-    """Unlike pictures are about 0.7 apart; a blur of 2 pixels is less."""
+    """Unlike images are about 0.7 apart; a blur of 2 pixels is less."""
     x, reference = art(64), by_the_authors(true_weights)
     values = []
     for x_hat in (x.roll(1, dims=0), blurred(x, 2.0)):
@@ -88,7 +88,7 @@ def test_lpips_with_its_own_weights_is_the_authors(art, true_weights):
     assert values[1].mean() < values[0].mean()
 
 
-def test_small_pictures_are_enlarged_to_64_px(art, weights, reference):
+def test_small_images_are_enlarged_to_64_px(art, weights, reference):
     x = art(32)
     x_hat = noisy(x, 0.3)
     large = [F.interpolate(images, (64, 64), mode="bicubic").clamp(-1, 1) for images in (x_hat, x)]
@@ -96,7 +96,7 @@ def test_small_pictures_are_enlarged_to_64_px(art, weights, reference):
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_equal_pictures_have_no_distance(art, weights, size):
+def test_equal_images_have_no_distance(art, weights, size):
     x = art(size)
     assert_close(lpips_alex(x, x, weights), torch.zeros(len(x)))
 
@@ -117,7 +117,7 @@ def test_lpips_grows_with_the_change(art, weights, change, strengths):
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_lpips_judges_the_picture_that_would_be_saved(art, weights, size):
+def test_lpips_judges_the_image_that_would_be_saved(art, weights, size):
     x = art(size)
     x_hat = 3 * noisy(x, 0.3)
     assert_close(lpips_alex(x_hat, x, weights), lpips_alex(x_hat.clamp(-1, 1), x, weights))

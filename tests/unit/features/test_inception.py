@@ -17,7 +17,7 @@ def nothing_from_before():
 
 
 class Colours(nn.Module):
-    """Stands in for Inception: nine numbers of a picture of bytes."""
+    """Stands in for Inception: nine numbers of an image of bytes."""
 
     def __init__(self, *_):
         super().__init__()
@@ -45,7 +45,7 @@ def test_features_are_in_double_precision_and_in_order(monkeypatch):
         ),
     ],
 )
-def test_what_is_missing_is_a_sentence(monkeypatch, error, sentence):
+def test_what_is_missing_is_reported_in_one_line(monkeypatch, error, sentence):
     def fail(*_):
         raise error
 

@@ -68,7 +68,7 @@ def test_alexnet_is_loaded_once_frozen_and_draws_nothing(weights):
 
 
 @pytest.mark.parametrize("first_in_inference_mode", [False, True])
-def test_gradients_reach_the_picture(weights, first_in_inference_mode):
+def test_gradients_reach_the_image(weights, first_in_inference_mode):
     with torch.inference_mode(first_in_inference_mode):
         alexnet_on(str(weights), CPU)
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -95,7 +95,7 @@ def test_auto_offline_is_refused_with_remedies(offline):
     assert socket.getdefaulttimeout() == before
 
 
-def test_a_damaged_file_in_the_cache_is_a_sentence(monkeypatch, tmp_path):
+def test_a_damaged_file_in_the_cache_is_reported_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth").write_bytes(b"abc")

@@ -7,8 +7,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from torch.testing import assert_close
 
-from artart.io.images import grid, save, save_film, to_model, to_pixels
-from artart.io.provenance import Marks, found, xmp
+from artart.io.images import grid, save, save_animation, to_model, to_pixels
+from artart.io.provenance import ImageProvenance, provenance_of, xmp
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -61,46 +61,48 @@ def test_grid_puts_each_row_in_a_row_on_white() -> None:
 # --- saving
 
 
-def picture() -> torch.Tensor:
+def image_of() -> torch.Tensor:
     return torch.arange(3 * 16 * 24).view(3, 16, 24).to(torch.uint8)
 
 
 def test_a_saved_png_holds_the_pixels(tmp_path: Path) -> None:
-    save(picture(), tmp_path / "deep" / "picture.png", Marks("trained", {}))
-    with Image.open(tmp_path / "deep" / "picture.png") as image:
-        assert image.format == "PNG"
-        assert_array_equal(np.asarray(image), picture().permute(1, 2, 0).numpy())
+    save(image_of(), tmp_path / "deep" / "image.png", ImageProvenance("trained", {}))
+    with Image.open(tmp_path / "deep" / "image.png") as stored:
+        assert stored.format == "PNG"
+        assert_array_equal(np.asarray(stored), image_of().permute(1, 2, 0).numpy())
 
 
 def test_a_saved_png_carries_its_marks_where_xmp_looks_for_them(tmp_path: Path) -> None:
     """XMP part 3 asks for one iTXt chunk, uncompressed and of no language."""
-    marks = Marks("composite", {"input": "北斎.jpg", "seed": 7})
-    save(picture(), tmp_path / "picture.png", marks)
-    packets = [data for kind, data in png_chunks((tmp_path / "picture.png").read_bytes()) if kind == b"iTXt"]
-    assert packets == [b"XML:com.adobe.xmp" + bytes(5) + xmp(marks).encode()]
+    provenance = ImageProvenance("composite", {"input": "北斎.jpg", "seed": 7})
+    save(image_of(), tmp_path / "image.png", provenance)
+    packets = [data for kind, data in png_chunks((tmp_path / "image.png").read_bytes()) if kind == b"iTXt"]
+    assert packets == [b"XML:com.adobe.xmp" + bytes(5) + xmp(provenance).encode()]
 
 
-# --- films
+# --- trajectories
 
 
-def test_a_film_has_each_frame_to_the_last_grey_level_and_lingers_at_the_end(tmp_path) -> None:
+def test_a_trajectory_has_each_frame_to_the_last_grey_level_and_lingers_at_the_end(tmp_path) -> None:
     generator = torch.Generator().manual_seed(0)
     frames = [torch.randint(0, 256, (3, 12, 20), generator=generator, dtype=torch.uint8) for _ in range(4)]
-    save_film(frames, tmp_path / "film.webp", Marks("trained", {"seed": 7}))
-    with Image.open(tmp_path / "film.webp") as film:
-        assert film.n_frames == 4
+    save_animation(frames, tmp_path / "trajectory.webp", ImageProvenance("trained", {"seed": 7}))
+    with Image.open(tmp_path / "trajectory.webp") as trajectory:
+        assert trajectory.n_frames == 4
         durations = []
         for k, frame in enumerate(frames):
-            film.seek(k)
-            film.load()
-            durations.append(film.info["duration"])
-            assert_array_equal(np.asarray(film.convert("RGB")), frame.permute(1, 2, 0).numpy())
+            trajectory.seek(k)
+            trajectory.load()
+            durations.append(trajectory.info["duration"])
+            assert_array_equal(np.asarray(trajectory.convert("RGB")), frame.permute(1, 2, 0).numpy())
         assert durations == [100, 100, 100, 2000]
-        assert found(film).source == "trainedAlgorithmicMedia"
-        assert b"seed=7" in film.info["xmp"]
-    assert [path.name for path in tmp_path.iterdir()] == ["film.webp"]
+        assert provenance_of(trajectory).source == "trainedAlgorithmicMedia"
+        assert b"seed=7" in trajectory.info["xmp"]
+    assert [path.name for path in tmp_path.iterdir()] == ["trajectory.webp"]
 
 
-def test_a_film_of_one_frame_is_a_picture(tmp_path) -> None:
-    save_film([torch.full((3, 4, 4), 9, dtype=torch.uint8)], tmp_path / "film.webp", Marks("trained", {}))
-    assert (np.asarray(Image.open(tmp_path / "film.webp").convert("RGB")) == 9).all()
+def test_a_trajectory_of_one_frame_is_an_image(tmp_path) -> None:
+    save_animation(
+        [torch.full((3, 4, 4), 9, dtype=torch.uint8)], tmp_path / "trajectory.webp", ImageProvenance("trained", {})
+    )
+    assert (np.asarray(Image.open(tmp_path / "trajectory.webp").convert("RGB")) == 9).all()

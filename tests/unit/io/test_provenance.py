@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from artart.data.decode import FORMATS, open_picture, upright
+from artart.data.decode import FORMATS, open_image, upright
 from artart.io.images import save
-from artart.io.provenance import AI_SOURCES, Found, Marks, found, xmp
+from artart.io.provenance import AI_SOURCES, FileProvenance, ImageProvenance, provenance_of, xmp
 
 OPT_OUT = "DMI-PROHIBITED-AIMLTRAINING"
 PLUS = f"http://ns.useplus.org/ldf/vocab/{OPT_OUT}"
@@ -50,11 +50,11 @@ def bearing(info: object) -> Image.Image:
     return image
 
 
-def found_in(file: io.BytesIO | Path) -> Found:
-    """As the data module asks: of a picture that is loaded, turned and converted."""
-    with open_picture(file) as image:
+def provenance_in(file: io.BytesIO | Path) -> FileProvenance:
+    """As the data module asks: of an image that is loaded, turned and converted."""
+    with open_image(file) as image:
         upright(image)
-        return found(image)
+        return provenance_of(image)
 
 
 def written(kind: str, **options: Any) -> io.BytesIO:
@@ -81,43 +81,43 @@ SOURCES = [("trained", "trainedAlgorithmicMedia"), ("composite", "compositeWithT
 
 
 @pytest.mark.parametrize(("source", "term"), SOURCES)
-def test_a_packet_says_how_a_picture_was_made(source: Any, term: str) -> None:
-    marks = xmp(Marks(source, {}))
+def test_a_packet_says_how_an_image_was_made(source: Any, term: str) -> None:
+    provenance = xmp(ImageProvenance(source, {}))
     expected = f"http://cv.iptc.org/newscodes/digitalsourcetype/{term}"
-    assert text_of(marks, "Iptc4xmpExt:DigitalSourceType") == expected
-    assert text_of(marks, "xmp:CreatorTool").startswith("artart ")
+    assert text_of(provenance, "Iptc4xmpExt:DigitalSourceType") == expected
+    assert text_of(provenance, "xmp:CreatorTool").startswith("artart ")
 
 
 def test_details_may_hold_any_character() -> None:
     name = "César <b>&amp; \"Söhne\" 'é' 北斎 🎨 ]]>.jpg"
-    marks = xmp(Marks("trained", {"input": name, "seed": 7}))
-    assert text_of(marks, "dc:description/rdf:Alt/rdf:li") == f"input={name}; seed=7"
+    provenance = xmp(ImageProvenance("trained", {"input": name, "seed": 7}))
+    assert text_of(provenance, "dc:description/rdf:Alt/rdf:li") == f"input={name}; seed=7"
 
 
 def test_characters_that_xml_cannot_hold_are_replaced() -> None:
-    marks = xmp(Marks("trained", {"input": "a\x00b\x1bc\udce9d\ufffe"}))
-    assert text_of(marks, "dc:description/rdf:Alt/rdf:li") == "input=a\ufffdb\ufffdc\ufffdd\ufffd"
+    provenance = xmp(ImageProvenance("trained", {"input": "a\x00b\x1bc\udce9d\ufffe"}))
+    assert text_of(provenance, "dc:description/rdf:Alt/rdf:li") == "input=a\ufffdb\ufffdc\ufffdd\ufffd"
 
 
 # --- read
 
 
 @pytest.mark.parametrize(("source", "term"), SOURCES)
-def test_our_own_pictures_are_known_again(source: Any, term: str, tmp_path: Path) -> None:
-    save(torch.zeros(3, 8, 8, dtype=torch.uint8), tmp_path / "picture.png", Marks(source, {"seed": 7}))
-    assert found_in(tmp_path / "picture.png") == Found(opt_out="", source=term)
+def test_our_own_images_are_known_again(source: Any, term: str, tmp_path: Path) -> None:
+    save(torch.zeros(3, 8, 8, dtype=torch.uint8), tmp_path / "image.png", ImageProvenance(source, {"seed": 7}))
+    assert provenance_in(tmp_path / "image.png") == FileProvenance(opt_out="", source=term)
     assert term in AI_SOURCES
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_marks_are_found_in_every_form(form: str) -> None:
-    assert found(bearing(packet(form))) == Found(OPT_OUT, SOURCE)
-    assert found(bearing(packet(form).decode())) == Found(OPT_OUT, SOURCE)
+    assert provenance_of(bearing(packet(form))) == FileProvenance(OPT_OUT, SOURCE)
+    assert provenance_of(bearing(packet(form).decode())) == FileProvenance(OPT_OUT, SOURCE)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
 def test_marks_are_found_in_every_encoding(encoding: str) -> None:
-    assert found(bearing(packet().decode().encode(encoding))) == Found(OPT_OUT, SOURCE)
+    assert provenance_of(bearing(packet().decode().encode(encoding))) == FileProvenance(OPT_OUT, SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -126,20 +126,20 @@ def test_marks_are_found_in_every_encoding(encoding: str) -> None:
 def test_marks_are_found_in_every_format(kind: str) -> None:
     several = {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]} if kind == "MPO" else {}
     options: dict[str, Any] = {"tiffinfo": {700: packet()}} if kind == "TIFF" else {"xmp": packet()}
-    assert found_in(written(kind, **options, **several)) == Found(OPT_OUT, SOURCE)
+    assert provenance_in(written(kind, **options, **several)) == FileProvenance(OPT_OUT, SOURCE)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_marks_are_found_in_a_png(compressed: bool) -> None:
     chunks = PngInfo()
     chunks.add_itxt("XML:com.adobe.xmp", packet().decode(), zip=compressed)
-    assert found_in(written("PNG", pnginfo=chunks)) == Found(OPT_OUT, SOURCE)
+    assert provenance_in(written("PNG", pnginfo=chunks)) == FileProvenance(OPT_OUT, SOURCE)
 
 
 def test_marks_are_found_in_the_plain_text_of_a_png() -> None:
     chunks = PngInfo()
     chunks.add_text("XML:com.adobe.xmp", packet().decode("latin-1"))
-    assert found_in(written("PNG", pnginfo=chunks)) == Found(OPT_OUT, SOURCE)
+    assert provenance_in(written("PNG", pnginfo=chunks)) == FileProvenance(OPT_OUT, SOURCE)
 
 
 def test_marks_are_found_where_imagemagick_writes_them() -> None:
@@ -147,7 +147,7 @@ def test_marks_are_found_where_imagemagick_writes_them() -> None:
     lines = "\n".join(digits[i : i + 72] for i in range(0, len(digits), 72))
     chunks = PngInfo()
     chunks.add_text("Raw profile type xmp", f"\nxmp\n{len(packet()):8}\n{lines}\n", zip=True)
-    assert found_in(written("PNG", pnginfo=chunks)) == Found(OPT_OUT, SOURCE)
+    assert provenance_in(written("PNG", pnginfo=chunks)) == FileProvenance(OPT_OUT, SOURCE)
 
 
 def test_marks_are_found_behind_the_pixels_of_a_png() -> None:
@@ -155,14 +155,14 @@ def test_marks_are_found_behind_the_pixels_of_a_png() -> None:
     chunk = struct.pack(">I", len(text)) + b"iTXt" + text + struct.pack(">I", zlib.crc32(b"iTXt" + text))
     content = written("PNG").getvalue()
     end = content.index(b"IEND") - 4
-    assert found_in(io.BytesIO(content[:end] + chunk + content[end:])) == Found(OPT_OUT, SOURCE)
+    assert provenance_in(io.BytesIO(content[:end] + chunk + content[end:])) == FileProvenance(OPT_OUT, SOURCE)
 
 
-def test_marks_are_found_in_a_turned_picture() -> None:
-    """Pillow edits the packet of a picture that it turns."""
+def test_marks_are_found_in_a_turned_image() -> None:
+    """Pillow edits the packet of an image that it turns."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert found_in(written("JPEG", xmp=packet(), exif=exif)) == Found(OPT_OUT, SOURCE)
+    assert provenance_in(written("JPEG", xmp=packet(), exif=exif)) == FileProvenance(OPT_OUT, SOURCE)
 
 
 def test_marks_are_found_in_the_second_part_of_a_long_packet() -> None:
@@ -170,7 +170,7 @@ def test_marks_are_found_in_the_second_part_of_a_long_packet() -> None:
     part = b"http://ns.adobe.com/xmp/extension/\0" + bytes(40) + packet()
     segment = b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part
     content = written("JPEG", xmp=b"<x:xmpmeta/>").getvalue()
-    assert found_in(io.BytesIO(content[:2] + segment + content[2:])) == Found(OPT_OUT, SOURCE)
+    assert provenance_in(io.BytesIO(content[:2] + segment + content[2:])) == FileProvenance(OPT_OUT, SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -184,41 +184,46 @@ def test_marks_are_found_in_the_second_part_of_a_long_packet() -> None:
     ],
 )
 def test_every_term_that_prohibits_is_an_opt_out(term: str) -> None:
-    assert found(bearing(packet().replace(OPT_OUT.encode(), term.encode()))).opt_out == term
+    assert provenance_of(bearing(packet().replace(OPT_OUT.encode(), term.encode()))).opt_out == term
 
 
 @pytest.mark.parametrize("term", ["DMI-ALLOWED", "DMI-UNSPECIFIED"])
 def test_a_term_that_does_not_prohibit_is_none(term: str) -> None:
-    assert found(bearing(packet().replace(OPT_OUT.encode(), term.encode()))) == Found("", SOURCE)
+    assert provenance_of(bearing(packet().replace(OPT_OUT.encode(), term.encode()))) == FileProvenance("", SOURCE)
 
 
-def test_of_several_sources_the_one_made_by_ai_is_told() -> None:
+def test_of_several_sources_the_one_made_by_ai_is_reported() -> None:
     terms = ("digitalCapture", "trainedAlgorithmicMedia", "compositeSynthetic")
     text = " ".join(f"http://cv.iptc.org/newscodes/digitalsourcetype/{term}" for term in terms)
-    assert found(bearing(text)).source == "trainedAlgorithmicMedia"
+    assert provenance_of(bearing(text)).source == "trainedAlgorithmicMedia"
 
 
-def test_a_source_that_is_not_ai_is_told_too() -> None:
-    source = found(bearing(packet().replace(SOURCE.encode(), b"digitalCapture"))).source
+def test_a_source_that_is_not_ai_is_reported_too() -> None:
+    source = provenance_of(bearing(packet().replace(SOURCE.encode(), b"digitalCapture"))).source
     assert source == "digitalCapture"
     assert source not in AI_SOURCES
 
 
 @pytest.mark.parametrize("info", [None, 7, (1, 2), [], "", b"", "\udce9", b"\xff\xfe\x00", {"a": 1}])
 def test_what_is_no_packet_says_nothing(info: object) -> None:
-    assert found(bearing(info)) == Found("", "")
+    assert provenance_of(bearing(info)) == FileProvenance("", "")
 
 
-def test_a_picture_without_marks_says_nothing() -> None:
-    assert found_in(written("JPEG")) == found_in(written("TIFF")) == found_in(written("GIF")) == Found("", "")
+def test_an_image_without_marks_says_nothing() -> None:
+    assert (
+        provenance_in(written("JPEG"))
+        == provenance_in(written("TIFF"))
+        == provenance_in(written("GIF"))
+        == FileProvenance("", "")
+    )
 
 
 @pytest.mark.parametrize("kind", range(20))
 def test_a_tiff_whose_packet_has_a_wrong_type_does_no_harm(kind: int) -> None:
     content = written("TIFF", tiffinfo={700: packet()}).getvalue()
     entry = content.index(struct.pack("<HH", 700, 1))
-    with open_picture(io.BytesIO(content[: entry + 2] + struct.pack("<H", kind) + content[entry + 4 :])) as image:
-        assert found(image) in (Found("", ""), Found(OPT_OUT, SOURCE))
+    with open_image(io.BytesIO(content[: entry + 2] + struct.pack("<H", kind) + content[entry + 4 :])) as image:
+        assert provenance_of(image) in (FileProvenance("", ""), FileProvenance(OPT_OUT, SOURCE))
 
 
 @pytest.mark.parametrize(
@@ -243,6 +248,6 @@ def test_a_tiff_whose_packet_has_a_wrong_type_does_no_harm(kind: int) -> None:
 def test_hostile_packets_cost_no_time(bait: str) -> None:
     image = bearing((bait * (10_000_000 // len(bait))).encode())
     start = time.process_time()
-    found(image)
+    provenance_of(image)
     assert time.process_time() - start < 1
-    assert max(map(len, found(image))) < 100
+    assert max(map(len, provenance_of(image))) < 100

@@ -16,7 +16,7 @@ def test_a_set_covers_itself_and_nothing_that_is_far_away():
     assert coverage(x, x + 100) == (0.0, 0.0)
 
 
-def test_it_is_what_the_definition_says_picture_by_picture():
+def test_it_is_what_the_definition_says_image_by_image():
     samples, real, k = cloud(30, 0.5), cloud(40), 3
 
     def lies_among(one: torch.Tensor, many: torch.Tensor) -> bool:
@@ -32,7 +32,7 @@ def test_it_is_what_the_definition_says_picture_by_picture():
     assert 0 < wanted[1] < 1
 
 
-def test_one_good_picture_again_and_again_is_precise_and_covers_little():
+def test_one_good_image_again_and_again_is_precise_and_covers_little():
     real = cloud(200)
     near_one = real[:1] + 0.01 * cloud(200)
     precision, recall = coverage(near_one, real)

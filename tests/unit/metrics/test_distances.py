@@ -45,7 +45,7 @@ def test_halves_are_halves(num):
     assert (chosen.sum(dim=1) == num // 2).all()
 
 
-def test_every_picture_is_in_half_of_the_halves():
+def test_every_image_is_in_half_of_the_halves():
     often = halves(50, drawing()).mean(dim=0)
     assert ((often > 0.3) & (often < 0.7)).all()  # binomial of 200: standard deviation 0.035
 
@@ -74,7 +74,7 @@ def test_the_mean_of_equal_values_is_certain():
 
 
 @pytest.mark.parametrize("num", [1, 9])
-def test_few_pictures_have_no_interval(num):
+def test_few_images_have_no_interval(num):
     assert mean(torch.full((num,), 0.25), drawing()) == Estimate(0.25, None, None)
 
 
@@ -160,7 +160,7 @@ def test_blocks_change_nothing(monkeypatch, n, m):
     assert_close(tuple(kernel_distance(x, y)), tuple(wanted))
 
 
-def test_more_pictures_than_a_block_holds():
+def test_more_images_than_a_block_holds():
     generator = drawing()
     n = BLOCK + 5
     x, y = normal(n, 6, generator), normal(n, 6, generator) + 0.1
@@ -191,7 +191,7 @@ def test_frechet_distance_of_correlated_gaussians_is_the_closed_form(seed):
 
 @pytest.mark.parametrize("num", [200, 6])
 def test_equal_sets_have_no_frechet_distance(num):
-    """Not even where there are fewer pictures than features."""
+    """Not even where there are fewer images than features."""
     x = normal(num, 10, drawing())
     assert_close(frechet_distance(x, x), 0.0, rtol=0, atol=1e-6)
     assert_close(frechet_distance(x, x + 2), 40.0, rtol=0, atol=1e-6)

@@ -31,12 +31,12 @@ def test_psnr_of_a_uniform_error_is_known(error, decibels):
     assert_close(psnr(x + error, x), torch.full((2,), decibels))
 
 
-def test_psnr_judges_the_picture_that_would_be_saved():
+def test_psnr_judges_the_image_that_would_be_saved():
     x = torch.ones(1, 3, 4, 4)
     assert psnr(x + 5, x).isinf().all()  # beyond white is white
 
 
-def test_psnr_is_one_number_per_picture():
+def test_psnr_is_one_number_per_image():
     x = torch.zeros(3, 3, 4, 4)
     errors = torch.tensor([0.2, 0.02, 0.002])
     assert_close(psnr(x + errors.view(3, 1, 1, 1), x), torch.tensor([20.0, 40.0, 60.0]))
@@ -66,7 +66,7 @@ def test_ssim_of_real_art_is_scikit_images(art, size):
         assert_close(ssim(x_hat, x), by_scikit_image(x_hat, x), rtol=1e-4, atol=1e-4)
 
 
-def test_ssim_is_one_number_per_picture_even_of_one(art):
+def test_ssim_is_one_number_per_image_even_of_one(art):
     x = art(16, 16)
     x_hat = noisy(x, 0.1)
     assert ssim(x_hat, x).shape == (len(x),)
@@ -79,6 +79,6 @@ def test_a_copy_has_ssim_1_and_psnr_without_end(art):
     assert psnr(x, x).isposinf().all()
 
 
-def test_ssim_judges_the_picture_that_would_be_saved(art):
+def test_ssim_judges_the_image_that_would_be_saved(art):
     x = art(16, 16)
     assert_close(ssim(3 * x, x), ssim((3 * x).clamp(-1, 1), x))

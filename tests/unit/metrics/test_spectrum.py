@@ -21,8 +21,8 @@ def wave(size: int, down: int, across: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("k", [1, 2, 5, 13, 22])
 def test_a_cosine_of_k_periods_lies_in_ring_k(k):
-    for picture in (wave(48, k, 0), wave(48, 0, k)):
-        assert radial_power(picture).argmax().item() + 1 == k
+    for image in (wave(48, k, 0), wave(48, 0, k)):
+        assert radial_power(image).argmax().item() + 1 == k
 
 
 @pytest.mark.parametrize("size", [32, 33])
@@ -40,7 +40,7 @@ def test_a_checkerboard_lies_in_the_last_ring(size):
 
 @pytest.mark.parametrize("size", [16, 21])
 def test_no_power_is_lost(size):
-    """Parseval: over all frequencies it sums to the square of the windowed picture."""
+    """Parseval: over all frequencies it sums to the square of the windowed image."""
     x = torch.rand(4, 3, size, size, generator=drawing(), dtype=torch.float64) * 2 - 1
     window = np.hanning(size)
     grey = x.mean(dim=1).numpy()
@@ -61,7 +61,7 @@ def test_white_noise_is_flat():
     assert_close(power[1:], torch.full_like(power[1:], level), rtol=0.08, atol=0)  # ring 1 lacks the removed mean
 
 
-def test_power_is_of_each_picture_and_blind_to_its_brightness():
+def test_power_is_of_each_image_and_blind_to_its_brightness():
     x = torch.rand(3, 3, 16, 16, generator=drawing()) - 0.5
     alone = torch.cat([radial_power(x[k : k + 1]) for k in range(3)])
     assert_close(radial_power(x), alone)
@@ -102,7 +102,7 @@ def test_spectral_distance_is_the_root_mean_square_over_frequencies_of_mean_powe
     y = torch.tensor([[2.0, 100.0]]).double()  # 0 and 10 dB from it
     found = spectral_distance(x, y)
     assert_close(found.value, 10 / 2**0.5)
-    assert found.low is None  # one picture has no halves
+    assert found.low is None  # one image has no halves
 
 
 def test_the_interval_of_the_spectral_distance_is_of_halves():

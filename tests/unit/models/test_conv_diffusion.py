@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from artart.models.conv_diffusion import ConvDiffusionModel, SelfAttention
-from artart.models.embedding import ScaleShiftNorm
+from artart.models.embedding import AdaGroupNorm
 
 B, S = 2, 24
 NUM_CLASSES = 5
@@ -44,7 +44,7 @@ def test_it_has_the_names_of_the_printed_network(net):
 
 
 @pytest.mark.parametrize("num_classes", [0, 5])
-def test_as_printed_it_is_told_nothing(num_classes):
+def test_as_printed_it_is_reported_nothing(num_classes):
     torch.manual_seed(0)
     net, x = ConvDiffusionModel(S, num_classes=num_classes).eval(), torch.randn(B, 3, S, S)
     assert net.num_classes == ()
@@ -139,10 +139,12 @@ def test_the_denoisers_output_is_that_of_its_formula():
     angles = t[:, None] * 1000 * (0.1 / 1000) ** (torch.arange(32) / 31)
     hidden = F.silu(F.linear(torch.cat([angles.sin(), angles.cos()], 1), p["condition.time.0.weight"],
                              p["condition.time.0.bias"]))  # fmt: skip
-    told = F.linear(hidden, p["condition.time.2.weight"], p["condition.time.2.bias"]) + p["condition.label.weight"][y]
+    embedding = (
+        F.linear(hidden, p["condition.time.2.weight"], p["condition.time.2.bias"]) + p["condition.label.weight"][y]
+    )
 
     def norm(x, name):
-        scale_shift = F.linear(F.silu(told), p[f"{name}.scale_shift.weight"], p[f"{name}.scale_shift.bias"])
+        scale_shift = F.linear(F.silu(embedding), p[f"{name}.scale_shift.weight"], p[f"{name}.scale_shift.bias"])
         scale, shift = scale_shift[:, :, None, None].chunk(2, dim=1)
         return F.group_norm(x, 8, p[f"{name}.norm.weight"], p[f"{name}.norm.bias"]) * (1 + scale) + shift
 
@@ -188,14 +190,14 @@ def test_a_denoiser_without_classes_takes_no_notice_of_labels():
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("attention", [False, True])
-def test_no_picture_depends_on_its_neighbours_in_the_batch(training, attention):
+def test_no_image_depends_on_its_neighbours_in_the_batch(training, attention):
     net, (x_t, t, y) = conditioned(attention=attention).train(training), given(num=6)
     one_by_one = torch.cat([net(x_t[k : k + 1], t[k : k + 1], y[k : k + 1]) for k in range(6)])
     assert_close(net(x_t, t, y), one_by_one, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{}, {"conditioned": True}, {"conditioned": True, "attention": True}])
-def test_pictures_are_in_full_precision_under_autocast(options):
+def test_images_are_in_full_precision_under_autocast(options):
     net, (x_t, *_) = ConvDiffusionModel(S, **options).eval(), given()
     with torch.autocast("cpu", torch.bfloat16):
         assert net(x_t).dtype == torch.float32
@@ -228,7 +230,7 @@ def test_with_attention_a_corner_sees_the_opposite_one(attention, reaches):
     """At 64 px convolutions alone do not get there; normalisation, which mixes everything a little, is left out."""
     net, (x_t, t, y) = conditioned(64, attention=attention), given(64, num=1)
     for module in net.modules():
-        if isinstance(module, (ScaleShiftNorm, SelfAttention)):
+        if isinstance(module, (AdaGroupNorm, SelfAttention)):
             module.norm = nn.Identity()
     x_t.requires_grad_()
     net(x_t, t, y)[0, :, 0, 0].sum().backward()

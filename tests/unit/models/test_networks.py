@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from artart.checkpoints.load import Loaded
 from artart.checkpoints.onnx import model_of
 from artart.config.build import CONF_DIR, as_dict, build
-from artart.diffusion.augment import NUM_TOLD
+from artart.diffusion.augment import AUGMENT_DIM
 from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.schedule import Flow
 from artart.models.conv_diffusion import ConvDiffusionModel
@@ -32,12 +32,12 @@ def conv_diffusion(**options) -> nn.Module:
 
 
 def unet(**options) -> nn.Module:
-    small = {"width": 16, "multipliers": (1, 2, 3), "num_blocks": 1, "attention_size": 8}
+    small = {"model_channels": 16, "channel_mult": (1, 2, 3), "num_res_blocks": 1, "attn_resolutions": range(1, 9)}
     return UNet(**{"image_size": S, **small, **options})
 
 
 def vit(**options) -> nn.Module:
-    return ViT(**{"image_size": S, "patch_size": 4, "width": 48, "depth": 2, "num_heads": 3, **options})
+    return ViT(**{"image_size": S, "patch_size": 4, "hidden_size": 48, "depth": 2, "num_heads": 3, **options})
 
 
 MAKE: list[Make] = [conv_diffusion, unet, vit]
@@ -55,66 +55,66 @@ def filled(net: nn.Module, std: float = 0.1) -> nn.Module:
 
 def full(make: Make, **options) -> nn.Module:
     torch.manual_seed(0)
-    return filled(make(num_classes=CLASSES, augmented=True, **options))
+    return filled(make(num_classes=CLASSES, augment_dim=AUGMENT_DIM, **options))
 
 
 def given(num: int = B, size: int = S) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pictures, times, labels and augmentation, of each picture others."""
+    """Images, times, labels and augmentation, of each image others."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(num, 3, size, size, generator=generator)
     y = torch.stack([torch.arange(num) % (many + 1) for many in CLASSES], dim=1)
-    return x, torch.linspace(0.1, 0.9, num), y, torch.randn(num, NUM_TOLD, generator=generator)
+    return x, torch.linspace(0.1, 0.9, num), y, torch.randn(num, AUGMENT_DIM, generator=generator)
 
 
 def differs(one: Tensor, other: Tensor) -> list[bool]:
-    """By picture; a tenth of a percent of what a picture spans is no rounding."""
+    """By image; a tenth of a percent of what an image spans is no rounding."""
     return ((one - other).abs().amax(dim=(1, 2, 3)) > 1e-3).tolist()
 
 
 @every_network
 @pytest.mark.parametrize(("size", "num"), [(16, 1), (32, 3)])
-def test_a_picture_becomes_one_of_its_shape_which_begins_grey(make, size, num):
+def test_an_image_becomes_one_of_its_shape_which_begins_grey(make, size, num):
     output = make(image_size=size, num_classes=CLASSES)(*given(num, size)[:3])
     assert_close(output, torch.zeros(num, 3, size, size), rtol=0, atol=0)
 
 
 @every_network
-def test_pictures_may_have_one_channel(make):
+def test_images_may_have_one_channel(make):
     net = filled(make(channels=1))
     assert net.channels == 1
     assert net(torch.randn(2, 1, S, S)).shape == (2, 1, S, S)
 
 
 @every_network
-def test_all_that_is_told_changes_the_picture_of_which_it_is_told_and_no_other(make):
-    net, (x, t, y, told) = full(make), given()
-    output = net(x, t, y, told)
+def test_all_that_is_reported_changes_the_image_of_which_it_is_reported_and_no_other(make):
+    net, (x, t, y, augment_labels) = full(make), given()
+    output = net(x, t, y, augment_labels)
 
     def but_for_the_second(values: Tensor, changed: Tensor) -> Tensor:
         return torch.cat([values[:1], changed[1:2], values[2:]])
 
     for other in (
-        (but_for_the_second(x, x + 0.1), t, y, told),
-        (x, but_for_the_second(t, t + 0.05), y, told),
-        (x, t, but_for_the_second(y, y + torch.tensor([1, 0])), told),
-        (x, t, but_for_the_second(y, y + torch.tensor([0, 1])), told),
-        *((x, t, y, but_for_the_second(told, told + one)) for one in torch.eye(NUM_TOLD)),
+        (but_for_the_second(x, x + 0.1), t, y, augment_labels),
+        (x, but_for_the_second(t, t + 0.05), y, augment_labels),
+        (x, t, but_for_the_second(y, y + torch.tensor([1, 0])), augment_labels),
+        (x, t, but_for_the_second(y, y + torch.tensor([0, 1])), augment_labels),
+        *((x, t, y, but_for_the_second(augment_labels, augment_labels + one)) for one in torch.eye(AUGMENT_DIM)),
     ):
         assert differs(net(*other), output) == [False, True, False, False]
 
 
 @every_network
 @pytest.mark.parametrize("training", [False, True])
-def test_a_picture_alone_is_as_in_a_batch(make, training):
+def test_an_image_alone_is_as_in_a_batch(make, training):
     net, inputs = full(make).train(training), given(6)
     one_by_one = torch.cat([net(*(values[k : k + 1] for values in inputs)) for k in range(6)])
     assert_close(net(*inputs), one_by_one, rtol=1e-4, atol=1e-5)
 
 
 @every_network
-def test_what_is_not_told_is_time_0_no_label_and_no_augmentation(make):
+def test_what_is_not_reported_is_time_0_no_label_and_no_augmentation(make):
     net, (x, t, *_) = full(make), given()
-    none, nothing = torch.tensor(CLASSES).expand(B, -1), torch.zeros(B, NUM_TOLD)
+    none, nothing = torch.tensor(CLASSES).expand(B, -1), torch.zeros(B, AUGMENT_DIM)
     assert_close(net(x), net(x, torch.zeros(B), none, nothing), rtol=0, atol=0)
     assert_close(net(x, t), net(x, t, none, nothing), rtol=0, atol=0)
 
@@ -130,7 +130,7 @@ def test_the_order_of_numbers_in_memory_does_not_matter(make):
 
 @every_network
 @pytest.mark.filterwarnings("error")
-def test_in_bf16_pictures_are_close_and_in_full_precision(make):
+def test_in_bf16_images_are_close_and_in_full_precision(make):
     net, inputs = full(make), given()
     wanted = net(*inputs)
     with torch.autocast("cpu", torch.bfloat16):
@@ -144,18 +144,18 @@ def test_in_bf16_pictures_are_close_and_in_full_precision(make):
 def test_a_state_dict_makes_the_same_network(make):
     net, inputs = full(make), given()
     torch.manual_seed(7)
-    other = make(num_classes=CLASSES, augmented=True).eval()
+    other = make(num_classes=CLASSES, augment_dim=AUGMENT_DIM).eval()
     assert not torch.equal(other(*inputs), net(*inputs))
     other.load_state_dict(net.state_dict())
     assert_close(other(*inputs), net(*inputs), rtol=0, atol=0)
 
 
 @every_network
-@pytest.mark.parametrize("options", [{}, {"num_classes": CLASSES, "augmented": True}])
+@pytest.mark.parametrize("options", [{}, {"num_classes": CLASSES, "augment_dim": 9}])
 def test_every_parameter_has_a_part_in_the_output(make, options):
     """Also from the first step on, which several processes ask for."""
-    net, (x, t, y, told) = make(**options), given()
-    inputs = (x, t, y, told) if options else (x, t)
+    net, (x, t, y, augment_labels) = make(**options), given()
+    inputs = (x, t, y, augment_labels) if options else (x, t)
     net(*inputs).sum().backward()
     assert [name for name, parameter in net.named_parameters() if parameter.grad is None] == []
     net = filled(make(**options))
@@ -166,32 +166,34 @@ def test_every_parameter_has_a_part_in_the_output(make, options):
 @every_network
 def test_its_gradient_is_that_of_finite_differences(make):
     """In double precision, along random directions of all inputs that are numbers and of all parameters."""
-    net, (x, t, y, told) = full(make).double(), given(2)
+    net, (x, t, y, augment_labels) = full(make).double(), given(2)
     net.condition.time.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
     generator = torch.Generator().manual_seed(3)
     parameters = list(net.parameters())
-    x, told = x.double().requires_grad_(), told.double().requires_grad_()
-    along = [torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in (x, told, *parameters)]
+    x, augment_labels = x.double().requires_grad_(), augment_labels.double().requires_grad_()
+    along = [
+        torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in (x, augment_labels, *parameters)
+    ]
     weights = torch.randn(x.shape, generator=generator, dtype=torch.float64)
 
     def at(step: float) -> Tensor:
         with torch.no_grad():
             for one, direction in zip(parameters, along[2:], strict=True):
                 one += step * direction
-            value = (weights * net(x + step * along[0], t, y, told + step * along[1])).sum()
+            value = (weights * net(x + step * along[0], t, y, augment_labels + step * along[1])).sum()
             for one, direction in zip(parameters, along[2:], strict=True):
                 one -= step * direction
         return value
 
-    gradients = torch.autograd.grad((weights * net(x, t, y, told)).sum(), (x, told, *parameters))
+    gradients = torch.autograd.grad((weights * net(x, t, y, augment_labels)).sum(), (x, augment_labels, *parameters))
     wanted = sum(((a * b).sum() for a, b in zip(gradients, along, strict=True)), torch.zeros(()))
     step = 1e-8 if make is conv_diffusion else 1e-5  # which has corners
     assert_close((at(step) - at(-step)) / (2 * step), wanted, rtol=1e-5, atol=1e-6, check_dtype=False)
 
 
 @every_network
-def test_a_few_pictures_can_be_learnt_by_heart(make):
-    """What is told decides, since all three have the same noise."""
+def test_a_few_images_can_be_learnt_by_heart(make):
+    """What is reported decides, since all three have the same noise."""
     torch.manual_seed(0)
     net = make(num_classes=3)
     x0 = (torch.rand(3, 3, 4, 4) * 2 - 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
@@ -226,9 +228,11 @@ def test_it_has_a_form_in_onnx_for_any_batch(make):
 @every_network
 def test_on_the_meta_device_it_has_the_names_and_shapes_of_the_real_one(make):
     with torch.device("meta"):
-        net = make(num_classes=CLASSES, augmented=True)
+        net = make(num_classes=CLASSES, augment_dim=AUGMENT_DIM)
     assert {value.device.type for value in itertools.chain(net.parameters(), net.buffers())} == {"meta"}
-    wanted = {name: value.shape for name, value in make(num_classes=CLASSES, augmented=True).state_dict().items()}
+    wanted = {
+        name: value.shape for name, value in make(num_classes=CLASSES, augment_dim=AUGMENT_DIM).state_dict().items()
+    }
     assert {name: value.shape for name, value in net.state_dict().items()} == wanted
 
 
@@ -236,7 +240,7 @@ def from_conf(name: str, image_size: int, **options) -> nn.Module:
     file = OmegaConf.load(CONF_DIR / "model" / f"{name}.yaml")
     if bases := file.pop("defaults", None):
         file = OmegaConf.merge(OmegaConf.load(CONF_DIR / "model" / f"{bases[0]}.yaml"), file)
-    file = OmegaConf.merge({"image_size": image_size, "model": file}, {"model": {"augmented": False, **options}})
+    file = OmegaConf.merge({"image_size": image_size, "model": file}, {"model": {"augment_dim": 0, **options}})
     with torch.device("meta"):
         return build(as_dict(file), "model")
 

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from artart.models.vit import Block, ViT, rotated, rotations
 
 B, S = 2, 16
-SMALL = {"patch_size": 4, "width": 48, "depth": 2, "num_heads": 3}
+SMALL = {"patch_size": 4, "hidden_size": 48, "depth": 2, "num_heads": 3}
 HEAD = 16
 
 
@@ -22,7 +22,7 @@ def filled(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-def pictures(size: int = S, num: int = B) -> torch.Tensor:
+def images(size: int = S, num: int = B) -> torch.Tensor:
     return torch.randn(num, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
@@ -33,20 +33,20 @@ def pictures(size: int = S, num: int = B) -> torch.Tensor:
         (16, {"patch_size": 16}),
         (24, {}),
         (16, {"depth": 1, "num_heads": 12}),
-        (40, {"width": 12}),
+        (40, {"hidden_size": 12}),
     ],
 )
 def test_patches_blocks_and_heads_are_for_the_user_to_choose(size, options):
     net = filled(ViT(size, **SMALL | options))
-    assert net(pictures(size)).shape == (B, 3, size, size)
+    assert net(images(size)).shape == (B, 3, size, size)
     assert len(net.blocks) == (SMALL | options)["depth"]
 
 
 def test_its_output_is_that_of_its_formula():
     """Patch by patch, place by place, head by head."""
-    net = filled(ViT(8, width=16, depth=2, num_heads=2, patch_size=4))
-    p, x, t, head = net.state_dict(), pictures(8), torch.tensor([0.3, 0.8]), 8
-    told = F.silu(net.condition(x, t, None))
+    net = filled(ViT(8, hidden_size=16, depth=2, num_heads=2, patch_size=4))
+    p, x, t, head = net.state_dict(), images(8), torch.tensor([0.3, 0.8]), 8
+    embedding = F.silu(net.condition(x, t, None))
 
     def linear(x, name):
         return F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
@@ -69,7 +69,9 @@ def test_its_output_is_that_of_its_formula():
     tokens = linear(patches, "embed")
     for k in range(2):
         name = f"blocks.{k}"
-        scale1, shift1, gate1, scale2, shift2, gate2 = linear(told, f"{name}.modulation")[:, None].split(16, dim=-1)
+        scale1, shift1, gate1, scale2, shift2, gate2 = linear(embedding, f"{name}.modulation")[:, None].split(
+            16, dim=-1
+        )
         q, k_, v = linear(rms(tokens) * (1 + scale1) + shift1, f"{name}.qkv").split(16, dim=-1)
         heads = []
         for h in range(2):
@@ -81,7 +83,7 @@ def test_its_output_is_that_of_its_formula():
         tokens = tokens + gate1 * linear(torch.cat(heads, -1), f"{name}.project")
         hidden = F.gelu(linear(rms(tokens) * (1 + scale2) + shift2, f"{name}.mlp.0"))
         tokens = tokens + gate2 * linear(hidden, f"{name}.mlp.2")
-    scale, shift = linear(told, "modulation")[:, None].split(16, dim=-1)
+    scale, shift = linear(embedding, "modulation")[:, None].split(16, dim=-1)
     made = linear(rms(tokens) * (1 + scale) + shift, "out").unflatten(2, (3, 4, 4))
     wanted = torch.empty_like(x)
     for n, (i, j) in enumerate(places):
@@ -105,7 +107,7 @@ def test_scores_depend_on_the_difference_of_places_alone():
             assert score == pytest.approx(known.setdefault(apart, score), abs=1e-4)
     values = torch.tensor(sorted(known.values()))
     assert len(known) == (2 * side - 1) ** 2
-    assert (values.diff() > 1e-5).all()  # each difference is told from every other
+    assert (values.diff() > 1e-5).all()  # each difference is reported from every other
 
 
 def test_turning_keeps_lengths_and_the_first_place_as_it_is():
@@ -140,8 +142,8 @@ def test_attention_sees_the_same_tokens_alike_wherever_they_lie_together():
     assert (block.attend(tokens, here) - block.attend(tokens, turned)).abs().max() > 1e-3
 
 
-def test_but_for_attention_a_moved_picture_is_moved_and_with_it_places_matter():
-    net, x = filled(ViT(S, **SMALL)), pictures()
+def test_but_for_attention_a_moved_image_is_moved_and_with_it_places_matter():
+    net, x = filled(ViT(S, **SMALL)), images()
     moved = net(x.roll((4, 8), dims=(2, 3)))
     assert (moved - net(x).roll((4, 8), dims=(2, 3))).abs().max() > 1e-2
     for block in net.blocks:
@@ -150,7 +152,7 @@ def test_but_for_attention_a_moved_picture_is_moved_and_with_it_places_matter():
 
 
 def test_every_patch_sees_every_other():
-    net, x = filled(ViT(S, **SMALL | {"depth": 1})), pictures(num=1).requires_grad_()
+    net, x = filled(ViT(S, **SMALL | {"depth": 1})), images(num=1).requires_grad_()
     net(x)[0, :, 0, 0].sum().backward()
     assert (x.grad.unflatten(2, (4, 4)).unflatten(4, (4, 4)).abs().amax(dim=(0, 1, 3, 5)) > 0).all()
 
@@ -165,7 +167,7 @@ def test_a_block_begins_as_nothing():
 
 
 def test_dropout_acts_in_training_only():
-    net, x = filled(ViT(S, **SMALL, dropout=0.5)), pictures()
+    net, x = filled(ViT(S, **SMALL, dropout=0.5)), images()
     plain = filled(ViT(S, **SMALL))
     plain.load_state_dict(net.state_dict())
     assert_close(net(x), plain(x), rtol=0, atol=0)
@@ -175,7 +177,7 @@ def test_dropout_acts_in_training_only():
 
 
 def test_the_last_layer_is_in_full_precision_under_autocast():
-    net, x, seen = filled(ViT(S, **SMALL)), pictures(), []
+    net, x, seen = filled(ViT(S, **SMALL)), images(), []
     net.out.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
     with torch.autocast("cpu", torch.bfloat16):
         net(x)
@@ -190,12 +192,12 @@ def test_a_size_that_patches_do_not_fill_is_refused_with_one_that_they_do(size, 
     sentence = f"^image_size={size}: not divisible by model.patch_size={patch_size}; try {remedy}$"
     with pytest.raises(ValueError, match=sentence):
         ViT(size, **SMALL | {"patch_size": patch_size})
-    assert ViT(remedy, **SMALL | {"patch_size": patch_size})(pictures(remedy)).shape[-1] == remedy
+    assert ViT(remedy, **SMALL | {"patch_size": patch_size})(images(remedy)).shape[-1] == remedy
 
 
-@pytest.mark.parametrize(("width", "num_heads", "remedy"), [(50, 3, 60), (48, 5, 60), (384, 7, 392), (8, 6, 24)])
-def test_a_width_that_heads_do_not_fill_is_refused_with_one_that_they_do(width, num_heads, remedy):
-    sentence = f"^model.width={width}: not divisible by 4 x model.num_heads={num_heads}, .*; try {remedy}$"
+@pytest.mark.parametrize(("hidden_size", "num_heads", "remedy"), [(50, 3, 60), (48, 5, 60), (384, 7, 392), (8, 6, 24)])
+def test_a_number_of_channels_that_heads_do_not_fill_is_refused_with_one_that_they_do(hidden_size, num_heads, remedy):
+    sentence = f"^model.hidden_size={hidden_size}: not divisible by 4 x model.num_heads={num_heads}, .*; try {remedy}$"
     with pytest.raises(ValueError, match=sentence):
-        ViT(S, width=width, num_heads=num_heads, depth=1)
-    ViT(S, width=remedy, num_heads=num_heads, depth=1)(pictures())
+        ViT(S, hidden_size=hidden_size, num_heads=num_heads, depth=1)
+    ViT(S, hidden_size=remedy, num_heads=num_heads, depth=1)(images())

@@ -11,7 +11,7 @@ from artart.diffusion.sampling import sample_steps
 from artart.diffusion.schedule import Cosine, Flow, Linear
 from artart.io.images import Batch, to_model
 from artart.models.conv_diffusion import ConvDiffusionModel
-from artart.objectives.diffusion import FEW, Diffusion
+from artart.objectives.diffusion import MAX_GRADIENT_IMAGES, Diffusion
 from artart.objectives.losses import MSE, Perceptual, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
 
@@ -21,7 +21,7 @@ SCHEDULES = [Flow(), Cosine(), Linear()]
 
 
 def batch(num: int = B, size: int = S, seed: int = 0) -> Batch:
-    """Pictures as they come from files, each of another class."""
+    """Images as they come from files, each of another class."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (num, 3, size, size), generator=generator, dtype=torch.uint8)
     return Batch(to_model(pixels), torch.arange(num)[:, None] % NUM_CLASSES)
@@ -43,7 +43,7 @@ class Halve(nn.Module):
 # --- Reconstruction
 
 
-def test_it_judges_what_the_network_makes_of_a_picture():
+def test_it_judges_what_the_network_makes_of_an_image():
     objective, given = Reconstruction(WeightedSum({"mse": 3.0}, mse=MSE("model"))), batch()
     error = (given.x0 / 2).square().mean(dim=(1, 2, 3))
     assert_close(objective(Halve(), given, drawing()), {"loss": 3 * error, "mse": error})
@@ -121,7 +121,9 @@ def conditioned_net(size: int = 16, seed: int = 0) -> ConvDiffusionModel:
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
 def test_without_noise_each_term_is_that_of_reconstruction(schedule):
     loss = WeightedSum({"mse": 1.0, "perceptual": 0.5}, mse=MSE("imagenet"), perceptual=Perceptual("random"))
-    noiseless = Diffusion(loss, schedule, Constant(0.0), weighting="uniform", perceptual_gate=1.0, label_dropout=0.0)
+    noiseless = Diffusion(
+        loss, schedule, Constant(0.0), weighting="uniform", perceptual_max_noise=1.0, class_dropout_prob=0.0
+    )
     given = batch(3, 16)._replace(y=torch.full((3, 1), NUM_CLASSES))
     net = conditioned_net()
     with torch.no_grad():
@@ -142,10 +144,10 @@ def test_equal_x0_errors_are_equal_losses_whatever_the_network_outputs(schedule,
         "v": lambda x_t, t, y: flows.get(type(schedule), lambda x_t: (level.alpha * x_t - x0_hat) / level.sigma)(x_t),
     }
     losses = [
-        Diffusion(mse(), schedule, lambda num, generator: r, prediction, weighting)(
+        Diffusion(mse(), schedule, lambda num, generator: r, parameterization, weighting)(
             Spy(answer), Batch(x0, given.y), drawing()
         )
-        for prediction, answer in answers.items()
+        for parameterization, answer in answers.items()
     ]
     assert_close(losses[0]["mse"], (x0_hat - x0).square().mean(dim=(1, 2, 3)).float(), check_dtype=False)
     assert_close(losses[1], losses[0])
@@ -163,7 +165,7 @@ WEIGHTS = {
 @pytest.mark.parametrize("weighting", WEIGHTS)
 def test_the_noise_level_weights_all_terms_but_the_perceptual_one_which_has_a_gate(weighting):
     loss = WeightedSum({"mse": 2.0, "perceptual": 0.5, "other": 3.0}, mse=MSE("model"), perceptual=a_term, other=a_term)
-    objective = Diffusion(loss, Flow(), at_levels(*LEVELS), weighting=weighting, perceptual_gate=0.5)
+    objective = Diffusion(loss, Flow(), at_levels(*LEVELS), weighting=weighting, perceptual_max_noise=0.5)
     given, net = batch(5), Spy(lambda x_t, t, y: torch.full_like(x_t, 0.3))
     losses = objective(net, given, drawing())
     squares, fourths = ((0.3 - given.x0).pow(k).mean(dim=(1, 2, 3)) for k in (2, 4))
@@ -175,12 +177,12 @@ def test_the_noise_level_weights_all_terms_but_the_perceptual_one_which_has_a_ga
 
 def test_the_gate_is_of_the_noise_level_not_of_the_time():
     loss = WeightedSum({"perceptual": 1.0}, perceptual=a_term)
-    objective = Diffusion(loss, Linear(), at_levels(0.1, 0.69, 0.71, 0.99), perceptual_gate=0.7)
+    objective = Diffusion(loss, Linear(), at_levels(0.1, 0.69, 0.71, 0.99), perceptual_max_noise=0.7)
     assert (objective(Spy(), batch(4), drawing())["loss"] > 0).tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
-def test_the_network_sees_noise_of_the_level_that_was_drawn_and_is_told_its_time(schedule):
+def test_the_network_sees_noise_of_the_level_that_was_drawn_and_is_reported_its_time(schedule):
     given, net = batch(50), Spy()
     Diffusion(mse(), schedule, at_levels(0.1, 0.5, 0.9))(net, given, drawing())
     ((x_t, t, _),) = net.seen
@@ -189,20 +191,20 @@ def test_the_network_sees_noise_of_the_level_that_was_drawn_and_is_told_its_time
     eps = (x_t - level.alpha * given.x0) / level.sigma
     assert eps.mean().abs() < 0.04
     assert (eps.std() - 1).abs() < 0.03
-    assert (eps[1:] - eps[:-1]).abs().mean(dim=(1, 2, 3)).min() > 0.5  # each picture has noise of its own
+    assert (eps[1:] - eps[:-1]).abs().mean(dim=(1, 2, 3)).min() > 0.5  # each image has noise of its own
 
 
-@pytest.mark.parametrize("label_dropout", [0.0, 1.0])
-def test_labels_are_all_seen_or_all_withheld(label_dropout):
+@pytest.mark.parametrize("class_dropout_prob", [0.0, 1.0])
+def test_labels_are_all_seen_or_all_withheld(class_dropout_prob):
     given, net = batch(7), Spy()
-    Diffusion(mse(), Flow(), Constant(0.5), label_dropout=label_dropout)(net, given, drawing())
-    assert net.labels == [given.y.tolist() if label_dropout == 0 else [[NUM_CLASSES]] * 7]
+    Diffusion(mse(), Flow(), Constant(0.5), class_dropout_prob=class_dropout_prob)(net, given, drawing())
+    assert net.labels == [given.y.tolist() if class_dropout_prob == 0 else [[NUM_CLASSES]] * 7]
 
 
 def test_a_tenth_of_the_labels_is_withheld():
     num = 10_000
     given, net = batch(num, 1), Spy()
-    Diffusion(mse(), Flow(), LogitNormal(32), label_dropout=0.1)(net, given, drawing())
+    Diffusion(mse(), Flow(), LogitNormal(32), class_dropout_prob=0.1)(net, given, drawing())
     ((_, t, y),) = net.seen
     dropped = (y == NUM_CLASSES).flatten()
     assert abs(dropped.float().mean() - 0.1) < 0.015  # five standard deviations
@@ -211,7 +213,7 @@ def test_a_tenth_of_the_labels_is_withheld():
 
 
 def test_the_generator_decides_all_that_is_drawn():
-    objective, given, net = Diffusion(mse(), Flow(), LogitNormal(32), label_dropout=0.5), batch(8), Spy()
+    objective, given, net = Diffusion(mse(), Flow(), LogitNormal(32), class_dropout_prob=0.5), batch(8), Spy()
     before = torch.random.get_rng_state()
     first, again, other = (objective(net, given, drawing(seed)) for seed in (5, 5, 6))
     assert_close(first, again, rtol=0, atol=0)
@@ -239,7 +241,7 @@ def test_diffusion_names_what_is_logged(weights):
 
 
 def together(parts):
-    """What measurements of several batches say of the pictures in their order."""
+    """What measurements of several batches say of the images in their order."""
     names = sorted({name for part in parts for name in part})
     return {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
 
@@ -248,7 +250,7 @@ def parts_of(given: Batch, size: int):
     return [Batch(*(values[k : k + size] for values in given)) for k in range(0, len(given.y), size)]
 
 
-def test_a_measurement_depends_on_the_picture_alone():
+def test_a_measurement_depends_on_the_image_alone():
     """Not on the batch size, the epoch or what else was drawn before."""
     net, given = conditioned_net(), batch(12, 16)
     objective = Diffusion(mse(), Cosine(), LogitNormal(16))
@@ -266,7 +268,7 @@ def test_a_measurement_depends_on_the_picture_alone():
 def test_a_measurement_uses_the_labels_and_draws_from_no_global_state():
     given, net = batch(9), Spy()
     before = torch.random.get_rng_state()
-    Diffusion(mse(), Flow(), LogitNormal(32), label_dropout=1.0).measure(net, given)
+    Diffusion(mse(), Flow(), LogitNormal(32), class_dropout_prob=1.0).measure(net, given)
     assert net.labels == [given.y.tolist()] * 2
     assert_close(torch.random.get_rng_state(), before)
 
@@ -285,7 +287,7 @@ def test_validation_draws_the_noise_levels_of_its_loss_as_training_does():
     assert_close(measured["val/loss"], 16 * squared_errors(0.5 * x_t, given.x0))
 
 
-def test_validations_score_is_over_all_noise_levels_evenly():
+def test_validations_monitored_metric_is_over_all_noise_levels_evenly():
     """So that runs that train at other levels can be compared."""
     given, net = batch(6), Spy(lambda x_t, t, y: 0.5 * x_t)
     scores = []
@@ -296,7 +298,7 @@ def test_validations_score_is_over_all_noise_levels_evenly():
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
-def test_errors_by_noise_level_are_of_the_pictures_that_had_it(schedule):
+def test_errors_by_noise_level_are_of_the_images_that_had_it(schedule):
     given, net = batch(400, 4), Spy()
     measured = Diffusion(mse(), schedule, Constant(0.25)).measure(net, given)
     x_t, t, _ = net.seen[1]
@@ -318,12 +320,12 @@ def gradient_by_level(measured):
 def test_the_perceptual_pull_is_compared_with_that_of_the_other_terms():
     """By hand: the gradient of a mean square of N numbers is 2 e / N, that of a mean fourth power 4 e^3 / N."""
     loss = WeightedSum({"mse": 2.0, "perceptual": 0.5}, mse=MSE("model"), perceptual=a_term)
-    objective = Diffusion(loss, Flow(), Constant(0.5), perceptual_gate=0.6)
+    objective = Diffusion(loss, Flow(), Constant(0.5), perceptual_max_noise=0.6)
     given, net = batch(20, seed=1), Spy(lambda x_t, t, y: 0.5 * x_t)
     with torch.inference_mode():
         measured = gradient_by_level(objective.measure(net, given))
-    x_t, r, _ = (values[:FEW] for values in net.seen[1])
-    error = 0.5 * x_t - given.x0[:FEW]
+    x_t, r, _ = (values[:MAX_GRADIENT_IMAGES] for values in net.seen[1])
+    error = 0.5 * x_t - given.x0[:MAX_GRADIENT_IMAGES]
     weight = r.clamp(min=0.05) ** -2
     pulls = [factor * error.pow(k).flatten(1).norm(dim=1) for k, factor in ((3, 0.5 * 4), (1, 2 * 2))]
     ratio = (r <= 0.6) * pulls[0] / (weight * pulls[1])
@@ -335,7 +337,7 @@ def test_the_perceptual_pull_is_compared_with_that_of_the_other_terms():
 
 def test_the_perceptual_pull_of_real_features_is_theirs():
     loss = WeightedSum({"mse": 1.0, "perceptual": 0.02}, mse=MSE("model"), perceptual=Perceptual("random"))
-    objective = Diffusion(loss, Flow(), LogitNormal(16), weighting="uniform", perceptual_gate=1.0)
+    objective = Diffusion(loss, Flow(), LogitNormal(16), weighting="uniform", perceptual_max_noise=1.0)
     given, net = batch(2, 16), Spy(lambda x_t, t, y: 0.5 * x_t, size=16)
     with torch.inference_mode():
         measured = torch.cat(list(gradient_by_level(objective.measure(net, given)).values()))
@@ -352,11 +354,11 @@ def test_the_perceptual_pull_of_real_features_is_theirs():
 
 
 @pytest.mark.parametrize("sampler", [DDIM(4, eta=0.5), Heun(3), DPMpp2M(4)], ids=lambda one: type(one).__name__)
-def test_a_seed_is_a_picture_in_any_batch(sampler):
+def test_a_seed_is_an_image_in_any_batch(sampler):
     net, objective = conditioned_net(), Diffusion(mse(), Cosine(), LogitNormal(16))
     seeds, y = range(3, 19), torch.arange(16) % (NUM_CLASSES + 1)
 
-    def pictures(size: int):
+    def images(size: int):
         steps = [
             list(sample_steps(net, objective, sampler, y[k : k + size], seeds[k : k + size], Guidance(2.0)))
             for k in range(0, 16, size)
@@ -364,19 +366,19 @@ def test_a_seed_is_a_picture_in_any_batch(sampler):
         return torch.cat([chunk[-1].x_t for chunk in steps])
 
     with torch.inference_mode():
-        whole = pictures(16)
+        whole = images(16)
         for size in (4, 1):
-            assert_close(pictures(size), whole, rtol=0, atol=1e-4)
+            assert_close(images(size), whole, rtol=0, atol=1e-4)
     assert (whole[1:] - whole[:-1]).abs().amax(dim=(1, 2, 3)).min() > 0.1
 
 
-@pytest.mark.parametrize(("prediction", "start"), [("x0", 1.0), ("v", 1.0), ("eps", 0.98)])
+@pytest.mark.parametrize(("parameterization", "start"), [("x0", 1.0), ("v", 1.0), ("eps", 0.98)])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
-def test_sampling_begins_with_pure_noise_where_the_prediction_can(schedule, prediction, start):
+def test_sampling_begins_with_pure_noise_where_the_parameterization_can(schedule, parameterization, start):
     net = Spy()
     sampler = DDIM(3, spacing="t")
     y = torch.zeros(100, dtype=torch.long)
-    steps = list(sample_steps(net, Diffusion(mse(), schedule, Constant(0.5), prediction), sampler, y, range(100)))
+    steps = list(sample_steps(net, Diffusion(mse(), schedule, Constant(0.5), parameterization), sampler, y, range(100)))
     times = schedule.times(3, "t", start)
     assert len(steps) == 3
     assert_close(torch.stack([t[0] for _, t, _ in net.seen]), times[:3].float())
@@ -390,7 +392,7 @@ def test_sampling_begins_with_pure_noise_where_the_prediction_can(schedule, pred
 def test_guidance_asks_for_the_class_and_for_none():
     net, y = Spy(), torch.tensor([2, 0])
     objective = Diffusion(mse(), Flow(), Constant(0.5))
-    list(sample_steps(net, objective, DDIM(4), y, [0, 1], Guidance(2.0, lowest=0.3, highest=0.8)))
+    list(sample_steps(net, objective, DDIM(4), y, [0, 1], Guidance(2.0, (0.3, 0.8))))
     none = [NUM_CLASSES] * 2
     assert net.labels == [[2, 0], [2, 0, *none], [2, 0, *none], [2, 0]]  # at r = 1, 0.75, 0.5, 0.25
 
@@ -430,7 +432,7 @@ def test_noise_of_a_seed_and_a_step_is_that_of_no_other():
     assert_close(draw(1), values[1], rtol=0, atol=0)
 
 
-def test_a_pictures_generator_hangs_on_its_pixels_alone():
+def test_an_images_generator_depends_on_its_pixels_alone():
     given = batch(3)
     states = [generator.get_state() for generator in own_generators(given.x0)]
     again = [generator.get_state() for generator in own_generators(given.x0.flip(0) + 1e-4)]  # less than a grey level
@@ -443,7 +445,7 @@ def test_a_pictures_generator_hangs_on_its_pixels_alone():
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_parts_of_a_batch_draw_what_the_whole_draws(world_size):
     """So that several processes see the noise, the times and the dropped labels of one."""
-    objective = Diffusion(mse(), Flow(), LogitNormal(S), label_dropout=0.5)
+    objective = Diffusion(mse(), Flow(), LogitNormal(S), class_dropout_prob=0.5)
     net, whole = Spy(lambda x_t, t, y: 0.5 * x_t), batch(8, seed=3)
     wanted = objective(net, whole, torch.Generator().manual_seed(5))["loss"]
     parts = zip(whole.x0.chunk(world_size), whole.y.chunk(world_size), strict=True)
@@ -465,10 +467,10 @@ def test_labels_are_withheld_together_and_each_alone():
     num, p, none = 20_000, 0.2, torch.tensor([3, 5, 2])
     y = torch.stack([torch.arange(num) % value for value in none.tolist()], dim=1)
     net = Spy(num_classes=tuple(none.tolist()))
-    Diffusion(mse(), Flow(), LogitNormal(32), label_dropout=p)(net, batch(num, 1)._replace(y=y), drawing())
-    ((_, _, told),) = net.seen
-    dropped = told == none
-    assert (told[~dropped] == y[~dropped]).all()
+    Diffusion(mse(), Flow(), LogitNormal(32), class_dropout_prob=p)(net, batch(num, 1)._replace(y=y), drawing())
+    ((_, _, message),) = net.seen
+    dropped = message == none
+    assert (message[~dropped] == y[~dropped]).all()
     deviation = 5 * 0.5 / num**0.5
     assert_close(dropped.float().mean(dim=0), torch.full((3,), p + (1 - p) * p), rtol=0, atol=deviation)
     assert abs(dropped.all(dim=1).float().mean() - (p + (1 - p) * p**3)) < deviation
@@ -479,5 +481,5 @@ def test_labels_are_withheld_together_and_each_alone():
 
 def test_guidance_by_several_columns_asks_for_all_of_them_and_for_none():
     net, y = Spy(num_classes=(3, 2)), torch.tensor([[3, 1], [3, 2]])
-    list(sample_steps(net, Diffusion(mse(), Flow(), Constant(0.5)), DDIM(2), y, range(2), Guidance(2.0, 0.3, 0.8)))
+    list(sample_steps(net, Diffusion(mse(), Flow(), Constant(0.5)), DDIM(2), y, range(2), Guidance(2.0, (0.3, 0.8))))
     assert net.labels == [y.tolist(), [*y.tolist(), *[[3, 2]] * 2]]

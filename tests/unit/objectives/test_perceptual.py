@@ -62,13 +62,13 @@ def test_what_validation_stored_serves_training(x, x_hat):
 
 
 def test_a_fingerprint_sees_every_grey_level_and_nothing_else(x):
-    pictures = [x[0]]
+    images = [x[0]]
     for channel, row, column in ((0, 0, 0), (2, 15, 15), (1, 7, 3)):
         other = x[0].clone()
         other[channel, row, column] += 2 / 255 if other[channel, row, column] < 0 else -2 / 255
-        pictures.append(other)
-    pictures.append(x[0].flip(-1))
-    assert len({*fingerprints(torch.stack(pictures))}) == len(pictures)
+        images.append(other)
+    images.append(x[0].flip(-1))
+    assert len({*fingerprints(torch.stack(images))}) == len(images)
     alone = [fingerprints(one[None])[0] for one in x]
     assert fingerprints(x.to(memory_format=torch.channels_last)) == alone
 
@@ -87,7 +87,7 @@ def test_more_than_half_of_the_memory_is_refused_before_training():
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     most = half // Perceptual.bytes_per_target(128)
     check_memory(config, most)
-    with pytest.raises(ArtError, match=rf"cache_targets=true: the features of {most + 1} pictures take .* leave it"):
+    with pytest.raises(ArtError, match=rf"cache_targets=true: the features of {most + 1} images take .* leave it"):
         check_memory(config, most + 1)
     config["loss"]["perceptual"]["cache_targets"] = False
     check_memory(config, 10**9)
@@ -103,16 +103,18 @@ def test_a_run_with_cached_targets_measures_what_one_without_does(train, tmp_pat
     assert results[0] == pytest.approx(results[1], rel=1e-2)
 
 
-def test_pictures_that_change_are_refused(train, capsys, tmp_path):
-    assert train("loss.perceptual.cache_targets=true", "data.mirror=true", "run_dir=run") == 2
-    assert "cache_targets=true: pictures that change cannot be kept; set data.mirror=false" in capsys.readouterr().err
+def test_images_that_change_are_refused(train, capsys, tmp_path):
+    assert train("loss.perceptual.cache_targets=true", "data.random_flip=true", "run_dir=run") == 2
+    assert (
+        "cache_targets=true: images that change cannot be kept; set data.random_flip=false" in capsys.readouterr().err
+    )
     assert not (tmp_path / "run").exists()
 
 
 # ---------------------------------------------------------------- crops
 
 
-def test_crops_are_compared_in_training_and_whole_pictures_in_validation(x, x_hat, monkeypatch):
+def test_crops_are_compared_in_training_and_whole_images_in_validation(x, x_hat, monkeypatch):
     seen = []
     original = losses.imagenet_units
     monkeypatch.setattr(losses, "imagenet_units", lambda images: seen.append(images.shape[-2:]) or original(images))
@@ -124,7 +126,7 @@ def test_crops_are_compared_in_training_and_whole_pictures_in_validation(x, x_ha
     assert_close(whole, Perceptual("random")(x_hat, x).detach())
 
 
-def test_a_crop_is_of_the_same_place_in_both_and_elsewhere_for_other_pictures(x):
+def test_a_crop_is_of_the_same_place_in_both_and_elsewhere_for_other_images(x):
     places, loss = set(), Perceptual("random", crop=0.5)
     for start in range(40):
         batch = x.roll(start, dims=-1).add(start / 255)

@@ -53,14 +53,14 @@ def test_processes_share_what_is_drawn_for_a_step_but_not_their_drop_out(module)
     assert draws[0] == drawn(module(), 5)
 
 
-def test_pictures_seen_are_those_of_all_processes(module):
+def test_images_seen_are_those_of_all_processes(module):
     made = module(rank=1, world_size=3)
     made.training_step(Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2)), 0)
     made.training_step(Batch(torch.zeros(1, 3, 4, 4), torch.zeros(1)), 1)
     assert made.images_seen == 9
 
 
-def test_means_of_validation_are_over_the_pictures_that_have_a_value_in_all_processes(module, monkeypatch):
+def test_means_of_validation_are_over_the_images_that_have_a_value_in_all_processes(module, monkeypatch):
     logged, made = {}, module()
     monkeypatch.setattr(made, "log", lambda name, value: logged.update({name: value.item()}))
     others = torch.tensor([[10.0, 2.0], [0.0, 0.0], [5.0, 1.0]])  # sums and numbers

@@ -79,18 +79,18 @@ def spoil(run: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how", ["another program's settings", "no settings", "no log", "checkpoints is a link", "another folder"]
 )
-def test_a_checkpoint_goes_on_only_in_the_folder_of_its_run(how):
+def test_a_checkpoint_resumes_only_in_the_folder_of_its_run(how):
     run = make_run(Path("run"), "last")
     (run / "result.json").write_text('{"mine": 1}')
     spoil(run, how)
     file = next(run.glob("*/last.ckpt"))
-    told = refusal(config(resume=file))
-    assert told.startswith(f"resume={file}: ")
-    assert told.endswith("; name a new folder to go on in: run_dir=DIR")
+    message = refusal(config(resume=file))
+    assert message.startswith(f"resume={file}: ")
+    assert message.endswith("; name a new folder to go on in: run_dir=DIR")
     assert run_dir.plan(config("new", file)) == run_dir.Plan(Path("new"), file)
 
 
-def test_a_link_to_a_checkpoint_goes_on_in_the_folder_of_its_run(home):
+def test_a_link_to_a_checkpoint_resumes_in_the_folder_of_its_run(home):
     run = make_run(home / "run", "epoch_0001", "last")
     Path("last.ckpt").symlink_to(run / "checkpoints" / "epoch_0001.ckpt")
     assert run_dir.plan(config(resume="last.ckpt")) == run_dir.Plan(run, run / "checkpoints" / "epoch_0001.ckpt")
@@ -125,7 +125,7 @@ def test_a_new_run_begins_where_nothing_is_in_the_way(kind, asked):
     cfg = config("new", asked)
     planned = run_dir.plan(cfg)
     assert planned == run_dir.Plan(Path("new"))
-    assert run_dir.claim(cfg, planned) == Path("new")
+    assert run_dir.claim_run_dir(cfg, planned) == Path("new")
 
 
 @pytest.mark.parametrize("name", ["samples", "train.log", ".hydra/lock", "tensorboard"])
@@ -155,7 +155,7 @@ def test_a_lock_is_neither_emptied_nor_followed():
     lock = run / ".hydra" / "lock"
     lock.write_text("precious")
     cfg = config("run", "auto")
-    run_dir.claim(cfg, run_dir.plan(cfg))
+    run_dir.claim_run_dir(cfg, run_dir.plan(cfg))
     assert lock.read_text() == "precious"
     lock.rename("precious.txt")
     lock.symlink_to(Path("precious.txt").absolute())
@@ -214,12 +214,12 @@ def test_a_folder_in_which_another_run_began_and_ended_meanwhile_is_left_alone(h
     make_run(home / "new", "last")
     before = contents(home)
     with pytest.raises(ArtError, match="holds a run or a result already"):
-        run_dir.claim(cfg, planned)
+        run_dir.claim_run_dir(cfg, planned)
     assert contents(home) == before
 
 
 @pytest.mark.parametrize("asked", ["auto", "file"])
-def test_a_run_that_goes_on_is_locked_before_its_checkpoint_is_read(home, asked):
+def test_a_run_that_resumes_is_locked_before_its_checkpoint_is_read(home, asked):
     run = make_run(home / "run", "last")
     cfg = config(run, "auto") if asked == "auto" else config(resume=run / "checkpoints" / "last.ckpt")
     run_dir.plan(cfg)
@@ -240,7 +240,7 @@ def test_the_newest_is_that_of_the_newest_checkpoint(home):
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-def test_a_run_that_lost_its_last_checkpoint_goes_on_from_the_one_before(home, is_named):
+def test_a_run_that_lost_its_last_checkpoint_resumes_from_the_one_before(home, is_named):
     run = make_run(home / "outputs/runs/2020-01-01/10-00-00", "best", "previous")
     planned = run_dir.plan(config(run if is_named else None, "auto"))
     assert planned == run_dir.Plan(run, run / "checkpoints" / "previous.ckpt")
@@ -251,7 +251,7 @@ def test_what_was_logged_before_there_was_a_log_stands_in_it_in_order():
     logging.getLogger().setLevel(logging.INFO)
     planned = run_dir.plan(cfg)
     logging.getLogger("artart").info("first")
-    run_dir.claim(cfg, planned)
+    run_dir.claim_run_dir(cfg, planned)
     assert sorted(path.name for path in Path("new").rglob("*")) == [".hydra", "lock"]
     run_dir.enter(cfg)
     logging.getLogger("artart").info("second")
@@ -308,7 +308,7 @@ def test_a_checkpoint_chooses_no_folder_to_be_copied(home, loggers, monkeypatch)
     own = [TensorBoardLogger(run, "", "tensorboard")]
     monkeypatch.setattr(resume, "_step", lambda path: 2 if path.stem == "last" else 1)
     asked = {"others/x": 1, "tensorboard/events.out.tfevents.1": 9}
-    before = resume.Before(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, asked, False)
-    resume.make_ready(run, before, own)
+    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, asked, False)
+    resume.prepare_run_dir(run, before, own)
     (aside,) = run.glob("set_aside_*")
     assert {path.name for path in aside.iterdir()} == {"checkpoints", "tensorboard"}

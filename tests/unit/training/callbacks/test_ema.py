@@ -12,7 +12,7 @@ SMALL_DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "callbacks.grid=
 
 
 def left_after(ema: EMA, first: int, last: int, images_per_step: int) -> float:
-    """What is left of the average between two counts of pictures seen."""
+    """What is left of the average between two counts of images seen."""
     left = 1.0
     for seen in range(first + images_per_step, last + 1, images_per_step):
         left *= ema.decay_at(seen, images_per_step)
@@ -32,7 +32,7 @@ def test_at_first_the_half_life_is_a_share_of_what_was_seen():
     assert left_after(ema, 10_000, 20_000, 1) == pytest.approx(
         2 ** (-torch.log(torch.tensor(2.0)).item() / 0.5), rel=1e-3
     )
-    assert ema.decay_at(64, 32) == pytest.approx(0.5)  # a half-life of 32 pictures
+    assert ema.decay_at(64, 32) == pytest.approx(0.5)  # a half-life of 32 images
 
 
 def test_the_batch_size_makes_no_difference_in_the_end():
@@ -71,7 +71,7 @@ def load(path: str | Path) -> dict:
 
 
 def test_a_checkpoint_holds_the_average_and_the_weights_beside_it(train, importable):
-    """Recomputed from the weights of each step: 4 steps of 8 pictures in each of 2 epochs."""
+    """Recomputed from the weights of each step: 4 steps of 8 images in each of 2 epochs."""
     fraction = 0.9
     options = (f"callbacks.ema.half_life_fraction={fraction}", "callbacks.ema.max_half_life=40", "optimizer.lr=0.01")
     assert train(*SMALL_DIFFUSION, *options, f"+callbacks.spy._target_={__name__}.Recorder", "run_dir=run") == 0
@@ -90,11 +90,11 @@ def test_a_checkpoint_holds_the_average_and_the_weights_beside_it(train, importa
     assert (last["state_dict"][name] - last["current_model_state"][name]).abs().max() > 1e-3
 
 
-def test_with_gradients_of_two_batches_a_step_is_of_all_their_pictures(train, importable):
+def test_with_gradients_of_two_batches_a_step_is_of_all_their_images(train, importable):
     options = ("callbacks.ema.half_life_fraction=0.9", "callbacks.ema.max_half_life=20",
                "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1")  # fmt: skip
     assert train(*SMALL_DIFFUSION, *options, f"+callbacks.spy._target_={__name__}.Recorder", "run_dir=run") == 0
-    first, second = Recorder.trained[1], Recorder.trained[3]  # after 16 and 32 pictures
+    first, second = Recorder.trained[1], Recorder.trained[3]  # after 16 and 32 images
     decay = 0.5 ** (16 / 20)
     wanted = {name: decay * first[name] + (1 - decay) * second[name] for name in first}
     assert_close(load("run/checkpoints/last.ckpt")["state_dict"], wanted)

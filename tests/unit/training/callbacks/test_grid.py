@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from artart.data.datamodule import ArtDataModule
-from artart.data.dataset import Pictures
+from artart.data.dataset import ImageSet
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise_levels import Constant
 from artart.diffusion.samplers import Heun, Step
@@ -78,27 +78,27 @@ def calls(monkeypatch) -> Calls:
     return calls
 
 
-def told(samples: torch.Tensor) -> list[list[int]]:
+def decoded(samples: torch.Tensor) -> list[list[int]]:
     """Seed, label and step of each sample."""
     assert_close(samples, samples[:, :, :1, :1].expand_as(samples))
     return (samples[:, :, 0, 0] * 100).round().int().tolist()
 
 
 def data_of(labels: list[int] | list[list[int]], val_ids: list[int]) -> ArtDataModule:
-    """Picture k is of the grey k."""
+    """Image k is of the grey k."""
     data = ArtDataModule(image_size=S, batch_size=4)
     pixels = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, S, S).contiguous()
     ids = torch.arange(len(labels))
     names = [str(k) for k in ids.tolist()]
-    data.pictures = Pictures(pixels, ids, torch.tensor(labels).reshape(len(labels), -1), names, names)
+    data.images = ImageSet(pixels, ids, torch.tensor(labels).reshape(len(labels), -1), names, names)
     data.val_ids = val_ids
     data.train_ids = sorted(set(ids.tolist()) - set(val_ids))
     return data
 
 
-def which(pictures: torch.Tensor) -> list[int]:
-    """The numbers of real pictures."""
-    return ((pictures[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+def which(images: torch.Tensor) -> list[int]:
+    """The numbers of real images."""
+    return ((images[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
 
 
 @pytest.fixture
@@ -115,33 +115,33 @@ def drawn_rows(calls: Calls, data: ArtDataModule, **options):
     return callback.rows(SimpleNamespace(datamodule=data), module, batch), [*calls], sampler
 
 
-def test_samples_have_all_labels_of_the_real_pictures_beside_them(rows_of):
+def test_samples_have_all_labels_of_the_real_images_beside_them(rows_of):
     labels = [[k % 2, k] for k in range(8)]
     (*rows, _), _, _ = rows_of(data_of(labels, [2, 3]), num_images=6)
     assert [which(row[:3]) for row in rows] == [[2, 0, 4], [6, 2, 0], [3, 1, 5], [7, 3, 1]]
-    assert [[label for _, label, _ in told(row[3:])] for row in rows] == [which(row[:3]) for row in rows]
+    assert [[label for _, label, _ in decoded(row[3:])] for row in rows] == [which(row[:3]) for row in rows]
 
 
 FOUR_CLASSES = [0, 1, 2, 3] * 5
 HELD_OUT = [8, 9, 10, 11, 16, 17, 18]  # of class 3 only one
 
 
-def test_a_row_of_samples_has_a_class_real_pictures_and_what_the_seeds_make_of_it(rows_of):
-    (*rows, film), calls, sampler = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=5, guidance=2.5)
-    assert [row.shape for row in [*rows, film]] == [(5, 3, S, S)] * 5
+def test_a_row_of_samples_has_a_class_real_images_and_what_the_seeds_make_of_it(rows_of):
+    (*rows, trajectory), calls, sampler = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=5, guidance=2.5)
+    assert [row.shape for row in [*rows, trajectory]] == [(5, 3, S, S)] * 5
     assert [which(row[:3]) for row in rows] == [[8, 16, 0], [9, 17, 1], [10, 18, 2], [11, 3, 7]]  # held-out ones first
-    assert [told(row[3:]) for row in rows] == [
+    assert [decoded(row[3:]) for row in rows] == [
         [[2 * label, label, NUM_STEPS], [2 * label + 1, label, NUM_STEPS]] for label in range(4)
     ]
-    assert told(film) == [[0, 0, step] for step in (1, 2, 3, 4, 5)]
+    assert decoded(trajectory) == [[0, 0, step] for step in (1, 2, 3, 4, 5)]
     assert all(call[1] is sampler and call[4] == Guidance(2.5) for call in calls)
 
 
-def test_the_last_row_shows_the_first_sample_from_noise_to_picture(rows_of):
-    (*_, film), *_ = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=4)
-    assert [step for _, _, step in told(film)] == [1, 2, 4, 5]
-    (*_, film), *_ = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=8)  # more than there are steps
-    assert [step for _, _, step in told(film)] == [1, 2, 2, 3, 3, 4, 4, 5]
+def test_the_last_row_shows_the_first_sample_from_noise_to_image(rows_of):
+    (*_, trajectory), *_ = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=4)
+    assert [step for _, _, step in decoded(trajectory)] == [1, 2, 4, 5]
+    (*_, trajectory), *_ = rows_of(data_of(FOUR_CLASSES, HELD_OUT), num_images=8)  # more than there are steps
+    assert [step for _, _, step in decoded(trajectory)] == [1, 2, 2, 3, 3, 4, 4, 5]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 64])
@@ -151,31 +151,31 @@ def test_samples_in_chunks_are_the_same(batch_size, rows_of):
     assert_close(rows, whole, rtol=0, atol=0)
     assert max(len(labels) for _, _, labels, *_ in calls) == min(batch_size, 8)
     seeds = [seed for _, _, _, seeds, *_ in calls[:-1] for seed in seeds]
-    assert seeds == list(range(8))  # the last call is for the film
+    assert seeds == list(range(8))  # the last call is for the trajectory
 
 
 def test_no_more_than_20_classes_are_shown_the_most_frequent_ones(rows_of):
     labels = [*range(30), *range(10, 30)]
-    (*rows, film), _, _ = rows_of(data_of(labels, [0, 12, 31]), num_images=2)
+    (*rows, trajectory), _, _ = rows_of(data_of(labels, [0, 12, 31]), num_images=2)
     assert [which(row[:1])[0] % 20 + 10 * (which(row[:1])[0] < 10) for row in rows][:3] == [10, 11, 12]
-    assert [told(row[1:])[0][1] for row in rows] == list(range(10, 30))
-    assert len(film) == 2
+    assert [decoded(row[1:])[0][1] for row in rows] == list(range(10, 30))
+    assert len(trajectory) == 2
 
 
-def test_pictures_without_classes_fill_four_rows(rows_of):
+def test_images_without_classes_fill_four_rows(rows_of):
     (*rows, _), calls, _ = rows_of(data_of([0] * 20, [5, 6, 7]), num_images=4)
     assert [which(row[:2]) for row in rows] == [[5, 6], [7, 0], [1, 2], [3, 4]]
-    assert [[seed for seed, _, _ in told(row[2:])] for row in rows] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [[seed for seed, _, _ in decoded(row[2:])] for row in rows] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert calls[0][2] == [0] * 8  # the label of no class, where there are none
 
 
 def test_two_classes_fill_two_rows_each(rows_of):
     (*rows, _), *_ = rows_of(data_of([0, 1] * 5, [4]), num_images=4)
     assert [which(row[:2]) for row in rows] == [[4, 0], [2, 6], [1, 3], [5, 7]]
-    assert [told(row[2:])[0][1] for row in rows] == [0, 0, 1, 1]
+    assert [decoded(row[2:])[0][1] for row in rows] == [0, 0, 1, 1]
 
 
-def test_a_class_with_few_pictures_begins_again(rows_of, calls):
+def test_a_class_with_few_images_begins_again(rows_of, calls):
     (*rows, _), *_ = rows_of(data_of([0, 0, 0, 0, 1, 2, 3, 3], [7]), num_images=6)
     assert [which(row[:3]) for row in rows] == [[0, 1, 2], [4, 4, 4], [5, 5, 5], [7, 6, 7]]
 
@@ -226,7 +226,7 @@ def test_without_a_reason_there_is_no_second_grid(tmp_path, callbacks, images_se
     assert calls == []
 
 
-def test_pictures_are_drawn_in_the_precision_of_training(train, monkeypatch):
+def test_images_are_drawn_in_the_precision_of_training(train, monkeypatch):
     """For grids, with and without the average, and to look for copies."""
     seen = []
 
@@ -236,25 +236,30 @@ def test_pictures_are_drawn_in_the_precision_of_training(train, monkeypatch):
 
     for module in ("grid", "memorization"):
         monkeypatch.setattr(f"artart.training.callbacks.{module}.sample_images", spied)
-    data = ("data.num_demo_pictures=60", "data.val_fraction=0.5", "callbacks.copies.every_n_images=20")
-    options = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "callbacks.copies.num_images=20")
+    data = ("data.num_demo_images=60", "data.val_fraction=0.5", "callbacks.memorization.every_n_images=20")
+    options = (
+        "objective=diffusion",
+        "loss=mse_diffusion",
+        "sampler.num_steps=1",
+        "callbacks.memorization.num_images=20",
+    )
     assert train(*options, *data, "trainer.max_epochs=1", "trainer.precision=bf16-mixed") == 0
     assert seen == [True] * 3
 
 
-def test_a_run_draws_both_and_the_real_pictures_stay(diffusion_run):
+def test_a_run_draws_both_and_the_real_images_stay(diffusion_run):
     folder = diffusion_run / "samples"
     names = [f"epoch_000{k}{kind}.png" for k in (1, 2, 3) for kind in ("", "_raw")]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     grids = {name: np.asarray(Image.open(folder / name)) for name in names}
     first = grids["epoch_0001.png"]
-    assert first.shape == (6 * 18 + 2, 8 * 18 + 2, 3)  # 5 classes of 16 px and the film, 4 real and 4 sampled
+    assert first.shape == (6 * 18 + 2, 8 * 18 + 2, 3)  # 5 classes of 16 px and the trajectory, 4 real and 4 sampled
     for grid in grids.values():
         assert (grid[: 5 * 18, : 4 * 18] == first[: 5 * 18, : 4 * 18]).all()
     assert (grids["epoch_0001.png"] != grids["epoch_0003.png"]).any()
     assert (grids["epoch_0003.png"] != grids["epoch_0003_raw.png"]).any()
     real = to_model(torch.tensor(first[2:18, 2:18]).permute(2, 0, 1))
-    assert real.std() > 0.05  # a picture, not the noise of the right
+    assert real.std() > 0.05  # an image, not the noise of the right
 
 
 def test_a_run_without_an_average_draws_one(train):

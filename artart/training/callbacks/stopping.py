@@ -3,10 +3,10 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from artart.training.callbacks.last import Last
+from artart.training.callbacks.last import LastCheckpoint
 
 
-class FiniteLoss(Callback):
+class TerminateOnNaN(Callback):
     """Raises before the backward pass, so that the weights never see a NaN; and before an epoch's checkpoints."""
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -19,7 +19,7 @@ class FiniteLoss(Callback):
 
     def _check(self, name: str, loss: Tensor, trainer: Trainer) -> None:
         if not loss.isfinite():
-            lasts = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)]
+            lasts = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
             newest = lasts[0].newest_good(trainer.global_step) if lasts else None
             good = f"the newest good checkpoint is {newest}" if newest else "no good checkpoint was written before"
             raise FloatingPointError(

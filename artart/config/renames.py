@@ -1,0 +1,165 @@
+"""Names that artart no longer uses and what stands in their place: for old checkpoints and old command lines."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+CLASSES = {  # classes and functions by their full name
+    "artart.callbacks.checkpoints.Checkpoints": "artart.training.callbacks.checkpoints.EpochCheckpoint",
+    "artart.callbacks.copies.Copies": "artart.training.callbacks.memorization.MemorizationMonitor",
+    "artart.callbacks.ema.EMA": "artart.training.callbacks.ema.EMA",
+    "artart.callbacks.grid.ReconstructionGrid": "artart.training.callbacks.grid.ReconstructionGrid",
+    "artart.callbacks.grid.SampleGrid": "artart.training.callbacks.grid.SampleGrid",
+    "artart.callbacks.guard.FiniteLoss": "artart.training.callbacks.stopping.TerminateOnNaN",
+    "artart.callbacks.last.Last": "artart.training.callbacks.last.LastCheckpoint",
+    "artart.callbacks.progress.RunProgress": "artart.training.callbacks.progress.RunProgress",
+    "artart.curves.ContinuedCSVLogger": "artart.training.loggers.ContinuedCSVLogger",
+    "artart.diffusion.draws.Constant": "artart.diffusion.noise_levels.Constant",
+    "artart.diffusion.draws.LogitNormal": "artart.diffusion.noise_levels.LogitNormal",
+    "artart.losses.LPIPS": "artart.objectives.losses.LPIPS",
+    "artart.losses.MSE": "artart.objectives.losses.MSE",
+    "artart.losses.Perceptual": "artart.objectives.losses.Perceptual",
+    "artart.losses.WeightedSum": "artart.objectives.losses.WeightedSum",
+    "artart.objectives.Diffusion": "artart.objectives.diffusion.Diffusion",
+    "artart.objectives.Reconstruction": "artart.objectives.reconstruction.Reconstruction",
+    "artart.optim.constant": "artart.training.lr_schedules.constant",
+    "artart.optim.cosine": "artart.training.lr_schedules.cosine",
+    "artart.optim.step": "artart.training.lr_schedules.step",
+    "artart.training.callbacks.checkpoints.Checkpoints": "artart.training.callbacks.checkpoints.EpochCheckpoint",
+    "artart.training.callbacks.guard.FiniteLoss": "artart.training.callbacks.stopping.TerminateOnNaN",
+    "artart.training.callbacks.last.Last": "artart.training.callbacks.last.LastCheckpoint",
+    "artart.training.callbacks.memorization.Copies": "artart.training.callbacks.memorization.MemorizationMonitor",
+}
+KEYS = {  # of every command; what lies below a key goes with it
+    "score": "monitor",
+    "score_mode": "mode",
+    "start": "init_from",
+    "allow": "trusted_classes",
+    "film": "save_trajectory",
+    "compare": "side_by_side",
+    "guidance.lowest": "guidance.interval",
+    "guidance.highest": "guidance.interval",
+    "data.fit": "data.resize_mode",
+    "data.mirror": "data.random_flip",
+    "data.balance": "data.class_balanced",
+    "data.residence": "data.storage",
+    "data.num_demo_pictures": "data.num_demo_images",
+    "objective.prediction": "objective.parameterization",
+    "objective.noise_level": "objective.noise_levels",
+    "objective.perceptual_gate": "objective.perceptual_max_noise",
+    "objective.label_dropout": "objective.class_dropout_prob",
+    "model.augmented": "model.augment_dim",
+    "model.width": "model.model_channels",
+    "model.multipliers": "model.channel_mult",
+    "model.num_blocks": "model.num_res_blocks",
+    "model.attention_size": "model.attn_resolutions",
+    "callbacks.guard": "callbacks.terminate_on_nan",
+    "callbacks.copies": "callbacks.memorization",
+    "callbacks.best.keep": "callbacks.best.save_top_k",
+    "callbacks.checkpoints.keep": "callbacks.checkpoints.save_top_k",
+    "callbacks.last.every_minutes": "callbacks.last.train_time_interval",
+}
+KEYS_OF_VIT = {"model.width": "model.hidden_size"}
+METRICS = {
+    "samples/kd": "samples/kid_alexnet",
+    "samples/honest_kd": "samples/kid_no_memorization",
+    "copies/rate": "memorization/rate",
+    "copies/rate_ratio": "memorization/rate_ratio",
+    "copies/rate_third": "memorization/rate_third",
+}
+VALUES: dict[str, dict[Any, Any]] = {  # of the keys as they are called now
+    "monitor": METRICS,
+    "mode": {"vary": "img2img"},
+    "data.resize_mode": {"squash": "stretch", "crop": "center_crop"},
+    "model.augment_dim": {True: 9, False: 0},
+    "callbacks.best.save_top_k": {"all": -1},
+    "callbacks.best.monitor": METRICS,
+    "callbacks.checkpoints.save_top_k": {"all": -1},
+    "callbacks.checkpoints.monitor": METRICS,
+}
+FORMS = {  # of values that are now of another kind
+    "guidance.interval": "[low,high]",
+    "model.attn_resolutions": "a list of the map sides with attention, such as [16,8]",
+}
+
+
+def explain(word: str, words: Sequence[str] = ()) -> str | None:
+    """What to write now in place of a word of the command line, key=value, in one line; None if its names are good.
+
+    Args:
+        word: perhaps with + or ~ before it.
+        words: all of the command line, which name the kind of network.
+    """
+    key, equals, value = word.lstrip("+~").partition("=")
+    if any(re.match(rf"\+*{re.escape(key.partition('.')[0])}\._target_=", other) for other in words):
+        return None  # somebody's own class, which may take any name
+    keys = KEYS | KEYS_OF_VIT if "model=vit" in words else KEYS
+    old = next((one for one in keys if key == one or key.startswith(f"{one}.")), key)
+    new = keys.get(old, old) + key[len(old) :]
+    values = ",".join(_value(new, one) for one in value.split(","))
+    if key == new and value == values:
+        return None
+    if new in FORMS:
+        return f"{word}: renamed to {new}, which is {FORMS[new]}"
+    if value == values:
+        also = f" (of a ViT {KEYS_OF_VIT[key]})" if key in KEYS_OF_VIT and "model=vit" not in words else ""
+        return f"{word}: renamed to {new}{also}"
+    return f"{word}: now {new}{equals}{values}"
+
+
+def _value(key: str, text: str) -> str:
+    """A value of the command line as it is written now."""
+    known = {str(old).lower(): str(new) for old, new in VALUES.get(key, {}).items()}
+    return known.get(text, text)
+
+
+def upgrade_config(config: dict[str, Any]) -> None:
+    """Give keys, values and classes of an older checkpoint's configuration the names of now, in place."""
+    _upgrade_classes(config)
+    model = config.get("model")
+    is_vit = isinstance(model, dict) and str(model.get("_target_")).endswith(".ViT")
+    for old, new in (KEYS | KEYS_OF_VIT if is_vit else KEYS).items():
+        *place, name = old.split(".")
+        if (node := _node(config, place)) is not None and name in node:
+            changed = {new.rpartition(".")[2] if key == name else key: value for key, value in node.items()}
+            node.clear()
+            node.update(changed)  # in the order of before
+    for key, values in VALUES.items():
+        *place, name = key.split(".")
+        if (node := _node(config, place)) is not None and isinstance(value := node.get(name), (str, bool)):
+            node[name] = values.get(value, value)
+    if isinstance(model, dict) and type(size := model.get("attn_resolutions")) is int:
+        model["attn_resolutions"] = [side for side in _map_sides(model) if side <= size]
+
+
+def _node(config: Mapping[str, Any], place: Sequence[str]) -> dict[str, Any] | None:
+    """The part of a configuration in which keys are renamed; None if there is none, or it is of a foreign class."""
+    node: Any = config
+    for name in place:
+        node = node.get(name) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or not str(node.get("_target_", "artart.")).startswith("artart."):
+        return None
+    return node
+
+
+def _map_sides(model: Mapping[str, Any]) -> list[int]:
+    """The sides of a U-Net's maps; none if its settings are no settings of one."""
+    image_size, patch_size, levels = (model.get(key) for key in ("image_size", "patch_size", "channel_mult"))
+    patch_size = 1 if patch_size is None else patch_size
+    if type(image_size) is not int or type(patch_size) is not int or patch_size < 1 or not isinstance(levels, list):
+        return []
+    sides = (image_size // patch_size >> level for level in range(min(len(levels), 64)))
+    return [side for side in sides if side > 0]
+
+
+def _upgrade_classes(node: Any) -> None:
+    """Give every `_target_` in nested plain data its name of now, in place; no part is visited twice."""
+    waiting, met = [node], set()
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, (dict, list)) or id(one) in met:
+            continue
+        met.add(id(one))
+        if isinstance(one, dict) and isinstance(target := one.get("_target_"), str):
+            one["_target_"] = CLASSES.get(target, target)
+        waiting += one.values() if isinstance(one, dict) else one
