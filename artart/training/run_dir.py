@@ -61,7 +61,7 @@ def plan(cfg: DictConfig) -> Plan:
         _locks.pop().close()  # of an earlier run in the same process
     _lines.buffer.clear()
     logging.getLogger().addHandler(_lines)
-    with _log_of(cfg):
+    with _report_disk_errors(cfg):
         planned = _find(cfg)
         goes_on_from_last = planned.checkpoint and (cfg.resume == "auto" or planned.checkpoint.name == LAST)
         if planned.run_dir and goes_on_from_last and (limit := _reached(planned.run_dir, cfg)):
@@ -250,7 +250,7 @@ def claim_run_dir(cfg: DictConfig, planned: Plan) -> Path:
     Raises:
         ArtError: if it cannot be written, or another process is writing there, or has written there since `plan`.
     """
-    with _log_of(cfg):
+    with _report_disk_errors(cfg):
         run_dir = planned.run_dir or _new_folder()
         (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
         _take(run_dir)
@@ -263,8 +263,8 @@ def claim_run_dir(cfg: DictConfig, planned: Plan) -> Path:
 
 
 @contextmanager
-def _log_of(cfg: DictConfig) -> Iterator[None]:
-    """What the disk refuses is a line with the remedy."""
+def _report_disk_errors(cfg: DictConfig) -> Iterator[None]:
+    """An error of the disk becomes one line with the remedy."""
     try:
         yield
     except OSError as error:
@@ -294,7 +294,7 @@ def enter(cfg: DictConfig, log_name: str = LOG) -> None:
     Raises:
         ArtError: if it cannot be written.
     """
-    with _log_of(cfg):
+    with _report_disk_errors(cfg):
         handler = logging.FileHandler(Path(cfg.run_dir, log_name), encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().removeHandler(_lines)
