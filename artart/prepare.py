@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     from artart.data.index import write_unused
     from artart.data.labels import CLASS
     from artart.io.files import write_json
-    from artart.training.run_dir import claim_run_dir, enter, note, plan
+    from artart.training.run_dir import claim_run_dir, open_log, overrides, plan, save_settings
 
     planned = plan(cfg)
     data = build(config, "data")
@@ -45,9 +45,10 @@ def main(cfg: DictConfig) -> None:
     labels = ", ".join(f"{len(names)} {kinds[column]}" for column, names in folder.label_names.items())
     log.info("%d files below %s, %s", len(folder.files), relative_to_cwd(folder.root), labels)
     run_dir = claim_run_dir(cfg, planned)
+    cfg.run_dir = str(run_dir)
     entries = folder.read().entries
-    note(cfg)
-    enter(cfg, "prepare.log")
+    save_settings(cfg, overrides())
+    open_log(cfg, "prepare.log")
     write_unused(entries, folder.root, run_dir)
     content = report(data, entries)
     write_json(run_dir / "report.json", content)

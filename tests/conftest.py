@@ -319,7 +319,7 @@ def small_run(folder: Path, *options: str) -> None:
         patch.chdir(folder)
         assert run_command(artart.train, *SMALL, *options, f"run_dir={folder / 'run'}") == 0
     while run_dirs._locks:
-        run_dirs._locks.pop().close()
+        run_dirs._locks.pop().release()
 
 
 def small_diffusion(folder: Path, *options: str) -> None:

@@ -46,7 +46,7 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         and all(map(_are_names, labels.values()))
         and all(is_count(content[key]) for key in ("epoch", "global_step"))
         and is_count(finished_epochs(content))
-        and is_count(content.get("images_seen") or 0)
+        and (content.get("images_seen") is None or is_count(content["images_seen"]))
         and all(_is_inside(name) and is_count(length) for name, length in content.get("curves", {}).items())
         and all(map(_are_numbers, (content.get("metrics", {}), content.get("points", {}))))
         and isinstance(config, dict)

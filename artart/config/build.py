@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+import hydra
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -65,6 +66,18 @@ def build_all(config: Mapping[str, Any], key: str) -> list[Any]:
     return [thing for thing in (build(config, key) or {}).values() if thing is not None]
 
 
+def fill_in(node: DictConfig, values: Mapping[str, object]) -> None:
+    """Replace settings that are null."""
+    for key, value in values.items():
+        if key in node and node[key] is None:
+            node[key] = value
+
+
+def is_command() -> bool:
+    """Whether this process was called as a command, and not from Python."""
+    return HydraConfig.initialized()
+
+
 def in_sweep() -> bool:
     """Whether this is one job of a multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
@@ -80,12 +93,16 @@ def did_you_mean(key: str, known: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
-def known_keys(config_name: str, choices: Sequence[str] = ()) -> list[str]:
-    """Every key of a configuration with these options of its groups, dotted, inner and outer."""
+def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """A configuration of conf/, for `key=value` each in `overrides`."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose(config_name, list(choices))
-    return list(flat_keys(as_dict(cfg, resolve=False)))
+        return hydra.compose(config_name, list(overrides))
+
+
+def known_keys(config_name: str, choices: Sequence[str] = ()) -> list[str]:
+    """Every key of a configuration with these options of its groups, dotted, inner and outer."""
+    return list(flat_keys(as_dict(compose(config_name, choices), resolve=False)))
 
 
 def flat_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 from artart import ArtError
 from artart.config import renames
-from artart.config.build import CONF_DIR, did_you_mean, in_sweep, join_words, known_keys, options
+from artart.config.build import CONF_DIR, compose, did_you_mean, in_sweep, join_words, known_keys, options
 from artart.config.commands import PATHS
 from artart.io.allocator import keep_freed_memory
 
@@ -52,13 +52,13 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     if not sweeps and MULTIRUN & set(sys.argv):
         log.error("-m: this command has no sweeps; call it once for each setting")
         sys.exit(2)
-    if renamed := [line for word in sys.argv[1:] if (line := renames.explain(word, sys.argv[1:]))]:
-        log.error("\n".join(renamed))
+    if renamed := _renamed(sys.argv[1:]):
+        log.error(renamed)
         sys.exit(2)
     try:
         main()
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        log.error(_sentence(error, config_name, sweeps))
+        log.error(_sentence(error, config_name, sys.argv[1:], sweeps))
         sys.exit(2)
     except KeyboardInterrupt:
         log.error("stopped by Ctrl-C")
@@ -67,6 +67,26 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):  # an exception within the interpreter's end is a trace
                 signal.signal(number, signal.SIG_DFL)
+
+
+def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that a command would have with these words, `key=value` each, for a call from Python.
+
+    Raises:
+        ArtError: one line with key, value and remedy.
+    """
+    words = [_quoted(word) for word in overrides]
+    if renamed := _renamed(words):
+        raise ArtError(renamed)
+    try:
+        return compose(config_name, words)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise ArtError(_sentence(error, config_name, words)) from None
+
+
+def _renamed(words: Sequence[str]) -> str:
+    """A line for each word that has another name now; empty if none has."""
+    return "\n".join(line for word in words if (line := renames.explain(word, words)))
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
@@ -107,7 +127,7 @@ def report_error(error: Exception) -> int:
             log.error(str(error))
             return 2
         case OmegaConfBaseException():
-            log.error(_sentence(error, ""))
+            log.error(_sentence(error, "", sys.argv[1:]))
             return 2
         case MemoryError():
             log.error("not enough memory (%s): a smaller image_size or fewer images need less", error)
@@ -150,7 +170,7 @@ def _quoted(argument: str) -> str:
     return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
 
 
-def _sentence(error: Exception, config_name: str, sweeps: bool = False) -> str:
+def _sentence(error: Exception, config_name: str, words: Sequence[str], sweeps: bool = False) -> str:
     """What Hydra, OmegaConf or YAML found, in a line with the remedy."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -158,10 +178,10 @@ def _sentence(error: Exception, config_name: str, sweeps: bool = False) -> str:
         return f"{group}={option}: no such option; choose {join_words(sorted(error.options or []))}"
     if match := re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text):
         key = match[1]
-        given = next((argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith(f"{key}=")), key)
-        choices = [word for word in sys.argv[1:] if (CONF_DIR / word.partition("=")[0]).is_dir() and key not in word]
+        given = next((word for word in words if word.lstrip("+~").startswith(f"{key}=")), key)
+        choices = [word for word in words if (CONF_DIR / word.partition("=")[0]).is_dir() and key not in word]
         remedy = did_you_mean(key, set(known_keys(config_name, choices)) - {key}) or "; --cfg job shows them all"
-        if key.startswith("model.") and any(word.startswith("init_from=") for word in sys.argv[1:]):
+        if key.startswith("model.") and any(word.startswith("init_from=") for word in words):
             remedy = "; name the checkpoint's kind of network too: model=NAME"
         if key in ("schedule", "sampler"):
             remedy = "; it is one of diffusion: add objective=diffusion"
@@ -175,7 +195,7 @@ def _sentence(error: Exception, config_name: str, sweeps: bool = False) -> str:
         return f"{error.override}: cannot be read; put each name into quotes: label={{column: 'name', ...}}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
-    if nulled := [word for word in sys.argv[1:] if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:
+    if nulled := [word for word in words if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:
         return f"{nulled[0]}: a group needs an option; choose {join_words(options(nulled[0][:-5]))}"
     if match := re.match(r"Interpolation key '(schedule|sampler)' not found", text):
         return f"{getattr(error, 'full_key', match[1])}: needs a {match[1]}; add objective=diffusion"

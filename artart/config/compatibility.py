@@ -105,45 +105,38 @@ def check_memory(config: Mapping[str, Any], num_images: int) -> None:
             )
 
 
-def check_shares(num_training: int, num_held_out: int, num_processes: int) -> None:
-    """Raises ArtError if a process would have nothing to do, and the others would wait for it."""
-    if num_training < num_processes:
+def check_num_images(config: Mapping[str, Any], num_train: int, num_val: int, num_processes: int) -> None:
+    """Check that there are enough images for the processes, and for `monitor`.
+
+    Raises:
+        ArtError: if a process would have none while others wait for it, or if the metric would never be computed.
+    """
+    if num_train < num_processes:
         raise ArtError(
-            f"trainer.devices: {num_processes} processes have {num_training} images to train on; use fewer processes"
+            f"trainer.devices: {num_processes} processes have {num_train} images to train on; use fewer processes"
         )
-    if 0 < num_held_out < num_processes:
+    if 0 < num_val < num_processes:
         raise ArtError(
-            f"data.val_fraction: holds out {num_held_out} images, and each of {num_processes} processes needs one; "
+            f"data.val_fraction: holds out {num_val} images, and each of {num_processes} processes needs one; "
             "raise it, or use fewer processes"
         )
-
-
-def check_measured(config: Mapping[str, Any], num_training: int, num_held_out: int) -> None:
-    """Raises ArtError if the images, or the epochs, are too few for the monitored metric to be measured."""
     if (monitor := config["monitor"]) != OF_SAMPLES:
         return
-    if num_held_out < MIN_HELD_OUT:
+    if num_val < MIN_HELD_OUT:
         raise ArtError(
-            f"monitor={monitor}: {num_held_out} images are held out, {MIN_HELD_OUT} are the least to detect "
-            f"memorization by; "
+            f"monitor={monitor}: {num_val} images are held out, and a test of memorization needs {MIN_HELD_OUT}; "
             "raise data.val_fraction, or choose another metric"
         )
-    seen, between = (
-        (config["trainer"]["max_epochs"] or 0) * num_training,
-        config["callbacks"]["memorization"]["every_n_images"],
-    )
-    if 0 < seen < between:
+    every = config["callbacks"]["memorization"]["every_n_images"]
+    if 0 < (seen := (config["trainer"]["max_epochs"] or 0) * num_train) < every:
         raise ArtError(
-            f"monitor={monitor}: is measured each callbacks.memorization.every_n_images={between} images, and this "
-            f"run sees "
-            f"{seen}; lower it, or raise trainer.max_epochs"
+            f"monitor={monitor}: is computed every callbacks.memorization.every_n_images={every} images, and this "
+            f"run sees {seen}; lower it, or raise trainer.max_epochs"
         )
 
 
 def check_monitor(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
-    """Raises ArtError if nothing logs the monitored metric, if its best is at the other end, or if it differs from
-    job to job.
-    """
+    """Raises ArtError if `monitor` is not logged, if `mode` is wrong for it, or if jobs of a sweep differ in it."""
     monitor, mode = config["monitor"], config["mode"]
     if select_or_none(config, "callbacks.memorization.weights"):
         metrics = [*metrics, OF_SAMPLES]

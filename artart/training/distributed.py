@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import rich
 
 from artart import ArtError
-from artart.config.build import in_sweep
+from artart.config.build import in_sweep, is_command
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ def launch(trainer: MutableMapping[str, Any]) -> None:
         raise ArtError(
             f"trainer.devices={given}: each job of a sweep has one process; give it a command of its own instead"
         )
+    if number > 1 and not started and not is_command():
+        raise ArtError(f"trainer.devices={given}: a call from Python trains in one process; use python -m artart.train")
     if number > 1 and not started:
         sys.exit(_start(number))
 

@@ -1,4 +1,4 @@
-"""Begin with the weights of a checkpoint: another run, other images, perhaps other labels."""
+"""Initialize a run with the weights of a checkpoint of another run, perhaps of other images and labels."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,18 +22,22 @@ MAY_DIFFER = (*FILLED_IN, "dropout")  # no weight depends on them
 TABLE = "condition.label.weight"  # a row for each label
 
 
-def adopt_config(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str, Any]:
-    """Set in cfg what the weights of a checkpoint were trained for; returns `state_dict` and `labels` of the file.
+def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None:
+    """Set in cfg what the weights of the checkpoint `cfg.init_from` were trained for; None if that is null.
 
     Args:
-        cfg: the settings of the run that begins.
-        path: the checkpoint.
-        asked: what was set on the command line, key=value.
+        cfg: the settings of the new run.
+        words: what was set on the command line, key=value.
+
+    Returns:
+        `state_dict` and `labels` of the file.
 
     Raises:
         ArtError: if the file cannot be used, or something else was asked for.
     """
-    content = read(path)
+    if cfg.init_from is None:
+        return None
+    content = read(path := Path(cfg.init_from))
     theirs = content["config"] | {"schedule": select_or_none(content["config"], "objective.schedule")}
     try:
         for key in MUST_MATCH:
@@ -50,7 +54,7 @@ def adopt_config(cfg: DictConfig, path: Path, asked: Sequence[str]) -> dict[str,
         raise ArtError(
             f"objective={ours}: init_from={path} was trained by {printable(its)}; add objective={printable(its)}"
         )
-    names = {word.lstrip("+").partition("=")[0]: word for word in asked}  # the last counts
+    names = {word.lstrip("+").partition("=")[0]: word for word in words}  # the last counts
     for name, word in names.items():
         its, ours = (_without_free_settings(select_or_none(config, name)) for config in (theirs, own))
         counts = (

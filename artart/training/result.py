@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from artart import __version__
-from artart.config.build import select_or_none
+from artart.config.build import in_sweep, select_or_none
 from artart.io import files
 from artart.io.terminal import relative_to_cwd
 from artart.training.module import ArtModule
@@ -26,62 +26,67 @@ from artart.training.module import ArtModule
 log = logging.getLogger(__name__)
 
 HPARAMS = ("data.batch_size", "image_size", "optimizer.lr", "seed", "trainer.max_epochs")
-
 TRY = {"reconstruct": "input=FILE_OR_FOLDER side_by_side=true", "sample": "num_images=16 save_trajectory=true"}
 
 
+class TrainingResult(NamedTuple):
+    """What a run produced."""
+
+    run_dir: Path
+    best_score: float  # of `monitor`; NaN if it was never computed
+    checkpoint: Path | None  # best.ckpt, else last.ckpt
+
+
 class Result:
-    """What a run came to; made before the training starts, so that it can say how long that took."""
+    """Collects what a run produced; created before training starts, since it measures the time."""
 
     def __init__(
         self,
-        run_dir: Path,
         config: Mapping[str, Any],
-        overrides: Sequence[str],
-        filters: Mapping[str, str],
+        words: Sequence[str],
+        pretrained: Mapping[str, str],
         resumed_at_step: int | None,
     ) -> None:
         """
         Args:
-            run_dir: the run's folder.
-            config: the plain configuration.
-            overrides: what was set on the command line, key=value.
-            filters: what the loss's terms loaded, in words.
-            resumed_at_step: the step at which the run went on; None for a fresh one.
+            config: the plain settings.
+            words: what was set on the command line, key=value.
+            pretrained: the origin of pretrained weights, by loss term or metric.
+            resumed_at_step: the step at which the run was resumed; None for a new one.
         """
-        self.run_dir = run_dir
+        self.run_dir = Path(config["run_dir"])
         self.config = config
-        self.overrides = overrides
-        self.filters = filters
+        self.words = words
+        self.pretrained = pretrained
         self.resumed_at_step = resumed_at_step
         self.started = time.monotonic()
 
-    def write(self, trainer: Trainer, module: ArtModule) -> float:
-        """Write result.json and HPARAMS, once; return the best score (NaN where nothing measured it)."""
+    def write(self, trainer: Trainer, module: ArtModule) -> TrainingResult:
+        """Write result.json and HPARAMS, and log what to do next, once for all processes."""
         best = self._best(trainer)
         if trainer.is_global_zero:
             content = self._content(trainer, module, best)
             files.write_json(self.run_dir / "result.json", content)
-            self._hparams(trainer, content)
-        return best.get(self.config["monitor"], math.nan)
+            self._write_hparams(trainer, content)
+        places = (self.run_dir / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+        checkpoint = next((path for path in places if path.is_file()), None)
+        result = TrainingResult(self.run_dir, best.get(self.config["monitor"], math.nan), checkpoint)
+        if not in_sweep():
+            self._log(result, module.objective.mode)
+        return result
 
     def _best(self, trainer: Trainer) -> dict[str, float]:
-        """The best score and its epoch, from the checkpoint callback that watches it; without one, the last score."""
+        """The best score and its epoch, from the checkpoint callback that monitors it; without one, the last score."""
+        monitor = self.config["monitor"]
         for callback in trainer.checkpoint_callbacks:
-            if (
-                isinstance(callback, ModelCheckpoint)
-                and callback.monitor == self.config["monitor"]
-                and callback.best_model_path
-            ):
+            if isinstance(callback, ModelCheckpoint) and callback.monitor == monitor and callback.best_model_path:
                 assert callback.best_model_score is not None
                 epoch = files.load(Path(callback.best_model_path))["epoch"] + 1
-                return {self.config["monitor"]: callback.best_model_score.item(), "epoch": epoch}
-        value = trainer.callback_metrics.get(self.config["monitor"])
-        return (
-            {}
-            if value is None or not value.isfinite()
-            else {self.config["monitor"]: value.item(), "epoch": trainer.current_epoch}
-        )
+                return {monitor: callback.best_model_score.item(), "epoch": epoch}
+        value = trainer.callback_metrics.get(monitor)
+        if value is None or not value.isfinite():
+            return {}
+        return {monitor: value.item(), "epoch": trainer.current_epoch}
 
     def _content(self, trainer: Trainer, module: ArtModule, best: Mapping[str, float]) -> dict[str, Any]:
         return {
@@ -94,7 +99,7 @@ class Result:
             "images_seen": module.images_seen,
             "seconds": round(time.monotonic() - self.started, 1),
             "resumed_at_step": self.resumed_at_step,
-            "perceptual_weights": self.filters.get("perceptual"),
+            "perceptual_weights": self.pretrained.get("perceptual"),
             "num_parameters": sum(parameter.numel() for parameter in module.net.parameters()),
             "device": str(trainer.strategy.root_device),
             "num_processes": trainer.world_size,
@@ -108,43 +113,41 @@ class Result:
             },
         }
 
-    def _hparams(self, trainer: Trainer, content: Mapping[str, Any]) -> None:
-        """TensorBoard's table: what people compare runs by, and whatever was set for this run, beside the scores."""
-        settings = {key: select_or_none(self.config, key) for key in HPARAMS}
-        settings |= dict(self._overridden())
-        settings |= {f"loss.{term}.weights used": origin for term, origin in self.filters.items()}
+    def _write_hparams(self, trainer: Trainer, content: Mapping[str, Any]) -> None:
+        """TensorBoard's table of settings and scores, to compare runs by."""
+        settings = {key: select_or_none(self.config, key) for key in HPARAMS} | dict(self._overridden())
+        settings |= {f"loss.{term}.weights used": origin for term, origin in self.pretrained.items()}
         metrics = {f"best/{name}": value for name, value in content["best"].items()}
         metrics |= {f"last/{name}": value for name, value in content["last"].items() if name.startswith("val/")}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(settings, metrics, trainer.global_step)
-                logger.finalize("success")  # the training's end has closed it; this opened it again
+                logger.finalize("success")  # which the end of training did, but this has opened it again
 
     def _overridden(self) -> Iterator[tuple[str, Any]]:
-        for override in self.overrides:
-            key, _, text = override.lstrip("+~").partition("=")
+        for word in self.words:
+            key, _, text = word.lstrip("+~").partition("=")
             if key not in ("run_dir", "resume"):
                 value = select_or_none(self.config, key)
                 yield key, value if isinstance(value, (bool, int, float, str)) else text
 
-    def say(self, best: float, mode: str) -> None:
-        """Name what came out and what to do next; `mode` is what artart.generate does with the network."""
-        checkpoints = self.run_dir / "checkpoints"
-        checkpoint = next((path for name in ("best.ckpt", "last.ckpt") if (path := checkpoints / name).is_file()), None)
+    def _log(self, result: TrainingResult, mode: str) -> None:
+        """Name the files and the next commands; `mode` is that of artart.generate for the network."""
         grids = sorted((self.run_dir / "samples").glob("epoch_????.png"))
-        score = "not measured" if math.isnan(best) else f"{best:.4g}"
-        lines = [f"done in {time.monotonic() - self.started:.0f} s, best {self.config['monitor']} {score}"]
-        lines += [f"  grid        {relative_to_cwd(grids[-1])}"] if grids else []
-        lines += [f"  checkpoint  {relative_to_cwd(checkpoint)}"] if checkpoint else []
-        lines += [f"  log folder  {relative_to_cwd(self.run_dir)}", "try next"]
+        score = "not measured" if math.isnan(result.best_score) else f"{result.best_score:.4g}"
         python = "python" if shutil.which("python") == sys.executable else relative_to_cwd(Path(sys.executable))
-        if checkpoint:
-            lines += [f"  {python} -m artart.generate checkpoint={relative_to_cwd(checkpoint)} {TRY[mode]}"]
+        run_dir = relative_to_cwd(self.run_dir)
+        log.info("done in %.0f s, best %s %s", time.monotonic() - self.started, self.config["monitor"], score)
+        if grids:
+            log.info("  grid        %s", relative_to_cwd(grids[-1]))
+        if result.checkpoint:
+            log.info("  checkpoint  %s", relative_to_cwd(result.checkpoint))
+        log.info("  log folder  %s", run_dir)
+        log.info("try next")
+        if result.checkpoint:
+            checkpoint = relative_to_cwd(result.checkpoint)
+            log.info("  %s -m artart.generate checkpoint=%s %s", python, checkpoint, TRY[mode])
             if self.config["data"].get("val_fraction") != 0:
-                lines += [f"  {python} -m artart.evaluate checkpoint={relative_to_cwd(checkpoint)}"]
-        lines += [f"  {python} -m artart.train data.root=FOLDER_OF_YOUR_ART"]
-        lines += [
-            f"  {python} -m tensorboard.main --logdir {relative_to_cwd(self.run_dir)} --samples_per_plugin images=1000"
-        ]
-        for line in lines:
-            log.info(line)
+                log.info("  %s -m artart.evaluate checkpoint=%s", python, checkpoint)
+        log.info("  %s -m artart.train data.root=FOLDER_OF_YOUR_ART", python)
+        log.info("  %s -m tensorboard.main --logdir %s --samples_per_plugin images=1000", python, run_dir)

@@ -1,4 +1,4 @@
-"""What a run goes on from: its checkpoint, held against what is asked for now; and its folder, made ready for that."""
+"""Resume a run: check its checkpoint against the settings, and prepare its folder."""
 
 import logging
 import shutil
@@ -8,20 +8,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
 
 from artart import ArtError
 from artart.checkpoints.format import is_older
 from artart.checkpoints.load import read
 from artart.checkpoints.validate import finished_epochs, printable
 from artart.config.build import format_value, join_words, select_or_none
+from artart.data.datamodule import ArtDataModule
 from artart.data.labels import CLASS
 from artart.io.files import new_folder
 from artart.io.terminal import relative_to_cwd
 from artart.training.callbacks.last import PREVIOUS
+from artart.training.distributed import rank
 from artart.training.loggers import cut_back, files
 from artart.training.restore import misfit
-from artart.training.run_dir import LAST
+from artart.training.run_dir import LAST, LOG, Plan, open_log, save_settings
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +36,7 @@ MAX_SHOWN_DIFFERENCES = 12
 
 
 class ResumeState(NamedTuple):
-    """What a checkpoint says of the run that goes on."""
+    """What a checkpoint says of the run that is resumed."""
 
     path: Path
     step: int
@@ -42,21 +47,27 @@ class ResumeState(NamedTuple):
     is_within_epoch: bool
 
 
-def load_resume_state(path: Path, config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> ResumeState:
-    """Hold a checkpoint against the settings of now; show in what they differ.
+def load_resume_state(
+    path: Path | None, config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]
+) -> ResumeState | None:
+    """Check a checkpoint against the settings, and log in what they differ; None for no path.
 
-    Where resume=auto finds last.ckpt damaged, the checkpoint is the one before it.
+    With resume=auto a damaged last.ckpt is replaced by the checkpoint before it.
 
     Raises:
         ArtError: if it is damaged, of another kind of run, or beyond the end of this one.
     """
+    if path is None:
+        return None
     path, content = _readable(path, falls_back=config.get("resume") == "auto")
     if "optimizer_states" not in content:
-        raise ArtError(f"resume={path}: holds weights alone, and no run goes on without its optimizer; name a .ckpt")
+        raise ArtError(f"resume={path}: holds weights alone, without the state of the optimizer; name a .ckpt")
     if is_older(content):
         raise ArtError(f"resume={path}: written by an older artart; begin with its weights: init_from={path}")
-    if "images_seen" not in content:
-        raise ArtError(f"resume={path}: written by an artart that could not go on exactly; start afresh")
+    if content.get("images_seen") is None:
+        raise ArtError(
+            f"resume={path}: does not hold enough to resume exactly; begin with its weights: init_from={path}"
+        )
     before = ResumeState(
         path,
         content["global_step"],
@@ -67,27 +78,9 @@ def load_resume_state(path: Path, config: Mapping[str, Any], label_names: Mappin
         _is_within_epoch(content),
     )
     _compare_labels(path, content["labels"], label_names)
-    for key in (*MUST_MATCH, *STATEFUL):
-        was, now = select_or_none(before.config, key), select_or_none(config, key)
-        if was != now:
-            ((name, was, now), *_) = _differences(was, now, key)
-            raise ArtError(
-                f"resume={path}: was trained with {name}={printable(format_value(was))}, not {format_value(now)}; "
-                f"ask for that, "
-                "or start afresh in another folder"
-            )
-    if before.is_within_epoch and (was := _batches(before.config)) != (now := _batches(config)):
-        raise ArtError(
-            f"resume={path}: lies within an epoch of batches of {was[0]} images in the order of seed={was[1]}, now "
-            f"{now[0]} and seed={now[1]}; ask for the same, or go on from the end of an epoch"
-        )
+    _compare_settings(before, config)
     if "current_model_state" in content and not select_or_none(config, "callbacks.ema"):
-        raise ArtError(f"callbacks.ema=null: {path} keeps an average beside its weights; go on with callbacks.ema")
-    if before.epochs > (asked := config["trainer"]["max_epochs"]):
-        raise ArtError(
-            f"trainer.max_epochs={asked}: {path} has finished {before.epochs} epochs; "
-            f"ask for more, such as trainer.max_epochs={2 * before.epochs}"
-        )
+        raise ArtError(f"callbacks.ema=null: {path} holds an average of the weights; resume with callbacks.ema")
     if reason := misfit(content, config):
         raise ArtError(
             f"resume={path}: its training state cannot be used ({reason}); take an earlier checkpoint, or begin with "
@@ -99,8 +92,31 @@ def load_resume_state(path: Path, config: Mapping[str, Any], label_names: Mappin
     return before
 
 
+def _compare_settings(before: ResumeState, config: Mapping[str, Any]) -> None:
+    """Raises ArtError if the checkpoint is of another kind of run, or beyond the end of this one."""
+    path = before.path
+    for key in (*MUST_MATCH, *STATEFUL):
+        was, now = select_or_none(before.config, key), select_or_none(config, key)
+        if was != now:
+            ((name, was, now), *_) = _differences(was, now, key)
+            raise ArtError(
+                f"resume={path}: was trained with {name}={printable(format_value(was))}, not {format_value(now)}; "
+                "ask for that, or start afresh in another folder"
+            )
+    if before.is_within_epoch and (was := _batches(before.config)) != (now := _batches(config)):
+        raise ArtError(
+            f"resume={path}: lies within an epoch of batches of {was[0]} images in the order of seed={was[1]}, now "
+            f"{now[0]} and seed={now[1]}; ask for the same, or resume from the end of an epoch"
+        )
+    if before.epochs > (asked := config["trainer"]["max_epochs"]):
+        raise ArtError(
+            f"trainer.max_epochs={asked}: {path} has finished {before.epochs} epochs; "
+            f"ask for more, such as trainer.max_epochs={2 * before.epochs}"
+        )
+
+
 def _readable(path: Path, falls_back: bool) -> tuple[Path, dict[str, Any]]:
-    """A checkpoint and its content; if it cannot be read, those of previous.ckpt where `falls_back` allows it."""
+    """A checkpoint and its content; if it is damaged, those of previous.ckpt where `falls_back` allows it."""
     try:
         return path, read(path)
     except ArtError:
@@ -109,7 +125,7 @@ def _readable(path: Path, falls_back: bool) -> tuple[Path, dict[str, Any]]:
             raise
         with suppress(ArtError):
             content = read(before)
-            log.warning("resume: %s cannot be read; the one before it can", relative_to_cwd(path))
+            log.warning("resume: %s is damaged; the checkpoint before it is used", relative_to_cwd(path))
             return before, content
         raise
 
@@ -147,7 +163,7 @@ def _batches(config: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _shown_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """In words; what only says where things lie is left out, and so is what repeats a key of the top."""
+    """In words, without paths of the run's folder and without settings that repeat a key of the top."""
     top: dict[str, Any] = {}
     for key, was, value in _differences(before, now):
         places = (str(select_or_none(before, "run_dir")), str(select_or_none(now, "run_dir")))
@@ -171,19 +187,43 @@ def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, An
         yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
 
 
-def prepare_run_dir(run_dir: Path, before: ResumeState | None, loggers: Sequence[Logger]) -> None:
-    """Set aside what the run's folder holds of later steps, and cut its curves back to where the checkpoint is.
+def open_run_dir(
+    cfg: DictConfig,
+    words: Sequence[str],
+    planned: Plan,
+    state: ResumeState | None,
+    trainer: Trainer,
+    data: ArtDataModule,
+) -> None:
+    """Open the log in the run's folder, and write there what belongs to a run before its first step.
 
-    After a crash there is nothing to set aside: what came after last.ckpt comes again just so. Where no run goes on,
-    curves that lie there are of one that left no checkpoint.
+    A folder whose run is resumed gets the new settings with the first checkpoint that has them: if the command fails
+    before that, resume=auto still finds the run by its old ones.
     """
-    for part in run_dir.glob("checkpoints/.*.ckpt.*.part"):  # of a kill in the middle of a save
+    open_log(cfg, f"train_rank_{rank()}.log" if rank() else LOG)
+    if rank():
+        return
+    prepare_run_dir(Path(cfg.run_dir), state, trainer.loggers)
+    data.list_unused(Path(cfg.run_dir))
+    if planned.is_in_place:
+        save = LambdaCallback(on_save_checkpoint=lambda *_: save_settings(cfg, words))
+        trainer.callbacks.insert(0, save)  # type: ignore[attr-defined]
+    else:
+        save_settings(cfg, words)
+
+
+def prepare_run_dir(run_dir: Path, before: ResumeState | None, loggers: Sequence[Logger]) -> None:
+    """Set aside files of later steps, and cut curves back to the step of the checkpoint.
+
+    After a crash there is nothing to set aside: training repeats what came after last.ckpt. Where no run is resumed,
+    curves in the folder are of one that left no checkpoint.
+    """
+    for part in run_dir.glob("checkpoints/.*.ckpt.*.part"):  # of a process that was killed while it saved
         part.unlink()
     if before is None or before.path.resolve().parent.parent != run_dir.resolve():
         if old := files(loggers, run_dir):
-            log.info(
-                "curves of a run without a checkpoint are set aside in %s", relative_to_cwd(_set_aside(run_dir, old))
-            )
+            aside = _set_aside(run_dir, old)
+            log.info("curves of a run without a checkpoint are set aside in %s", relative_to_cwd(aside))
         return
     if before.path.name != LAST and (later := _later(run_dir, before)):
         aside = _set_aside(run_dir, later)
@@ -191,7 +231,7 @@ def prepare_run_dir(run_dir: Path, before: ResumeState | None, loggers: Sequence
             place = aside / path.relative_to(run_dir)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, place)
-        log.info("resume: what came after step %d is set aside in %s", before.step, relative_to_cwd(aside))
+        log.info("resume: files of later steps than %d are set aside in %s", before.step, relative_to_cwd(aside))
     cut_back(loggers, run_dir, before.curves)
 
 
@@ -226,17 +266,16 @@ def _epoch(path: Path) -> int:
 
 
 def compare_data(before: ResumeState, facts: Mapping[str, Any]) -> None:
-    """A line if the images are others than they were.
+    """Log a line if the images are not those of before.
 
     Raises:
-        ArtError: if so within an epoch, whose order would be another.
+        ArtError: if the checkpoint lies within an epoch, whose order would change.
     """
     if before.data["sha256"] != facts["sha256"]:
         numbers = (facts["num_train"], facts["num_val"], before.data["num_train"], before.data["num_val"])
         message = "{} for training and {} held out, which were {} and {}".format(*numbers)
         if before.is_within_epoch:
             raise ArtError(
-                f"resume={before.path}: lies within an epoch of other images ({message}); go on from the end of an "
-                f"epoch"
+                f"resume={before.path}: lies within an epoch of other images ({message}); resume from an epoch's end"
             )
         log.warning("resume: other images than before: %s", message)

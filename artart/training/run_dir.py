@@ -1,17 +1,17 @@
-"""One output folder a run: found or made once, never one that belongs to another run."""
+"""The output folder of a run: found or created once, never that of another run."""
 
-import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import yaml
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,83 +27,80 @@ RUNS = Path("outputs/runs")
 
 LAST = "last.ckpt"
 LOG = "train.log"
-KEYS = {"data", "image_size", "run_dir", "seed"}  # that the settings of every training and preparation have
+KEYS = {"data", "image_size", "run_dir", "seed"}  # in the settings of every training and preparation
 
-_locks: list[TextIO] = []  # of this process's run; the system frees it however the process ends
-_lines = MemoryHandler(1_000_000, flushLevel=logging.CRITICAL + 1)  # logged before there is a file for them
+_locks: list[FileLock] = []  # of the run of this process; the system releases it however the process ends
+_early = MemoryHandler(1_000_000, flushLevel=logging.CRITICAL + 1)  # log lines from before the log file is open
+_handlers: list[logging.Handler] = []  # the log file of the run of this process
 
 
 class Plan(NamedTuple):
-    """Where a run writes and where it goes on."""
+    """Where a run writes and what it resumes."""
 
     run_dir: Path | None = None  # None: a new folder
     checkpoint: Path | None = None  # None: from the start
 
-    def is_in_its_folder(self) -> bool:
-        """Whether a run goes on where it was, and not in a new folder."""
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the run is resumed in its own folder."""
         if self.run_dir is None or self.checkpoint is None:
             return False
         return self.checkpoint.resolve().parent.parent == self.run_dir.resolve()
 
 
 def plan(cfg: DictConfig) -> Plan:
-    """The folder and checkpoint that `run_dir` and `resume` name. Writes nothing but a lock.
+    """The folder and the checkpoint that `run_dir` and `resume` name. Writes nothing but a lock.
 
-    Log lines are kept from here on, until `enter` opens the run's log.
+    Log lines are kept from here on until `open_log` opens the run's log.
 
     Raises:
-        ArtError: if a run cannot go on in the folder, if a new one would mix with what it holds, or if the run has come
-            to its end.
+        ArtError: if a run cannot resume in the folder, a new one would mix with its content, or the run has finished.
     """
     if in_sweep() and (cfg.run_dir or cfg.get("resume")):
-        raise ArtError("run_dir and resume: each job of a sweep has a new folder of its own; leave them out")
+        raise ArtError("run_dir and resume: each job of a sweep has its own new folder; leave them out")
     while _locks:
-        _locks.pop().close()  # of an earlier run in the same process
-    _lines.buffer.clear()
-    logging.getLogger().addHandler(_lines)
-    with _report_disk_errors(cfg):
+        _locks.pop().release()  # of an earlier run in the same process
+    _early.buffer.clear()
+    logging.getLogger().addHandler(_early)
+    with _disk_errors(cfg):
         planned = _find(cfg)
-        goes_on_from_last = planned.checkpoint and (cfg.resume == "auto" or planned.checkpoint.name == LAST)
-        if planned.run_dir and goes_on_from_last and (limit := _reached(planned.run_dir, cfg)):
-            asked = cfg.trainer[limit]
+        resumes_last = planned.checkpoint and (cfg.resume == "auto" or planned.checkpoint.name == LAST)
+        if planned.run_dir and resumes_last and (limit := _reached(planned.run_dir, cfg)):
             raise ArtError(
-                f"trainer.{limit}={asked}: the run in {planned.run_dir} has reached its end; to go on, ask for more, "
-                f"such as trainer.{limit}={2 * asked}"
+                f"trainer.{limit}={cfg.trainer[limit]}: the run in {planned.run_dir} has finished; to continue it, "
+                f"raise the limit, such as trainer.{limit}={2 * cfg.trainer[limit]}"
             )
-        if planned.run_dir and planned.is_in_its_folder():
-            _take(planned.run_dir)  # before its checkpoint is read, so that nobody goes on from it meanwhile
+        if planned.run_dir and planned.is_in_place:
+            _take(planned.run_dir)  # before its checkpoint is read, so that no other process resumes it meanwhile
     return planned
 
 
 def _find(cfg: DictConfig) -> Plan:
     run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
+    resume = cfg.get("resume")  # prepare has no such key
     if run_dir and cfg.data.root and run_dir.resolve() == Path(cfg.data.root).resolve():
         raise ArtError(f"run_dir={run_dir}: is the folder of your images, which is only read; name another")
-    resume = cfg.get("resume")  # a preparation has no such key
     if resume == "auto" and not run_dir:
         return _newest_unfinished(cfg)
     held = sorted(run_dir.glob("checkpoints/*.ckpt")) if run_dir else []
     if run_dir and resume == "auto" and held:
-        with _refused(f"run_dir={run_dir}", "name the folder of a run, or a new one"):
+        with _prefixed(f"run_dir={run_dir}", "name the folder of a run, or a new one"):
             _check_run(run_dir)
-        if not (checkpoint := _newest_in(run_dir)):
-            raise ArtError(
-                f"run_dir={run_dir}: holds {held[0].name} but no {LAST}; name the checkpoint to go on from: resume=FILE"
-            )
-        return Plan(run_dir, checkpoint)
+        if checkpoint := _newest_in(run_dir):
+            return Plan(run_dir, checkpoint)
+        raise ArtError(f"run_dir={run_dir}: holds {held[0].name} but no {LAST}; name a checkpoint: resume=FILE")
     checkpoint = None if resume in (None, "auto") else Path(resume)
     if checkpoint and (not run_dir or run_dir.resolve() == checkpoint.resolve().parent.parent):
         checkpoint = checkpoint.resolve()
-        home = checkpoint.parent.parent
-        with _refused(f"resume={resume}", "name a new folder to go on in: run_dir=DIR"):
+        with _prefixed(f"resume={resume}", "name a new folder to resume in: run_dir=DIR"):
             if checkpoint.parent.name != "checkpoints":
                 raise ArtError("does not lie in checkpoints/ of a run")
-            _check_run(home)
-        return Plan(run_dir or home, checkpoint)
+            _check_run(checkpoint.parent.parent)
+        return Plan(run_dir or checkpoint.parent.parent, checkpoint)
     if held:
         whose, remedy = ("another", "name a new folder") if checkpoint else ("a", "name another folder")
         if resume is None and "resume" in cfg:
-            remedy = f"go on with it by resume=auto, or {remedy}"
+            remedy = f"resume it by resume=auto, or {remedy}"
         raise ArtError(f"run_dir={run_dir}: holds {whose} run already ({held[0].name}); {remedy}")
     if run_dir:
         _check_free(run_dir, f"run_dir={run_dir}")
@@ -111,16 +108,16 @@ def _find(cfg: DictConfig) -> Plan:
 
 
 def _newest_unfinished(cfg: DictConfig) -> Plan:
-    """The newest run under outputs/runs with these settings that did not reach its end. Broken ones are passed over."""
+    """The newest run under outputs/runs with these settings that has not finished; damaged ones are skipped."""
     wanted = _comparable(yaml.safe_load(OmegaConf.to_yaml(cfg)))
     saved: list[tuple[float, Path]] = []
     for run_dir in RUNS.absolute().glob("*/*"):
-        with _passing_over():
+        with _skipped():
             if checkpoint := _newest_in(run_dir):
                 saved.append((checkpoint.stat().st_mtime, checkpoint))
     for _, checkpoint in sorted(saved, reverse=True):
         run_dir = checkpoint.parent.parent
-        with _passing_over():
+        with _skipped():
             if _comparable(_settings(run_dir)) != wanted or _reached(run_dir, cfg):
                 continue
             _check_run(run_dir)
@@ -131,23 +128,23 @@ def _newest_unfinished(cfg: DictConfig) -> Plan:
 
 
 @contextmanager
-def _passing_over() -> Iterator[None]:
-    """A folder that cannot be used is reported of in a line."""
+def _skipped() -> Iterator[None]:
+    """A folder that cannot be used is reported in one line."""
     try:
         yield
     except (ArtError, OSError) as error:
-        log.warning("resume=auto: passed over: %s", error)
+        log.warning("resume=auto: skipped: %s", error)
 
 
 def _newest_in(run_dir: Path) -> Path | None:
-    """The checkpoint that a run goes on from: last.ckpt, or the one before it; None if there is neither."""
+    """The checkpoint that a run resumes: last.ckpt, or the one before it; None if there is neither."""
     places = (run_dir / "checkpoints" / name for name in (LAST, PREVIOUS))
     return next((path for path in places if path.is_file()), None)
 
 
 @contextmanager
-def _refused(key: str, remedy: str) -> Iterator[None]:
-    """A mistake that is found in a folder becomes one of the call."""
+def _prefixed(key: str, remedy: str) -> Iterator[None]:
+    """Put key and remedy around an error about a folder."""
     try:
         yield
     except ArtError as error:
@@ -155,7 +152,7 @@ def _refused(key: str, remedy: str) -> Iterator[None]:
 
 
 def _check_run(run_dir: Path) -> None:
-    """Raises ArtError if a folder is none that a run goes on in: not made by artart.train, or with links out of it."""
+    """Raises ArtError if artart.train did not make the folder, or if it holds links out of it."""
     _settings(run_dir)
     if not (run_dir / LOG).is_file():
         raise ArtError(f"{run_dir} is not the folder of a run: it has no {LOG}")
@@ -163,8 +160,8 @@ def _check_run(run_dir: Path) -> None:
 
 
 def _check_free(folder: Path, key: str) -> None:
-    """Raises ArtError if a new run would mix with what a folder holds; one that saved nothing may begin again."""
-    with _refused(key, "name a new folder"):
+    """Raises ArtError if a new run would mix with what a folder holds; one that saved nothing can begin again."""
+    with _prefixed(key, "name a new folder"):
         if any(folder.glob("checkpoints/*.ckpt")) or (folder / "result.json").exists():
             raise ArtError(f"{folder} holds a run or a result already")
         if not {*folder.glob("*"), *folder.glob(".hydra/*")} <= {folder / ".hydra", folder / ".hydra" / "lock"}:
@@ -173,10 +170,10 @@ def _check_free(folder: Path, key: str) -> None:
 
 
 def _settings(run_dir: Path) -> dict[str, Any]:
-    """What artart has noted of the settings of a run or a preparation.
+    """The settings that artart saved in the folder of a run or a preparation.
 
     Raises:
-        ArtError: if there is nothing, or something else.
+        ArtError: if there are none, or something else.
     """
     file = run_dir / ".hydra" / "config.yaml"
     if not file.is_file():
@@ -201,19 +198,17 @@ def _check_links(run_dir: Path) -> None:
 
 
 def _lock(run_dir: Path) -> bool:
-    """Reserve a folder for this process; False if another one has it. What lies there under its name is left as it is.
+    """Reserve a folder for this process; False if another one has it.
 
     Raises:
-        OSError: if it cannot be written, or is a link.
+        OSError: if the lock cannot be written, or is a link.
     """
-    place = run_dir / ".hydra" / "lock"
-    file = os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w")
+    lock = FileLock(run_dir / ".hydra" / "lock", timeout=0)  # empties no file and follows no link
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
+        lock.acquire()
+    except Timeout:
         return False
-    _locks.append(file)
+    _locks.append(lock)
     return True
 
 
@@ -228,7 +223,7 @@ def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reached(run_dir: Path, cfg: DictConfig) -> str | None:
-    """The limit of the trainer that a run has come to: max_epochs or max_steps; None while there is more to do.
+    """The limit of the trainer that a run has come to: max_epochs or max_steps; None if it has not finished.
 
     Raises:
         ArtError: if its result.json is not what artart writes.
@@ -245,25 +240,35 @@ def _reached(run_dir: Path, cfg: DictConfig) -> str | None:
 
 
 def claim_run_dir(cfg: DictConfig, planned: Plan) -> Path:
-    """Take the run's folder: make it if it is new, and lock it. Nothing else is written. Sets cfg.run_dir.
+    """Create the run's folder if it is new, and lock it. Nothing else is written.
 
     Raises:
         ArtError: if it cannot be written, or another process is writing there, or has written there since `plan`.
     """
-    with _report_disk_errors(cfg):
+    with _disk_errors(cfg):
         run_dir = planned.run_dir or _new_folder()
         (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
         _take(run_dir)
-        if not planned.is_in_its_folder():
+        if not planned.is_in_place:
             _check_free(run_dir, f"run_dir={run_dir}")  # again: another run may have begun and ended meanwhile
-    cfg.run_dir = str(run_dir)
+    log.info("run folder: %s", relative_to_cwd(run_dir))
     if planned.checkpoint:
-        log.info("resume: going on from %s", relative_to_cwd(planned.checkpoint))
+        log.info("resume: from %s", relative_to_cwd(planned.checkpoint))
     return run_dir
 
 
+def _new_folder() -> Path:
+    """In a sweep <sweep.dir>/<job number>, else outputs/runs/<date>/<time>, created here and by no other process."""
+    if in_sweep():
+        hydra = HydraConfig.get()
+        folder = Path(hydra.sweep.dir, str(hydra.job.num)).absolute()
+        _check_free(folder, f"hydra.sweep.dir={hydra.sweep.dir}")
+        return folder
+    return new_folder(RUNS.absolute() / f"{datetime.now():%Y-%m-%d/%H-%M-%S}")
+
+
 @contextmanager
-def _report_disk_errors(cfg: DictConfig) -> Iterator[None]:
+def _disk_errors(cfg: DictConfig) -> Iterator[None]:
     """An error of the disk becomes one line with the remedy."""
     try:
         yield
@@ -274,13 +279,13 @@ def _report_disk_errors(cfg: DictConfig) -> Iterator[None]:
         ) from None
 
 
-def note(cfg: DictConfig) -> None:
-    """Write the settings and what was set on the command line into cfg.run_dir, unless they stand there.
+def save_settings(cfg: DictConfig, words: Sequence[str]) -> None:
+    """Write the settings, and the `words` of the command line, into cfg.run_dir, unless they are there.
 
     Raises:
         OSError: if they cannot be written.
     """
-    texts = {"config.yaml": OmegaConf.to_yaml(cfg), "overrides.yaml": OmegaConf.to_yaml(overrides())}
+    texts = {"config.yaml": OmegaConf.to_yaml(cfg), "overrides.yaml": OmegaConf.to_yaml(list(words))}
     for name, text in texts.items():
         path = Path(cfg.run_dir, ".hydra", name)
         if not path.is_file() or path.read_bytes() != text.encode():
@@ -288,32 +293,26 @@ def note(cfg: DictConfig) -> None:
                 file.write(text.encode())
 
 
-def enter(cfg: DictConfig, log_name: str = LOG) -> None:
-    """Send the log into cfg.run_dir, and what has been logged since `plan`.
+def open_log(cfg: DictConfig, log_name: str = LOG) -> None:
+    """Send log lines to a file in cfg.run_dir, those since `plan` first.
 
     Raises:
         ArtError: if it cannot be written.
     """
-    with _report_disk_errors(cfg):
+    with _disk_errors(cfg):
         handler = logging.FileHandler(Path(cfg.run_dir, log_name), encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger().removeHandler(_lines)
-    for record in _lines.buffer:
+    root = logging.getLogger()
+    root.removeHandler(_early)
+    while _handlers:
+        root.removeHandler(_handlers.pop())  # of an earlier run in the same process
+    for record in _early.buffer:
         handler.handle(record)
-    _lines.buffer.clear()
-    logging.getLogger().addHandler(handler)
+    _early.buffer.clear()
+    root.addHandler(handler)
+    _handlers.append(handler)
 
 
 def overrides() -> list[str]:
     """What was set on the command line, key=value."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def _new_folder() -> Path:
-    """In a sweep <sweep.dir>/<job number>, else outputs/runs/<date>/<time>, made here and by nobody else."""
-    if in_sweep():
-        hydra = HydraConfig.get()
-        folder = Path(hydra.sweep.dir, str(hydra.job.num)).absolute()
-        _check_free(folder, f"hydra.sweep.dir={hydra.sweep.dir}")
-        return folder
-    return new_folder(RUNS.absolute() / f"{datetime.now():%Y-%m-%d/%H-%M-%S}")

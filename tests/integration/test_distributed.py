@@ -56,7 +56,7 @@ def test_two_processes_that_were_stopped_end_as_one_process(tmp_path, monkeypatc
     stop = ("+callbacks.a._target_=test_resume.Trouble", "+callbacks.a.event=SIGTERM", "+callbacks.a.place=within")
     code, said = outcome(start([sys.executable], *two, *stop, "+callbacks.a.step=3"))
     assert code == 143, said
-    assert said.count("stopped by SIGTERM in epoch 1; go on where it stopped") == 1  # the first speaks for all
+    assert said.count("stopped by SIGTERM in epoch 1; to resume, repeat the command") == 1  # the first speaks for all
     assert "Traceback" not in said
     assert load("two/checkpoints/last.ckpt")["global_step"] == 3
     code, said = outcome(start([sys.executable], *two, "resume=auto"))
@@ -153,11 +153,13 @@ def test_the_jobs_of_a_sweep_have_one_process_each(train, capsys):
 
 
 def test_each_process_needs_an_image_to_validate_on():
-    from artart.config.compatibility import check_shares
+    from artart.config.compatibility import check_num_images
 
-    check_shares(num_training=2, num_held_out=2, num_processes=2)
-    check_shares(num_training=2, num_held_out=0, num_processes=2)  # none is held out: a preview
+    config = {"monitor": "val/psnr"}
+
+    check_num_images(config, num_train=2, num_val=2, num_processes=2)
+    check_num_images(config, num_train=2, num_val=0, num_processes=2)  # none is held out: a preview
     with pytest.raises(ArtError, match=r"data.val_fraction: holds out 1 images, and each of 2 processes needs one"):
-        check_shares(num_training=2, num_held_out=1, num_processes=2)
+        check_num_images(config, num_train=2, num_val=1, num_processes=2)
     with pytest.raises(ArtError, match=r"trainer.devices: 3 processes have 2 images to train on"):
-        check_shares(num_training=2, num_held_out=0, num_processes=3)
+        check_num_images(config, num_train=2, num_val=0, num_processes=3)

@@ -656,6 +656,8 @@ def test_settings_a_hundred_thousand_levels_deep_are_refused(content, refused, s
         ("global_step", 1.5),
         ("loops/fit_loop/epoch_progress/current/processed", "3"),
         ("images_seen", "many"),
+        ("images_seen", {}),
+        ("images_seen", -0.0),
         ("metrics", {"val/psnr": "high"}),
         ("points", {"lr": {"/../../../harm": 1.0}}),  # TensorBoard would make a folder of that
         ("points", {"lr": "high"}),

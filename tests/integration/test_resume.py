@@ -535,7 +535,7 @@ def test_a_copied_checkpoint_writes_nothing_into_the_folder_above_it(train, fini
     before = files_of("home")
     assert train("resume=home/Downloads/last.ckpt", "trainer.max_epochs=4") == 2
     error = capsys.readouterr().err
-    assert error.endswith("does not lie in checkpoints/ of a run; name a new folder to go on in: run_dir=DIR\n")
+    assert error.endswith("does not lie in checkpoints/ of a run; name a new folder to resume in: run_dir=DIR\n")
     assert error.count("\n") == 1
     assert files_of("home") == before
     assert train("resume=home/Downloads/last.ckpt", "trainer.max_epochs=4", "run_dir=run") == 0

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import logging
+import re
 import resource
 import subprocess
 import sys
@@ -10,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
 import artart.train
+from artart import ArtError
 from artart.training import run_dir
+from artart.training.setup import describe_net
 
 
 def load(path: Path) -> dict:
@@ -160,7 +165,7 @@ def test_a_folder_that_another_process_writes_into_is_left_alone(train, capsys):
     assert train("trainer.max_epochs=1") == 0
     (live,) = Path("outputs/runs").glob("*/*")
     (live / "result.json").unlink()  # as if it had not come to its end
-    run_dir._locks.pop().close()  # as if the process had ended
+    run_dir._locks.pop().release()  # as if the process had ended
     script = (
         f"import fcntl, time; f = open('{live}/.hydra/lock', 'w'); fcntl.flock(f, 2); print(flush=True); time.sleep(99)"
     )
@@ -184,7 +189,7 @@ def test_resume_from_a_checkpoint_resumes_in_its_folder(train):
 def test_a_folder_that_holds_a_run_is_not_written_into(train, finished_run, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
     assert train(f"run_dir={finished_run}") == 2
-    assert "holds a run already (best.ckpt); go on with it by resume=auto" in capsys.readouterr().err
+    assert "holds a run already (best.ckpt); resume it by resume=auto" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
 
 
@@ -450,13 +455,13 @@ def test_the_size_of_a_denoiser_is_reported_and_measuring_it_changes_nothing(cap
 
     net = ConvDiffusionModel(16)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    assert artart.train.size_of(net, 16).startswith("network: 742,659 parameters")
+    assert describe_net(net, 16).startswith("network: 742,659 parameters")
     assert net.training
     assert_close(net.state_dict(), before, rtol=0, atol=0)
     layers = [(3, 64, 16), (64, 128, 8), (128, 256, 4), (256, 128, 2), (128, 64, 4), (64, 64, 16), (67, 3, 16)]
     operations = sum(2 * 9 * a * b * side**2 for a, b, side in layers)
     linear = 2 * (64 * 256 + 256 * 256 + 256 * 2 * (64 + 128 + 256 + 128 + 64))
-    message = artart.train.size_of(ConvDiffusionModel(16, num_classes=5, conditioned=True), 16)
+    message = describe_net(ConvDiffusionModel(16, num_classes=5, conditioned=True), 16)
     assert message.endswith(f" {(operations + linear) / 1e9:.2f} GFLOPs per image")
 
 
@@ -635,3 +640,58 @@ def test_a_column_that_no_value_of_has_enough_files_is_refused(train, artists_ru
     assert train(*places, "data.labels=[class,artist]", "run_dir=run") == 2
     assert "data.min_per_label=50: no artist has so many files; lower it" in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+# --- from Python
+
+
+@pytest.fixture
+def from_python(tmp_path, monkeypatch):
+    """`artart.train.train` in an empty working directory; its logging ends with the test."""
+    monkeypatch.chdir(tmp_path)
+    handlers = list(logging.getLogger().handlers)
+    small = ("image_size=16", "data.num_demo_images=40", "data.batch_size=8", "trainer=cpu", "trainer.max_epochs=2")
+    yield lambda *overrides: artart.train.train([*small, "loss=mse", *overrides])
+    logging.getLogger().handlers[:] = handlers
+    logging.getLogger("artart").setLevel(logging.NOTSET)
+
+
+def test_train_from_python_returns_what_the_run_leaves(from_python):
+    result = from_python("run_dir=my run, first")
+    assert result.run_dir == Path("my run, first").absolute()
+    assert result.checkpoint == result.run_dir / "checkpoints" / "best.ckpt"
+    content = json.loads((result.run_dir / "result.json").read_text())
+    assert result.best_score == content["best"]["val/psnr"]
+    settings = yaml.safe_load((result.run_dir / ".hydra" / "overrides.yaml").read_text())
+    assert "loss=mse" in settings
+
+
+def test_train_from_python_trains_as_the_command_does(from_python, train):
+    assert train("run_dir=command", "loss=mse") == 0
+    result = from_python()
+    ours, theirs = (load(run / "checkpoints" / "last.ckpt") for run in (result.run_dir, Path("command")))
+    assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=0)
+
+
+def test_train_from_python_logs_each_run_into_its_own_folder(from_python):
+    first, second = from_python("trainer.max_epochs=1"), from_python("trainer.max_epochs=1")
+    assert first.run_dir != second.run_dir
+    for result in (first, second):
+        assert (result.run_dir / "train.log").read_text().count("try next") == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("image_sze=16", "image_sze=16: no such key; did you mean image_size?"),
+        ("image_size=abc", "image_size=abc: must be a whole number"),
+        ("data.mirror=true", "data.mirror=true: renamed to data.random_flip"),
+        ("model=unett", "model=unett: no such option; choose "),
+        ("trainer.devices=2", "trainer.devices=2: a call from Python trains in one process"),
+    ],
+)
+def test_train_from_python_reports_a_mistake_in_one_line(from_python, override, message):
+    with pytest.raises(ArtError, match=re.escape(message)) as error:
+        from_python(override, *["trainer=ddp"] * ("devices" in override))
+    assert "\n" not in str(error.value)
+    assert not list(Path().iterdir())

@@ -46,7 +46,7 @@ def home(tmp_path, monkeypatch):
     yield tmp_path
     logging.getLogger().handlers[:] = handlers
     while run_dir._locks:
-        run_dir._locks.pop().close()
+        run_dir._locks.pop().release()
 
 
 def refusal(cfg: DictConfig) -> str:
@@ -86,7 +86,7 @@ def test_a_checkpoint_resumes_only_in_the_folder_of_its_run(how):
     file = next(run.glob("*/last.ckpt"))
     message = refusal(config(resume=file))
     assert message.startswith(f"resume={file}: ")
-    assert message.endswith("; name a new folder to go on in: run_dir=DIR")
+    assert message.endswith("; name a new folder to resume in: run_dir=DIR")
     assert run_dir.plan(config("new", file)) == run_dir.Plan(Path("new"), file)
 
 
@@ -203,7 +203,7 @@ def test_a_broken_run_is_passed_over_with_a_line(kind, home, caplog, as_nobody):
     if isinstance(how, int):
         place.chmod(0o755)
     (line,) = caplog.messages
-    assert line.startswith("resume=auto: passed over: ")
+    assert line.startswith("resume=auto: skipped: ")
     assert str(bad) in line
     assert "\n" not in line
 
@@ -253,9 +253,9 @@ def test_what_was_logged_before_there_was_a_log_stands_in_it_in_order():
     logging.getLogger("artart").info("first")
     run_dir.claim_run_dir(cfg, planned)
     assert sorted(path.name for path in Path("new").rglob("*")) == [".hydra", "lock"]
-    run_dir.enter(cfg)
+    run_dir.open_log(cfg)
     logging.getLogger("artart").info("second")
-    assert [line.split()[-1] for line in Path("new/train.log").read_text().splitlines()] == ["first", "second"]
+    assert [line.split()[-1] for line in Path("new/train.log").read_text().splitlines()] == ["first", "new", "second"]
 
 
 @pytest.fixture

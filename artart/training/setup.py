@@ -1,0 +1,117 @@
+"""What a run is made of: data, objective and network, built from the settings and checked before any work."""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import seed_everything
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from artart import ArtError
+from artart.checkpoints.load import check_writable
+from artart.config.build import build, select_or_none
+from artart.config.compatibility import check_memory, check_monitor, check_num_images, check_parts
+from artart.data.datamodule import ArtDataModule
+from artart.data.labels import num_classes_of
+from artart.features.pretrained import alexnet_for
+from artart.objectives.base import Objective
+from artart.training import distributed
+from artart.training.finetune import init_weights
+from artart.training.module import ArtModule
+from artart.training.resume import ResumeState, compare_data
+from artart.training.trainer import precision_of
+
+log = logging.getLogger(__name__)
+
+
+def build_data_and_objective(config: Mapping[str, Any]) -> tuple[ArtDataModule, Objective, dict[str, Any]]:
+    """Data and objective, and the settings of the network that they decide."""
+    data: ArtDataModule = build(config, "data")
+    objective: Objective = build(config, "objective", loss=build(config, "loss"))
+    return data, objective, {"num_classes": num_classes_of(data.label_names), **objective.network}
+
+
+def build_net(
+    config: Mapping[str, Any], initial: Mapping[str, Any] | None, label_names: Mapping[str, Sequence[str]]
+) -> nn.Module:
+    """The network, with the weights of `initial` (see `finetune.adopt_config`) or fresh ones; logs its size."""
+    seed_everything(config["seed"], verbose=False)
+    net: nn.Module = build(config, "model")
+    if initial:
+        init_weights(net, initial, label_names)
+    log.info(describe_net(net, config["image_size"]))
+    if config["compile"]:
+        _compile(net, config["trainer"]["accelerator"])
+    return net
+
+
+def describe_net(net: nn.Module, image_size: int) -> str:
+    """A network's parameters and its operations for one image, in words."""
+    num_parameters = sum(parameter.numel() for parameter in net.parameters())
+    counter = FlopCounterMode(display=False)
+    was_training = net.training
+    with torch.no_grad(), counter:
+        net.eval()(torch.zeros(1, 3, image_size, image_size))
+    net.train(was_training)
+    return f"network: {num_parameters:,} parameters, {counter.get_total_flops() / 1e9:.2f} GFLOPs per image"
+
+
+def _compile(net: nn.Module, accelerator: str) -> None:
+    """torch.compile in place, which keeps the names in checkpoints."""
+    on_cpu = accelerator == "cpu" or not torch.cuda.is_available()
+    if on_cpu and not shutil.which(os.environ.get("CXX", "g++")):
+        raise ArtError("compile=true: needs a C++ compiler on the CPU, and there is no g++; install it or omit compile")
+    net.compile()
+
+
+def build_module(
+    config: Mapping[str, Any], net: nn.Module, objective: Objective, label_names: Mapping[str, Sequence[str]]
+) -> ArtModule:
+    """The LightningModule, with optimizer and learning-rate schedule."""
+    return ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, label_names)
+
+
+def validate(
+    config: Mapping[str, Any], objective: Objective, label_names: Mapping[str, Sequence[str]], net: nn.Module
+) -> None:
+    """Check the parts against each other, and that checkpoints of the run will be readable.
+
+    Raises:
+        ArtError: one line per mistake, with key, value and remedy.
+    """
+    check_parts(config, objective.mode, label_names)
+    check_writable(config, label_names, net)
+    check_monitor(config, objective.metrics)
+    build(config, "trainer", precision=precision_of(config), logger=False)  # raises if its arguments are wrong
+
+
+def load_pretrained(config: Mapping[str, Any], objective: Objective) -> dict[str, str]:
+    """Load pretrained networks, perhaps by download; returns the origin of each one's weights, by loss term or metric.
+
+    Raises:
+        ArtError: if weights are not available.
+    """
+    with distributed.rank_zero_first():
+        origins = objective.loss.load()
+        if weights := select_or_none(config, "callbacks.memorization.weights"):
+            origins |= {"samples/kid_alexnet": alexnet_for("callbacks.memorization.weights", weights)}
+    return origins
+
+
+def load_images(data: ArtDataModule, config: Mapping[str, Any], state: ResumeState | None) -> None:
+    """Read the images, in the first process first.
+
+    Raises:
+        ArtError: if they are too few for the settings, or not those of the run that is resumed.
+    """
+    with distributed.rank_zero_first():
+        data.load(None)
+    num_train, num_val = len(data.train_ids), len(data.val_ids)
+    check_num_images(config, num_train, num_val, distributed.world_size())
+    check_memory(config, num_train + num_val)
+    if state:
+        compare_data(state, data.facts)

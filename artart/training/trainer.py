@@ -1,0 +1,134 @@
+"""Lightning's Trainer as artart uses it: its precision, its callbacks, and how it ends."""
+
+import logging
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint, LambdaCallback, LearningRateMonitor
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from artart import ArtError
+from artart.checkpoints.load import read, read_back
+from artart.checkpoints.validate import printable
+from artart.config.build import build, build_all, in_sweep
+from artart.data.datamodule import ArtDataModule
+from artart.io.terminal import relative_to_cwd
+from artart.training.callbacks.checkpoints import AtomicCheckpointIO
+from artart.training.callbacks.stopping import MaxSteps
+from artart.training.module import ArtModule
+
+log = logging.getLogger(__name__)
+
+HINTS = (  # warnings of Lightning about what is intended here
+    ".*is smaller than the logging interval.*",
+    ".*exists and is not empty.*",
+    ".*could not find the monitored key.*",
+    ".*dirpath has changed.*",
+    ".*treespec.*",
+    ".*sync_dist=True.*",  # values are reduced by ArtModule
+)
+
+
+def precision_of(config: Mapping[str, Any]) -> str:
+    """trainer.precision; where it is null, bf16 on a GPU that computes in it, else full precision.
+
+    Raises:
+        ArtError: if a GPU is asked for and there is none.
+    """
+    accelerator, precision = config["trainer"]["accelerator"], config["trainer"]["precision"]
+    has_cuda = torch.cuda.is_available()
+    if accelerator in ("gpu", "cuda") and not has_cuda and not torch.backends.mps.is_available():
+        raise ArtError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU; trainer=cpu works everywhere")
+    on_cuda = accelerator in ("auto", "gpu", "cuda") and has_cuda
+    has_bf16 = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision or ("bf16-mixed" if has_bf16 else "32-true")
+
+
+def make_trainer(config: Mapping[str, Any], val_is_held_out: bool) -> Trainer:
+    """Lightning's Trainer with loggers, checkpoints and those callbacks that apply.
+
+    Args:
+        config: the settings.
+        val_is_held_out: whether there are validation metrics.
+    """
+    callbacks, loggers = build_all(config, "callbacks"), build_all(config, "logger")
+    if (max_steps := config["trainer"]["max_steps"]) != -1:
+        callbacks.append(MaxSteps(max_steps))
+    if not loggers:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    if not val_is_held_out and config["monitor"].startswith("val/"):
+        log.info("data.val_fraction=0: no validation, so there is no %s and no best.ckpt", config["monitor"])
+        callbacks = [callback for callback in callbacks if getattr(callback, "monitor", None) != config["monitor"]]
+    trainer: Trainer = build(
+        config,
+        "trainer",
+        precision=precision_of(config),
+        max_steps=-1,
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO(read, partial(read_back, config=config))],
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+    )
+    return trainer
+
+
+def quieten_lightning() -> None:
+    """Send Lightning's lines through the root logger, once; drop its hints about what is intended."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING)
+        logger.propagate = True
+    for hint in HINTS:
+        warnings.filterwarnings("ignore", hint, module="lightning")
+
+
+def fit(trainer: Trainer, module: ArtModule, data: ArtDataModule, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint if one is given; a signal ends the process with that signal's exit code.
+
+    Raises:
+        ArtError: if the state of training in the checkpoint cannot be used.
+    """
+    run_dir = Path(module.config["run_dir"])
+    began: list[int] = []  # the step at which training began, once it did
+    note_step = LambdaCallback(on_train_start=lambda *_: began.append(trainer.global_step))
+    trainer.callbacks.append(note_step)  # type: ignore[attr-defined]
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except SIGTERMException:
+        _exit(signal.SIGTERM, trainer, run_dir)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C is 1
+        _exit(signal.SIGINT if stop.code == 1 else signal.SIGTERM, trainer, run_dir)
+    except (ArtError, OSError, MemoryError, FloatingPointError):
+        raise
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        in_optimizer = str(frame.f_globals.get("__name__")).startswith("torch.optim")
+        is_of_state = not began or (in_optimizer and began[0] == trainer.global_step)
+        if checkpoint is None or not is_of_state or type(error).__name__ == "OutOfMemoryError":
+            raise
+        reason = printable(f"{type(error).__name__}: {error}")
+        raise ArtError(
+            f"resume={checkpoint}: its training state cannot be used ({reason}); take an earlier checkpoint, or begin "
+            f"with its weights: init_from={checkpoint}"
+        ) from error
+
+
+def _exit(number: signal.Signals, trainer: Trainer, run_dir: Path) -> None:
+    name = "Ctrl-C" if number == signal.SIGINT else number.name
+    if in_sweep():
+        remedy = "the sweep ends here"
+    elif not (run_dir / "checkpoints" / "last.ckpt").is_file():
+        remedy = "nothing was saved"
+    else:
+        remedy = f"to resume, repeat the command with resume=auto run_dir={relative_to_cwd(run_dir)}"
+    log.warning("stopped by %s in epoch %d; %s", name, trainer.current_epoch + 1, remedy)
+    sys.exit(128 + number)
