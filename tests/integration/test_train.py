@@ -649,10 +649,13 @@ def test_a_column_that_no_value_of_has_enough_files_is_refused(train, artists_ru
 def from_python(tmp_path, monkeypatch):
     """`artart.train.train` in an empty working directory; its logging ends with the test."""
     monkeypatch.chdir(tmp_path)
-    handlers = list(logging.getLogger().handlers)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    root.setLevel(logging.WARNING)  # as Python begins
     small = ("image_size=16", "data.num_demo_images=40", "data.batch_size=8", "trainer=cpu", "trainer.max_epochs=2")
     yield lambda *overrides: artart.train.train([*small, "loss=mse", *overrides])
-    logging.getLogger().handlers[:] = handlers
+    root.handlers[:] = handlers
+    root.setLevel(level)
     logging.getLogger("artart").setLevel(logging.NOTSET)
 
 
