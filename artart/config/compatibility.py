@@ -1,4 +1,4 @@
-"""Parts that do not go together: found when they are built, before any work."""
+"""Settings that exclude each other, found before any work."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import get_object
 from rich.filesize import decimal
 
 from artart import ArtError
@@ -18,81 +19,74 @@ from artart.objectives.losses import Perceptual
 
 OF_SAMPLES = "samples/kid_no_memorization"
 COARSE = ("bf16-true", "16-true", "64-true")
+GROUPS = {"reconstruct": ("reconstruction", "default"), "sample": ("diffusion", "diffusion")}  # objective, callbacks
 
 
 def check_parts(config: Mapping[str, Any], mode: str, label_names: Mapping[str, Sequence[str]]) -> None:
-    """Hold the parts of a run against each other.
+    """Check the parts of a run against each other.
 
     Args:
-        config: the plain configuration.
+        config: the plain settings.
         mode: that of the objective: reconstruct or sample.
         label_names: those of the data, by column.
 
     Raises:
         ArtError: one line per mistake, with key, value and remedy.
     """
-    problems = [*(_misfits_of_diffusion(config) if mode == "sample" else _misfits(config)), *_changing(config)]
-    if problems := [*problems, *_misfits_of_labels(config, label_names)]:
+    problems = [*_wrong_callbacks(config, mode), *_changing_targets(config), *_wrong_labels(config, label_names)]
+    if mode == "sample":
+        problems += _wrong_for_diffusion(config)
+    if problems:
         raise ArtError("\n".join(problems))
 
 
-def _misfits(config: Mapping[str, Any]) -> Iterator[str]:
-    if _grid(config) == "SampleGrid":
-        yield "callbacks.grid: is not one of objective=reconstruction; use callbacks=default"
-    if select_or_none(config, "callbacks.memorization"):
-        yield (
-            "callbacks.memorization: a network that reconstructs is meant to reproduce its input; use callbacks=default"
-        )
+def _wrong_callbacks(config: Mapping[str, Any], mode: str) -> Iterator[str]:
+    """Callbacks that name the `mode` they are for."""
+    for name, node in config["callbacks"].items():
+        if node and getattr(get_object(node["_target_"]), "mode", mode) != mode:
+            objective, callbacks = GROUPS[mode]
+            yield f"callbacks.{name}: is not for objective={objective}; use callbacks={callbacks}"
 
 
-def _misfits_of_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
-    if _grid(config) == "ReconstructionGrid":
-        yield "callbacks.grid: is not one of objective=diffusion; use callbacks=diffusion"
+def _wrong_for_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
     if select_or_none(config, "model.conditioned") is False:
         yield "model.conditioned=false: objective=diffusion needs a network that is conditioned on time and class"
-    if (probability := select_or_none(config, "objective.augment.probability")) and select_or_none(
-        config, "model.augment_dim"
-    ) != AUGMENT_DIM:
+    probability = select_or_none(config, "objective.augment.probability")
+    if probability and select_or_none(config, "model.augment_dim") != AUGMENT_DIM:
         yield (
             f"objective.augment.probability={probability}: the network must be conditioned on it; set "
             f"model.augment_dim={AUGMENT_DIM}"
         )
     if select_or_none(config, "loss.mse.units") == "imagenet":
-        yield "loss.mse.units=imagenet: objective=diffusion counts in those of the model; use loss=hybrid_diffusion"
+        yield "loss.mse.units=imagenet: objective=diffusion needs units of the model; use loss=hybrid_diffusion"
     if (precision := config["trainer"]["precision"]) in COARSE:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
 
 
-def _misfits_of_labels(config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _wrong_labels(config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> Iterator[str]:
     num, wanted = select_or_none(config, "model.num_classes") or 0, num_classes_of(label_names)
     if num not in (0, wanted):
         yield f"model.num_classes={num}: the data has {wanted} classes; null takes as many"
     for column, names in label_names.items():
         if column != CLASS and not names:
             least = config["data"]["min_per_label"]
-            yield f"data.min_per_label={least}: no {column} has so many files; lower it, or take it out of data.labels"
+            yield f"data.min_per_label={least}: no {column} has so many files; lower it, or remove it from data.labels"
 
 
-def _changing(config: Mapping[str, Any]) -> Iterator[str]:
-    if _caches_targets(config) and select_or_none(config, "data.random_flip"):
-        yield "loss.perceptual.cache_targets=true: images that change cannot be kept; set data.random_flip=false"
-    if _caches_targets(config) and select_or_none(config, "objective.augment.probability"):
-        yield "loss.perceptual.cache_targets=true: images that change cannot be kept; leave them unaugmented"
+def _changing_targets(config: Mapping[str, Any]) -> Iterator[str]:
+    if _caches_targets(config):
+        for key, remedy in (("data.random_flip", "false"), ("objective.augment.probability", "0")):
+            if select_or_none(config, key):
+                yield f"loss.perceptual.cache_targets=true: images must not change; set {key}={remedy}"
 
 
 def _caches_targets(config: Mapping[str, Any]) -> bool:
-    return bool(
-        select_or_none(config, "loss.perceptual.cache_targets") and select_or_none(config, "loss.weights.perceptual")
-    )
-
-
-def _grid(config: Mapping[str, Any]) -> str:
-    """The name of the class that draws grids."""
-    return str(select_or_none(config, "callbacks.grid._target_")).rpartition(".")[2]
+    keys = ("loss.perceptual.cache_targets", "loss.weights.perceptual")
+    return all(select_or_none(config, key) for key in keys)
 
 
 def check_memory(config: Mapping[str, Any], num_images: int) -> None:
-    """Raises ArtError if cached features of these images would take more than half of the memory where they lie."""
+    """Raises ArtError if cached features of these images would take more than half of the memory that holds them."""
     if _caches_targets(config):
         wanted = num_images * Perceptual.bytes_per_target(config["image_size"])
         here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -101,7 +95,7 @@ def check_memory(config: Mapping[str, Any], num_images: int) -> None:
         if wanted > here / 2:
             raise ArtError(
                 f"loss.perceptual.cache_targets=true: the features of {num_images} images take {decimal(wanted)}, "
-                f"more than half of the {decimal(here)} here; leave it false, or take fewer or smaller images"
+                f"more than half of the {decimal(here)} here; leave it false, or use fewer or smaller images"
             )
 
 
@@ -145,9 +139,9 @@ def check_monitor(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
     if monitor == OF_SAMPLES and config["data"]["val_fraction"] == 0:
         raise ArtError(f"monitor={monitor}: needs held-out images; set data.val_fraction=0.1")
     if monitor not in metrics:
-        raise ArtError(f"monitor={monitor}: nothing measures that; choose one of {', '.join(metrics)}")
+        raise ArtError(f"monitor={monitor}: is not logged; choose one of {', '.join(metrics)}")
     if mode != (better := "max" if monitor.endswith("psnr") else "min"):
-        raise ArtError(f"mode={mode}: would take the worst {monitor} for the best; set mode={better}")
+        raise ArtError(f"mode={mode}: the worst {monitor} would count as the best; set mode={better}")
     if in_sweep() and monitor.endswith("/loss") and loss_is_swept():
         raise ArtError(
             f"monitor={monitor}: cannot compare jobs whose loss differs; choose another, such as {metrics[-1]}"

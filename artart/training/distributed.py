@@ -1,6 +1,6 @@
-"""Several processes that train as one: who this one is, and what the first does for all.
+"""Training in several processes: the rank of this one, and what rank zero does for all.
 
-They are started by torchrun, which tells each its place by the environment; `trainer.devices=N` calls it.
+torchrun starts them and sets their environment; `trainer.devices=N` calls it.
 """
 
 import atexit
@@ -21,29 +21,29 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(days=7)  # while the first process reads a folder that nobody has read before
+PATIENCE = timedelta(days=7)  # while rank zero reads a new folder of images
 
-_patient: list[Any] = []  # a group of all processes that waits so long
+_patient: list[Any] = []  # a group of all processes with that timeout
 
 
 def rank() -> int:
-    """The number of this process, 0 for the first."""
+    """The rank of this process."""
     return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
 
 
 def launch(trainer: MutableMapping[str, Any]) -> None:
-    """Find out how many processes there are to be, and start them if nobody has; that call does not return.
+    """Determine the number of processes and start them if they are not running; that call does not return.
 
     Args:
         trainer: its settings; `devices` and `num_nodes` become numbers.
 
     Raises:
-        ArtError: if the settings contradict each other, or the processes that there are.
+        ArtError: if the settings contradict each other, or the processes that torchrun has started.
     """
     given = trainer["devices"]
     if started := "LOCAL_RANK" in os.environ:
@@ -78,14 +78,14 @@ def _num_devices(accelerator: str) -> int:
 
 
 def _start(number: int) -> int:
-    """This command once more, in several processes; returns the exit code of the first that failed."""
+    """Run this command in several processes; return the exit code of the first that failed."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // number)))
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes themselves say what went wrong
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes report their own errors
     try:
         main(["--standalone", f"--nproc-per-node={number}", "-m", "artart.train", *sys.argv[1:]])
     except ChildFailedError as error:
@@ -97,7 +97,7 @@ def _start(number: int) -> int:
 
 
 def init_process_group(trainer: MutableMapping[str, Any]) -> None:
-    """Meet the other processes; from here on only the first one speaks, but for errors."""
+    """Connect to the other processes; from here on only rank zero prints, except for errors."""
     if world_size() == 1:
         return
     import torch
@@ -109,12 +109,12 @@ def init_process_group(trainer: MutableMapping[str, Any]) -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
-    atexit.register(_part)
+    atexit.register(_disconnect)
     _patient.append(distributed.new_group(backend="gloo", timeout=PATIENCE))
 
 
-def _part() -> None:
-    """Let go of the others while Python still runs: gloo's threads may need it to end."""
+def _disconnect() -> None:
+    """Disconnect while Python still runs, which gloo's threads may need to end."""
     from torch import distributed
 
     _patient.clear()
@@ -122,20 +122,20 @@ def _part() -> None:
 
 
 def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
-    """What the first process makes, for all."""
+    """Call `make` in rank zero and return its result in all processes."""
     if world_size() == 1:
         return make()
     from torch import distributed
 
     made: list[Any] = [None if rank() else make()]
-    with _together():
+    with _exit_with_others():
         distributed.broadcast_object_list(made, group=_patient[0])
     return made[0]
 
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """The first process goes through the block, then all others at once."""
+    """Rank zero runs the block first, then all others at once."""
     if rank():
         _wait()
     yield
@@ -146,13 +146,13 @@ def rank_zero_first() -> Iterator[None]:
 def _wait() -> None:
     from torch import distributed
 
-    with _together():
+    with _exit_with_others():
         distributed.barrier(group=_patient[0])
 
 
 @contextmanager
-def _together() -> Iterator[None]:
-    """Where a process stands waiting for the others; if one has failed, it has said why."""
+def _exit_with_others() -> Iterator[None]:
+    """Exit if another process has failed, which has reported why."""
     try:
         yield
     except RuntimeError:  # of gloo: the connection is closed

@@ -16,8 +16,8 @@ from artart.config.build import as_dict, format_value, select_or_none
 
 log = logging.getLogger(__name__)
 
-MUST_MATCH = ("image_size", "model", "objective.parameterization", "schedule")  # what the weights were trained for
-FILLED_IN = ("num_classes", "conditioned", "augment_dim")  # of the model: as the new run needs them
+MUST_MATCH = ("image_size", "model", "objective.parameterization", "schedule")  # the weights depend on these
+FILLED_IN = ("num_classes", "conditioned", "augment_dim")  # of the model: decided by the new run
 MAY_DIFFER = (*FILLED_IN, "dropout")  # no weight depends on them
 TABLE = "condition.label.weight"  # a row for each label
 
@@ -78,7 +78,7 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
 
 
 def _hydra_words(node: Any) -> Iterator[str]:
-    """What Hydra would not take as it stands: interpolations, and its own keys but for `_target_`."""
+    """Words with a meaning for Hydra: interpolations, and its own keys except `_target_`."""
     if isinstance(node, dict):
         for name, value in node.items():
             if "${" in str(name) or (str(name)[:1] == str(name)[-1:] == "_" and name != "_target_"):
@@ -92,18 +92,18 @@ def _hydra_words(node: Any) -> Iterator[str]:
 
 
 def _without_free_settings(value: Any) -> Any:
-    """Settings without those that may differ."""
+    """The settings without MAY_DIFFER."""
     return {key: one for key, one in value.items() if key not in MAY_DIFFER} if isinstance(value, Mapping) else value
 
 
 def init_weights(net: nn.Module, content: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> None:
     """Fill a network with a checkpoint's weights.
 
-    Labels are known by column and name; new ones begin as "none" of their column, of new columns at random. Only a
-    network's augmentation embedding may be missing.
+    Labels are matched by column and name. New labels are initialized from "none" of their column, those of new columns
+    at random. Only weights of the augmentation embedding may be missing.
 
     Raises:
-        ArtError: if the checkpoint's network has another form.
+        ArtError: if the shapes of weights differ.
     """
     weights = {name[4:]: value for name, value in content["state_dict"].items() if name.startswith("net.")}
     own = net.state_dict()
@@ -111,11 +111,11 @@ def init_weights(net: nn.Module, content: Mapping[str, Any], label_names: Mappin
         weights[TABLE] = table(own[TABLE], weights.get(TABLE), label_names, content["labels"])
     fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
     if lost := [name for name in own if name not in fitting and "augmentation" not in name]:
-        raise ArtError(f"init_from: the checkpoint has no weight {printable(lost[0])} of this form; name another")
+        raise ArtError(f"init_from: the checkpoint has no weight {printable(lost[0])} of this shape; name another")
     net.load_state_dict(fitting, strict=False)
     if TABLE in own and f"net.{TABLE}" in content["state_dict"]:
         known = [name in content["labels"].get(column, []) for column, names in label_names.items() for name in names]
-        log.info("init_from: %d of %d labels are known", sum(known), len(known))
+        log.info("init_from: %d of %d labels are in the checkpoint", sum(known), len(known))
 
 
 def table(

@@ -1,4 +1,4 @@
-"""Curves on the disk: TensorBoard's and CSV's files, of which a run that goes on keeps what came before."""
+"""The files of TensorBoard and CSV loggers, which a resumed run continues."""
 
 import csv
 import os
@@ -15,7 +15,7 @@ TABLE = "metrics.csv"
 
 
 def lengths(loggers: Sequence[Logger], run_dir: Path) -> dict[str, int]:
-    """How long each file below run_dir is once all is written: bytes of TensorBoard's, rows of a CSV table."""
+    """The length of each file below run_dir once all is written: bytes of TensorBoard's, rows of a CSV table."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.flush()
@@ -27,7 +27,7 @@ def lengths(loggers: Sequence[Logger], run_dir: Path) -> dict[str, int]:
 
 
 def files(loggers: Sequence[Logger], run_dir: Path) -> list[Path]:
-    """Those that the loggers have written in run_dir itself; none that a link leads to."""
+    """The files that the loggers have written in run_dir; no links."""
     found = set[Path]()
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -41,7 +41,7 @@ def files(loggers: Sequence[Logger], run_dir: Path) -> list[Path]:
 
 
 def cut_back(loggers: Sequence[Logger], run_dir: Path, kept: Mapping[str, int]) -> None:
-    """Take away what the loggers wrote after `lengths`, so that no point is doubled when its step comes again."""
+    """Remove what the loggers wrote after `lengths`, so that a step that is repeated has one point."""
     folders = {(run_dir / name).parent for name in kept}
     for path in files(loggers, run_dir):
         if path.parent not in folders:
@@ -65,12 +65,12 @@ def _length(path: Path) -> int:
 
 
 class ContinuedCSVLogger(CSVLogger):
-    """Lightning's, which goes on with a metrics.csv that is there; Lightning's own deletes it."""
+    """A CSVLogger that continues an existing metrics.csv, which Lightning's own deletes."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The writer; when it is made, it is given what the file held."""
+        """The writer, which begins with the rows of the file."""
         if self._experiment is None:
             path = Path(self.log_dir, TABLE)
             rows = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []

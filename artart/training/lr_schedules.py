@@ -1,4 +1,4 @@
-"""Learning-rate schedules: (optimizer, total_steps) to Lightning's dict, which says to move by step or by epoch."""
+"""Learning-rate schedules: (optimizer, total_steps) to Lightning's dict, which sets the interval, step or epoch."""
 
 import math
 from typing import Annotated, Any
@@ -34,10 +34,8 @@ def cosine(
         ValueError: if the run has no known end.
     """
     if not math.isfinite(total_steps):
-        raise ValueError(
-            "scheduler=cosine: needs to know the end of the run; give trainer.max_epochs or trainer.max_steps"
-        )
-    warmup_steps = min(warmup_steps, int(total_steps) // 10)  # a short run still trains at its full rate for a while
+        raise ValueError("scheduler=cosine: needs the end of the run; set trainer.max_epochs or trainer.max_steps")
+    warmup_steps = min(warmup_steps, int(total_steps) // 10)  # so that a short run reaches the full rate
 
     def factor(step: int) -> float:
         if step < warmup_steps:

@@ -1,4 +1,4 @@
-"""The LightningModule: one step, two stages."""
+"""The LightningModule of all objectives."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from artart.training import loggers
 
 
 class ArtModule(LightningModule):
-    """Wraps a network and an objective (which holds the loss); a checkpoint of it explains itself."""
+    """Wraps a network and an objective, which holds the loss. Its checkpoints hold all that is needed to load them."""
 
     def __init__(
         self,
@@ -32,12 +32,12 @@ class ArtModule(LightningModule):
     ) -> None:
         """
         Args:
-            net: the network, of the form that the objective asks for.
+            net: the network that the objective trains.
             objective: (net, batch, generator) to losses, each (B,); has `measure` for validation.
             optimizer: parameters to an optimizer.
             scheduler: (optimizer, total_steps) to Lightning's scheduler dict.
-            config: plain data that rebuilds net and objective, and the seed; goes into every checkpoint.
-            label_names: by column, the names of the labels 0, 1, ...; go into every checkpoint.
+            config: the plain settings; checkpoints hold them.
+            label_names: by column, the names of the labels 0, 1, ...; checkpoints hold them.
         """
         super().__init__()
         self.net = net.to(memory_format=torch.channels_last)
@@ -50,8 +50,8 @@ class ArtModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        for_batch, for_rank = self._words(batch_idx, rank)
-        torch.manual_seed(for_rank)  # whatever a network draws by itself, such as drop-out
+        for_batch, for_rank = self._seeds(batch_idx, rank)
+        torch.manual_seed(for_rank)  # of what a network draws itself, such as dropout
         generator = torch.Generator(self.device).manual_seed(for_batch)
         losses = self.objective(self.net, batch, generator, rank, world_size)
         for name, values in losses.items():
@@ -69,17 +69,17 @@ class ArtModule(LightningModule):
                 self.measured[name] = self.measured.get(name, torch.zeros_like(found)) + found
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over the images that have a value, those of all processes."""
+        """Log the means over the images of all processes that have a value."""
         if self.measured:
             found = self.trainer.strategy.reduce(torch.stack([*self.measured.values()]), reduce_op="sum")
             for name, (total, number) in zip(self.measured, found, strict=True):
                 if number:
                     self.log(name, total / number)
 
-    def _words(self, batch_idx: int, rank: int) -> tuple[int, int]:
-        """Seeds of a batch: for what is drawn for all processes, and for what each one draws.
+    def _seeds(self, batch_idx: int, rank: int) -> tuple[int, int]:
+        """Seeds of a batch: of what is drawn for all processes, and of what this process draws.
 
-        They depend on seed, epoch and batch alone, so a resumed run draws the same.
+        They depend on seed, epoch and batch alone, so that a resumed run draws the same.
         """
         place = (self.config["seed"], self.current_epoch, batch_idx)
         for_batch, for_rank = (
@@ -89,7 +89,7 @@ class ArtModule(LightningModule):
 
     @property
     def total_steps(self) -> float:
-        """How many steps the run will have."""
+        """The number of steps at the end of the run."""
         max_steps = self.config["trainer"]["max_steps"]
         return min(self.trainer.estimated_stepping_batches, float("inf") if max_steps == -1 else max_steps)
 

@@ -1,4 +1,4 @@
-"""Whether the state of a training that a checkpoint holds can be restored: tried before a run's folder is touched."""
+"""Checks that the training state in a checkpoint can be restored, before the run's folder is changed."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,23 +14,23 @@ from artart import ArtError
 from artart.checkpoints.validate import LOADER, is_count, printable
 from artart.config.build import build, select_or_none
 
-OLDEST = Version("2")  # of Lightning, which brings what is older into another form
-MANY = 10**6  # steps: any number will do
+OLDEST = Version("2")  # Lightning converts older checkpoints, which are not artart's
+NUM_STEPS = 10**6  # of a schedule; any number will do
 
 
 def misfit(content: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """What of a checkpoint's training cannot go on with these settings, and why; None if all can.
+    """Why the training state of a checkpoint cannot be restored with these settings; None if it can.
 
     Args:
-        content: of a file that `checkpoint.read` accepts, with the state of a training; spent by this.
-        config: settings that ask for the same model, optimizer and schedule.
+        content: of a file that `checkpoints.load.read` accepts, with a training state; this function may change it.
+        config: settings with the same model, optimizer and schedule.
     """
     for look in (_look_at_version, _look_at_loops, _look_at_average, _look_at_callbacks, _look_at_optimizer):
         try:
             look(content, config)
-        except ArtError:  # of settings
+        except ArtError:  # about settings
             raise
-        except Exception as error:  # noqa: BLE001 - whatever Lightning and torch say of what they do not expect
+        except Exception as error:  # noqa: BLE001 - Lightning and torch raise anything
             return printable(f"{type(error).__name__}: {error}" if type(error) is not ValueError else error)
     return None
 
@@ -41,25 +41,25 @@ def _look_at_version(content: Mapping[str, Any], config: Mapping[str, Any]) -> N
 
 
 def _look_at_loops(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """How far loops and loader are: Lightning puts whatever stands there into its counters' attributes."""
+    """The progress of loops and loader, whose fields Lightning copies into its counters unchecked."""
     wanted = _FitLoop(None, max_epochs=1).state_dict()  # type: ignore[arg-type]
     loops, state = content["loops"]["fit_loop"], content.get("ArtDataModule")
     for key, like in wanted.items():
         if key in loops and not key.endswith("state_dict"):
             _check_form(loops[key], like, f"loops.fit_loop.{key}")
     if not is_count(loops.get("epoch_loop.state_dict", {}).get("_batches_that_stepped", 0)):
-        raise ValueError("loops.fit_loop: _batches_that_stepped is no number of batches")
+        raise ValueError("loops.fit_loop: _batches_that_stepped is not a number of batches")
     loaders = loops.get("state_dict", {}).get("combined_loader", [])
     if loaders not in ([], [state]):
-        raise ValueError("loops.fit_loop: its loader is elsewhere than ArtDataModule")
+        raise ValueError("loops.fit_loop: its loader differs from ArtDataModule")
     if state is not None and (wrong := _wrong_loader(state, content["config"], content["data"]["num_train"])):
-        raise ValueError(f"ArtDataModule.{wrong}: is not that of its settings")
+        raise ValueError(f"ArtDataModule.{wrong}: does not fit its settings")
     if not all(isinstance(name, str) and _is_number(value) for name, value in content.get("points", {}).items()):
-        raise ValueError("points: are no numbers by name")
+        raise ValueError("points: are not numbers by name")
 
 
 def _wrong_loader(state: Mapping[str, int], config: Mapping[str, Any], num_images: int) -> str | None:
-    """The first of what made a loader's batches that the checkpoint's own settings contradict."""
+    """The first field of a loader that contradicts the checkpoint's own settings."""
     num_processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
     per_process = min(config["data"]["batch_size"], num_images // max(1, num_processes))
     wanted = (config["data"].get("seed", 0), num_images, per_process * num_processes)
@@ -67,7 +67,7 @@ def _wrong_loader(state: Mapping[str, int], config: Mapping[str, Any], num_image
 
 
 def _look_at_average(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """The weights that are trained, of which the checkpoint's own are an average."""
+    """The weights of training, beside their average in `state_dict`."""
     if "current_model_state" not in content:
         return
     trained, averaged = (content[key] for key in ("current_model_state", "state_dict"))
@@ -75,11 +75,11 @@ def _look_at_average(content: Mapping[str, Any], config: Mapping[str, Any]) -> N
         raise ValueError("current_model_state: has other weights than state_dict")
     number = select_or_none(content, "averaging_state.n_averaged")
     if len(content["averaging_state"]) != 1 or not isinstance(number, Tensor) or number.shape:
-        raise ValueError("averaging_state: is no number of steps")
+        raise ValueError("averaging_state: is not a number of steps")
 
 
 def _look_at_callbacks(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Ours are given their state, and forgotten."""
+    """The states of artart's callbacks, loaded into new ones."""
     for name, node in config["callbacks"].items():
         if node is not None and str(node["_target_"]).startswith("artart."):
             callback = build(config["callbacks"], name)
@@ -91,7 +91,7 @@ def _look_at_callbacks(content: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 
 def _look_at_optimizer(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """A step of optimizer and schedule without numbers, which takes no memory."""
+    """A step of optimizer and schedule on meta tensors, which take no memory."""
     if not len(content["optimizer_states"]) == len(content["lr_schedulers"]) == 1:
         raise ValueError("optimizer_states, lr_schedulers: are not one each")
     try:
@@ -100,10 +100,10 @@ def _look_at_optimizer(content: Mapping[str, Any], config: Mapping[str, Any]) ->
         for parameter in net.parameters():
             parameter.grad = torch.zeros_like(parameter)
         optimizer: Optimizer = build(config, "optimizer")(net.parameters())
-        scheduler = build(config, "scheduler")(optimizer, total_steps=MANY)["scheduler"]
+        scheduler = build(config, "scheduler")(optimizer, total_steps=NUM_STEPS)["scheduler"]
         optimizer.step()
         scheduler.step()
-    except Exception:  # noqa: BLE001 - of a user's own kind, which cannot do it
+    except Exception:  # noqa: BLE001 - an optimizer of the user's that cannot step on meta tensors
         return
     like = deepcopy(optimizer.state_dict()["param_groups"])
     optimizer.load_state_dict(content["optimizer_states"][0])
@@ -115,7 +115,7 @@ def _look_at_optimizer(content: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 
 def _check_form(value: Any, like: Any, key: str) -> None:
-    """Raises ValueError unless both are of one kind: as far as keys go that both have, and with no others."""
+    """Raises ValueError unless `value` has the types of `like`, and no further keys."""
     kinds = (dict, (list, tuple), bool, (int, float), Tensor)
     if like is None or value is None:
         fits = isinstance(value, (bool, type(None))) and isinstance(like, (bool, type(None)))
@@ -124,7 +124,7 @@ def _check_form(value: Any, like: Any, key: str) -> None:
         fits &= not isinstance(value, bool) or isinstance(like, bool)
         fits &= type(like) is not int or is_count(value)
     if not fits or (isinstance(like, (list, tuple)) and len(value) != len(like)):
-        raise ValueError(f"{key}: is not what it is elsewhere")
+        raise ValueError(f"{key}: has another type than in other checkpoints")
     if isinstance(like, dict):
         if missing := [name for name, one in like.items() if isinstance(one, dict) and name not in value]:
             raise ValueError(f"{key}.{missing[0]}: is missing")

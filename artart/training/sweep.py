@@ -1,4 +1,4 @@
-"""The end of a multirun: a table of its jobs, sorted by score; failed jobs marked, their traces in their logs."""
+"""The table of a multirun: its jobs by score; failed jobs are marked, and their tracebacks are in their logs."""
 
 import atexit
 import csv
@@ -53,19 +53,19 @@ class SweepTable(Callback):
         if job_return.status is JobStatus.FAILED:
             error = job_return._return_value
             status = f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-            self._note(Path(config.hydra.sweep.dir, str(config.hydra.job.num)), error)
+            self._report(Path(config.hydra.sweep.dir, str(config.hydra.job.num)), error)
             job_return.status, job_return.return_value = (
                 JobStatus.COMPLETED,
                 math.nan,
-            )  # or Hydra drops the others' results
+            )  # or Hydra drops the results of the others
         score = math.nan if job_return.return_value is None else job_return.return_value
         settings = tuple(config.hydra.overrides.task)
         self.jobs.append(Job(config.hydra.job.num, settings, score, round(time.monotonic() - self.started, 1), status))
-        self._write(config)  # now, so that Ctrl-C in a later job does not lose it
-        gc.collect()  # a trainer and its parts know each other
+        self._write(config)  # at once, so that Ctrl-C in a later job does not lose it
+        gc.collect()  # trainer, module and callbacks form reference cycles
 
-    def _note(self, folder: Path, error: BaseException) -> None:
-        """Put the trace into the job's own log; the terminal gets a line. A mistake in the settings has no trace."""
+    def _report(self, folder: Path, error: BaseException) -> None:
+        """Log the error in one line; write its traceback into the job's log, unless it is a user's mistake."""
         if isinstance(error, ArtError):
             log.error("job %s failed: %s", folder.name, error)
             return
@@ -81,7 +81,7 @@ class SweepTable(Callback):
             raise SystemExit(1)
 
     def _swept(self, job: Job) -> str:
-        """The settings in which the jobs differ."""
+        """The settings of a job in which the jobs differ."""
         common = set.intersection(*(set(job.settings) for job in self.jobs)) if len(self.jobs) > 1 else set()
         return " ".join(setting for setting in job.settings if setting not in common)
 
@@ -106,6 +106,6 @@ class SweepTable(Callback):
 
 
 def _remove_unused(folder: Path) -> None:
-    """Hydra makes the folder before it finds that a key of the sweep does not exist."""
+    """Remove the folder that Hydra creates before it checks the keys of the sweep."""
     if [path.name for path in folder.glob("*")] == ["multirun.yaml"]:
         shutil.rmtree(folder)

@@ -328,9 +328,9 @@ def test_two_runs_in_the_same_second_have_two_folders(monkeypatch, tmp_path):
 
 def test_another_monitored_metric_needs_its_own_direction(train, capsys):
     assert train("run_dir=run", "monitor=train/mse") == 2
-    assert "mode=max: would take the worst train/mse for the best; set mode=min" in capsys.readouterr().err
+    assert "mode=max: the worst train/mse would count as the best; set mode=min" in capsys.readouterr().err
     assert train("run_dir=run", "monitor=nothing") == 2
-    assert "monitor=nothing: nothing measures that; choose one of train/loss" in capsys.readouterr().err
+    assert "monitor=nothing: is not logged; choose one of train/loss" in capsys.readouterr().err
     assert not Path("run").exists()
     assert train("run_dir=run", "monitor=train/mse", "mode=min") == 0
     assert list(json.loads(Path("run/result.json").read_text())["best"]) == ["train/mse", "epoch"]
@@ -542,8 +542,8 @@ def test_the_same_noise_measures_every_epoch(train):
         ("schedule=flwo", "schedule=flwo: no such option; choose cosine, flow, linear or table"),
         ("sampler=huen", "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
         ("schedule=table", "schedule.alphas_cumprod: needs a value"),
-        ("monitor=val/psnr", "monitor=val/psnr: nothing measures that; choose one of train/loss, train/mse, val/loss"),
-        ("mode=max", "mode=max: would take the worst val/mse for the best; set mode=min"),
+        ("monitor=val/psnr", "monitor=val/psnr: is not logged; choose one of train/loss, train/mse, val/loss"),
+        ("mode=max", "mode=max: the worst val/mse would count as the best; set mode=min"),
     ],
 )
 def test_a_mistake_in_a_diffusion_is_reported_before_any_work(train, capsys, mistake, sentence):
@@ -559,10 +559,10 @@ def test_a_mistake_in_a_diffusion_is_reported_before_any_work(train, capsys, mis
     ("arguments", "sentence"),
     [
         (["objective=diffusion", "model.conditioned=false"], "model.conditioned=false: objective=diffusion needs"),
-        (["objective=diffusion", "loss.mse.units=imagenet"], "loss.mse.units=imagenet: objective=diffusion counts in"),
-        (["objective=diffusion", "loss=mse"], "loss.mse.units=imagenet: objective=diffusion counts in"),
+        (["objective=diffusion", "loss.mse.units=imagenet"], "loss.mse.units=imagenet: objective=diffusion needs units"),
+        (["objective=diffusion", "loss=mse"], "loss.mse.units=imagenet: objective=diffusion needs units"),
         (["objective=diffusion", "model.num_classes=2"], "model.num_classes=2: the data has 5 classes"),
-        (["objective=diffusion", "callbacks=default"], "callbacks.grid: is not one of objective=diffusion; use "),
+        (["objective=diffusion", "callbacks=default"], "callbacks.grid: is not for objective=diffusion; use "),
         (["objective=diffusion", "trainer.precision=bf16-true"], "trainer.precision=bf16-true: too coarse"),
     ],
 )

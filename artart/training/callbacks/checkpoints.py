@@ -1,4 +1,4 @@
-"""Checkpoints: Lightning's, written atomically, named after finished epochs."""
+"""Checkpoints of epochs, and the plugin that writes all checkpoints atomically."""
 
 import re
 from collections.abc import Callable
@@ -46,8 +46,8 @@ class EpochCheckpoint(ModelCheckpoint):
             mode="max" if monitor is None else mode,
             auto_insert_metric_name=False,
             enable_version_counter=False,
-            save_on_train_epoch_end=True,  # else a validation interval of 4 loses epoch 10
-            save_on_exception=False,  # the weights that made an error must not replace good ones
+            save_on_train_epoch_end=True,  # else epoch 10 is lost where validation is every 4 epochs
+            save_on_exception=False,  # weights that led to an error must not replace good ones
         )
 
     @property
@@ -55,23 +55,22 @@ class EpochCheckpoint(ModelCheckpoint):
         return f"{type(self).__name__}_{self.filename}"
 
     def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
-        """Lightning counts the running epoch from 0."""
+        """Count finished epochs; Lightning counts the running one from 0."""
         return super()._monitor_candidates(trainer) | {"epoch": torch.tensor(trainer.current_epoch + 1)}
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Not where the score is no finite number: Lightning would keep the first all the same."""
+        """Refuse scores that are not finite, of which Lightning would keep the first."""
         return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What was best so far, of the files that are still in the folder, wherever that lies now."""
+        """Restore the best scores of those files that are still in the folder, which may have moved."""
         if state_dict["monitor"] != self.monitor or self.monitor is None or self.save_top_k < 1:
             return
         if not all(_is_score(score) for score in state_dict["best_k_models"].values()):
-            raise ValueError("best_k_models: are no scores by file")
+            raise ValueError("best_k_models: are not scores by file")
         assert self.dirpath is not None
-        own = (
-            ".*".join(map(re.escape, re.split(r"{.*?}", self.filename or ""))) + r"\.ckpt"
-        )  # Lightning deletes the worst
+        # Lightning deletes the worst: only files with names of this callback may be among them.
+        own = ".*".join(map(re.escape, re.split(r"{.*?}", self.filename or ""))) + r"\.ckpt"
         before = {Path(self.dirpath, Path(path).name): score for path, score in state_dict["best_k_models"].items()}
         scores = {str(path): one for path, one in before.items() if path.is_file() and re.fullmatch(own, path.name)}
         if scores:
@@ -81,7 +80,7 @@ class EpochCheckpoint(ModelCheckpoint):
             self.best_model_score, self.kth_value = scores[ranked[0]], scores[ranked[-1]]
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lightning would write the middle of an epoch over what was good."""
+        """Save nothing: Lightning would replace a good file by one from the middle of an epoch."""
 
 
 def _is_score(value: object) -> bool:
@@ -89,22 +88,22 @@ def _is_score(value: object) -> bool:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Each checkpoint appears whole, on the disk, or not at all; the first is read back before the run goes on."""
+    """Writes checkpoints atomically, and reads the first one back before training continues."""
 
     is_saving: ClassVar = False
-    """Whether a signal had better wait: torch covers what is raised in its middle with an error of its own."""
+    """While True, signals must wait: torch.save replaces an exception by one of its own."""
 
     def __init__(self, read: Callable[[Path], dict[str, Any]], check: Callable[[Path], object]) -> None:
         """
         Args:
             read: a file to its content; raises ArtError if it cannot be used.
-            check: raises ArtError if a file cannot be used; called once, with what was saved first.
+            check: raises ArtError if a file cannot be used; called once, with the first file.
         """
         self.read = read
         self.check: Callable[[Path], object] | None = check
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        """On the CPU; strategies move what they need."""
+        """Load to the CPU; strategies move what they need."""
         return self.read(Path(path))
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -124,7 +123,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             check(written)
         except ArtError as error:
             reason = str(error).removeprefix(f"{written}: ")
-            raise ArtError(f"{path}: what was saved could not be read again, so the run stops here: {reason}") from None
+            raise ArtError(f"{path}: the saved file could not be read back, so training stops: {reason}") from None
 
     def _write(self, checkpoint: dict[str, Any], file: BinaryIO) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The moving average of the weights, with which images are made."""
+"""An exponential moving average (EMA) of the weights, which samples are drawn with."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ from artart.training.module import ArtModule
 class EMA(WeightAveraging):
     """An exponential moving average whose half-life grows with the images seen.
 
-    Validation, grids and checkpoints use it; a checkpoint keeps the weights of training beside it, as
-    `current_model_state`. Source: Karras et al. 2022, arXiv 2206.00364, Appendix F.
+    Validation, grids and checkpoints use it; checkpoints also hold the weights of training, `current_model_state`.
+    Source: Karras et al. 2022, arXiv 2206.00364, Appendix F.
     """
 
     def __init__(self, half_life_fraction: Positive = 0.05, max_half_life: Count = 500_000) -> None:
@@ -29,16 +29,16 @@ class EMA(WeightAveraging):
         self.half_life_fraction = half_life_fraction
         self.max_half_life = max_half_life
         self.decay = 0.0
-        self.images_seen = 0  # until the last step
+        self.images_seen = 0  # at the last step
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if type(state_dict["latest_update_step"]) is not int:
-            raise ValueError("latest_update_step: is no step")
+            raise ValueError("latest_update_step: is not a step")
         super().load_state_dict(state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         assert self._average_model is not None
-        self._average_model.to(pl_module.device)  # made before the module was moved
+        self._average_model.to(pl_module.device)  # created before the module was moved
         self.images_seen = pl_module.images_seen
 
     def on_train_batch_end(
@@ -49,14 +49,14 @@ class EMA(WeightAveraging):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """The decay comes from the images seen."""
-        if trainer.global_step > self._latest_update_step:  # else gradients are being accumulated
+        """Set the decay by the images seen."""
+        if trainer.global_step > self._latest_update_step:  # False while gradients are accumulated
             self.decay = self.decay_at(pl_module.images_seen, pl_module.images_seen - self.images_seen)
             self.images_seen = pl_module.images_seen
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def decay_at(self, images_seen: int, images_per_step: int) -> float:
-        """What is left of the average after a step."""
+        """The share of the average that remains after a step."""
         half_life = min(self.half_life_fraction * images_seen, self.max_half_life)
         return 0.5 ** (images_per_step / half_life)
 

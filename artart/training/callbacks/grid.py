@@ -1,8 +1,8 @@
-"""Images of the training's progress."""
+"""Grids of images, drawn during training."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -12,28 +12,30 @@ from torch import Tensor
 
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
-from artart.diffusion.sampling import sample_images, sample_steps
+from artart.diffusion.sampling import NoiseProcess, sample_images, sample_steps
 from artart.io.images import Batch, grid, save
 from artart.io.provenance import ImageProvenance
 from artart.io.ranges import Count, NonNegative
-from artart.objectives.diffusion import Diffusion
 from artart.objectives.reconstruction import Reconstruction
 from artart.training.callbacks.ema import EMA
 from artart.training.module import ArtModule
 
 
 class Grid(Callback, ABC):
-    """After epochs 1, n, 2n, ... and the last: a grid of images, as a file and in TensorBoard.
+    """A grid of images after epochs 1, n, 2n, ... and the last, as a file and in TensorBoard.
 
-    Drawn inside the validation loop, where evaluation mode and averaged weights are in place.
+    It is drawn inside the validation loop, where evaluation mode and averaged weights are set.
     """
+
+    mode: ClassVar[str]
+    """That of the objectives whose networks it shows."""
 
     def __init__(
         self, directory: str | Path, every_n_epochs: Count = 10, num_images: Annotated[int, Field(ge=2)] = 8
     ) -> None:
         """
         Args:
-            directory: where the files go: epoch_0010.png after ten epochs.
+            directory: of the files, such as epoch_0010.png after ten epochs.
             every_n_epochs: epochs from one grid to the next.
             num_images: images in a row.
         """
@@ -63,7 +65,7 @@ class Grid(Callback, ABC):
             self.write(trainer, rows, "samples", f"epoch_{epoch:04d}")
 
     def write(self, trainer: Trainer, rows: list[Tensor], tag: str, name: str) -> None:
-        """A grid of rows into the directory and to TensorBoard."""
+        """Write a grid into the directory and to TensorBoard."""
         image = grid(rows)
         details = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         save(image, self.directory / f"{name}.png", ImageProvenance("composite", details))
@@ -79,20 +81,23 @@ class Grid(Callback, ABC):
 
 
 class ReconstructionGrid(Grid):
-    """The same held-out images above, and below what the network makes of them."""
+    """Held-out images, the same each time, above their reconstructions."""
+
+    mode = "reconstruct"
 
     def rows(self, trainer: Trainer, module: ArtModule, batch: Batch) -> list[Tensor]:
-        assert isinstance(module.objective, Reconstruction)
-        return module.objective.draw(module.net, Batch(batch.x0[: self.num_images], batch.y[: self.num_images]))
+        objective = cast(Reconstruction, module.objective)
+        return objective.draw(module.net, Batch(batch.x0[: self.num_images], batch.y[: self.num_images]))
 
 
 class SampleGrid(Grid):
-    """A row for each class: real images on the left, samples from the same seeds each time on the right.
+    """A row for each class: real images on the left, samples with their labels and fixed seeds on the right.
 
-    A sample has the labels of a real image, of the first on the left those of the first, and so on.
-    The last row shows the first sample on its way out of the noise. While few images have been seen, a second grid
-    `epoch_0010_raw.png` shows what the weights of training do without their average.
+    The last row is the trajectory of the first sample. While few images have been seen, a second grid,
+    `epoch_0010_raw.png`, shows samples of the weights without their average.
     """
+
+    mode = "sample"
 
     RAW_UNTIL = 100_000  # images seen
 
@@ -107,12 +112,12 @@ class SampleGrid(Grid):
     ) -> None:
         """
         Args:
-            directory: where the files go: epoch_0010.png after ten epochs.
-            sampler: how noise becomes images.
+            directory: of the files, such as epoch_0010.png after ten epochs.
+            sampler: that draws the samples.
             every_n_epochs: epochs from one grid to the next.
             num_images: images in a row, half of them samples.
-            guidance: weight of the class.
-            batch_size: how many samples are drawn at once.
+            guidance: its weight.
+            batch_size: samples drawn at once.
         """
         super().__init__(directory, every_n_epochs, num_images)
         self.sampler = sampler
@@ -127,8 +132,7 @@ class SampleGrid(Grid):
         num_real = self.num_images - num_samples
         real = trainer.datamodule.preview(num_real)  # type: ignore[attr-defined]
         labels = real.y.unflatten(0, (-1, num_real))[:, :num_samples].flatten(0, 1).to(module.device)
-        seeds, objective = range(len(labels)), module.objective
-        assert isinstance(objective, Diffusion)
+        seeds, objective = range(len(labels)), cast(NoiseProcess, module.objective)
         made = sample_images(module.net, objective, self.sampler, labels, seeds, self.guidance, self.batch_size)
         pairs = zip(real.x0.to(module.device).split(num_real), torch.cat([*made]).split(num_samples), strict=True)
         steps = sample_steps(module.net, objective, self.sampler, labels[:1], seeds[:1], self.guidance)
@@ -137,7 +141,7 @@ class SampleGrid(Grid):
         return [*(torch.cat(pair) for pair in pairs), torch.stack([trajectory[k] for k in moments])]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
-        """Validation is over, so the weights are those of training again."""
+        """After validation, when the weights are those of training again."""
         epoch = trainer.current_epoch + 1
         has_average = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if self.drawn_after == epoch and has_average and pl_module.images_seen < self.RAW_UNTIL:

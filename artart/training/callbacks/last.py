@@ -1,4 +1,4 @@
-"""last.ckpt: where a run goes on."""
+"""last.ckpt, from which a run resumes."""
 
 import logging
 import shutil
@@ -23,36 +23,34 @@ log = logging.getLogger(__name__)
 
 PREVIOUS = "previous.ckpt"
 A_MOMENT = 1.0  # seconds
-SAVE = 1  # what a process may wish, beside the numbers of signals, which are higher
+SAVE = 1  # a request of a process, as are the numbers of signals, which are higher
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves last.ckpt after each epoch, before each validation, every few minutes, and when the run is stopped.
+    """Saves last.ckpt after each epoch, before each validation, every few minutes, and when training is stopped.
 
-    Ctrl-C (SIGINT) and SIGTERM end the training after the step that they come in, since in its middle the weights are
-    neither old nor new; in validation, which changes nothing, at once. A second signal ends it at once in any case.
-    What a NaN or another error leaves behind is not saved. The file before the newest stays, as previous.ckpt: whether
-    weights are good is only known from the next loss.
+    Ctrl-C (SIGINT) and SIGTERM stop training after the current step, and validation at once. A second signal stops it
+    at once in any case. Weights after a NaN or another error are not saved. The file before the newest is kept as
+    previous.ckpt, since only the next loss shows whether weights are good.
     """
 
     def __init__(self, dirpath: str | Path, train_time_interval: Positive | None = 10) -> None:
         """
         Args:
             dirpath: the folder.
-            train_time_interval: minutes (Lightning's is a timedelta) from one save to the next within an epoch; None:
-                none within an epoch.
+            train_time_interval: minutes (Lightning's is a timedelta) between saves within an epoch; None: none.
         """
         self.path = Path(dirpath, "last.ckpt")
         self.saved_step = -1
         self.train_time_interval = train_time_interval
-        self.step, self.is_between_steps = 0, True  # False: gradients are being accumulated
+        self.step, self.is_between_steps = 0, True  # False while gradients are accumulated
         self.saved_at = 0.0  # on the clock
-        self.signal, self.signal_at = 0, 0.0  # the first that came, and when
-        self.may_break = False  # whether all that was done since the last save would be done again just so
-        self.points: dict[str, float] = {}  # on the curves, of the last step before a checkpoint within an epoch
+        self.signal, self.signal_at = 0, 0.0  # the first signal, and when it came
+        self.may_break = False  # whether a resumed run repeats everything since the last save
+        self.points: dict[str, float] = {}  # of the curves, at a step saved within an epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning has its own handlers by now; it puts back those before them when the training ends."""
+        """Replace the signal handlers of Lightning, which restores the original ones when training ends."""
         self.step = self.saved_step = trainer.global_step
         self.saved_at = time.monotonic()
         for logger in trainer.loggers if self.points else []:
@@ -63,13 +61,13 @@ class LastCheckpoint(Checkpoint):
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        again = time.monotonic() - self.signal_at > A_MOMENT  # a terminal and torchrun may both hand on the same
+        again = time.monotonic() - self.signal_at > A_MOMENT  # a terminal and torchrun may both send the same signal
         if (self.may_break and not AtomicCheckpointIO.is_saving) or (self.signal and again):
             self._stop(number)
         if self.signal:
             return
         self.signal, self.signal_at = number, time.monotonic()
-        log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
+        log.warning("%s: stopping after this step; send it again to stop at once", signal.Signals(number).name)
 
     def _stop(self, number: int) -> None:
         self.signal = number
@@ -82,35 +80,35 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self.is_between_steps, self.step = trainer.global_step > self.step, trainer.global_step
-        comes_more = trainer.is_last_batch or trainer.should_stop or self._is_before_validation(trainer, batch_idx)
-        if not self.is_between_steps or comes_more:
-            return  # a save follows: before validation, or at the end of the epoch
-        if wish := self._most_urgent(trainer):
+        saves_soon = trainer.is_last_batch or trainer.should_stop or self._is_before_validation(trainer, batch_idx)
+        if not self.is_between_steps or saves_soon:
+            return  # validation or the end of the epoch saves
+        if request := self._request(trainer):
             self.points = self._points(trainer)
             self._save(trainer)
             self.points = {}
-        if wish > SAVE:
-            self._stop(wish)
+        if request > SAVE:
+            self._stop(request)
 
     def _is_before_validation(self, trainer: Trainer, batch_idx: int) -> bool:
-        """Where trainer.val_check_interval asks for one within the epoch."""
+        """Whether a validation within the epoch follows (trainer.val_check_interval)."""
         every = trainer.check_val_every_n_epoch
         index = trainer.fit_loop.total_batch_idx if every is None else batch_idx
         in_this_epoch = trainer.enable_validation and (trainer.current_epoch + 1) % (every or 1) == 0
         return in_this_epoch and (index + 1) % (trainer.val_check_batch or float("inf")) == 0
 
-    def _most_urgent(self, trainer: Trainer) -> int:
-        """What a process wishes: a signal's number, SAVE, or 0."""
+    def _request(self, trainer: Trainer) -> int:
+        """The highest request of all processes: a signal's number, SAVE, or 0."""
         is_due = (
             self.train_time_interval is not None and time.monotonic() - self.saved_at > 60 * self.train_time_interval
         )
-        wish = torch.tensor(self.signal or SAVE * is_due)
+        request = torch.tensor(self.signal or SAVE * is_due)
         if trainer.world_size > 1:
-            distributed.all_reduce(wish, distributed.ReduceOp.MAX)
-        return int(wish)
+            distributed.all_reduce(request, distributed.ReduceOp.MAX)
+        return int(request)
 
     def _points(self, trainer: Trainer) -> dict[str, float]:
-        """What the loggers will be given of this step, which Lightning does after the callbacks."""
+        """What Lightning will log of this step, after the callbacks."""
         if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return {}
         logged = trainer.logged_metrics.items()
@@ -118,12 +116,12 @@ class LastCheckpoint(Checkpoint):
         return of_step | {"epoch": trainer.current_epoch}
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What follows may take long, and can be broken off."""
+        """Save, since validation may take long and can be interrupted."""
         if trainer.sanity_checking or not self.is_between_steps:
             return
         self._save(trainer)
         self._stop_if_asked(trainer)
-        self.may_break = trainer.world_size == 1  # several end together, at the end of the epoch
+        self.may_break = trainer.world_size == 1  # several processes stop together, at the end of the epoch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.may_break = False
@@ -131,8 +129,8 @@ class LastCheckpoint(Checkpoint):
         self._stop_if_asked(trainer)
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
-        if (wish := self._most_urgent(trainer)) > SAVE:
-            self._stop(wish)
+        if (request := self._request(trainer)) > SAVE:
+            self._stop(request)
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and self.path.is_file() and trainer.global_step != self.saved_step:
@@ -141,7 +139,7 @@ class LastCheckpoint(Checkpoint):
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
 
     def _keep_as(self, place: Path) -> None:
-        """A second name for the newest file, which then is replaced and not overwritten."""
+        """Give the newest file a second name; it is then replaced, not overwritten."""
         place.unlink(missing_ok=True)
         try:
             place.hardlink_to(self.path)
@@ -149,12 +147,12 @@ class LastCheckpoint(Checkpoint):
             shutil.copyfile(self.path, place)
 
     def newest_good(self, step: int) -> Path | None:
-        """The newest file whose weights have been found good, if those after `step` have not."""
+        """The newest file whose weights are known to be good, if those after `step` are not."""
         found = self.path.with_name(PREVIOUS) if self.saved_step == step else self.path
         return found if found.is_file() else None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Points that are still to come; and to Lightning, that a validation has begun."""
+        """Add points that are not logged yet; mark for Lightning that a validation has begun."""
         checkpoint["points"] = self.points
         if trainer.validating:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]

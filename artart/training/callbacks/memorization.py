@@ -1,8 +1,8 @@
-"""Whether samples get better, and whether the network begins to memorize its training images."""
+"""Quality of samples during training, and a test for memorized training images."""
 
 import logging
 import math
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final, cast
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -12,31 +12,32 @@ from torch import Tensor
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
-from artart.diffusion.sampling import sample_images
+from artart.diffusion.sampling import NoiseProcess, sample_images
 from artart.features.alexnet import features_of
 from artart.io.images import Batch, to_pixels
 from artart.io.ranges import Count, Fraction, NonNegative
 from artart.metrics.distances import kernel_distance, share
 from artart.metrics.memorization import FALSE_ALARMS, MIN_HELD_OUT, MemorizationTest
-from artart.objectives.diffusion import Diffusion
 from artart.training.module import ArtModule
 
 log = logging.getLogger(__name__)
 
-MAX_HELD_OUT: Final = 2560  # images that samples are held against
+MAX_HELD_OUT: Final = 2560  # held-out images that samples are compared with
 
 
 class MemorizationMonitor(Callback):
-    """After every n images logs the share of samples that are near-duplicates: `memorization/rate`, `_ratio` and
-    `_third`.
+    """Logs, every n images, the share of samples that are near-duplicates of training images.
 
-    The criteria are those of `metrics.memorization`; of held-out images the first two find about 0.01. With AlexNet
-    also `samples/kid_alexnet`, the kernel distance to the held-out images, and `samples/kid_no_memorization`: the same,
-    but infinite where more samples are near-duplicates, beyond doubt, than held-out images are. So
-    `monitor=samples/kid_no_memorization` makes best.ckpt the best of those that do not memorize. Drawn inside the
-    validation loop, where averaged weights are in place; always from the same seeds, in the proportions of the training
-    images' classes.
+    `memorization/rate`, `rate_ratio` and `rate_third` use the criteria of `metrics.memorization`; the first two find
+    about 0.01 of held-out images. With AlexNet it also logs `samples/kid_alexnet`, the kernel distance to held-out
+    images, and `samples/kid_no_memorization`: the same, but infinite if significantly more samples than held-out images
+    are near-duplicates. `monitor=samples/kid_no_memorization` thus selects the best checkpoint without memorization.
+
+    Samples are drawn inside the validation loop, where averaged weights are set, from the same seeds each time, in the
+    proportions of the training images' classes.
     """
+
+    mode: ClassVar = "sample"
 
     def __init__(
         self,
@@ -50,12 +51,12 @@ class MemorizationMonitor(Callback):
     ) -> None:
         """
         Args:
-            sampler: how noise becomes images.
-            every_n_images: images trained on from one test to the next; a test waits for the next validation.
+            sampler: that draws the samples.
+            every_n_images: training images between two tests; a test waits for the next validation.
             num_images: samples in a test.
-            guidance: weight of the class.
+            guidance: its weight.
             batch_size: samples drawn at once.
-            stop_above: stop the training when a rate is above this beyond doubt (the low end of its interval).
+            stop_above: stop training if the lower end of a rate's 95 % interval is above this.
             weights: of AlexNet, as for `pretrained.alexnet_on`; None: without `samples/kid_alexnet`.
         """
         self.sampler = sampler
@@ -81,14 +82,12 @@ class MemorizationMonitor(Callback):
         data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if len(data.val_ids) < MIN_HELD_OUT:
             log.info(
-                "callbacks.memorization: does nothing: %d images are held out, %d are the least to detect "
-                "memorization by",
+                "callbacks.memorization: no test: %d images are held out, and it needs %d",
                 *(len(data.val_ids), MIN_HELD_OUT),
             )
         elif 0 < (seen := (trainer.max_epochs or 0) * len(data.train_ids)) < self.every_n_images:
             log.info(
-                "callbacks.memorization: does nothing: this run sees %d images, "
-                "callbacks.memorization.every_n_images=%d",
+                "callbacks.memorization: no test: this run sees %d images, callbacks.memorization.every_n_images=%d",
                 *(seen, self.every_n_images),
             )
 
@@ -108,7 +107,7 @@ class MemorizationMonitor(Callback):
         if now // self.every_n_images > self.tested_at // self.every_n_images:
             self.tested_at = now
             self._test(pl_module, data, trainer, trainer.current_epoch + 1)
-        if self.weights is not None:  # in each validation, since best.ckpt asks for it then
+        if self.weights is not None:  # in each validation, where best.ckpt needs it
             pl_module.log("samples/kid_no_memorization", self.kid_no_memorization, batch_size=1)
 
     def _test(self, module: ArtModule, data: ArtDataModule, trainer: Trainer, epoch: int) -> None:
@@ -133,9 +132,7 @@ class MemorizationMonitor(Callback):
             shown = f"samples/kid_alexnet {kid:.4f}, {shown}"
         log.info("epoch %d: %s", epoch, shown)
         if self.stop_above is not None and max(rate.low or 0.0 for rate in rates.values()) > self.stop_above:
-            log.warning(
-                "callbacks.memorization.stop_above=%s: so the training stops after epoch %d", self.stop_above, epoch
-            )
+            log.warning("callbacks.memorization.stop_above=%s: training stops after epoch %d", self.stop_above, epoch)
             trainer.should_stop = True
 
     def _kid(self, samples: Tensor, data: ArtDataModule, weights: str, device: torch.device) -> float:
@@ -146,11 +143,10 @@ class MemorizationMonitor(Callback):
 
     def _samples(self, module: ArtModule, data: ArtDataModule) -> Tensor:
         """uint8 (num_images, 3, S, S)."""
-        assert isinstance(module.objective, Diffusion)
         labels = data.images.labels[data.train_ids]
         y = labels[torch.randint(len(labels), (self.num_images,), generator=torch.Generator().manual_seed(0))]
-        seeds = range(self.num_images)
+        seeds, process = range(self.num_images), cast(NoiseProcess, module.objective)
         made = sample_images(
-            module.net, module.objective, self.sampler, y.to(module.device), seeds, self.guidance, self.batch_size
+            module.net, process, self.sampler, y.to(module.device), seeds, self.guidance, self.batch_size
         )
         return torch.cat([to_pixels(x).cpu() for x in made])

@@ -1,4 +1,4 @@
-"""What the terminal and the log say while a network trains."""
+"""The progress bar and the log lines of training."""
 
 import logging
 import time
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 class RunProgress(Callback):
-    """One bar for the whole run; every `log_every_n_steps` a line with the losses, images/s and the time left.
+    """One bar for the whole run, and every `log_every_n_steps` a line with losses, images/s and the time left.
 
-    `images_per_second` counts training steps and the wait for their data, not validation.
+    `images_per_second` includes the wait for data, not validation.
     """
 
     bar: Progress
@@ -32,7 +32,7 @@ class RunProgress(Callback):
         self.total = pl_module.total_steps
         self.task = self.bar.add_task("training", total=self.total, completed=trainer.global_step)
         self.bar.start()
-        self.on_train_epoch_start(trainer, pl_module)  # of a run that goes on within an epoch, Lightning does not tell
+        self.on_train_epoch_start(trainer, pl_module)  # not called by Lightning where a run resumes within an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.bar.update(self.task, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
@@ -46,7 +46,7 @@ class RunProgress(Callback):
     ) -> None:
         self.num_images += len(batch.x0) * trainer.world_size
         if trainer.global_step == self.step:
-            return  # gradients are being accumulated
+            return  # gradients are accumulated
         self.step = trainer.global_step
         self.bar.update(self.task, completed=self.step)
         if self.step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Ends a run: whose loss is no longer a number, or that has taken its steps."""
+"""Callbacks that end training: at a NaN, or after a number of steps."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -7,13 +7,13 @@ from artart.training.callbacks.last import LastCheckpoint
 
 
 class TerminateOnNaN(Callback):
-    """Raises before the backward pass, so that the weights never see a NaN; and before an epoch's checkpoints."""
+    """Raises before the backward pass, so that no NaN reaches the weights, and before checkpoints of an epoch."""
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self._check("train/loss", loss, trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checkpoints are saved after this: the last step of an epoch may have spoiled the weights."""
+        """Check the validation loss, since the last step of an epoch may have made the weights NaN."""
         if (loss := trainer.callback_metrics.get("val/loss")) is not None:
             self._check("val/loss", loss, trainer)
 
@@ -30,9 +30,9 @@ class TerminateOnNaN(Callback):
 
 
 class MaxSteps(Callback):
-    """Ends the training after so many steps, with a validation; a run that is then given more begins the next epoch.
+    """Ends training after `max_steps` steps, with a validation; resumed with more steps, it begins the next epoch.
 
-    Lightning's own limit ends it without one, and a run that it limits counts epochs twice when it goes on.
+    Lightning's own limit ends training without validation, and a resumed run then counts epochs twice.
     """
 
     def __init__(self, max_steps: int) -> None:

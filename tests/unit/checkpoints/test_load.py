@@ -153,7 +153,7 @@ def test_training_stops_at_the_first_checkpoint_that_cannot_be_read_again(train,
     monkeypatch.setattr(ArtModule, "on_save_checkpoint", unreadable)
     assert train("loss=mse", "run_dir=run") == 2
     error = capsys.readouterr().err
-    assert (error.count("\n"), "what was saved could not be read again" in error) == (1, True), error
+    assert (error.count("\n"), "the saved file could not be read back" in error) == (1, True), error
     assert not list(Path("run/checkpoints").iterdir())
 
 

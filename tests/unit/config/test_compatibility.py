@@ -19,9 +19,7 @@ def test_parts_that_go_together_pass():
 
 
 def test_samples_are_not_drawn_of_a_network_that_reconstructs():
-    with pytest.raises(
-        ArtError, match=r"^callbacks.grid: is not one of objective=reconstruction; use callbacks=default$"
-    ):
+    with pytest.raises(ArtError, match=r"^callbacks.grid: is not for objective=reconstruction; use callbacks=default$"):
         check_parts(FITTING, "reconstruct", CLASSES)
 
 
@@ -37,11 +35,13 @@ def test_features_of_images_that_are_augmented_cannot_be_kept():
     loss = {"mse": {"units": "model"}, "weights": {"perceptual": 0.1}, "perceptual": {"cache_targets": True}}
     parts = FITTING | {"loss": loss, "model": {"augment_dim": 9, "num_classes": 5}}
     check_parts(parts | {"objective": {"augment": {"probability": 0.0}}}, "sample", CLASSES)
-    with pytest.raises(ArtError, match=r"^loss.perceptual.cache_targets=true: .*; leave them unaugmented$"):
+    with pytest.raises(
+        ArtError, match=r"^loss.perceptual.cache_targets=true: .*; set objective.augment.probability=0$"
+    ):
         check_parts(parts | {"objective": {"augment": {"probability": 0.1}}}, "sample", CLASSES)
 
 
-def test_a_network_must_be_reported_of_augmentation():
+def test_check_parts_needs_a_network_that_is_conditioned_on_augmentation():
     parts = FITTING | {"objective": {"augment": {"probability": 0.1}}}
     with pytest.raises(ArtError, match=r"^objective.augment.probability=0.1: .*; set model.augment_dim=9$"):
         check_parts(parts, "sample", CLASSES)
@@ -65,5 +65,5 @@ def test_a_column_without_labels_is_refused_unless_it_is_that_of_the_classes():
     with pytest.raises(ArtError) as error:
         check_parts(FITTING | {"model": {"num_classes": None}}, "sample", CLASSES | {"artist": []})
     assert str(error.value) == (
-        "data.min_per_label=50: no artist has so many files; lower it, or take it out of data.labels"
+        "data.min_per_label=50: no artist has so many files; lower it, or remove it from data.labels"
     )
