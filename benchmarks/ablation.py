@@ -1,10 +1,10 @@
-"""What each choice of the diffusion recipe is worth: equal seconds, several seeds, one thread each, two at a time.
+"""Parts of the diffusion recipe after equal training time: several seeds, one thread each, two runs at a time.
 
     python benchmarks/ablation.py --root ~/art --vgg vgg16.pth --weights ~/weights --minutes 3
 
-Trains 32 px denoisers that predict x0, v or eps, and x0 without the perceptual term, each for the same time, and
-prints the kernel distance of samples to art left out of training (KID, on AlexNet's relu5 features; lower is better),
-the squared error of x0_hat by noise level, and the images seen: means over the seeds and standard deviations.
+Trains 32 px denoisers with x0, v and eps, and x0 without the perceptual term, each for the same time. Prints means
+and standard deviations over seeds of KID to held-out art (AlexNet relu5; lower is better), the squared error of x0_hat
+by noise level, and the number of images seen.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> Path:
 
 
 def samples(loaded: checkpoint.Loaded, y: Tensor) -> Tensor:
-    """An image for each label."""
+    """Generate one image for each label."""
     assert isinstance(loaded.objective, Diffusion)
     return torch.cat([*sample_images(loaded.net, loaded.objective, Heun(20), y, range(len(y)))])
 

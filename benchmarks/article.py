@@ -1,10 +1,10 @@
-"""The article's training loop as published, beside ours: same images, same batches, same seed.
+"""The article's training loop as published, compared with artart's: same images, same batches, same seed.
 
     python benchmarks/article.py --root ~/art --vgg vgg16.pth --weights ~/weights --out outputs/benchmarks/article
 
-Prints PSNR, SSIM and LPIPS of the images that each would save for art left out of training, after equal steps and
-after equal seconds of CPU time (those that the published loop takes for its steps); and what the bottleneck is worth:
-PSNR once more with the deepest features set to zero. With --out the grids are kept: inputs above, outputs below.
+Prints PSNR, SSIM and LPIPS of the images that each loop would save for held-out art, after equal steps and after equal
+CPU seconds (those that the published loop takes for its steps), and PSNR with the bottleneck set to zero. --out saves
+grids: inputs above, outputs below.
 """
 
 import argparse
@@ -41,7 +41,7 @@ StepLoss = Callable[[nn.Module, Tensor], Tensor]
 
 
 class PublishedModel(ConvDiffusionModel):
-    """The network as printed: its sigmoid ends in [0, 1]."""
+    """The network as published: its sigmoid ends in [0, 1]."""
 
     def forward(
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
@@ -51,25 +51,25 @@ class PublishedModel(ConvDiffusionModel):
 
 @functools.cache
 def published_vgg(weights: str, device: torch.device) -> nn.Module:
-    """In the memory format that the article leaves it in."""
+    """VGG-16 in the article's memory format (contiguous)."""
     return copy.deepcopy(vgg16(weights).net).to(device).to(memory_format=torch.contiguous_format)
 
 
 def published_loss(net: nn.Module, x0: Tensor, weights: str) -> Tensor:
-    """As printed: the target is normalised, the output is not, and VGG sees both as they are."""
+    """The loss as published: the target is normalized, the output is not, and VGG-16 gets both unchanged."""
     features, target = published_vgg(weights, x0.device), imagenet_units(x0)
     output = net(target)
     return F.mse_loss(output, target) + F.mse_loss(features(output), features(target))
 
 
 def published_image(net: nn.Module, x0: Tensor) -> Tensor:
-    """As printed: the normalisation is undone on an output that was never normalised; in [-1, 1]."""
+    """The published denormalization of an output that was never normalized; in [-1, 1]."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return 2 * (net(imagenet_units(x0)) * std + mean).clamp(0, 1) - 1
 
 
 def our_loss(weights: str, perceptual: float = 1.0, crop: float = 1.0, cache_targets: bool = False) -> StepLoss:
-    """The repaired hybrid loss with some weight of its perceptual term."""
+    """The repaired hybrid loss with a given weight of the perceptual term."""
     term = Perceptual(weights, crop, cache_targets)
     loss = WeightedSum({"mse": 1.0, "perceptual": perceptual}, mse=MSE("imagenet"), perceptual=term)
     objective = Reconstruction(loss)
@@ -77,7 +77,7 @@ def our_loss(weights: str, perceptual: float = 1.0, crop: float = 1.0, cache_tar
 
 
 def on_a_part(weights: str) -> StepLoss:
-    """The perceptual term of a quarter of the batch."""
+    """The perceptual term on a quarter of the batch."""
     term, mse = Perceptual(weights), MSE("imagenet")
 
     def loss(net: nn.Module, x0: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def our_image(net: nn.Module, x0: Tensor) -> Tensor:
 
 
 class Variant(NamedTuple):
-    """A way to train."""
+    """A training variant."""
 
     model: type[ConvDiffusionModel]
     loss: StepLoss
@@ -117,7 +117,7 @@ def variants(weights: str) -> dict[str, Variant]:
 
 
 def batches(data: ArtDataModule) -> Iterator[Tensor]:
-    """The same images in the same order for everyone, in [-1, 1]."""
+    """Yield the same images in the same order for every variant, in [-1, 1]."""
     loader, epoch = data.train_dataloader(), 0
     while True:
         loader.set_epoch(epoch)
@@ -127,7 +127,7 @@ def batches(data: ArtDataModule) -> Iterator[Tensor]:
 
 
 class Measured(NamedTuple):
-    """Means over the images left out of training."""
+    """Means over held-out images."""
 
     psnr: float  # dB
     ssim: float
@@ -138,7 +138,7 @@ class Measured(NamedTuple):
 
 
 class Trainee:
-    """A network on its way."""
+    """A network in training."""
 
     def __init__(self, variant: Variant, data: ArtDataModule, weights: str, seed: int) -> None:
         torch.manual_seed(seed)
@@ -185,13 +185,13 @@ class Trainee:
 
 
 def zero_bottleneck(net: ConvDiffusionModel) -> RemovableHandle:
-    """Set the deepest features to zero until the handle is removed."""
+    """Set the features of the bottleneck to zero until the handle is removed."""
     # of the block's last layer: the network calls layers, not blocks
     return net.enc3[-1].register_forward_hook(lambda layer, inputs, output: torch.zeros_like(output))
 
 
 def out_of_reach(data: ArtDataModule) -> float:
-    """Share of the published loop's target values that a sigmoid cannot give."""
+    """Fraction of the published loop's target values that a sigmoid cannot reach."""
     target = imagenet_units(torch.cat([batch.x0 for batch in data.val_dataloader()]))
     return ((target < 0) | (target > 1)).float().mean().item()
 

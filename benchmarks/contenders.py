@@ -1,7 +1,7 @@
-"""Who meets in peers.py: artart, denoising-diffusion-pytorch's GaussianDiffusion, and a loop as in diffusers' example.
+"""Contenders of peers.py: artart, denoising-diffusion-pytorch's GaussianDiffusion, a loop as in diffusers' example.
 
-All are handed images in [-1, 1] and hand such back. The peers' networks are called with whole steps 0 ... 999, and
-`Timed` lets artart's, which wants times in [0, 1], stand in for them. The peers come from PyPI, for this alone.
+All take and return images in [-1, 1]. The peers' networks are called with integer steps 0 ... 999; `Timed` adapts
+artart's networks, which take times in [0, 1]. The peers are installed from PyPI for this benchmark only.
 """
 
 import importlib
@@ -34,7 +34,7 @@ NUM_STEPS = 1000  # of both peers' noise
 
 
 def required(module: str, package: str) -> ModuleType:
-    """A peer's module, or the end of the program in a line."""
+    """Import a peer's module, or exit with one line."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -42,7 +42,7 @@ def required(module: str, package: str) -> ModuleType:
 
 
 class Average(Protocol):
-    """Of a network's weights while it trains."""
+    """Moving average of a network's weights during training."""
 
     def update(self, images_seen: int, images_per_step: int) -> None: ...
 
@@ -51,7 +51,7 @@ class Average(Protocol):
 
 
 class Contender(Protocol):
-    """An objective with its sampler; below them what it does besides where everyone keeps to his own defaults."""
+    """An objective with its sampler; the methods below are used when each contender has its own recipe."""
 
     package: ClassVar[str]
     lr: ClassVar[float]
@@ -59,27 +59,27 @@ class Contender(Protocol):
     random_flip: ClassVar[bool]
 
     def stand_in(self, net: UNet) -> nn.Module:
-        """artart's network as this contender calls one."""
+        """Adapt artart's network to the call of this contender."""
 
     def loss(self, net: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
-        """Of images (B, 3, S, S) in [-1, 1]; the generator is on their device."""
+        """Loss of images (B, 3, S, S) in [-1, 1]; the generator is on their device."""
 
     def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
-        """Images (num, 3, S, S) in [-1, 1], or somewhat beyond, from about as many evaluations of the network."""
+        """Generate images (num, 3, S, S) in about [-1, 1] with about the given number of network evaluations."""
 
     def network(self, scale: int = 1) -> nn.Module:
-        """Of about 3 million parameters; `scale` times as wide, and so of about scale^2 times as many."""
+        """A network of about 3 million parameters; `scale` multiplies channels, and parameters by about scale^2."""
 
     def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer: ...
 
     def schedule(self, optimizer: Optimizer, share: Callable[[], float]) -> LRScheduler:
-        """`share` tells how much of the time has passed."""
+        """Learning-rate schedule; `share` is the elapsed fraction of the time."""
 
     def average(self, net: nn.Module) -> Average: ...
 
 
 def tiny(image_size: int, model_channels: int = 32) -> UNet:
-    """conf/model/unet_tiny.yaml without classes."""
+    """The network of conf/model/unet_tiny.yaml, without classes."""
     return UNet(
         image_size,
         model_channels=model_channels,
@@ -90,7 +90,7 @@ def tiny(image_size: int, model_channels: int = 32) -> UNet:
 
 
 def warm_cosine(optimizer: Optimizer, share: Callable[[], float], warmup_steps: int) -> LambdaLR:
-    """Linear warm-up by steps, half a cosine by the time that has passed."""
+    """Linear warm-up by steps, then cosine decay by elapsed time."""
 
     def factor(step: int) -> float:
         return min(1.0, (step + 1) / warmup_steps) * (1 + math.cos(math.pi * min(1.0, share()))) / 2
@@ -99,7 +99,7 @@ def warm_cosine(optimizer: Optimizer, share: Callable[[], float], warmup_steps: 
 
 
 class ArtartAverage:
-    """As callbacks.ema averages."""
+    """EMA as in callbacks.ema."""
 
     def __init__(self, net: nn.Module) -> None:
         self.rule = EMA()
@@ -116,7 +116,7 @@ class ArtartAverage:
 
 
 class Artart:
-    """Flow, v, levels whose logit is normal, squared error alone; Heun."""
+    """Flow, v, logit-normal noise levels, MSE alone; Heun."""
 
     parameterization: ClassVar[Name] = "v"
     package: ClassVar = "artart"
@@ -155,8 +155,8 @@ class Artart:
 
 
 class Timed(nn.Module):
-    """A network that is reported times in [0, 1], for callers that tell steps; with what GaussianDiffusion asks of
-    one.
+    """A network that takes times in [0, 1], for callers that pass integer steps; with the attributes that
+    GaussianDiffusion expects.
     """
 
     self_condition = False
@@ -184,7 +184,7 @@ class Lucidrains:
         self.trained: Any = None  # the diffusion around the network that is trained
 
     def _around(self, net: nn.Module, sampling_steps: int | None = None) -> Any:
-        """It takes images in [0, 1] and brings them to [-1, 1] by itself."""
+        """GaussianDiffusion around a network; it takes images in [0, 1] and maps them to [-1, 1] itself."""
         diffusion = self.library.GaussianDiffusion(
             net, image_size=self.image_size, timesteps=NUM_STEPS, sampling_timesteps=sampling_steps
         )
@@ -217,7 +217,7 @@ class Lucidrains:
 
 
 class LucidrainsAverage:
-    """As its Trainer averages."""
+    """EMA as in its Trainer."""
 
     def __init__(self, net: nn.Module) -> None:
         self.ema = required("ema_pytorch", "ema-pytorch").EMA(net, beta=0.995, update_every=10)
@@ -231,7 +231,7 @@ class LucidrainsAverage:
 
 
 class OutputAlone(nn.Module):
-    """A network of diffusers, whose outputs are in a record."""
+    """A network of diffusers that returns a tensor instead of a record."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ class OutputAlone(nn.Module):
 
 
 class Diffusers:
-    """As in its example of unconditional generation: DDPM, linear betas, eps; then DDIM, which clips."""
+    """As in the unconditional generation example: DDPM, linear betas, eps; then DDIM, which clips."""
 
     package: ClassVar = "diffusers"
     lr: ClassVar = 1e-4
@@ -273,7 +273,7 @@ class Diffusers:
         return x
 
     def network(self, scale: int = 1) -> nn.Module:
-        """The example's blocks, two layers each and attention in the last level but one, at a smaller width."""
+        """The example's blocks with two layers each, attention in the last level but one, and fewer channels."""
         widths = [scale * width for width in (24, 48, 72, 96)]
         down = ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"]
         up = ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]
@@ -298,7 +298,7 @@ class Diffusers:
 
 
 class DiffusersAverage:
-    """As the example averages."""
+    """EMA as in the example."""
 
     def __init__(self, net: nn.Module) -> None:
         library: Any = required("diffusers.training_utils", "diffusers")
@@ -315,7 +315,7 @@ class DiffusersAverage:
 
 
 class ArtartX0(Artart):
-    """The same, but the network outputs the clean image."""
+    """As Artart, but the network outputs x0."""
 
     parameterization = "x0"
 

@@ -1,11 +1,11 @@
-"""How many epochs it takes until samples are near-duplicates, for few images and for many, and what holds it back.
+"""Memorization against epochs, for few and many training images, with and without augmentation conditioning.
 
     python benchmarks/copying.py --root ~/art --weights ~/weights
 
-Trains unet_tiny at 32 px on parts of the images, each beside others held out, for so many images seen, and draws
-the copy rates of samples and their KID to the held-out art against epochs: docs/images/copying.png, with --out
-elsewhere. What was measured is kept under --runs, and what is there is not done again: so `--only 100 --images 50000`
-first lets the few be seen more often, and several processes can share the work.
+Trains unet_tiny at 32 px on subsets of the images, with others held out, for a number of images seen. Plots the
+memorization rates of samples and their KID to held-out art against epochs: docs/images/copying.png, or --out. Results
+are stored under --runs and not computed again: so `--only 100 --images 50000` can train the small set longer first, and
+several processes can share the work.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def train(name: str, args: argparse.Namespace) -> Path:
 
 
 def read(curves: Path, name: str) -> tuple[list[int], list[float]]:
-    """Finished epochs and a curve's values."""
+    """Read a curve: finished epochs and values."""
     with curves.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get(name)]
     return [int(row["epoch"]) + 1 for row in rows], [float(row[name]) for row in rows]

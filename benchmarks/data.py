@@ -1,10 +1,10 @@
-"""What a loader gives: the article's path (ImageFolder, verify(), Pillow in every epoch) beside index and store.
+"""Throughput of loading: the article's path (ImageFolder, verify(), Pillow in every epoch) and artart's pixel store.
 
     python benchmarks/data.py --root ~/art --num-files 1000
 
-Images per second of an epoch, the paths taking turns, medians of all rounds. A first epoch counts all that comes
-before its first batch: looking for files, verify(), reading, writing the store. Fewer files than asked for are
-repeated; each copy carries a comment of its own, so that none passes for a duplicate.
+Prints images per second of an epoch, medians of all rounds; the paths take turns. A first epoch includes everything
+before its first batch: finding files, verify(), decoding, writing the store. If the folder has fewer files than asked
+for, they are repeated; each copy has a comment of its own, so that none is an exact duplicate.
 """
 
 import argparse
@@ -34,7 +34,7 @@ BATCH_SIZE = 32
 
 
 def is_valid(path: str) -> bool:
-    """The article's check."""
+    """The article's check of a file."""
     try:
         Image.open(path).verify()
         return True
@@ -43,7 +43,7 @@ def is_valid(path: str) -> bool:
 
 
 def article_loader(root: Path, size: int, num_workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """As printed, but for the normalisation, which article.published_loss does: each epoch decodes every image."""
+    """The published loader, without normalization (in article.published_loss): decodes every image in each epoch."""
     transform = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor()])
     images = ImageFolder(root, transform, is_valid_file=is_valid)
     return DataLoader(images, BATCH_SIZE, shuffle=True, num_workers=num_workers)
@@ -57,12 +57,12 @@ def our_data(root: Path, size: int, cache: Path) -> ArtDataModule:
 
 
 def served(batches: Iterable[tuple[Tensor, Tensor]], num_epochs: int = 1) -> int:
-    """Go through epochs; return how many images they gave."""
+    """Iterate over epochs; return the number of images."""
     return sum(len(x0) for _ in range(num_epochs) for x0, _ in batches)
 
 
 def repeat(root: Path, num_files: int, into: Path) -> None:
-    """num_files JPEGs in the classes of root; a copy differs in a comment."""
+    """Copy num_files JPEGs of root, by class; a copy differs in a comment."""
     files = [path for path in find(root) if path.suffix.lower() in (".jpg", ".jpeg")]
     assert files, f"{root} holds no JPEG"
     for i in range(num_files):

@@ -1,12 +1,12 @@
-"""Whole programs: the article's as published beside `python -m artart.train`, from the command to later epochs.
+"""Whole programs: the article's as published and `python -m artart.train`, from the command to later epochs.
 
     python benchmarks/end_to_end.py --root ~/art --num-files 96 --rounds 2
 
 Both train the article's network with its hybrid loss at 128 px on the same files, without held-out images, grids or
-checkpoints; VGG-16 has random filters. In each round each program takes its turns, from an empty cache: one step, one
-epoch, and 1 + N epochs. Prints medians of wall and CPU seconds of the program and all its processes: to the first step,
-for the first epoch from the command on, and for each later epoch (the difference of the last two turns, by N) with its
-images per second, beside the article's.
+checkpoints; VGG-16 has random filters. In each round each program runs three times from an empty cache: for one step,
+one epoch, and 1 + N epochs. Prints medians of wall and CPU seconds of the program and its child processes: to the first
+step, for the first epoch including startup, and for each later epoch (difference of the last two runs, divided by N),
+with images per second and the ratio to the article's.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def article(root: Path, size: int, num_epochs: int, num_steps: int) -> None:
 
 
 def spent(command: Sequence[str], cwd: Path) -> tuple[float, float]:
-    """Wall and CPU seconds of a program and of the processes that it started."""
+    """Wall and CPU seconds of a program and its child processes."""
     started = time.perf_counter()
     with (cwd / "log").open("w+") as log:
         process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=log)

@@ -1,9 +1,9 @@
-"""The figures of docs/diffusion.md and README.md, from checkpoints.
+"""Draw the figures of docs/diffusion.md and README.md from checkpoints.
 
     python benchmarks/figures.py --checkpoint RUN/checkpoints/best.ckpt
     python benchmarks/figures.py --watercolours RUNS/5000/checkpoints/last.ckpt
 
-The first is of experiment=quickstart_diffusion, the other of copying.py.
+The first checkpoint is of experiment=quickstart_diffusion, the second of copying.py.
 """
 
 import argparse
@@ -28,7 +28,7 @@ ROWS = 5
 
 
 def sample(loaded: Loaded, sampler: Sampler, y: Tensor, seed: int = 0, guidance: float = 1.5) -> list[Tensor]:
-    """x_t (B, 3, S, S) after each step; image k has the seed `seed + k`."""
+    """Yield x_t (B, 3, S, S) after each step; image k has the seed `seed + k`."""
     assert isinstance(loaded.objective, Diffusion)
     seeds = range(seed, seed + len(y))
     with torch.inference_mode():
@@ -36,7 +36,7 @@ def sample(loaded: Loaded, sampler: Sampler, y: Tensor, seed: int = 0, guidance:
 
 
 def noising(loaded: Loaded) -> list[Tensor]:
-    """A painting of each of three classes at nine noise levels."""
+    """Demo art of three classes at nine noise levels."""
     assert isinstance(loaded.objective, Diffusion)
     size = loaded.config["image_size"]
     rows = []
@@ -48,7 +48,7 @@ def noising(loaded: Loaded) -> list[Tensor]:
 
 
 def between(loaded: Loaded, names: Sequence[str], num: int = 16) -> list[Tensor]:
-    """From seed to seed to seed, a row for each class."""
+    """Interpolation between seeds, one row for each class."""
     assert isinstance(loaded.objective, Diffusion)
     rows = []
     for name in names:
@@ -60,7 +60,7 @@ def between(loaded: Loaded, names: Sequence[str], num: int = 16) -> list[Tensor]
 
 
 def varied(loaded: Loaded, name: str, seed: int, num: int = 7) -> list[Tensor]:
-    """A sample and others made of it, a row for each strength."""
+    """A sample and variations of it, one row for each strength."""
     assert isinstance(loaded.objective, Diffusion)
     y, rows = torch.full((num, 1), loaded.label_names["class"].index(name)), []
     x0 = sample(loaded, Heun(30), y[:1], seed)[-1]

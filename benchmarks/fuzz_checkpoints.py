@@ -1,14 +1,13 @@
-"""Can a checkpoint made at random do harm, or bring a command to a trace?
+"""Fuzz all commands that read checkpoints with randomly damaged files.
 
     python benchmarks/fuzz_checkpoints.py --num 2000 --seed 0 --work DIR
 
-Trains three tiny networks in DIR, spoils their checkpoints by `mutations.py`, and gives each file, in this process, to
+Trains three tiny networks in DIR, mutates their checkpoints (mutations.py), and passes each file, in this process, to
 three of the six commands that read one: generate, evaluate, export, inspect, init_from= and resume=. A file may be
-refused (exit code 2, or 1 with a sentence) or used (0). None may run a process, reach for the network, import or call
-what it names, write outside of the folder that was named, leave something when it is refused, show a trace or more than
-a line, or take much more memory or time than a good file does. Prints what became of the files and each failure with
-the number that repeats it: `--first NUMBER --num 1`. Exit code 1 if there was one. Needs Linux; DIR is the working
-folder.
+refused (exit code 2, or 1 with one line) or used (0). No file may start a process, access the network, import or call
+what it names, write outside the given folder, leave files when it is refused, cause a traceback or more than one line,
+or need much more memory or time than a good file. Prints counts and each failure with the number that reproduces it:
+`--first NUMBER --num 1`. Exit code 1 if there was a failure. Needs Linux; DIR becomes the working folder.
 """
 
 import argparse
@@ -64,7 +63,7 @@ LIMIT = 6 * 2**30  # bytes that this process may hold
 
 
 class TooLong(BaseException):
-    """Nothing that a command would catch."""
+    """Raised after the time limit; no command catches it."""
 
 
 def raise_too_long(*_: object) -> None:
@@ -80,7 +79,7 @@ class Outcome(NamedTuple):
 
 
 def call(module: ModuleType, *arguments: str) -> int | str:
-    """What the command would do in a process of its own; returns its exit code, or what it raised."""
+    """Run a command as in a process of its own; return its exit code, or what it raised."""
     sys.argv = [module.__name__, *arguments]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -116,17 +115,17 @@ def command(name: str, kind: str, path: Path, image: Path) -> int | str:
 
 
 def peak() -> int:
-    """Bytes that the process held at most since this was cleared."""
+    """Peak resident memory of this process in bytes since the counter was reset."""
     return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def listing() -> set[tuple[str, int]]:
-    """All that is in the working folder, and when it was written."""
+    """All files in the working folder with their modification times."""
     return {(str(item), item.lstat().st_mtime_ns) for item in Path().rglob("*")}
 
 
 def tried(name: str, kind: str, path: Path, image: Path, watch: Watch) -> Outcome:
-    """Run one command in the working folder, which is as it was when this returns."""
+    """Run one command in the working folder and restore the folder."""
     shutil.rmtree("out", ignore_errors=True)
     before = listing()
     Path("/proc/self/clear_refs").write_text("5")
@@ -160,7 +159,7 @@ def tried(name: str, kind: str, path: Path, image: Path, watch: Watch) -> Outcom
 
 
 def good_runs(work: Path) -> Iterator[tuple[str, Path]]:
-    """Of each kind a checkpoint within its epoch."""
+    """A checkpoint from within an epoch for each kind of network."""
     for kind, options in KINDS.items():
         path = work / kind / "checkpoints" / "previous.ckpt"
         if not path.is_file():
@@ -170,7 +169,7 @@ def good_runs(work: Path) -> Iterator[tuple[str, Path]]:
 
 
 def compose_once() -> None:
-    """Hydra composes the same settings for each file, which would take most of the time."""
+    """Cache Hydra's composition of settings, which would take most of the time."""
     compose, known = Hydra.compose_config, dict[str, DictConfig]()
 
     def remembered(self: Hydra, *arguments: Any, **more: Any) -> DictConfig:
@@ -235,7 +234,7 @@ def main() -> None:
 
 
 def show(num: int, outcomes_of: dict[str, list[str]]) -> None:
-    """Print what became of the files so far."""
+    """Print the counts so far."""
     outcomes_of = {**outcomes_of, "all": [*chain(*outcomes_of.values())]}
     table = Table("command", "calls", "used (0)", "a sentence (1)", "refused (2)", "failed")
     for name in (name for name in (*COMMANDS, "all") if name in outcomes_of):

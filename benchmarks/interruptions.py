@@ -1,11 +1,11 @@
-"""Does a run that is killed, stopped, or out of room end as if nothing had been?
+"""Interrupt runs at random moments, resume them, and compare them with uninterrupted ones.
 
     python benchmarks/interruptions.py --trials 50
 
-Each trial trains a small network in a process of its own, interrupts it at a random moment (some a second time), goes
-on by resume=auto, and compares the end, to the last bit, with that of a run that nothing befell: weights, average,
-optimizer, schedule, every point of every curve, the best score. Prints a line per trial and a table. A full disk is a
-small tmpfs, so this needs root. Exit code 1 if anything is not as it should be.
+Each trial trains a small network in a process of its own, interrupts it at a random moment (some a second time),
+resumes it by resume=auto, and compares the result bitwise with an uninterrupted run: weights, EMA, optimizer, schedule,
+every point of every curve, the best score. Prints a line per trial and a table. A full disk is simulated by a small
+tmpfs, which needs root. Exit code 1 if a trial failed.
 """
 
 import argparse
@@ -56,7 +56,7 @@ TIMEOUT = 300  # seconds
 
 
 class Brake(Callback):
-    """Leaves time for an interruption between any two things; raises at `crash`, a hook and a step: hook@step."""
+    """Waits between events, to leave time for an interruption; raises at `crash`, a hook and a step: hook@step."""
 
     def __init__(self, crash: str = "", seconds: float = 0.015) -> None:
         self.crash = crash
@@ -79,12 +79,12 @@ class Trial(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What came of a trial."""
+    """Outcome of a trial."""
 
     events: list[str]
     resumed_at: int | None  # None: nothing had been saved
-    faults: list[str]  # of the way it stopped
-    differs: list[str]  # in its end from the run that nothing befell
+    faults: list[str]  # problems when it stopped
+    differs: list[str]  # from the uninterrupted run, at the end
 
 
 def trials(count: int) -> Iterator[Trial]:
@@ -94,7 +94,7 @@ def trials(count: int) -> Iterator[Trial]:
 
 
 def start(folder: Path, objective: str, storage: str, *more: str) -> subprocess.Popen[bytes]:
-    """A training process; what it prints goes to a file beside the folder."""
+    """Start a training process; its output goes to a file beside the folder."""
     options = (*SMALL, *OBJECTIVES[objective], f"data.storage={storage}", f"run_dir={folder}", *more)
     places = {"PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}", "XDG_CACHE_HOME": str(folder.parent / "cache")}
     environment, command = os.environ | places | {"OMP_NUM_THREADS": "1"}, [sys.executable, "-m", "artart.train"]
@@ -103,7 +103,7 @@ def start(folder: Path, objective: str, storage: str, *more: str) -> subprocess.
 
 
 def moment(trial: Trial, after: int, rng: random.Random) -> int | None:
-    """A step to interrupt at; None if there is none left."""
+    """A random step to interrupt at; None if there is none left."""
     last = EPOCHS - (trial.how in ("SIGTERM", "SIGINT"))  # after the last validation nothing waits for a signal
     steps = [epoch * STEPS for epoch in range(1, last + 1)]
     if trial.place == "mid-epoch":
@@ -114,14 +114,14 @@ def moment(trial: Trial, after: int, rng: random.Random) -> int | None:
 
 
 def wait_for(step: int, log: Path, length: int, process: subprocess.Popen[bytes]) -> None:
-    """Until the log has the step's line behind the first `length` bytes, or the process has ended."""
+    """Wait until the log has the step's line after the first `length` bytes, or the process has ended."""
     line = re.compile(rb"step %d  " % step)
     while process.poll() is None and not (log.is_file() and line.search(log.read_bytes(), length)):
         time.sleep(0.002)
 
 
 def keep_full(folder: Path, left: int, process: subprocess.Popen[bytes]) -> None:
-    """Leave no more than so many bytes of its file system, whatever the process removes, until it ends."""
+    """Keep at most so many bytes of the file system free until the process ends."""
     filler = folder / "filler"
     with filler.open("wb") as file:
         while process.poll() is None:
@@ -144,7 +144,7 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 
 def interrupt(trial: Trial, folder: Path, step: int, rng: random.Random) -> tuple[int, str, list[str]]:
-    """Start or go on, and stop: the exit code, what happened in words, what was wrong."""
+    """Start or resume, and stop: return the exit code, a description, and what was wrong."""
     log, output = folder / "train.log", folder.with_suffix(".txt")
     lengths = [path.stat().st_size if path.is_file() else 0 for path in (log, output)]
     hook, delay = rng.choice(HOOKS[trial.place]), rng.uniform(0, DELAYS[trial.place])
@@ -168,7 +168,7 @@ def interrupt(trial: Trial, folder: Path, step: int, rng: random.Random) -> tupl
 
 
 def wrong(how: str, code: int, log: str, terminal: str, saved: int | None) -> Iterator[str]:
-    """What is not as it should be after a stop: code, words, and of a signal that its step, no later one, is saved."""
+    """Check a stop: exit code, output, and after a signal that the last step is saved."""
     if code != CODES[how]:
         yield f"exit code {code}"
     if ("Traceback" in terminal) != (how == "exception"):
@@ -189,11 +189,11 @@ def saved_step(folder: Path) -> int | None:
     try:
         return read(path)["global_step"] if path.is_file() else None
     except ArtError:
-        return -1  # damaged; going on will fail
+        return -1  # damaged; resuming will fail
 
 
 def attempt(trial: Trial, folder: Path, whole: Path, rng: random.Random) -> Ended | None:
-    """None if the run ended before it could be interrupted."""
+    """Run one trial; None if the run ended before it could be interrupted."""
     end = Ended([], None, [], [])
     for _ in range(rng.choice((1, 1, 2))):
         if (step := moment(trial, end.resumed_at or 0, rng)) is not None:
@@ -213,7 +213,7 @@ def attempt(trial: Trial, folder: Path, whole: Path, rng: random.Random) -> Ende
 
 
 def differences(folder: Path, whole: Path, saved: int | None) -> Iterator[str]:
-    """In what a run that was interrupted differs from the one that was not."""
+    """Differences between an interrupted run and the uninterrupted one."""
     ours, wanted = ({**end_of(run), **points_of(run)} for run in (folder, whole))
     if different := sorted(key for key in ours.keys() | wanted if ours.get(key) != wanted.get(key)):
         yield f"{len(different)} of {len(wanted)} differ: {', '.join(different)}"
@@ -222,7 +222,7 @@ def differences(folder: Path, whole: Path, saved: int | None) -> Iterator[str]:
 
 
 def end_of(run: Path) -> dict[str, Any]:
-    """What last.ckpt and result.json hold, by its place."""
+    """Contents of last.ckpt and result.json, by path."""
     content = read(run / "checkpoints" / "last.ckpt")
     result = json.loads((run / "result.json").read_text())
     of_result = {key: result[key] for key in ("best", "epochs", "steps", "images_seen")}
@@ -230,7 +230,7 @@ def end_of(run: Path) -> dict[str, Any]:
 
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value in nested data with its place; of a tensor its bits."""
+    """Each value in nested data with its path; tensors as bytes."""
     if isinstance(value, (Mapping, list, tuple)):
         for name, one in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from flat(one, f"{key}.{name}" if key else str(name))
@@ -239,7 +239,7 @@ def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def points_of(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """All of TensorBoard's curves but that of the clock; doubled points too, which it would hide."""
+    """All TensorBoard curves except that of time; also duplicate points, which TensorBoard would hide."""
     events = EventAccumulator(
         str(run / "tensorboard"), size_guidance={"scalars": 0}, purge_orphaned_data=False
     ).Reload()
@@ -248,7 +248,7 @@ def points_of(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def table(ended: list[tuple[Trial, Ended]]) -> Iterator[str]:
-    """Markdown."""
+    """A Markdown table."""
     yield "| how | place | objective | trials | resumed at a step > 0 | begun anew | bitwise equal | well ended |"
     yield "|---|---|---|---|---|---|---|---|"
     kinds = sorted({trial[1:4] for trial, _ in ended}, key=lambda kind: (list(CODES).index(kind[0]), kind))

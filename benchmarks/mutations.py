@@ -1,4 +1,4 @@
-"""Checkpoints gone bad, drawn from a seed: what fuzz_checkpoints.py and a test give to whatever reads them."""
+"""Randomly damaged checkpoints, drawn from a seed: for fuzz_checkpoints.py and a test."""
 
 import json
 import pickle
@@ -60,14 +60,14 @@ NUMBERS = (
 
 
 class Disguised:
-    """An OrderedDict in the file, whose attributes hide its methods from whoever calls them on it."""
+    """An OrderedDict in the file whose attributes hide its methods."""
 
     def __init__(self, items: Mapping[Any, Any], attributes: Mapping[str, Any]) -> None:
         self.contents, self.attributes = dict(items), dict(attributes)
 
 
 class Named:
-    """What asks for a name to be imported, perhaps to be called."""
+    """A pickle that names something to import, and perhaps to call."""
 
     def __init__(self, name: str, *arguments: Any, called: bool = True) -> None:
         self.name, self.arguments, self.called = name, arguments, called
@@ -92,7 +92,7 @@ PICKLE.Pickler, PICKLE.dump = _Pickler, pickle.dump  # type: ignore[attr-defined
 
 
 def tensors(rng: random.Random, like: Tensor | None = None) -> Iterator[Callable[[], Any]]:
-    """What makes a tensor of each kind; some with the shape of one that was there."""
+    """Functions that return a tensor of each kind; some keep the shape of the original."""
     shape = list(like.shape) if isinstance(like, Tensor) else [rng.choice([1, 3, 64])]
     one, small = torch.ones(1), torch.ones(64)
     yield lambda: torch.tensor(rng.choice([0.0, 1.0, float("nan"), 1e30]))
@@ -125,7 +125,7 @@ def _with_attribute(tensor: Tensor) -> Tensor:
 
 
 def odd(rng: random.Random, like: Any = None) -> Any:
-    """A value that is nowhere in a good file, or not there."""
+    """A value that is in no good file, or not in this place."""
     nested: Any = rng.choice([[], {}, 1])
     match rng.choice("bbttnnncdlskrTTT"):
         case "b":
@@ -181,7 +181,7 @@ def odd_key(rng: random.Random) -> Any:
 
 
 def spoil(content: Content, rng: random.Random) -> str:
-    """Change one thing in place; returns what, in words."""
+    """Change one thing in place; return a description."""
     node, key, path = _place(content, rng)
     value = node[key]
     how = rng.choice(["replace"] * 6 + ["retype"] * 3 + ["drop", "add", "rename", "move", "disguise", "disguise"])
@@ -214,7 +214,7 @@ def spoil(content: Content, rng: random.Random) -> str:
 
 
 def _place(content: Content, rng: random.Random) -> tuple[Any, Any, list[Any]]:
-    """A dict or list, a key in it, and the way there."""
+    """A dict or list, a key in it, and the path to it."""
     node: Any = content
     key: Any = rng.choice([key for key in content if key != "artart" or rng.random() < 0.5])
     path = [key]
@@ -226,7 +226,7 @@ def _place(content: Content, rng: random.Random) -> tuple[Any, Any, list[Any]]:
 
 
 def _retyped(value: Any, rng: random.Random) -> Any:
-    """Nearly the same."""
+    """A value of another type that is nearly equal."""
     if isinstance(value, Tensor):
         made = rng.choice(list(tensors(rng, value)))
         return rng.choice([made, made, lambda: value.double(), lambda: value.flatten(), value.tolist])()
@@ -247,14 +247,14 @@ def _retyped(value: Any, rng: random.Random) -> Any:
 
 
 def _copied(node: Any) -> Any:
-    """Containers anew, the rest as it is."""
+    """A copy with new containers and the same leaves."""
     if isinstance(node, dict):
         return {key: _copied(value) for key, value in node.items()}
     return [_copied(value) for value in node] if isinstance(node, list) else node
 
 
 def mutated(goods: Sequence[Content], rng: random.Random, stem: Path) -> tuple[Path, int, str]:
-    """Write a bad file: its path, which of the good ones it was, what was done to it."""
+    """Write a damaged file: return its path, which good file it was, and a description."""
     which = rng.randrange(len(goods))
     content, done = _copied(goods[which]), []
     kind = rng.choices(["zip", "old", "safetensors", "bytes"], [65, 8, 10, 17])[0]
@@ -284,7 +284,7 @@ def mutated(goods: Sequence[Content], rng: random.Random, stem: Path) -> tuple[P
 
 
 def _write_shared(content: Content, path: Path) -> Iterator[str]:
-    """The weights that are still some; the rest as JSON as well as it goes."""
+    """Write a .safetensors file: tensors as weights, the rest as JSON where possible."""
     weights = content.pop("state_dict", {})
     weights = weights if isinstance(weights, dict) else {}
     left = {str(name).removeprefix("net."): one for name, one in weights.items() if type(one) is Tensor and one.is_cpu}
@@ -310,7 +310,7 @@ KEPT = ("config", "labels", "epoch", "global_step", "images_seen", "data", "metr
 
 
 def _damage(path: Path, rng: random.Random) -> str:
-    """Bytes of a good file are others."""
+    """Change bytes of a good file."""
     how = rng.choice(["flip", "cut", "insert", "zero", "pickle", "pickle", "record", "double", "more"])
     if path.suffix == ".ckpt" and how in ("pickle", "record", "double", "more"):
         return f"{how} {_rewritten(path, how, rng)}"
@@ -331,7 +331,7 @@ def _damage(path: Path, rng: random.Random) -> str:
 
 
 def _rewritten(path: Path, how: str, rng: random.Random) -> str:
-    """The archive with right sums, though one record is another."""
+    """Rewrite the archive with correct checksums and one changed record."""
     with zipfile.ZipFile(path) as archive:
         records = [(name, archive.read(name)) for name in archive.namelist()]
     folder = records[0][0].partition("/")[0]

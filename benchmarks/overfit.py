@@ -1,11 +1,11 @@
-"""Can the denoiser learn eight images by heart, each under its own label, and does every sample find its image?
+"""Overfit the denoiser on eight images, each with its own label, and check that samples reproduce them.
 
     python benchmarks/overfit.py --root ~/art
 
-Trains on one image of each of eight classes, draws samples of each label with the weights of training and with their
-average, and prints for both: how many samples are near-duplicates (nearest distance below a third of the second
-nearest), how many images were found, how many samples are of the label's image, and the energy at the Nyquist
-frequencies against that of the images, which a checkerboard raises.
+Trains on one image of each of eight classes, generates samples of each label with the raw weights and with the EMA,
+and prints for both: how many samples are near-duplicates (nearest distance below a third of the second nearest), how
+many images were found, how many samples are nearest to their label's image, and the energy at the Nyquist frequencies
+relative to that of the images, which a checkerboard increases.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def nyquist_energy(images: Tensor) -> float:
 
 
 def train(x0: Tensor, steps: int, seed: int) -> tuple[nn.Module, nn.Module]:
-    """The network after training, and its average."""
+    """Train; return the network and its EMA."""
     torch.manual_seed(seed)
     net = ConvDiffusionModel(SIZE, num_classes=NUM_IMAGES, conditioned=True).to(memory_format=torch.channels_last)
     ema = EMA()

@@ -1,21 +1,21 @@
-"""artart's diffusion beside denoising-diffusion-pytorch and a loop as in diffusers' example, on the same images.
+"""Compare artart's diffusion with denoising-diffusion-pytorch and a loop as in diffusers' example, on the same images.
 
     python benchmarks/peers.py --comparison equal --root ~/art --weights ~/weights --precision bf16
     python benchmarks/peers.py --comparison own --root ~/art --weights ~/weights --minutes 10
 
-equal: one network, the same initial weights, images in the same order, optimizer, learning rates, average of weights
-and number of images; only the objective and the sampler are each one's own, as they are by default.
+equal: one network, the same initial weights, order of images, optimizer, learning rates, EMA and number of images; only
+objective and sampler are those of each package, with its defaults.
 own: each with its own network of about 3 million parameters, optimizer, learning-rate schedule, batch size, flips and
-average, for equal seconds, at a third, once and three times its default learning rate; that with the lowest mean KID
+EMA, for equal seconds, at a third, once and three times its default learning rate; the rate with the lowest mean KID
 counts.
 
-No classes anywhere. Images are made by the averaged weights with about equally many evaluations of the network.
-Prints images per second, KID to held-out art (AlexNet relu5), the power spectrum's distance and three copy rates:
-means over the seeds and standard deviations. Seconds are the process's CPU seconds (of one thread), on a GPU wall time.
+No classes. Samples are generated with EMA weights and about equal numbers of network evaluations. Prints images per
+second, KID to held-out art (AlexNet relu5), the distance of power spectra and three memorization rates: means and
+standard deviations over seeds. Seconds are CPU seconds of the process (one thread), on a GPU wall time.
 
-Each run leaves a JSON file and a grid under --out, and what is there is not done again: several processes can share
-the work by --only, --seed and --rates, and the table is of the runs that are there. The peers are no dependencies of
-artart:
+Each run leaves a JSON file and a grid under --out, and existing ones are not computed again: several processes can
+share the work by --only, --seed and --rates. The table is made of the runs that are there. The peers are not
+dependencies of artart:
 
     pip install denoising-diffusion-pytorch diffusers
 """
@@ -76,7 +76,7 @@ class Job(NamedTuple):
 
 
 class Clock:
-    """How far a run is, which ends after some steps or some seconds."""
+    """Progress of a run that ends after a number of steps or of seconds."""
 
     def __init__(self, device: torch.device, steps: int | None = None, seconds: float | None = None) -> None:
         self.device, self.steps, self.allowed = device, steps, seconds
@@ -93,7 +93,7 @@ class Clock:
         return self.now() - self.started
 
     def share(self) -> float:
-        """0 at the start, 1 at the end."""
+        """Elapsed fraction, 0 to 1."""
         if self.steps is not None:
             return self.step / self.steps
         assert self.allowed is not None
@@ -101,7 +101,7 @@ class Clock:
 
 
 class Recipe(NamedTuple):
-    """What surrounds an objective in training."""
+    """Optimizer, schedule, batch size, flips and EMA around an objective."""
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
@@ -112,7 +112,7 @@ class Recipe(NamedTuple):
 
 
 def equal_recipe(contender: Contender, clock: Clock, args: argparse.Namespace) -> Recipe:
-    """The same for all."""
+    """The same recipe for all contenders."""
     assert clock.steps is not None
     net = contender.stand_in(tiny(args.image_size)).to(args.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=EQUAL_LR, betas=(0.9, 0.999), weight_decay=0.01)
@@ -128,7 +128,7 @@ def own_recipe(contender: Contender, clock: Clock, args: argparse.Namespace, rat
 
 
 def batches(pixels: Tensor, recipe: Recipe, seed: int, device: torch.device) -> Iterator[Batch]:
-    """Without end; of fewer images than a batch takes each is in it several times."""
+    """Endless batches; with fewer images than a batch, images repeat within it."""
     ids = torch.arange(len(pixels)).repeat(max(1, recipe.batch_size // len(pixels)))
     labels, options = torch.zeros_like(ids), {"shuffle": True, "random_flip": recipe.random_flip}
     loader = Loader(pixels, labels, ids, recipe.batch_size, seed=seed, device=device, **options)
@@ -144,7 +144,7 @@ def autocast(args: argparse.Namespace) -> torch.autocast:
 def train(
     contender: Contender, job: Job, pixels: Tensor, args: argparse.Namespace
 ) -> tuple[nn.Module, dict[str, float]]:
-    """The averaged network, and how the training went."""
+    """Train; return the averaged network and a record of the training."""
     torch.manual_seed(job.seed)
     generator = Generator(args.device).manual_seed(job.seed)
     is_equal = args.comparison == "equal"
@@ -173,7 +173,7 @@ def train(
 
 @torch.inference_mode()
 def draw(contender: Contender, net: nn.Module, seed: int, args: argparse.Namespace) -> tuple[Tensor, dict[str, float]]:
-    """Samples, uint8 (N, 3, S, S), and how it went."""
+    """Generate samples, uint8 (N, 3, S, S), and a record of it."""
     calls = []
     hook = net.register_forward_hook(lambda *_: calls.append(1))
     with autocast(args):
@@ -193,7 +193,7 @@ def draw(contender: Contender, net: nn.Module, seed: int, args: argparse.Namespa
 
 
 class Judge:
-    """Knows the art: what was trained on and what was held out."""
+    """Metrics against training and held-out images."""
 
     def __init__(self, data: ArtDataModule, args: argparse.Namespace) -> None:
         self.args = args
@@ -228,7 +228,7 @@ def run(job: Job, data: ArtDataModule, judge: Judge, args: argparse.Namespace) -
 
 
 def settings(data: ArtDataModule, args: argparse.Namespace) -> dict[str, Any]:
-    """What must be the same in all runs of a table."""
+    """Settings that all runs of a table must share."""
     names = ["comparison", "image_size", "num_samples", "evaluations", "precision", "few"]
     names += ["images", "random_flip"] if args.comparison == "equal" else ["minutes"]
     facts = {name: getattr(args, name) for name in names}
@@ -236,10 +236,10 @@ def settings(data: ArtDataModule, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def known(path: Path, expected: dict[str, Any]) -> dict[str, Any] | None:
-    """What an earlier run found.
+    """Result of an earlier run.
 
     Raises:
-        SystemExit: if it was another comparison.
+        SystemExit: if that run had other settings.
     """
     if not path.is_file():
         return None
@@ -255,7 +255,7 @@ def jobs(args: argparse.Namespace, names: list[str], seeds: list[int], rates: li
 
 
 def chosen(runs: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """A contender's runs at the learning rate with the lowest mean KID."""
+    """Runs of a contender at the learning rate with the lowest mean KID."""
     of_rates: dict[float, list[dict[str, Any]]] = {}
     for one in runs:
         if one["job"]["name"] == name:
@@ -270,7 +270,7 @@ def spread(values: list[float]) -> str:
 
 
 def report(runs: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    """The table, and results.json."""
+    """Print the table; write results.json."""
     table, summary = Table("", "runs", "x lr", *COLUMNS.values()), {}
     for name in CONTENDERS:
         if own := chosen(runs, name):
@@ -300,7 +300,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="this one only")
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--rates", nargs="*", type=float, default=list(RATES), help="times lr, with --comparison own")
-    parser.add_argument("--few", type=int, help="train on so many images only: are they learnt by heart?")
+    parser.add_argument("--few", type=int, help="train on this number of images only, to test memorization")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)

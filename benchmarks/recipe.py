@@ -1,11 +1,11 @@
-"""What each part of the recipe is worth on few images: equal network, equal images seen, several seeds.
+"""Contribution of each part of the recipe with few images: equal network, equal images seen, several seeds.
 
     python benchmarks/recipe.py --root ~/art --weights ~/weights --vgg vgg16.pth
 
-Trains 32 px denoisers (unet_tiny) on a small part of the images and holds their samples against the rest: KID on
-AlexNet's relu5 and, since LPIPS is made of AlexNet, on VGG-16's relu3_3; precision and recall; power spectrum;
-near-duplicates. Each row adds to the one before; the last is the third with autoguidance by itself after an eighth of
-the training. Runs and judgements that are there already are kept, so several calls can share the work.
+Trains 32 px denoisers (unet_tiny) on a small subset of the images and compares samples with the rest: KID on AlexNet's
+relu5 and, since LPIPS uses AlexNet, on VGG-16's relu3_3; precision and recall; power spectrum; near-duplicates. Each
+row adds to the one before; the last adds autoguidance by a checkpoint of an eighth of the training. Existing runs and
+metrics are not computed again, so several processes can share the work.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def train(name: str, seed: int, args: argparse.Namespace) -> None:
 
 
 class Judge:
-    """Knows the images of the training and those held out, and what networks see in the latter."""
+    """Metrics against training and held-out images, whose features are computed once."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -127,7 +127,7 @@ class Judge:
 
 
 def judged(judge: Judge, name: str, seed: int, args: argparse.Namespace) -> list[float]:
-    """MEASURES of a run, kept beside it."""
+    """MEASURES of a run, stored beside it."""
     run_dir = folder(list(VARIANTS)[-1] if name == GUIDED else name, seed, args)
     kept = run_dir / ("guided.json" if name == GUIDED else "judged.json")
     if not kept.exists():
@@ -138,7 +138,7 @@ def judged(judge: Judge, name: str, seed: int, args: argparse.Namespace) -> list
 
 
 def keep(args: argparse.Namespace) -> None:
-    """Note the settings beside the figures, which are of no others."""
+    """Store the settings with the metrics."""
     ours = {name: str(getattr(args, name)) for name in ("root", "val_fraction", "epochs", "num_samples", "weight")}
     note = args.out / "settings.json"
     if note.exists() and (theirs := json.loads(note.read_text())) != ours:
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--num-samples", type=int, default=500)
     parser.add_argument("--weight", type=float, default=1.5, help="of autoguidance")
     parser.add_argument("--precision", default="bf16-mixed")
-    parser.add_argument("--only-train", action="store_true", help="judge later")
+    parser.add_argument("--only-train", action="store_true", help="evaluate later")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/recipe"))
     args = parser.parse_args()

@@ -1,16 +1,16 @@
-"""A training step as others do it, beside ours and its variants.
+"""Time of a training step: published code, peers, and artart's variants.
 
     python benchmarks/step.py --image-size 128 --batch-size 32 --rounds 5
     python benchmarks/step.py --of diffusion --image-size 64 --batch-size 256 --rounds 5
 
-Of the article: its network and VGG-16 as published. Of diffusion: denoising-diffusion-pytorch and a loop as in
-diffusers' example, each with its own U-Net of about 27 million parameters, beside model=unet_tiny made as large and
-model=unet. The peers come from PyPI (peers.py).
+--of article: the article's network and VGG-16 as published. --of diffusion: denoising-diffusion-pytorch and a loop as
+in diffusers' example, each with its own U-Net of about 27 million parameters, model=unet_tiny enlarged to that size,
+and model=unet. The peers come from PyPI (peers.py).
 
-Each variant takes its turn in each round, in a process of its own: what one asks of the allocator must not help the
-others. Prints medians: milliseconds and CPU milliseconds of a step, images per second, TFLOP/s and their share of
-what a matrix product reaches here in the same precision, and the peak of memory (of the GPU, else of the process).
-VGG-16 has random filters: they take as long as any.
+Each variant runs once per round, in a process of its own, so that allocations of one do not affect the others. Prints
+medians: milliseconds and CPU milliseconds of a step, images per second, TFLOP/s and their share of what a matrix
+product reaches here in the same precision, and the peak of memory (of the GPU, else of the process). VGG-16 has random
+filters, which take the same time.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from artart.models.unet import UNet
 
 
 class Variant(NamedTuple):
-    """How a step is done."""
+    """A variant of the step."""
 
     contender: str = ""  # whose diffusion it is; empty: the article's step
     unet: bool = False  # model=unet instead of the contender's network
@@ -92,7 +92,7 @@ def synchronize() -> None:
 
 
 def seconds_of(work: Callable[[], object], num: int) -> tuple[float, float]:
-    """Wall and CPU seconds of a call, the mean of some."""
+    """Wall and CPU seconds of a call, mean of several."""
     synchronize()
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(num):
@@ -114,7 +114,7 @@ def parts(variant: Variant, size: int) -> tuple[nn.Module, Callable[[nn.Module, 
 
 
 def measure(variant: Variant, size: int, batch_size: int, num_steps: int) -> dict[str, float]:
-    """Of a process that does nothing else."""
+    """Measure a variant in a process that does nothing else."""
     if variant.keep_memory:
         keep_freed_memory()
     torch.manual_seed(0)
@@ -154,7 +154,7 @@ def _peak_of_process() -> int:
 
 
 def peak_of_matmul(dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product, in the arithmetic that convolutions use."""
+    """FLOP/s of a large matrix product, in the precision of convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     num = 8192 if DEVICE.type == "cuda" else 2048
     a, b = (torch.randn(num, num, device=DEVICE, dtype=dtype) for _ in range(2))

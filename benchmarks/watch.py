@@ -1,4 +1,4 @@
-"""What the interpreter is asked to do while a file is read, and a canary: for fuzz_checkpoints.py."""
+"""Audit hook and canary module for fuzz_checkpoints.py: record what a command does while it reads a file."""
 
 import os
 import pickle
@@ -29,13 +29,12 @@ def sing(*_, **__):
 
 
 class Watch:
-    """Notes what the interpreter is asked to do while a command runs."""
+    """Records audit events while a command runs."""
 
     def __init__(self, folder: Path, *allowed: Path) -> None:
-        """
-        Args:
-            folder: where the canary lives, for all to import.
-            allowed: where may be written.
+        """Args:
+        folder: folder of the canary module, importable by all.
+        allowed: where files may be written.
         """
         self.folder = folder
         folder.mkdir(exist_ok=True)
@@ -64,7 +63,7 @@ class Watch:
                 self.seen.append(f"{event} {place}")
 
     def canary(self) -> list[str]:
-        """What has become of it since this was asked last."""
+        """Uses of the canary since the last call."""
         sys.modules.pop("canary", None)
         marks = [mark for mark in (self.folder / "imported", self.folder / "sang") if mark.exists()]
         for mark in marks:
@@ -72,7 +71,7 @@ class Watch:
         return [f"the canary was {mark.name}" if mark.name == "imported" else "the canary sang" for mark in marks]
 
     def prove(self) -> None:
-        """Do all of it once; raises AssertionError unless it is seen."""
+        """Trigger every event once; AssertionError unless it is recorded."""
         self.seen = []
         instantiate({"_target_": "canary.sing"})
         os.system("true")
