@@ -112,6 +112,16 @@ def test_docs_commands_and_their_settings_exist(path):
     assert [(words, wrong) for words in commands(path) if (wrong := problem(words))] == []
 
 
+def test_docs_make_targets_exist_and_readme_names_those_of_ci():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        page.name: set(re.findall(r"^make ([a-z-]+)", "\n".join(code(page.read_text())), re.MULTILINE))
+        for page in PAGES
+    }
+    assert set().union(*named.values()) <= targets
+    assert set(re.findall(r"^make ([a-z-]+)", (ROOT / ".ci/run").read_text(), re.MULTILINE)) <= named["README.md"]
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ("CONTRIBUTING.md", REFERENCE)], ids=name)
 def test_docs_settings_exist(page):
     keys = set(re.findall(r"`([\w.]+)(?:=[^`]*)?`", (ROOT / "docs" / REFERENCE).read_text()))
