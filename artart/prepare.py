@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, build
+from artart.config.build import CONF_DIR, build, overrides
 from artart.config.cli import cli, handle_errors
 from artart.config.schema import check
 from artart.io.terminal import relative_to_cwd
@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     from artart.data.index import write_unused
     from artart.data.labels import CLASS
     from artart.io.files import write_json
-    from artart.training.run_dir import claim_run_dir, open_log, overrides, plan, save_settings
+    from artart.training.run_dir import claim_run_dir, open_log, plan, save_settings
 
     planned = plan(cfg)
     data = build(config, "data")

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from artart.config.build import CONF_DIR, as_dict, fill_in
+from artart.config.build import CONF_DIR, as_dict, fill_in, overrides
 from artart.config.cli import cli, compose_config, handle_errors
 from artart.config.schema import check
 from artart.training import distributed
-from artart.training.run_dir import overrides
 
 if TYPE_CHECKING:
     from artart.training.result import TrainingResult

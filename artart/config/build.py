@@ -1,4 +1,4 @@
-"""Where conf/ lies, and how its nodes become plain data and objects."""
+"""The configuration in conf/, and how to make plain data and objects from it."""
 
 import difflib
 import re
@@ -16,7 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from artart import ArtError
 
 HERE = Path(__file__).resolve().parents[1]
-CONF_DIR = HERE / "conf" if (HERE / "conf" / "train.yaml").is_file() else HERE.parent / "conf"  # a wheel, or a checkout
+CONF_DIR = (
+    HERE / "conf" if (HERE / "conf" / "train.yaml").is_file() else HERE.parent / "conf"
+)  # in a wheel, or in a checkout
 
 
 def as_dict(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
@@ -45,10 +47,10 @@ def select_or_none(config: Mapping[str, Any], key: str) -> Any:
 
 
 def build(config: Mapping[str, Any], key: str, **more: Any) -> Any:
-    """The object that config[key] describes, made from plain data; `more` are arguments that a file cannot hold.
+    """Instantiate config[key]; `more` are arguments that a file cannot hold.
 
     Raises:
-        ArtError: if it cannot be made, with the reason.
+        ArtError: if that fails, with the reason.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -62,7 +64,7 @@ def build(config: Mapping[str, Any], key: str, **more: Any) -> Any:
 
 
 def build_all(config: Mapping[str, Any], key: str) -> list[Any]:
-    """The objects of a group whose members are named; a member that is null is left out."""
+    """Instantiate the members of a group, except those that are null."""
     return [thing for thing in (build(config, key) or {}).values() if thing is not None]
 
 
@@ -78,13 +80,18 @@ def is_command() -> bool:
     return HydraConfig.initialized()
 
 
+def overrides() -> list[str]:
+    """What was set on the command line, key=value."""
+    return list(HydraConfig.get().overrides.task)
+
+
 def in_sweep() -> bool:
     """Whether this is one job of a multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def options(group: str) -> list[str]:
-    """The names that a group of conf/ offers."""
+    """The names of the options of a group of conf/."""
     return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
 
 

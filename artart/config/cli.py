@@ -1,4 +1,4 @@
-"""A command's outer skin: file names need no quoting, mistakes are reported in a line each, exit codes fit."""
+"""What the commands have in common: quoting of paths, errors in one line, exit codes."""
 
 import functools
 import io
@@ -34,20 +34,24 @@ A_MOMENT = 2.0  # seconds
 
 
 def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> None:
-    """Run a Hydra main as a command: file names need no quoting, mistakes are reported in a line each.
+    """Run a Hydra main as a command: file names need no quoting, errors take one line.
 
-    `sweeps` says whether it knows -m. Exit codes: 0; 1 for what went wrong on the way; 2 for a mistake in the call;
-    130 for Ctrl-C, 143 for SIGTERM.
+    Exit codes: 0; 1 for an error during work; 2 for a mistake in the call; 130 for Ctrl-C; 143 for SIGTERM.
+
+    Args:
+        main: the function under `hydra.main`.
+        config_name: its configuration in conf/.
+        sweeps: whether it supports -m.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions on
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its exceptions itself
     keep_freed_memory()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _on_sigterm)
     threading.excepthook = _on_error_of_thread
-    logging.raiseExceptions = False  # a log on a full disk must not hide the sentence that says so
+    logging.raiseExceptions = False  # a full disk must not add tracebacks of logging to the error
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that no terminal can show
+            stream.reconfigure(errors="backslashreplace")  # file names can hold bytes that are not UTF-8
     sys.argv[1:] = _options_first([_quoted(word) for word in sys.argv[1:]])
     if not sweeps and MULTIRUN & set(sys.argv):
         log.error("-m: this command has no sweeps; call it once for each setting")
@@ -65,7 +69,10 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
         sys.exit(130)
     finally:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):  # an exception within the interpreter's end is a trace
+            for number in (
+                signal.SIGINT,
+                signal.SIGTERM,
+            ):  # a handler that raises while the interpreter exits prints a traceback
                 signal.signal(number, signal.SIG_DFL)
 
 
@@ -90,20 +97,20 @@ def _renamed(words: Sequence[str]) -> str:
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    """An end like that by Ctrl-C: what is being written is finished or taken back."""
+    """Exit as at Ctrl-C: files are finished or removed."""
     sys.exit(128 + number)
 
 
 def _on_error_of_thread(args: threading.ExceptHookArgs) -> None:
-    """A full disk is reported once, by whoever waits for the thread (TensorBoard's writer)."""
+    """Leave a full disk to whoever waits for the thread (TensorBoard's writer), who reports it."""
     if not isinstance(args.exc_value, OSError):
         threading.__excepthook__(args)
 
 
 def handle_errors(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """For the function under `hydra.main`: its errors end the process with a sentence, before Hydra adds its own lines.
+    """Decorate the function under `hydra.main`: its errors exit with one line, before Hydra adds lines of its own.
 
-    In a multirun they are left to the sweep's table.
+    In a multirun the sweep's table reports them.
     """
 
     @functools.wraps(main)
@@ -119,9 +126,9 @@ def handle_errors(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
 
 
 def report_error(error: Exception) -> int:
-    """Log an error, with a trace only if it is nobody's mistake but ours; return the exit code."""
+    """Log an error, with a traceback only if it is a bug of artart; return the exit code."""
     if os.environ.get("RANK", "0") != "0" and "LOCAL_RANK" in os.environ:
-        time.sleep(A_MOMENT)  # if the first process met the same, it tells of it, and torchrun ends this one here
+        time.sleep(A_MOMENT)  # rank zero reports an error that all have, and torchrun then ends this process
     match error:
         case ArtError():
             log.error(str(error))
@@ -133,17 +140,17 @@ def report_error(error: Exception) -> int:
             log.error("not enough memory (%s): a smaller image_size or fewer images need less", error)
         case FloatingPointError():
             log.error(str(error))
-        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here
             log.error("batch size: a batch does not fit into the GPU; halve it (%s)", str(error).splitlines()[0])
         case OSError():
-            log.error("%s: %s; what was written before is intact", error.filename or "a file", error.strerror or error)
+            log.error("%s: %s; files written before are intact", error.filename or "a file", error.strerror or error)
         case _:
-            log.exception("artart met an error that it does not know; please report it")
+            log.exception("unexpected error; please report it")
     return 1
 
 
 def _options_first(words: list[str]) -> list[str]:
-    """Hydra reads no key=value behind an option that stands between others."""
+    """Put options first, since Hydra ignores key=value after an option between others."""
     options: list[str] = []
     overrides: list[str] = []
     before = ""
@@ -155,9 +162,9 @@ def _options_first(words: list[str]) -> list[str]:
 
 
 def _quoted(argument: str) -> str:
-    """key=value with quotes around a path, which Hydra's grammar might misread: blanks, commas, accents, numbers.
+    """Quote the path in key=value, in which Hydra's grammar misreads blanks, commas, accents and numbers.
 
-    A label in braces, {column: name, ...}, has its own.
+    A label in braces, {column: name, ...}, has its own quotes.
     """
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+") not in (*PATHS, "label") or re.fullmatch(r"null|'.*'|\".*\"", value):
@@ -171,7 +178,7 @@ def _quoted(argument: str) -> str:
 
 
 def _sentence(error: Exception, config_name: str, words: Sequence[str], sweeps: bool = False) -> str:
-    """What Hydra, OmegaConf or YAML found, in a line with the remedy."""
+    """An error of Hydra, OmegaConf or YAML in one line, with the remedy."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.partition("/")
@@ -184,13 +191,13 @@ def _sentence(error: Exception, config_name: str, words: Sequence[str], sweeps: 
         if key.startswith("model.") and any(word.startswith("init_from=") for word in words):
             remedy = "; name the checkpoint's kind of network too: model=NAME"
         if key in ("schedule", "sampler"):
-            remedy = "; it is one of diffusion: add objective=diffusion"
+            remedy = "; it belongs to diffusion: add objective=diffusion"
         return f"{given}: no such key{remedy}"
     if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
         sweep = "add -m for a sweep, or " if sweeps else ""
         return f"{match[1]}: several values: {sweep}write them as a list: [a,b]"
     if match := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
-        return f"+{match[1]}: is there already; leave out the +"
+        return f"+{match[1]}: exists already; leave out the +"
     if isinstance(error, OverrideParseException) and str(error.override).startswith("label={"):
         return f"{error.override}: cannot be read; put each name into quotes: label={{column: 'name', ...}}"
     if isinstance(error, OverrideParseException):

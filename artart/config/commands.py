@@ -1,6 +1,6 @@
-"""What the settings of a command may be that stand in no signature of ours.
+"""Types and ranges of the commands' settings that are no parameters of artart's classes.
 
-These are checked before anything heavy is imported, so this module imports little.
+They are checked before anything slow is imported, so this module imports little.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from artart.io.ranges import Count, Fraction, ImageSize, NonNegative, Positive, 
 
 @dataclass(frozen=True)
 class Rule(Predicate):
-    """A condition with the words that errors and docs/configuration.md describe it by."""
+    """A condition, and its description for errors and docs/configuration.md."""
 
     func: Callable[[Any], bool]
     words: str
@@ -27,7 +27,7 @@ AnyPath = Annotated[str, Rule(lambda _: True, "a path")]
 File = Annotated[str, Rule(lambda path: Path(path).is_file(), "a file that exists")]
 Folder = Annotated[str, Rule(lambda path: Path(path).is_dir(), "a folder that exists")]
 
-PATHS: dict[str, Any] = {  # cli quotes these values, check makes them absolute, but for the literals among them
+PATHS: dict[str, Any] = {  # cli.py quotes them, schema.py makes them absolute, except literals
     "data.root": Folder | None,
     "data.metadata": File | None,
     "data.cache_dir": AnyPath | None,
@@ -53,8 +53,8 @@ SETTINGS: dict[str, Any] = PATHS | {
     "image_size": ImageSize,
     "seed": Seed,
     "compile": bool,
-    "data.num_workers": Count | None,  # artart.evaluate has keys of data, but no class
-    "trainer.max_epochs": Count,  # of Lightning and torch, whose signatures give no ranges
+    "data.num_workers": Count | None,  # artart.evaluate has keys of data without a class
+    "trainer.max_epochs": Count,  # Lightning and torch give no ranges
     "trainer.devices": Count | Literal["auto"],
     "trainer.num_nodes": Count,
     "trainer.log_every_n_steps": Count,
@@ -81,5 +81,5 @@ SETTINGS: dict[str, Any] = PATHS | {
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the command whose configuration this is; `mode` is Lightning's word in a training."""
+    """The settings of the command that has this configuration; for artart.train `mode` is Lightning's."""
     return SETTINGS | TRAINING if "monitor" in config else SETTINGS

@@ -47,7 +47,7 @@ def _section(path: Path, title: str) -> str:
     lines, tree = content.splitlines(), yaml.safe_load(content)
     head = [line[2:] for line in takewhile(lambda line: line.startswith("# "), lines)]
     prefix = "" if path.parent == CONF_DIR or "@package _global_" in head else f"{path.parent.name}."
-    said = " ".join(re.sub(r"^python -m [\w.]+: a", "A", line) for line in head if line[:1] not in " @")
+    said = " ".join(line for line in head if line[:1] not in " @")
     if path.parent == CONF_DIR or "_target_:" in content:
         rows = list(_rows(lines, tree, prefix))
         table = ["| key | default | values | meaning |", "|---|---|---|---|", *rows, ""] if rows else []

@@ -1,4 +1,4 @@
-"""Names that artart no longer uses and what stands in their place: for old checkpoints and old command lines."""
+"""Old names and their replacements, for old checkpoints and old command lines."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ CLASSES = {  # classes and functions by their full name
     "artart.training.callbacks.last.Last": "artart.training.callbacks.last.LastCheckpoint",
     "artart.training.callbacks.memorization.Copies": "artart.training.callbacks.memorization.MemorizationMonitor",
 }
-KEYS = {  # of every command; what lies below a key goes with it
+KEYS = {  # of all commands; keys below them keep their names
     "score": "monitor",
     "score_mode": "mode",
     "start": "init_from",
@@ -67,7 +67,7 @@ METRICS = {
     "copies/rate_ratio": "memorization/rate_ratio",
     "copies/rate_third": "memorization/rate_third",
 }
-VALUES: dict[str, dict[Any, Any]] = {  # of the keys as they are called now
+VALUES: dict[str, dict[Any, Any]] = {  # by the new key
     "monitor": METRICS,
     "mode": {"vary": "img2img"},
     "data.resize_mode": {"squash": "stretch", "crop": "center_crop"},
@@ -77,22 +77,22 @@ VALUES: dict[str, dict[Any, Any]] = {  # of the keys as they are called now
     "callbacks.checkpoints.save_top_k": {"all": -1},
     "callbacks.checkpoints.monitor": METRICS,
 }
-FORMS = {  # of values that are now of another kind
+FORMS = {  # of values whose type has changed
     "guidance.interval": "[low,high]",
     "model.attn_resolutions": "a list of the map sides with attention, such as [16,8]",
 }
 
 
 def explain(word: str, words: Sequence[str] = ()) -> str | None:
-    """What to write now in place of a word of the command line, key=value, in one line; None if its names are good.
+    """The replacement of key=value on the command line, in one line; None if it has no old name.
 
     Args:
-        word: perhaps with + or ~ before it.
-        words: all of the command line, which name the kind of network.
+        word: may begin with + or ~.
+        words: the whole command line, which names the kind of network.
     """
     key, equals, value = word.lstrip("+~").partition("=")
     if any(re.match(rf"\+*{re.escape(key.partition('.')[0])}\._target_=", other) for other in words):
-        return None  # somebody's own class, which may take any name
+        return None  # a user's own class, which can have any parameter
     keys = KEYS | KEYS_OF_VIT if "model=vit" in words else KEYS
     old = next((one for one in keys if key == one or key.startswith(f"{one}.")), key)
     new = keys.get(old, old) + key[len(old) :]
@@ -108,13 +108,13 @@ def explain(word: str, words: Sequence[str] = ()) -> str | None:
 
 
 def _value(key: str, text: str) -> str:
-    """A value of the command line as it is written now."""
+    """The new form of a value on the command line."""
     known = {str(old).lower(): str(new) for old, new in VALUES.get(key, {}).items()}
     return known.get(text, text)
 
 
 def upgrade_config(config: dict[str, Any]) -> None:
-    """Give keys, values and classes of an older checkpoint's configuration the names of now, in place."""
+    """Rename keys, values and classes in the configuration of an older checkpoint, in place."""
     _upgrade_classes(config)
     model = config.get("model")
     is_vit = isinstance(model, dict) and str(model.get("_target_")).endswith(".ViT")
@@ -123,7 +123,7 @@ def upgrade_config(config: dict[str, Any]) -> None:
         if (node := _node(config, place)) is not None and name in node:
             changed = {new.rpartition(".")[2] if key == name else key: value for key, value in node.items()}
             node.clear()
-            node.update(changed)  # in the order of before
+            node.update(changed)  # in the same order
     for key, values in VALUES.items():
         *place, name = key.split(".")
         if (node := _node(config, place)) is not None and isinstance(value := node.get(name), (str, bool)):
@@ -133,7 +133,7 @@ def upgrade_config(config: dict[str, Any]) -> None:
 
 
 def _node(config: Mapping[str, Any], place: Sequence[str]) -> dict[str, Any] | None:
-    """The part of a configuration in which keys are renamed; None if there is none, or it is of a foreign class."""
+    """A part of a configuration; None if there is none, or it is of a class that is not artart's."""
     node: Any = config
     for name in place:
         node = node.get(name) if isinstance(node, dict) else None
@@ -143,7 +143,7 @@ def _node(config: Mapping[str, Any], place: Sequence[str]) -> dict[str, Any] | N
 
 
 def _map_sides(model: Mapping[str, Any]) -> list[int]:
-    """The sides of a U-Net's maps; none if its settings are no settings of one."""
+    """The sides of a U-Net's maps; none if the settings are not those of a U-Net."""
     image_size, patch_size, levels = (model.get(key) for key in ("image_size", "patch_size", "channel_mult"))
     patch_size = 1 if patch_size is None else patch_size
     if type(image_size) is not int or type(patch_size) is not int or patch_size < 1 or not isinstance(levels, list):
@@ -153,7 +153,7 @@ def _map_sides(model: Mapping[str, Any]) -> list[int]:
 
 
 def _upgrade_classes(node: Any) -> None:
-    """Give every `_target_` in nested plain data its name of now, in place; no part is visited twice."""
+    """Rename every `_target_` in nested plain data, in place; shared parts are visited once."""
     waiting, met = [node], set()
     while waiting:
         one = waiting.pop()

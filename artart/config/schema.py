@@ -1,7 +1,7 @@
-"""The signature is the schema: mistakes in a configuration, found before any work, each with key, value and remedy.
+"""Checks a configuration before any work. The signatures are the schema.
 
-Types, choices and ranges stand beside the parameters of each `_target_` and in `commands.SETTINGS`, as annotations that
-pydantic checks: `num_steps: Annotated[int, Field(ge=1)] = 30`.
+Types, choices and ranges are annotations of the parameters of each `_target_`, such as
+`num_steps: Annotated[int, Field(ge=1)] = 30`, and of `commands.SETTINGS`. pydantic checks them.
 """
 
 import functools
@@ -33,15 +33,15 @@ from artart.config.commands import PATHS, settings_of
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
-ORDER = (bool, int, float, Literal, str, Path)  # of alternatives; others follow, null is the last
+ORDER = (bool, int, float, Literal, str, Path)  # of alternatives; others follow, null comes last
 PLURALS = {int: "whole numbers such as [1,2]", float: "numbers such as [0.1,0.9]", str: "texts such as [a,b]"}
 LIMITS = {Ge: "at least {0.ge}", Gt: "above {0.gt}", Le: "at most {0.le}", Lt: "below {0.lt}"}
 
 
 def check(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain data, paths made absolute (in cfg too), after a look for mistakes: all at once.
+    """Check a configuration and return it as plain data; paths become absolute, in cfg too.
 
-    What needs no imports is reported first; then keys and values are held against the signature of each `_target_`.
+    Mistakes are reported all at once: first those that need no imports, then keys and values of each `_target_`.
 
     Raises:
         ArtError: one line per mistake, with key, value and remedy.
@@ -51,11 +51,11 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     _make_paths_absolute(cfg)
     probe = cfg.copy()
     if "run_dir" in probe:
-        probe.run_dir = probe.run_dir or "outputs/runs"  # a new folder gets its name later
+        probe.run_dir = probe.run_dir or "outputs/runs"  # a new folder is named later
     config = as_dict(probe)
     for look in (_wrong_settings, _wrong_parts):
         if problems := list(look(config)):
-            # A schedule stands in the objective too, a sampler in the grid: a mistake in it is reported once.
+            # Schedule and sampler also occur in other parts, by interpolation: report a mistake in them once.
             once = [one for one in problems if not any(one.endswith(f".{other}") for other in problems)]
             raise ArtError("\n".join(once))
     return as_dict(cfg)
@@ -65,17 +65,15 @@ def _make_paths_absolute(cfg: DictConfig) -> None:
     for key, hint in PATHS.items():
         value = OmegaConf.select(cfg, key)
         if value == "":
-            raise ArtError(f"{key}=: is empty; name a path, or null")
+            raise ArtError(f"{key}=: is empty; set a path, or null")
         if value is not None and value not in literals(hint):
             if "${" in str(value):
-                raise ArtError(
-                    f"{key}={value}: a name with ${{ in it cannot be distinguished from a reference; rename it"
-                )
+                raise ArtError(f"{key}={value}: ${{ begins an interpolation and cannot be part of a name; rename it")
             OmegaConf.update(cfg, key, str(Path(str(value)).expanduser().absolute()))
 
 
 def _wrong_settings(config: Mapping[str, Any]) -> Iterator[str]:
-    """Values that `SETTINGS` does not allow, and groups that are missing or no groups."""
+    """Values that `SETTINGS` forbids, and groups that are missing or not groups."""
     for key, hint in settings_of(config).items():
         try:
             yield from _wrong_value(key, select(config, key), hint)
@@ -91,7 +89,7 @@ def _wrong_settings(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _wrong_parts(config: Mapping[str, Any]) -> Iterator[str]:
-    """Keys that an experiment file brings in without Hydra noticing, what is no object, and arguments of objects."""
+    """Unknown keys of experiment files, which Hydra accepts; nodes that should be objects; arguments of objects."""
     known = {key.partition(".")[0] for key in settings_of(config)} | {group.name for group in CONF_DIR.iterdir()}
     for key in config.keys() - known:
         yield renames.explain(key) or f"{key}: no such key{did_you_mean(key, known)}"
@@ -104,7 +102,7 @@ def _wrong_parts(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def wrong_arguments(node: Any, key: str) -> Iterator[str]:
-    """A line for each key and value of nested plain data that the `_target_` above it does not take."""
+    """A line for each key and value in nested plain data that the `_target_` above it forbids."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield from _wrong_call(node, key)
@@ -118,13 +116,13 @@ def wrong_arguments(node: Any, key: str) -> Iterator[str]:
 def _wrong_call(node: Mapping[str, Any], key: str) -> Iterator[str]:
     try:
         target = get_object(node["_target_"])
-    except Exception as error:  # noqa: BLE001 - whatever the module at the other end raises
+    except Exception as error:  # noqa: BLE001 - a user's module can raise anything
         yield f"{key}._target_={node['_target_']}: cannot be imported ({' '.join(str(error).split())})"
         return
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):
-        return  # such as builtins: nothing is known of their arguments
+        return  # such as builtins, whose arguments are unknown
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     arguments = {name: value for name, value in node.items() if not (name.startswith("_") and name.endswith("_"))}
     hints = hints_of(target)
@@ -133,7 +131,7 @@ def _wrong_call(node: Mapping[str, Any], key: str) -> Iterator[str]:
 
 
 def _wrong_items(key: str, items: Mapping[str, Any], hints: Mapping[str, Any], unknown: str) -> Iterator[str]:
-    """Names that are not among the annotations, and values that do not fit them."""
+    """Names without an annotation, and values that do not fit theirs."""
     for name, value in items.items():
         if name in hints:
             yield from _wrong_value(f"{key}.{name}", value, hints[name])
@@ -154,7 +152,7 @@ def _wrong_value(key: str, value: Any, hint: Any) -> Iterator[str]:
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of the arguments; none where they cannot be resolved."""
+    """Annotations of the parameters; none where they cannot be resolved."""
     try:
         function = inspect.unwrap(target.__init__) if inspect.isclass(target) else target
         return typing.get_type_hints(function, include_extras=True)
@@ -163,9 +161,9 @@ def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def is_valid(value: Any, hint: Any) -> bool:
-    """Whether a value of a configuration fits an annotation; what describes an object fits any."""
+    """Whether a value fits an annotation; a description of an object fits any."""
     if "_target_" in str(value):
-        return True  # is or holds an object by then
+        return True  # it becomes or holds an object
     if typing.is_typeddict(hint):
         return isinstance(value, Mapping)
     if (adapter := _adapter(hint)) is None:
@@ -189,7 +187,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
 
 
 def literals(hint: Any) -> list[Any]:
-    """The values that an annotation names one by one."""
+    """The literal values of an annotation."""
     if typing.get_origin(hint) is Literal:
         return list(typing.get_args(hint))
     return [value for one in typing.get_args(hint) if _is_union(hint) for value in literals(one)]
@@ -202,7 +200,7 @@ def describe(hint: Any) -> str:
 
 
 def _options(hint: Any) -> Iterator[str]:
-    """The alternatives of an annotation in words, in one order whichever way they are written."""
+    """The alternatives of an annotation in words, in a fixed order."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if _is_union(hint):
         for one in sorted(arguments, key=lambda one: (_rank(one), describe(one))):
@@ -232,7 +230,7 @@ def _is_union(hint: Any) -> bool:
 
 
 def _annotated(base: Any, *notes: Any) -> str:
-    """A type with its limits, or the words of a rule."""
+    """A type with its limits, or the description of a rule."""
     limits = list[str]()
     for note in _flat(notes):
         if hasattr(note, "words"):
@@ -243,6 +241,6 @@ def _annotated(base: Any, *notes: Any) -> str:
 
 
 def _flat(notes: Iterable[Any]) -> Iterator[Any]:
-    """Metadata of an annotation, those of pydantic's `Field` too."""
+    """Metadata of an annotation, including that of pydantic's `Field`."""
     for note in notes:
         yield from getattr(note, "metadata", None) or [note]

@@ -311,8 +311,3 @@ def open_log(cfg: DictConfig, log_name: str = LOG) -> None:
     _early.buffer.clear()
     root.addHandler(handler)
     _handlers.append(handler)
-
-
-def overrides() -> list[str]:
-    """What was set on the command line, key=value."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []

@@ -88,10 +88,10 @@ def test_a_sweep_over_paths_is_still_a_sweep(monkeypatch):
     [
         (["trainer.max_epoch=3"], "trainer.max_epoch=3: no such key; did you mean trainer.max_epochs?"),
         (["optimizer=foo"], "optimizer=foo: no such option; choose adam, adamw or sgd"),
-        (["+seed=3"], "+seed: is there already; leave out the +"),
+        (["+seed=3"], "+seed: exists already; leave out the +"),
         (["optimizer.lr=1,2"], "optimizer.lr=1,2: several values: add -m for a sweep"),
         (["callbacks=null"], "callbacks=null: a group needs an option; choose default, diffusion or none"),
-        (["schedule=cosine"], "schedule=cosine: no such key; it is one of diffusion: add objective=diffusion"),
+        (["schedule=cosine"], "schedule=cosine: no such key; it belongs to diffusion: add objective=diffusion"),
         (["callbacks=diffusion"], "callbacks.grid.sampler: needs a sampler; add objective=diffusion"),
         (
             ["objective=diffusion", "objective.parametrization=v"],

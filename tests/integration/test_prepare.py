@@ -186,7 +186,7 @@ def test_licences_that_are_left_out_are_named(prepare, art_folder, capsys):
 
 def test_an_empty_path_is_refused(prepare, capsys):
     assert prepare("data.root=", "run_dir=report") == 2
-    assert capsys.readouterr().err == "data.root=: is empty; name a path, or null\n"
+    assert capsys.readouterr().err == "data.root=: is empty; set a path, or null\n"
 
 
 def test_a_lock_that_is_a_link_empties_nothing(prepare, art_folder):

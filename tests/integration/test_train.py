@@ -299,7 +299,7 @@ def test_a_write_that_fails_is_reported_in_one_line_and_leaves_the_checkpoints_b
     small_files()
     assert train("run_dir=run", "trainer.max_epochs=2", "resume=auto") == 1
     error = capsys.readouterr().err
-    assert error.endswith("last.ckpt: File too large; what was written before is intact\n")
+    assert error.endswith("last.ckpt: File too large; files written before are intact\n")
     assert error.count("\n") == 1
     assert Path("run/checkpoints/last.ckpt").read_bytes() == before
     assert not list(Path("run/checkpoints").glob(".*"))
@@ -345,7 +345,7 @@ def test_another_monitored_metric_needs_its_own_direction(train, capsys):
         ("loss.mse=null", "loss.mse=None: is no loss; to leave it out, set loss.weights.mse=0"),
         ("model=null", "model=null: a group needs an option; choose conv_diffusion"),
         ("logger=null", "logger=null: a group needs an option; choose csv, none or tensorboard"),
-        ("data.root=a ${x} b", "a name with ${ in it"),
+        ("data.root=a ${x} b", "${ begins an interpolation and cannot be part of a name; rename it"),
     ],
 )
 def test_a_mistake_that_only_the_parts_can_see_is_reported_before_any_work(train, capsys, mistake, sentence):
@@ -559,7 +559,10 @@ def test_a_mistake_in_a_diffusion_is_reported_before_any_work(train, capsys, mis
     ("arguments", "sentence"),
     [
         (["objective=diffusion", "model.conditioned=false"], "model.conditioned=false: objective=diffusion needs"),
-        (["objective=diffusion", "loss.mse.units=imagenet"], "loss.mse.units=imagenet: objective=diffusion needs units"),
+        (
+            ["objective=diffusion", "loss.mse.units=imagenet"],
+            "loss.mse.units=imagenet: objective=diffusion needs units",
+        ),
         (["objective=diffusion", "loss=mse"], "loss.mse.units=imagenet: objective=diffusion needs units"),
         (["objective=diffusion", "model.num_classes=2"], "model.num_classes=2: the data has 5 classes"),
         (["objective=diffusion", "callbacks=default"], "callbacks.grid: is not for objective=diffusion; use "),
