@@ -1,7 +1,6 @@
 """The files of TensorBoard and CSV loggers, which a resumed run continues."""
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from artart import ArtError
 from artart.io.files import atomic
 
 TABLE = "metrics.csv"
@@ -48,20 +48,32 @@ def cut_back(loggers: Sequence[Logger], run_dir: Path, kept: Mapping[str, int]) 
             continue
         if (length := kept.get(str(path.relative_to(run_dir)))) is None:
             path.unlink()
-        elif _length(path) <= length:
-            continue
-        elif path.suffix == ".csv":
-            lines = path.read_bytes().splitlines(keepends=True)
-            with atomic(path) as file:
-                file.writelines(lines[: length + 1])
-        else:
-            os.truncate(path, length)
+        elif _length(path) > length:
+            content = path.read_bytes()
+            rows = content.splitlines(keepends=True)[: length + 1]
+            with atomic(path) as file:  # a new file, since the old one may have other hard links
+                file.write(b"".join(rows) if path.name == TABLE else content[:length])
 
 
 def _length(path: Path) -> int:
     if path.name != TABLE:
         return path.stat().st_size
     return len(path.read_bytes().splitlines()) - 1 if path.is_file() else 0
+
+
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """Step and metrics of each row.
+
+    Raises:
+        ArtError: if a run did not write the table.
+    """
+    try:
+        header, *rows = csv.reader(table.read_text().splitlines())
+        place = header.index("step")
+        named = ((row[place], zip(header, row, strict=True)) for row in rows)
+        return [(int(step), {name: value for name, value in row if value and name != "step"}) for step, row in named]
+    except (ValueError, IndexError, csv.Error):
+        raise ArtError(f"{table}: is not a table of a run; move it away") from None
 
 
 class ContinuedCSVLogger(CSVLogger):
@@ -73,11 +85,10 @@ class ContinuedCSVLogger(CSVLogger):
         """The writer, which begins with the rows of the file."""
         if self._experiment is None:
             path = Path(self.log_dir, TABLE)
-            rows = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+            rows = _rows(path) if path.is_file() else []
             writer = super().experiment
-            for row in rows:
-                step = int(row.pop("step"))
-                writer.log_metrics({name: value for name, value in row.items() if value}, step)
+            for step, metrics in rows:
+                writer.log_metrics(metrics, step)
             if rows:
                 writer.save()
         return super().experiment

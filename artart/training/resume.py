@@ -262,7 +262,7 @@ def _step(path: Path) -> int:
 
 def _epoch(path: Path) -> int:
     number = path.stem.split("_")[1]
-    return int(number) if number.isdigit() else 0
+    return int(number) if number.isdecimal() else 0
 
 
 def compare_data(before: ResumeState, facts: Mapping[str, Any]) -> None:

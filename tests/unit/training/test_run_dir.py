@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
 from artart.training import resume, run_dir
-from artart.training.loggers import cut_back, files
+from artart.training.loggers import ContinuedCSVLogger, cut_back, files
 
 SETTINGS = {"image_size": 16, "seed": 0, "data": {"root": None}, "trainer": {"max_epochs": 4, "max_steps": -1}}
 
@@ -312,3 +312,31 @@ def test_a_checkpoint_chooses_no_folder_to_be_copied(home, loggers, monkeypatch)
     resume.prepare_run_dir(run, before, own)
     (aside,) = run.glob("set_aside_*")
     assert {path.name for path in aside.iterdir()} == {"checkpoints", "tensorboard"}
+
+
+def test_cut_back_leaves_hard_links_to_curves_as_they_are(home, loggers):
+    events = home / "run" / "tensorboard" / "events.out.tfevents.1"
+    (home / "copy").hardlink_to(events)
+    cut_back(loggers, home / "run", {"tensorboard/events.out.tfevents.1": 3})
+    assert (events.read_text(), (home / "copy").read_text()) == ("012", "0123456789")
+
+
+@pytest.mark.parametrize("content", [b"mine", b"a,b\n1,2\n", b"step,a\nfirst,2\n", b"\xff\xfe"])
+def test_csv_logger_refuses_a_table_of_others(home, content):
+    logger = ContinuedCSVLogger(home / "run", "", "csv")
+    table = home / "run" / "csv" / "metrics.csv"
+    table.parent.mkdir(parents=True)
+    table.write_bytes(content)
+    with pytest.raises(ArtError, match=r"metrics.csv: is not a table of a run; move it away$"):
+        logger.log_metrics({"a": 1.0}, 0)
+    assert table.read_bytes() == content
+
+
+def test_files_of_later_epochs_have_numbers(home, loggers, monkeypatch):
+    run = make_run(home / "run2", "epoch_0001", "last")
+    for name in ("epoch_0001", "epoch_0002", "epoch_\u00b2", "epoch_x"):
+        (run / "samples" / f"{name}.png").touch()
+    monkeypatch.setattr(resume, "_step", lambda path: 2 if path.stem == "last" else 1)
+    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, {}, False)
+    resume.prepare_run_dir(run, before, [])
+    assert sorted(path.stem for path in run.glob("samples/*")) == ["epoch_0001", "epoch_x", "epoch_\u00b2"]
