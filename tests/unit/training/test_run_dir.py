@@ -332,6 +332,16 @@ def test_csv_logger_refuses_a_table_of_others(home, content):
     assert table.read_bytes() == content
 
 
+def test_csv_logger_continues_an_empty_table(home):
+    logger = ContinuedCSVLogger(home / "run", "", "csv")
+    table = home / "run" / "csv" / "metrics.csv"
+    table.parent.mkdir(parents=True)
+    table.touch()
+    logger.log_metrics({"a": 1.0}, 0)
+    logger.save()
+    assert table.read_text().splitlines()[0] == "a,step"
+
+
 def test_files_of_later_epochs_have_numbers(home, loggers, monkeypatch):
     run = make_run(home / "run2", "epoch_0001", "last")
     for name in ("epoch_0001", "epoch_0002", "epoch_\u00b2", "epoch_x"):
