@@ -10,6 +10,7 @@ from artart import ArtError
 from artart.checkpoints import load as checkpoint
 from artart.inspect import describe
 from artart.io import plain
+from artart.training import trainer
 from artart.training.module import ArtModule
 
 
@@ -159,7 +160,7 @@ def test_training_stops_at_the_first_checkpoint_that_cannot_be_read_again(train,
 
 def test_only_the_first_checkpoint_of_a_run_is_read_back(train, monkeypatch):
     read: list[Path] = []
-    monkeypatch.setattr(checkpoint, "read_back", lambda path, config: read.append(path))
+    monkeypatch.setattr(trainer, "read_back", lambda path, config: read.append(path))
     assert train("loss=mse", "run_dir=run") == 0
     assert len(read) == 1
 

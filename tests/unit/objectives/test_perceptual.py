@@ -105,9 +105,7 @@ def test_a_run_with_cached_targets_measures_what_one_without_does(train, tmp_pat
 
 def test_images_that_change_are_refused(train, capsys, tmp_path):
     assert train("loss.perceptual.cache_targets=true", "data.random_flip=true", "run_dir=run") == 2
-    assert (
-        "cache_targets=true: images that change cannot be kept; set data.random_flip=false" in capsys.readouterr().err
-    )
+    assert "cache_targets=true: images must not change; set data.random_flip=false" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
