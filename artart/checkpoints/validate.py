@@ -13,6 +13,7 @@ from artart.config.schema import wrong_arguments
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import num_classes_of
 from artart.io.ranges import MAX_IMAGE_SIZE
+from artart.io.terminal import printable
 from artart.objectives.diffusion import Diffusion
 
 CONTENT = {"config", "labels", "state_dict", "epoch", "global_step"}
@@ -200,8 +201,3 @@ def wrong_data(settings: Mapping[str, Any], allowed: Container[str] = ()) -> Ite
             if "_target_" in str(settings[name]):
                 yield f"data.{name}: holds a _target_"
         yield from wrong_arguments({"_target_": DATA, **{name: settings[name] for name in known}}, "data")
-
-
-def printable(text: object) -> str:
-    """What a file says, cut to what fits into a line of ours; nothing in it moves the cursor."""
-    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(str(text).split()))[:300]

@@ -1,7 +1,7 @@
-"""Images inside artart: value ranges, grids, and files that say how they were made.
+"""Value ranges of images, grids, and image files with their provenance.
 
-Value ranges: files and stores hold uint8 in [0, 255]; everything inside artart is float in [-1, 1]; [0, 1] exists only
-at the border to TensorBoard.
+Files and stores hold uint8 in [0, 255]; everywhere else images are float in [-1, 1], except that TensorBoard gets
+[0, 1].
 """
 
 import io
@@ -31,7 +31,7 @@ def to_model(pixels: Tensor) -> Tensor:
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Float in [-1, 1] (what lies outside is clamped) to uint8 in [0, 255]."""
+    """Float in [-1, 1], clamped, to uint8 in [0, 255]."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -41,8 +41,7 @@ def grid(rows: Sequence[Tensor]) -> Tensor:
 
 
 def save(pixels: Tensor, path: Path, provenance: ImageProvenance) -> None:
-    """Write uint8 (3, H, W) as a PNG with its provenance; the file appears whole or not at all, and replaces an older
-    one.
+    """Write uint8 (3, H, W) as a PNG with its provenance, atomically.
 
     Raises:
         OSError: if the file cannot be written.
@@ -52,7 +51,7 @@ def save(pixels: Tensor, path: Path, provenance: ImageProvenance) -> None:
 
 
 def save_new(pixels: Tensor, path: Path, provenance: ImageProvenance) -> Path:
-    """The same under a name that is free, as `write_new` chooses it; returns that name.
+    """The same under a free name, which `write_new` chooses; returns that name.
 
     Raises:
         OSError: if the file cannot be written.
@@ -64,14 +63,14 @@ def save_new(pixels: Tensor, path: Path, provenance: ImageProvenance) -> Path:
 
 def encode(pixels: Tensor, file: BinaryIO, provenance: ImageProvenance) -> None:
     """Write uint8 (3, H, W) as a PNG with its provenance into an open file."""
-    # Pillow's save(..., xmp=) is silently ignored for PNG: the packet belongs into this chunk.
+    # Pillow ignores save(..., xmp=) for PNG; the packet belongs into this chunk.
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("XML:com.adobe.xmp", xmp(provenance))
     Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(file, format="PNG", pnginfo=chunks)
 
 
 def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProvenance) -> Path:
-    """Write images, uint8 (3, H, W) each, as an animated WebP with its provenance, which lingers at the last one.
+    """Write images, uint8 (3, H, W) each, as an animated WebP with its provenance; the last one stays longer.
 
     Returns the file's name, which `write_new` chooses.
 

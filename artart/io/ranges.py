@@ -1,10 +1,10 @@
-"""Ranges of settings, to stand beside parameters: `batch_size: Count = 32`. `artart.config.schema` checks them."""
+"""Ranges of settings, as annotations of parameters: `batch_size: Count = 32`. `artart.config.schema` checks them."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-MAX_IMAGE_SIZE = 8192  # so that no checkpoint makes us reserve more
+MAX_IMAGE_SIZE = 8192  # limits the memory that a checkpoint can make artart reserve
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
