@@ -1,87 +1,110 @@
-"""The images that can be trained on: those of a folder, or painted demo art."""
+"""The images that a network is trained on: those of a folder, or demo art."""
 
 import logging
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from rich.filesize import decimal
 from torch import Tensor
 
 from artart import ArtError
 from artart.data import demo
 from artart.data.folder import ArtFolder, Contents
-from artart.data.index import Entry, counts, unused_in_words
+from artart.data.index import Entry, counts, describe_unused
 from artart.data.labels import labels_of
 from artart.io.terminal import progress_bar
 
 log = logging.getLogger(__name__)
 
 MIN_IMAGES = 4
+Storage = Literal["auto", "memory", "device"]
 
 
 class ImageSet(NamedTuple):
-    """Images that can be trained on, and where their pixels lie."""
+    """M images with their labels."""
 
     pixels: Tensor  # (N, 3, S, S) uint8
-    rows: Tensor  # (M,) long: where each image's pixels are
+    rows: Tensor  # (M,) long: the row of each image's pixels
     labels: Tensor  # (M, K) long, a label in each column; the number of a column's names stands for "none"
     digests: list[str]  # hexadecimal SHA-256 of each image's file
-    groups: list[str]  # look-alikes share a name
+    groups: list[str]  # near-duplicates have the same
 
 
-def painted(number: int, size: int, seed: int) -> ImageSet:
-    """So many images of demo art, whose side is `size` pixels.
+def paint_demo_art(number: int, size: int, seed: int) -> ImageSet:
+    """Demo art of `size` x `size` pixels.
 
     Raises:
-        ArtError: if they are too few.
+        ArtError: if the number is too low.
     """
     if number < MIN_IMAGES:
         raise ArtError(f"data.num_demo_images={number}: {MIN_IMAGES} are the least")
     log.info("data.root=null: painting %d images of demo art", number)
-    paintings = demo.make(number, size, seed)
     with progress_bar() as bar:
-        tracked = bar.track(paintings, total=number, description="painting")
-        arrays, labels = zip(*tracked, strict=True)
+        paintings = bar.track(demo.make(number, size, seed), total=number, description="painting")
+        arrays, labels = zip(*paintings, strict=True)
     pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
     digests = [sha256(array.tobytes()).hexdigest() for array in arrays]
-    return ImageSet(pixels, torch.arange(len(digests)), torch.tensor(labels)[:, None], digests, digests)
+    return ImageSet(pixels, torch.arange(number), torch.tensor(labels)[:, None], digests, digests)
 
 
-def usable(folder: ArtFolder, contents: Contents) -> ImageSet:
-    """Those of a folder that can be used."""
+def images_of(folder: ArtFolder, contents: Contents) -> ImageSet:
+    """The images of a folder that are used, of which there is at least one."""
     assert contents.store is not None
-    # An order that mixes the classes and does not depend on names.
+    # This order mixes the classes and does not depend on names.
     used = sorted((entry for entry in contents.entries if entry.status == "ok"), key=lambda one: one.facts.sha256)
-    rows = [[folder.name_of(folder.root / entry.path, column) for column in folder.label_names] for entry in used]
+    names = [[folder.name_of(folder.root / entry.path, column) for column in folder.label_names] for entry in used]
+    digests = [entry.facts.sha256 for entry in used]
     return ImageSet(
         torch.from_numpy(contents.store.pixels),
-        torch.tensor([contents.store.rows[entry.facts.sha256] for entry in used]),
-        labels_of(rows, folder.label_names),
-        [entry.facts.sha256 for entry in used],
+        torch.tensor([contents.store.rows[digest] for digest in digests]),
+        labels_of(names, folder.label_names),
+        digests,
         [entry.group for entry in used],
     )
 
 
-def judge(entries: Sequence[Entry], folder: ArtFolder, max_rejected_fraction: float, lists: Path | None) -> None:
-    """A line about what is not used, and where it stands: in the lists, or, if there are none, in the folder's index.
+def check_usable(entries: Sequence[Entry], folder: ArtFolder, max_rejected_fraction: float, lists: Path | None) -> None:
+    """Log what is not used and which file lists it: those in the folder `lists`, or the index.
 
     Raises:
-        ArtError: if that is too much to train on the rest.
+        ArtError: if too few images are left or too many files were rejected.
     """
     root, found = folder.root, counts(entries)
-    summary = unused_in_words(entries, lists, folder.cache / "index.csv")
+    unused = describe_unused(entries, lists, folder.cache / "index.csv")
     if found["ok"] < MIN_IMAGES:
         raise ArtError(
             f"data.root={root}: {found['ok']} of {found['found']} files can be used, {MIN_IMAGES} are the least; "
-            + ("; ".join(summary.values()) or "add images")
+            + ("; ".join(unused.values()) or "add images")
         )
     if found["rejected"] > max_rejected_fraction * found["found"]:
         raise ArtError(
-            f"data.root={root}: {summary['rejected']}; that is more than "
-            f"data.max_rejected_fraction={max_rejected_fraction}: mend the folder or raise the fraction"
+            f"data.root={root}: {unused['rejected']}; that is more than "
+            f"data.max_rejected_fraction={max_rejected_fraction}: repair the folder or raise the fraction"
         )
-    for line in summary.values():
+    for line in unused.values():
         log.warning(line)
+
+
+def place(pixels: Tensor, storage: Storage, device: torch.device) -> Tensor:
+    """The pixels in memory or on the device; auto: on a GPU if they take less than a quarter of its free memory.
+
+    Raises:
+        ArtError: if they do not fit there.
+    """
+    if storage == "memory" or (storage == "auto" and device.type != "cuda") or pixels.device == device:
+        return pixels
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # of an earlier job of a sweep
+        free = torch.cuda.mem_get_info(device)[0]
+        if storage == "auto" and pixels.nbytes > free / 4:
+            return pixels
+        if pixels.nbytes > free:
+            raise ArtError(
+                f"data.storage=device: the pixels take {decimal(pixels.nbytes)} and {decimal(free)} of the GPU "
+                "are free; data.storage=memory needs none of it"
+            )
+    return pixels.to(device)

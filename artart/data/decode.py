@@ -1,10 +1,10 @@
-"""Any image file to upright sRGB pixels, without torch: the processes that decode start fast and stay small."""
+"""Decodes image files to upright sRGB pixels, without torch, so that worker processes start fast and stay small."""
 
 import io
 import struct
 import threading
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -23,12 +23,12 @@ ResizeMode = Literal["stretch", "center_crop", "pad"]
 Image.MAX_IMAGE_PIXELS = None  # Pillow has one limit for the whole process; open_image checks the caller's instead
 _PILLOWS_LIMIT = threading.Lock()
 
-# Large images and odd metadata are no concern of the user's: a file can be decoded, or there is a reason why not.
-# A filter in `decode` would not do: before Python 3.14 catch_warnings is not safe in threads.
+# Users need no warnings about large images or odd metadata: a file is decoded, or there is a reason why not.
+# A filter for the whole process, because before Python 3.14 catch_warnings is not safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class TooLarge(ValueError):  # noqa: N818 - a fact about an image, to be reported
+class TooLarge(ValueError):  # noqa: N818 - a fact about an image
     """An image of more pixels than the caller allows: "60000 x 60000 pixels"."""
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -42,13 +42,15 @@ class TooLarge(ValueError):  # noqa: N818 - a fact about an image, to be reporte
 def open_image(
     file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
-    """Read an image's header; its pixels are decoded later, and not at all if there are too many.
+    """Read an image's header; its pixels are decoded later.
 
     Raises:
-        TooLarge: if the header tells of more than max_pixels.
+        TooLarge: if the header says that it has more than max_pixels.
         Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
     """
-    head = _head(file)
+    with Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
+        opened.seek(0)
+        head = opened.read(30)
     canvas = _canvas(head)
     if canvas[0] * canvas[1] > max_pixels:
         raise TooLarge(canvas)
@@ -63,14 +65,6 @@ def open_image(
         with image:  # closes the file, unless it is the caller's
             raise TooLarge(image.size)
     return image
-
-
-def _head(file: str | Path | BinaryIO) -> bytes:
-    if isinstance(file, str | Path):
-        with Path(file).open("rb") as opened:
-            return opened.read(30)
-    file.seek(0)
-    return file.read(30)
 
 
 def _canvas(head: bytes) -> tuple[int, int]:
@@ -93,10 +87,10 @@ def _canvas(head: bytes) -> tuple[int, int]:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The first frame of an opened image, decoded to the last byte, upright, 8 bits deep, on white paper.
+    """The first frame of an opened image, decoded to the last byte, upright, 8 bits deep, on white.
 
-    Its colours are still those of its own profile. Pillow's silent losses are avoided: bit depths are scaled, not cut,
-    and what lies under alpha does not show.
+    Its colours stay in its own profile. Bit depths are scaled where Pillow would clip them, and transparent pixels
+    become white.
 
     Returns:
         An image in mode L, RGB, CMYK or LAB; `image` itself if it is that already.
@@ -105,7 +99,7 @@ def upright(image: Image.Image) -> Image.Image:
         Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
     """
     image.load()
-    with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
+    with suppress(Exception):  # damaged EXIF says nothing about the pixels
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I") or image.mode == "F":
         flat = _to_8_bit(image)
@@ -122,9 +116,9 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """What `upright` gives, in mode RGB, through its colour profile if that can be read and fits the image.
+    """The result of `upright` in mode RGB, through its colour profile if that can be read and fits the image.
 
-    This is slower than decoding, so it comes after resizing.
+    Slower than decoding, so resize first.
     """
     if icc := image.info.get("icc_profile"):
         with suppress(ImageCms.PyCMSError, OSError, ValueError):
@@ -137,7 +131,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile to sRGB; None if it is sRGB already."""
+    """The transform from a profile to sRGB; None if it is sRGB already."""
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     if "sRGB" in ImageCms.getProfileDescription(profile):
         return None
@@ -145,15 +139,15 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def decode(file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A whole file in mode RGB: open_image, upright and to_srgb in one."""
+    """A file in mode RGB: open_image, upright and to_srgb."""
     with open_image(file, max_pixels) as image:
         return to_srgb(upright(image))
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Modes I;16, I and F to L; no numbers become black.
+    """Convert modes I;16, I and F to L; NaN becomes black.
 
-    I and F do not tell their white: it is the first of 1, 255, 65535 and the largest value that holds all values.
+    Of I and F white is the first of 1, 255, 65535 and the largest value that is not exceeded.
     """
     if image.mode.startswith("I;16"):
         levels = (np.arange(65536) / 257).round().astype(np.uint8)
@@ -165,12 +159,11 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def resize(image: Image.Image, size: int, resize_mode: ResizeMode, paper: tuple[int, int, int] = PAPER) -> np.ndarray:
-    """What `upright` gives to sRGB, uint8 (size, size, 3), antialiased.
+    """Resize the result of `upright` to sRGB, uint8 (size, size, 3), antialiased.
 
     Args:
-        resize_mode: stretch: the whole image, whatever its aspect ratio; center_crop: the largest square of its centre;
-            pad: the whole image, its aspect ratio kept, in the middle of paper.
-        paper: its colour.
+        resize_mode: stretch: ignore the aspect ratio; center_crop: the largest square of the centre; pad: keep the
+            aspect ratio and centre the image on `paper`, an sRGB colour.
     """
     if resize_mode == "center_crop":
         return np.asarray(to_srgb(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)))

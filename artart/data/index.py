@@ -1,9 +1,9 @@
-"""The index of a folder: what each of its files is, and whether it is trained on."""
+"""The index of a folder: for each file its facts and whether it is used for training."""
 
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -23,8 +23,8 @@ class Entry(NamedTuple):
     class_name: str  # empty: none
     facts: FileInfo
     status: Status
-    reason: str  # what stands before its colon is the kind
-    duplicate_of: str = ""  # the first image of its group of look-alikes; empty: it is that one, or alone
+    reason: str  # empty: ok; the kind of the reason ends at the first colon
+    duplicate_of: str = ""  # path of the first image of its group of near-duplicates; empty: this one
 
     @property
     def kind(self) -> str:
@@ -36,51 +36,26 @@ class Entry(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What an image must be to be trained on."""
+    """Which images are used for training."""
 
     max_pixels: int
-    min_size: int  # pixels of its shorter side
-    duplicate: bool  # each True: exclude such images
-    opt_out: bool
-    ai_made: bool
+    min_size: int  # pixels of the shorter side
+    duplicate: bool  # True: exclude exact duplicates
+    opt_out: bool  # True: exclude images that opt out of data mining
+    ai_made: bool  # True: exclude images marked as AI-made
 
 
 COLUMNS = ("path", "class", *FileInfo._fields, "status", "reason", "duplicate_of")
-OF_LIST = ("path", "reason", "bytes")
+LIST_COLUMNS = ("path", "reason", "bytes")
 
 
-def judge(
-    facts: Mapping[str, FileInfo], classes: Mapping[str, str], excluded: Mapping[str, str], rules: Rules
-) -> list[Entry]:
-    """The entry of each path, in the order given; `excluded` are paths that other rules exclude, with their reasons.
+def status_of(facts: FileInfo, rules: Rules, excluded: str = "", copy_of: str = "") -> tuple[Status, str]:
+    """Decide whether a file is used, and why not.
 
-    Of exact duplicates the first that is not excluded otherwise is kept.
+    Args:
+        excluded: the reason why the metadata table excludes it; empty: it does not.
+        copy_of: an image that is used and has the same content; empty: none.
     """
-    entries, first = [], dict[str, str]()
-    for path, fact in facts.items():
-        status, reason = status_of(fact, excluded.get(path, ""), rules)
-        if status == "ok" and rules.duplicate and first.setdefault(fact.sha256, path) != path:
-            status, reason = "excluded", f"exact duplicate: of {first[fact.sha256]}"
-        entries.append(Entry(path, classes.get(path, ""), fact, status, reason))
-    return entries
-
-
-def compared(entries: Sequence[Entry], before: Sequence[Entry]) -> list[Entry]:
-    """The entries, each with the image that it is a near-duplicate of; among many it takes long to find out, so it
-    is kept.
-    """
-    hashes = {entry.path: entry.facts.perceptual_hash for entry in entries if entry.facts.perceptual_hash}
-    if hashes == {entry.path: entry.facts.perceptual_hash for entry in before if entry.facts.perceptual_hash}:
-        duplicate_of = {entry.path: entry.duplicate_of for entry in before}
-    else:
-        paths = list(hashes)
-        firsts = zip(paths, groups(list(hashes.values())), strict=True)
-        duplicate_of = {path: paths[first] for path, first in firsts if paths[first] != path}
-    return [entry._replace(duplicate_of=duplicate_of.get(entry.path, "")) for entry in entries]
-
-
-def status_of(facts: FileInfo, excluded: str, rules: Rules) -> tuple[Status, str]:
-    """Status and reason of a file by itself."""
     sides = f"{facts.width} x {facts.height} pixels"
     if facts.flaw:
         return "rejected", facts.flaw
@@ -94,17 +69,46 @@ def status_of(facts: FileInfo, excluded: str, rules: Rules) -> tuple[Status, str
         return "excluded", f"opted out of data mining: {facts.opt_out}"
     if rules.ai_made and facts.source in AI_SOURCES:
         return "excluded", f"AI-made: {facts.source}"
+    if rules.duplicate and copy_of:
+        return "excluded", f"exact duplicate: of {copy_of}"
     return "ok", ""
 
 
+def entries_of(files: Iterable[tuple[str, str, FileInfo, str]], rules: Rules) -> list[Entry]:
+    """The entry of each file. Of exact duplicates the first that is not excluded otherwise is used.
+
+    Args:
+        files: path, class name, facts, and the reason why the metadata table excludes it, or "".
+    """
+    entries, used = [], dict[str, str]()  # used: path by SHA-256
+    for path, class_name, facts, excluded in files:
+        status, reason = status_of(facts, rules, excluded, used.get(facts.sha256, ""))
+        if status == "ok":
+            used.setdefault(facts.sha256, path)
+        entries.append(Entry(path, class_name, facts, status, reason))
+    return entries
+
+
+def find_near_duplicates(entries: Sequence[Entry], before: Sequence[Entry]) -> list[Entry]:
+    """The entries with `duplicate_of`, which an index with the same hashes already has: comparing images is slow."""
+    hashes = {entry.path: entry.facts.perceptual_hash for entry in entries if entry.facts.perceptual_hash}
+    if hashes == {entry.path: entry.facts.perceptual_hash for entry in before if entry.facts.perceptual_hash}:
+        duplicate_of = {entry.path: entry.duplicate_of for entry in before}
+    else:
+        paths = list(hashes)
+        firsts = zip(paths, groups(list(hashes.values())), strict=True)
+        duplicate_of = {path: paths[first] for path, first in firsts if paths[first] != path}
+    return [entry._replace(duplicate_of=duplicate_of.get(entry.path, "")) for entry in entries]
+
+
 def counts(entries: Iterable[Entry]) -> dict[str, int]:
-    """How many entries there are, and of each status."""
+    """The number of entries (`found`) and of each status."""
     statuses = Counter(entry.status for entry in entries)
     return {"found": statuses.total(), **{status: statuses[status] for status in ("ok", "rejected", "excluded")}}
 
 
-def unused_in_words(entries: Sequence[Entry], lists: Path | None, index: Path) -> dict[str, str]:
-    """For each status but ok, if there are such files: how many, why most often, and where to see them.
+def describe_unused(entries: Sequence[Entry], lists: Path | None, index: Path) -> dict[str, str]:
+    """One line for each of rejected and excluded, if there are such files: how many, the main reasons, where to look.
 
     That is `rejected.csv` or `excluded.csv` in the folder `lists`, or the index.
     """
@@ -118,7 +122,7 @@ def unused_in_words(entries: Sequence[Entry], lists: Path | None, index: Path) -
 
 
 def write(entries: Iterable[Entry], file: Path) -> None:
-    """Write the index as a CSV table, atomically; any file name survives.
+    """Write the index as a CSV table, atomically. Any file name can be read back.
 
     Raises:
         OSError: if it cannot be written.
@@ -128,19 +132,16 @@ def write(entries: Iterable[Entry], file: Path) -> None:
 
 
 def write_unused(entries: Sequence[Entry], root: Path, folder: Path) -> None:
-    """Write rejected.csv and excluded.csv into a run's folder: the files below root that are not trained on."""
+    """Write rejected.csv and excluded.csv, the files below root that are not used, into a run's folder."""
     for status in ("rejected", "excluded"):
         unused = ((root / one.path, one.reason, one.facts.bytes) for one in entries if one.status == status)
         with atomic(folder / f"{status}.csv") as out:
-            out.write(_csv(OF_LIST, unused))
+            out.write(_csv(LIST_COLUMNS, unused))
 
 
 def write_list(files: Iterable[tuple[Path, str, int]], file: Path) -> Path:
-    """Write a table, for people, of files that are not used: where each lies, why, and its size in bytes.
-
-    Returns its name, which `write_new` chooses.
-    """
-    return write_new(file, _csv(OF_LIST, files))
+    """Write a table of unused files: path, reason, size in bytes. Returns its name, which `write_new` chooses."""
+    return write_new(file, _csv(LIST_COLUMNS, files))
 
 
 def _csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
@@ -152,7 +153,7 @@ def _csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
 
 
 def read(file: Path) -> list[Entry]:
-    """What `write` wrote; nothing if there is no such file, or another version of artart wrote it."""
+    """Read what `write` wrote; empty if the file is missing, damaged or of another version of artart."""
     try:
         with file.open(newline="", encoding="utf-8", errors="surrogateescape") as text:
             columns, *rows = csv.reader(text)
@@ -161,11 +162,9 @@ def read(file: Path) -> list[Entry]:
         return []
 
 
-_PARSE: dict[type, Callable[[str], object]] = {int: int, str: str, bool: "True".__eq__}
-
-
 def _entry(row: list[str]) -> Entry:
     path, name, *values, status, reason, duplicate_of = row
+    parse: dict[type, Callable[[str], object]] = {int: int, str: str, bool: "True".__eq__}
     kinds = FileInfo.__annotations__.values()
-    facts: Any = [_PARSE[kind](value) for kind, value in zip(kinds, values, strict=True)]
+    facts: Any = [parse[kind](value) for kind, value in zip(kinds, values, strict=True)]
     return Entry(path, name, FileInfo(*facts), cast(Status, status), reason, duplicate_of)

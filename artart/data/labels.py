@@ -1,18 +1,35 @@
-"""What images are labelled with: K columns of names; the number of a column's names stands for "none"."""
+"""Labels of images: K columns of names. The number of a column's names stands for "none"."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from artart import ArtError
 
-CLASS = "class"  # the column that folders stand in for
+log = logging.getLogger(__name__)
+
+CLASS = "class"  # the column that sub-folders stand for
 NO_CLASS = "(no class)"
 
 
+def frequent_names(column: str, names: Iterable[str], least: int) -> list[str]:
+    """The names, sorted, that occur at least so often; "" is no name."""
+    found = Counter(filter(None, names))
+    frequent = sorted(name for name, number in found.items() if number >= least)
+    if num_rare := len(found) - len(frequent):
+        num_files = found.total() - sum(found[name] for name in frequent)
+        log.info(
+            "data.min_per_label=%d: %s has %d labels; %d rarer values, of %d files, are none",
+            *(least, column, len(frequent), num_rare, num_files),
+        )
+    return frequent
+
+
 def labels_of(rows: Sequence[Sequence[str]], label_names: Mapping[str, Sequence[str]]) -> Tensor:
-    """Labels (N, K) of N rows of K names; a name that its column does not know is "none"."""
+    """Labels (N, K) long of N rows of K names; a name that its column does not have is "none"."""
     columns = [{name: label for label, name in enumerate(names)} for names in label_names.values()]
     return torch.tensor(
         [[known.get(name, len(known)) for name, known in zip(row, columns, strict=True)] for row in rows]
@@ -20,13 +37,13 @@ def labels_of(rows: Sequence[Sequence[str]], label_names: Mapping[str, Sequence[
 
 
 def num_classes_of(label_names: Mapping[str, Sequence[str]]) -> int | list[int]:
-    """How many names each column has, as `model.num_classes` says it: of one column a number."""
+    """The number of names of each column, as `model.num_classes` has it: a single number for one column."""
     first, *others = (len(names) for names in label_names.values())
     return [first, *others] if others else first
 
 
 def check_columns(labels: Sequence[str], metadata: object) -> None:
-    """Raises ArtError if they are none, several of a kind, or of a table that is not there."""
+    """Raises ArtError if no column is named, one twice, one that cannot be shown, or one without a table."""
     key = f"data.labels=[{', '.join(labels)}]"
     if not labels:
         raise ArtError(f"{key}: names no column; [class] is the folder or the table's column class")

@@ -1,4 +1,4 @@
-"""Batches of images that lie decoded in one tensor: order, flips and draws are functions of seed and epoch alone."""
+"""Batches of decoded images: order, flips and draws are functions of seed and epoch."""
 
 from collections.abc import Iterator
 
@@ -11,19 +11,18 @@ from artart.io.images import Batch, to_model
 
 
 class Loader:
-    """An epoch of batches; what stands where in it depends neither on the batch size nor on the number of processes.
+    """Yields the batches of an epoch; their images do not depend on the batch size or the number of processes.
 
-    All processes share the epoch's order. Each global batch of batch_size * world_size images is cut into equal
-    runs, the first for rank 0. Training drops a last global batch that is not full; validation shares it out as evenly
-    as it can, so no image is missing or doubled, but if it holds fewer images than there are processes the later
-    ranks have a batch less.
+    All processes share the epoch's order. Each global batch of batch_size * world_size images is cut into equal parts,
+    the first for rank 0. Training drops an incomplete last global batch. Validation divides it as evenly as possible,
+    so no image is missing or repeated; if it has fewer images than there are processes, later ranks have a batch less.
 
-    To Lightning it is a stateful loader: `sampler` hears of each epoch, and a checkpoint from the middle of an epoch
-    goes on with the images that were still to come. An epoch begins at the first `next`, since Lightning calls `iter`
-    before it names the epoch. The state is that of the iterator which moved last.
+    For Lightning it is a stateful loader: `sampler.set_epoch` is called before each epoch, and a checkpoint from within
+    an epoch resumes with the remaining images. An epoch begins at the first `next`, because Lightning calls `iter`
+    before `set_epoch`. The state is that of the iterator that was used last.
     """
 
-    batch_sampler = None  # Lightning asks for it where there is a sampler
+    batch_sampler = None  # Lightning asks for it if there is a sampler
 
     def __init__(
         self,
@@ -42,7 +41,7 @@ class Loader:
     ) -> None:
         """
         Args:
-            pixels: (N, 3, S, S) uint8 in [0, 255], on any device or in a memory map; never written to.
+            pixels: (N, 3, S, S) uint8, on any device or in a memory map; never written to.
             labels: (M, K) long, a row for each of ids; the number of a column's names stands for "none".
             ids: (M,) long, the rows of pixels that belong to this set.
             batch_size: images per process and step.
@@ -51,9 +50,7 @@ class Loader:
             random_flip: flip each image left to right with probability 1/2; for training.
             class_balanced: draw M images with replacement, each label that occurs in the first column equally likely
                 ("none" too) and each image of a label equally likely; for training.
-            device: where batches are wanted.
-            rank: number of this process, 0 to world_size - 1.
-            world_size: number of processes.
+            device: of the batches.
 
         Raises:
             ValueError: if the images do not fill one training batch.
@@ -81,19 +78,19 @@ class Loader:
         self._identity = {"seed": seed, "images": len(ids), "global_batch_size": self.global_batch_size}
         self._epoch = 0
         self._handed_out = (0, 0)  # epoch, batches
-        self._resume: tuple[int, int] | None = None  # what a checkpoint had handed out, until an epoch begins
+        self._resume: tuple[int, int] | None = None  # the same from a checkpoint, until an epoch begins
 
     @property
     def sampler(self) -> "Loader":
-        """Whose `set_epoch` Lightning calls."""
+        """The object whose `set_epoch` Lightning calls."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch of iterators that have not begun."""
+        """Set the epoch of iterators that have not begun."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        """Batches of this rank in an epoch."""
+        """Batches of this rank per epoch."""
         full, rest = divmod(len(self.ids), self.global_batch_size)
         return full + (not self.shuffle and self.rank < rest)
 
@@ -103,7 +100,7 @@ class Loader:
         done = self._resume[1] if self._resume and self._resume[0] == epoch else 0
         self._resume = None
         order, flips = self._plan(epoch)
-        # An epoch's indices move at once, so that on a GPU no batch has to wait for its own.
+        # The indices of the whole epoch are moved at once, so that no batch waits for its own.
         rows, y = self.ids[order].to(self.pixels.device), self.labels[order].to(self.device)
         flips = flips.to(self.device)
         for k in range(done, len(self)):
@@ -111,11 +108,11 @@ class Loader:
             yield Batch(self._fetch(self._share(rows, k), self._share(flips, k)), self._share(y, k))
 
     def _plan(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Which of ids stands where in the epoch, (M,) long, and whether it is flipped there, (M,) bool."""
+        """The epoch's order, (M,) long positions in ids, and which of these images are flipped, (M,) bool."""
         num = len(self.ids)
         if not self.shuffle:
             return torch.arange(num), torch.zeros(num, dtype=torch.bool)
-        # A word of its own for each purpose: seed + epoch would give seed 0 in epoch 1 what seed 1 has in epoch 0.
+        # Not seed + epoch: seed 0 in epoch 1 would be seed 1 in epoch 0.
         for_order, for_flips = (
             torch.Generator().manual_seed(int(word))
             for word in np.random.SeedSequence((self.seed, epoch)).generate_state(2)
@@ -124,7 +121,7 @@ class Loader:
         return order, torch.rand(num, generator=for_flips) < 0.5
 
     def _draw(self, generator: torch.Generator) -> Tensor:
-        """M positions in ids, (M,) long: a label that occurs in the first column, then an image of that label."""
+        """M positions in ids, (M,) long: draw a label that occurs in the first column, then an image with it."""
         num, labels = len(self.ids), self.labels[:, 0]
         counts = labels.unique(return_counts=True)[1]
         label = torch.randint(len(counts), (num,), generator=generator)
@@ -132,12 +129,12 @@ class Loader:
         return labels.argsort(stable=True)[counts.cumsum(0)[label] - counts[label] + member]
 
     def _share(self, whole: Tensor, k: int) -> Tensor:
-        """This rank's part of the k-th global batch, where whole (M, ...) describes the epoch."""
+        """This rank's part of the k-th global batch; whole (M, ...) is in the order of the epoch."""
         size = self.global_batch_size
         return whole[k * size : (k + 1) * size].tensor_split(self.world_size)[self.rank]
 
     def _fetch(self, rows: Tensor, flips: Tensor) -> Tensor:
-        """Bytes until they are on the device: they are a quarter of the size of what the network sees."""
+        """Images as floats on the device, where they are moved as uint8: a quarter of the size."""
         pixels = self.pixels.index_select(0, rows)  # 3.6 times as fast as pixels[rows]
         if self.device.type == "cuda" and not pixels.is_cuda:
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
@@ -148,20 +145,20 @@ class Loader:
         return to_model(pixels.contiguous(memory_format=torch.channels_last))
 
     def state_dict(self) -> dict[str, int]:
-        """How far the epoch is, and what must be the same for that to mean the same images."""
+        """The position in the epoch, and what must be equal for it to mean the same images."""
         epoch, batches = self._handed_out
         return {"epoch": epoch, "batches": batches, **self._identity}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next epoch to begin goes on behind the batches that were handed out, if it is the one of the state.
+        """Make the next iterator skip the batches that were handed out, if it is of the same epoch.
 
         Raises:
-            ArtError: if the batches of that epoch were others than they would be here.
+            ArtError: if the state is within an epoch of other batches.
         """
         before = {name: state[name] for name in self._identity}
         if before != self._identity and state["batches"] < before["images"] // before["global_batch_size"]:
             raise ArtError(
-                f"the checkpoint lies within an epoch of {before}, this run has {self._identity}: go on with the same, "
-                "or from the end of an epoch"
+                f"the checkpoint lies within an epoch of {before}, this run has {self._identity}: "
+                "resume with the same, or from the end of an epoch"
             )
         self._handed_out = self._resume = (state["epoch"], state["batches"])

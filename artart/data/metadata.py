@@ -1,8 +1,10 @@
-"""The user's own table of the images: their classes, titles, artists and licences."""
+"""The user's table of the images: their classes, titles, artists and licences."""
 
 import csv
 import io
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice, zip_longest
@@ -12,6 +14,8 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from artart import ArtError
+
+log = logging.getLogger(__name__)
 
 DELIMITERS = ",;\t"  # Excel's depend on the country
 
@@ -24,24 +28,27 @@ class Row(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """What the table says of the images that were found."""
+    """The table, matched with the images that were found."""
 
-    rows: dict[Path, dict[str, str]]  # image, as it was found, to its cells by column
+    rows: dict[Path, dict[str, str]]  # cells by column, by image as it was found
     only_in_file: list[str]  # paths of the table that name no image below the root
     only_in_folder: list[Path]  # images that the table does not name
     columns: tuple[str, ...]  # in lower case; "license" is "licence"
 
 
 def read(file: Path, root: Path, files: Sequence[Path]) -> Metadata:
-    """Hold a table (CSV, with a column "path") against the images found below root, of which there is at least one.
+    """Match a CSV table that has a column "path" with the images found below root, of which there is at least one.
 
-    Its paths are absolute, or relative to root or to the table's folder, whichever makes more of them name images; in
-    doubt, to root. Rows outside root are passed over. No link is followed.
+    Its paths are absolute, or relative to root or to the table's folder, whichever matches more images; if both match
+    as many, to root. Rows outside root are ignored. No link is followed.
 
     Raises:
         ArtError: if the table cannot be read, contradicts itself or names none of the images.
     """
-    columns, table = _table(file)
+    try:
+        columns, table = _table(file)
+    except ValueError as error:
+        raise ArtError(f"data.metadata={file}: {error}") from None
     exactly = {_normal(path.absolute()): path for path in files}
     images = {_nfc(name): path for name, path in exactly.items()} | exactly
     targets = max(
@@ -56,8 +63,7 @@ def read(file: Path, root: Path, files: Sequence[Path]) -> Metadata:
         first = kept.setdefault(target, row)
         if first.cells | {"path": row.cells["path"]} != row.cells:
             raise ArtError(
-                f"data.metadata={file}: lines {first.line} and {row.line} say different things of "
-                f"{row.cells['path']!r}; keep one"
+                f"data.metadata={file}: lines {first.line} and {row.line} differ about {row.cells['path']!r}; keep one"
             )
     rows = {target: row.cells for target, row in kept.items() if isinstance(target, Path)}
     if not rows:
@@ -67,23 +73,41 @@ def read(file: Path, root: Path, files: Sequence[Path]) -> Metadata:
             "to data.root or to its own folder"
         )
     only_in_file = [row.cells["path"] for target, row in kept.items() if isinstance(target, str)]
-    return Metadata(rows, only_in_file, [path for path in files if path not in rows], columns)
+    only_in_folder = [path for path in files if path not in rows]
+    return Metadata(rows, only_in_file, only_in_folder, columns)
+
+
+def excluded(table: Metadata, licences: Sequence[str] | None) -> dict[Path, str]:
+    """The images that the table does not name or whose licence is not allowed, with the reasons. None allows all."""
+    reasons = dict.fromkeys(table.only_in_folder, "not in data.metadata")
+    if licences is None:
+        return reasons
+    refused = {
+        path: row["licence"].strip() or "none given"
+        for path, row in table.rows.items()
+        if not allowed(row["licence"], licences)
+    }
+    if refused:
+        num_images = len(table.rows) + len(table.only_in_folder)
+        most = "; ".join(f"{licence} ({number})" for licence, number in Counter(refused.values()).most_common(3))
+        log.info("data.licences leaves out %d of %d, most often: %s", len(refused), num_images, most)
+    return reasons | {path: f"not in data.licences: {licence}" for path, licence in refused.items()}
 
 
 def name_in(row: dict[str, str], column: str) -> str:
-    """What a column of it says; empty if that is missing."""
+    """A row's value in a column; empty: none."""
     return row.get(column, "").strip()
 
 
 def allowed(licence: str, licences: Sequence[str]) -> bool:
-    """Whether one of licences, a whole text or a shell-style pattern, fits; case is ignored. No licence never fits."""
+    """Whether it matches one of licences, a whole text or a shell-style pattern. Case is ignored; "" matches none."""
     text = licence.strip().casefold()
     patterns = (pattern.strip().casefold() for pattern in licences)
     return bool(text) and any(text == pattern or fnmatchcase(text, pattern) for pattern in patterns)
 
 
 def _locate(path: str, base: str, images: dict[str, Path]) -> Path | str:
-    """The image that a path of the table names; if there is none, where it points."""
+    """The image that a path of the table names; without one, the absolute path."""
     for spelling in dict.fromkeys((path, path.strip().replace("\\", "/"))):
         target = _normal(spelling if spelling.startswith("/") else f"{base}/{spelling}")
         if image := images.get(target) or images.get(_nfc(target)):
@@ -92,69 +116,69 @@ def _locate(path: str, base: str, images: dict[str, Path]) -> Path | str:
 
 
 def _normal(path: str | Path) -> str:
-    """Without `..`, `.` and doubled slashes, of which normpath leaves two at the start."""
+    """Remove `..`, `.` and doubled slashes; normpath keeps two slashes at the start."""
     return os.path.normpath(path).replace("//", "/")
 
 
 def _nfc(path: str) -> str:
-    """Accents as one character with their letter; macOS keeps them apart."""
+    """Write accents and letters as one character; macOS separates them."""
     return normalize("NFC", path)
 
 
 def _table(file: Path) -> tuple[tuple[str, ...], list[Row]]:
-    """Names of the columns; the rows that are not blank."""
+    """The names of the columns and the rows that are not blank.
+
+    Raises:
+        ValueError: if there are none or they make no sense.
+    """
     text = _text(file)
-    headers = {delimiter: _header(file, text, delimiter) for delimiter in DELIMITERS}
+    headers = {delimiter: _header(text, delimiter) for delimiter in DELIMITERS}
     delimiter = max(headers, key=lambda delimiter: ("path" in headers[delimiter], len(headers[delimiter])))
     columns = headers[delimiter]
     if "path" not in columns:
-        names = shorten(", ".join(filter(None, columns)), 200)
-        raise ArtError(f'data.metadata={file}: no column is named "path"; there are: {names}')
+        raise ValueError(f'no column is named "path"; there are: {shorten(", ".join(filter(None, columns)), 200)}')
     if repeated := [name for name in columns if name and columns.count(name) > 1]:
-        raise ArtError(f"data.metadata={file}: several columns are named {repeated[0]!r}; leave one")
+        raise ValueError(f"several columns are named {repeated[0]!r}; leave one")
     table = []
-    for line, cells in islice(_records(file, text, delimiter), 1, None):
+    for line, cells in islice(_records(text, delimiter), 1, None):
         if len(cells) > len(columns):
-            raise ArtError(
-                f"data.metadata={file}: line {line}: {len(cells)} cells for {len(columns)} columns; put a cell that "
-                f"holds a {delimiter!r} in quotes"
-            )
+            remedy = f"put a cell that holds a {delimiter!r} in quotes"
+            raise ValueError(f"line {line}: {len(cells)} cells for {len(columns)} columns; {remedy}")
         row = Row(line, dict(zip_longest(columns, cells, fillvalue="")))
         row.cells.pop("", None)
         if not row.cells["path"].strip():
-            raise ArtError(f"data.metadata={file}: line {line}: no path; name an image there or remove the line")
+            raise ValueError(f"line {line}: no path; name an image there or remove the line")
         table.append(row)
     if not table:
-        raise ArtError(f"data.metadata={file}: no rows below the names of the columns; add one for each image")
+        raise ValueError("no rows below the names of the columns; add one for each image")
     return tuple(filter(None, columns)), table
 
 
 def _text(file: Path) -> str:
     try:
         content = file.read_bytes()
-    except OSError as error:
-        raise ArtError(f"data.metadata={file}: {error.strerror}; name a CSV file that can be read") from None
-    try:
         text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{error.strerror}; name a CSV file that can be read") from None
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise ArtError(f'data.metadata={file}: line {line} is not UTF-8; save it as "CSV UTF-8"') from None
+        raise ValueError(f'line {line} is not UTF-8; save it as "CSV UTF-8"') from None
     if "\0" in text:
-        raise ArtError(f'data.metadata={file}: NUL bytes, so it is no text in UTF-8; save it as "CSV UTF-8"')
+        raise ValueError('NUL bytes, so it is no text in UTF-8; save it as "CSV UTF-8"')
     if not text.strip():
-        raise ArtError(f'data.metadata={file}: empty file; it needs a column "path" and a row for each image')
+        raise ValueError('empty file; it needs a column "path" and a row for each image')
     return text
 
 
-def _header(file: Path, text: str, delimiter: str) -> list[str]:
-    """Names of the columns, if this is the delimiter; not strict, since it may be another."""
-    _, cells = next(_records(file, text, delimiter, strict=False), (0, []))
-    names = [" ".join(cell.lower().split()) for cell in cells]  # of any kind of space, also of line breaks
+def _header(text: str, delimiter: str) -> list[str]:
+    """The names of the columns if this is the delimiter. Not strict, as it may be another."""
+    _, cells = next(_records(text, delimiter, strict=False), (0, []))
+    names = [" ".join(cell.lower().split()) for cell in cells]  # also line breaks become spaces
     return ["licence" if name == "license" else name for name in names]
 
 
-def _records(file: Path, text: str, delimiter: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """Number of its first line, and cells, of each row that is not blank."""
+def _records(text: str, delimiter: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """The first line's number and the cells of each row that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=strict)
     line = 1
     try:
@@ -163,4 +187,4 @@ def _records(file: Path, text: str, delimiter: str, strict: bool = True) -> Iter
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ArtError(f"data.metadata={file}: line {line}: {error}; look at its quotes") from None
+        raise ValueError(f"line {line}: {error}; look at its quotes") from None

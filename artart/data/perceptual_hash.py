@@ -1,7 +1,8 @@
-"""Near-duplicates of one image, so that they never fall on both sides of a split and flatter the validation.
+"""Finds near-duplicates, so that a split never divides them, which would make validation look too good.
 
-A hash holds the image's low frequencies in grey. It forgives what keeps the content in place to about 2 % of a side:
-what is cropped or turned more is another image (3 % off each side: one copy in four). Colour and aspect are not seen.
+A hash holds an image's low frequencies in grey. It tolerates shifts of the content by about 2 % of a side. An image
+that is cropped or rotated more is another image (3 % off each side: one copy in four). Colour and aspect ratio are
+ignored.
 """
 
 from collections.abc import Sequence
@@ -14,24 +15,23 @@ from artart.data.decode import to_srgb
 
 SIDE: Final = 64  # of the grey thumbnail
 MAX_FREQUENCY: Final = 16.5  # half periods over the image's side
-# Squared distance of digits; unrelated works lie around 4,000. Measured on 400 works of art: JPEG, size, light, colour,
-# blur, noise and mirrored at most 210, crops of 2 % a side at most 300; the nearest two different ones of 1,486 at 360.
-# Of 7,580 watercolours of fruit on paper, 5 % have a look-alike within it (groups of at most 24, mostly apples).
+# Squared distance of digits; unrelated works have about 4,000. Measured on 400 works of art: changes of JPEG quality,
+# size, light, colour, blur, noise and flips at most 210, crops of 2 % a side at most 300; the nearest two different
+# works of 1,486 have 360. Of 7,580 watercolours of fruit on paper, 5 % have a near-duplicate (groups of at most 24).
 MAX_DISTANCE: Final = 310
-DIGITS: Final = np.frombuffer(b"0123456789abcdef", np.uint8)  # one for each number from -8 to 7
+DIGITS: Final = np.frombuffer(b"0123456789abcdef", np.uint8)  # of the numbers from -8 to 7
 NUM_LOW: Final = 96  # frequencies that are compared first
 BLOCK: Final = 512  # images; the distances between two blocks fit into a processor's cache
 
-
-# The DCT-II (Ahmed, Natarajan and Rao 1974) under a Hann window, without which a frame or a margin that is cropped away
-# would change every frequency.
+# The DCT-II (Ahmed, Natarajan and Rao 1974) under a Hann window: without it, cropping a frame or a margin would change
+# every frequency.
 X: Final = (np.arange(SIDE) + 0.5) / SIDE
 HANN: Final = np.sin(np.pi * X) ** 2
 WAVES: Final = np.cos(np.pi * np.outer(np.arange(int(MAX_FREQUENCY) + 1), X)) * HANN / HANN.sum()
 
 
 def _low_frequencies() -> tuple[np.ndarray, np.ndarray]:
-    """Vertical and horizontal numbers (K,) of the frequencies that a hash holds, lowest first, without the mean."""
+    """Vertical and horizontal frequencies (K,) of a hash, lowest first, without the mean."""
     v, u = np.indices((len(WAVES), len(WAVES))).reshape(2, -1)
     radius = np.hypot(u, v)
     order = np.argsort(radius, kind="stable")[1 : np.count_nonzero(radius <= MAX_FREQUENCY)]
@@ -39,20 +39,21 @@ def _low_frequencies() -> tuple[np.ndarray, np.ndarray]:
 
 
 V, U = _low_frequencies()
-ODD: Final = U % 2 == 1  # those that a mirror negates
+ODD: Final = U % 2 == 1  # a flip negates these
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """One hexadecimal digit for each low frequency of what decode.upright gives; 8 is none: a flat image is all 8.
+    """A hexadecimal digit for each low frequency of the result of decode.upright; 8 is zero.
 
-    The root keeps a large shape on paper from outweighing all detail. One scale for all frequencies makes it blind to
-    brightness and contrast, but it does not blow up what is fainter than in any work (0.25), such as a scan's grain.
+    The square root keeps a large shape on paper from outweighing all detail. The common scale makes the hash
+    independent of brightness and contrast, but does not amplify what is fainter than in any work (0.25), such as a
+    scan's grain.
     """
-    grey = (to_srgb(image) if image.mode == "LAB" else image).convert("L")  # a profile changes less than is forgiven
+    grey = (to_srgb(image) if image.mode == "LAB" else image).convert("L")  # a profile changes less than is tolerated
     thumbnail = grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
     spectrum = WAVES @ np.asarray(thumbnail, dtype=np.float64) @ WAVES.T  # in grey levels
     flat = WAVES.sum(axis=1)
-    spectrum -= spectrum[0, 0] * np.outer(flat, flat)  # blind to the mean under the window
+    spectrum -= spectrum[0, 0] * np.outer(flat, flat)  # removes the mean under the window
     values = spectrum[V, U]
     scale = 3.2 / max(np.abs(values).mean(), 0.1) ** 0.5  # digits with a mean square of 3.2 ** 2
     digits = np.rint(np.sign(values) * np.abs(values) ** 0.5 * scale).clip(-7, 7).astype(int)
@@ -60,7 +61,7 @@ def perceptual_hash(image: Image.Image) -> str:
 
 
 class _Rows(NamedTuple):
-    """Hashes as matrices: left @ right.T is the product of the even digits less half of both squared lengths."""
+    """Hashes as matrices: left @ right.T is the product of the even digits minus half of both squared lengths."""
 
     left: np.ndarray
     right: np.ndarray
@@ -73,9 +74,9 @@ class _Rows(NamedTuple):
         return cls(np.hstack([even, lengths, ones]), np.hstack([even, ones, lengths]), digits[:, odd])
 
     def is_near(self, other: "_Rows", rows: np.ndarray | slice, columns: np.ndarray | slice) -> np.ndarray:
-        """Which rows of self lie near which rows of other, as they are or mirrored, which negates the odd product.
+        """Which rows of self are near which rows of other, as they are or flipped, which negates the odd product.
 
-        All numbers are halves of whole ones far below 2 ** 23, so float32 computes them exactly.
+        All numbers are multiples of 1/2 far below 2 ** 23, so float32 is exact.
         """
         minus_half_distance = np.abs(self.odd[rows] @ other.odd[columns].T)
         minus_half_distance += self.left[rows] @ other.right[columns].T
@@ -83,10 +84,10 @@ class _Rows(NamedTuple):
 
 
 def groups(hashes: Sequence[str]) -> list[int]:
-    """For each image the index of the first one of its group; an image that is alone gets its own.
+    """For each image the index of the first one of its group; its own index if it has no near-duplicate.
 
-    A group is linked by near pairs, not near throughout. Every pair is compared, and what is near in all frequencies is
-    near in the low ones, so that these rule out nearly all.
+    A group is connected by near pairs (single linkage). Every pair is compared by the low frequencies first: pairs that
+    are near in all frequencies are near in these, and few others are.
     """
     first: dict[str, int] = {}
     for i, text in enumerate(hashes):
@@ -100,7 +101,7 @@ def groups(hashes: Sequence[str]) -> list[int]:
         for j in range(i, len(first), BLOCK):
             both = np.append(label[i : i + BLOCK], label[j : j + BLOCK])
             if both.min() == both.max():
-                continue  # one group already: thousands of nearly empty sheets
+                continue  # one group already, such as thousands of nearly empty sheets
             maybe = low.is_near(low, slice(i, i + BLOCK), slice(j, j + BLOCK))
             rows, columns = i + np.flatnonzero(maybe.any(axis=1)), j + np.flatnonzero(maybe.any(axis=0))
             a, b = np.nonzero(whole.is_near(whole, rows, columns))
@@ -111,7 +112,7 @@ def groups(hashes: Sequence[str]) -> list[int]:
 
 
 def _link(label: np.ndarray, ones: np.ndarray, others: np.ndarray) -> None:
-    """Give the groups of each pair the lower of their labels."""
+    """Merge the groups of each pair under the lower label."""
     apart = label[ones] != label[others]
     for one, other in zip(ones[apart].tolist(), others[apart].tolist(), strict=True):
         if label[one] != label[other]:

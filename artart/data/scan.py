@@ -1,4 +1,4 @@
-"""From a folder to what each of its files is, with a reason for each that is no usable image.
+"""Finds the image files below a folder and examines each: its facts, its pixels, or why it is no usable image.
 
 Worker processes import this module: it needs no torch.
 """
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ORIENTATION = 0x0112  # EXIF
-MAX_IN_PROCESS = 1  # so few files need no other process; more might hold one that crashes its decoder
+MAX_IN_PROCESS = 1  # files that are examined without worker processes: any file may crash its decoder
 MAX_PAGES = 100  # of a TIFF that are counted
 
 
 class FileInfo(NamedTuple):
-    """What one file is; sides in pixels as its header tells them."""
+    """The facts of a file; sides in pixels as in its header."""
 
     bytes: int = 0
     mtime: int = 0  # nanoseconds
@@ -59,13 +59,17 @@ class Examined(NamedTuple):
 
 
 def find(root: Path) -> list[Path]:
-    """Every file below root that is an image by its content or by its suffix, sorted.
+    """Every file below root that is an image by its content or its suffix, sorted.
 
-    Hidden files and folders are passed over, and the folders of artart's runs; links to folders are followed, each real
+    Hidden files and folders and the folders of artart's runs are ignored. Links to folders are followed, each real
     folder once.
     """
+
+    def ignore(error: OSError) -> None:
+        log.warning("%s: %s; this folder is ignored", error.filename, error.strerror)
+
     files, seen = [], set()
-    for folder, folders, names in os.walk(root, onerror=_passed_over, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=ignore, followlinks=True):
         real = os.path.realpath(folder)
         is_run = ".hydra" in folders and {"train.log", "prepare.log"} & set(names) and Path(folder) != root
         if real in seen or is_run:
@@ -74,27 +78,15 @@ def find(root: Path) -> list[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(folder, name) for name in names if not name.startswith(".")]
-    suffixes = image_suffixes()
-    return sorted(path for path in files if _is_file(path) and (path.suffix.lower() in suffixes or is_image(path)))
+    formats = {*FORMATS, "MPO"}  # MPO is a JPEG followed by further images; Pillow opens it as JPEG
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
+    # Path.is_file raises an error in a folder that can be listed but not entered.
+    files = [path for path in files if os.path.isfile(path)]  # noqa: PTH113
+    return sorted(path for path in files if path.suffix.lower() in suffixes or _is_image(path))
 
 
-def _is_file(path: Path) -> bool:
-    """Path.is_file raises where a folder may be listed but not entered."""
-    return os.path.isfile(path)  # noqa: PTH113
-
-
-def _passed_over(error: OSError) -> None:
-    log.warning("%s: %s; this folder is passed over", error.filename, error.strerror)
-
-
-def image_suffixes() -> set[str]:
-    """Suffixes of the formats that are read, in lower case."""
-    formats = {*FORMATS, "MPO"}  # a JPEG with further images behind it, which Pillow opens as JPEG
-    return {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file's header is that of an image; the rest is not read. TGA's header could be that of anything."""
+def _is_image(path: Path) -> bool:
+    """Whether a file has an image's header. The rest is not read. TGA is left out: its header has no magic number."""
     try:
         with open_image(path, formats=tuple(name for name in FORMATS if name != "TGA")):
             return True
@@ -105,23 +97,19 @@ def is_image(path: Path) -> bool:
 
 
 def class_of(path: Path, root: Path) -> str | None:
-    """The name of root's sub-folder in which the file lies, however deep; None for a file in root itself."""
+    """The name of root's sub-folder that holds the file at any depth; None for a file in root itself."""
     parts = path.relative_to(root).parts
     return parts[0] if len(parts) > 1 else None
 
 
 def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixels: int = MAX_PIXELS) -> Examined:
-    """Read one file and decode it, fully; whatever is wrong with it becomes its flaw.
-
-    An image of more than max_pixels is hashed but not decoded.
-    """
+    """Read and decode a file completely; any error becomes its flaw. An image above max_pixels is not decoded."""
     facts = FileInfo()
     try:
         with path.open("rb") as file:
             facts = _identity(file)
             file.seek(0)
             start = file.read(len(LFS_POINTER))
-            file.seek(0)
             if not start:
                 return Examined(path, facts._replace(flaw="empty file"), None)
             if start == LFS_POINTER:
@@ -143,7 +131,7 @@ def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixe
                     frames=_num_frames(image),  # last: it leaves the image at any of its frames
                 )
                 return Examined(path, facts, pixels)
-    except MemoryError:  # another time, or on another machine, it may do
+    except MemoryError:  # no facts: it is tried again, as it may succeed later or elsewhere
         return Examined(path, FileInfo(flaw="takes more memory to decode than there is"), None)
     except TooLarge as error:
         return Examined(path, facts._replace(width=error.size[0], height=error.size[1]), None)
@@ -152,20 +140,21 @@ def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixe
 
 
 def _identity(file: io.BufferedReader) -> FileInfo:
-    """By what an opened file is known again."""
+    """The facts by which an unchanged file is recognised."""
     status = os.fstat(file.fileno())
     return FileInfo(status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _crashed(path: Path) -> Examined:
-    """What is said of a file that kills the process that decodes it; once is enough, so it is known again."""
+    """The result for a file that kills the process that decodes it. Its identity is kept, so it is not tried again."""
+    facts = FileInfo()
     with suppress(OSError), path.open("rb") as file:
-        return Examined(path, _identity(file)._replace(flaw="crashes the decoder"), None)
-    return Examined(path, FileInfo(flaw="crashes the decoder"), None)
+        facts = _identity(file)
+    return Examined(path, facts._replace(flaw="crashes the decoder"), None)
 
 
 def _header(image: Image.Image) -> dict[str, Any]:
-    """The facts that stand before the pixels."""
+    """The facts in an image's header."""
     facts: dict[str, Any] = {"format": image.format, "mode": image.mode, "frames": 1}
     facts["width"], facts["height"] = image.size
     if icc := image.info.get("icc_profile"):
@@ -177,14 +166,14 @@ def _header(image: Image.Image) -> dict[str, Any]:
 
 
 def _orientation(image: Image.Image) -> int:
-    with suppress(Exception):  # what is wrong in EXIF says nothing about the pixels
+    with suppress(Exception):  # damaged EXIF says nothing about the pixels
         orientation = image.getexif().get(ORIENTATION, 1)
         return int(orientation) if orientation in range(1, 9) else 1
     return 1
 
 
 def _num_frames(image: Image.Image) -> int:
-    """Frames or pages, as far as they can be counted; of a TIFF MAX_PAGES at most: Pillow takes quadratic time."""
+    """Frames or pages, as far as they can be counted; at most MAX_PAGES of a TIFF: Pillow takes quadratic time."""
     frames = 1
     with suppress(Exception):
         if image.format != "TIFF":
@@ -196,17 +185,18 @@ def _num_frames(image: Image.Image) -> int:
 
 
 def _flaw(error: Exception) -> str:
-    """One line that a person understands."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image, or cut off in its header"
-    if isinstance(error, Image.DecompressionBombError):
-        return "a frame is larger than data.max_pixels"
-    if isinstance(error, FileNotFoundError):
-        return "vanished while it was read"
-    if isinstance(error, PermissionError):
-        return "no permission to read it"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read: {error.strerror}"
+    """An error in one line that a user understands."""
+    match error:
+        case Image.UnidentifiedImageError():
+            return "not an image, or cut off in its header"
+        case Image.DecompressionBombError():
+            return "a frame is larger than data.max_pixels"
+        case FileNotFoundError():
+            return "vanished while it was read"
+        case PermissionError():
+            return "no permission to read it"
+        case OSError(strerror=str(reason)) if reason:
+            return f"cannot be read: {reason}"
     return "cut off or damaged: " + (" ".join(str(error).split()) or type(error).__name__)
 
 
@@ -218,7 +208,7 @@ def examine_all(
     num_workers: int | None = None,
     description: str = "reading images",
 ) -> Generator[Examined, None, None]:
-    """Examine files in the order given, with a progress bar; in worker processes if they are many."""
+    """Examine files in the order given, with a progress bar, in worker processes if there are several."""
     one = partial(examine, size=size, resize_mode=resize_mode, max_pixels=max_pixels)
     few = len(paths) <= MAX_IN_PROCESS
     results = map(one, paths) if few else in_workers(one, paths, _crashed, num_workers, preload=__name__)

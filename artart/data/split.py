@@ -1,14 +1,14 @@
-"""Which images are held out of training: a function of what they are."""
+"""Which images are held out of training: a function of their content."""
 
 from collections.abc import Hashable, Sequence
 
 
 def split(digests: Sequence[str], groups: Sequence[Hashable], val_fraction: float) -> list[int]:
-    """Indices held out: the groups of look-alikes whose hash is in the lowest val_fraction of all.
+    """Indices of held-out images: the groups of near-duplicates whose hash is in the lowest val_fraction of all.
 
-    A group's hash, a SHA-256 of content in hexadecimal, is that of the member whose second half is lowest: so it is as
-    random as that of an image alone. An image keeps its side when others are added, unless they resemble it. Neither
-    side is ever empty while there are two groups: the lowest is always held out, the highest never.
+    The hash of a group is the SHA-256 (hexadecimal) of the member whose second half is lowest, so it is as random as
+    that of a single image. An image keeps its side when others are added, unless they are near-duplicates of it. With
+    two groups or more no side is empty: the lowest is always held out, the highest never.
     """
     if val_fraction == 0 or not digests:
         return []

@@ -1,4 +1,4 @@
-"""The pixel store: decoded images of one size in one file that is mapped into memory, never half written."""
+"""The pixel store: decoded images of one size in a file that is mapped into memory and never half written."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ PIXELS, DIGESTS = "pixels.bin", "digests.npy"
 
 
 class PixelStore:
-    """Images as they are trained on, found by the SHA-256 of their file's content.
+    """Images as they are trained on, by the SHA-256 of their file's content.
 
-    A folder of two files: `pixels.bin`, N images (3, S, S) after each other, and `digests.npy`, (N, 32); all uint8.
+    A folder of two files: `pixels.bin`, N images (3, S, S), and `digests.npy`, (N, 32); all uint8.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -33,7 +33,7 @@ class PixelStore:
 
 
 class Writer:
-    """Images on their way into a new store in an empty folder, each (3, size, size)."""
+    """Writes images, each uint8 (3, size, size), into a new store in an empty folder."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder = folder
@@ -42,14 +42,14 @@ class Writer:
         self.file = (folder / PIXELS).open("xb")
 
     def add(self, digest: str, pixels: np.ndarray) -> None:
-        """Append an image, uint8, once; an interruption in the middle leaves nothing behind."""
+        """Append an image unless it is there; an interrupted call adds nothing."""
         if digest not in self.rows:
             self.file.seek(len(self.rows) * self.row_bytes)
             self.file.write(pixels.tobytes())
             self.rows[digest] = len(self.rows)
 
     def finish(self) -> None:
-        """Put it on the disk, to survive a power cut."""
+        """Write everything to the disk, so that it survives a power failure."""
         self.file.truncate(len(self.rows) * self.row_bytes)
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -62,17 +62,16 @@ class Writer:
 
 
 def find(folder: Path, size: int, resize_mode: str) -> PixelStore | None:
-    """The newest store of that size and resize mode below a folder that is whole; None if there is none."""
-    for candidate in sorted(
-        folder.glob(f"{size}-{resize_mode}-*"), key=lambda path: path.stat().st_mtime, reverse=True
-    ):
+    """The newest undamaged store of that size and resize mode below a folder; None if there is none."""
+    stores = folder.glob(f"{size}-{resize_mode}-*")
+    for candidate in sorted(stores, key=lambda path: path.stat().st_mtime, reverse=True):
         with suppress(Exception):  # np.load raises nearly anything on damaged bytes
             return PixelStore(candidate, size)
     return None
 
 
 def keep_only(store: Path | None, folder: Path, size: int, resize_mode: str) -> None:
-    """Remove the other stores of that size and resize mode: damaged ones, and one that this one replaced."""
+    """Remove the other stores of that size and resize mode: damaged and replaced ones."""
     for other in folder.glob(f"{size}-{resize_mode}-*"):
         if other != store:
             shutil.rmtree(other, ignore_errors=True)  # NFS refuses to remove a folder whose files are still mapped
@@ -80,9 +79,9 @@ def keep_only(store: Path | None, folder: Path, size: int, resize_mode: str) -> 
 
 @contextmanager
 def writing(folder: Path, size: int, resize_mode: str) -> Iterator[Writer]:
-    """A new store, which takes the place of the one before once it is on the disk; on an error nothing changes.
+    """Write a new store, which replaces the older one once it is on the disk; on an error nothing changes.
 
-    One process at a time may write below a folder; another that has the old store open keeps it.
+    Only one process at a time may write below a folder. Processes that have the older store open keep it.
 
     Raises:
         OSError: if it cannot be written.
@@ -105,15 +104,16 @@ def writing(folder: Path, size: int, resize_mode: str) -> Iterator[Writer]:
 
 
 def clean(folder: Path, pattern: str = ".*.part") -> None:
-    """Remove what a process left behind that did not come to its end."""
+    """Remove what an interrupted process left behind."""
     for path in folder.glob(pattern):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:
-    """What was renamed in a folder survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make renames in a folder survive a power failure, where the system can open folders: Windows cannot."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

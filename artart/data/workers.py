@@ -1,4 +1,4 @@
-"""Work in other processes, in order, whatever becomes of them."""
+"""Ordered work in other processes, which may die."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CHUNK = 16  # items that a process takes at a time
+CHUNK = 16  # items that a process takes at once
 
 
 def in_workers(
@@ -29,13 +29,13 @@ def in_workers(
     num_workers: int | None = None,
     preload: str = __name__,
 ) -> Iterator[Result]:
-    """call(item) for each item, in order, in processes that start anew; they end with this one, however that ends.
+    """Yield call(item) for each item, in order, from new processes, which end with this one, however that ends.
 
     Args:
-        call: must not raise; an item that kills its process is tried once more in a process of its own.
+        call: must not raise; an item that kills its process is tried again in a separate process.
         crashed: the result for an item that kills that too.
-        num_workers: processes; None: one per core.
-        preload: the module that they need, imported once for all.
+        num_workers: None: one per core.
+        preload: the module that they need, imported once for all of them.
     """
     num_workers = num_workers or _num_cores()
     chunks = deque(items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
@@ -52,11 +52,11 @@ def in_workers(
             for item in chunks.popleft():
                 yield _alone(call, item, crashed, preload)
         finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the items in hand, not for the rest
+            pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the running items, not for the rest
 
 
 def _num_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
+    """Cores that this process may use; a container may have fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -73,15 +73,15 @@ def _alone(call: Callable[[Item], Result], item: Item, crashed: Callable[[Item],
 
 
 def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
-    """Processes that start from a clean one: to fork this one, which has threads, is not safe.
+    """Processes forked from a clean server: this one has threads, so forking it is not safe.
 
-    They would import this one's main module: slow where that imports torch, endless where it has no guard. And one that
-    dies while another is started can hang the pool (Python 3.11). So all are started here, before any works.
+    They would import its main module, which is slow if it imports torch and endless if it has no guard, so that is
+    hidden. All are started before any works: one that dies while another starts can hang the pool (Python 3.11).
     """
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     context.set_forkserver_preload([preload])
     if os.name == "posix":
-        resource_tracker.ensure_running()  # which unblocks Ctrl-C
+        resource_tracker.ensure_running()  # it unblocks Ctrl-C
     all_started = context.Barrier(num_workers)
     pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(all_started,))
     main = sys.modules["__main__"]
@@ -100,12 +100,12 @@ def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Let Ctrl-C wait while processes start: half started, they would complain. They inherit that it is blocked."""
+    """Delay Ctrl-C while processes start: half-started ones would print errors. They inherit the blocked signal."""
     if threading.current_thread() is not threading.main_thread() or os.name != "posix":
         yield
         return
     came: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))  # any thread may get it
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))  # any thread may receive it
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -117,7 +117,7 @@ def _ctrl_c_later() -> Iterator[None]:
 
 
 def _start_worker(all_started: Barrier) -> None:
-    """Ctrl-C is the parent's affair; a worker ends with its parent, and what decoders in C print is nobody's."""
+    """Ignore Ctrl-C, which the parent handles, discard what decoders in C print, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()

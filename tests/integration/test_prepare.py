@@ -144,6 +144,21 @@ def test_any_name_can_be_shown(prepare, tmp_path, monkeypatch):
         assert name in shown.getvalue().decode()
 
 
+def test_names_cannot_move_the_cursor(prepare, tmp_path, capsys):
+    name = "\x1b[2Jred\x9b31m\u202e"
+    (tmp_path / "art" / name).mkdir(parents=True)
+    image = Image.fromarray(demo.paint("drawing", 1, 32))
+    image.save(tmp_path / "art" / name / "a.png")
+    Path("art.csv").write_text(f"path,licence\n{name}/a.png,no\x1b[1A\n")
+    arguments = ("data.root=art", "data.metadata=art.csv", "data.licences=['CC0']", "run_dir=report")
+    assert prepare(*arguments) == 0
+    out, err = capsys.readouterr()
+    assert "?[2Jred?31m?" in out
+    assert "data.licences leaves out 1 of 1, most often: no?[1A (1)" in out
+    assert {char for char in out + err if not char.isprintable()} == {"\n"}
+    assert name in report()["classes"]
+
+
 @pytest.mark.slow
 def test_the_folder_of_a_run_below_the_root_is_passed_over(prepare, train, art_folder, monkeypatch):
     monkeypatch.chdir(art_folder)
@@ -189,13 +204,15 @@ def test_an_empty_path_is_refused(prepare, capsys):
     assert capsys.readouterr().err == "data.root=: is empty; set a path, or null\n"
 
 
-def test_a_lock_that_is_a_link_empties_nothing(prepare, art_folder):
+def test_a_lock_that_is_a_link_empties_nothing(prepare, art_folder, capsys):
     assert prepare(f"data.root={art_folder}", "data.cache_dir=cache", "run_dir=report") == 0
     (lock,) = Path("cache").rglob("lock")
     lock.unlink()
     lock.symlink_to(Path("mine").absolute())
     Path("mine").write_text("mine")
-    assert prepare(f"data.root={art_folder}", "data.cache_dir=cache", "run_dir=report") == 0
+    assert prepare(f"data.root={art_folder}", "data.cache_dir=cache", "run_dir=report") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"data.cache_dir: {lock.absolute()}: ")
     assert Path("mine").read_text() == "mine"
 
 

@@ -245,9 +245,13 @@ def test_a_number_that_yaml_and_code_both_state_is_the_same(option):
     """Who uses the classes from a notebook gets what the command gets."""
     group = option.split("=")[0]
     for node in targets(OmegaConf.to_container(config(*needed_by(option), option, "run_dir=run"), resolve=True)[group]):
-        parameters = inspect.signature(get_object(node["_target_"])).parameters
+        target = get_object(node["_target_"])
+        parameters = inspect.signature(target).parameters
         for key in node.keys() & parameters.keys() - {"augment"}:  # of a probability of 0, so nothing
-            assert parameters[key].default in (node[key], inspect.Parameter.empty), f"{group}.{key}"
+            default = parameters[key].default
+            if repr(default) == "<factory>":
+                default = target.__dataclass_fields__[key].default_factory()
+            assert default in (node[key], inspect.Parameter.empty), f"{group}.{key}"
 
 
 @pytest.mark.parametrize("name", ["grid", "ema"])

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from artart import ArtError
 from artart.data import demo
 from artart.data.datamodule import ArtDataModule
+from artart.data.dataset import place
 from artart.data.decode import decode, resize
 from artart.data.loader import Loader
 from artart.data.scan import find
@@ -197,6 +198,15 @@ def test_demo_art_is_painted_where_there_is_no_folder(load: Load) -> None:
     assert len(set(data.images.digests)) == 10
 
 
+def test_setup_loads_once(load: Load, art_folder: Path) -> None:
+    data = ArtDataModule(root=art_folder, image_size=SIZE, val_fraction=0)
+    data.setup("fit")
+    assert_holds_the_files(data, art_folder)
+    images = data.images
+    data.setup("validate")
+    assert data.images is images
+
+
 # --- what is refused
 
 
@@ -242,7 +252,7 @@ def test_too_many_unusable_files_are_refused(load: Load, art_folder: Path, tmp_p
     table = tmp_path / "run" / "rejected.csv"
     assert refusal(load, max_rejected_fraction=0.5) == (
         f"data.root={art_folder}: 7 of 12 files are unusable (7 not an image, or cut off in its header): see {table}; "
-        "that is more than data.max_rejected_fraction=0.5: mend the folder or raise the fraction"
+        "that is more than data.max_rejected_fraction=0.5: repair the folder or raise the fraction"
     )
     assert len(table.read_text().splitlines()) == 8
 
@@ -405,18 +415,17 @@ def test_a_second_load_gives_the_images_of_the_folder_as_it_is_then(load: Load, 
 def test_pixels_move_to_a_gpu_with_room(
     load: Load, monkeypatch: pytest.MonkeyPatch, storage: str, free: float, moved: bool
 ) -> None:
-    data = on_a_gpu(load(storage=storage), free, monkeypatch)
-    assert (data._placed().device.type == "meta") == moved
+    assert (placed_on_a_gpu(load(storage=storage), free, monkeypatch).device.type == "meta") == moved
 
 
 def test_pixels_that_do_not_fit_are_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = on_a_gpu(load(storage="device"), 0.9, monkeypatch)
+    data = load(storage="device")
     with pytest.raises(ArtError, match=r"^data.storage=device: the pixels take 9.2 kB and 8.3 kB of the GPU are free"):
-        data._placed()
+        placed_on_a_gpu(data, 0.9, monkeypatch)
 
 
-def on_a_gpu(data: ArtDataModule, free: float, monkeypatch: pytest.MonkeyPatch) -> ArtDataModule:
-    """As if this machine had a GPU with so many times the room that the pixels take."""
+def placed_on_a_gpu(data: ArtDataModule, free: float, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """The pixels, as if this machine had a GPU with so many times the room that they take."""
 
     class Gpu:
         type = "cuda"
@@ -424,9 +433,8 @@ def on_a_gpu(data: ArtDataModule, free: float, monkeypatch: pytest.MonkeyPatch) 
     room = int(free * data.images.pixels.nbytes)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (room, room))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(ArtDataModule, "_device", Gpu())
     monkeypatch.setattr(Tensor, "to", lambda self, device: torch.empty(self.shape, device="meta"))
-    return data
+    return place(data.images.pixels, data.storage, Gpu())  # type: ignore[arg-type]
 
 
 # --- preview

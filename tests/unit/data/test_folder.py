@@ -23,7 +23,7 @@ from artart import ArtError
 from artart.data import folder, index, store
 from artart.data.decode import ResizeMode, open_image, resize, upright
 from artart.data.demo import paint
-from artart.data.folder import ArtFolder, Contents
+from artart.data.folder import ArtFolder, Contents, FolderSettings
 from artart.data.index import Rules
 from artart.data.scan import Examined, find
 
@@ -43,7 +43,7 @@ def opened(art_folder: Path, tmp_path: Path) -> Open:
         root: Path = art_folder, size: int = SIZE, cache_dir: Path = tmp_path / "cache", **more: Any
     ) -> ArtFolder:
         rules = RULES._replace(**{name: more.pop(name) for name in Rules._fields if name in more})
-        return ArtFolder(root, rules, size, cache_dir=cache_dir, **more)
+        return ArtFolder(FolderSettings(root, rules, size, cache_dir=cache_dir, **more))
 
     return opened
 
@@ -298,7 +298,7 @@ def test_folders_of_one_name_have_caches_of_their_own(opened: Open, art_folder: 
 def test_the_cache_is_the_users_unless_another_is_named(
     art_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    one = ArtFolder(art_folder, RULES, SIZE)
+    one = ArtFolder(FolderSettings(art_folder, RULES, SIZE))
     assert one.cache.parent == platformdirs.user_cache_path("artart")
     assert one.cache.is_relative_to(tmp_path_factory.getbasetemp())  # tests leave the real one alone
     one.read()
@@ -592,9 +592,10 @@ def test_what_another_decoder_made_is_made_anew(
 BUILD = """
 import sys
 from pathlib import Path
-from artart.data.folder import ArtFolder
+from artart.data.folder import ArtFolder, FolderSettings
 from artart.data.index import Rules
-ArtFolder(Path(sys.argv[1]), Rules(10**8, 1, True, True, True), 16, cache_dir=Path(sys.argv[2])).read()
+rules = Rules(10**8, 1, True, True, True)
+ArtFolder(FolderSettings(Path(sys.argv[1]), rules, 16, cache_dir=Path(sys.argv[2]))).read()
 """
 
 
@@ -673,12 +674,22 @@ def test_a_cache_that_cannot_be_written_is_a_mistake(
 
 
 def test_a_file_system_without_locks_is_a_mistake(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    def flock(file: object, how: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+    for number in (errno.ENOLCK, errno.ENOSYS):
 
-    monkeypatch.setattr(folder.fcntl, "flock", flock)
-    with pytest.raises(ArtError, match=r"data\.cache_dir: .*cache/art-\w+: No locks available; name a folder"):
-        opened().read()
+        def flock(file: object, how: int, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("fcntl.flock", flock)
+        reason = rf"data\.cache_dir: .*cache/art-\w+: {os.strerror(number)}; name a folder"
+        with pytest.raises(ArtError, match=reason):
+            opened().read()
+
+
+def test_data_can_be_imported_where_there_is_no_fcntl() -> None:
+    """As on Windows."""
+    script = "import sys; sys.modules['fcntl'] = None; import artart.data.datamodule"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def read_in_another_process(one: ArtFolder, may_start: Any, log: Path) -> None:

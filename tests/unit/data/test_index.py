@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from artart.data import demo, index
-from artart.data.index import COLUMNS, Entry, Rules, counts, judge, unused_in_words, write_unused
+from artart.data.index import COLUMNS, Entry, Rules, counts, describe_unused, entries_of, write_unused
 from artart.data.perceptual_hash import perceptual_hash
 from artart.data.scan import FileInfo
 
@@ -34,11 +34,16 @@ def facts(number: int = 0, **others: Any) -> FileInfo:
     return plain._replace(**others)
 
 
+def entries_by(files: dict[str, FileInfo], rules: Rules = RULES, excluded: dict[str, str] | None = None) -> list[Entry]:
+    """The entries of files by path, without classes."""
+    return entries_of(((path, "", fact, (excluded or {}).get(path, "")) for path, fact in files.items()), rules)
+
+
 def statuses(
     files: dict[str, FileInfo], rules: Rules = RULES, excluded: dict[str, str] | None = None
 ) -> dict[str, str]:
     """Kind of the reason by path; empty for what is trained on."""
-    entries = judge(files, {}, excluded or {}, rules)
+    entries = entries_by(files, rules, excluded)
     assert all((entry.status == "ok") == (entry.reason == "") for entry in entries)
     return {entry.path: entry.kind for entry in entries}
 
@@ -121,7 +126,7 @@ FAULTS: dict[str, dict[str, Any]] = {  # in the order of precedence: kind of the
 @pytest.mark.parametrize("kind", FAULTS)
 def test_each_fault_has_its_status(kind: str) -> None:
     excluded = {"a.jpg": "not in data.licences: CC BY-NC"} if kind == "not in data.licences" else {}
-    (entry,) = judge({"a.jpg": facts(**FAULTS[kind])}, {}, excluded, RULES)
+    (entry,) = entries_by({"a.jpg": facts(**FAULTS[kind])}, RULES, excluded)
     assert entry.kind == kind
     assert entry.status == ("rejected" if list(FAULTS).index(kind) < 3 else "excluded")
 
@@ -133,7 +138,7 @@ def test_a_reason_tells_the_numbers() -> None:
         "ai": facts(2, source=SOURCE),
     }
     files |= {"shy": facts(3, opt_out=OPT_OUT), "first": facts(4), "second": facts(4)}
-    assert {entry.path: entry.reason for entry in judge(files, {}, {}, RULES)} == {
+    assert {entry.path: entry.reason for entry in entries_by(files)} == {
         "large": "above data.max_pixels=10000: 101 x 100 pixels",
         "small": "below data.min_size=8: 7 x 800 pixels",
         "ai": "AI-made: trainedAlgorithmicMedia",
@@ -174,7 +179,7 @@ def test_a_camera_is_no_network() -> None:
 
 def test_of_near_duplicates_the_first_by_path_is_kept() -> None:
     files = {name: facts(number) for name, number in {"a": 1, "b": 2, "c": 1, "d": 1, "e": 2}.items()}
-    entries = judge(files, {}, {}, RULES)
+    entries = entries_by(files)
     assert [entry.path for entry in entries] == list(files)
     assert {entry.path: entry.reason for entry in entries if entry.reason} == {
         "c": "exact duplicate: of a",
@@ -198,7 +203,7 @@ def test_files_that_could_not_be_read_are_no_near_duplicates_of_each_other() -> 
 
 
 def test_an_entry_knows_its_class() -> None:
-    entries = judge({"x/a": facts(), "b": facts(1)}, {"x/a": "x"}, {}, RULES)
+    entries = entries_of([("x/a", "x", facts(), ""), ("b", "", facts(1), "")], RULES)
     assert entries == [Entry("x/a", "x", facts(), "ok", ""), Entry("b", "", facts(1), "ok", "")]
 
 
@@ -210,22 +215,22 @@ def test_entries_are_counted() -> None:
         "d": facts(2, flaw="empty file"),
         "e": facts(3, flaw="empty file"),
     }
-    assert counts(judge(files, {}, {}, RULES)) == {"found": 5, "ok": 2, "rejected": 2, "excluded": 1}
+    assert counts(entries_by(files)) == {"found": 5, "ok": 2, "rejected": 2, "excluded": 1}
     assert counts([]) == {"found": 0, "ok": 0, "rejected": 0, "excluded": 0}
 
 
 def test_what_is_not_used_is_reported_in_words() -> None:
     flaws = ["empty file"] * 2 + ["cut off or damaged: a"] + ["cut off or damaged: b"] * 2 + ["odd", "odder", "odd"]
     files = {f"{i}": facts(i, flaw=flaw) for i, flaw in enumerate(flaws)} | {"copy": facts(99), "first": facts(99)}
-    entries = judge(files, {}, {}, RULES)
-    assert unused_in_words(entries, Path("/run"), Path("/index.csv")) == {
+    entries = entries_by(files)
+    assert describe_unused(entries, Path("/run"), Path("/index.csv")) == {
         "rejected": "8 of 10 files are unusable (3 cut off or damaged, 2 empty file, 2 odd): see /run/rejected.csv",
         "excluded": "1 of 10 files are left out (1 exact duplicate): see /run/excluded.csv",
     }
-    assert unused_in_words(judge({"a": facts()}, {}, {}, RULES), Path("/run"), Path("/index.csv")) == {}
+    assert describe_unused(entries_by({"a": facts()}), Path("/run"), Path("/index.csv")) == {}
 
 
-# --- compared
+# --- near-duplicates
 
 
 def hashed(**files: Image.Image | None) -> list[Entry]:
@@ -236,26 +241,26 @@ def hashed(**files: Image.Image | None) -> list[Entry]:
 
 
 def resembled(entries: list[Entry], before: list[Entry] | None = None) -> dict[str, str]:
-    return {entry.path: entry.duplicate_of for entry in index.compared(entries, before or [])}
+    return {entry.path: entry.duplicate_of for entry in index.find_near_duplicates(entries, before or [])}
 
 
 def test_each_image_names_the_first_that_it_resembles() -> None:
     one, other = (Image.fromarray(demo.paint(name, 1, 96)) for name in ("painting", "engraving"))
     entries = hashed(a=one, b=other, bad=None, c=ImageOps.mirror(one), d=other.resize((70, 70)), worse=None)
     assert resembled(entries) == {"a": "", "b": "", "bad": "", "c": "a", "d": "b", "worse": ""}
-    assert [entry.group for entry in index.compared(entries, [])] == ["a", "b", "bad", "a", "b", "worse"]
+    assert [entry.group for entry in index.find_near_duplicates(entries, [])] == ["a", "b", "bad", "a", "b", "worse"]
 
 
 def test_what_is_known_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Image.fromarray(demo.paint("painting", 1, 96))
-    before = index.compared(hashed(a=one, b=one), [])
+    before = index.find_near_duplicates(hashed(a=one, b=one), [])
     monkeypatch.setattr(index, "groups", lambda hashes: pytest.fail("compared again"))
     assert resembled(hashed(bad=None, a=one, b=one), before) == {"bad": "", "a": "", "b": "a"}
 
 
 def test_another_image_is_compared() -> None:
     one, other = (Image.fromarray(demo.paint(name, 1, 96)) for name in ("painting", "engraving"))
-    before = index.compared(hashed(a=one, b=one), [])
+    before = index.find_near_duplicates(hashed(a=one, b=one), [])
     assert resembled(hashed(b=one), before) == {"b": ""}
     assert resembled(hashed(a=one, b=other), before) == {"a": "", "b": ""}
     assert resembled(hashed(a=one, b=one, c=one), before) == {"a": "", "b": "a", "c": "a"}

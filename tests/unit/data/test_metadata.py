@@ -249,7 +249,7 @@ def test_rows_that_repeat_each_other_are_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["drawing/a.jpg", "gone.jpg"])
 def test_rows_that_contradict_each_other_are_reported_with_their_lines(path: str, tmp_path: Path) -> None:
     text = lines("path,class,title", "painting/c.jpg,oil,", f'{path},ink,"two', 'lines"', "", f"./{path},pencil,")
-    assert complaint(tmp_path, text) == f"lines 3 and 6 say different things of './{path}'; keep one"
+    assert complaint(tmp_path, text) == f"lines 3 and 6 differ about './{path}'; keep one"
 
 
 # --- columns

@@ -9,9 +9,9 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -218,7 +218,7 @@ def test_folders_that_cannot_be_entered_are_passed_over_with_a_warning(
     for name in ("closed", "only_listed"):
         (public_path / name).chmod(0o755)
     assert paths == [public_path / "open" / "image.png"]
-    assert caplog.messages == [f"{public_path / 'closed'}: Permission denied; this folder is passed over"]
+    assert caplog.messages == [f"{public_path / 'closed'}: Permission denied; this folder is ignored"]
 
 
 @pytest.mark.parametrize(
@@ -642,9 +642,9 @@ def test_what_a_decoder_in_c_prints_does_not_reach_the_terminal(tmp_path: Path) 
 HELPER = """
 import os
 import signal
-import time
 from pathlib import Path
 from artart.data.scan import examine
+from artart.data.workers import CHUNK
 
 def deadly(path, **settings):
     if path.name in ("0003.png", "0050.png"):
@@ -657,8 +657,9 @@ def deadly_once(path, **settings):
         os.abort()
     return examine(path, **settings)
 
-def slow(path, **settings):
-    time.sleep(0.02)
+def blocked_behind_first_chunk(path, **settings):
+    if int(path.stem) >= CHUNK:
+        os.close(os.open(path.with_name("gate"), os.O_RDONLY))  # waits until somebody opens it for writing
     path.with_suffix(".done").touch()
     return examine(path, **settings)
 """
@@ -709,20 +710,33 @@ def test_a_file_that_kills_its_workers_is_flawed_and_no_other(
             assert same(one, examine(path, SIZE))
 
 
-def test_whoever_stops_listening_stops_the_reading(
+def test_closing_the_results_cancels_the_chunks_that_have_not_begun(
     helper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Eight chunks are submitted: one is done, two run and at most three are on their way to a worker."""
     paths = many(tmp_path, 400)
-    monkeypatch.setattr(scan, "examine", helper.slow)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    submit, futures, opened = ProcessPoolExecutor.submit, list[Future[Any]](), list[int]()
+
+    def record(*arguments: Any) -> Future[Any]:
+        futures.append(submit(*arguments))
+        return futures[-1]
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", record)
+    monkeypatch.setattr(scan, "examine", helper.blocked_behind_first_chunk)
     results = examine_all(paths, SIZE, num_workers=2)
-    with within(10):
-        next(results)
-        results.close()  # type: ignore[attr-defined]
-    num_read = len(list(tmp_path.glob("*.done")))
-    assert CHUNK <= num_read < 8 * CHUNK  # of the eight chunks that were handed out, some wait
+    try:
+        with within(10):
+            next(results)
+            futures[-1].add_done_callback(lambda _: opened.append(os.open(gate, os.O_RDWR)))  # once it is cancelled
+            results.close()
+    finally:
+        for descriptor in opened or [os.open(gate, os.O_RDWR)]:
+            os.close(descriptor)
+    assert futures[-1].cancelled()
+    assert CHUNK <= len(list(tmp_path.glob("*.done"))) <= 6 * CHUNK
     assert multiprocessing.active_children() == []
-    time.sleep(0.1)
-    assert len(list(tmp_path.glob("*.done"))) == num_read
 
 
 @pytest.fixture

@@ -288,3 +288,22 @@ def test_a_store_says_which_is_damaged(tmp_path: Path) -> None:
     assert_array_equal(PixelStore(folder, SIZE).pixels, IMAGES[:1])
     with pytest.raises(ValueError, match=f"{folder}: damaged"):
         PixelStore(folder, SIZE + 1)
+
+
+def test_folders_are_not_synced_where_the_system_cannot_open_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    open_file = os.open
+
+    def open_no_folder(path: Path | str, *others: int) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_file(path, *others)
+
+    monkeypatch.setattr(store.os, "open", open_no_folder)
+    with pytest.raises(PermissionError):
+        write(tmp_path, 0)
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    write(tmp_path, 1)
+    assert held(find(tmp_path, SIZE, "stretch")) == expected(1)
