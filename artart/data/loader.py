@@ -1,6 +1,7 @@
 """Batches of decoded images: order, flips and draws are functions of seed and epoch."""
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from artart import ArtError
 from artart.io.images import Batch, to_model
 
 
+@dataclass(eq=False, repr=False)
 class Loader:
     """Yields the batches of an epoch; their images do not depend on the batch size or the number of processes.
 
@@ -22,60 +24,35 @@ class Loader:
     before `set_epoch`. The state is that of the iterator that was used last.
     """
 
+    pixels: Tensor  # (N, 3, S, S) uint8, on any device or in a memory map; never written to
+    labels: Tensor  # (M, K) long, a row for each of ids; the number of a column's names stands for "none"
+    ids: Tensor  # (M,) long, the rows of pixels that belong to this set
+    batch_size: int  # images per process and step
+    _: KW_ONLY
+    shuffle: bool = False  # True trains: another order in each epoch, full batches only. False validates, as in ids
+    seed: int = 0  # of order, flips and draws, 0 to 2**32 - 1
+    random_flip: bool = False  # flip each image left to right with probability 1/2; for training
+    class_balanced: bool = False  # draw M images, each label of the first column as likely ("none" too); for training
+    device: torch.device | str = "cpu"  # of the batches
+    rank: int = 0
+    world_size: int = 1
+
     batch_sampler = None  # Lightning asks for it if there is a sampler
 
-    def __init__(
-        self,
-        pixels: Tensor,
-        labels: Tensor,
-        ids: Tensor,
-        batch_size: int,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        random_flip: bool = False,
-        class_balanced: bool = False,
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        """
-        Args:
-            pixels: (N, 3, S, S) uint8, on any device or in a memory map; never written to.
-            labels: (M, K) long, a row for each of ids; the number of a column's names stands for "none".
-            ids: (M,) long, the rows of pixels that belong to this set.
-            batch_size: images per process and step.
-            shuffle: True trains: another order in each epoch, full batches only. False validates: the order of ids.
-            seed: of order, flips and draws, 0 to 2**32 - 1.
-            random_flip: flip each image left to right with probability 1/2; for training.
-            class_balanced: draw M images with replacement, each label that occurs in the first column equally likely
-                ("none" too) and each image of a label equally likely; for training.
-            device: of the batches.
-
-        Raises:
-            ValueError: if the images do not fill one training batch.
-        """
-        assert pixels.dtype == torch.uint8
-        assert len(labels) == len(ids)
-        assert 0 <= rank < world_size
-        assert shuffle or not (random_flip or class_balanced)
-        self.pixels = pixels
-        self.labels = labels.cpu()
-        self.ids = ids.cpu()
-        self.shuffle = shuffle
-        self.seed = seed
-        self.random_flip = random_flip
-        self.class_balanced = class_balanced
-        self.device = torch.device(device)
-        self.rank = rank
-        self.world_size = world_size
-        self.global_batch_size = batch_size * world_size
-        if shuffle and len(ids) < self.global_batch_size:
+    def __post_init__(self) -> None:
+        """Raises ValueError if the images do not fill one training batch."""
+        assert self.pixels.dtype == torch.uint8
+        assert len(self.labels) == len(self.ids)
+        assert 0 <= self.rank < self.world_size
+        assert self.shuffle or not (self.random_flip or self.class_balanced)
+        self.labels, self.ids = self.labels.cpu(), self.ids.cpu()
+        self.global_batch_size = self.batch_size * self.world_size
+        if self.shuffle and len(self.ids) < self.global_batch_size:
             raise ValueError(
-                f"{len(ids)} images do not fill one batch of {self.global_batch_size} "
-                f"({batch_size} in each of {world_size} processes)"
+                f"{len(self.ids)} images do not fill one batch of {self.global_batch_size} "
+                f"({self.batch_size} in each of {self.world_size} processes)"
             )
-        self._identity = {"seed": seed, "images": len(ids), "global_batch_size": self.global_batch_size}
+        self._identity = {"seed": self.seed, "images": len(self.ids), "global_batch_size": self.global_batch_size}
         self._epoch = 0
         self._handed_out = (0, 0)  # epoch, batches
         self._resume: tuple[int, int] | None = None  # the same from a checkpoint, until an epoch begins
@@ -130,13 +107,13 @@ class Loader:
 
     def _share(self, whole: Tensor, k: int) -> Tensor:
         """This rank's part of the k-th global batch; whole (M, ...) is in the order of the epoch."""
-        size = self.global_batch_size
-        return whole[k * size : (k + 1) * size].tensor_split(self.world_size)[self.rank]
+        start = k * self.global_batch_size
+        return whole[start : start + self.global_batch_size].tensor_split(self.world_size)[self.rank]
 
     def _fetch(self, rows: Tensor, flips: Tensor) -> Tensor:
         """Images as floats on the device, where they are moved as uint8: a quarter of the size."""
         pixels = self.pixels.index_select(0, rows)  # 3.6 times as fast as pixels[rows]
-        if self.device.type == "cuda" and not pixels.is_cuda:
+        if torch.device(self.device).type == "cuda" and not pixels.is_cuda:
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         else:
             pixels = pixels.to(self.device)

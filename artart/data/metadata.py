@@ -20,11 +20,7 @@ log = logging.getLogger(__name__)
 DELIMITERS = ",;\t"  # Excel's depend on the country
 
 
-class Row(NamedTuple):
-    """A row of the table."""
-
-    line: int  # in the file, from 1
-    cells: dict[str, str]  # by column
+Row = tuple[int, dict[str, str]]  # line in the file, from 1; cells by column
 
 
 class Metadata(NamedTuple):
@@ -52,27 +48,25 @@ def read(file: Path, root: Path, files: Sequence[Path]) -> Metadata:
     exactly = {_normal(path.absolute()): path for path in files}
     images = {_nfc(name): path for name, path in exactly.items()} | exactly
     targets = max(
-        ([_locate(row.cells["path"], str(base.absolute()), images) for row in table] for base in (root, file.parent)),
+        ([_locate(row["path"], str(base.absolute()), images) for _, row in table] for base in (root, file.parent)),
         key=lambda targets: sum(isinstance(target, Path) for target in targets),
     )
     below_root = _nfc(_normal(root.absolute())).rstrip("/") + "/"
     kept: dict[Path | str, Row] = {}
-    for target, row in zip(targets, table, strict=True):
+    for target, (line, row) in zip(targets, table, strict=True):
         if isinstance(target, str) and not target.startswith(below_root):
             continue
-        first = kept.setdefault(target, row)
-        if first.cells | {"path": row.cells["path"]} != row.cells:
-            raise ArtError(
-                f"data.metadata={file}: lines {first.line} and {row.line} differ about {row.cells['path']!r}; keep one"
-            )
-    rows = {target: row.cells for target, row in kept.items() if isinstance(target, Path)}
+        first, cells = kept.setdefault(target, (line, row))
+        if cells | {"path": row["path"]} != row:
+            raise ArtError(f"data.metadata={file}: lines {first} and {line} differ about {row['path']!r}; keep one")
+    rows = {target: row for target, (_, row) in kept.items() if isinstance(target, Path)}
     if not rows:
         raise ArtError(
             f"data.metadata={file}: no path in it names an image below data.root={root}: it has "
-            f"{table[0].cells['path']!r}, the folder has {str(files[0].relative_to(root))!r}; make its paths relative "
+            f"{table[0][1]['path']!r}, the folder has {str(files[0].relative_to(root))!r}; make its paths relative "
             "to data.root or to its own folder"
         )
-    only_in_file = [row.cells["path"] for target, row in kept.items() if isinstance(target, str)]
+    only_in_file = [row["path"] for target, (_, row) in kept.items() if isinstance(target, str)]
     only_in_folder = [path for path in files if path not in rows]
     return Metadata(rows, only_in_file, only_in_folder, columns)
 
@@ -144,11 +138,11 @@ def _table(file: Path) -> tuple[tuple[str, ...], list[Row]]:
         if len(cells) > len(columns):
             remedy = f"put a cell that holds a {delimiter!r} in quotes"
             raise ValueError(f"line {line}: {len(cells)} cells for {len(columns)} columns; {remedy}")
-        row = Row(line, dict(zip_longest(columns, cells, fillvalue="")))
-        row.cells.pop("", None)
-        if not row.cells["path"].strip():
+        row = dict(zip_longest(columns, cells, fillvalue=""))
+        row.pop("", None)
+        if not row["path"].strip():
             raise ValueError(f"line {line}: no path; name an image there or remove the line")
-        table.append(row)
+        table.append((line, row))
     if not table:
         raise ValueError("no rows below the names of the columns; add one for each image")
     return tuple(filter(None, columns)), table

@@ -6,7 +6,7 @@ ignored.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -30,15 +30,10 @@ HANN: Final = np.sin(np.pi * X) ** 2
 WAVES: Final = np.cos(np.pi * np.outer(np.arange(int(MAX_FREQUENCY) + 1), X)) * HANN / HANN.sum()
 
 
-def _low_frequencies() -> tuple[np.ndarray, np.ndarray]:
-    """Vertical and horizontal frequencies (K,) of a hash, lowest first, without the mean."""
-    v, u = np.indices((len(WAVES), len(WAVES))).reshape(2, -1)
-    radius = np.hypot(u, v)
-    order = np.argsort(radius, kind="stable")[1 : np.count_nonzero(radius <= MAX_FREQUENCY)]
-    return v[order], u[order]
-
-
-V, U = _low_frequencies()
+# Vertical and horizontal frequencies (K,) of a hash, lowest first, without the mean
+V, U = np.indices((len(WAVES), len(WAVES))).reshape(2, -1)
+ORDER: Final = np.argsort(np.hypot(U, V), kind="stable")[1 : np.count_nonzero(np.hypot(U, V) <= MAX_FREQUENCY)]
+V, U = V[ORDER], U[ORDER]
 ODD: Final = U % 2 == 1  # a flip negates these
 
 
@@ -60,27 +55,14 @@ def perceptual_hash(image: Image.Image) -> str:
     return DIGITS[digits + 8].tobytes().decode()
 
 
-class _Rows(NamedTuple):
-    """Hashes as matrices: left @ right.T is the product of the even digits minus half of both squared lengths."""
+def _is_near(a: np.ndarray, b: np.ndarray, odd: np.ndarray) -> np.ndarray:
+    """Which digits a (N, K) are near which b (M, K), as they are or flipped, which negates the odd product: (N, M).
 
-    left: np.ndarray
-    right: np.ndarray
-    odd: np.ndarray
-
-    @classmethod
-    def of(cls, digits: np.ndarray, odd: np.ndarray) -> "_Rows":
-        lengths = -(digits**2).sum(axis=1, keepdims=True) / 2
-        ones, even = np.ones_like(lengths), digits[:, ~odd]
-        return cls(np.hstack([even, lengths, ones]), np.hstack([even, ones, lengths]), digits[:, odd])
-
-    def is_near(self, other: "_Rows", rows: np.ndarray | slice, columns: np.ndarray | slice) -> np.ndarray:
-        """Which rows of self are near which rows of other, as they are or flipped, which negates the odd product.
-
-        All numbers are multiples of 1/2 far below 2 ** 23, so float32 is exact.
-        """
-        minus_half_distance = np.abs(self.odd[rows] @ other.odd[columns].T)
-        minus_half_distance += self.left[rows] @ other.right[columns].T
-        return minus_half_distance >= -MAX_DISTANCE / 2
+    All numbers are multiples of 1/2 far below 2 ** 23, so float32 is exact.
+    """
+    product = np.abs(a[:, odd] @ b[:, odd].T)
+    product += a[:, ~odd] @ b[:, ~odd].T
+    return product >= ((a**2).sum(axis=1, keepdims=True) + (b**2).sum(axis=1) - MAX_DISTANCE) / 2
 
 
 def groups(hashes: Sequence[str]) -> list[int]:
@@ -95,16 +77,16 @@ def groups(hashes: Sequence[str]) -> list[int]:
     values = np.zeros(128, np.float32)
     values[DIGITS] = np.arange(-8, 8)
     digits = values[np.frombuffer("".join(first).encode(), np.uint8)].reshape(len(first), len(ODD))
-    low, whole = _Rows.of(digits[:, :NUM_LOW], ODD[:NUM_LOW]), _Rows.of(digits, ODD)
+    low = np.ascontiguousarray(digits[:, :NUM_LOW])
     label = np.arange(len(first))
     for i in range(0, len(first), BLOCK):
         for j in range(i, len(first), BLOCK):
             both = np.append(label[i : i + BLOCK], label[j : j + BLOCK])
             if both.min() == both.max():
                 continue  # one group already, such as thousands of nearly empty sheets
-            maybe = low.is_near(low, slice(i, i + BLOCK), slice(j, j + BLOCK))
+            maybe = _is_near(low[i : i + BLOCK], low[j : j + BLOCK], ODD[:NUM_LOW])
             rows, columns = i + np.flatnonzero(maybe.any(axis=1)), j + np.flatnonzero(maybe.any(axis=0))
-            a, b = np.nonzero(whole.is_near(whole, rows, columns))
+            a, b = np.nonzero(_is_near(digits[rows], digits[columns], ODD))
             _link(label, rows[a], columns[b])
     firsts = list(first.values())
     group = dict(zip(first, label.tolist(), strict=True))
