@@ -52,7 +52,7 @@ def main(cfg: DictConfig) -> None:
         log.warning("training would refuse this folder: %s", error)
     alike, sides = report["near_duplicates"], report["split"]
     if alike["groups"]:
-        log.info("%(images)d images look like others; none of their %(groups)d groups is divided by the split", alike)
+        log.info("%(images)d images are near-duplicates; the split divides none of their %(groups)d groups", alike)
     log.info("with data.val_fraction=%s: %d for training, %d for validation", data.val_fraction, *sides.values())
     log.info("report: %s", relative_to_cwd(run_dir / "report.json"))
     log.info("every file: %s", relative_to_cwd(folder.cache / "index.csv"))

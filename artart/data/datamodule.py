@@ -70,7 +70,7 @@ class ArtDataModule(LightningDataModule):
         if self.root is None and self.metadata is not None:
             raise ArtError(f"data.metadata={self.metadata}: describes a folder; name it by data.root=DIR")
         if self.licences is not None and (self.metadata is None or not self.licences):
-            remedy = "licences stand in a table; name it by data.metadata=FILE.csv"
+            remedy = "licences are a column of a table; name it by data.metadata=FILE.csv"
             raise ArtError(f"data.licences={self.licences}: {'null allows all' if self.metadata else remedy}")
         self.labels = [" ".join(column.split()) for column in self.labels]  # as metadata names its columns
         check_columns(self.labels, self.metadata)
@@ -133,7 +133,7 @@ class ArtDataModule(LightningDataModule):
         self.val_ids = split(self.images.digests, self.images.groups, self.val_fraction)
         if self.val_is_held_out and not self.val_ids:
             raise ArtError(
-                f"data.val_fraction={self.val_fraction}: all {num_images} images look alike, "
+                f"data.val_fraction={self.val_fraction}: all {num_images} images are near-duplicates, "
                 "so none can be held out; add others or set data.val_fraction=0"
             )
         self.train_ids = sorted(set(range(num_images)) - set(self.val_ids))
@@ -169,13 +169,8 @@ class ArtDataModule(LightningDataModule):
             self.load(None)
 
     def train_dataloader(self) -> Loader:
-        self.train_loader = self._loader(
-            self.train_ids,
-            self.train_batch_size,
-            shuffle=True,
-            random_flip=self.random_flip,
-            class_balanced=self.class_balanced,
-        )
+        options = {"random_flip": self.random_flip, "class_balanced": self.class_balanced}
+        self.train_loader = self._loader(self.train_ids, self.train_batch_size, shuffle=True, **options)
         if self.loader_state:
             self.train_loader.load_state_dict(self.loader_state)
         return self.train_loader

@@ -125,7 +125,7 @@ class ArtFolder:
         the others wait and then find everything known.
 
         Raises:
-            ArtError: if the cache cannot be written or has too little room.
+            ArtError: if the cache cannot be written or has too little space.
             OSError: if the disk fills up.
         """
         if self.metadata and (lost := self.metadata.only_in_file):
@@ -209,7 +209,7 @@ class ArtFolder:
         new = [path for path in self.files if path not in known or needs_pixels(path, known[path])]
         if not new:
             return dict(known), pixels, None
-        self._check_room(len(new), len(rows))
+        self._check_disk_space(len(new), len(rows))
         facts, interrupted_by = dict(known), None
         size, resize_mode = self.settings.size, self.settings.resize_mode
         examined = examine_all(new, size, resize_mode, self.settings.rules.max_pixels, self.settings.num_workers)
@@ -231,11 +231,11 @@ class ArtFolder:
         found = store.find(self.cache, size, resize_mode)
         return {path: facts[path] for path in self.files if path in facts}, found, interrupted_by
 
-    def _check_room(self, num_new: int, num_stored: int) -> None:
+    def _check_disk_space(self, num_new: int, num_stored: int) -> None:
         """Log how much is read.
 
         Raises:
-            ArtError: if the disk has too little room.
+            ArtError: if the disk has too little space.
         """
         need = (num_stored + num_new) * 3 * self.settings.size**2 + ROW_BYTES * len(self.files)
         free = shutil.disk_usage(self.cache).free
@@ -246,5 +246,5 @@ class ArtFolder:
         if need > free:
             raise ArtError(
                 f"data.cache_dir: the pixels of {num_stored + num_new} images need {decimal(need)} and {self.cache} "
-                f"has {decimal(free)} left; make room, name another folder by data.cache_dir=DIR, or lower image_size"
+                f"has {decimal(free)} left; free some space, set data.cache_dir=DIR, or lower image_size"
             )

@@ -52,4 +52,4 @@ def check_columns(labels: Sequence[str], metadata: object) -> None:
     if repeated := [column for column in labels if labels.count(column) > 1]:
         raise ArtError(f"{key}: names {repeated[0]} more than once; leave one")
     if metadata is None and set(labels) != {CLASS}:
-        raise ArtError(f"{key}: columns stand in a table; name it by data.metadata=FILE.csv")
+        raise ArtError(f"{key}: these are columns of a table; name it by data.metadata=FILE.csv")

@@ -625,8 +625,8 @@ def test_labels_of_several_columns_are_in_the_checkpoint_and_in_the_network(arti
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("[class,artist]", "columns stand in a table; name it by data.metadata=FILE.csv"),
-        ("[artist]", "columns stand in a table; name it by data.metadata=FILE.csv"),
+        ("[class,artist]", "these are columns of a table; name it by data.metadata=FILE.csv"),
+        ("[artist]", "these are columns of a table; name it by data.metadata=FILE.csv"),
         ("[]", "names no column; [class] is the folder or the table's column class"),
         ("[class,class]", "names class more than once; leave one"),
         ("class", "must be a list of texts such as [a,b]"),

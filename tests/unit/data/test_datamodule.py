@@ -282,7 +282,7 @@ def test_near_duplicates_of_one_image_cannot_be_split(load: Load, tmp_path: Path
     root.mkdir()
     for i in range(4):
         Image.new("RGB", (8, 8 + i)).save(root / f"{i}.png")
-    assert refusal(load, root=root).startswith("data.val_fraction=0.3: all 4 images look alike")
+    assert refusal(load, root=root).startswith("data.val_fraction=0.3: all 4 images are near-duplicates")
     assert len(load(root=root, val_fraction=0).train_ids) == 4
 
 
@@ -292,7 +292,9 @@ def test_a_table_without_a_folder_is_refused(load: Load) -> None:
 
 def test_licences_without_a_table_are_refused(load: Load) -> None:
     for options in ({}, {"root": None}):
-        assert "licences stand in a table; name it by data.metadata" in refusal(load, licences=["CC0"], **options)
+        assert "licences are a column of a table; name it by data.metadata" in refusal(
+            load, licences=["CC0"], **options
+        )
 
 
 def test_an_empty_list_of_licences_is_refused(load: Load) -> None:

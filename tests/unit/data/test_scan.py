@@ -717,26 +717,34 @@ def test_closing_the_results_cancels_the_chunks_that_have_not_begun(
     paths = many(tmp_path, 400)
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    submit, futures, opened = ProcessPoolExecutor.submit, list[Future[Any]](), list[int]()
+    submit, shutdown = ProcessPoolExecutor.submit, ProcessPoolExecutor.shutdown
+    futures, opened = list[Future[Any]](), list[int]()
+
+    def open_gate(_: object) -> None:
+        opened.append(os.open(gate, os.O_RDWR))
 
     def record(*arguments: Any) -> Future[Any]:
         futures.append(submit(*arguments))
         return futures[-1]
 
+    def open_unless_cancelling(pool: ProcessPoolExecutor, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if not cancel_futures:
+            open_gate(pool)  # this test fails then, and need not hang
+        shutdown(pool, wait, cancel_futures=cancel_futures)
+
     monkeypatch.setattr(ProcessPoolExecutor, "submit", record)
+    monkeypatch.setattr(ProcessPoolExecutor, "shutdown", open_unless_cancelling)
     monkeypatch.setattr(scan, "examine", helper.blocked_behind_first_chunk)
     results = examine_all(paths, SIZE, num_workers=2)
-    try:
-        with within(10):
-            next(results)
-            futures[-1].add_done_callback(lambda _: opened.append(os.open(gate, os.O_RDWR)))  # once it is cancelled
-            results.close()
-    finally:
-        for descriptor in opened or [os.open(gate, os.O_RDWR)]:
-            os.close(descriptor)
+    with within(10):
+        next(results)
+        futures[-1].add_done_callback(open_gate)
+        results.close()
     assert futures[-1].cancelled()
     assert CHUNK <= len(list(tmp_path.glob("*.done"))) <= 6 * CHUNK
     assert multiprocessing.active_children() == []
+    for descriptor in opened:
+        os.close(descriptor)
 
 
 @pytest.fixture
