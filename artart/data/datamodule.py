@@ -114,11 +114,6 @@ class ArtDataModule(LightningDataModule):
             "num_val": len(self.val_ids),
         }
 
-    @property
-    def train_batch_size(self) -> int:
-        """Images per process and step: batch_size, or the process's share of a smaller training set."""
-        return min(self.batch_size, len(self.train_ids) // self._rank_and_world_size[1])
-
     def load(self, lists: Path | None) -> None:
         """Read new files and split the images.
 
@@ -169,8 +164,9 @@ class ArtDataModule(LightningDataModule):
             self.load(None)
 
     def train_dataloader(self) -> Loader:
+        batch_size = min(self.batch_size, len(self.train_ids) // self._rank_and_world_size[1])
         options = {"random_flip": self.random_flip, "class_balanced": self.class_balanced}
-        self.train_loader = self._loader(self.train_ids, self.train_batch_size, shuffle=True, **options)
+        self.train_loader = self._loader(self.train_ids, batch_size, shuffle=True, **options)
         if self.loader_state:
             self.train_loader.load_state_dict(self.loader_state)
         return self.train_loader

@@ -133,13 +133,13 @@ class ArtFolder:
                 "%d paths of data.metadata name no image below %s, such as %r",
                 *(len(lost), relative_to_cwd(self.root), lost[0]),
             )
-        kind = (self.settings.size, self.settings.resize_mode)
+        size, resize_mode = self.settings.size, self.settings.resize_mode
         with self._locked():
             store.clean(self.cache)
             self._clear_if_made_by_another_version()
             before = index.read(self.cache / "index.csv")
-            pixels = store.find(self.cache, *kind)
-            store.keep_only(pixels.folder if pixels else None, self.cache, *kind)
+            pixels = store.find(self.cache, size, resize_mode)
+            store.clean(self.cache, f"{size}-{resize_mode}-*", keep=pixels.folder if pixels else None)
             facts, pixels, error = self._examine_new(self._unchanged(before), pixels)
             files = (
                 (path.relative_to(self.root).as_posix(), self.name_of(path), fact, self.excluded_by_table.get(path, ""))

@@ -110,11 +110,9 @@ def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixe
             facts = _identity(file)
             file.seek(0)
             start = file.read(len(LFS_POINTER))
-            if not start:
-                return Examined(path, facts._replace(flaw="empty file"), None)
-            if start == LFS_POINTER:
-                flaw = "Git-LFS pointer, not the image itself: run `git lfs pull`"
-                return Examined(path, facts._replace(flaw=flaw), None)
+            if not start or start == LFS_POINTER:
+                pointer = "Git-LFS pointer, not the image itself: run `git lfs pull`"
+                return Examined(path, facts._replace(flaw=pointer if start else "empty file"), None)
             with open_image(file, max_pixels) as image:
                 facts = facts._replace(**_header(image))
                 if image.format == "PNG":

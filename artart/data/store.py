@@ -70,13 +70,6 @@ def find(folder: Path, size: int, resize_mode: str) -> PixelStore | None:
     return None
 
 
-def keep_only(store: Path | None, folder: Path, size: int, resize_mode: str) -> None:
-    """Remove the other stores of that size and resize mode: damaged and replaced ones."""
-    for other in folder.glob(f"{size}-{resize_mode}-*"):
-        if other != store:
-            shutil.rmtree(other, ignore_errors=True)  # NFS refuses to remove a folder whose files are still mapped
-
-
 @contextmanager
 def writing(folder: Path, size: int, resize_mode: str) -> Iterator[Writer]:
     """Write a new store, which replaces the older one once it is on the disk; on an error nothing changes.
@@ -95,7 +88,7 @@ def writing(folder: Path, size: int, resize_mode: str) -> Iterator[Writer]:
             writer.finish()
         published = part.rename(folder / f"{size}-{resize_mode}-{uuid4().hex[:8]}")
         sync(folder)
-        keep_only(published, folder, size, resize_mode)
+        clean(folder, f"{size}-{resize_mode}-*", keep=published)
     except OSError as error:
         error.filename = error.filename or str(folder)  # a write that fails does not say where
         raise
@@ -103,10 +96,13 @@ def writing(folder: Path, size: int, resize_mode: str) -> Iterator[Writer]:
         clean(folder)
 
 
-def clean(folder: Path, pattern: str = ".*.part") -> None:
-    """Remove what an interrupted process left behind."""
-    for path in folder.glob(pattern):
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+def clean(folder: Path, pattern: str = ".*.part", keep: Path | None = None) -> None:
+    """Remove what matches a pattern; by default what an interrupted process left behind."""
+    for path in set(folder.glob(pattern)) - {keep}:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)  # NFS refuses to remove a folder whose files are still mapped
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:
