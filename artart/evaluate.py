@@ -93,7 +93,7 @@ def evaluate(config: Mapping[str, Any], out: Path) -> None:
     guidance = guidance_of(config, loaded)
     facts |= measures.prepare(loaded, config)
     facts |= {"data": "demo art" if data.folder is None else data.folder.root.name, "image_size": data.image_size}
-    data.load(None)
+    data.load()
     if data.facts["sha256"] != loaded.facts["data"].get("sha256"):
         log.warning(
             "data.root=%s: not the images and the split that %s was trained with: memorization can only be found of "

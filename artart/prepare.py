@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
     for table in tables(report):
         get_console().print(table)
     try:
-        check_usable(entries, folder, data.max_rejected_fraction, run_dir)
+        check_usable(entries, folder, data.max_rejected_fraction)
     except ArtError as error:
         log.warning("training would refuse this folder: %s", error)
     alike, sides = report["near_duplicates"], report["split"]

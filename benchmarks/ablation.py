@@ -15,7 +15,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from rich.console import Console
@@ -85,8 +84,7 @@ def main() -> None:
     with ThreadPoolExecutor(2) as pool:
         paths = dict(zip(jobs, pool.map(lambda job: run(job[1], job[0], args), jobs), strict=True))
     data = ArtDataModule(args.root, 32)
-    with TemporaryDirectory() as folder:
-        data.load(Path(folder))
+    data.load()
     x0, y = to_model(data.pixels_of(data.val_ids)), data.images.labels[data.val_ids]
     measured: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}
     with torch.inference_mode():

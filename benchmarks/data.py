@@ -51,8 +51,7 @@ def article_loader(root: Path, size: int, num_workers: int) -> DataLoader[tuple[
 
 def our_data(root: Path, size: int, cache: Path) -> ArtDataModule:
     data = ArtDataModule(root, image_size=size, batch_size=BATCH_SIZE, val_fraction=0, cache_dir=cache)
-    with TemporaryDirectory() as folder:
-        data.load(Path(folder))
+    data.load()
     return data
 
 

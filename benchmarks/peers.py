@@ -28,7 +28,6 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import count, product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -318,8 +317,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     data = ArtDataModule(args.root, args.image_size, val_fraction=args.val_fraction)
-    with TemporaryDirectory() as folder:
-        data.load(Path(folder))
+    data.load()
     expected, judge = settings(data, args), None
     for job in jobs(args, args.only, list(range(args.seeds)) if args.seed is None else [args.seed], args.rates):
         if known(args.out / job.file, expected) is None:

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -93,8 +92,7 @@ class Judge:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.data = ArtDataModule(args.root, 32, val_fraction=args.val_fraction)
-        with TemporaryDirectory() as place:
-            self.data.load(Path(place))
+        self.data.load()
         self.labels = self.data.images.labels[self.data.val_ids[:MAX_HELD_OUT]]
         held_out, train = (self.data.pixels_of(ids) for ids in (self.data.val_ids[:MAX_HELD_OUT], self.data.train_ids))
         self.test = MemorizationTest(train, [self.data.images.groups[i] for i in self.data.train_ids], held_out)

@@ -19,7 +19,7 @@ from artart.data import demo
 from artart.data.dataset import ImageSet, Storage, check_usable, images_of, paint_demo_art, place
 from artart.data.decode import MAX_PIXELS, ResizeMode
 from artart.data.folder import ArtFolder, FolderSettings
-from artart.data.index import Entry, Rules, write_unused
+from artart.data.index import Rules, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns
 from artart.data.loader import Loader
 from artart.data.split import split
@@ -75,7 +75,6 @@ class ArtDataModule(LightningDataModule):
         self.labels = [" ".join(column.split()) for column in self.labels]  # as metadata names its columns
         check_columns(self.labels, self.metadata)
         self.folder = None if self.root is None else ArtFolder(self._folder_settings(Path(self.root)))
-        self.unlisted: list[Entry] = []  # unused files that are in no list yet
         self.loader_state: dict[str, Any] = {}  # of a checkpoint, for the training loader
 
     def _folder_settings(self, root: Path) -> FolderSettings:
@@ -114,16 +113,13 @@ class ArtDataModule(LightningDataModule):
             "num_val": len(self.val_ids),
         }
 
-    def load(self, lists: Path | None) -> None:
+    def load(self) -> None:
         """Read new files and split the images.
-
-        Args:
-            lists: the folder for rejected.csv and excluded.csv, which list what is not used; None: write none yet.
 
         Raises:
             ArtError: if too many files are unusable or too few images are left.
         """
-        self.images = self._read_images(lists)
+        self.images = self._read_images()
         num_images = len(self.images.digests)
         self.val_ids = split(self.images.digests, self.images.groups, self.val_fraction)
         if self.val_is_held_out and not self.val_ids:
@@ -138,21 +134,18 @@ class ArtDataModule(LightningDataModule):
         if num_train < self.batch_size:
             log.info("data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, num_train)
 
-    def _read_images(self, lists: Path | None) -> ImageSet:
+    def _read_images(self) -> ImageSet:
         if self.folder is None:
             return paint_demo_art(self.num_demo_images, self.image_size, self.seed)
         contents = self.folder.read()
-        self.unlisted = [entry for entry in contents.entries if entry.status != "ok"]
-        if lists:
-            self.list_unused(lists)
-        check_usable(contents.entries, self.folder, self.max_rejected_fraction, lists)
+        self.unused = [entry for entry in contents.entries if entry.status != "ok"]
+        check_usable(contents.entries, self.folder, self.max_rejected_fraction)
         return images_of(self.folder, contents)
 
     def list_unused(self, folder: Path) -> None:
-        """Write rejected.csv and excluded.csv into a folder, once."""
+        """Write rejected.csv and excluded.csv into a folder."""
         if self.folder:
-            write_unused(self.unlisted, self.folder.root, folder)
-            self.unlisted = []
+            write_unused(self.unused, self.folder.root, folder)
 
     def setup(self, stage: str) -> None:
         """Load the images unless `load` has been called; of several processes one reads a folder and the others wait.
@@ -161,7 +154,7 @@ class ArtDataModule(LightningDataModule):
         folder has been claimed, so errors in the data would come late.
         """
         if "images" not in vars(self):
-            self.load(None)
+            self.load()
 
     def train_dataloader(self) -> Loader:
         batch_size = min(self.batch_size, len(self.train_ids) // self._rank_and_world_size[1])

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -67,14 +66,14 @@ def images_of(folder: ArtFolder, contents: Contents) -> ImageSet:
     )
 
 
-def check_usable(entries: Sequence[Entry], folder: ArtFolder, max_rejected_fraction: float, lists: Path | None) -> None:
-    """Log what is not used and which file lists it: those in the folder `lists`, or the index.
+def check_usable(entries: Sequence[Entry], folder: ArtFolder, max_rejected_fraction: float) -> None:
+    """Log how many files are not used, and why.
 
     Raises:
         ArtError: if too few images are left or too many files were rejected.
     """
     root, found = folder.root, counts(entries)
-    unused = describe_unused(entries, lists, folder.cache / "index.csv")
+    unused = describe_unused(entries, folder.cache / "index.csv")
     if found["ok"] < MIN_IMAGES:
         raise ArtError(
             f"data.root={root}: {found['ok']} of {found['found']} files can be used, {MIN_IMAGES} are the least; "

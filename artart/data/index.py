@@ -107,17 +107,14 @@ def counts(entries: Iterable[Entry]) -> dict[str, int]:
     return {"found": statuses.total(), **{status: statuses[status] for status in ("ok", "rejected", "excluded")}}
 
 
-def describe_unused(entries: Sequence[Entry], lists: Path | None, index: Path) -> dict[str, str]:
-    """One line for each of rejected and excluded, if there are such files: how many, the main reasons, where to look.
-
-    That is `rejected.csv` or `excluded.csv` in the folder `lists`, or the index.
-    """
+def describe_unused(entries: Sequence[Entry], index: Path) -> dict[str, str]:
+    """One line for each of rejected and excluded, if there are such files: how many, the main reasons, the index."""
     lines = {}
     for status, meaning in (("rejected", "unusable"), ("excluded", "left out")):
         if kinds := Counter(entry.kind for entry in entries if entry.status == status):
             most = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(3))
-            file = relative_to_cwd(lists / f"{status}.csv" if lists else index)
-            lines[status] = f"{kinds.total()} of {len(entries)} files are {meaning} ({most}): see {file}"
+            where = relative_to_cwd(index)
+            lines[status] = f"{kinds.total()} of {len(entries)} files are {meaning} ({most}): see {where}"
     return lines
 
 

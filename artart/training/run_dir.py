@@ -203,7 +203,8 @@ def _lock(run_dir: Path) -> bool:
     Raises:
         OSError: if the lock cannot be written, or is a link.
     """
-    lock = FileLock(run_dir / ".hydra" / "lock", timeout=0)  # empties no file and follows no link
+    # It empties no file and follows no link; a soft lock would outlive a process that is killed.
+    lock = FileLock(run_dir / ".hydra" / "lock", timeout=0, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:

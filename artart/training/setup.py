@@ -109,7 +109,7 @@ def load_images(data: ArtDataModule, config: Mapping[str, Any], state: ResumeSta
         ArtError: if they are too few for the settings, or not those of the run that is resumed.
     """
     with distributed.rank_zero_first():
-        data.load(None)
+        data.load()
     num_train, num_val = len(data.train_ids), len(data.val_ids)
     check_num_images(config, num_train, num_val, distributed.world_size())
     check_memory(config, num_train + num_val)

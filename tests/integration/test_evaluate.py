@@ -44,7 +44,7 @@ def judge(evaluate, judgeable_run):
 def data_of(run, folder):
     loaded = checkpoint.load(run / LAST)
     data = held_out_data(loaded, {}, run / LAST)
-    data.load(folder)
+    data.load()
     return loaded, data
 
 

@@ -63,7 +63,7 @@ def test_the_report_counts_what_is_usable(prepare, mixed_folder):
 def test_the_terminal_shows_classes_and_reasons(prepare, mixed_folder, capsys):
     assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
     out = capsys.readouterr().out
-    for word in ("drawing", "(no class)", "empty file", "AI-made", "exact duplicate", "rejected.csv"):
+    for word in ("drawing", "(no class)", "empty file", "AI-made", "exact duplicate", "index.csv"):
         assert word in out
 
 

@@ -223,11 +223,11 @@ def test_what_is_not_used_is_reported_in_words() -> None:
     flaws = ["empty file"] * 2 + ["cut off or damaged: a"] + ["cut off or damaged: b"] * 2 + ["odd", "odder", "odd"]
     files = {f"{i}": facts(i, flaw=flaw) for i, flaw in enumerate(flaws)} | {"copy": facts(99), "first": facts(99)}
     entries = entries_by(files)
-    assert describe_unused(entries, Path("/run"), Path("/index.csv")) == {
-        "rejected": "8 of 10 files are unusable (3 cut off or damaged, 2 empty file, 2 odd): see /run/rejected.csv",
-        "excluded": "1 of 10 files are left out (1 exact duplicate): see /run/excluded.csv",
+    assert describe_unused(entries, Path("/index.csv")) == {
+        "rejected": "8 of 10 files are unusable (3 cut off or damaged, 2 empty file, 2 odd): see /index.csv",
+        "excluded": "1 of 10 files are left out (1 exact duplicate): see /index.csv",
     }
-    assert describe_unused(entries_by({"a": facts()}), Path("/run"), Path("/index.csv")) == {}
+    assert describe_unused(entries_by({"a": facts()}), Path("/index.csv")) == {}
 
 
 # --- near-duplicates
