@@ -55,7 +55,7 @@ def main(cfg: DictConfig) -> float:
     from artart.checkpoints.load import check_writable
     from artart.config.compatibility import check_measured, check_memory, check_monitor, check_parts, check_shares
     from artart.data.labels import num_classes_of
-    from artart.features.pretrained import alexnet_for
+    from artart.features.alexnet import alexnet_for
     from artart.training import finetune, resume
     from artart.training.module import ArtModule
     from artart.training.result import Result

@@ -23,7 +23,7 @@ from artart.checkpoints.validate import (
 )
 from artart.config.build import select_or_none
 from artart.config.schema import wrong_arguments
-from artart.io import files
+from artart.io import weights
 from artart.io.plain import rebuild
 from artart.objectives.base import Objective
 
@@ -56,11 +56,11 @@ def read(path: Path) -> dict[str, Any]:
 def read_alone(path: Path, mapped: bool = False) -> dict[str, Any]:
     """As `read`, without a look at the files beside it; `mapped` as in `storage.load`."""
     if path.suffix.lower() == ".safetensors":
-        content = files.load_shared(path)
+        content = weights.load_shared(path)
         content["state_dict"] = {f"net.{name}": value for name, value in content["state_dict"].items()}
         content.pop("optimizer_states", None)  # no run goes on from such a file
     else:
-        content = files.load(path, mapped)
+        content = weights.load(path, mapped)
     if isinstance(content, dict):
         number, version = select_or_none(content, "artart.format"), select_or_none(content, "artart.version")
         if isinstance(number, int) and number > FORMAT and isinstance(version, str):

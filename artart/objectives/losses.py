@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from artart.features.alexnet import lpips_alex
-from artart.features.pretrained import alexnet_for, imagenet_units, vgg16, vgg16_on
+from artart.features.alexnet import alexnet_for, lpips_alex
+from artart.features.pretrained import imagenet_units
+from artart.features.vgg import vgg16, vgg16_on
 from artart.io.images import to_pixels
 
 Loss = Callable[[Tensor, Tensor], Tensor]

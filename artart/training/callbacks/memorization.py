@@ -56,7 +56,7 @@ class MemorizationMonitor(Callback):
             guidance: weight of the class.
             batch_size: samples drawn at once.
             stop_above: stop the training when a rate is above this beyond doubt (the low end of its interval).
-            weights: of AlexNet, as for `pretrained.alexnet_on`; None: without `samples/kid_alexnet`.
+            weights: of AlexNet, as for `features.alexnet.alexnet_on`; None: without `samples/kid_alexnet`.
         """
         self.sampler = sampler
         self.every_n_images = every_n_images
