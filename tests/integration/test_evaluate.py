@@ -139,7 +139,7 @@ def test_a_network_that_makes_no_numbers_gets_no_figures(kind, evaluate, finishe
         value.mul_(torch.nan) if value.is_floating_point() else None
     torch.save(content, tmp_path / "broken.ckpt")
     assert evaluate("checkpoint=broken.ckpt", "num_images=20", "sampler.num_steps=2") == 1
-    assert "broken.ckpt: its network makes no numbers; take an earlier checkpoint" in said(capsys)
+    assert "broken.ckpt: its outputs are not finite; take an earlier checkpoint" in said(capsys)
     assert not (tmp_path / "judged" / "metrics.json").exists()
 
 

@@ -384,7 +384,7 @@ def test_a_class_of_the_users_must_be_allowed(export, checkpoints, tmp_path, mon
     )
     assert export(*arguments) == 2
     captured = capsys.readouterr()
-    assert "format=onnx: this network has no such form (" in captured.err
+    assert "format=onnx: cannot export this network (" in captured.err
     assert (captured.err.count("\n"), captured.out) == (1, "")
     assert not (tmp_path / "mine.onnx").exists()
 

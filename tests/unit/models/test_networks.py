@@ -202,7 +202,7 @@ def test_a_few_images_can_be_learnt_by_heart(make):
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     for _ in range(120):
         optimizer.zero_grad()
-        x0_hat = objective._x0_hat(net, x0, noised, torch.arange(3)[:, None])
+        x0_hat = objective.x0_hat(net, x0, noised, torch.arange(3)[:, None])
         error = (x0_hat - x0).square().mean()
         error.backward()
         optimizer.step()
