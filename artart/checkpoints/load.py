@@ -62,7 +62,11 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         raise ArtError(f"{path}: {error}") from None
     net = _network(config["model"], path, allowed).to(place) if net is None else net.to_empty(device=place)
     objective = _build("objective", {**config["objective"], "loss": config["loss"]}, path, allowed)
-    _fill(net, content["state_dict"], path)
+    own = {name.removeprefix(PREFIX): one for name, one in content["state_dict"].items() if name.startswith(PREFIX)}
+    try:
+        net.load_state_dict(own)
+    except RuntimeError as error:
+        raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
     if not is_usable(objective):
         raise ArtError(f"{path}: the checkpoint's objective, loss or schedule is missing or of another kind")
     if wrong:
@@ -81,9 +85,8 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
 def read(path: Path) -> dict[str, Any]:
     """The plain content of a checkpoint, or of the weights that artart.export made of one; its network fits.
 
-    Raises:
-        ArtError: if the file is missing, damaged, newer than this artart or not one of its checkpoints; it names the
-            newest good one beside it.
+    Raises ArtError if the file is missing, damaged, newer than this artart or not one of its checkpoints; it names the
+    newest good one beside it.
     """
     return _open(path)[0]
 
@@ -159,11 +162,7 @@ def _network(settings: Mapping[str, Any], path: Path, allowed: Container[str] = 
 
 
 def _build(key: str, node: Mapping[str, Any], path: Path, allowed: Container[str]) -> Any:
-    """The object that the settings of a key describe, after a look at their arguments.
-
-    Raises:
-        ArtError: if it cannot be built; the line names the file.
-    """
+    """The object that the settings of a key describe, after a check of their arguments; ArtError if it has none."""
     try:
         build = builder(node, allowed, NETWORKS if key == "model" else PARTS)
         if wrong := next(wrong_arguments(node, key), None):
@@ -173,15 +172,6 @@ def _build(key: str, node: Mapping[str, Any], path: Path, allowed: Container[str
         raise ArtError(f"{path}: {printable(error)}") from None
     except Exception as error:  # noqa: BLE001 - whatever arguments from a file lead to
         raise ArtError(f"{path}: {key}: {printable(error)}") from None
-
-
-def _fill(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Copy a checkpoint's weights into its network; ArtError if they are not exactly those that it has."""
-    own = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-    try:
-        net.load_state_dict(own)
-    except RuntimeError as error:
-        raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
 
 
 def check_writable(config: Mapping[str, Any], labels: Mapping[str, Sequence[str]], net: nn.Module) -> None:
@@ -201,11 +191,7 @@ def read_back(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def best_device(name: str) -> torch.device:
-    """The device cpu, cuda or mps; for `auto` the fastest here.
-
-    Raises:
-        ArtError: if it is not here.
-    """
+    """The device cpu, cuda or mps; for `auto` the fastest here. Raises ArtError if it is not here."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, here in available.items() if here)

@@ -64,8 +64,7 @@ def example(net: nn.Module, num_inputs: int, num: int) -> tuple[Tensor, ...]:
 def compare(net: nn.Module, content: bytes, inputs: Sequence[str]) -> float:
     """The greatest difference between ONNX Runtime and torch for a batch of another size, in units of the output.
 
-    Raises:
-        FloatingPointError: if it is more than rounding.
+    Raises FloatingPointError if it is more than rounding.
     """
     import onnxruntime
 

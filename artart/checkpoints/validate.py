@@ -185,8 +185,7 @@ def wrong_model(settings: Mapping[str, Any], num_weights: int) -> Iterator[str]:
 def wrong_data(settings: Mapping[str, Any], allowed: Container[str] = ()) -> Iterator[str]:
     """Settings of the data that artart.evaluate could not use; it reports unknown keys itself. Nothing is built.
 
-    Raises:
-        ArtError: if a class is named that is neither artart's nor allowed.
+    Raises ArtError if a class is named that is neither artart's nor allowed.
     """
     builder({name: value for name, value in settings.items() if (name, value) != ("_target_", DATA)}, allowed)
     if settings.get("_target_", DATA) == DATA:

@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all, and names that no other process has."""
+"""Files that appear whole or not at all, and names that no other process has.
+
+Functions that write raise OSError if they cannot.
+"""
 
 import hashlib
 import json
@@ -19,11 +22,7 @@ KEPT = 8  # characters at the end of a stem that is shortened
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` once it is complete and on the disk; on an error it is removed.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
+    """Open a temporary file that replaces `path` once it is complete and on the disk; on an error it is removed."""
     with _part(path) as (part, file):
         yield file
         _close(file)
@@ -31,39 +30,29 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def create(path: Path, content: bytes) -> bool:
-    """Write a file unless the name is taken, even if another process takes it meanwhile; False if it is.
-
-    The file appears whole or not at all.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
-    with _part(path) as (part, file):
-        file.write(content)
-        _close(file)
-        return _take(part, path)
+    """Write a file unless the name is taken, even if another process takes it meanwhile; False if it is."""
+    return _write(path, content, [path]) is not None
 
 
 def write_new(path: Path, content: bytes) -> Path:
     """Write a file under the first name of `numbered` that is free, and return that name.
 
-    Processes that write at the same time get different names. The file appears whole or not at all.
-
-    Raises:
-        OSError: if the file cannot be written.
+    Processes that write at the same time get different names.
     """
+    place = _write(path, content, numbered(path))
+    assert place is not None
+    return place
+
+
+def _write(path: Path, content: bytes, places: Iterable[Path]) -> Path | None:
     with _part(path) as (part, file):
         file.write(content)
         _close(file)
-        return next(place for place in numbered(path) if _take(part, place))
+        return next((place for place in places if _take(part, place)), None)
 
 
 def new_folder(path: Path) -> Path:
-    """Make a folder under the first name of `numbered` that is free, and return it; no other process gets the same.
-
-    Raises:
-        OSError: if it cannot be made.
-    """
+    """Make a folder under the first name of `numbered` that is free, and return it; no other process gets the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for place in numbered(path):
         with suppress(FileExistsError):
@@ -157,8 +146,7 @@ def is_writable(folder: Path) -> bool:
 def output_folder(out: str | None, default: Path) -> Iterator[Path]:
     """The folder `out`; if that is None, a new one like `default`, which is removed at the end if it is empty.
 
-    Raises:
-        ArtError: if it is a file or cannot be written.
+    Raises ArtError if it is a file or cannot be written.
     """
     folder = default if out is None else Path(out)
     if folder.exists() and not folder.is_dir():

@@ -45,8 +45,7 @@ def load(path: Path, mapped: bool = False) -> Any:
         mapped: leave the tensors in the file until they are used, and do not check them for damage; of torch's old
             format they are read all the same.
 
-    Raises:
-        ArtError: if the file is missing, damaged or holds more than plain data.
+    Raises ArtError if the file is missing, damaged or holds more than plain data.
     """
     with _one_line(path):
         with path.open("rb") as file:
@@ -69,10 +68,8 @@ class _ReadOnly(TorchDispatchMode):
 def _pickle_of_archive(path: Path, check_all: bool) -> BinaryIO:
     """The pickle in an archive of torch.save, which neither compresses nor stores a byte twice.
 
-    Unless `check_all`, only the pickle is compared with its checksum.
-
-    Raises:
-        ValueError: if the archive would grow in memory, was not written by torch, or holds a damaged record.
+    Unless `check_all`, only the pickle is compared with its checksum. Raises ValueError if the archive would grow in
+    memory, was not written by torch, or holds a damaged record.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -113,11 +110,7 @@ def _has_one_directory(tail: bytes, size: int) -> bool:
 
 
 def _refuse_odd_pickles(file: BinaryIO) -> None:
-    """Refuse what torch allows beyond plain weights: some of it takes any amount of memory.
-
-    Raises:
-        pickle.UnpicklingError: if a pickle imports a name that is not in PLAIN.
-    """
+    """Raise UnpicklingError if a pickle imports a name that is not in PLAIN: torch allows some that take any memory."""
     with file:
         for _ in range(1 if isinstance(file, io.BytesIO) else NUM_PICKLES):
             for name in _names_in(file):
@@ -144,8 +137,7 @@ def _check_header(num_bytes: int) -> None:
 def load_weights(path: Path, mapped: bool = False) -> dict[str, Tensor]:
     """Named tensors from a .safetensors file or a state dict written by torch.save; `mapped` as for `load`.
 
-    Raises:
-        ArtError: if the file is missing, damaged or holds anything but named tensors.
+    Raises ArtError if the file is missing, damaged or holds anything but named tensors.
     """
     if is_safetensors(path):
         with _safetensors(path) as file:
@@ -159,14 +151,10 @@ def load_weights(path: Path, mapped: bool = False) -> dict[str, Tensor]:
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors in a file of weights, from its header alone where the format allows.
-
-    Raises:
-        ArtError: as `load_weights`.
-    """
+    """The shapes of what `load_weights` reads, without reading the tensors (but those of torch's old format)."""
     if is_safetensors(path):
         with _safetensors(path) as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - as above
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     return {name: tuple(value.shape) for name, value in load_weights(path, mapped=True).items()}
 
 
@@ -178,8 +166,7 @@ def is_safetensors(path: Path) -> bool:
 def save_shared(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bool:
     """Write a .safetensors file of named tensors that carries `facts`, plain data, in its metadata; False if it exists.
 
-    Raises:
-        OSError: if it cannot be written.
+    Raises OSError if it cannot be written.
     """
     tensors = {name: value.contiguous() for name, value in weights.items()}
     return create(path, safetensors.torch.save(tensors, {METADATA: json.dumps(facts)}))
@@ -188,15 +175,13 @@ def save_shared(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, A
 def load_shared(path: Path) -> Any:
     """Read what `save_shared` wrote: its facts, and its tensors as `state_dict`.
 
-    Raises:
-        ArtError: if the file is missing, damaged or carries no such facts.
+    Raises ArtError if the file is missing, damaged or carries no such facts.
     """
     with _safetensors(path) as file:
         facts = rebuild(json.loads((file.metadata() or {}).get(METADATA, "null")))
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - as above
     if not isinstance(facts, dict):
         raise ArtError(f"{path}: holds weights alone; artart.export writes a file that also says what they are")
-    return {**facts, "state_dict": weights}
+    return {**facts, "state_dict": load_weights(path)}
 
 
 @contextmanager
