@@ -158,6 +158,15 @@ def test_the_weighted_sum_adds_its_terms_and_names_them(images):
     assert_close(parts["loss"], 2 * MSE("model")(*images) + 0.5 * Perceptual("random")(*images))
 
 
+def test_the_weighted_sum_loads_what_has_something_to_load():
+    class Own(MSE):
+        def load(self):
+            return "mine"
+
+    loss = WeightedSum({"own": 1.0, "mse": 1.0, "off": 0.0}, own=Own(), mse=MSE(), off=Own())
+    assert loss.load() == {"own": "mine"}
+
+
 def test_factors_scale_a_term_within_the_sum_image_by_image(images):
     loss = WeightedSum({"mse": 2.0, "other": 0.5}, mse=MSE("model"), other=MSE("imagenet"))
     plain, factor = loss(*images), torch.arange(float(B))
