@@ -76,7 +76,8 @@ def _of_torchvision(weights: WeightsEnum) -> Mapping[str, Tensor]:
             return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # noqa: BLE001 - no connection, or a damaged file, of which torch raises nearly anything
         name, cache = weights.url.rpartition("/")[2], Path(torch.hub.get_dir(), "checkpoints")
-        raise ArtError(f"no usable {name} in {cache}, and no download ({error})") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArtError(f"no usable {name} in {cache}, and no download ({reason})") from None
 
 
 @contextmanager

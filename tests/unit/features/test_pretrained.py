@@ -195,6 +195,14 @@ def test_a_damaged_file_in_the_cache_is_reported_in_one_line(monkeypatch, tmp_pa
     assert f"no usable alexnet-owt-7be5be79.pth in {tmp_path}" in error_of("auto")
 
 
+def test_only_the_first_line_of_torchs_error_is_shown(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr(AlexNet_Weights, "get_state_dict", fail)
+    assert "no download (first)" in error_of("auto")
+
+
 def test_what_could_not_be_had_is_asked_for_again(offline, monkeypatch):
     error_of("auto")
     state = alexnet(weights=None).state_dict()
