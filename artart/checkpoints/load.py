@@ -8,20 +8,9 @@ import torch
 from torch import nn
 
 from artart import ArtError, __version__
+from artart.checkpoints import validate
 from artart.checkpoints.format import FORMAT, upgrade
-from artart.checkpoints.validate import (
-    CONTENT,
-    NETWORKS,
-    PARTS,
-    builder,
-    finished_epochs,
-    is_usable,
-    is_whole,
-    printable,
-    targets,
-    wrong_data,
-    wrong_model,
-)
+from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.config.schema import wrong_arguments
 from artart.io import weights
@@ -57,7 +46,7 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
     content, net = _open(path)
     config, allowed = content["config"], {trusted_classes} if isinstance(trusted_classes, str) else set(trusted_classes)
     try:
-        wrong = next(wrong_data(config["data"], allowed), None)
+        wrong = next(validate.wrong_data(config["data"], allowed), None)
     except ArtError as error:
         raise ArtError(f"{path}: {error}") from None
     net = _network(config["model"], path, allowed).to(place) if net is None else net.to_empty(device=place)
@@ -67,14 +56,14 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         net.load_state_dict(own)
     except RuntimeError as error:
         raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
-    if not is_usable(objective):
+    if not validate.is_usable(objective):
         raise ArtError(f"{path}: the checkpoint's objective, loss or schedule is missing or of another kind")
     if wrong:
         raise ArtError(f"{path}: {printable(wrong)}")
     facts = {
         "artart": content.get("artart", {}),
         "data": content.get("data", {}),
-        "epoch": finished_epochs(content) - 1,
+        "epoch": validate.finished_epochs(content) - 1,
         "global_step": content["global_step"],
         "images_seen": content.get("images_seen"),
         "metrics": content.get("metrics", {}),
@@ -133,14 +122,14 @@ def _open_alone(path: Path, mapped: bool = False) -> tuple[dict[str, Any], nn.Mo
 
 def _check(content: Mapping[str, Any], path: Path) -> nn.Module | None:
     """Raise ArtError unless the content of a checkpoint can be used; returns its network as `_open` does."""
-    if not content.keys() >= CONTENT or not is_whole(content):
+    if not content.keys() >= validate.CONTENT or not validate.is_whole(content):
         raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
     settings, state = content["config"]["model"], content["state_dict"]
     try:
-        builder(settings, modules=NETWORKS)
+        validate.builder(settings, modules=validate.NETWORKS)
     except ArtError:
         return None  # `load` knows whether the user trusts this class
-    if wrong := next(wrong_model(settings, len(state)), None):
+    if wrong := next(validate.wrong_model(settings, len(state)), None):
         raise ArtError(f"{path}: {printable(wrong)}")
     with torch.device("meta"):  # no file makes us reserve more memory than its weights fill
         net = _network(settings, path)
@@ -164,7 +153,7 @@ def _network(settings: Mapping[str, Any], path: Path, allowed: Container[str] = 
 def _build(key: str, node: Mapping[str, Any], path: Path, allowed: Container[str]) -> Any:
     """The object that the settings of a key describe, after a check of their arguments; ArtError if it has none."""
     try:
-        build = builder(node, allowed, NETWORKS if key == "model" else PARTS)
+        build = validate.builder(node, allowed, validate.NETWORKS if key == "model" else validate.PARTS)
         if wrong := next(wrong_arguments(node, key), None):
             raise ArtError(wrong)
         return build()
@@ -187,7 +176,7 @@ def check_writable(config: Mapping[str, Any], labels: Mapping[str, Sequence[str]
 
 def read_back(path: Path, config: Mapping[str, Any]) -> None:
     """Raise ArtError unless a checkpoint that a run with these settings has written can be used."""
-    load(path, trusted_classes=list(targets(config)))
+    load(path, trusted_classes=list(validate.targets(config)))
 
 
 def best_device(name: str) -> torch.device:

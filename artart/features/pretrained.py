@@ -4,8 +4,7 @@ The networks are frozen and live outside every module tree, so no checkpoint con
 """
 
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,6 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 SUFFIXES: Final = (".safetensors", ".pth", ".pt")  # of the files that are looked at in a folder
 MAX_SHOWN_REASONS: Final = 3
+TIMEOUT: Final = 10  # seconds for a connection; torch.hub would wait for minutes behind a silent firewall
 
 Shapes = Mapping[str, tuple[int, ...]]  # of tensors, by name
 
@@ -71,22 +71,14 @@ def filled(net: nn.Sequential, source: str | WeightsEnum, what: str) -> Filters:
 
 
 def _of_torchvision(weights: WeightsEnum) -> Mapping[str, Tensor]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
     try:
-        with _connection_timeout(seconds=10):
-            return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # noqa: BLE001 - no connection, or a damaged file, of which torch raises nearly anything
         name, cache = weights.url.rpartition("/")[2], Path(torch.hub.get_dir(), "checkpoints")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArtError(f"no usable {name} in {cache}, and no download ({reason})") from None
-
-
-@contextmanager
-def _connection_timeout(seconds: float) -> Iterator[None]:
-    """Limit the wait for a connection: torch.hub would wait for minutes behind a silent firewall."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
         socket.setdefaulttimeout(before)
 

@@ -96,7 +96,7 @@ class Diffusion:
             x0, augment_labels = self.augment.apply(x0, *map(own, self.augment.draw(num, generator)))
         y = torch.where(is_dropped, null_labels(net, y.device), y)
         noised = self.add_noise(x0, eps, r)
-        return self.losses(self.x0_hat(net, x0, noised, y, augment_labels), x0, noised.level)
+        return self.loss(self.x0_hat(net, x0, noised, y, augment_labels), x0, self.factors(noised.level))
 
     def _draw_dropout(self, num: int, num_columns: int, generator: Generator) -> Tensor:
         """Whether labels are withheld: (num, 1) for one column, (num, num_columns) for several."""
@@ -119,10 +119,6 @@ class Diffusion:
         inputs = (noised.x_t, noised.t, y)
         output = net(*inputs) if augment_labels is None else net(*inputs, augment_labels)
         return x0 + self.parameterization.x0_error(output, x0, noised.eps, noised.level)
-
-    def losses(self, x0_hat: Tensor, x0: Tensor, level: Level) -> dict[str, Tensor]:
-        """`loss` and its terms, each (B,)."""
-        return self.loss(x0_hat, x0, self.factors(level))
 
     def factors(self, level: Level) -> dict[str, Tensor]:
         """What each term counts at a noise level, (B,)."""

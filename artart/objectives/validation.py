@@ -29,7 +29,7 @@ def measure(objective: "Diffusion", net: nn.Module, batch: Batch) -> dict[str, T
     evenly = torch.cat([torch.rand(1, generator=generator) for generator in generators])
     eps = torch.stack([torch.randn(x0.shape[1:], generator=generator) for generator in generators])
     noised = objective.add_noise(x0, eps, as_trained)
-    losses = objective.losses(objective.x0_hat(net, x0, noised, y), x0, noised.level)
+    losses = objective.loss(objective.x0_hat(net, x0, noised, y), x0, objective.factors(noised.level))
     noised = objective.add_noise(x0, eps, evenly)
     x0_hat = objective.x0_hat(net, x0, noised, y)
     by_level = {"mse": (x0_hat - x0).square().mean(dim=(1, 2, 3))}
@@ -49,9 +49,9 @@ def _perceptual_gradient(objective: "Diffusion", x0_hat: Tensor, x0: Tensor, lev
     """(B,) norm of the weighted perceptual term's gradient to x0_hat, over that of the other terms."""
     with torch.inference_mode(False), torch.enable_grad():
         x0_hat, x0 = x0_hat.clone().requires_grad_(), x0.clone()
-        level = Level(*(values.clone() for values in level))
-        losses, factor = objective.losses(x0_hat, x0, level), objective.factors(level)["perceptual"]
-        perceptual = objective.loss.weights["perceptual"] * losses["perceptual"] * factor
+        factors = objective.factors(Level(*(values.clone() for values in level)))
+        losses = objective.loss(x0_hat, x0, factors)
+        perceptual = objective.loss.weights["perceptual"] * losses["perceptual"] * factors["perceptual"]
         (of_perceptual,) = torch.autograd.grad(perceptual.sum(), x0_hat, retain_graph=True)
         (of_all,) = torch.autograd.grad(losses["loss"].sum(), x0_hat)
     return of_perceptual.flatten(1).norm(dim=1) / (of_all - of_perceptual).flatten(1).norm(dim=1)
