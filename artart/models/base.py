@@ -23,3 +23,10 @@ class Network(Protocol):
             y: labels (B, K), or (B,) if there is one column; None: none.
             augment_labels: (B, augment_dim), how the images were augmented; None: not.
         """
+
+
+def check_divisible(setting: str, value: int, divisor: int, reason: str) -> None:
+    """Raise ValueError, with the nearest values that are, unless a setting is divisible; `reason` says why it must."""
+    if value < divisor or value % divisor:
+        lower = max(divisor, value // divisor * divisor)
+        raise ValueError(f"{setting}={value}: not divisible by {divisor}, {reason}; try {lower} or {lower + divisor}")

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
 from artart.models.attention import SelfAttention
+from artart.models.base import check_divisible
 from artart.models.embedding import AdaGroupNorm, AugmentDim, ConditionEmbedding, NumClasses, zero_module
 
 EMB_CHANNELS = 256  # of the condition
@@ -47,11 +48,7 @@ class ConvDiffusionModel(nn.Module):
             ValueError: if image_size is not divisible by 8, or the printed form is to have attention or augmentation.
         """
         super().__init__()
-        if image_size < 8 or image_size % 8:
-            lower = max(8, image_size // 8 * 8)
-            raise ValueError(
-                f"image_size={image_size}: not divisible by 8, which three halvings need; try {lower} or {lower + 8}"
-            )
+        check_divisible("image_size", image_size, 8, "which three halvings need")
         if (attention or augment_dim) and not conditioned:
             setting = "model.attention=true" if attention else f"model.augment_dim={augment_dim}"
             raise ValueError(f"{setting}: the article's network has none; add model.conditioned=true")

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
 from artart.models.attention import SelfAttention
+from artart.models.base import check_divisible
 from artart.models.embedding import AdaGroupNorm, AugmentDim, ConditionEmbedding, NumClasses, zero_module
 
 HEAD = 64  # channels of an attention head, at least
@@ -54,17 +55,9 @@ class UNet(nn.Module):
         super().__init__()
         if not channel_mult or min(channel_mult) < 1:
             raise ValueError(f"model.channel_mult={list(channel_mult)}: needs a whole number above 0 for each level")
-        smallest = patch_size * 2 ** (len(channel_mult) - 1)
-        if image_size % smallest:
-            lower = max(smallest, image_size // smallest * smallest)
-            raise ValueError(
-                f"image_size={image_size}: not divisible by {smallest}, which model.patch_size={patch_size} and "
-                f"{len(channel_mult)} levels need; try {lower} or {lower + smallest}"
-            )
-        if model_channels % 8:
-            raise ValueError(
-                f"model.model_channels={model_channels}: not divisible by 8; try {max(8, model_channels // 8 * 8)}"
-            )
+        reason = f"which model.patch_size={patch_size} and {len(channel_mult)} levels need"
+        check_divisible("image_size", image_size, patch_size * 2 ** (len(channel_mult) - 1), reason)
+        check_divisible("model.model_channels", model_channels, 8, "which the norms' groups need")
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
         self.condition = ConditionEmbedding(num_classes, 4 * model_channels, augment_dim)
         self.num_classes = self.condition.num_classes

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
+from artart.models.base import check_divisible
 from artart.models.embedding import AugmentDim, ConditionEmbedding, NumClasses, zero_module
 
 BASE = 100.0  # of the wavelengths of rotary embeddings, in patches
@@ -51,16 +52,9 @@ class ViT(nn.Module):
             ValueError: if image_size is not divisible by patch_size, or hidden_size not by 4 num_heads.
         """
         super().__init__()
-        if image_size % patch_size:
-            raise ValueError(
-                f"image_size={image_size}: not divisible by model.patch_size={patch_size}; "
-                f"try {max(1, image_size // patch_size) * patch_size}"
-            )
-        if hidden_size % (4 * num_heads):
-            raise ValueError(
-                f"model.hidden_size={hidden_size}: not divisible by 4 x model.num_heads={num_heads}, which positions "
-                f"along two axes need; try {-(-hidden_size // (4 * num_heads)) * 4 * num_heads}"
-            )
+        check_divisible("image_size", image_size, patch_size, "which is model.patch_size")
+        reason = f"which positions along two axes need with model.num_heads={num_heads}"
+        check_divisible("model.hidden_size", hidden_size, 4 * num_heads, reason)
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
         self.head = hidden_size // num_heads
         self.condition = ConditionEmbedding(num_classes, hidden_size, augment_dim)
