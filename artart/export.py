@@ -43,7 +43,7 @@ def main(cfg: DictConfig) -> None:
 
     from artart.checkpoints import onnx
     from artart.checkpoints.load import load
-    from artart.io import files
+    from artart.io import files, weights
     from artart.io.terminal import relative_to_cwd
     from artart.training.result import TRY
 
@@ -53,7 +53,7 @@ def main(cfg: DictConfig) -> None:
         content, difference = onnx.model_of(loaded, facts)
     out = Path(config["out"]) if config["out"] is not None else new_place(source, kind)
     if kind == "safetensors":
-        is_new = files.save_shared(out, loaded.net.state_dict(), facts)
+        is_new = weights.save_shared(out, loaded.net.state_dict(), facts)
     else:
         is_new = files.create(out, content)
     if not is_new:  # another process was faster

@@ -27,8 +27,8 @@ from artart.diffusion.samplers import Heun
 from artart.diffusion.sampling import sample_images
 from artart.evaluation.samples import errors_by_level
 from artart.features.alexnet import alexnet_features
-from artart.io.files import load
 from artart.io.images import to_model
+from artart.io.weights import load
 from artart.metrics.distances import kernel_distance
 from artart.objectives.diffusion import Diffusion
 

@@ -24,7 +24,8 @@ from torch.utils.hooks import RemovableHandle
 
 from artart.data.datamodule import ArtDataModule
 from artart.features.alexnet import lpips_alex
-from artart.features.pretrained import IMAGENET_MEAN, IMAGENET_STD, imagenet_units, vgg16
+from artart.features.pretrained import IMAGENET_MEAN, IMAGENET_STD, imagenet_units
+from artart.features.vgg import vgg16
 from artart.io.allocator import keep_freed_memory
 from artart.io.images import Batch, grid, save
 from artart.io.provenance import ImageProvenance

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from artart.io.files import METADATA
+from artart.io.weights import METADATA
 
 Content = dict[Any, Any]
 METHODS = (

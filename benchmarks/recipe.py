@@ -31,7 +31,8 @@ from artart.diffusion.guidance import NO_GUIDANCE, Guidance
 from artart.diffusion.samplers import Heun
 from artart.evaluation.samples import draw
 from artart.features.alexnet import features_of
-from artart.features.pretrained import imagenet_units, vgg16_on
+from artart.features.pretrained import imagenet_units
+from artart.features.vgg import vgg16_on
 from artart.io.files import atomic, write_json
 from artart.io.images import to_model
 from artart.metrics.distances import coverage, kernel_distance

@@ -27,8 +27,8 @@ import artart.generate
 import artart.prepare
 import artart.train
 from artart.data import demo, scan
-from artart.features.pretrained import ALEXNET_FILE, CHANNELS, HEADS_FILE
-from artart.io.files import load
+from artart.features.alexnet import CHANNELS
+from artart.io.weights import load
 from artart.training import run_dir as run_dirs
 
 torch.set_num_threads(1)  # the networks here are too small for more
@@ -188,10 +188,10 @@ def alexnet_weights(once: Callable[[str, Fill], Path]) -> Path:
         for weight in state.values():
             if weight.ndim > 1:
                 nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
-        save_file(state, folder / ALEXNET_FILE)
+        save_file(state, folder / "alexnet.safetensors")
         heads = load(Path(torchmetrics.__path__[0], "functional", "image", "lpips_models", "alex.pth"))
         names = {f"alex.lin{k}.weight": f"lin{k}.model.1.weight" for k in range(len(CHANNELS))}
-        save_file({ours: heads[theirs].contiguous() for ours, theirs in names.items()}, folder / HEADS_FILE)
+        save_file({ours: heads[theirs].contiguous() for ours, theirs in names.items()}, folder / "lpips.safetensors")
 
     return once("weights", fill)
 

@@ -1,4 +1,4 @@
-"""The form of what a checkpoint holds: its number, and how files of older forms become those of now."""
+"""The format of checkpoints: its number, and the upgrade of older files."""
 
 from typing import Any
 
@@ -6,17 +6,17 @@ from artart.config.build import select_or_none
 from artart.config.renames import METRICS, upgrade_config
 from artart.diffusion.augment import Augment
 
-FORMAT = 3  # of what a checkpoint holds; another number if an older artart could not use it
+FORMAT = 3  # to be raised when an older artart could not use the files of this one
 
 
 def is_older(content: dict[str, Any]) -> bool:
-    """Whether an artart wrote it that had other names for settings; also of content of which nothing is known yet."""
+    """Whether an older format wrote it; the content may be anything."""
     number = select_or_none(content, "artart.format")
     return not isinstance(number, int) or number < FORMAT
 
 
 def upgrade(content: dict[str, Any]) -> None:
-    """Make of the plain content of an older checkpoint what is written now, in place; nothing of it is trusted yet.
+    """Bring the content of an older checkpoint into the format of now, in place; none of it is trusted yet.
 
     Format 1 had one column of labels and no augmentation conditioning; format 2 had other names (`config.renames`).
     """

@@ -1,4 +1,4 @@
-"""From a checkpoint file back to a network; nothing but artart's own classes is ever built from it."""
+"""From a checkpoint file to a network; nothing but artart's own classes is ever built from it."""
 
 from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
@@ -8,28 +8,21 @@ import torch
 from torch import nn
 
 from artart import ArtError, __version__
+from artart.checkpoints import validate
 from artart.checkpoints.format import FORMAT, upgrade
-from artart.checkpoints.validate import (
-    CONTENT,
-    NETWORKS,
-    builder,
-    finished_epochs,
-    is_usable,
-    is_whole,
-    printable,
-    targets,
-    wrong_data,
-    wrong_model,
-)
+from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.config.schema import wrong_arguments
-from artart.io import files
+from artart.io import weights
 from artart.io.plain import rebuild
+from artart.models.base import Network
 from artart.objectives.base import Objective
+
+PREFIX = "net."  # of the network's weights in a state dict
 
 
 class Loaded(NamedTuple):
-    """What a checkpoint holds, ready for use: in evaluation mode."""
+    """The content of a checkpoint, ready for use: the network is in evaluation mode."""
 
     net: nn.Module
     objective: Objective
@@ -38,51 +31,63 @@ class Loaded(NamedTuple):
     facts: dict[str, Any]  # artart (format, version), data (sha256, num_train, num_val), epoch, global_step, ...
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The plain content of a checkpoint, or of the weights that artart.export made of one.
+def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu") -> Loaded:
+    """Rebuild network and objective.
+
+    Args:
+        path: a file that artart.train or artart.export wrote.
+        trusted_classes: full names of further classes that may be built; a single text is one name.
+        device: of the network, as for `best_device`.
 
     Raises:
-        ArtError: if the file is missing, damaged, newer than this artart or none of its checkpoints; it names the
-            newest good one beside it.
+        ArtError: if the file cannot be used or asks for a class that is neither artart's nor trusted.
     """
+    place = best_device(device)
+    content, net = _open(path)
+    config, allowed = content["config"], {trusted_classes} if isinstance(trusted_classes, str) else set(trusted_classes)
     try:
-        return read_alone(path)
+        wrong = next(validate.wrong_data(config["data"], allowed), None)
+    except ArtError as error:
+        raise ArtError(f"{path}: {error}") from None
+    net = _network(config["model"], path, allowed).to(place) if net is None else net.to_empty(device=place)
+    objective = _build("objective", {**config["objective"], "loss": config["loss"]}, path, allowed)
+    own = {name.removeprefix(PREFIX): one for name, one in content["state_dict"].items() if name.startswith(PREFIX)}
+    try:
+        net.load_state_dict(own)
+    except RuntimeError as error:
+        raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
+    if not validate.is_usable(objective):
+        raise ArtError(f"{path}: the checkpoint's objective, loss or schedule is missing or of another kind")
+    if wrong:
+        raise ArtError(f"{path}: {printable(wrong)}")
+    facts = {
+        "artart": content.get("artart", {}),
+        "data": content.get("data", {}),
+        "epoch": validate.finished_epochs(content) - 1,
+        "global_step": content["global_step"],
+        "images_seen": content.get("images_seen"),
+        "metrics": content.get("metrics", {}),
+    }
+    return Loaded(net.eval(), objective, config, content["labels"], facts)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The plain content of a checkpoint, or of the weights that artart.export made of one; its network fits.
+
+    Raises ArtError if the file is missing, damaged, newer than this artart or not one of its checkpoints; it names the
+    newest good one beside it.
+    """
+    return _open(path)[0]
+
+
+def _open(path: Path) -> tuple[dict[str, Any], nn.Module | None]:
+    """As `read`; also the network on the meta device, None if its class is not artart's."""
+    try:
+        return _open_alone(path)
     except ArtError as error:
         if (good := _newest_good(path)) is None:
             raise
         raise ArtError(f"{error}; the newest good one beside it is {good}") from None
-
-
-def read_alone(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """As `read`, without a look at the files beside it; `mapped` as in `storage.load`."""
-    if path.suffix.lower() == ".safetensors":
-        content = files.load_shared(path)
-        content["state_dict"] = {f"net.{name}": value for name, value in content["state_dict"].items()}
-        content.pop("optimizer_states", None)  # no run goes on from such a file
-    else:
-        content = files.load(path, mapped)
-    if isinstance(content, dict):
-        number, version = select_or_none(content, "artart.format"), select_or_none(content, "artart.version")
-        if isinstance(number, int) and number > FORMAT and isinstance(version, str):
-            by = f"written by artart {printable(version)}, this is {__version__}"
-            raise ArtError(f"{path}: {by}; a newer artart can read it")
-        upgrade(content)
-    if not isinstance(content, dict):
-        content = {}
-    check(content, path)
-    return content
-
-
-def check(content: Mapping[str, Any], path: Path) -> None:
-    """Whether what a checkpoint holds, or is to hold, can be used.
-
-    Raises:
-        ArtError: if not; the line begins with the path.
-    """
-    if not content.keys() >= CONTENT or not is_whole(content):
-        raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
-    if misfit := _misfit(content, path):
-        raise ArtError(f"{path}: weights and network do not fit ({printable(misfit)})")
 
 
 def _newest_good(path: Path) -> Path | None:
@@ -90,120 +95,92 @@ def _newest_good(path: Path) -> Path | None:
     others = [other for other in path.parent.glob("*.ckpt") if other != path and other.is_file()]
     for other in sorted(others, key=lambda one: one.stat().st_mtime, reverse=True):
         try:
-            read_alone(other, mapped=True)
+            _open_alone(other, mapped=True)
         except ArtError:
             continue
         return other
     return None
 
 
-def _misfit(content: Mapping[str, Any], path: Path) -> str | None:
-    """The first weight of a network of ours that is not of its shape; so no file asks for more memory than it fills."""
-    settings = content["config"]["model"]
+def _open_alone(path: Path, mapped: bool = False) -> tuple[dict[str, Any], nn.Module | None]:
+    """As `_open`, without a look at the files beside it; `mapped` as in `io.weights.load`."""
+    if weights.is_safetensors(path):
+        content = weights.load_shared(path)
+        content["state_dict"] = {f"{PREFIX}{name}": value for name, value in content["state_dict"].items()}
+        content.pop("optimizer_states", None)  # no run resumes from such a file
+    else:
+        content = weights.load(path, mapped)
+    if not isinstance(content, dict):
+        content = {}
+    number, version = select_or_none(content, "artart.format"), select_or_none(content, "artart.version")
+    if isinstance(number, int) and number > FORMAT and isinstance(version, str):
+        by = f"written by artart {printable(version)}, this is {__version__}"
+        raise ArtError(f"{path}: {by}; a newer artart can read it")
+    upgrade(content)
+    return content, _check(content, path)
+
+
+def _check(content: Mapping[str, Any], path: Path) -> nn.Module | None:
+    """Raise ArtError unless the content of a checkpoint can be used; returns its network as `_open` does."""
+    if not content.keys() >= validate.CONTENT or not validate.is_whole(content):
+        raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
+    settings, state = content["config"]["model"], content["state_dict"]
     try:
-        builder(settings, modules=NETWORKS)
+        validate.builder(settings, modules=validate.NETWORKS)
     except ArtError:
-        return None  # whether the user allows this class is only known where it is built
-    if wrong := next(wrong_model(settings, len(content["state_dict"])), None):
+        return None  # `load` knows whether the user trusts this class
+    if wrong := next(validate.wrong_model(settings, len(state)), None):
         raise ArtError(f"{path}: {printable(wrong)}")
-    with torch.device("meta"):
-        net = _built({"model": settings}, path)["model"]
-    if not isinstance(net, nn.Module):
-        raise ArtError(f"{path}: its model is no network")
-    if getattr(net, "channels", 3) != 3:
+    with torch.device("meta"):  # no file makes us reserve more memory than its weights fill
+        net = _network(settings, path)
+    if net.channels != 3:
         raise ArtError(f"{path}: its images have {net.channels} channels, not 3")
-    wanted = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
-    weights = {name: value.shape for name, value in content["state_dict"].items()}
-    return min((name for name in wanted.keys() | weights if wanted.get(name) != weights.get(name)), default=None)
+    assert {name for name, _ in net.named_buffers()} <= net.state_dict().keys(), "a buffer that no checkpoint fills"
+    wanted = {f"{PREFIX}{name}": value.shape for name, value in net.state_dict().items()}
+    found = {name: value.shape for name, value in state.items()}
+    if misfits := [name for name in wanted.keys() | found if wanted.get(name) != found.get(name)]:
+        raise ArtError(f"{path}: weights and network do not fit ({printable(min(misfits))})")
+    return net
 
 
-def _built(nodes: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> dict[str, Any]:
-    """What settings by name describe, once their arguments are those that their classes take.
+def _network(settings: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> nn.Module:
+    net = _build("model", settings, path, allowed)
+    if not isinstance(net, nn.Module) or not isinstance(net, Network):
+        raise ArtError(f"{path}: its model is no network; it needs image_size, channels, num_classes and forward")
+    return net
 
-    Raises:
-        ArtError: if it cannot be made; the line names the file.
-    """
+
+def _build(key: str, node: Mapping[str, Any], path: Path, allowed: Container[str]) -> Any:
+    """The object that the settings of a key describe, after a check of their arguments; ArtError if it has none."""
     try:
-        build = builder(nodes, allowed)
-        for key, node in nodes.items():
-            if wrong := next(wrong_arguments(node, key), None):
-                raise ArtError(wrong)
+        build = validate.builder(node, allowed, validate.NETWORKS if key == "model" else validate.PARTS)
+        if wrong := next(wrong_arguments(node, key), None):
+            raise ArtError(wrong)
         return build()
     except ArtError as error:
         raise ArtError(f"{path}: {printable(error)}") from None
     except Exception as error:  # noqa: BLE001 - whatever arguments from a file lead to
-        raise ArtError(f"{path}: {' or '.join(nodes)}: {printable(error)}") from None
+        raise ArtError(f"{path}: {key}: {printable(error)}") from None
 
 
 def check_writable(config: Mapping[str, Any], labels: Mapping[str, Sequence[str]], net: nn.Module) -> None:
-    """Whether what a run is going to save can be read, before it trains.
-
-    Raises:
-        ArtError: if not.
-    """
-    weights = {f"net.{name}": value for name, value in net.state_dict().items()}
+    """Raise ArtError unless the checkpoints of a run with these settings will be readable; called before it trains."""
+    state = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
     path = Path("last.ckpt")
     try:
         content = rebuild({"config": config, "labels": labels, "epoch": 0, "global_step": 0})
     except ValueError as error:
         raise ArtError(f"{path}: settings and names of labels could not be kept in it ({error})") from None
-    check({**content, "state_dict": weights}, path)
+    _check({**content, "state_dict": state}, path)
 
 
 def read_back(path: Path, config: Mapping[str, Any]) -> None:
-    """Whether a checkpoint that a run with these settings has written can be used.
-
-    Raises:
-        ArtError: if not.
-    """
-    load(path, trusted_classes=list(targets(config)))
-
-
-def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu") -> Loaded:
-    """Rebuild network and objective.
-
-    Args:
-        path: a file that artart.train or artart.export wrote.
-        trusted_classes: full names of further classes that may be built; a single text is one name.
-        device: where the network goes, as for `best_device`.
-
-    Raises:
-        ArtError: if the file cannot be used or asks for a class that is neither artart's nor trusted.
-    """
-    place = best_device(device)
-    content = read(path)
-    config, allowed = content["config"], {trusted_classes} if isinstance(trusted_classes, str) else set(trusted_classes)
-    try:
-        wrong = next(wrong_data(config["data"], allowed), None)
-    except ArtError as error:
-        raise ArtError(f"{path}: {error}") from None
-    objective = {**config["objective"], "loss": config["loss"]}
-    net, objective = _built({"model": config["model"], "objective": objective}, path, allowed).values()
-    try:
-        net.load_state_dict({name[4:]: value for name, value in content["state_dict"].items() if name[:4] == "net."})
-    except RuntimeError as error:
-        raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
-    if not is_usable(objective):
-        raise ArtError(f"{path}: its objective, loss or schedule is none")
-    if wrong:
-        raise ArtError(f"{path}: {printable(wrong)}")
-    facts = {
-        "artart": content.get("artart", {}),
-        "data": content.get("data", {}),
-        "epoch": finished_epochs(content) - 1,
-        "global_step": content["global_step"],
-        "images_seen": content.get("images_seen"),
-        "metrics": content.get("metrics", {}),
-    }
-    return Loaded(net.eval().to(place), objective, config, content["labels"], facts)
+    """Raise ArtError unless a checkpoint that a run with these settings has written can be used."""
+    load(path, trusted_classes=list(validate.targets(config)))
 
 
 def best_device(name: str) -> torch.device:
-    """The device cpu, cuda or mps; for `auto` the fastest here.
-
-    Raises:
-        ArtError: if it is not here.
-    """
+    """The device cpu, cuda or mps; for `auto` the fastest here. Raises ArtError if it is not here."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, here in available.items() if here)
@@ -213,6 +190,6 @@ def best_device(name: str) -> torch.device:
 
 
 def check_numbers(x: torch.Tensor, source: object) -> None:
-    """Raises FloatingPointError if a network, loaded from `source`, made something else than numbers."""
+    """Raise FloatingPointError if the outputs of a network, loaded from `source`, are not finite."""
     if not x.isfinite().all():
-        raise FloatingPointError(f"checkpoint={source}: its network makes no numbers; take an earlier checkpoint")
+        raise FloatingPointError(f"checkpoint={source}: its outputs are not finite; take an earlier checkpoint")

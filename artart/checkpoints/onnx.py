@@ -13,23 +13,20 @@ from torch import Tensor, nn
 
 from artart import ArtError
 from artart.checkpoints.load import Loaded
-from artart.diffusion.parameterization import PARAMETERIZATIONS
-from artart.objectives.base import Objective
-from artart.objectives.diffusion import Diffusion
 
 TOLERANCE = 1e-4  # between ONNX Runtime and torch, in units of the largest output (of 1, if that is larger)
 
 
 def model_of(loaded: Loaded, facts: Mapping[str, Any]) -> tuple[bytes, float]:
-    """The network as an ONNX model for batches of any size; how far it is from torch's, in units of the output.
+    """The network as an ONNX model for batches of any size, and its difference to torch in units of the output.
 
-    The model carries `facts` as JSON under the key `artart` and nothing else beside the graph and the weights.
+    The model carries `facts` as JSON under the key `artart` and nothing else besides the graph and the weights.
 
     Raises:
-        ArtError: if the network cannot be expressed so.
-        FloatingPointError: if the model does not do what the network does, or the network makes no numbers.
+        ArtError: if the network cannot be exported.
+        FloatingPointError: if the model's outputs differ from the network's, or are not finite.
     """
-    inputs, output = interface(loaded.objective)
+    inputs, output = loaded.objective.inputs, loaded.objective.output
     batch = torch.export.Dim("batch")
     with quiet():
         try:
@@ -44,22 +41,13 @@ def model_of(loaded: Loaded, facts: Mapping[str, Any]) -> tuple[bytes, float]:
             )
         except torch.onnx.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
-            raise ArtError(f"format=onnx: this network has no such form ({reason}); use format=safetensors") from error
+            raise ArtError(f"format=onnx: cannot export this network ({reason}); use format=safetensors") from error
         assert program is not None
         model = program.model_proto
         _strip(model)
         model.metadata_props.add(key="artart", value=json.dumps(facts))
         content = model.SerializeToString()
-        difference = compare(loaded.net, content, inputs)
-    return content, difference
-
-
-def interface(objective: Objective) -> tuple[list[str], str]:
-    """Names of a network's inputs, in its own order, and of its output."""
-    if not isinstance(objective, Diffusion):
-        return ["x"], "x0_hat"
-    parameterization = next(name for name, one in PARAMETERIZATIONS.items() if one is objective.parameterization)
-    return ["x_t", "t", "y"], f"{parameterization}_hat"
+        return content, compare(loaded.net, content, inputs)
 
 
 def example(net: nn.Module, num_inputs: int, num: int) -> tuple[Tensor, ...]:
@@ -74,10 +62,9 @@ def example(net: nn.Module, num_inputs: int, num: int) -> tuple[Tensor, ...]:
 
 
 def compare(net: nn.Module, content: bytes, inputs: Sequence[str]) -> float:
-    """How far ONNX Runtime's answer to a batch of a size of its own is from torch's, in units of the output.
+    """The greatest difference between ONNX Runtime and torch for a batch of another size, in units of the output.
 
-    Raises:
-        FloatingPointError: if that is more than rounding.
+    Raises FloatingPointError if it is more than rounding.
     """
     import onnxruntime
 
@@ -96,7 +83,7 @@ def compare(net: nn.Module, content: bytes, inputs: Sequence[str]) -> float:
 
 
 def _strip(message: Any) -> None:
-    """Take the exporter's notes, among them names of source files, out of a protobuf message and all its parts."""
+    """Remove the exporter's notes, among them names of source files, from a protobuf message and all its parts."""
     for field, value in message.ListFields():
         if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)
@@ -107,7 +94,7 @@ def _strip(message: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """What libraries log, print and warn of stays off the terminal for a while."""
+    """Keep logs, prints and warnings of libraries off the terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""What a checkpoint may hold: whatever a file says, nothing is done with it that artart's own files do not ask for."""
+"""What a checkpoint may contain. A file is not trusted: nothing is built but what artart's own files ask for."""
 
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -14,14 +14,14 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.labels import num_classes_of
 from artart.io.ranges import MAX_IMAGE_SIZE
 from artart.io.terminal import printable
-from artart.objectives.diffusion import Diffusion
+from artart.objectives.base import Objective
 
 CONTENT = {"config", "labels", "state_dict", "epoch", "global_step"}
 GROUPS = ("model", "objective", "loss", "data")
 DICTS = ("artart", "data", "metrics", "curves", "points")
-LOADER = ("epoch", "batches", "seed", "images", "global_batch_size")  # what a loader says of where it is
-STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what a step consists of
-DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate makes it, and nothing else of that module
+LOADER = ("epoch", "batches", "seed", "images", "global_batch_size")  # the state of a loader
+STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what decides a step
+DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate builds it
 NETWORKS = ("artart.models.conv_diffusion", "artart.models.unet", "artart.models.vit")
 PARTS = (
     "artart.objectives.reconstruction",
@@ -34,7 +34,7 @@ PARTS = (
 
 
 def is_whole(content: Mapping[str, Any]) -> bool:
-    """Whether settings and weights are what artart writes."""
+    """Whether settings and weights have the form in which artart writes them."""
     config, weights, labels = content["config"], content["state_dict"], content["labels"]
     return (
         not _holds_tensor([content.get(key) for key in (*CONTENT - {"state_dict"}, *DICTS, "images_seen")])
@@ -52,7 +52,7 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         and all(map(_are_numbers, (content.get("metrics", {}), content.get("points", {}))))
         and isinstance(config, dict)
         and all(isinstance(config.get(group), dict) for group in GROUPS)
-        and ("images_seen" not in content or "optimizer_states" not in content or _can_go_on(content))
+        and ("images_seen" not in content or "optimizer_states" not in content or _is_resumable(content))
         and is_count(config.get("image_size"))
         and 0 < config["image_size"] <= MAX_IMAGE_SIZE
         and config["model"].get("image_size") == config["image_size"]
@@ -65,12 +65,12 @@ def _are_names(names: Any) -> bool:
 
 
 def _are_numbers(node: Mapping[Any, Any]) -> bool:
-    """Of names; whatever else TensorBoard is given of a run may become a folder, anywhere."""
+    """Whether it holds numbers by name; TensorBoard could make a folder anywhere of something else."""
     return all(isinstance(name, str) and isinstance(value, (int, float)) for name, value in node.items())
 
 
-def _can_go_on(content: Mapping[str, Any]) -> bool:
-    """Whether the state of a training is there in its form; `restore` looks at what is in it."""
+def _is_resumable(content: Mapping[str, Any]) -> bool:
+    """Whether the state of a training has its form; `training.restore` checks the rest."""
     return (
         all(isinstance(content.get(key), dict) for key in ("loops", "callbacks"))
         and all(isinstance(content.get(key), list) for key in ("optimizer_states", "lr_schedulers"))
@@ -88,12 +88,12 @@ def _can_go_on(content: Mapping[str, Any]) -> bool:
 
 
 def _is_progress(node: Any, *keys: str) -> bool:
-    """Whether it says how far something is, if it is there at all."""
+    """Whether it is missing, or holds these counts."""
     return node is None or (isinstance(node, dict) and all(is_count(node.get(key)) for key in keys))
 
 
 def finished_epochs(content: Mapping[str, Any]) -> int:
-    """How many epochs a checkpoint's run had finished; one from within an epoch counts those before it."""
+    """How many epochs the run had finished; a checkpoint from within an epoch counts those before it."""
     processed = select_or_none(content, "loops.fit_loop.epoch_progress.current.processed")
     return content["epoch"] + 1 if processed is None else processed
 
@@ -105,36 +105,32 @@ def _holds_tensor(node: Any) -> bool:
 
 
 def is_count(value: Any) -> bool:
-    """Whether it is a whole number, 0 or more."""
+    """Whether it is an int, 0 or more."""
     return type(value) is int and value >= 0
 
 
 def _is_inside(name: Any) -> bool:
-    """Whether it names a file in a folder or its sub-folders."""
+    """Whether it names a file within a folder."""
     return isinstance(name, str) and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
 
 
 def builder(node: Any, allowed: Container[str] = (), modules: Container[str] = PARTS) -> Callable[[], Any]:
-    """What builds the objects that plain data describes: a dict with a `_target_` is a call of that class.
+    """A function that builds the objects that plain data describes: a dict with a `_target_` is a call of that class.
 
-    Every class in it is looked up, and refused, here; none is called before all are known.
+    All classes are looked up here, before any is called.
 
     Args:
         node: nested plain data (`artart.io.plain`).
-        allowed: full names of classes that may be built beside artart's own.
-        modules: whose classes the node itself may name, and the node "model" those of networks; what is deeper names
-            PARTS. A network elsewhere would be of any size, since no weights are held against it.
+        allowed: full names of classes that may be built besides artart's own.
+        modules: whose classes the node itself may name; all deeper nodes may name those of PARTS. A network there
+            could have any size: no weights are compared with it.
 
     Raises:
         ArtError: if a class is neither artart's nor allowed.
     """
     if isinstance(node, dict):
         is_call = "_target_" in node
-        parts = {
-            name: builder(value, allowed, NETWORKS if name == "model" and not is_call else PARTS)
-            for name, value in node.items()
-            if name != "_target_"
-        }
+        parts = {name: builder(value, allowed) for name, value in node.items() if name != "_target_"}
         if not is_call:
             return lambda: {name: part() for name, part in parts.items()}
         make = _class_named(node["_target_"], allowed, modules)
@@ -146,7 +142,7 @@ def builder(node: Any, allowed: Container[str] = (), modules: Container[str] = P
 
 
 def _class_named(target: Any, allowed: Container[str], modules: Container[str]) -> Callable[..., Any]:
-    """A class of artart by its exact full name, of which no attribute path is followed; or what the user allows."""
+    """A class of artart by its exact full name, without following attributes; or one that the user allows."""
     module, _, name = str(target).rpartition(".")
     if module in modules:
         found = vars(import_module(module)).get(name)
@@ -159,7 +155,7 @@ def _class_named(target: Any, allowed: Container[str], modules: Container[str]) 
 
 
 def targets(node: Any) -> Iterator[str]:
-    """Every class that nested plain data of our own names."""
+    """Every class that nested plain data names; it must be our own."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name == "_target_":
@@ -171,28 +167,26 @@ def targets(node: Any) -> Iterator[str]:
 
 
 def is_usable(objective: Any) -> bool:
-    """Whether an objective has the parts that its uses take for granted."""
-    is_diffusion = isinstance(objective, Diffusion)
-    return (
-        getattr(objective, "mode", None) in ("reconstruct", "sample")
-        and hasattr(objective.loss, "terms")
-        and (not is_diffusion or (hasattr(objective.schedule, "times") and callable(objective.noise_levels)))
-    )
+    """Whether an objective has the parts that are used."""
+    if not isinstance(objective, Objective) or not hasattr(objective.loss, "terms"):
+        return False
+    schedule, noise_levels = (getattr(objective, name, None) for name in ("schedule", "noise_levels"))
+    can_sample = hasattr(schedule, "times") and callable(noise_levels)
+    return objective.mode == "reconstruct" or (objective.mode == "sample" and can_sample)
 
 
 def wrong_model(settings: Mapping[str, Any], num_weights: int) -> Iterator[str]:
-    """More blocks or levels of a network than weights to fill them."""
+    """More blocks or levels of a network than there are weights."""
     for name, value in settings.items():
         num = len(value) if isinstance(value, list) else value
         if name in ("depth", "num_res_blocks", "channel_mult") and isinstance(num, int) and num > num_weights:
-            yield f"model.{name}={value}: is more than its {num_weights} weights are for"
+            yield f"model.{name}={value}: is more than the {num_weights} weights of the file can fill"
 
 
 def wrong_data(settings: Mapping[str, Any], allowed: Container[str] = ()) -> Iterator[str]:
-    """What artart.evaluate could not use; keys that it does not know it tells itself. Nothing in them is built.
+    """Settings of the data that artart.evaluate could not use; it reports unknown keys itself. Nothing is built.
 
-    Raises:
-        ArtError: if a class is named that is neither artart's nor allowed.
+    Raises ArtError if a class is named that is neither artart's nor allowed.
     """
     builder({name: value for name, value in settings.items() if (name, value) != ("_target_", DATA)}, allowed)
     if settings.get("_target_", DATA) == DATA:

@@ -1,7 +1,7 @@
-"""Augmentation conditioning: training images are moved, turned and stretched, and the network is conditioned on how.
+"""Augmentation conditioning: training images are moved, rotated and stretched, and the network is conditioned on how.
 
-So it learns from more images than there are, and since it is given, does not paint moved or turned ones: in sampling
-it is given "not at all". Source: Karras et al. 2022, arXiv 2206.00364, Appendix F.2.
+The augmentation is a condition, so samples do not show it: sampling asks for none. Source: Karras et al. 2022, arXiv
+2206.00364, Appendix F.2.
 """
 
 import math
@@ -19,28 +19,26 @@ SHIFT: Final = 0.125  # standard deviation of moves, in sides of the image
 
 
 class AugmentedImages(NamedTuple):
-    """Images and what was done to them."""
+    """Images and their augmentation."""
 
     x0: Tensor  # (B, C, S, S)
-    augment_labels: Tensor  # (B, AUGMENT_DIM); zeros: nothing
+    augment_labels: Tensor  # (B, AUGMENT_DIM); zeros: none
 
 
 class Augment:
-    """Each operation befalls an image with a probability of its own: flips, scale, rotation, stretch, move."""
+    """Flips, scale, rotation, stretch and move, each drawn independently for each image."""
 
     def __init__(self, probability: Fraction, flips: bool = False) -> None:
         """
         Args:
             probability: of each operation, 0 to 1.
-            flips: whether flips, left to right and upside down, are among them; not for handwriting.
+            flips: whether to flip left to right and upside down; not for handwriting.
         """
         self.probability = probability
         self.flips = flips
 
     def draw(self, num: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """For `num` images: matrices (num, 2, 3) from places in the result to places in the image; the augmentation
-        labels.
-        """
+        """Matrices (num, 2, 3) from places in the result to places in the image, and labels (num, AUGMENT_DIM)."""
         device = generator.device
 
         def happens() -> Tensor:
@@ -70,7 +68,7 @@ class Augment:
         return torch.cat([matrix, moves], dim=2), torch.stack(augment_labels, dim=1)
 
     def apply(self, x0: Tensor, matrices: Tensor, augment_labels: Tensor) -> AugmentedImages:
-        """Images (B, C, S, S) as drawn: those to which nothing happens untouched, edges continued by reflection."""
+        """Augment images (B, C, S, S), with reflection at the edges; images without augmentation keep every bit."""
         matrices, augment_labels = matrices.to(x0), augment_labels.to(x0)
         with torch.autocast(x0.device.type, enabled=False):
             places = F.affine_grid(matrices, list(x0.shape), align_corners=False)

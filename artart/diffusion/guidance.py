@@ -1,4 +1,4 @@
-"""From a network to `denoise`, the x0 predictor that samplers ask, with or without guidance."""
+"""From a network to `denoise`, the x0 predictor that samplers call, with or without guidance."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
@@ -12,15 +12,15 @@ from artart.diffusion.schedule import Schedule, per_image
 
 
 class Guidance(NamedTuple):
-    """How strongly, and where, images are drawn away from what a worse denoiser would make of them.
+    """Extrapolation away from a worse denoiser.
 
-    Without `network` that is the same network without labels: classifier-free guidance, which asks for the class (Ho
-    and Salimans 2022, arXiv 2207.12598). With it that network, one of less training or fewer weights: autoguidance,
-    which asks for quality and works without labels too (Karras et al. 2024, arXiv 2406.02507). The interval:
+    Without `network` that is the same network without labels: classifier-free guidance, which strengthens the class
+    (Ho and Salimans 2022, arXiv 2207.12598). Else it is `network`, with less training or fewer weights: autoguidance,
+    which improves quality and works without labels too (Karras et al. 2024, arXiv 2406.02507). The interval:
     Kynkäänniemi et al. 2024, arXiv 2404.07724.
     """
 
-    weight: float = 1.5  # 1: as it was learnt; 0: the worse one alone; above 1: away from it
+    weight: float = 1.5  # 1: no guidance; 0: the worse denoiser alone; above 1: away from it
     interval: tuple[float, float] = (0.1, 0.9)  # noise levels r between which it acts
     network: nn.Module | None = None  # of the same schedule, parameterization and labels
 
@@ -36,10 +36,10 @@ def denoiser(
     none: Tensor,
     guidance: Guidance = NO_GUIDANCE,
 ) -> Denoise:
-    """(x_t (B, C, S, S), t (B,)) to x0_hat, for images with the labels y (B, K); `none` (K,) are those of nothing.
+    """(x_t (B, C, S, S), t (B,)) to x0_hat, for images with the labels y (B, K); `none` (K,) are the null labels.
 
-    Where guidance acts, x0_hat = x0_hat(worse) + weight * (x0_hat - x0_hat(worse)), clamped to [-1, 1], which the step
-    away from the images would else leave. Classifier-free guidance leaves images without labels alone.
+    Where guidance acts, x0_hat = x0_hat(worse) + weight * (x0_hat - x0_hat(worse)), clamped to [-1, 1], which the
+    extrapolation may leave. Classifier-free guidance does not act on images without labels.
     """
     without = none.expand_as(y)
     is_guided = (y != none).reshape(len(y), -1).any(dim=1) | (guidance.network is not None)
@@ -67,5 +67,5 @@ def denoiser(
 
 
 def null_labels(net: nn.Module, device: torch.device) -> Tensor:
-    """The labels that say nothing, (K,)."""
+    """The labels that stand for none, (K,)."""
     return torch.tensor(cast(Sequence[int], net.num_classes), device=device).reshape(-1)

@@ -1,4 +1,4 @@
-"""Noise that belongs to an image: the same in any batch, on any device."""
+"""Noise of an image: the same in any batch, on any device."""
 
 import math
 import zlib
@@ -13,7 +13,7 @@ from artart.io.images import to_pixels
 
 
 class Between(NamedTuple):
-    """A place on the way from one seed's noise to another's."""
+    """An interpolation from one seed's noise to another's."""
 
     first: int
     second: int  # another seed
@@ -39,11 +39,10 @@ def _drawn(seed: int | Between, i: int, shape: Sequence[int]) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """From a (share 0, to the bit) to b (share 1) on a great circle: noise between noises, as strong as they are.
+    """Spherical interpolation from a (share 0, to the bit) to b (share 1), which keeps the variance of the noise.
 
-    A straight line would pass through weaker noise, which no network has seen. a and b are of one shape and differ in
-    direction. Source: Shoemake 1985, "Animating rotation with quaternion curves"; Song et al. 2021, arXiv 2010.02502,
-    Eq. 67.
+    a and b have one shape and differ in direction. Source: Shoemake 1985, "Animating rotation with quaternion curves";
+    Song et al. 2021, arXiv 2010.02502, Eq. 67.
     """
     angle = math.acos(float(torch.cosine_similarity(a.flatten().double(), b.flatten().double(), dim=0)))
     return math.sin((1 - share) * angle) / math.sin(angle) * a + math.sin(share * angle) / math.sin(angle) * b

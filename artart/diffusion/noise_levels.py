@@ -1,4 +1,4 @@
-"""Which noise levels a network is trained at: a generator to r in [0, 1]."""
+"""Distributions of the noise levels r in [0, 1] that a network is trained at."""
 
 import math
 
@@ -15,11 +15,10 @@ class LogitNormal:
         """
         Args:
             image_size: side of the images in pixels.
-            mean: of the logit; None: 0.8 + ln(image_size / 256) / 2. Larger images drown later, since their
-                neighbouring pixels tell the same; 0.8 at 256 px is that of Li and He 2025, arXiv 2511.13720. The
-                argument of Hoogeboom et al. 2023, arXiv 2301.11093, gives the whole logarithm; with that and a std of
-                1 small images are hardly trained at the high levels, where sampling decides what to paint
-                (docs/results.md).
+            mean: of the logit; None: 0.8 + ln(image_size / 256) / 2. Larger images need more noise, since their
+                neighbouring pixels are alike; 0.8 at 256 px is that of Li and He 2025, arXiv 2511.13720. The argument
+                of Hoogeboom et al. 2023, arXiv 2301.11093, gives the whole logarithm; with that and a std of 1 small
+                images are hardly trained at high levels, which fix the composition (docs/results.md).
             std: of the logit.
         """
         self.mean = 0.8 + math.log(image_size / 256) / 2 if mean is None else mean
@@ -32,7 +31,7 @@ class LogitNormal:
 
 
 class Constant:
-    """The same noise level always."""
+    """One noise level."""
 
     def __init__(self, r: Fraction) -> None:
         self.r = r

@@ -1,4 +1,4 @@
-"""What a network may output about x_t, and how x0_hat comes from it.
+"""What a network may output for x_t, and how x0_hat is computed from it.
 
 `level` holds the schedule at the times of x_t, each (B, 1, 1, 1). Everything else is (B, C, H, W).
 """
@@ -11,7 +11,7 @@ from artart.diffusion.schedule import Level
 
 Name = Literal["x0", "eps", "v"]
 
-MIN_ALPHA = 0.02  # below it, eps says nothing of x0
+MIN_ALPHA = 0.02  # below it, eps does not determine x0
 
 
 class Parameterization(Protocol):
@@ -51,7 +51,7 @@ class X0Prediction:
 
 
 class EpsPrediction:
-    """The network outputs the noise (Ho et al. 2020, arXiv 2006.11239); near t = 1 that says nothing of the image."""
+    """The network outputs the noise (Ho et al. 2020, arXiv 2006.11239); near t = 1 that does not determine x0."""
 
     start = 0.98
 

@@ -1,4 +1,4 @@
-"""Samplers: noise becomes images, step by step.
+"""Samplers: from noise to images in steps.
 
 A sampler is called as `sampler(denoise, schedule, x, times, noise)` and yields a Step after each step:
 
@@ -20,13 +20,14 @@ from artart.diffusion.schedule import Schedule, Spacing
 from artart.io.ranges import Count, Fraction
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+Noise = Callable[[int], Tensor]
 
 
 class Step(NamedTuple):
-    """What a sampler has after a step."""
+    """The state of a sampler after a step."""
 
-    x_t: Tensor  # (B, C, H, W): the refined images, still noisy but for the last
-    x0_hat: Tensor  # (B, C, H, W): what it takes the clean images to be
+    x_t: Tensor  # (B, C, H, W): noisy until the last step
+    x0_hat: Tensor  # (B, C, H, W): the predicted clean images
 
 
 class Sampler(Protocol):
@@ -34,7 +35,7 @@ class Sampler(Protocol):
     spacing: Spacing
 
     def __call__(
-        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
+        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise
     ) -> Iterator[Step]: ...
 
 
@@ -44,11 +45,9 @@ class DDIM:
 
     num_steps: Count = 50
     spacing: Spacing = "r"
-    eta: Fraction = 0.0  # how much of the noise is drawn anew in each step, 0 (none) to 1
+    eta: Fraction = 0.0  # share of the noise that each step draws anew, 0 to 1
 
-    def __call__(
-        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
-    ) -> Iterator[Step]:
+    def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         for i, (now, after) in enumerate(pairwise(_levels(schedule, times)), start=1):
             x0_hat = denoise(x, now.t.to(x).expand(len(x)))
             eps_hat = (x - now.alpha * x0_hat) / now.sigma
@@ -70,9 +69,7 @@ class Heun:
     num_steps: Count = 30
     spacing: Spacing = "r"
 
-    def __call__(
-        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
-    ) -> Iterator[Step]:
+    def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         for now, after in pairwise(_levels(schedule, times)):
             x0_hat = denoise(x, now.t.to(x).expand(len(x)))
             slope = (x - now.alpha * x0_hat) / now.sigma - x0_hat
@@ -95,9 +92,7 @@ class DPMpp2M:
     num_steps: Count = 30
     spacing: Spacing = "r"
 
-    def __call__(
-        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Callable[[int], Tensor]
-    ) -> Iterator[Step]:
+    def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         before: tuple[Tensor, Tensor] | None = None  # x0_hat and the length in lambda of the step before
         for now, after in pairwise(_levels(schedule, times)):
             x0_hat = denoise(x, now.t.to(x).expand(len(x)))
@@ -111,7 +106,7 @@ class DPMpp2M:
 
 
 class _Level(NamedTuple):
-    """A schedule at one time: tensors of no dimension, which take on the type of the images they scale."""
+    """A schedule at one time: 0-dimensional tensors, which do not change the dtype of the images they scale."""
 
     t: Tensor
     alpha: Tensor

@@ -1,7 +1,6 @@
-"""Noise schedules: how much image and how much noise there is at a time.
+"""Noise schedules: x_t = alpha(t) * x0 + sigma(t) * eps with t in [0, 1]; 0 is clean, 1 pure noise.
 
-x_t = alpha(t) * x0 + sigma(t) * eps with t in [0, 1]: 0 is clean, 1 pure noise. Schedules differ in how they get there;
-r = sigma / (alpha + sigma) means the same in all of them, so whatever is set by noise level is set in r.
+The noise level r = sigma / (alpha + sigma) means the same in all schedules, so settings by noise level are in r.
 """
 
 import math
@@ -21,8 +20,8 @@ MAX_SIGMA_TO_ALPHA, MIN_SIGMA_TO_ALPHA = 80.0, 0.002
 class Level(NamedTuple):
     """A schedule at some times; all of one shape."""
 
-    alpha: Tensor  # what is left of x0
-    sigma: Tensor  # how much of eps came in
+    alpha: Tensor  # factor of x0
+    sigma: Tensor  # factor of eps
     v_x0: Tensor  # v = v_x0 * x0 + v_eps * eps
     v_eps: Tensor
 
@@ -32,18 +31,14 @@ class Level(NamedTuple):
 
 
 def per_image(values: Tensor, images: Tensor) -> Tensor:
-    """(B,) to (B, 1, 1, 1), so that one number per image scales that image.
-
-    Raises:
-        ValueError: if there is not one value per image.
-    """
+    """(B,) to (B, 1, 1, 1), so that one number per image scales that image. Raises ValueError for other shapes."""
     if values.shape != images.shape[:1]:
         raise ValueError(f"need one value per image: got {tuple(values.shape)} for a batch of {len(images)}")
     return values.view(-1, *[1] * (images.ndim - 1))
 
 
 class Schedule(ABC):
-    """alpha falls from 1 and sigma rises from 0 as t goes from 0 to 1."""
+    """alpha falls from 1 and sigma rises from 0 while t goes from 0 to 1."""
 
     @abstractmethod
     def at(self, t: Tensor) -> Level:
@@ -61,11 +56,11 @@ class Schedule(ABC):
         """Times for a sampler: (num_steps + 1,) float64, falling from the noise level r = start to 0.
 
         Args:
-            num_steps: how often the network is to refine.
+            num_steps: of the sampler.
             spacing: what is divided evenly: r; t; lambda = ln(alpha / sigma); or, with `karras`, (sigma / alpha)^(1/7)
-                (Karras et al. 2022, Eq. 5). The last two run between finite ends, and the first and last step join
-                them to start and 0.
-            start: noise level to begin at, in (0, 1]; with the last two above 0.002.
+                (Karras et al. 2022, Eq. 5). The last two have finite ends; the first and the last step connect them
+                to start and 0.
+            start: first noise level, in (0, 1]; with the last two above 0.002.
 
         Raises:
             ValueError: if start lies outside.
@@ -141,7 +136,7 @@ class Linear(VariancePreserving):
 
 
 class Table(VariancePreserving):
-    """A given list of alpha^2, as other libraries keep it; between its entries the angle is interpolated.
+    """A list of alpha^2, as other libraries store it; between its entries the angle is interpolated.
 
     Entry k of n belongs to t = (k + 1) / n.
     """

@@ -9,8 +9,7 @@ from torch import Generator, Tensor
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
 from artart.evaluation.report import Evaluation, Table, curves, grid_image, histograms, interval
-from artart.features.alexnet import lpips_alex
-from artart.features.pretrained import alexnet_on, lpips_heads
+from artart.features.alexnet import alexnet_for, lpips_alex
 from artart.io.images import grid, to_model, to_pixels
 from artart.io.terminal import progress_bar
 from artart.metrics.distances import mean
@@ -27,9 +26,7 @@ def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
     """Get the weights before any work; say which ones they are. Raises ArtError if they cannot be had."""
     if (weights := config["metrics"]["weights"]) is None:
         return {}
-    device = next(loaded.net.parameters()).device
-    lpips_heads(weights, device)
-    return {"alexnet": alexnet_on(weights, device).origin}
+    return {"alexnet": alexnet_for("metrics.weights", weights)}
 
 
 def measure(loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], facts: Mapping[str, object]) -> Evaluation:

@@ -21,12 +21,12 @@ from artart.diffusion.sampling import sample_images
 from artart.evaluation.report import Evaluation
 from artart.evaluation.sample_report import SETS, Shown, draw_images, tables
 from artart.features import inception
-from artart.features.alexnet import CHUNK, features_of
+from artart.features.alexnet import CHUNK, alexnet_for, alexnet_on, features_of
 from artart.features.inception import inception_features
-from artart.features.pretrained import alexnet_on
-from artart.io.files import atomic, load_weights
+from artart.io.files import atomic
 from artart.io.images import to_model, to_pixels
 from artart.io.terminal import progress_bar
+from artart.io.weights import load_weights
 from artart.metrics import memorization
 from artart.metrics.distances import (
     MIN_IMAGES_FOR_FRECHET,
@@ -59,7 +59,7 @@ def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
         inception.extractor(device)
     if (weights := config["metrics"]["weights"]) is None:
         return {}
-    return {"alexnet": alexnet_on(weights, device).origin}
+    return {"alexnet": alexnet_for("metrics.weights", weights)}
 
 
 def measure(

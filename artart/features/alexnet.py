@@ -1,45 +1,114 @@
-"""What AlexNet sees in images: features for distances between sets, and LPIPS between two images."""
+"""AlexNet: features for distances between sets of images, and LPIPS between two images."""
 
+import functools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import torch
+import torchmetrics
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.models import AlexNet_Weights, alexnet
 
-from artart.features.pretrained import alexnet_on, imagenet_units, lpips_heads
+from artart import ArtError
+from artart.features.pretrained import Filters, WeightsNotFoundError, filled, find_weights, imagenet_units
 from artart.io.images import to_model
 
-CHUNK: Final = 64  # images that AlexNet sees at once
-SEEN_AT: Final = 224  # side in pixels at which AlexNet was trained
+CHUNK: Final = 64  # images in a batch of AlexNet
+INPUT_SIZE: Final = 224  # side in pixels at which AlexNet was trained
 MIN_SIDE_FOR_LPIPS: Final = 64  # side in pixels of the patches on which LPIPS was fitted
 RELUS: Final = (1, 4, 7, 9, 11)  # the layers of AlexNet that LPIPS compares
+CHANNELS: Final = (64, 192, 384, 256, 256)  # of these layers
+HEAD_NAMES: Final = ("alex.lin{}.weight", "lin{}.model.1.weight")  # in files; the second are those of the authors
+LPIPS_HEADS: Final = "LPIPS v0.1 of AlexNet"
+
+
+@functools.cache
+@torch.inference_mode(False)  # tensors made in it could take part in no gradient
+def alexnet_on(weights: str, device: torch.device) -> Filters:
+    """AlexNet `features[:12]`, up to relu5, on a device; one copy per process and device.
+
+    Args:
+        weights: `auto`: torchvision's, from its cache or by download; else a file or folder, as for
+            `pretrained.find_weights`.
+
+    Raises:
+        ArtError: if the weights cannot be had.
+    """
+    with torch.device("meta"):
+        net = alexnet().features[:12]
+    net, origin = filled(net, AlexNet_Weights.IMAGENET1K_V1 if weights == "auto" else weights, "AlexNet")
+    return Filters(net.to(device), origin)
+
+
+@functools.cache
+@torch.inference_mode(False)
+def lpips_heads(weights: str, device: torch.device) -> Sequence[Tensor]:
+    """The weights of LPIPS v0.1 for the channels of AlexNet's five layers, each (C, 1, 1), on a device.
+
+    Args:
+        weights: a file or folder, as for `pretrained.find_weights`; for `auto`, or if none are in it, those that
+            torchmetrics contains.
+
+    Raises:
+        ArtError: if several files have them.
+    """
+    forms = [{name.format(k): (1, num, 1, 1) for k, num in enumerate(CHANNELS)} for name in HEAD_NAMES]
+    bundled = str(Path(torchmetrics.__path__[0], "functional", "image", "lpips_models", "alex.pth"))
+    try:
+        state, _ = find_weights(bundled if weights == "auto" else weights, forms, LPIPS_HEADS)
+    except WeightsNotFoundError:
+        state, _ = find_weights(bundled, forms, LPIPS_HEADS)
+    return [head[0].to(device) for head in state.values()]
+
+
+def alexnet_for(setting: str, weights: str, without: str | None = None) -> str:
+    """Load AlexNet and the heads of LPIPS before any work; returns where AlexNet's weights come from.
+
+    Args:
+        setting: the key that asks for them, which errors name.
+        weights: its value, as for `alexnet_on`.
+        without: the setting that does without them; None: `setting=null`.
+
+    Raises:
+        ArtError: if they cannot be had.
+    """
+    try:
+        origin = alexnet_on(weights, torch.device("cpu")).origin
+        lpips_heads(weights, torch.device("cpu"))
+        return origin
+    except ArtError as error:
+        raise ArtError(
+            f"{setting}={weights}: {error}; name a file or folder: {setting}=PATH, or do without: "
+            f"{without or f'{setting}=null'}"
+        ) from None
 
 
 def alexnet_features(images: Tensor, weights: str) -> Tensor:
     """(B, 3, H, W) in [-1, 1] to AlexNet's relu5, averaged over space: (B, 256) in double precision, on the CPU.
 
-    Images are brought to 224 px (bicubic, antialiased), as for Inception's FID; `weights` as for
-    `pretrained.alexnet_on`.
+    Images are resized to 224 px (bicubic, antialiased), as for Inception's FID; `weights` as for `alexnet_on`.
     """
-    large = F.interpolate(images, (SEEN_AT, SEEN_AT), mode="bicubic", antialias=True)
+    large = F.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True)
     net = alexnet_on(weights, images.device).net
     return net(imagenet_units(large.clamp(-1, 1))).mean(dim=(2, 3)).cpu().double()
 
 
 def features_of(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
-    """`alexnet_features` (N, 256) of uint8 images (N, 3, H, W), few at a time."""
+    """`alexnet_features` (N, 256) of uint8 images (N, 3, H, W), in batches."""
     return torch.cat([alexnet_features(to_model(part).to(device), weights) for part in pixels.split(CHUNK)])
 
 
 def lpips_alex(x_hat: Tensor, x: Tensor, weights: str) -> Tensor:
-    """LPIPS v0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924): 0 for a copy, about 0.7 for what has nothing alike.
+    """LPIPS v0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924): 0 for equal images, about 0.7 for unrelated ones.
 
     Images with a side below 64 px are enlarged to that (bicubic).
 
     Args:
         x_hat: (B, 3, H, W), clamped to [-1, 1].
         x: the same shape, in [-1, 1].
-        weights: as for `pretrained.alexnet_on`.
+        weights: as for `alexnet_on`.
 
     Returns:
         (B,)
@@ -47,13 +116,12 @@ def lpips_alex(x_hat: Tensor, x: Tensor, weights: str) -> Tensor:
     x_hat = x_hat.float().clamp(-1, 1)
     if (enlarged := MIN_SIDE_FOR_LPIPS / min(x.shape[-2:])) > 1:
         x_hat, x = (F.interpolate(images, scale_factor=enlarged, mode="bicubic").clamp(-1, 1) for images in (x_hat, x))
-    net, heads = alexnet_on(weights, x.device).net, lpips_heads(weights, x.device)
+    net, heads = alexnet_on(weights, x.device).net, iter(lpips_heads(weights, x.device))
     ours, theirs = imagenet_units(x_hat), imagenet_units(x)
-    distance, compared = torch.zeros(len(x), device=x.device), 0
+    distance = torch.zeros(len(x), device=x.device)
     for k, layer in enumerate(net):
         ours, theirs = layer(ours), layer(theirs)
         if k in RELUS:
             error = (F.normalize(ours, eps=1e-10) - F.normalize(theirs, eps=1e-10)).square()
-            distance = distance + (heads[compared] * error).sum(dim=1).mean(dim=(1, 2))
-            compared += 1
+            distance = distance + (next(heads) * error).sum(dim=1).mean(dim=(1, 2))
     return distance

@@ -1,4 +1,4 @@
-"""What Inception sees, as published FIDs and KIDs need it; for whoever can download its weights."""
+"""Inception features, as published FIDs and KIDs use them; the weights are a download."""
 
 import functools
 from typing import Final
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from artart import ArtError
 from artart.io.terminal import progress_bar
 
-CHUNK: Final = 64  # images seen at once
+CHUNK: Final = 64  # images in a batch
 
 
 @functools.cache
 def extractor(device: torch.device) -> nn.Module:
-    """torch-fidelity's Inception, whose weights are those of the published FIDs: uint8 (B, 3, H, W) to (B, 2048).
+    """torch-fidelity's Inception, with the weights of the published FIDs: uint8 (B, 3, H, W) to (B, 2048).
 
     Raises:
-        ArtError: if torch-fidelity is missing, or the weights are neither here nor to be downloaded.
+        ArtError: if torch-fidelity is missing, or the weights are neither here nor can be downloaded.
     """
     from torchmetrics.image.fid import NoTrainInceptionV3
 
@@ -30,7 +30,7 @@ def extractor(device: torch.device) -> nn.Module:
 
 
 def inception_features(pixels: Tensor, device: torch.device) -> Tensor:
-    """(N, 2048) in double precision, of uint8 images (N, 3, S, S)."""
+    """uint8 images (N, 3, S, S) to features (N, 2048) in double precision, on the CPU."""
     with progress_bar() as bar, torch.inference_mode():
         parts = bar.track(pixels.split(CHUNK), description="Inception")
         return torch.cat([extractor(device)(part.to(device)).cpu().double() for part in parts])

@@ -1,7 +1,7 @@
 """What is read from a file, rebuilt as exact built-in types, so that no object in it can answer a check itself.
 
 `torch.load(weights_only=True)` restores attributes of an OrderedDict, among them methods that checks would call. Here
-every object is looked at by its exact type and read by the methods of that type alone.
+every object is identified by its exact type and read by the methods of that type alone.
 """
 
 import math
@@ -26,7 +26,7 @@ def rebuild(value: object, num_bytes: float = math.inf) -> Any:
         num_bytes: of the file that it was read from.
 
     Raises:
-        ValueError: if there is anything else, too much of it, or a tensor whose numbers the file does not hold.
+        ValueError: if there is anything else, too much of it, or a tensor that needs more bytes than the file has.
     """
     return _Rebuild(num_bytes).value(value, MAX_DEPTH)
 
@@ -43,42 +43,37 @@ class _Rebuild:
         self.num_held = 0  # their sum
         self.used = 0  # bytes of all tensors
 
-    def value(self, value: object, depth: int) -> Any:
+    def value(self, value: Any, depth: int) -> Any:
         kind = type(value)
         self.num_values += 1
         if self.num_values > MAX_VALUES:
             raise ValueError(f"more than {MAX_VALUES:,} values")
-        if kind is str:
-            return self._text(value)
         if kind in (bool, float, type(None)):
             return value
-        if kind is int:
-            return _whole(value)
+        if kind in (str, int):
+            return self._scalar(value)
         if kind in (Tensor, nn.Parameter):
             return self._tensor(value)
         if depth == 0:
             raise ValueError(f"more than {MAX_DEPTH} levels, or a cycle")
         if kind in (dict, OrderedDict, Counter):
             items = dict[Any, Any].items(cast(dict[Any, Any], value))
-            return {self._key(key): self.value(one, depth - 1) for key, one in items}
-        if kind is list:
-            return [self.value(one, depth - 1) for one in cast(list[Any], value)]
-        if kind is tuple:
-            return tuple([self.value(one, depth - 1) for one in cast(tuple[Any, ...], value)])
+            return {self._scalar(key): self.value(one, depth - 1) for key, one in items}
+        if kind in (list, tuple):
+            return kind([self.value(one, depth - 1) for one in value])
         raise ValueError(f"a {kind.__name__}")
 
-    def _key(self, key: object) -> Any:
-        if type(key) is str:
-            return self._text(key)
-        if type(key) is int:
-            return _whole(key)
-        raise ValueError(f"a {type(key).__name__} as a key")
-
-    def _text(self, text: Any) -> str:
-        self.num_characters += len(text)
+    def _scalar(self, value: Any) -> Any:
+        """A text or a whole number, which keys are too."""
+        if type(value) not in (str, int):
+            raise ValueError(f"a {type(value).__name__} as a key")
+        if type(value) is int and abs(value) >= 2**63:
+            raise ValueError("a whole number of more than 64 bits")
+        if type(value) is str:
+            self.num_characters += len(value)
         if self.num_characters > MAX_CHARACTERS:
             raise ValueError(f"more than {MAX_CHARACTERS:,} characters")
-        return text
+        return value
 
     def _tensor(self, value: Any) -> Tensor:
         """The tensor without hooks, gradient and attributes.
@@ -91,17 +86,10 @@ class _Rebuild:
                 raise ValueError("a tensor that is not dense")
             if tensor.is_complex():
                 raise ValueError("a tensor of complex numbers")
-            memory = tensor.untyped_storage()
-            num_bytes = tensor.numel() * tensor.element_size()
+            memory, num_bytes = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
             self.num_held += memory.nbytes() - self.held.get(memory.data_ptr(), 0)
             self.held[memory.data_ptr()] = memory.nbytes()
             self.used += num_bytes
             if num_bytes > memory.nbytes() or self.used > 2 * self.num_held or self.num_held > self.num_bytes:
                 raise ValueError("a tensor of more numbers than the file holds")
         return self.tensors[id(value)]
-
-
-def _whole(number: Any) -> int:
-    if abs(number) >= 2**63:
-        raise ValueError("a whole number of more than 64 bits")
-    return number

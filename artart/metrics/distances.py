@@ -1,4 +1,4 @@
-"""Distances between two sets of features, and how sure a figure is."""
+"""Distances between two sets of features, and confidence intervals."""
 
 from typing import Final, NamedTuple
 
@@ -7,14 +7,14 @@ from torch import Generator, Tensor
 
 BLOCK: Final = 1024  # rows of a kernel matrix that are held at once
 NUM_HALVES: Final = 200
-MIN_IMAGES_FOR_INTERVAL: Final = 10  # images; intervals from fewer are too narrow
-MAX_HALVED_FEATURES: Final = 512  # features
-NUM_NEIGHBOURS: Final = 3  # of an image, whose distance is how far it reaches
-MIN_IMAGES_FOR_FRECHET: Final = 2560  # images: ten times the features; with fewer the covariances are mostly noise
+MIN_IMAGES_FOR_INTERVAL: Final = 10  # intervals from fewer are too narrow
+MAX_HALVED_FEATURES: Final = 512  # with more, covariances of 200 halves take too long
+NUM_NEIGHBOURS: Final = 3  # the distance of the k-th is the radius of an image
+MIN_IMAGES_FOR_FRECHET: Final = 2560  # ten times the features; with fewer the covariances are mostly noise
 
 
 class Estimate(NamedTuple):
-    """A figure and its 95 % interval; None where there is none, as for very few images."""
+    """A figure and its 95 % interval; None if there is none, as for very few images."""
 
     value: float
     low: float | None
@@ -42,15 +42,20 @@ def estimate(value: float, of_halves: Tensor, num: int) -> Estimate:
     return Estimate(value, value + low, value + high)
 
 
+def all_and_halves(num: int, generator: Generator) -> Tensor:
+    """(201, num): a row of ones, then `halves`."""
+    return torch.cat([torch.ones(1, num).double(), halves(num, generator)])
+
+
 def mean(values: Tensor, generator: Generator) -> Estimate:
-    """Of one number per image (num,)."""
+    """The mean of one number per image, (num,)."""
     values = values.double().cpu()
     chosen = halves(len(values), generator)
     return estimate(values.mean().item(), chosen @ values / chosen.sum(dim=1), len(values))
 
 
 def share(num_true: int, num: int) -> Estimate:
-    """Of a yes or no per image; the interval is Wilson's (1927), which is also right for none and for all."""
+    """The share of images; the interval is Wilson's (1927), which is also valid for none and for all."""
     z2, p = 1.96**2, num_true / num
     middle = (p + z2 / (2 * num)) / (1 + z2 / num)
     half = (z2 * (p * (1 - p) / num + z2 / (4 * num**2))) ** 0.5 / (1 + z2 / num)
@@ -60,15 +65,11 @@ def share(num_true: int, num: int) -> Estimate:
 def kernel_distance(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
     """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
 
-    Zero on average for two draws of the same images, so a single one may lie below; there its interval is too wide.
-
-    Args:
-        x: (n, d) features, double.
-        y: (m, d).
-        generator: of the halves for the interval.
+    Zero on average for two draws of the same images, so a single value may be negative; there the interval is too wide.
+    x (n, d) and y (m, d) are features in double precision; `generator` draws the halves for the interval.
     """
     generator = generator or Generator().manual_seed(0)
-    of_x, of_y = (torch.cat([torch.ones(1, len(z)).double(), halves(len(z), generator)]) for z in (x, y))
+    of_x, of_y = (all_and_halves(len(z), generator) for z in (x, y))
     between = _kernel_sums(x, y, of_x, of_y) / (of_x.sum(dim=1) * of_y.sum(dim=1))
     values = _within(x, of_x) + _within(y, of_y) - 2 * between
     return estimate(values[0].item(), values[1:], min(len(x), len(y)))
@@ -104,7 +105,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 def frechet_estimate(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
-    """`frechet_distance` with its interval; without one where the covariances are too large to be taken that often."""
+    """`frechet_distance` with its interval; without one above MAX_HALVED_FEATURES."""
     if x.shape[1] > MAX_HALVED_FEATURES:
         return Estimate(frechet_distance(x, y), None, None)
     generator = generator or Generator().manual_seed(0)
@@ -114,7 +115,7 @@ def frechet_estimate(x: Tensor, y: Tensor, generator: Generator | None = None) -
 
 
 class Coverage(NamedTuple):
-    """How far two sets cover each other."""
+    """How well two sets cover each other."""
 
     precision: float  # share of samples that lie among real images
     recall: float  # share of real images that lie among samples
@@ -124,12 +125,8 @@ def coverage(samples: Tensor, real: Tensor, num_neighbours: int = NUM_NEIGHBOURS
     """Precision and recall: an image lies among a set if it is nearer to one of it than that one's k-th neighbour.
 
     Source: Kynkäänniemi et al. 2019, arXiv 1904.06991, Eqs. 1 and 2. They depend on the number of images: compare at
-    equal numbers only.
-
-    Args:
-        samples: (n, d) features.
-        real: (m, d); n and m above num_neighbours.
-        num_neighbours: k, without the image itself.
+    equal numbers only. samples (n, d) and real (m, d) are features, with n and m above k = num_neighbours, which does
+    not count the image itself.
     """
     between = torch.cdist(samples, real)
     of_samples, of_real = (_reach(one, num_neighbours) for one in (samples, real))

@@ -1,11 +1,10 @@
-"""Are samples near-duplicates of training images? A test that also says what it can see.
+"""Tests whether samples are near-duplicates of training images, and measures its own detection rate.
 
-Distances are between thumbnails of 16 px without their mean colour, least over mirroring and shifts of up to one
-thumbnail pixel, in steps of half a pixel. Three criteria
-call a sample memorized. `rate`: it is nearer to a training image than 99 % of held-out images are.
-`rate_ratio`: its nearest stands out from the second nearest more than that of 99 % of held-out images.
-`rate_third`: that ratio is below 1/3 (Bonnaire et al. 2025, arXiv 2505.16959). Whether such tests find near-duplicates
-at all is measured on near-duplicates: training images that were changed a little.
+Distances are between thumbnails of 16 px without their mean colour, the least over flips and shifts of up to one
+thumbnail pixel, in steps of half a pixel. Three criteria call a sample memorized. `rate`: it is nearer to a training
+image than 99 % of held-out images are. `rate_ratio`: its distance to the nearest over that to the second nearest is
+below that of 99 % of held-out images. `rate_third`: that ratio is below 1/3 (Bonnaire et al. 2025, arXiv 2505.16959).
+The detection rate is measured on near-duplicates: training images with small changes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,33 +20,33 @@ from artart.io.images import to_model, to_pixels
 from artart.metrics.distances import share
 
 SIDE: Final = 16  # of a thumbnail in pixels
-FINE: Final = 2  # steps of a shift to a thumbnail pixel
+FINE: Final = 2  # steps of a shift per thumbnail pixel
 FALSE_ALARMS: Final = 0.01  # share of held-out images that are nearer than the threshold
 THIRD: Final = 1 / 3  # of the distance to the second nearest
 CRITERIA: Final = ("rate", "rate_ratio", "rate_third")
-MIN_HELD_OUT: Final = 20  # images, from which thresholds are taken
-MIN_DETECTION_RATE: Final = 0.9  # least share of a kind of near-duplicates that is detected, to claim anything about it
+MIN_HELD_OUT: Final = 20  # images, for the thresholds
+MIN_DETECTION_RATE: Final = 0.9  # of a kind of near-duplicates, below which the test is blind to it
 NUM_NEAR_DUPLICATES: Final = 500
-CHUNK: Final = 256  # images compared at once
+CHUNK: Final = 256  # images in a batch
 
 
 class Nearest(NamedTuple):
-    """The training image that is nearest to each of some images."""
+    """The training images that are nearest to some images."""
 
     distance: Tensor  # (B,) root mean square over a thumbnail, in [-1, 1]
-    which: Tensor  # (B,) long, its place among the training images
-    ratio: Tensor  # (B,) distance over that of the second nearest, which does not look like the nearest
+    which: Tensor  # (B,) long, index of the training image
+    ratio: Tensor  # (B,) distance over that of the second nearest of another group
 
 
 class MemorizationTest:
-    """Knows training and held-out images; all images are uint8 (N, 3, S, S), as they are saved."""
+    """The test for some training and held-out images; all images are uint8 (N, 3, S, S), as they are saved."""
 
     def __init__(self, train: Tensor, groups: Sequence[str], held_out: Tensor) -> None:
         """
         Args:
-            train: images that were trained on.
-            groups: one for each; look-alikes share a name.
-            held_out: images of the same kind that were not.
+            train: the training images.
+            groups: a name for each of them; look-alikes have the same.
+            held_out: images of the same kind that were not trained on.
         """
         number = {group: k for k, group in enumerate(dict.fromkeys(groups))}
         self.train = train
@@ -57,7 +56,7 @@ class MemorizationTest:
 
     @property
     def thresholds(self) -> tuple[float, float]:
-        """The distance and the ratio below which a hundredth of other held-out images would lie."""
+        """The distance and the ratio below which 1 % of other held-out images would lie."""
         return _lowest(self.held_out.distance), _lowest(self.held_out.ratio)
 
     def nearest(self, images: Tensor) -> Nearest:
@@ -75,7 +74,7 @@ class MemorizationTest:
         distance, which = distances.min(dim=1)
         looks_alike = self.groups == self.groups[which][:, None]
         second = distances.masked_fill(looks_alike, torch.inf).amin(dim=1)
-        # without a second, or where both are the same blank sheet, the nearest stands out from nothing
+        # 1 without a second, or if both distances are 0, as of blank images
         return Nearest(distance, which, torch.where(second.isfinite() & (second > 0), distance / second, 1.0))
 
     def judge(self, nearest: Nearest) -> dict[str, Tensor]:
@@ -88,9 +87,7 @@ class MemorizationTest:
         }
 
     def false_alarms(self) -> dict[str, float]:
-        """The share of held-out images that count as near-duplicates, each half judged by the other half's
-        thresholds.
-        """
+        """The share of held-out images called memorized, each half by the thresholds of the other."""
         return {
             "rate": _crosswise(self.held_out.distance),
             "rate_ratio": _crosswise(self.held_out.ratio),
@@ -98,7 +95,7 @@ class MemorizationTest:
         }
 
     def detection_rates(self, generator: Generator) -> dict[str, dict[str, float]]:
-        """For each criterion the share of near-duplicates that it finds, by kind."""
+        """For each criterion, the share of near-duplicates that it detects, by kind."""
         chosen = torch.randperm(len(self.train), generator=generator)[:NUM_NEAR_DUPLICATES]
         of_kinds = {
             kind: self.judge(self.nearest(near_duplicates))
@@ -110,7 +107,7 @@ class MemorizationTest:
 
 
 def _lowest(values: Tensor) -> float:
-    """The k-th smallest of n; a new value is below with probability k / (n + 1). Of fewer than 99 the smallest."""
+    """The k-th smallest of n: a new value is below it with probability k / (n + 1). Of fewer than 99 the smallest."""
     return values.sort().values[max(1, int(FALSE_ALARMS * (len(values) + 1))) - 1].item()
 
 
@@ -120,7 +117,7 @@ def _crosswise(values: Tensor) -> float:
 
 
 def report(test: MemorizationTest, nearest: Nearest, labels: Sequence[str], generator: Generator) -> dict[str, Any]:
-    """What is to be said of samples, as plain data: rates, beside what the test can see, overall and by label."""
+    """The rates of samples, overall and by label, and the test's detection rates, as plain data."""
     detection_rates, false_alarms = test.detection_rates(generator), test.false_alarms()
     return {
         name: {
@@ -143,7 +140,7 @@ def _by_label(found: Tensor, labels: Sequence[str]) -> dict[str, dict[str, float
 
 
 def make_near_duplicates(images: Tensor, generator: Generator) -> Iterator[tuple[str, Tensor]]:
-    """Near-duplicates: images that are changed a little: a kind's name and uint8 images of the same shape."""
+    """Images with small changes: yields the name of a kind, and uint8 images of the same shape."""
     x = to_model(images)
     num, _, height, _ = x.shape
 
@@ -164,18 +161,18 @@ def make_near_duplicates(images: Tensor, generator: Generator) -> Iterator[tuple
 
 
 def _thumbnails(images: Tensor) -> Tensor:
-    """At FINE times their size, so that they can be moved by a part of a pixel."""
+    """Thumbnails at FINE times their size, for shifts by part of a pixel."""
     return F.adaptive_avg_pool2d(to_model(images), FINE * SIDE)
 
 
 def _window(thumbnails: Tensor, top: int = FINE, left: int = FINE) -> Tensor:
-    """All but a margin of two pixels a side in all, so that it can be moved by one: (B, 3, 14, 14)."""
+    """A part two pixels smaller, so that it can be shifted by one either way: (B, 3, 14, 14)."""
     size = FINE * (SIDE - 2)
     return F.avg_pool2d(thumbnails[:, :, top : top + size, left : left + size], FINE)
 
 
 def _views(thumbnails: Tensor) -> Iterator[Tensor]:
-    """As they are and mirrored, moved by up to one pixel each way: fifty times (B, D)."""
+    """As they are and flipped, shifted by up to one pixel either way: fifty times (B, D)."""
     moves = range(2 * FINE + 1)
     for seen, top, left in product((thumbnails, thumbnails.flip(-1)), moves, moves):
         yield _centred(_window(seen, top, left))

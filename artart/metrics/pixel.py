@@ -1,6 +1,6 @@
-"""Measures of pixels: (x_hat, x), both (B, 3, H, W) in [-1, 1], to one number per image (B,).
+"""PSNR and SSIM: (x_hat, x), both (B, 3, H, W) in [-1, 1], to one number per image (B,).
 
-They judge the image that would be saved: x_hat is clamped.
+x_hat is clamped, as in the image that would be saved.
 """
 
 from typing import Final
@@ -20,7 +20,7 @@ def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
 def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     """Structural similarity with the paper's Gaussian window (Wang et al. 2004), mean of the channels; 1 for a copy.
 
-    Of the places where the window lies within the image; of all, with mirrored edges, where the image is smaller.
+    The mean over the places where the window lies within the image; if none does, over all, with reflected edges.
     """
     _, values = structural_similarity_index_measure(
         x_hat.float().clamp(-1, 1), x.float(), data_range=2.0, reduction="none", return_full_image=True

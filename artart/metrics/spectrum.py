@@ -1,20 +1,20 @@
-"""How much of each spatial frequency images hold: blur has too little of the high ones, a checkerboard too much."""
+"""Power by spatial frequency: blur has too little at high frequencies, a checkerboard too much."""
 
 from typing import Final
 
 import torch
 from torch import Generator, Tensor
 
-from artart.metrics.distances import Estimate, estimate, halves
+from artart.metrics.distances import Estimate, all_and_halves, estimate
 
-CHUNK: Final = 64  # images whose spectra are held at once
+CHUNK: Final = 64  # images in a batch
 
 
 def radial_power(images: Tensor) -> Tensor:
     """Power of (B, 3, S, S) in [-1, 1] by spatial frequency 1, 2, ... K (periods over the image): (B, K).
 
-    K is about S / sqrt(2): up to the corner of the spectrum, where a checkerboard lies. Of the mean of the channels
-    under a Hann window, without which the image's edges would count as detail.
+    K is about S / sqrt(2), the corner of the spectrum, where a checkerboard lies. Of the mean of the channels under a
+    Hann window, without which the image's edges would count as detail.
     """
     if len(images) > CHUNK:
         return torch.cat([radial_power(part) for part in images.split(CHUNK)])
@@ -30,15 +30,14 @@ def radial_power(images: Tensor) -> Tensor:
 
 
 def decibels(power: Tensor) -> Tensor:
-    """Power in dB; what is flat has next to none, not minus infinity."""
+    """Power in dB, at least -120: flat images have none."""
     return 10 * power.clamp(min=1e-12).log10()
 
 
 def spectral_distance(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
     """Root mean square over frequencies of the difference in dB of two sets' mean powers, (n, K) and (m, K)."""
     generator = generator or Generator().manual_seed(0)
-    of_x, of_y = (torch.cat([torch.ones(1, len(z)).double(), halves(len(z), generator)]) for z in (x, y))
-    means = (chosen @ z / chosen.sum(dim=1, keepdim=True) for chosen, z in ((of_x, x), (of_y, y)))
-    a, b = map(decibels, means)
+    chosen = [(all_and_halves(len(z), generator), z) for z in (x, y)]
+    a, b = (decibels(rows @ z / rows.sum(dim=1, keepdim=True)) for rows, z in chosen)
     values = (a - b).square().mean(dim=1).sqrt()
     return estimate(values[0].item(), values[1:], min(len(x), len(y)))

@@ -1,4 +1,4 @@
-"""Attention over a map of features."""
+"""Self-attention over a feature map."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,7 +7,7 @@ from artart.models.embedding import zero_module
 
 
 class SelfAttention(nn.Module):
-    """Every place of a small map (B, C, H, W) sees every other; starts as the identity."""
+    """Among all places of a feature map (B, C, H, W); starts as the identity."""
 
     def __init__(self, channels: int, num_heads: int = 4) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """The article's network, as printed and as a denoiser."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
 from artart.models.attention import SelfAttention
+from artart.models.base import check_divisible
 from artart.models.embedding import AdaGroupNorm, AugmentDim, ConditionEmbedding, NumClasses, zero_module
 
 EMB_CHANNELS = 256  # of the condition
@@ -17,11 +19,11 @@ class ConvDiffusionModel(nn.Module):
     """Three blocks down, three blocks up, additive skips between them.
 
     As printed (742,659 parameters): a convolutional autoencoder, (B, 3, S, S) in [-1, 1] to the same. One thing is
-    repaired: input and output share one range; the article's sigmoid is kept and stretched to it.
+    fixed: input and output have the same range; the article's sigmoid is kept and scaled to it.
 
-    `conditioned` on time and class it is the denoiser that the article describes: batch normalisation becomes group
-    normalisation with scale and shift, and the last block gives way to one that sees x_t again at full size. The
-    printed one leaves a checkerboard and cannot pass x_t on where there is hardly any noise.
+    `conditioned` on time and labels it is the denoiser that the article describes: group normalisation with scale and
+    shift replaces batch normalisation, and the last block gets x_t again at full size. The printed block leaves a
+    checkerboard and cannot pass x_t on where there is hardly any noise.
     """
 
     def __init__(
@@ -37,27 +39,21 @@ class ConvDiffusionModel(nn.Module):
         Args:
             image_size: side S of the images in pixels, divisible by 8.
             channels: of the images.
-            num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
-                stands for "none" in column k. None: no labels; artart.train fills in those of the data.
-            conditioned: whether it takes time and labels. None: no; artart.train asks the objective.
-            attention: whether the deepest features see the whole image, which from 64 px on the convolutions do not.
-            augment_dim: numbers that describe how an image was augmented; 0: it takes none. None: no; artart.train asks
-                the objective.
+            num_classes: as for ConditionEmbedding; None: no labels. artart.train takes those of the data.
+            conditioned: whether it takes time and labels; None: no. artart.train asks the objective.
+            attention: self-attention at the lowest resolution: from 64 px on no convolution sees the whole image.
+            augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
 
         Raises:
-            ValueError: if three halvings of image_size leave a fraction, or attention is asked of the article's form.
+            ValueError: if image_size is not divisible by 8, or the printed form is to have attention or augmentation.
         """
         super().__init__()
-        if image_size < 8 or image_size % 8:
-            lower = max(8, image_size // 8 * 8)
-            raise ValueError(
-                f"image_size={image_size}: not divisible by 8, which three halvings need; try {lower} or {lower + 8}"
-            )
+        check_divisible("image_size", image_size, 8, "which three halvings need")
         if (attention or augment_dim) and not conditioned:
             setting = "model.attention=true" if attention else f"model.augment_dim={augment_dim}"
             raise ValueError(f"{setting}: the article's network has none; add model.conditioned=true")
         self.image_size, self.channels = image_size, channels
-        norm = _scale_shift_norm if conditioned else nn.BatchNorm2d
+        norm = partial(AdaGroupNorm, emb_channels=EMB_CHANNELS) if conditioned else nn.BatchNorm2d
         self.enc1 = _down(channels, 64, norm)
         self.enc2 = _down(64, 128, norm)
         self.enc3 = _down(128, 256, norm)
@@ -71,7 +67,7 @@ class ConvDiffusionModel(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """Images (B, channels, S, S), if conditioned also what ConditionEmbedding takes, to images of that shape."""
+        """As for `base.Network`; without condition only x counts."""
         condition = None if self.condition is None else self.condition(x, t, y, augment_labels)
         skip1 = _run(self.enc1, x, condition)
         skip2 = _run(self.enc2, skip1, condition)
@@ -87,7 +83,7 @@ class ConvDiffusionModel(nn.Module):
 
 
 class Head(nn.Module):
-    """Features at half size and x_t to images: nearest x2, convolution, SiLU, x_t beside it, convolution."""
+    """Features at half size and x_t to images: nearest x2, convolution, SiLU, concatenation with x_t, convolution."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -98,10 +94,6 @@ class Head(nn.Module):
         features = self.smooth(F.interpolate(features, scale_factor=2.0, mode="nearest"))
         with torch.autocast(x_t.device.type, enabled=False):  # bf16 would round the images to grey levels
             return self.out(torch.cat([F.silu(features.to(x_t.dtype)), x_t], dim=1))
-
-
-def _scale_shift_norm(channels: int) -> nn.Module:
-    return AdaGroupNorm(channels, EMB_CHANNELS)
 
 
 def _down(in_channels: int, out_channels: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""What a network is conditioned on besides the image: the time, the labels, and how the image was augmented."""
+"""The condition of a network: time, labels, and how the image was augmented."""
 
 import math
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ class ConditionEmbedding(nn.Module):
     def __init__(self, num_classes: NumClasses, emb_channels: int, augment_dim: AugmentDim = None) -> None:
         """
         Args:
-            num_classes: how many values each column of labels has, or that of the only one; may be 0. In column k the
+            num_classes: number of classes of each column of labels, or of the only one; may be 0. In column k the
                 label `num_classes[k]` stands for "none". None: 0.
             emb_channels: of the vector.
-            augment_dim: numbers that describe how an image was augmented; 0: it takes none.
+            augment_dim: numbers that describe how an image was augmented; 0 or None: it takes none.
         """
         super().__init__()
         self.num_classes = tuple(num_classes) if isinstance(num_classes, Sequence) else (num_classes or 0,)
@@ -37,14 +37,7 @@ class ConditionEmbedding(nn.Module):
         self.augmentation = zero_module(nn.Linear(augment_dim, emb_channels, bias=False)) if augment_dim else None
 
     def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Tensor:
-        """(B, emb_channels) for images x (B, ...).
-
-        Args:
-            x: the images.
-            t: times (B,) in [0, 1]; None: 0.
-            y: labels (B, K), or (B,) if there is one column; None: none.
-            augment_labels: how they were augmented (B, augment_dim); None: not.
-        """
+        """(B, emb_channels) for images x (B, ...); the rest as for `base.Network`."""
         t = x.new_zeros(len(x)) if t is None else t
         vector = self.time(timestep_embedding(t, 64))
         if self.label is not None:
@@ -69,7 +62,7 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 
 
 class AdaGroupNorm(nn.Module):
-    """Group normalisation whose scale and shift come from the condition, which starts without influence."""
+    """Group normalisation with scale and shift from the condition, both of which start at zero."""
 
     def __init__(self, channels: int, emb_channels: int, num_groups: int = 8) -> None:
         super().__init__()
@@ -82,7 +75,7 @@ class AdaGroupNorm(nn.Module):
 
 
 def zero_module(layer: T) -> T:
-    """The layer with weights and bias zero: what it adds begins as nothing."""
+    """Set weights and bias of a layer to zero, so that a residual branch starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

@@ -1,4 +1,4 @@
-"""A U-Net: residual blocks at falling and rising resolution, skips between them, attention where maps are small."""
+"""A U-Net: residual blocks at falling and rising resolution, skips between them, attention at low resolutions."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -10,16 +10,17 @@ from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
 from artart.models.attention import SelfAttention
+from artart.models.base import check_divisible
 from artart.models.embedding import AdaGroupNorm, AugmentDim, ConditionEmbedding, NumClasses, zero_module
 
-HEAD = 64  # channels of an attention head, or somewhat more
+HEAD = 64  # channels of an attention head, at least
 
 
 class UNet(nn.Module):
-    """Conditioned on time, labels and perhaps augmentation by scale and shift of its norms.
+    """A U-Net conditioned on time, labels and augmentation by scale and shift of its norms.
 
-    In the line of Ho et al. 2020 (arXiv 2006.11239), Dhariwal and Nichol 2021 (arXiv 2105.05233) and Karras et al. 2022
-    (arXiv 2206.00364). As many blocks go up as down; each on the way up sees what its twin on the way down made.
+    After Ho et al. 2020 (arXiv 2006.11239), Dhariwal and Nichol 2021 (arXiv 2105.05233) and Karras et al. 2022 (arXiv
+    2206.00364). There are as many blocks up as down; each block up also gets the output of its counterpart down.
     """
 
     def __init__(
@@ -39,35 +40,24 @@ class UNet(nn.Module):
         Args:
             image_size: side S of the images in pixels.
             channels: of the images.
-            num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
-                stands for "none" in column k. None: no labels; artart.train fills in those of the data.
+            num_classes: as for ConditionEmbedding; None: no labels. artart.train takes those of the data.
             model_channels: channels of the first level.
-            channel_mult: channels of each level, in units of model_channels; each level has half the side of the one
-                before.
+            channel_mult: channels of each level, in units of model_channels; each level halves the side.
             num_res_blocks: residual blocks of a level, each way.
-            attn_resolutions: sides of the maps that attention sees as a whole (after the patches; ADM, EDM).
-            dropout: share of features that a block does without in training.
-            patch_size: side in pixels of the squares that the first level has as one place: 2 costs a quarter.
-            augment_dim: numbers that describe how an image was augmented; 0: it takes none. None: no; artart.train asks
-                the objective.
+            attn_resolutions: sides of the maps that have attention (after the patches; ADM, EDM).
+            dropout: share of features that are dropped in training.
+            patch_size: side in pixels of the squares that become one place of the first level: 2 costs a quarter.
+            augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
 
         Raises:
-            ValueError: if the levels do not divide image_size, or groups of eight the channels.
+            ValueError: if image_size is not divisible as the levels need, or model_channels not by 8.
         """
         super().__init__()
         if not channel_mult or min(channel_mult) < 1:
             raise ValueError(f"model.channel_mult={list(channel_mult)}: needs a whole number above 0 for each level")
-        smallest = patch_size * 2 ** (len(channel_mult) - 1)
-        if image_size % smallest:
-            lower = max(smallest, image_size // smallest * smallest)
-            raise ValueError(
-                f"image_size={image_size}: not divisible by {smallest}, which model.patch_size={patch_size} and "
-                f"{len(channel_mult)} levels need; try {lower} or {lower + smallest}"
-            )
-        if model_channels % 8:
-            raise ValueError(
-                f"model.model_channels={model_channels}: not divisible by 8; try {max(8, model_channels // 8 * 8)}"
-            )
+        reason = f"which model.patch_size={patch_size} and {len(channel_mult)} levels need"
+        check_divisible("image_size", image_size, patch_size * 2 ** (len(channel_mult) - 1), reason)
+        check_divisible("model.model_channels", model_channels, 8, "which the norms' groups need")
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
         self.condition = ConditionEmbedding(num_classes, 4 * model_channels, augment_dim)
         self.num_classes = self.condition.num_classes
@@ -97,9 +87,7 @@ class UNet(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """Images (B, channels, S, S), times (B,), labels (B, K) and augmentation, as for ConditionEmbedding, to
-        images.
-        """
+        """As for `base.Network`."""
         condition = self.condition(x, t, y, augment_labels)
         features = self.stem(F.pixel_unshuffle(x, self.patch_size))
         skips = []
@@ -121,7 +109,7 @@ class UNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions beside a shortcut, the second after the condition's scale and shift; perhaps attention."""
+    """Two convolutions beside a shortcut, the second after the condition's scale and shift; then attention."""
 
     def __init__(self, inputs: int, outputs: int, emb_channels: int, dropout: float, attention: bool) -> None:
         """`emb_channels`: of the condition."""

@@ -1,4 +1,4 @@
-"""A vision transformer: patches as tokens, all of which see each other in every block."""
+"""A vision transformer on patches."""
 
 import math
 from typing import Annotated
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
+from artart.models.base import check_divisible
 from artart.models.embedding import AugmentDim, ConditionEmbedding, NumClasses, zero_module
 
 BASE = 100.0  # of the wavelengths of rotary embeddings, in patches
@@ -16,11 +17,11 @@ EPS = 1e-6  # of norms, the same in every precision
 
 
 class ViT(nn.Module):
-    """Conditioned on time, labels and perhaps augmentation by scale, shift and gate in every block.
+    """A transformer conditioned on time, labels and augmentation by scale, shift and gate in every block.
 
-    Plain transformer blocks on large patches, whose output is the clean image (Li and He 2025, arXiv 2511.13720),
-    with the condition as in Peebles and Xie 2023 (arXiv 2212.09748), rotary positions (Su et al. 2021, arXiv
-    2104.09864) along both axes, RMS norms, also of queries and keys.
+    Plain blocks on large patches, for x0-prediction (Li and He 2025, arXiv 2511.13720), with adaptive norms (Peebles
+    and Xie 2023, arXiv 2212.09748), rotary positions along both axes (Su et al. 2021, arXiv 2104.09864) and RMS norms,
+    also of queries and keys.
     """
 
     def __init__(
@@ -39,31 +40,21 @@ class ViT(nn.Module):
         Args:
             image_size: side S of the images in pixels.
             channels: of the images.
-            num_classes: how many values each column of labels has, or that of the only one; label `num_classes[k]`
-                stands for "none" in column k. None: no labels; artart.train fills in those of the data.
+            num_classes: as for ConditionEmbedding; None: no labels. artart.train takes those of the data.
             patch_size: side of a patch in pixels.
-            hidden_size: numbers of a token.
-            depth: blocks.
+            hidden_size: width of a token.
+            depth: number of blocks.
             num_heads: of attention; hidden_size / num_heads is a multiple of 4.
-            dropout: share of what a block adds that is left out in training.
-            augment_dim: numbers that describe how an image was augmented; 0: it takes none. None: no; artart.train asks
-                the objective.
+            dropout: share of a block's outputs that are dropped in training.
+            augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
 
         Raises:
-            ValueError: if patches do not fill the image or heads the hidden size.
+            ValueError: if image_size is not divisible by patch_size, or hidden_size not by 4 num_heads.
         """
         super().__init__()
-        if image_size % patch_size:
-            raise ValueError(
-                f"image_size={image_size}: not divisible by model.patch_size={patch_size}; "
-                f"try {max(1, image_size // patch_size) * patch_size}"
-            )
-        if hidden_size % (4 * num_heads):
-            raise ValueError(
-                f"model.hidden_size={hidden_size}: not divisible by 4 x model.num_heads={num_heads}, which "
-                f"positions along two "
-                f"axes need; try {-(-hidden_size // (4 * num_heads)) * 4 * num_heads}"
-            )
+        check_divisible("image_size", image_size, patch_size, "which is model.patch_size")
+        reason = f"which positions along two axes need with model.num_heads={num_heads}"
+        check_divisible("model.hidden_size", hidden_size, 4 * num_heads, reason)
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
         self.head = hidden_size // num_heads
         self.condition = ConditionEmbedding(num_classes, hidden_size, augment_dim)
@@ -77,9 +68,7 @@ class ViT(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """Images (B, channels, S, S), times (B,), labels (B, K) and augmentation, as for ConditionEmbedding, to
-        images.
-        """
+        """As for `base.Network`."""
         condition = F.silu(self.condition(x, t, y, augment_labels))
         patches = F.pixel_unshuffle(x, self.patch_size)
         side = patches.shape[-1]
@@ -94,7 +83,7 @@ class ViT(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP of four times the hidden size; both begin as nothing."""
+    """Attention, then an MLP of four times the hidden size; starts as the identity."""
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -111,12 +100,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, condition: Tensor, rotations: Tensor) -> Tensor:
-        """(B, N, hidden_size) to the same, given the condition (B, hidden_size) and where each token lies, (N,
-        head).
-        """
+        """(B, N, hidden_size) to the same, given the condition (B, hidden_size) and the angles (N, head / 2)."""
         scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=-1)
-        seen = self.attend(self.norm1(tokens) * (1 + scale1) + shift1, rotations)
-        tokens = tokens + gate1 * self.dropout(seen)
+        attended = self.attend(self.norm1(tokens) * (1 + scale1) + shift1, rotations)
+        tokens = tokens + gate1 * self.dropout(attended)
         return tokens + gate2 * self.dropout(self.mlp(self.norm2(tokens) * (1 + scale2) + shift2))
 
     def attend(self, tokens: Tensor, rotations: Tensor) -> Tensor:
@@ -135,7 +122,7 @@ def rotations(side: int, head: int, device: torch.device | None = None) -> Tenso
 
 
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
-    """Pairs of numbers of (..., N, head), turned by angles (N, head / 2), so that products see distances alone."""
+    """Pairs of numbers of (..., N, head), rotated by angles (N, head / 2): products depend on distances alone."""
     first, second = x.chunk(2, dim=-1)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)

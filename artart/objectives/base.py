@@ -1,7 +1,7 @@
-"""What an objective is: what a network is asked to do with a batch, and how that is measured."""
+"""The Objective protocol: what a network learns from a batch, and how that is measured."""
 
-from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
@@ -9,26 +9,37 @@ from artart.io.images import Batch
 from artart.objectives.losses import WeightedSum
 
 
+@runtime_checkable
 class Objective(Protocol):
     loss: WeightedSum
-    mode: ClassVar[str]
-    """What artart.generate does with a network of this objective."""
+
+    @property
+    def mode(self) -> Literal["reconstruct", "sample"]:
+        """What artart.generate does with a network of this objective."""
 
     @property
     def network(self) -> Mapping[str, int]:
-        """What the network must be: settings of `model` that this objective decides."""
+        """Settings of `model` that this objective decides."""
 
     @property
-    def metrics(self) -> list[str]:
+    def inputs(self) -> Sequence[str]:
+        """Names of the network's inputs, in their order."""
+
+    @property
+    def output(self) -> str:
+        """Name of the network's output."""
+
+    @property
+    def metrics(self) -> Sequence[str]:
         """The names under which training and validation log."""
 
     def __call__(
         self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1
     ) -> dict[str, Tensor]:
-        """The losses of a batch, each (B,): `loss` is what training lowers.
+        """The losses of a batch, each (B,): training minimises `loss`.
 
-        The batch is the rank-th of `world_size` equal parts of a step's images. The generator is that of the step,
-        the same for every part, so that what is drawn does not depend on how many processes share the work.
+        The batch is the rank-th of `world_size` equal parts of a step's images. The generator is the same for every
+        part: it draws for all of them, so that what is drawn does not depend on the number of processes.
         """
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from artart.features.alexnet import lpips_alex
-from artart.features.pretrained import alexnet_for, imagenet_units, vgg16, vgg16_on
+from artart.features.alexnet import alexnet_for, lpips_alex
+from artart.features.pretrained import imagenet_units
+from artart.features.vgg import vgg16, vgg16_on
 from artart.io.images import to_pixels
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -29,25 +30,21 @@ class MSE:
 
 
 class Perceptual:
-    """Mean squared error of VGG-16's features at relu3_3, `features[:16]` (Johnson et al. 2016, arXiv 1603.08155).
-
-    The filters are frozen and live outside every module tree, so no checkpoint carries them; gradients reach x_hat.
-    """
+    """Mean squared error of VGG-16's features at relu3_3, `features[:16]` (Johnson et al. 2016, arXiv 1603.08155)."""
 
     def __init__(
         self, weights: str = "auto", crop: Annotated[float, Field(ge=0.1, le=1)] = 1.0, cache_targets: bool = False
     ) -> None:
         """
         Args:
-            weights: `imagenet`: torchvision's, from its cache or by download. `auto`: the same, or else `random`.
-                `random`: seeded random filters. Anything else: a .safetensors or .pth file with torchvision's names.
-            crop: share of an image's side that is compared in training, somewhere else in each batch; validation
+            weights: as for `features.vgg.vgg16`.
+            crop: share of an image's side that is compared in training, at another place in each batch; validation
                 compares whole images.
             cache_targets: keep the features of every x, in half precision, and compute them once; for images that
-                come again unchanged.
+                do not change.
 
         Raises:
-            ValueError: if crops, which are others each time, should be kept.
+            ValueError: if crops should be kept: they change.
         """
         if crop < 1 and cache_targets:
             raise ValueError(f"loss.perceptual.crop={crop}: crops differ from step to step; set cache_targets=false")
@@ -56,10 +53,10 @@ class Perceptual:
         self.targets: dict[int, Tensor] | None = {} if cache_targets else None
 
     def load(self) -> str:
-        """Get the filters now rather than at the first batch, and say in words which ones they are.
+        """Load the filters before the first batch; returns where they come from.
 
         Raises:
-            ArtError: if the weights asked for cannot be had.
+            ArtError: if the weights cannot be had.
         """
         return vgg16(self.weights).origin
 
@@ -71,7 +68,7 @@ class Perceptual:
         return (self._features(x_hat) - wanted).square().mean(dim=(1, 2, 3))
 
     def _cropped(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One place for the batch, drawn by what is in it, so that a resumed run draws the same."""
+        """Crop a batch at one place that depends on its images alone, so that a resumed run draws the same."""
         size = max(1, round(self.crop * x.shape[-1]))
         generator = torch.Generator().manual_seed(sum(fingerprints(x)) % 2**63)
         top, left = torch.randint(x.shape[-1] - size + 1, (2,), generator=generator).tolist()
@@ -91,14 +88,14 @@ class Perceptual:
 
     @staticmethod
     def bytes_per_target(image_size: int) -> int:
-        """What `cache_targets` keeps of an image."""
+        """Bytes that `cache_targets` keeps of an image."""
         return 2 * 256 * (image_size // 4) ** 2
 
 
 def fingerprints(x: Tensor) -> list[int]:
-    """A number for each image (B, 3, S, S) in [-1, 1] that tells apart those which differ once saved.
+    """A number for each image (B, 3, S, S) in [-1, 1], different for images that differ once saved.
 
-    The pixels' sum, each times a fixed random 64-bit number: exact, so the same on every device and in every batch.
+    The sum of the pixels, each times a fixed random 64-bit number: exact, so the same on every device and in any batch.
     """
     pixels = to_pixels(x).flatten(1).long()
     return (pixels * _factors(pixels.shape[1], x.device)).sum(dim=1).tolist()
@@ -114,15 +111,11 @@ class LPIPS:
     """LPIPS v0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924), a perceptual term that costs a tenth of VGG-16's."""
 
     def __init__(self, weights: str = "auto") -> None:
-        """`weights`: `auto`: torchvision's and torchmetrics', or else a folder, as for `pretrained.alexnet_on`."""
+        """`weights`: as for `features.alexnet.alexnet_on`."""
         self.weights = weights
 
     def load(self) -> str:
-        """As for Perceptual.
-
-        Raises:
-            ArtError: if the weights asked for cannot be had.
-        """
+        """As for Perceptual."""
         return alexnet_for("loss.perceptual.weights", self.weights, "loss.weights.perceptual=0")
 
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
@@ -133,7 +126,7 @@ class WeightedSum:
     """A weighted sum of named terms; a weight of zero leaves its term out of the computation."""
 
     def __init__(self, weights: Mapping[str, float], **terms: Loss) -> None:
-        """Raises ValueError if weights and terms do not name the same things, or if there is nothing to sum."""
+        """Raises ValueError if weights and terms have different names, or if no term is left."""
         if unknown := weights.keys() ^ terms.keys():
             name = sorted(unknown)[0]
             raise ValueError(f"loss.weights.{name}: weights name {sorted(weights)} but the terms are {sorted(terms)}")
@@ -143,13 +136,13 @@ class WeightedSum:
         self.weights = weights
         self.terms = {name: term for name, term in terms.items() if weights[name]}
         if min(weights.values(), default=0) < 0:
-            raise ValueError(f"loss.weights={dict(weights)}: a negative weight would seek the largest error")
+            raise ValueError(f"loss.weights={dict(weights)}: a negative weight would maximise the error")
         if not self.terms:
-            raise ValueError(f"loss.weights={dict(weights)}: all are zero, which leaves nothing to learn from")
+            raise ValueError(f"loss.weights={dict(weights)}: all are zero; set one above 0")
 
     def load(self) -> dict[str, str]:
-        """Load what the terms need; say for each term that needs something what it got."""
-        return {name: term.load() for name, term in self.terms.items() if isinstance(term, (Perceptual, LPIPS))}
+        """Load the weights of the terms that have a method `load`; returns what that returns, by name."""
+        return {name: term.load() for name, term in self.terms.items() if hasattr(term, "load")}
 
     def __call__(self, x_hat: Tensor, x: Tensor, factors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """`loss` and each term by its name, each (B,); `factors` (B,) scale terms within `loss`, image by image."""

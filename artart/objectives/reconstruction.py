@@ -1,4 +1,4 @@
-"""The article's objective: an image is reproduced."""
+"""The article's objective: the network reproduces an image."""
 
 from typing import ClassVar
 
@@ -15,6 +15,8 @@ class Reconstruction:
 
     mode: ClassVar = "reconstruct"
     network: ClassVar = {"conditioned": False, "augment_dim": 0}
+    inputs: ClassVar = ("x",)
+    output: ClassVar = "x0_hat"
 
     def __init__(self, loss: WeightedSum) -> None:
         self.loss = loss
@@ -26,7 +28,7 @@ class Reconstruction:
     def __call__(
         self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1
     ) -> dict[str, Tensor]:
-        """The losses of a batch, each (B,): `loss` is what training lowers. Nothing is drawn."""
+        """The losses of a batch, each (B,). Nothing is drawn."""
         return self.loss(net(batch.x0), batch.x0)
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:

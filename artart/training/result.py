@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from artart import __version__
 from artart.config.build import in_sweep, select_or_none
-from artart.io import files
+from artart.io import files, weights
 from artart.io.terminal import relative_to_cwd
 from artart.training.module import ArtModule
 
@@ -81,7 +81,7 @@ class Result:
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.monitor == monitor and callback.best_model_path:
                 assert callback.best_model_score is not None
-                epoch = files.load(Path(callback.best_model_path))["epoch"] + 1
+                epoch = weights.load(Path(callback.best_model_path))["epoch"] + 1
                 return {monitor: callback.best_model_score.item(), "epoch": epoch}
         value = trainer.callback_metrics.get(monitor)
         if value is None or not value.isfinite():

@@ -17,7 +17,7 @@ from artart.config.build import build, select_or_none
 from artart.config.compatibility import check_memory, check_monitor, check_num_images, check_parts
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import num_classes_of
-from artart.features.pretrained import alexnet_for
+from artart.features.alexnet import alexnet_for
 from artart.objectives.base import Objective
 from artart.training import distributed
 from artart.training.finetune import init_weights

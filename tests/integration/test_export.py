@@ -23,7 +23,7 @@ import artart.export
 from artart.checkpoints.load import load
 from artart.checkpoints.validate import finished_epochs
 from artart.export import to_share
-from artart.io.files import load_shared
+from artart.io.weights import load_shared, save_shared
 from artart.models.conv_diffusion import ConvDiffusionModel
 
 SECRET = "/home/somebody/secret"
@@ -235,7 +235,7 @@ def test_a_network_without_classes_is_asked_in_the_same_way_and_named_by_what_it
     content["config"]["model"]["num_classes"] = 0
     content["labels"] = {"class": []}
     weights = {name: value for name, value in content.pop("state_dict").items() if name != "condition.label.weight"}
-    artart.io.files.save_shared(tmp_path / "bare.safetensors", weights, content)
+    save_shared(tmp_path / "bare.safetensors", weights, content)
     out = tmp_path / "bare.onnx"
     assert export(f"checkpoint={tmp_path / 'bare.safetensors'}", "format=onnx", f"out={out}") == 0
     session = onnxruntime.InferenceSession(out)
@@ -384,7 +384,7 @@ def test_a_class_of_the_users_must_be_allowed(export, checkpoints, tmp_path, mon
     )
     assert export(*arguments) == 2
     captured = capsys.readouterr()
-    assert "format=onnx: this network has no such form (" in captured.err
+    assert "format=onnx: cannot export this network (" in captured.err
     assert (captured.err.count("\n"), captured.out) == (1, "")
     assert not (tmp_path / "mine.onnx").exists()
 

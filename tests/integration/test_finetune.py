@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from artart.io.files import load
+from artart.io.weights import load
 from artart.training.finetune import TABLE, table
 
 HARDLY = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "optimizer.lr=1e-30", "run_dir=run")

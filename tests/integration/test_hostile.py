@@ -28,8 +28,8 @@ from artart import ArtError
 from artart.checkpoints.load import load, read
 from artart.evaluate import held_out_data
 from artart.inspect import describe, run
-from artart.io import files
-from artart.io.files import save_shared
+from artart.io import weights as weights_files
+from artart.io.weights import save_shared
 from artart.training.callbacks.checkpoints import EpochCheckpoint
 from artart.training.resume import load_resume_state
 
@@ -307,10 +307,10 @@ def test_what_is_read_is_of_exact_types(of_diffusion, save):
     of_diffusion["config"] = answering(of_diffusion["config"], values=OrderedDict)
     parameter = torch.nn.Parameter(torch.ones(3))
     parameter.register_hook(print)
-    content = files.load(save(of_diffusion | {"more": [parameter, (1, None), 2.5, True, Counter("aab")]}))
+    content = weights_files.load(save(of_diffusion | {"more": [parameter, (1, None), 2.5, True, Counter("aab")]}))
     assert type(content["config"]) is dict
     assert vars(torch.load(tmp := save(of_diffusion), weights_only=True)["config"])
-    assert not hasattr(files.load(tmp)["state_dict"], "_metadata")
+    assert not hasattr(weights_files.load(tmp)["state_dict"], "_metadata")
     more = content["more"]
     assert [type(one) for one in more] == [torch.Tensor, tuple, float, bool, dict]
     assert not more[0].requires_grad
@@ -980,7 +980,7 @@ def test_a_folder_of_bad_ones_is_looked_through_once(refused, tmp_path, monkeypa
         (tmp_path / f"{number}.ckpt").write_bytes(b"PK\x03\x04" + bytes(number))
     read: list[Path] = []
     monkeypatch.setattr(
-        "artart.io.files.load", lambda path, *more, load=files.load: [read.append(path), load(path, *more)]
+        "artart.io.weights.load", lambda path, *more, load=weights_files.load: [read.append(path), load(path, *more)]
     )
     refused(tmp_path / "7.ckpt", "load")
     assert len(read) == len(set(read)) == 300

@@ -186,7 +186,7 @@ def test_a_monitored_metric_of_samples_needs_alexnet(train, capsys):
 def test_weights_that_cannot_be_had_are_reported_before_any_work(train, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert train(*FEW_STEPS, "callbacks.memorization.weights=empty", "run_dir=run") == 2
-    assert capsys.readouterr().err.startswith(f"callbacks.memorization.weights={tmp_path}/empty: has no file")
+    assert capsys.readouterr().err.startswith(f"callbacks.memorization.weights={tmp_path}/empty: no AlexNet ")
     assert not (tmp_path / "run").exists()
 
 

@@ -501,7 +501,7 @@ def test_weights_that_are_no_numbers_are_reported_in_one_line(generate, changed,
     checkpoint = changed(lambda content: content["state_dict"]["net.enc2.0.weight"].fill_(torch.nan))
     assert generate(f"checkpoint={checkpoint}", FAST, "out=made") == 1
     error = capsys.readouterr().err
-    assert f"{checkpoint}: its network makes no numbers; take an earlier checkpoint\n" in error
+    assert f"{checkpoint}: its outputs are not finite; take an earlier checkpoint\n" in error
     assert error.count("\n") == 1
     assert not Path("made").exists()
 

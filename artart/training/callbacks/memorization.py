@@ -57,7 +57,7 @@ class MemorizationMonitor(Callback):
             guidance: its weight.
             batch_size: samples drawn at once.
             stop_above: stop training if the lower end of a rate's 95 % interval is above this.
-            weights: of AlexNet, as for `pretrained.alexnet_on`; None: without `samples/kid_alexnet`.
+            weights: of AlexNet, as for `features.alexnet.alexnet_on`; None: without `samples/kid_alexnet`.
         """
         self.sampler = sampler
         self.every_n_images = every_n_images

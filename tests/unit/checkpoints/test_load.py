@@ -8,8 +8,11 @@ from torch.testing import assert_close
 
 from artart import ArtError
 from artart.checkpoints import load as checkpoint
+from artart.config.build import build
 from artart.inspect import describe
 from artart.io import plain
+from artart.io.weights import save_shared
+from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.training import trainer
 from artart.training.module import ArtModule
 
@@ -34,6 +37,55 @@ def test_it_gives_back_the_network_ready_for_use(finished_run, content):
     assert loaded.label_names == {"class": ["drawing", "engraving", "iconography", "painting", "sculpture"]}
     assert loaded.config["image_size"] == 16
     assert_close(loaded.net.state_dict(), {k.removeprefix("net."): v for k, v in content["state_dict"].items()})
+
+
+NETWORKS = {
+    "printed": {"_target_": "artart.models.conv_diffusion.ConvDiffusionModel", "conditioned": False},
+    "conv": {"_target_": "artart.models.conv_diffusion.ConvDiffusionModel", "conditioned": True, "attention": True},
+    "unet": {"_target_": "artart.models.unet.UNet", "model_channels": 8, "channel_mult": [1, 2], "augment_dim": 9},
+    "vit": {"_target_": "artart.models.vit.ViT", "hidden_size": 16, "depth": 2, "num_heads": 2, "augment_dim": 9},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_load_gives_the_network_that_was_saved_to_the_last_bit(content, tmp_path, name, suffix):
+    """Weights, buffers and outputs; the network is built on the meta device, where it has none."""
+    torch.manual_seed(1)
+    settings = {**NETWORKS[name], "image_size": 16} | ({} if name == "printed" else {"num_classes": 5})
+    net = build({"model": settings}, "model").to(memory_format=torch.channels_last).eval()
+    for value in net.state_dict().values():
+        value.copy_(torch.rand(value.shape) * 0.3 if value.is_floating_point() else 7)
+    content["config"]["model"] = settings
+    facts = {key: content[key] for key in ("config", "labels", "epoch", "global_step")}
+    if suffix == ".ckpt":
+        state = {f"net.{key}": value for key, value in net.state_dict().items()}
+        torch.save(facts | {"state_dict": state}, tmp_path / "a.ckpt")
+    else:
+        save_shared(tmp_path / "a.safetensors", net.state_dict(), facts)
+    before = torch.random.get_rng_state()
+    loaded = checkpoint.load(tmp_path / f"a{suffix}").net
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not any(value.is_meta for value in (*loaded.parameters(), *loaded.buffers()))
+    assert_close(dict(loaded.named_buffers()), dict(net.named_buffers()), rtol=0, atol=0)
+    assert_close(loaded.state_dict(), net.state_dict(), rtol=0, atol=0)
+    assert all(value.is_contiguous() for value in loaded.parameters())
+    inputs = (torch.rand(2, 3, 16, 16), torch.rand(2), torch.tensor([[1], [5]]))[: 1 if name == "printed" else 3]
+    with torch.no_grad():
+        assert_close(loaded(*inputs), net.to(memory_format=torch.contiguous_format)(*inputs), rtol=0, atol=0)
+
+
+def test_load_builds_the_network_once(content, save, monkeypatch):
+    built, original = [], ConvDiffusionModel.__init__
+
+    def init(net, **settings):
+        built.append(net)
+        original(net, **settings)
+
+    init.__wrapped__ = original  # for the schema
+    monkeypatch.setattr(ConvDiffusionModel, "__init__", init)
+    checkpoint.load(save(content))
+    assert len(built) == 1
 
 
 @pytest.mark.parametrize(
@@ -72,17 +124,42 @@ def test_an_interpolation_cannot_bring_in_a_class(content, save):
 
 
 class OfTheUser(torch.nn.Module):
+    channels, num_classes = 3, ()
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.register_buffer("scale", torch.full((), 3.0), persistent=False)
+
+
+class NoNetwork(torch.nn.Module):
     def __init__(self, image_size: int) -> None:
         super().__init__()
 
 
-def test_a_class_of_the_users_own_is_built_if_it_is_allowed_by_name(content, save, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "mypkg", __import__("types").SimpleNamespace(Net=OfTheUser))
+@pytest.fixture
+def mypkg(monkeypatch):
+    package = __import__("types").SimpleNamespace(Net=OfTheUser, NoNetwork=NoNetwork)
+    monkeypatch.setitem(__import__("sys").modules, "mypkg", package)
+
+
+@pytest.mark.usefixtures("mypkg")
+def test_a_trusted_class_without_what_is_used_of_a_network_is_refused(content, save):
+    content["config"]["model"] = {"_target_": "mypkg.NoNetwork", "image_size": 16}
+    content["state_dict"] = {}
+    with pytest.raises(ArtError, match="is no network; it needs image_size, channels, num_classes and forward"):
+        checkpoint.load(save(content), trusted_classes=["mypkg.NoNetwork"])
+
+
+@pytest.mark.usefixtures("mypkg")
+def test_a_class_of_the_users_own_is_built_if_it_is_allowed_by_name(content, save):
     content["config"]["model"] = {"_target_": "mypkg.Net", "image_size": 16}
     content["state_dict"] = {}
     with pytest.raises(ArtError, match=r"trusted_classes=\[mypkg\.Net\]"):
         checkpoint.load(save(content))
-    assert isinstance(checkpoint.load(save(content), trusted_classes=["mypkg.Net"]).net, OfTheUser)
+    net = checkpoint.load(save(content), trusted_classes=["mypkg.Net"]).net
+    assert isinstance(net, OfTheUser)
+    assert net.scale == 3  # which no checkpoint holds
 
 
 def test_weights_of_another_network_are_reported_in_one_line(content, save):

@@ -10,7 +10,6 @@ from torchvision.models import alexnet
 from torchvision.transforms import v2
 
 from artart.features.alexnet import alexnet_features, lpips_alex
-from artart.features.pretrained import ALEXNET_FILE, HEADS_FILE
 from artart.io.images import to_model
 
 
@@ -34,13 +33,13 @@ def weights(alexnet_weights):
 @pytest.fixture(scope="module")
 def state(alexnet_weights):
     """AlexNet's layers of filters under torchvision's names."""
-    return load_file(alexnet_weights / ALEXNET_FILE)
+    return load_file(alexnet_weights / "alexnet.safetensors")
 
 
 def by_the_authors(folder):
     """Their code as torchmetrics carries it, with weights from the files: (x_hat, x) to (B,)."""
     lpips = _LPIPS(pretrained=False, net="alex", pnet_rand=True)
-    state, heads = load_file(folder / ALEXNET_FILE), load_file(folder / HEADS_FILE)
+    state, heads = (load_file(next(folder.glob(f"*{name}*.safetensors"))) for name in ("alexnet", "lpips"))
     filled = {}
     for name in lpips.state_dict():
         part, *rest = name.split(".")

@@ -16,6 +16,7 @@ from artart.config.build import CONF_DIR, as_dict, build
 from artart.diffusion.augment import AUGMENT_DIM
 from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.schedule import Flow
+from artart.models.base import Network
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.models.unet import UNet
 from artart.models.vit import ViT
@@ -56,6 +57,15 @@ def filled(net: nn.Module, std: float = 0.1) -> nn.Module:
 def full(make: Make, **options) -> nn.Module:
     torch.manual_seed(0)
     return filled(make(num_classes=CLASSES, augment_dim=AUGMENT_DIM, **options))
+
+
+@every_network
+def test_every_network_is_a_network_whose_buffers_are_in_checkpoints(make):
+    """`checkpoints.load` fills networks that were built without memory."""
+    net = full(make)
+    assert isinstance(net, Network)
+    assert not isinstance(nn.Linear(1, 1), Network)
+    assert {name for name, _ in net.named_buffers()} <= net.state_dict().keys()
 
 
 def given(num: int = B, size: int = S) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -202,7 +212,7 @@ def test_a_few_images_can_be_learnt_by_heart(make):
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     for _ in range(120):
         optimizer.zero_grad()
-        x0_hat = objective._x0_hat(net, x0, noised, torch.arange(3)[:, None])
+        x0_hat = objective.x0_hat(net, x0, noised, torch.arange(3)[:, None])
         error = (x0_hat - x0).square().mean()
         error.backward()
         optimizer.step()

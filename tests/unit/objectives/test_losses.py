@@ -11,9 +11,8 @@ from torchvision.models.vgg import make_layers
 from torchvision.transforms.functional import normalize
 
 from artart import ArtError
-from artart.features import pretrained
+from artart.features import alexnet, vgg
 from artart.features.alexnet import lpips_alex
-from artart.features.pretrained import ALEXNET_FILE, HEADS_FILE
 from artart.objectives.losses import LPIPS, MSE, Perceptual, WeightedSum
 
 B, S = 3, 16
@@ -21,10 +20,10 @@ B, S = 3, 16
 
 @pytest.fixture(autouse=True)
 def no_filters_from_before():
-    pretrained.vgg16.cache_clear()
-    pretrained.vgg16_on.cache_clear()
-    pretrained.alexnet_on.cache_clear()
-    pretrained.lpips_heads.cache_clear()
+    vgg.vgg16.cache_clear()
+    vgg.vgg16_on.cache_clear()
+    alexnet.alexnet_on.cache_clear()
+    alexnet.lpips_heads.cache_clear()
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def test_perceptual_is_the_articles_with_weights_from_a_file(images, tmp_path):
 
 @pytest.mark.slow
 def test_the_real_filters_load_and_tell_images_apart(true_weights, images):
-    loss = Perceptual(str(true_weights / "vgg16_features16_ssd300voc.safetensors"))
+    loss = Perceptual(str(true_weights))
     x_hat, x = images
     assert_close(loss(x, x), torch.zeros(B))
     assert (loss(x_hat, x) > 0.1).all()
@@ -85,13 +84,13 @@ def test_the_real_filters_load_and_tell_images_apart(true_weights, images):
 def test_a_file_that_stops_before_relu3_3_is_refused_by_the_name_of_the_tensor(tmp_path):
     state = {f"features.{name}": value for name, value in make_layers([64, 64, "M", 128, 128]).state_dict().items()}
     save_file(state, tmp_path / "short.safetensors")
-    with pytest.raises(ArtError, match=r"features.10.weight: no such tensor.*\(256, 128, 3, 3\)"):
+    with pytest.raises(ArtError, match=r"^loss.perceptual.weights=.*short.safetensors: no tensor features.10.weight\)"):
         Perceptual(str(tmp_path / "short.safetensors")).load()
 
 
 def test_a_tensor_of_another_shape_is_refused(tmp_path):
     save_file({"features.0.weight": torch.zeros(64, 3, 5, 5)}, tmp_path / "other.safetensors")
-    with pytest.raises(ArtError, match=r"features.0.weight: shape \(64, 3, 5, 5\).*\(64, 3, 3, 3\)"):
+    with pytest.raises(ArtError, match=r"features.0.weight has shape \(64, 3, 5, 5\), not \(64, 3, 3, 3\)"):
         Perceptual(str(tmp_path / "other.safetensors")).load()
 
 
@@ -100,7 +99,7 @@ def test_gradients_reach_the_image_but_not_the_filters(images):
     Perceptual("random")(x_hat, images[1]).sum().backward()
     assert x_hat.grad is not None
     assert x_hat.grad.abs().max() > 0
-    assert all(parameter.grad is None for parameter in pretrained.vgg16("random").net.parameters())
+    assert all(parameter.grad is None for parameter in vgg.vgg16("random").net.parameters())
 
 
 def test_random_filters_are_the_same_each_time_and_leave_the_random_state_alone(images):
@@ -109,8 +108,8 @@ def test_random_filters_are_the_same_each_time_and_leave_the_random_state_alone(
     torch.manual_seed(5)
     first = Perceptual("random")(*images)
     assert_close(torch.rand(1), wanted)
-    pretrained.vgg16.cache_clear()
-    pretrained.vgg16_on.cache_clear()
+    vgg.vgg16.cache_clear()
+    vgg.vgg16_on.cache_clear()
     assert_close(Perceptual("random")(*images), first, rtol=0, atol=0)
 
 
@@ -119,13 +118,13 @@ def test_auto_offline_warns_aloud_and_uses_random_filters(offline, caplog, image
         origin = Perceptual("auto").load()
     assert origin.startswith("random filters")
     assert "RANDOM" in caplog.text
-    assert "loss.perceptual.weights=FILE" in caplog.text
+    assert "loss.perceptual.weights=PATH" in caplog.text
     assert_close(Perceptual("auto")(*images), Perceptual("random")(*images))
 
 
 def test_imagenet_offline_is_refused_with_a_remedy(offline):
     with pytest.raises(
-        ArtError, match=r"loss.perceptual.weights=imagenet: .*vgg16-397923af.pth into .*loss.weights.perceptual=0"
+        ArtError, match=r"loss.perceptual.weights=imagenet: no usable vgg16-397923af.pth in .*loss.weights.perceptual=0"
     ):
         Perceptual("imagenet").load()
 
@@ -141,7 +140,7 @@ def test_a_damaged_file_in_the_cache_is_reported_in_one_line(monkeypatch, tmp_pa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"abc")
-    with pytest.raises(ArtError, match=r"loss\.perceptual\.weights=imagenet: no ImageNet weights"):
+    with pytest.raises(ArtError, match=r"loss\.perceptual\.weights=imagenet: no usable vgg16"):
         Perceptual("imagenet").load()
 
 
@@ -149,7 +148,7 @@ def test_imagenet_from_the_cache_is_used(monkeypatch, images):
     state = vgg16(weights=None).state_dict()
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", lambda *args, **kwargs: state)
     assert Perceptual("auto").load() == "torchvision VGG16 IMAGENET1K_V1"
-    assert_close(pretrained.vgg16("auto").net.state_dict()["14.weight"], state["features.14.weight"])
+    assert_close(vgg.vgg16("auto").net.state_dict()["14.weight"], state["features.14.weight"])
 
 
 def test_the_weighted_sum_adds_its_terms_and_names_them(images):
@@ -157,6 +156,15 @@ def test_the_weighted_sum_adds_its_terms_and_names_them(images):
     parts = loss(*images)
     assert list(parts) == ["loss", "mse", "perceptual"]
     assert_close(parts["loss"], 2 * MSE("model")(*images) + 0.5 * Perceptual("random")(*images))
+
+
+def test_the_weighted_sum_loads_what_has_something_to_load():
+    class Own(MSE):
+        def load(self):
+            return "mine"
+
+    loss = WeightedSum({"own": 1.0, "mse": 1.0, "off": 0.0}, own=Own(), mse=MSE(), off=Own())
+    assert loss.load() == {"own": "mine"}
 
 
 def test_factors_scale_a_term_within_the_sum_image_by_image(images):
@@ -211,7 +219,7 @@ def weights(alexnet_weights) -> str:
 
 def test_lpips_is_that_by_which_networks_are_judged(images, weights):
     loss = LPIPS(weights)
-    assert loss.load() == ALEXNET_FILE
+    assert loss.load() == "alexnet.safetensors"
     wanted = lpips_alex(*images, weights)
     assert (wanted > 0.01).all()
     assert_close(loss(*images), wanted, rtol=0, atol=0)
@@ -228,7 +236,7 @@ def test_gradients_of_lpips_are_those_of_finite_differences_and_reach_no_filters
     with torch.no_grad():
         slope = (loss(x_hat + 0.01 * along, x) - loss(x_hat - 0.01 * along, x)).sum() / 0.02
     assert_close(slope, gradient.norm(), rtol=0.02, atol=0)
-    filters = pretrained.alexnet_on(weights, torch.device("cpu")).net
+    filters = alexnet.alexnet_on(weights, torch.device("cpu")).net
     assert not any(parameter.requires_grad for parameter in filters.parameters())
 
 
@@ -257,30 +265,29 @@ def test_lpips_loaded_while_sampling_still_has_gradients(images, weights):
     assert x_hat.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("missing", [ALEXNET_FILE, HEADS_FILE])
-def test_a_folder_without_what_lpips_needs_is_refused_by_the_key_of_the_loss(alexnet_weights, tmp_path, missing):
-    for name in {ALEXNET_FILE, HEADS_FILE} - {missing}:
-        (tmp_path / name).symlink_to(alexnet_weights / name)
+def test_a_folder_without_alexnet_is_refused_by_the_key_of_the_loss(alexnet_weights, tmp_path):
+    (tmp_path / "heads.safetensors").symlink_to(alexnet_weights / "lpips.safetensors")
     with pytest.raises(ArtError) as error:
         LPIPS(str(tmp_path)).load()
     assert str(error.value) == (
-        f"loss.perceptual.weights={tmp_path}: has no file {missing}; name a folder that holds it or auto, "
-        "or do without: loss.weights.perceptual=0"
+        f"loss.perceptual.weights={tmp_path}: no AlexNet with torchvision's names there (heads.safetensors: no tensor "
+        "features.0.weight); name a file or folder: loss.perceptual.weights=PATH, or do without: "
+        "loss.weights.perceptual=0"
     )
 
 
 def test_without_a_network_lpips_says_what_to_do_by_the_key_of_the_loss(offline):
     with pytest.raises(ArtError) as error:
         LPIPS("auto").load()
-    assert str(error.value).startswith("loss.perceptual.weights=auto: no ImageNet weights of AlexNet here")
-    assert "loss.perceptual.weights=DIR" in str(error.value)
-    assert str(error.value).endswith("leave out what needs them: loss.weights.perceptual=0")
+    assert str(error.value).startswith("loss.perceptual.weights=auto: no usable alexnet-owt-7be5be79.pth in ")
+    assert "loss.perceptual.weights=PATH" in str(error.value)
+    assert str(error.value).endswith("or do without: loss.weights.perceptual=0")
     assert "metrics." not in str(error.value)
 
 
 def test_the_weighted_sum_loads_lpips_and_says_what_it_got(weights):
     loss = WeightedSum({"mse": 1.0, "perceptual": 0.1}, mse=MSE("model"), perceptual=LPIPS(weights))
-    assert loss.load() == {"perceptual": ALEXNET_FILE}
+    assert loss.load() == {"perceptual": "alexnet.safetensors"}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from artart.diffusion.augment import Augment
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import from_seeds, own_generators
 from artart.diffusion.noise_levels import Constant, LogitNormal
@@ -11,9 +12,11 @@ from artart.diffusion.sampling import sample_steps
 from artart.diffusion.schedule import Cosine, Flow, Linear
 from artart.io.images import Batch, to_model
 from artart.models.conv_diffusion import ConvDiffusionModel
-from artart.objectives.diffusion import MAX_GRADIENT_IMAGES, Diffusion
+from artart.objectives.base import Objective
+from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import MSE, Perceptual, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
+from artart.objectives.validation import MAX_GRADIENT_IMAGES
 
 B, S = 2, 8
 NUM_CLASSES = 3
@@ -38,6 +41,16 @@ def mse() -> WeightedSum:
 class Halve(nn.Module):
     def forward(self, x):
         return x / 2
+
+
+@pytest.mark.parametrize("parameterization", ["x0", "eps", "v"])
+def test_objectives_name_inputs_and_output_of_the_network(parameterization):
+    objective = Diffusion(mse(), Flow(), Constant(0.5), parameterization)
+    assert (objective.inputs, objective.output) == (("x_t", "t", "y"), f"{parameterization}_hat")
+    assert (Reconstruction(mse()).inputs, Reconstruction(mse()).output) == (("x",), "x0_hat")
+    assert isinstance(objective, Objective)
+    assert isinstance(Reconstruction(mse()), Objective)
+    assert not isinstance(mse(), Objective)
 
 
 # --- Reconstruction
@@ -457,6 +470,31 @@ def test_the_parts_of_a_batch_draw_what_the_whole_draws(world_size):
     seen = [torch.cat(values) for values in zip(*net.seen[1:], strict=True)]
     for ours, theirs in zip(seen, net.seen[0], strict=True):
         assert_close(ours, theirs)
+
+
+class AugmentSpy(Spy):
+    def forward(self, x_t, t, y, augment_labels):
+        self.seen.append((x_t, t, y, augment_labels))
+        return self.answer(x_t, t, y)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_parts_of_a_batch_draw_what_the_whole_draws_with_augmentation_and_several_columns(world_size):
+    augment = Augment(0.5, flips=True)
+    objective = Diffusion(mse(), Flow(), LogitNormal(S), class_dropout_prob=0.5, augment=augment)
+    net = AugmentSpy(lambda x_t, t, y: 0.5 * x_t, num_classes=(NUM_CLASSES, 2))
+    whole = batch(8, seed=3)
+    whole = whole._replace(y=torch.cat([whole.y, torch.arange(8)[:, None] % 2], dim=1))
+    generators = [drawing(5) for _ in range(world_size + 1)]
+    wanted = objective(net, whole, generators[-1])["loss"]
+    parts = zip(whole.x0.chunk(world_size), whole.y.chunk(world_size), strict=True)
+    losses = [
+        objective(net, Batch(*part), generators[rank], rank, world_size)["loss"] for rank, part in enumerate(parts)
+    ]
+    assert_close(torch.cat(losses), wanted, rtol=0, atol=0)
+    for ours, theirs in zip(zip(*net.seen[1:], strict=True), net.seen[0], strict=True):
+        assert_close(torch.cat(ours), theirs, rtol=0, atol=0)
+    assert all(torch.equal(one.get_state(), generators[-1].get_state()) for one in generators)
 
 
 # --- labels of several columns

@@ -1,0 +1,32 @@
+"""The Network protocol: what objectives, samplers and exports use of a network, which is an nn.Module."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@runtime_checkable
+class Network(Protocol):
+    image_size: int  # side S of the images in pixels
+    channels: int  # of the images
+    num_classes: Sequence[int]  # by column of labels; empty if it takes none
+
+    def forward(
+        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
+        """Images (B, channels, S, S) to images of that shape.
+
+        Args:
+            x: the images, with noise if the objective adds it.
+            t: times (B,) in [0, 1]; None: 0.
+            y: labels (B, K), or (B,) if there is one column; None: none.
+            augment_labels: (B, augment_dim), how the images were augmented; None: not.
+        """
+
+
+def check_divisible(setting: str, value: int, divisor: int, reason: str) -> None:
+    """Raise ValueError, with the nearest values that are, unless a setting is divisible; `reason` says why it must."""
+    if value < divisor or value % divisor:
+        lower = max(divisor, value // divisor * divisor)
+        raise ValueError(f"{setting}={value}: not divisible by {divisor}, {reason}; try {lower} or {lower + divisor}")
