@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.diffusion.parameterization import PARAMETERIZATIONS
+from artart.diffusion.sampling import NoiseProcess
 from artart.objectives.base import Objective
-from artart.objectives.diffusion import Diffusion
 
 TOLERANCE = 1e-4  # between ONNX Runtime and torch, in units of the largest output (of 1, if that is larger)
 
@@ -56,9 +56,10 @@ def model_of(loaded: Loaded, facts: Mapping[str, Any]) -> tuple[bytes, float]:
 
 def interface(objective: Objective) -> tuple[list[str], str]:
     """Names of a network's inputs, in its own order, and of its output."""
-    if not isinstance(objective, Diffusion):
+    if objective.mode == "reconstruct":
         return ["x"], "x0_hat"
-    parameterization = next(name for name, one in PARAMETERIZATIONS.items() if one is objective.parameterization)
+    own = cast(NoiseProcess, objective).parameterization
+    parameterization = next(name for name, one in PARAMETERIZATIONS.items() if one is own)
     return ["x_t", "t", "y"], f"{parameterization}_hat"
 
 

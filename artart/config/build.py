@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from artart import ArtError
 
@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parents[1]
 CONF_DIR = HERE / "conf" if (HERE / "conf" / "train.yaml").is_file() else HERE.parent / "conf"  # a wheel, or a checkout
 
 
-def as_dict(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
+def as_dict(cfg: DictConfig | ListConfig, resolve: bool = True) -> dict[str, Any]:
     """Plain dicts and lists, with every interpolation resolved unless asked otherwise."""
     config = OmegaConf.to_container(cfg, resolve=resolve)
     assert isinstance(config, dict)
@@ -73,6 +73,13 @@ def in_sweep() -> bool:
 def options(group: str) -> list[str]:
     """The names that a group of conf/ offers."""
     return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+
+
+def option(group: str, name: str) -> dict[str, Any]:
+    """What an option of a group in conf/ holds, on top of the options of that group in its defaults."""
+    node = as_dict(OmegaConf.load(CONF_DIR / group / f"{name}.yaml"), resolve=False)
+    bases = node.pop("defaults", [])
+    return {key: value for base in bases for key, value in option(group, base).items()} | node
 
 
 def did_you_mean(key: str, known: Iterable[str], prefix: str = "") -> str:

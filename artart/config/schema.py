@@ -29,7 +29,7 @@ from artart.config.build import (
     options,
     select,
 )
-from artart.config.commands import PATHS, settings_of
+from artart.config.commands import PATHS, SETTINGS, settings_of
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
@@ -59,6 +59,16 @@ def check(cfg: DictConfig) -> dict[str, Any]:
             once = [one for one in problems if not any(one.endswith(f".{other}") for other in problems)]
             raise ArtError("\n".join(once))
     return as_dict(cfg)
+
+
+def check_values(**values: object) -> None:
+    """Hold arguments from Python against the settings of the same names.
+
+    Raises:
+        ArtError: one line per value that `SETTINGS` does not allow.
+    """
+    if problems := [line for key, value in values.items() for line in _wrong_value(key, value, SETTINGS[key])]:
+        raise ArtError("\n".join(problems))
 
 
 def _make_paths_absolute(cfg: DictConfig) -> None:

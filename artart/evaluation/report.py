@@ -78,14 +78,13 @@ def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, obj
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title, facts=facts, evaluation=evaluation, version=__version__, date=f"{datetime.now():%Y-%m-%d %H:%M}"
     )
-    return write_new(out / "metrics.json", metrics), write_new(out / "report.html", page.encode())
+    content = page.encode(errors="backslashreplace")  # names of folders may hold bytes that are not UTF-8
+    return write_new(out / "metrics.json", metrics), write_new(out / "report.html", content)
 
 
 def grid_image(title: str, grid: Tensor, facts: Mapping[str, object], note: str = "") -> ReportImage:
     """Of uint8 (3, H, W), marked as holding what a network made."""
-    file = io.BytesIO()
-    encode(grid, file, ImageProvenance("composite", facts))
-    return ReportImage(title, file.getvalue(), note)
+    return ReportImage(title, encode(grid, ImageProvenance("composite", facts)), note)
 
 
 def curves(
