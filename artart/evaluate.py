@@ -2,6 +2,7 @@
 
 import logging
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -22,34 +23,32 @@ def main(cfg: DictConfig) -> None:
     config = check(cfg)
 
     from artart.evaluation import reconstruction, report, samples
-    from artart.evaluation.folder import check_folder, reserved
     from artart.evaluation.held_out import held_out_data, load_held_out
-    from artart.generation.plan import describe_sampling
+    from artart.generation.plan import Sampling
     from artart.generation.source import guidance_for, open_source
     from artart.io.files import output_folder
     from artart.io.terminal import relative_to_cwd
 
     default = Path(f"outputs/evaluations/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     trust = {key: config[key] for key in ("trusted_classes", "device")}
-    with output_folder(config["out"], default) as out, reserved(out):
-        check_folder(out, config["data"]["root"])
+    with output_folder(config["out"], default) as out, report.reserved(out):
+        report.check_folder(out, config["data"]["root"])
         loaded, path, sha256 = source = open_source(Path(config["checkpoint"]), **trust)
         data = held_out_data(loaded, path, **config["data"])
-        guidance, batch_size = guidance_for(loaded, **config["guidance"], **trust), config["batch_size"]
         facts: dict[str, object] = {"checkpoint": path.name, "checkpoint_sha256": sha256}
+        guidance = guidance_for(loaded, **config["guidance"], **trust)
         if loaded.objective.mode == "sample":
-            num_images, seed, sampler = config["num_images"], config["seed"], build(config, "sampler")
+            num_images, seed = config["num_images"], config["seed"]
+            how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
             facts |= samples.prepare(source.device, num_images, **config["metrics"])
-            facts |= load_held_out(data, loaded, path)
-            facts |= {"seed": seed, **describe_sampling(sampler, guidance)}
-            made = samples.measure(
-                *(loaded, path, data, facts, sampler, guidance, num_images, seed, batch_size), **config["metrics"]
-            )
+            facts |= {**load_held_out(data, loaded, path), "seed": seed, **how.details}
+            draw = partial(samples.draw, loaded, path, *how, seed)
+            made = samples.measure(loaded, data, facts, draw, num_images, **config["metrics"])
         else:
             weights = config["metrics"]["weights"]
             facts |= reconstruction.prepare(source.device, weights)
             facts |= load_held_out(data, loaded, path)
-            made = reconstruction.measure(loaded, path, data, facts, batch_size, weights)
+            made = reconstruction.measure(loaded, path, data, facts, config["batch_size"], weights)
         metrics, page = report.write(made, out, f"{path.parent.parent.name}, {path.stem}", facts)
         for table in made.tables:
             get_console().print(table.for_terminal())

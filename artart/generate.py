@@ -1,7 +1,9 @@
 """python -m artart.generate: a checkpoint makes images, from noise or from images."""
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
+from inspect import signature
 from pathlib import Path
 
 import hydra
@@ -21,22 +23,32 @@ def main(cfg: DictConfig) -> None:
     """Load a network and write what it makes in a mode that it was trained for."""
     config = check(cfg)
 
-    from artart.generation.files import show, write
+    from artart.generation.img2img import write_variations
+    from artart.generation.interpolate import write_interpolation
+    from artart.generation.plan import Sampling
+    from artart.generation.reconstruct import write_reconstructions
+    from artart.generation.sample import write_samples
     from artart.generation.source import guidance_for, open_source
     from artart.io.files import output_folder
+    from artart.io.images import show
     from artart.io.terminal import relative_to_cwd
 
     trust = {key: config[key] for key in ("trusted_classes", "device")}
     source = open_source(Path(config["checkpoint"]), **trust)
-    mode = config["mode"] or source.modes[0]
-    source.check_mode(mode)
+    source.check_mode(mode := config["mode"] or source.modes[0])
     check_mode(config, mode, source.modes)
-    settings = {key: config[key] for key in ("num_images", "label", "seed", "seeds", "strength", "batch_size")}
-    settings |= {key: config[key] for key in ("save_trajectory", "side_by_side")}
-    settings |= {key: config[key] and Path(config[key]) for key in ("input", "mask")}
+    writers: dict[str, Callable[..., list[Path]]] = {
+        "sample": write_samples,
+        "img2img": write_variations,
+        "inpaint": write_variations,
+        "interpolate": write_interpolation,
+        "reconstruct": write_reconstructions,
+    }
     with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as out:
         guidance = guidance_for(source.loaded, **config["guidance"], **trust)
-        written = write(source, out, mode, build(config, "sampler"), guidance, **settings)
+        how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
+        keys = signature(writers[mode]).parameters.keys() & config.keys() - {"out"}
+        written = writers[mode](source, how, out, **{key: config[key] for key in keys})
     first = relative_to_cwd(written[0])
     others = f"{len(written)} files in {relative_to_cwd(out)}: {written[0].name} ..."
     log.info("%s", first if len(written) == 1 else others)

@@ -1,7 +1,7 @@
 """How good samples are, and whether they are memorized."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from itertools import cycle, islice
 from pathlib import Path
@@ -61,18 +61,14 @@ def prepare(device: torch.device, num_images: int, weights: str | None, inceptio
 
 def measure(
     loaded: Loaded,
-    checkpoint: Path,
     data: ArtDataModule,
     facts: Mapping[str, object],
-    sampler: Sampler,
-    guidance: Guidance,
+    draw: Callable[[Tensor], Tensor],
     num_images: int,
-    seed: int,
-    batch_size: int,
     weights: str | None,
     inception: bool,
 ) -> Evaluation:
-    """Compare samples, with the labels of the held-out images in turn, with held-out and with training images.
+    """Compare samples that `draw` makes of the held-out images' labels in turn with held-out and training images.
 
     Raises:
         ArtError: if too few images are held out.
@@ -86,8 +82,7 @@ def measure(
         )
     names = data.names_of(data.val_ids)
     y, classes = labels_of(names, loaded.label_names), [name for name, *_ in islice(cycle(names), num_images)]
-    labels = y[torch.arange(num_images) % len(y)]
-    samples = draw(loaded, checkpoint, sampler, guidance, labels, seed, batch_size)
+    samples = draw(y[torch.arange(num_images) % len(y)])
     generator = Generator().manual_seed(0)
     real = train[torch.randperm(len(train), generator=generator)[:num_images]]  # as many as samples, where there are
     metrics: dict[str, Any] = {}
@@ -124,13 +119,7 @@ def compare_features(
 
 
 def draw(
-    loaded: Loaded,
-    checkpoint: Path,
-    sampler: Sampler,
-    guidance: Guidance,
-    y: Tensor,
-    seed: int,
-    batch_size: int,
+    loaded: Loaded, checkpoint: Path, sampler: Sampler, guidance: Guidance, batch_size: int, seed: int, y: Tensor
 ) -> Tensor:
     """Samples, uint8 (N, 3, S, S), with the labels y (N, K); sample k has the seed `seed + k`."""
     y, seeds = y.to(next(loaded.net.parameters()).device), range(seed, seed + len(y))

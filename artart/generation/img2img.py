@@ -1,6 +1,6 @@
 """Variations of an image (SDEdit), and inpainting (RePaint)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,12 +10,10 @@ from torch import Tensor
 from artart import ArtError
 from artart.data.decode import ResizeMode, decode, resize, to_srgb
 from artart.data.scan import FileInfo, examine
-from artart.diffusion.guidance import Guidance
-from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import Given
-from artart.generation.inputs import Input, provenance_of_inputs, reason, upright_copy
+from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_copy
 from artart.generation.labels import Label, label_in_words, labels_for
-from artart.generation.plan import Item, Plan, describe_sampling, make
+from artart.generation.plan import Item, Plan, Sampling, make
 from artart.generation.sample import MAX_IN_GRID
 from artart.generation.source import Source
 from artart.io.images import grid, save_new, to_model, to_pixels
@@ -27,14 +25,7 @@ BLACK = (0, 0, 0)  # of a mask: stays
 
 
 def plan_variations(
-    source: Source,
-    inputs: Sequence[Input],
-    given: Given,
-    num_images: int,
-    label: Label,
-    seed: int,
-    sampler: Sampler,
-    guidance: Guidance,
+    source: Source, how: Sampling, inputs: Sequence[Input], given: Given, num_images: int, label: Label, seed: int
 ) -> Plan:
     """Plan `num_images` of each input, NAME_00000.png ...; image k of each has the seed `seed + k`.
 
@@ -46,15 +37,15 @@ def plan_variations(
         ArtError: if the network knows no such label.
     """
     label, names = "none" if label is None else label, source.loaded.label_names
-    details = source.details("img2img" if given.repaint is None else "inpaint") | describe_sampling(sampler, guidance)
+    details = {**source.details("img2img" if given.repaint is None else "inpaint"), **how.details}
     details["strength"] = ", ".join(map(str, given.strengths))
     items = []
     for one in inputs:
         for k, labels in enumerate(labels_for(label, num_images, names)):
-            own: Mapping[str, object] = {"seed": seed + k, "label": label_in_words(labels, names)}
+            own = {**details, "seed": seed + k, "label": label_in_words(labels, names)}
             name = one.name.with_name(f"{one.name.stem}_{k:05}.png")
-            items.append(Item(name, labels, seed + k, provenance_of_inputs([one], {**details, **own})))
-    return Plan(items, sampler, guidance, {**details, "seed": seed, "label": label}, given)
+            items.append(Item(name, labels, seed + k, provenance_of_inputs([one], own)))
+    return Plan(items, how, {**details, "seed": seed, "label": label}, given)
 
 
 def noised(inputs: Sequence[Input], strength: float | None) -> Given:
@@ -113,22 +104,38 @@ def _sides(facts: FileInfo) -> tuple[int, int]:
     return (facts.width, facts.height) if facts.orientation < 5 else (facts.height, facts.width)
 
 
-def write_variations(source: Source, out: Path, inputs: Sequence[Input], plan: Plan, batch_size: int) -> list[Path]:
-    """Write the images of a plan, and grid.png; no file is replaced. Sub-folders of the input are kept.
+def write_variations(
+    source: Source,
+    how: Sampling,
+    out: Path,
+    input: str,  # noqa: A002 - the command's key
+    num_images: int,
+    label: Label,
+    seed: int,
+    strength: float | None,
+    mask: str | None,
+) -> list[Path]:
+    """Write the variations of each input or, with a mask, of the one input what is new where it is white; and grid.png.
 
-    The grid has a row for each input: it, of mode=inpaint also what is kept of it on grey, and what was made. Returns
-    the paths, the grid's first.
+    Sub-folders of the input are kept; no file is replaced. The grid has a row for each input: it, with a mask also what
+    is kept of it on grey, and what was made. Returns the paths, the grid's first.
 
     Raises:
+        ArtError: if no input can be used, the mask does not fit, or the network knows no such label.
         FloatingPointError: if the network outputs NaN or infinity.
     """
-    assert plan.given is not None
-    num, written = len(plan.items) // len(inputs), []
-    rows = [[one.x0, *([] if plan.given.repaint is None else plan.given.x0)] for one in inputs[:MAX_IN_GRID]]
-    rows = rows[: max(1, MAX_IN_GRID // (len(rows[0]) + num))]
-    for n, (item, image) in enumerate(make(source, plan, batch_size)):
+    inputs, written = list(read_inputs(Path(input), out, *source.preprocessing)), []
+    rows = [[one.x0] for one in inputs[:MAX_IN_GRID]]
+    if mask is None:
+        given = noised(inputs, strength)
+    else:
+        given = masked(inputs[0], read_mask(Path(mask), inputs[0].facts, *source.preprocessing))
+        rows[0].append(given.x0[0])
+    plan = plan_variations(source, how, inputs, given, num_images, label, seed)
+    rows = rows[: max(1, MAX_IN_GRID // (len(rows[0]) + num_images))]
+    for n, (item, image) in enumerate(make(source, plan)):
         written.append(save_new(to_pixels(image), out / item.name, item.provenance))
-        if n // num < len(rows):
-            rows[n // num].append(image)
+        if n // num_images < len(rows):
+            rows[n // num_images].append(image)
     provenance = provenance_of_inputs(inputs[: len(rows)], plan.details)
     return [save_new(grid([torch.stack(row) for row in rows]), out / "grid.png", provenance), *written]

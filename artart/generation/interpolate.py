@@ -6,11 +6,9 @@ from pathlib import Path
 import torch
 
 from artart import ArtError
-from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import Between
-from artart.diffusion.samplers import Sampler
 from artart.generation.labels import Label, labels_for
-from artart.generation.plan import Item, Plan, describe_sampling, make
+from artart.generation.plan import Item, Plan, Sampling, make
 from artart.generation.source import Source
 from artart.io.images import grid, save_animation, save_new, to_pixels
 from artart.io.provenance import ImageProvenance
@@ -18,9 +16,7 @@ from artart.io.provenance import ImageProvenance
 MAX_IN_STRIP = 16  # images
 
 
-def plan_interpolation(
-    source: Source, seeds: Sequence[int], num_images: int, label: Label, sampler: Sampler, guidance: Guidance
-) -> Plan:
+def plan_interpolation(source: Source, how: Sampling, seeds: Sequence[int], num_images: int, label: Label) -> Plan:
     """Plan images on the way through two or more seeds; without a label none.
 
     All noise, also that of single steps, lies on great circles from each seed to the next. The first image is that of
@@ -35,33 +31,31 @@ def plan_interpolation(
     labels = labels_for(label, num_images, source.loaded.label_names)
     if len(set(labels)) > 1:
         raise ArtError(f"label={label}: mode=interpolate keeps to one label; choose a class or none")
-    details = source.details("interpolate") | describe_sampling(sampler, guidance)
-    details |= {"seeds": "-".join(map(str, seeds)), "label": label}
-    items = [
-        Item(
-            Path(f"{k:05}.png"),
-            labels[k],
-            place,
-            ImageProvenance("trained", {**details, "place": f"{k}/{num_images - 1}"}),
-        )
-        for k, place in enumerate(places(seeds, num_images))
-    ]
-    return Plan(items, sampler, guidance, details)
+    details = {**source.details("interpolate"), **how.details, "seeds": "-".join(map(str, seeds)), "label": label}
+    items = []
+    for k, place in enumerate(places(seeds, num_images)):
+        provenance = ImageProvenance("trained", {**details, "place": f"{k}/{num_images - 1}"})
+        items.append(Item(Path(f"{k:05}.png"), labels[k], place, provenance))
+    return Plan(items, how, details)
 
 
-def write_interpolation(source: Source, out: Path, plan: Plan, batch_size: int) -> list[Path]:
+def write_interpolation(
+    source: Source, how: Sampling, out: Path, seeds: Sequence[int], num_images: int, label: Label
+) -> list[Path]:
     """Write 00000.png ..., strip.png with up to 16 of them, and trajectory.webp; no file is replaced.
 
     Returns the paths, the strip's first.
 
     Raises:
+        ArtError: as `plan_interpolation`.
         FloatingPointError: if the network outputs NaN or infinity.
     """
+    plan = plan_interpolation(source, how, seeds, num_images, label)
     images, written = [], []
-    for item, image in make(source, plan, batch_size):
+    for item, image in make(source, plan):
         images.append(image)
         written.append(save_new(to_pixels(image), out / item.name, item.provenance))
-    moments = torch.linspace(0, len(images) - 1, min(len(images), MAX_IN_STRIP)).round().int()
+    moments = torch.linspace(0, num_images - 1, min(num_images, MAX_IN_STRIP)).round().int()
     provenance = ImageProvenance("trained", plan.details)
     strip = save_new(grid([torch.stack(images)[moments]]), out / "strip.png", provenance)
     trajectory = save_animation([*map(to_pixels, images)], out / "trajectory.webp", provenance)

@@ -14,10 +14,10 @@ from artart.config.schema import check_values, wrong_arguments
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.generation.img2img import STRENGTH, mask_of, masked, noised, plan_variations
-from artart.generation.inputs import Images, inputs_of, provenance_of_inputs
+from artart.generation.inputs import Images, Input, inputs_of, provenance_of_inputs
 from artart.generation.interpolate import plan_interpolation
 from artart.generation.labels import Label
-from artart.generation.plan import Plan, make
+from artart.generation.plan import Plan, Sampling, make
 from artart.generation.reconstruct import reconstruct
 from artart.generation.sample import plan_samples
 from artart.generation.source import Source, guidance_for, open_source
@@ -79,9 +79,9 @@ class Model:
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
         """Make images from noise."""
-        self._check("sample", num_images=num_images, seed=seed, batch_size=batch_size)
-        how = sampler_for(sampler, num_steps), self.guidance(guidance)
-        return self._make(plan_samples(self.source, num_images, label, seed, *how), batch_size, output_type)
+        self._check("sample", num_images=num_images, seed=seed)
+        how = self._how(guidance, sampler, num_steps, batch_size)
+        return self._make(plan_samples(self.source, how, num_images, label, seed), output_type)
 
     def img2img(
         self,
@@ -100,11 +100,10 @@ class Model:
 
         `strength` is the noise level r from which they are refined, 0.01 (the image again) to 1 (nothing of it).
         """
-        self._check("img2img", strength=strength, num_images=num_images, seed=seed, batch_size=batch_size)
-        how = sampler_for(sampler, num_steps), self.guidance(guidance)
-        inputs = inputs_of(image, *self.source.preprocessing)
-        plan = plan_variations(self.source, inputs, noised(inputs, strength), num_images, label, seed, *how)
-        return self._make(plan, batch_size, output_type)
+        self._check("img2img", strength=strength, num_images=num_images, seed=seed)
+        how, inputs = self._how(guidance, sampler, num_steps, batch_size), self._inputs(image)
+        given = noised(inputs, strength)
+        return self._make(plan_variations(self.source, how, inputs, given, num_images, label, seed), output_type)
 
     def inpaint(
         self,
@@ -123,14 +122,12 @@ class Model:
 
         The mask is a PIL image of the image's size, or a tensor (S, S) or (1, S, S), bool or white above 0.
         """
-        self._check("inpaint", num_images=num_images, seed=seed, batch_size=batch_size)
-        how = sampler_for(sampler, num_steps), self.guidance(guidance)
-        inputs = inputs_of(image, *self.source.preprocessing)
+        self._check("inpaint", num_images=num_images, seed=seed)
+        how, inputs = self._how(guidance, sampler, num_steps, batch_size), self._inputs(image)
         if len(inputs) > 1:
             raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
         given = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.source.preprocessing))
-        plan = plan_variations(self.source, inputs, given, num_images, label, seed, *how)
-        return self._make(plan, batch_size, output_type)
+        return self._make(plan_variations(self.source, how, inputs, given, num_images, label, seed), output_type)
 
     def interpolate(
         self,
@@ -144,9 +141,9 @@ class Model:
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
         """Make images on the way through two or more seeds, from the first to the last."""
-        self._check("interpolate", seeds=list(seeds), num_images=num_images, batch_size=batch_size)
-        how = sampler_for(sampler, num_steps), self.guidance(guidance)
-        return self._make(plan_interpolation(self.source, seeds, num_images, label, *how), batch_size, output_type)
+        self._check("interpolate", seeds=list(seeds), num_images=num_images)
+        how = self._how(guidance, sampler, num_steps, batch_size)
+        return self._make(plan_interpolation(self.source, how, seeds, num_images, label), output_type)
 
     def reconstruct(
         self, images: Images, batch_size: int = 32, output_type: OutputType = "pil"
@@ -154,7 +151,7 @@ class Model:
         """Reproduce each image."""
         self._check("reconstruct", batch_size=batch_size)
         details = self.source.details("reconstruct")
-        made = reconstruct(self.source, inputs_of(images, *self.source.preprocessing), batch_size)
+        made = reconstruct(self.source, self._inputs(images), batch_size)
         return _output(((provenance_of_inputs([one], details), x0_hat) for one, x0_hat in made), output_type)
 
     def guidance(
@@ -173,9 +170,17 @@ class Model:
         self.source.check_mode(mode)
         check_values(**values)
 
-    def _make(self, plan: Plan, batch_size: int, output_type: OutputType) -> list[Image.Image] | Tensor:
-        made = make(self.source, plan, batch_size)
-        return _output(((item.provenance, image) for item, image in made), output_type)
+    def _how(
+        self, guidance: float | Guidance, sampler: str | Sampler, num_steps: int | None, batch_size: int
+    ) -> Sampling:
+        check_values(batch_size=batch_size)
+        return Sampling(sampler_for(sampler, num_steps), self.guidance(guidance), batch_size)
+
+    def _inputs(self, images: Images) -> list[Input]:
+        return inputs_of(images, *self.source.preprocessing)
+
+    def _make(self, plan: Plan, output_type: OutputType) -> list[Image.Image] | Tensor:
+        return _output(((item.provenance, image) for item, image in make(self.source, plan)), output_type)
 
 
 def _output(made: Iterable[tuple[ImageProvenance, Tensor]], output_type: OutputType) -> list[Image.Image] | Tensor:

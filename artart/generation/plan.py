@@ -17,6 +17,23 @@ from artart.io.provenance import ImageProvenance
 from artart.io.terminal import progress_bar
 
 
+class Sampling(NamedTuple):
+    """How noise becomes images."""
+
+    sampler: Sampler
+    guidance: Guidance
+    batch_size: int
+
+    @property
+    def details(self) -> dict[str, object]:
+        """The part of an image's provenance that names guidance and sampler."""
+        weight, interval, network, sha256 = self.guidance
+        details = {"guidance": weight, "guidance_interval": "-".join(map(str, interval))}
+        details |= {} if network is None else {"guidance_network_sha256": sha256 or "unknown"}
+        settings = {name: value for name, value in vars(self.sampler).items() if isinstance(value, int | float | str)}
+        return {**details, "sampler": type(self.sampler).__name__, **settings}
+
+
 class Item(NamedTuple):
     """An image to make."""
 
@@ -27,49 +44,36 @@ class Item(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Images to make with the same settings."""
+    """Images to make in the same way."""
 
     items: list[Item]
-    sampler: Sampler
-    guidance: Guidance
+    how: Sampling
     details: Mapping[str, object]  # provenance of a grid of them
     given: Given | None = None  # M images, each of which becomes len(items) / M consecutive items
 
 
 @torch.inference_mode()
 def make(
-    source: Source, plan: Plan, batch_size: int, on_step: Callable[[Step], object] = lambda _: None
+    source: Source, plan: Plan, on_step: Callable[[Step], object] = lambda _: None
 ) -> Iterator[tuple[Item, Tensor]]:
-    """Yield each item with its image (3, S, S) on the CPU, nearly in [-1, 1]; `on_step` sees each step of each batch.
+    """Yield each item with its image (3, S, S) on the CPU, about [-1, 1]; `on_step` sees each step of each batch.
 
     Raises:
         FloatingPointError: if the network outputs NaN or infinity.
     """
-    items, process = plan.items, cast(NoiseProcess, source.loaded.objective)
+    (items, (sampler, guidance, batch_size), _, given), net = plan, source.loaded.net
     y, seeds = torch.tensor([item.labels for item in items], device=source.device), [item.seed for item in items]
     starts = range(0, len(items), batch_size)
-    num_rounds = len(plan.given.strengths) if plan.given else 1
+    num_steps = len(starts) * sampler.num_steps * (len(given.strengths) if given else 1)
     with progress_bar() as bar:
-        task = bar.add_task("sampling", total=len(starts) * num_rounds * plan.sampler.num_steps)
+        task = bar.add_task("sampling", total=num_steps)
 
         def advance(step: Step) -> None:
             on_step(step)
             bar.advance(task)
 
-        batches = sample_images(
-            source.loaded.net, process, plan.sampler, y, seeds, plan.guidance, batch_size, plan.given, advance
-        )
+        process = cast(NoiseProcess, source.loaded.objective)
+        batches = sample_images(net, process, sampler, y, seeds, guidance, batch_size, given, advance)
         for start, images in zip(starts, batches, strict=True):
             check_numbers(images, source.path)
             yield from zip(items[start : start + batch_size], images.cpu(), strict=True)
-
-
-def describe_sampling(sampler: Sampler, guidance: Guidance) -> dict[str, object]:
-    """The part of an image's provenance that names guidance and sampler."""
-    details: dict[str, object] = {"guidance": guidance.weight}
-    details["guidance_interval"] = "-".join(map(str, guidance.interval))
-    if guidance.network is not None:
-        details["guidance_network_sha256"] = guidance.network_sha256 or "unknown"
-    details["sampler"] = type(sampler).__name__
-    plain = {name: value for name, value in vars(sampler).items() if isinstance(value, bool | int | float | str)}
-    return details | plain

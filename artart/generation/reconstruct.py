@@ -9,6 +9,7 @@ from torch import Tensor
 
 from artart.checkpoints.load import check_numbers
 from artart.generation.inputs import Input, provenance_of_inputs, read_inputs
+from artart.generation.plan import Sampling
 from artart.generation.source import Source
 from artart.io.images import save_new, to_pixels
 
@@ -27,7 +28,13 @@ def reconstruct(source: Source, inputs: Iterable[Input], batch_size: int) -> Ite
         yield from zip(batch, x0_hat.cpu(), strict=True)
 
 
-def write_reconstructions(source: Source, out: Path, path: Path, batch_size: int, side_by_side: bool) -> list[Path]:
+def write_reconstructions(
+    source: Source,
+    how: Sampling,
+    out: Path,
+    input: str,  # noqa: A002 - the command's key
+    side_by_side: bool,
+) -> list[Path]:
     """Write each input's reconstruction (beside the input with `side_by_side`) and return the paths.
 
     Sub-folders of the input are kept; no file is replaced.
@@ -37,7 +44,7 @@ def write_reconstructions(source: Source, out: Path, path: Path, batch_size: int
         FloatingPointError: if the network outputs NaN or infinity.
     """
     details, written = source.details("reconstruct"), []
-    for one, x0_hat in reconstruct(source, read_inputs(path, out, *source.preprocessing), batch_size):
+    for one, x0_hat in reconstruct(source, read_inputs(Path(input), out, *source.preprocessing), how.batch_size):
         image = torch.cat([one.x0, x0_hat], dim=-1) if side_by_side else x0_hat
         provenance = provenance_of_inputs([one], details)
         written.append(save_new(to_pixels(image), out / one.name.with_suffix(".png"), provenance))

@@ -6,10 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from artart.diffusion.guidance import Guidance
-from artart.diffusion.samplers import Sampler, Step
+from artart.diffusion.samplers import Step
 from artart.generation.labels import Label, label_in_words, labels_for
-from artart.generation.plan import Item, Plan, describe_sampling, make
+from artart.generation.plan import Item, Plan, Sampling, make
 from artart.generation.source import Source
 from artart.io.images import grid, save_animation, save_new, to_pixels
 from artart.io.provenance import ImageProvenance
@@ -19,36 +18,32 @@ MAX_RECORDED = 16  # images in a trajectory
 MOMENTS = 8  # of a trajectory, on its strip
 
 
-def plan_samples(
-    source: Source, num_images: int, label: Label, seed: int, sampler: Sampler, guidance: Guidance
-) -> Plan:
+def plan_samples(source: Source, how: Sampling, num_images: int, label: Label, seed: int) -> Plan:
     """Plan images from noise; image k has the seed `seed + k`; without a label all classes in turn.
 
     Raises:
         ArtError: if the network knows no such label.
     """
     label, names = "all" if label is None else label, source.loaded.label_names
-    details = source.details("sample") | describe_sampling(sampler, guidance)
-    items = [
-        Item(
-            Path(f"{k:05}.png"),
-            labels,
-            seed + k,
-            ImageProvenance("trained", {**details, "seed": seed + k, "label": label_in_words(labels, names)}),
-        )
-        for k, labels in enumerate(labels_for(label, num_images, names))
-    ]
-    return Plan(items, sampler, guidance, {**details, "seed": seed, "label": label})
+    details, items = {**source.details("sample"), **how.details}, []
+    for k, labels in enumerate(labels_for(label, num_images, names)):
+        own = {"seed": seed + k, "label": label_in_words(labels, names)}
+        items.append(Item(Path(f"{k:05}.png"), labels, seed + k, ImageProvenance("trained", {**details, **own})))
+    return Plan(items, how, {**details, "seed": seed, "label": label})
 
 
-def write_samples(source: Source, out: Path, plan: Plan, batch_size: int, save_trajectory: bool) -> list[Path]:
+def write_samples(
+    source: Source, how: Sampling, out: Path, num_images: int, label: Label, seed: int, save_trajectory: bool
+) -> list[Path]:
     """Write 00000.png ... and grid.png, with `save_trajectory` also trajectory.png and trajectory.webp.
 
     No file is replaced. Returns the paths, the grid's first.
 
     Raises:
+        ArtError: if the network knows no such label.
         FloatingPointError: if the network outputs NaN or infinity.
     """
+    plan = plan_samples(source, how, num_images, label, seed)
     shown: list[Tensor] = []  # in the grid
     steps: list[Tensor] = []  # of each batch, one after the other
     written: list[Path] = []
@@ -56,15 +51,14 @@ def write_samples(source: Source, out: Path, plan: Plan, batch_size: int, save_t
     def record(step: Step) -> None:
         steps.append(step.x_t[: max(0, MAX_RECORDED - len(written))].cpu())
 
-    for item, image in make(source, plan, batch_size, *[record] * save_trajectory):
+    for item, image in make(source, plan, *[record] * save_trajectory):
         shown += [image] * (len(shown) < MAX_IN_GRID)
         written.append(save_new(to_pixels(image), out / item.name, item.provenance))
-    provenance = ImageProvenance("trained", plan.details)
-    num_labels = len({item.labels for item in plan.items})
+    provenance, num_labels = ImageProvenance("trained", plan.details), len({item.labels for item in plan.items})
     num_columns = num_labels if num_labels > 1 else math.ceil(math.sqrt(len(shown)))
     grids = [save_new(grid(torch.stack(shown).split(num_columns)), out / "grid.png", provenance)]
     if save_trajectory:
-        num_steps = len(steps) // math.ceil(len(written) / batch_size)
+        num_steps = len(steps) // math.ceil(num_images / how.batch_size)
         batches = [torch.stack(steps[k : k + num_steps]) for k in range(0, len(steps), num_steps)]
         grids += _write_trajectory(torch.cat(batches, dim=1), num_columns, out, provenance)
     return [*grids, *written]

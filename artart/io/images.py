@@ -5,6 +5,7 @@ at the border to TensorBoard.
 """
 
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from torchvision.utils import make_grid
 from artart import ArtError
 from artart.io.files import atomic, write_new
 from artart.io.provenance import ImageProvenance, xmp
+
+log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -132,3 +135,10 @@ def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProven
         xmp=xmp(provenance).encode(),
     )
     return write_new(path, file.getvalue())
+
+
+def show(path: Path) -> None:
+    """Open an image in the desktop's viewer."""
+    log.info("showing %s", path)
+    with Image.open(path) as image:
+        image.show()

@@ -17,7 +17,7 @@ from artart.checkpoints import load as checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import NO_CLASS
 from artart.diffusion.guidance import Guidance
-from artart.evaluation import folder, reconstruction, samples
+from artart.evaluation import reconstruction, report, samples
 from artart.evaluation.held_out import held_out_data
 from artart.evaluation.sample_report import tables
 from artart.io.images import to_model, to_pixels
@@ -289,9 +289,9 @@ def test_a_folder_in_which_another_process_evaluates_is_refused_before_any_work(
 ):
     monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("work was begun"))
     (tmp_path / "judged").mkdir()
-    with FileLock(tmp_path / "judged" / folder.LOCK):
+    with FileLock(tmp_path / "judged" / report.LOCK):
         assert evaluate(f"checkpoint={finished_run / LAST}") == 2
-        assert [path.name for path in (tmp_path / "judged").iterdir()] == [folder.LOCK]
+        assert [path.name for path in (tmp_path / "judged").iterdir()] == [report.LOCK]
     assert re.fullmatch(r"out=.*judged: another process is evaluating there; name another folder\n", said(capsys))
 
 
@@ -308,7 +308,7 @@ def test_figures_that_come_meanwhile_are_not_replaced(evaluate, finished_run, tm
             (tmp_path / "judged" / name).write_text("theirs")
         return measure(*given)
 
-    monkeypatch.setattr(folder.FileLock, "acquire", no_locks)
+    monkeypatch.setattr(report.FileLock, "acquire", no_locks)
     monkeypatch.setattr(reconstruction, "measure", measure_beside_others)
     assert evaluate(f"checkpoint={finished_run / LAST}") == 0
     files = {path.name: path.read_text() for path in (tmp_path / "judged").iterdir()}
@@ -417,10 +417,10 @@ def test_samples_have_whole_label_rows_of_held_out_images(evaluate, artists_run,
     _, data = data_of(artists_run, tmp_path)
     drawn, guided, draw = [], [], samples.draw
 
-    def note(loaded, checkpoint, sampler, guidance, y, *rest):
+    def note(loaded, checkpoint, sampler, guidance, batch_size, seed, y):
         drawn.append(y)
         guided.append(guidance)
-        return draw(loaded, checkpoint, sampler, guidance, y, *rest)
+        return draw(loaded, checkpoint, sampler, guidance, batch_size, seed, y)
 
     monkeypatch.setattr(samples, "draw", note)
     options = ("num_images=40", "sampler.num_steps=2", "guidance.weight=2", "guidance.interval=[0.1,0.8]")

@@ -257,7 +257,10 @@ WHEN_ALL_ARE_READY = """
 import sys, time
 from pathlib import Path
 import artart.generate
-import artart.generation.files
+import artart.generation.interpolate
+import artart.generation.reconstruct
+import artart.generation.sample
+import artart.generation.img2img
 Path(f"ready.{sys.argv.pop(1)}").touch()
 while not Path("go").exists():
     time.sleep(0.001)
