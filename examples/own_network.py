@@ -2,7 +2,7 @@
 
 artart builds it from the name of its module and class, so the module must be importable: Python finds it beside the
 script that is run. It keeps `image_size`, `channels` and `num_classes`, and maps images with noise (B, 3, S, S), times
-(B,) in [0, 1] and labels (B, K) to what the noise is estimated from, (B, 3, S, S).
+(B,) in [0, 1] and labels (B, K) to the clean images (B, 3, S, S).
 """
 
 import sys
@@ -10,17 +10,25 @@ import sys
 from torch import Tensor, nn
 
 import artart
-from artart.models.embedding import ConditionEmbedding
+from artart.models.embedding import AugmentDim, ConditionEmbedding, NumClasses
 from artart.train import train
 
 
 class TinyNet(nn.Module):
     """Residual convolutions at full size; each sees the time and the labels."""
 
-    def __init__(self, image_size: int, num_classes: int | list[int], width: int = 32, depth: int = 4) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        num_classes: NumClasses = None,  # these three are set by the data and the objective
+        augment_dim: AugmentDim = None,
+        conditioned: bool | None = None,
+        width: int = 32,
+        depth: int = 4,
+    ) -> None:
         super().__init__()
         self.image_size, self.channels = image_size, 3
-        self.condition = ConditionEmbedding(num_classes, width)
+        self.condition = ConditionEmbedding(num_classes, width, augment_dim)
         self.num_classes = self.condition.num_classes
         self.stem = nn.Conv2d(3, width, kernel_size=3, padding=1)
         self.blocks = nn.ModuleList(
@@ -29,8 +37,10 @@ class TinyNet(nn.Module):
         )
         self.out = nn.Conv2d(width, 3, kernel_size=3, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
-        condition = self.condition(x, t, y)[:, :, None, None]
+    def forward(
+        self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
+        condition = self.condition(x, t, y, augment_labels)[:, :, None, None]
         features = self.stem(x)
         for block in self.blocks:
             features = features + block(features + condition)
@@ -41,9 +51,7 @@ SETTINGS = (
     "objective=diffusion",
     "loss=mse_diffusion",
     "model._target_=own_network.TinyNet",
-    "~model.conditioned",  # settings of the network that it replaces
-    "~model.augment_dim",
-    "~model.attention",
+    "~model.attention",  # a setting of the network that it replaces
     "+model.width=32",
     "image_size=16",
     "trainer.max_epochs=4",
