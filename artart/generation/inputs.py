@@ -1,6 +1,7 @@
 """Input images: preprocessed as in training, with what they say of their origin."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -64,7 +65,7 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
     """
     if isinstance(images, Image.Image):
         flat = upright_copy(images)
-        origin, name = provenance_of(images), Path(getattr(images, "filename", "")).name or "image"
+        origin, name = provenance_of(images), Path(os.fsdecode(getattr(images, "filename", ""))).name or "image"
         facts = FileInfo(width=flat.width, height=flat.height, opt_out=origin.opt_out, source=origin.source)
         return [Input(Path(name), _x0(resize(flat, size, resize_mode)), facts)]
     if isinstance(images, Tensor):

@@ -79,8 +79,7 @@ class Model:
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
         """Make images from noise."""
-        self._check("sample", num_images=num_images, seed=seed)
-        how = self._how(guidance, sampler, num_steps, batch_size)
+        how = self._how("sample", guidance, sampler, num_steps, batch_size, num_images=num_images, seed=seed)
         return self._make(plan_samples(self.source, how, num_images, label, seed), output_type)
 
     def img2img(
@@ -100,10 +99,12 @@ class Model:
 
         `strength` is the noise level r from which they are refined, 0.01 (the image again) to 1 (nothing of it).
         """
-        self._check("img2img", strength=strength, num_images=num_images, seed=seed)
-        how, inputs = self._how(guidance, sampler, num_steps, batch_size), self._inputs(image)
-        given = noised(inputs, strength)
-        return self._make(plan_variations(self.source, how, inputs, given, num_images, label, seed), output_type)
+        how = self._how(
+            "img2img", guidance, sampler, num_steps, batch_size, strength=strength, num_images=num_images, seed=seed
+        )
+        inputs = self._inputs(image)
+        plan = plan_variations(self.source, how, inputs, noised(inputs, strength), num_images, label, seed)
+        return self._make(plan, output_type)
 
     def inpaint(
         self,
@@ -122,8 +123,8 @@ class Model:
 
         The mask is a PIL image of the image's size, or a tensor (S, S) or (1, S, S), bool or white above 0.
         """
-        self._check("inpaint", num_images=num_images, seed=seed)
-        how, inputs = self._how(guidance, sampler, num_steps, batch_size), self._inputs(image)
+        how = self._how("inpaint", guidance, sampler, num_steps, batch_size, num_images=num_images, seed=seed)
+        inputs = self._inputs(image)
         if len(inputs) > 1:
             raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
         given = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.source.preprocessing))
@@ -141,15 +142,17 @@ class Model:
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
         """Make images on the way through two or more seeds, from the first to the last."""
-        self._check("interpolate", seeds=list(seeds), num_images=num_images)
-        how = self._how(guidance, sampler, num_steps, batch_size)
+        how = self._how(
+            "interpolate", guidance, sampler, num_steps, batch_size, seeds=list(seeds), num_images=num_images
+        )
         return self._make(plan_interpolation(self.source, how, seeds, num_images, label), output_type)
 
     def reconstruct(
         self, images: Images, batch_size: int = 32, output_type: OutputType = "pil"
     ) -> list[Image.Image] | Tensor:
         """Reproduce each image."""
-        self._check("reconstruct", batch_size=batch_size)
+        self.source.check_mode("reconstruct")
+        check_values(batch_size=batch_size)
         details = self.source.details("reconstruct")
         made = reconstruct(self.source, self._inputs(images), batch_size)
         return _output(((provenance_of_inputs([one], details), x0_hat) for one, x0_hat in made), output_type)
@@ -159,21 +162,26 @@ class Model:
         weight: float | Guidance,
         interval: tuple[float, float] = Guidance().interval,
         network: str | Path | None = None,
+        trusted_classes: Collection[str] = (),
     ) -> Guidance:
         """Guidance in an interval of noise levels r; `network` is a weaker network's checkpoint (autoguidance)."""
         if isinstance(weight, Guidance):
             return weight
         check_values(**{"guidance.weight": weight, "guidance.interval": list(interval)})
-        return guidance_for(self.source.loaded, weight, interval, network, device=self.source.device.type)
-
-    def _check(self, mode: str, **values: object) -> None:
-        self.source.check_mode(mode)
-        check_values(**values)
+        return guidance_for(self.source.loaded, weight, interval, network, trusted_classes, self.source.device.type)
 
     def _how(
-        self, guidance: float | Guidance, sampler: str | Sampler, num_steps: int | None, batch_size: int
+        self,
+        mode: str,
+        guidance: float | Guidance,
+        sampler: str | Sampler,
+        num_steps: int | None,
+        batch_size: int,
+        **values: object,
     ) -> Sampling:
-        check_values(batch_size=batch_size)
+        """Check a call's arguments, and put together how its images are made."""
+        self.source.check_mode(mode)
+        check_values(batch_size=batch_size, **values)
         return Sampling(sampler_for(sampler, num_steps), self.guidance(guidance), batch_size)
 
     def _inputs(self, images: Images) -> list[Input]:
