@@ -1,7 +1,7 @@
 """A checkpoint as one file to share: weights and facts, without paths."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ def file_name(checkpoint: Path, suffix: str) -> str:
 
 
 def to_share(loaded: Loaded) -> dict[str, Any]:
-    """What belongs to the weights of a checkpoint, fit for JSON: no path, nothing of the machine it was made on."""
+    """Facts and settings of a checkpoint as plain data for JSON, without paths or anything else of this machine."""
     config = loaded.config
-    shared = {key: config[key] for key in OF_CONFIG} | {"data": _chosen(config["data"], OF_DATA)}
+    shared = {key: config[key] for key in OF_CONFIG}
+    shared["data"] = {key: config["data"][key] for key in OF_DATA if key in config["data"]}
     if select_or_none(shared, FILTERS) not in (None, *literals(PATHS[FILTERS])):
         perceptual = {**shared["loss"]["perceptual"], "weights": "auto"}
         shared["loss"] = {**shared["loss"], "perceptual": perceptual}
@@ -33,12 +34,8 @@ def to_share(loaded: Loaded) -> dict[str, Any]:
     return {**facts, "metrics": metrics, "config": _without_paths(shared), "labels": loaded.label_names}
 
 
-def _chosen(node: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    return {key: node[key] for key in keys if key in node}
-
-
 def _without_paths(node: Any) -> Any:
-    """Nested plain data without the texts that hold a path separator; what they were values of goes with them."""
+    """Nested plain data without the items whose key or value holds a path separator."""
     if isinstance(node, Mapping):
         return {key: _without_paths(value) for key, value in node.items() if not (_is_path(key) or _is_path(value))}
     if isinstance(node, (list, tuple)):

@@ -14,7 +14,7 @@ from artart.diffusion.schedule import Schedule
 
 
 class NoiseProcess(Protocol):
-    """How a network was trained to see noise; objectives.diffusion.Diffusion is one."""
+    """The noise that a network was trained with; objectives.diffusion.Diffusion is one."""
 
     schedule: Schedule
     parameterization: Parameterization
@@ -25,7 +25,7 @@ class Given(NamedTuple):
 
     x0: Tensor  # (B, C, S, S) in [-1, 1]
     strengths: tuple[float, ...] = (1.0,)  # noise levels r in (0, 1]: noised and refined, for each, one after the other
-    repaint: Tensor | None = None  # bool, broadcasts to x0: what is painted anew, the rest stays; None: all may change
+    repaint: Tensor | None = None  # bool, broadcasts to x0: what is new, the rest stays; None: all is
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def sample_images(
 
 
 def _keeping(denoise: Denoise, given: Given) -> Denoise:
-    """A denoiser that knows what stays: there x0_hat is the given image, whatever the network tells."""
+    """A denoiser whose x0_hat is the given image where that stays."""
     if (repaint := given.repaint) is None:
         return denoise
     return lambda x_t, t: torch.where(repaint, denoise(x_t, t), given.x0)
