@@ -20,15 +20,7 @@ from pydantic_core import SchemaError
 
 from artart import ArtError
 from artart.config import renames
-from artart.config.build import (
-    CONF_DIR,
-    as_dict,
-    did_you_mean,
-    format_value,
-    join_words,
-    options,
-    select,
-)
+from artart.config.build import CONF_DIR, as_dict, did_you_mean, format_value, join_words, options, select
 from artart.config.commands import PATHS, SETTINGS, settings_of
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
@@ -62,11 +54,7 @@ def check(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check_values(**values: object) -> None:
-    """Hold arguments from Python against the settings of the same names.
-
-    Raises:
-        ArtError: one line per value that `SETTINGS` does not allow.
-    """
+    """Raises ArtError, a line per mistake, if arguments from Python are not allowed for the settings of their names."""
     if problems := [line for key, value in values.items() for line in _wrong_value(key, value, SETTINGS[key])]:
         raise ArtError("\n".join(problems))
 

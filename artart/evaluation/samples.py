@@ -85,12 +85,9 @@ def measure(
     samples = draw(y[torch.arange(num_images) % len(y)])
     generator = Generator().manual_seed(0)
     real = train[torch.randperm(len(train), generator=generator)[:num_images]]  # as many as samples, where there are
-    metrics: dict[str, Any] = {}
-    typical, device = None, next(loaded.net.parameters()).device
-    if weights is not None:
-        metrics, typical = compare_features(samples, held_out, real, weights, device, data)
-    same_num = samples[: len(real)]  # for distances that depend on it
-    powers = [radial_power(to_model(x)) for x in (same_num, held_out, real)]
+    device = next(loaded.net.parameters()).device
+    metrics, typical = compare_features(samples, held_out, real, weights, device, data) if weights else ({}, None)
+    powers = [radial_power(to_model(x)) for x in (samples[: len(real)], held_out, real)]  # of as many samples
     metrics["spectrum_db"] = beside(spectral_distance(powers[0], powers[1]), spectral_distance(powers[2], powers[1]))
     if inception:
         metrics |= distances("kid", "fid", *(inception_features(x, device) for x in (samples, held_out, real)))
