@@ -1,9 +1,29 @@
-"""artart teaches networks to make art."""
+"""artart trains image generators on folders of art.
+
+`artart.load(checkpoint)` gives a Model that makes images; `artart.save_image` writes them with their provenance.
+"""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from artart.generation.model import Model, load
+    from artart.io.images import save_image
+
+__all__ = ["ArtError", "Model", "__version__", "load", "save_image"]
 __version__ = version("artart")
 
 
 class ArtError(ValueError):
-    """A mistake that a person can mend: the message names key, value and remedy, and is shown without a trace."""
+    """A user's mistake: the message is one line with key, value and remedy, and is shown without a traceback."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when it is needed: commands report simple mistakes without it."""
+    from importlib import import_module
+
+    if name in ("Model", "load"):
+        return getattr(import_module("artart.generation.model"), name)
+    if name == "save_image":
+        return import_module("artart.io.images").save_image
+    raise AttributeError(f"module 'artart' has no attribute {name!r}")

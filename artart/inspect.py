@@ -13,9 +13,11 @@ from artart.checkpoints.validate import finished_epochs
 from artart.config.build import select_or_none
 from artart.io import files
 
+HELP = "python -m artart.inspect FILE: print what is in a checkpoint, as YAML\n"
+
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, in plain data for people.
+    """What a checkpoint holds, as plain data.
 
     Raises:
         ArtError: if the file cannot be used.
@@ -40,10 +42,10 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def run() -> None:
-    """`python -m artart.inspect FILE`."""
+    """Print what `describe` finds. Exit codes: 0; 2 for a mistake in the call or an unusable file."""
     if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
-        sys.stdout.write("python -m artart.inspect FILE: print what is in a checkpoint, as YAML\n")
-        sys.exit(0 if "-h" in sys.argv[1:] or "--help" in sys.argv[1:] else 2)
+        sys.stdout.write(HELP)
+        sys.exit(0 if {"-h", "--help"} & set(sys.argv[1:]) else 2)
     try:
         described = describe(Path(sys.argv[1]))
     except ArtError as error:

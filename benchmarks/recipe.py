@@ -114,9 +114,8 @@ class Judge:
     def __call__(self, path: Path, seed: int, guide: Path | None) -> list[float]:
         """MEASURES of a checkpoint, with autoguidance by `guide`."""
         guidance = Guidance(self.args.weight, network=load(guide).net) if guide else NO_GUIDANCE
-        config = {"seed": 1000 * seed, "batch_size": 50, "checkpoint": path}
         y = self.labels[torch.arange(self.args.num_samples) % len(self.labels)]
-        samples = draw(load(path), Heun(20), guidance, y, config)
+        samples = draw(load(path), path, Heun(20), guidance, 50, 1000 * seed, y)
         seen = {name: see(samples) for name, see in self._networks().items()}
         distances = [kernel_distance(features, self.seen[name]).value for name, features in seen.items()]
         covered = coverage(seen["KID, AlexNet"], self.seen["KID, AlexNet"][: len(samples)])

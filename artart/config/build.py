@@ -11,7 +11,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from artart import ArtError
 
@@ -21,7 +21,7 @@ CONF_DIR = (
 )  # in a wheel, or in a checkout
 
 
-def as_dict(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
+def as_dict(cfg: DictConfig | ListConfig, resolve: bool = True) -> dict[str, Any]:
     """Plain dicts and lists, with every interpolation resolved unless asked otherwise."""
     config = OmegaConf.to_container(cfg, resolve=resolve)
     assert isinstance(config, dict)
@@ -93,6 +93,13 @@ def in_sweep() -> bool:
 def options(group: str) -> list[str]:
     """The names of the options of a group of conf/."""
     return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+
+
+def option(group: str, name: str) -> dict[str, Any]:
+    """What an option of a group in conf/ holds, on top of the options of that group in its defaults."""
+    node = as_dict(OmegaConf.load(CONF_DIR / group / f"{name}.yaml"), resolve=False)
+    bases = node.pop("defaults", [])
+    return {key: value for base in bases for key, value in option(group, base).items()} | node
 
 
 def did_you_mean(key: str, known: Iterable[str], prefix: str = "") -> str:

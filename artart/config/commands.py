@@ -3,7 +3,7 @@
 They are checked before anything slow is imported, so this module imports little.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len, Predicate
 from pydantic import Field
 
+from artart import ArtError
+from artart.config.build import format_value, join_words
 from artart.io.ranges import Count, Fraction, ImageSize, NonNegative, Positive, Seed
 
 
@@ -83,3 +85,32 @@ SETTINGS: dict[str, Any] = PATHS | {
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the command that has this configuration; for artart.train `mode` is Lightning's."""
     return SETTINGS | TRAINING if "monitor" in config else SETTINGS
+
+
+MODE_KEYS = {  # of artart.generate: the modes that take a key
+    "input": ("reconstruct", "img2img", "inpaint"),
+    "side_by_side": ("reconstruct",),
+    "save_trajectory": ("sample",),
+    "strength": ("img2img",),
+    "mask": ("inpaint",),
+    "seeds": ("interpolate",),
+}
+NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}
+
+
+def check_mode(config: Mapping[str, Any], mode: str, able: Sequence[str]) -> None:
+    """Hold the keys of artart.generate against a mode, one of those that the network is `able` to do.
+
+    Raises:
+        ArtError: if a key is missing that the mode needs, or one is given that it does not take.
+    """
+    for key, modes in MODE_KEYS.items():
+        value = config[key]
+        if mode in modes and key in NEEDED and value is None:
+            raise ArtError(f"{key}: needs a value: {key}={NEEDED[key]}")
+        if mode not in modes and value not in (None, False):
+            fit = [one for one in modes if one in able]
+            others = f", or mode={join_words(fit)}" if fit else ""
+            raise ArtError(f"{key}={format_value(value)}: mode={mode} does not take it; leave it out{others}")
+    if mode == "inpaint" and Path(config["input"]).is_dir():
+        raise ArtError(f"input={config['input']}: mode=inpaint takes one image, not a folder")

@@ -20,16 +20,8 @@ from pydantic_core import SchemaError
 
 from artart import ArtError
 from artart.config import renames
-from artart.config.build import (
-    CONF_DIR,
-    as_dict,
-    did_you_mean,
-    format_value,
-    join_words,
-    options,
-    select,
-)
-from artart.config.commands import PATHS, settings_of
+from artart.config.build import CONF_DIR, as_dict, did_you_mean, format_value, join_words, options, select
+from artart.config.commands import PATHS, SETTINGS, settings_of
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
@@ -59,6 +51,12 @@ def check(cfg: DictConfig) -> dict[str, Any]:
             once = [one for one in problems if not any(one.endswith(f".{other}") for other in problems)]
             raise ArtError("\n".join(once))
     return as_dict(cfg)
+
+
+def check_values(**values: object) -> None:
+    """Raises ArtError, a line per mistake, if arguments from Python are not allowed for the settings of their names."""
+    if problems := [line for key, value in values.items() for line in _wrong_value(key, value, SETTINGS[key])]:
+        raise ArtError("\n".join(problems))
 
 
 def _make_paths_absolute(cfg: DictConfig) -> None:

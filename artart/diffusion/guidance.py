@@ -23,6 +23,7 @@ class Guidance(NamedTuple):
     weight: float = 1.5  # 1: no guidance; 0: the worse denoiser alone; above 1: away from it
     interval: tuple[float, float] = (0.1, 0.9)  # noise levels r between which it acts
     network: nn.Module | None = None  # of the same schedule, parameterization and labels
+    network_sha256: str = ""  # of its checkpoint, for the provenance of images
 
 
 NO_GUIDANCE = Guidance(weight=1.0)

@@ -1,6 +1,6 @@
 """From noise to images: a trained network, its schedule and parameterization, and a sampler."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -14,7 +14,7 @@ from artart.diffusion.schedule import Schedule
 
 
 class NoiseProcess(Protocol):
-    """How a network was trained to see noise; objectives.diffusion.Diffusion is one."""
+    """The noise that a network was trained with; objectives.diffusion.Diffusion is one."""
 
     schedule: Schedule
     parameterization: Parameterization
@@ -25,7 +25,7 @@ class Given(NamedTuple):
 
     x0: Tensor  # (B, C, S, S) in [-1, 1]
     strengths: tuple[float, ...] = (1.0,)  # noise levels r in (0, 1]: noised and refined, for each, one after the other
-    repaint: Tensor | None = None  # bool, broadcasts to x0: what is painted anew, the rest stays; None: all may change
+    repaint: Tensor | None = None  # bool, broadcasts to x0: what is new, the rest stays; None: all is
 
 
 @torch.no_grad()
@@ -69,20 +69,29 @@ def sample_images(
     process: NoiseProcess,
     sampler: Sampler,
     y: Tensor,
-    seeds: Sequence[int],
+    seeds: Sequence[int | Between],
     guidance: Guidance = NO_GUIDANCE,
     batch_size: int = 64,
+    given: Given | None = None,
+    on_step: Callable[[Step], object] = lambda _: None,
 ) -> Iterator[Tensor]:
-    """Finished images alone, in batches."""
+    """Finished images alone, in batches. Each of M given images becomes len(y) / M consecutive ones."""
     for start in range(0, len(y), batch_size):
-        part = slice(start, start + batch_size)
-        for step in sample_steps(net, process, sampler, y[part], seeds[part], guidance):
+        part, own = slice(start, start + batch_size), given
+        if given is not None:
+            rows = torch.arange(start, min(start + batch_size, len(y))) * len(given.x0) // len(y)
+            repaint = None if given.repaint is None else given.repaint.to(y.device)
+            own = Given(given.x0[rows].to(y.device), given.strengths, repaint)
+        for step in sample_steps(net, process, sampler, y[part], seeds[part], guidance, own):
+            on_step(step)
             x_t = step.x_t
+        if own is not None and own.repaint is not None:
+            x_t = torch.where(own.repaint, x_t, own.x0)  # as samplers leave it, but for rounding
         yield x_t
 
 
 def _keeping(denoise: Denoise, given: Given) -> Denoise:
-    """A denoiser that knows what stays: there x0_hat is the given image, whatever the network tells."""
+    """A denoiser whose x0_hat is the given image where that stays."""
     if (repaint := given.repaint) is None:
         return denoise
     return lambda x_t, t: torch.where(repaint, denoise(x_t, t), given.x0)

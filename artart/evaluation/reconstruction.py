@@ -1,6 +1,7 @@
-"""How well a network reproduces images that it has not seen."""
+"""How well a network reproduces held-out images."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -22,20 +23,27 @@ NAMES: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-Alex"}
 BETTER: Final = {"psnr": "higher", "ssim": "higher, at most 1", "lpips_alex": "lower, at least 0"}
 
 
-def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
-    """Get the weights before any work; say which ones they are. Raises ArtError if they cannot be had."""
-    if (weights := config["metrics"]["weights"]) is None:
+def prepare(device: torch.device, weights: str | None) -> dict[str, object]:
+    """Get the weights of LPIPS before any work and name their origin. Raises ArtError if they cannot be had."""
+    if weights is None:
         return {}
     return {"alexnet": alexnet_for("metrics.weights", weights)}
 
 
-def measure(loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], facts: Mapping[str, object]) -> Evaluation:
-    """PSNR, SSIM and LPIPS of the held-out images, overall and by class, and what to look at.
+def measure(
+    loaded: Loaded,
+    checkpoint: Path,
+    data: ArtDataModule,
+    facts: Mapping[str, object],
+    batch_size: int,
+    weights: str | None,
+) -> Evaluation:
+    """PSNR, SSIM and, with weights, LPIPS of the held-out images, overall and by class, and images to look at.
 
     Raises:
-        FloatingPointError: if the network makes no numbers.
+        FloatingPointError: if the network outputs NaN or infinity.
     """
-    weights, device = config["metrics"]["weights"], next(loaded.net.parameters()).device
+    device = next(loaded.net.parameters()).device
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
     if weights is not None:
         measures["lpips_alex"] = lambda x_hat, x: lpips_alex(x_hat, x, weights)
@@ -43,10 +51,10 @@ def measure(loaded: Loaded, data: ArtDataModule, config: Mapping[str, Any], fact
     parts: list[Tensor] = []
     values: dict[str, list[Tensor]] = {name: [] for name in measures}
     with progress_bar() as bar, torch.inference_mode():
-        for pixels in bar.track(x0.split(config["batch_size"]), description="reconstructing"):
+        for pixels in bar.track(x0.split(batch_size), description="reconstructing"):
             x = to_model(pixels).to(device)
             x_hat = loaded.net(x)
-            check_numbers(x_hat, config["checkpoint"])
+            check_numbers(x_hat, checkpoint)
             parts.append(to_pixels(x_hat).cpu())
             saved = to_model(parts[-1]).to(device)
             for name, measure in measures.items():

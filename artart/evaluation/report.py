@@ -1,8 +1,10 @@
 """What was measured, for people: tables for the terminal, and one page that needs nothing beside it."""
 
 import io
+import logging
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,16 +12,20 @@ from typing import Any, NamedTuple
 import jinja2
 import matplotlib as mpl
 import rich.table
+from filelock import FileLock, Timeout
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.text import Text
 from torch import Tensor
 
-from artart import __version__
-from artart.io.files import as_json, write_new
+from artart import ArtError, __version__
+from artart.io.files import as_json, remove_empty, write_new
 from artart.io.images import encode
 from artart.io.provenance import ImageProvenance
 
+log = logging.getLogger(__name__)
+
+LOCK = ".evaluate.lock"
 TEMPLATE = Path(__file__).with_suffix(".html")
 
 
@@ -67,6 +73,39 @@ class Evaluation(NamedTuple):
     images: Sequence[ReportImage]
 
 
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Make a folder, if it is missing, and keep other evaluations out; if nothing is written, it is removed again.
+
+    Raises:
+        ArtError: if another process is evaluating there.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ArtError(f"out={folder}: another process is evaluating there; name another folder") from None
+    except (OSError, NotImplementedError) as error:  # a file system without locks; files are not replaced there either
+        log.debug("%s: not locked: %s", folder, error)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows does not remove what is open, but filelock does there
+            (folder / LOCK).unlink()
+        lock.release()
+        remove_empty(missing)
+
+
+def check_folder(folder: Path, root: str | None) -> None:
+    """Raises ArtError if a folder holds an evaluation, or is that of the images."""
+    if (folder / "metrics.json").exists():
+        raise ArtError(f"out={folder}: holds metrics.json already; name another folder")
+    if root is not None and folder.resolve() == Path(root).resolve():
+        raise ArtError(f"out={folder}: is the folder of your images, which is only read; name another")
+
+
 def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, object]) -> tuple[Path, Path]:
     """Write metrics.json and report.html into a folder and return their names; no file that is there is replaced.
 
@@ -78,14 +117,13 @@ def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, obj
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title, facts=facts, evaluation=evaluation, version=__version__, date=f"{datetime.now():%Y-%m-%d %H:%M}"
     )
-    return write_new(out / "metrics.json", metrics), write_new(out / "report.html", page.encode())
+    content = page.encode(errors="backslashreplace")  # names of folders may hold bytes that are not UTF-8
+    return write_new(out / "metrics.json", metrics), write_new(out / "report.html", content)
 
 
 def grid_image(title: str, grid: Tensor, facts: Mapping[str, object], note: str = "") -> ReportImage:
     """Of uint8 (3, H, W), marked as holding what a network made."""
-    file = io.BytesIO()
-    encode(grid, file, ImageProvenance("composite", facts))
-    return ReportImage(title, file.getvalue(), note)
+    return ReportImage(title, encode(grid, ImageProvenance("composite", facts)), note)
 
 
 def curves(

@@ -1,10 +1,11 @@
 """How good samples are, and whether they are memorized."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from itertools import cycle, islice
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 import platformdirs
 import safetensors.torch
@@ -17,12 +18,11 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.labels import labels_of
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
-from artart.diffusion.sampling import sample_images
+from artart.diffusion.sampling import NoiseProcess, sample_images
 from artart.evaluation.report import Evaluation
 from artart.evaluation.sample_report import SETS, Shown, draw_images, tables
-from artart.features import inception
 from artart.features.alexnet import CHUNK, alexnet_for, alexnet_on, features_of
-from artart.features.inception import inception_features
+from artart.features.inception import extractor, inception_features
 from artart.io.files import atomic
 from artart.io.images import to_model, to_pixels
 from artart.io.terminal import progress_bar
@@ -46,83 +46,86 @@ MAX_DENOISED: Final = 1000  # held-out images whose error is measured by noise l
 NUM_LEVELS: Final = 10
 
 
-def prepare(loaded: Loaded, config: Mapping[str, Any]) -> dict[str, object]:
-    """Look for mistakes and get the weights before any work; say which ones they are.
+def prepare(device: torch.device, num_images: int, weights: str | None, inception: bool) -> dict[str, object]:
+    """Check the number of samples and get the networks' weights before any work; name their origin.
 
     Raises:
-        ArtError: if a setting makes no sense or weights cannot be had.
+        ArtError: if there are too few samples or weights cannot be had.
     """
-    if (num := config["num_images"]) < MIN_HELD_OUT:
-        raise ArtError(f"num_images={num}: too few to measure anything; {MIN_HELD_OUT} are the least")
-    device = next(loaded.net.parameters()).device
-    if config["metrics"]["inception"]:
-        inception.extractor(device)
-    if (weights := config["metrics"]["weights"]) is None:
-        return {}
-    return {"alexnet": alexnet_for("metrics.weights", weights)}
+    if num_images < MIN_HELD_OUT:
+        raise ArtError(f"num_images={num_images}: too few to measure anything; {MIN_HELD_OUT} are the least")
+    if inception:
+        extractor(device)
+    return {} if weights is None else {"alexnet": alexnet_for("metrics.weights", weights)}
 
 
 def measure(
     loaded: Loaded,
-    sampler: Sampler,
-    guidance: Guidance,
     data: ArtDataModule,
-    config: Mapping[str, Any],
     facts: Mapping[str, object],
+    draw: Callable[[Tensor], Tensor],
+    num_images: int,
+    weights: str | None,
+    inception: bool,
 ) -> Evaluation:
-    """Draw samples with the labels of the held-out images in turn; hold them against these and the training's.
+    """Compare samples that `draw` makes of the held-out images' labels in turn with held-out and training images.
 
     Raises:
         ArtError: if too few images are held out.
-        FloatingPointError: if the network makes no numbers.
+        FloatingPointError: if the network outputs NaN or infinity.
     """
     held_out, train = data.pixels_of(data.val_ids), data.pixels_of(data.train_ids)
-    num, weights = config["num_images"], config["metrics"]["weights"]
     if len(held_out) < MIN_HELD_OUT:
         raise ArtError(
             f"{len(held_out)} held-out images are too few to measure anything, {MIN_HELD_OUT} are the least; "
             "train with more images or a larger data.val_fraction"
         )
     names = data.names_of(data.val_ids)
-    y, classes = labels_of(names, loaded.label_names), [name for name, *_ in islice(cycle(names), num)]
-    samples = draw(loaded, sampler, guidance, y[torch.arange(num) % len(y)], config)
+    y, classes = labels_of(names, loaded.label_names), [name for name, *_ in islice(cycle(names), num_images)]
+    samples = draw(y[torch.arange(num_images) % len(y)])
     generator = Generator().manual_seed(0)
-    real = train[torch.randperm(len(train), generator=generator)[:num]]  # as many as samples, where there are
-    same_num = samples[: len(real)]  # for distances that depend on it
-    metrics: dict[str, Any] = {}
-    typical, device = None, next(loaded.net.parameters()).device
-    if weights is not None:
-        of_samples = features(samples, weights, device)
-        of_held_out, of_real = (known_features(x, weights, device, data) for x in (held_out, real))
-        metrics |= distances("kid_alexnet", "fd_alexnet", of_samples, of_held_out, of_real)
-        num_alike = min(map(len, (of_samples, of_held_out, of_real)))
-        if num_alike > NUM_NEIGHBOURS:
-            of_same = [one[:num_alike] for one in (of_samples, of_held_out, of_real)]
-            metrics["coverage"] = coverage(of_same[0], of_same[1])._asdict()
-            metrics["coverage"]["real"] = coverage(of_same[2], of_same[1])._asdict()
-        typical = torch.cdist(of_samples, of_held_out).amin(dim=1)
-    powers = [radial_power(to_model(x)) for x in (same_num, held_out, real)]
+    real = train[torch.randperm(len(train), generator=generator)[:num_images]]  # as many as samples, where there are
+    device = next(loaded.net.parameters()).device
+    metrics, typical = compare_features(samples, held_out, real, weights, device, data) if weights else ({}, None)
+    powers = [radial_power(to_model(x)) for x in (samples[: len(real)], held_out, real)]  # of as many samples
     metrics["spectrum_db"] = beside(spectral_distance(powers[0], powers[1]), spectral_distance(powers[2], powers[1]))
-    if config["metrics"]["inception"]:
+    if inception:
         metrics |= distances("kid", "fid", *(inception_features(x, device) for x in (samples, held_out, real)))
     test = MemorizationTest(train, [data.images.groups[i] for i in data.train_ids], held_out)
     nearest = test.nearest(samples)
     metrics["memorization"] = memorization.report(test, nearest, classes, generator)
     errors = errors_by_level(loaded, to_model(held_out[:MAX_DENOISED]), y[:MAX_DENOISED])
-    metrics |= {"error_by_noise_level": errors, "num_images": num, "num_held_out": len(held_out)}
+    metrics |= {"error_by_noise_level": errors, "num_images": num_images, "num_held_out": len(held_out)}
     shown = Shown(samples, classes, dict(zip(SETS, powers, strict=True)), test, nearest, typical)
     return Evaluation(metrics, tables(metrics), draw_images(metrics, shown, facts))
 
 
-def draw(loaded: Loaded, sampler: Sampler, guidance: Guidance, y: Tensor, config: Mapping[str, Any]) -> Tensor:
+def compare_features(
+    samples: Tensor, held_out: Tensor, real: Tensor, weights: str, device: torch.device, data: ArtDataModule
+) -> tuple[dict[str, Any], Tensor]:
+    """Distances and coverage in AlexNet's features, and each sample's distance to the nearest held-out image, (N,)."""
+    of_samples = features(samples, weights, device)
+    of_held_out, of_real = (known_features(x, weights, device, data) for x in (held_out, real))
+    metrics = distances("kid_alexnet", "fd_alexnet", of_samples, of_held_out, of_real)
+    num_alike = min(map(len, (of_samples, of_held_out, of_real)))
+    if num_alike > NUM_NEIGHBOURS:
+        of_same = [one[:num_alike] for one in (of_samples, of_held_out, of_real)]
+        metrics["coverage"] = coverage(of_same[0], of_same[1])._asdict()
+        metrics["coverage"]["real"] = coverage(of_same[2], of_same[1])._asdict()
+    return metrics, torch.cdist(of_samples, of_held_out).amin(dim=1)
+
+
+def draw(
+    loaded: Loaded, checkpoint: Path, sampler: Sampler, guidance: Guidance, batch_size: int, seed: int, y: Tensor
+) -> Tensor:
     """Samples, uint8 (N, 3, S, S), with the labels y (N, K); sample k has the seed `seed + k`."""
-    assert isinstance(loaded.objective, Diffusion)
-    y, seeds = y.to(next(loaded.net.parameters()).device), range(config["seed"], config["seed"] + len(y))
-    batches = sample_images(loaded.net, loaded.objective, sampler, y, seeds, guidance, config["batch_size"])
+    y, seeds = y.to(next(loaded.net.parameters()).device), range(seed, seed + len(y))
+    process = cast(NoiseProcess, loaded.objective)
+    batches = sample_images(loaded.net, process, sampler, y, seeds, guidance, batch_size)
     made = []
     with progress_bar() as bar, torch.inference_mode():
-        for x in bar.track(batches, total=-(-len(y) // config["batch_size"]), description="sampling"):
-            check_numbers(x, config["checkpoint"])
+        for x in bar.track(batches, total=-(-len(y) // batch_size), description="sampling"):
+            check_numbers(x, checkpoint)
             made.append(to_pixels(x).cpu())
     return torch.cat(made)
 
@@ -180,8 +183,7 @@ def beside(of_samples: Estimate, real: Estimate) -> dict[str, Any]:
 
 def errors_by_level(loaded: Loaded, x0: Tensor, y: Tensor) -> list[float]:
     """Mean squared error of x0_hat in each tenth of the noise level; noise and levels are the same each time."""
-    objective, generator = loaded.objective, Generator().manual_seed(0)
-    assert isinstance(objective, Diffusion)
+    objective, generator = cast(Diffusion, loaded.objective), Generator().manual_seed(0)
     device, errors = next(loaded.net.parameters()).device, []
     with progress_bar() as bar, torch.inference_mode():
         for k in bar.track(range(NUM_LEVELS), description="denoising"):

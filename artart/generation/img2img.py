@@ -1,115 +1,141 @@
-"""An image becomes others: noised and refined anew, or painted anew where a mask says so."""
+"""Variations of an image (SDEdit), and inpainting (RePaint)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from artart import ArtError
-from artart.checkpoints.load import Loaded
-from artart.data.decode import decode, resize
+from artart.data.decode import ResizeMode, decode, resize, to_srgb
 from artart.data.scan import FileInfo, examine
-from artart.diffusion.samplers import Sampler, Step
-from artart.diffusion.sampling import Given, sample_steps
-from artart.generation.inputs import Input, provenance_of_inputs, read, reason, size_and_resize_mode
-from artart.generation.sample import MAX_IN_GRID, described, guidance_of, in_batches, in_words, labels_for
+from artart.diffusion.sampling import Given
+from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_copy
+from artart.generation.labels import Label, label_in_words, labels_for
+from artart.generation.plan import Item, Plan, Sampling, make
+from artart.generation.sample import MAX_IN_GRID
+from artart.generation.source import Source
 from artart.io.images import grid, save_new, to_model, to_pixels
-from artart.objectives.diffusion import Diffusion
 
 STRENGTH = 0.5  # half image, half noise
-ROUNDS = (1.0, 0.9, 0.7, 0.5)  # strengths at which what is painted anew comes to fit what stays
-GREY = 128
+ROUNDS = (1.0, 0.9, 0.7, 0.5)  # strengths of inpainting, one after the other: what is new comes to fit what stays
+GREY = to_model(torch.tensor(128, dtype=torch.uint8))
 BLACK = (0, 0, 0)  # of a mask: stays
 
 
-def img2img(
-    loaded: Loaded, sampler: Sampler, config: Mapping[str, Any], out: Path, settings: Mapping[str, object]
-) -> list[Path]:
-    """Write `num_images` others of each input, NAME_00000.png ..., and grid.png; return their paths, the grid's first.
+def plan_variations(
+    source: Source, how: Sampling, inputs: Sequence[Input], given: Given, num_images: int, label: Label, seed: int
+) -> Plan:
+    """Plan `num_images` of each input, NAME_00000.png ...; image k of each has the seed `seed + k`.
 
-    Without `mask` the inputs are noised to the level `strength` and refined from there. With it they are painted anew
-    where it is white, from noise, and noised and refined again, ever less; elsewhere the pixels are the input's.
-    Image k of each input has the seed `seed + k` in any batch size. Sub-folders of the input are kept; no file that
-    is there is replaced. The grid has a row for each input: it, with a mask also what is kept of it on grey, and what
-    was made.
+    Args:
+        given: of the inputs, in their order: `noised` for mode=img2img, `masked` for mode=inpaint.
+        label: None: no label.
 
     Raises:
-        ArtError: if no input can be used, the mask does not fit, the network knows no such label, or a setting makes
-            no sense.
-        FloatingPointError: if the network makes no numbers.
+        ArtError: if the network knows no such label.
     """
-    objective, num = loaded.objective, config["num_images"]
-    assert isinstance(objective, Diffusion)
-    labels = labels_for(config["label"], num, loaded.label_names)
-    guidance, device = guidance_of(config, loaded), next(loaded.net.parameters()).device
-    inputs = list(read(loaded, Path(config["input"]), out, "reading images"))
-    given = (
-        prepare_img2img(inputs, config)
-        if config["mask"] is None
-        else prepare_inpaint(inputs[0], config, loaded, device)
-    )
-    settings = {**settings, **described(config), "strength": ", ".join(map(str, given.strengths))}
-    rows = [[to_model(one.pixels), *([] if given.repaint is None else given.x0)] for one in inputs[:MAX_IN_GRID]]
-    num_shown = max(1, MAX_IN_GRID // (len(rows[0]) + num))
-    num_steps, written = len(given.strengths) * sampler.num_steps, []
-
-    def refined(numbers: list[int]) -> Iterator[Step]:
-        which = [n % num for n in numbers]
-        y, seeds = torch.tensor(labels, device=device)[which], [config["seed"] + k for k in which]
-        part = given._replace(x0=given.x0[[n // num for n in numbers]].to(device))
-        return sample_steps(loaded.net, objective, sampler, y, seeds, guidance, part)
-
-    for numbers, x_t in in_batches(refined, len(inputs) * num, num_steps, config, "painting"):
-        if given.repaint is not None:
-            x_t = torch.where(given.repaint, x_t, given.x0.to(device))  # as samplers leave it, but for rounding
-        for n, image in zip(numbers, x_t.cpu(), strict=True):
-            one, k = inputs[n // num], n % num
-            path = out / one.name.with_name(f"{one.name.stem}_{k:05}.png")
-            provenance = provenance_of_inputs(
-                [one], {**settings, "seed": config["seed"] + k, "label": in_words(labels[k], loaded)}
-            )
-            written.append(save_new(to_pixels(image), path, provenance))
-            if n // num < num_shown:
-                rows[n // num].append(image)
-    provenance = provenance_of_inputs(
-        inputs[:num_shown], {**settings, "seed": config["seed"], "label": config["label"]}
-    )
-    grid_path = save_new(grid([torch.stack(row) for row in rows[:num_shown]]), out / "grid.png", provenance)
-    return [grid_path, *written]
+    label, names = "none" if label is None else label, source.loaded.label_names
+    details = {**source.details("img2img" if given.repaint is None else "inpaint"), **how.details}
+    details["strength"] = ", ".join(map(str, given.strengths))
+    items = []
+    for one in inputs:
+        for k, labels in enumerate(labels_for(label, num_images, names)):
+            own = {**details, "seed": seed + k, "label": label_in_words(labels, names)}
+            name = one.name.with_name(f"{one.name.stem}_{k:05}.png")
+            items.append(Item(name, labels, seed + k, provenance_of_inputs([one], own)))
+    return Plan(items, how, {**details, "seed": seed, "label": label}, given)
 
 
-def prepare_img2img(inputs: Sequence[Input], config: Mapping[str, Any]) -> Given:
-    """The inputs, to be noised to `strength` once."""
-    return Given(to_model(torch.stack([one.pixels for one in inputs])), (config["strength"] or STRENGTH,))
+def noised(inputs: Sequence[Input], strength: float | None) -> Given:
+    """Inputs to be noised to the level `strength` and refined from there. None: STRENGTH."""
+    return Given(torch.stack([one.x0 for one in inputs]), (strength or STRENGTH,))
 
 
-def prepare_inpaint(one: Input, config: Mapping[str, Any], loaded: Loaded, device: torch.device) -> Given:
-    """The input without what the mask covers, which thus leaves no trace."""
-    repaint = read_mask(Path(config["mask"]), one, loaded)
-    return Given(to_model(torch.where(repaint, GREY, one.pixels))[None], ROUNDS, repaint.to(device))
+def masked(one: Input, repaint: Tensor) -> Given:
+    """An input without what `repaint`, (1, S, S) bool, covers: nothing of that reaches the network."""
+    return Given(torch.where(repaint, GREY, one.x0)[None], ROUNDS, repaint)
 
 
-def read_mask(path: Path, given: Input, loaded: Loaded) -> Tensor:
-    """What is to be painted anew, (1, S, S) bool: where more than half of a pixel is white. What is transparent is.
+def read_mask(path: Path, given: FileInfo, size: int, resize_mode: ResizeMode) -> Tensor:
+    """What to repaint, (1, S, S) bool, of a mask file; see `mask_of`.
 
     Raises:
-        ArtError: if the file is no image, not of the input's size, or has nothing to paint.
+        ArtError: if the file is no image, not of the input's size, or has nothing to repaint.
     """
-    mask = examine(path, *size_and_resize_mode(loaded))
+    mask = examine(path, size, resize_mode)
     if mask.pixels is None:
         raise ArtError(f"mask={path}: cannot be used ({reason(mask.facts)})")
-    if (its := _sides(mask.facts)) != (sides := _sides(given.facts)):
-        wanted = "{} x {}".format(*sides)
-        raise ArtError(f"mask={path}: has {its[0]} x {its[1]} pixels, the input {wanted}; they must lie on each other")
-    white = decode(path).convert("L").point(lambda level: 255 * (level > 127))
-    repaint = torch.tensor(resize(white, *size_and_resize_mode(loaded), paper=BLACK)).permute(2, 0, 1)[:1] > 127
+    return mask_of(decode(path), given, size, resize_mode, f"mask={path}")
+
+
+def mask_of(
+    mask: Image.Image | Tensor, given: FileInfo, size: int, resize_mode: ResizeMode, name: str = "mask"
+) -> Tensor:
+    """What to repaint, (1, S, S) bool: where more than half of a pixel is white or transparent.
+
+    Args:
+        mask: an image of the input's size; or a tensor (S, S), (1, S, S) or (3, S, S), bool or white above 0.
+        given: the facts of the input.
+        name: of the mask, in errors.
+
+    Raises:
+        ArtError: if it does not fit the input or has nothing to repaint.
+    """
+    if isinstance(mask, Tensor):
+        if mask.shape[-2:] != (size, size) or mask.numel() not in (size**2, 3 * size**2):
+            raise ArtError(f"{name}: has the shape {tuple(mask.shape)}; give a PIL image or (1, {size}, {size})")
+        repaint = (mask > 0).reshape(-1, size, size).all(dim=0, keepdim=True).cpu()
+    else:
+        mask = to_srgb(upright_copy(mask))
+        if mask.size != (sides := _sides(given)):
+            its, wanted = ("{} x {}".format(*one) for one in (mask.size, sides))
+            raise ArtError(f"{name}: has {its} pixels, the input {wanted}; they must lie on each other")
+        white = mask.convert("L").point(lambda level: 255 * (level > 127))
+        repaint = torch.tensor(resize(white, size, resize_mode, paper=BLACK)).permute(2, 0, 1)[:1] > 127
     if not repaint.any():
-        raise ArtError(f"mask={path}: leaves nothing to paint; white is what is painted anew")
+        raise ArtError(f"{name}: leaves nothing to paint; white is what is painted anew")
     return repaint
 
 
 def _sides(facts: FileInfo) -> tuple[int, int]:
     """Width and height of an upright image."""
     return (facts.width, facts.height) if facts.orientation < 5 else (facts.height, facts.width)
+
+
+def write_variations(
+    source: Source,
+    how: Sampling,
+    out: Path,
+    input: str,  # noqa: A002 - the command's key
+    num_images: int,
+    label: Label,
+    seed: int,
+    strength: float | None,
+    mask: str | None,
+) -> list[Path]:
+    """Write the variations of each input or, with a mask, of the one input what is new where it is white; and grid.png.
+
+    Sub-folders of the input are kept; no file is replaced. The grid has a row for each input: it, with a mask also what
+    is kept of it on grey, and what was made. Returns the paths, the grid's first.
+
+    Raises:
+        ArtError: if no input can be used, the mask does not fit, or the network knows no such label.
+        FloatingPointError: if the network outputs NaN or infinity.
+    """
+    inputs, written = list(read_inputs(Path(input), out, *source.preprocessing)), []
+    rows = [[one.x0] for one in inputs[:MAX_IN_GRID]]
+    if mask is None:
+        given = noised(inputs, strength)
+    else:
+        given = masked(inputs[0], read_mask(Path(mask), inputs[0].facts, *source.preprocessing))
+        rows[0].append(given.x0[0])
+    plan = plan_variations(source, how, inputs, given, num_images, label, seed)
+    rows = rows[: max(1, MAX_IN_GRID // (len(rows[0]) + num_images))]
+    for n, (item, image) in enumerate(make(source, plan)):
+        written.append(save_new(to_pixels(image), out / item.name, item.provenance))
+        if n // num_images < len(rows):
+            rows[n // num_images].append(image)
+    provenance = provenance_of_inputs(inputs[: len(rows)], plan.details)
+    return [save_new(grid([torch.stack(row) for row in rows]), out / "grid.png", provenance), *written]

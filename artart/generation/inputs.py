@@ -1,60 +1,105 @@
-"""Images that somebody hands to a network: made like those of its training, with what they say of themselves."""
+"""Input images: preprocessed as in training, with what they say of their origin."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from artart import ArtError
-from artart.checkpoints.load import Loaded
-from artart.data.decode import ResizeMode
+from artart.data.decode import ResizeMode, resize, upright
 from artart.data.index import write_list
 from artart.data.scan import FileInfo, examine_all, find
-from artart.io.provenance import ImageProvenance
+from artart.io.images import to_model
+from artart.io.provenance import ImageProvenance, provenance_of
 from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
+Images = Image.Image | Tensor | Iterable[Image.Image | Tensor]
+
 
 class Input(NamedTuple):
-    """An image as the network is to see it."""
+    """An image as the network sees it."""
 
     name: Path  # below the folder that was named
-    pixels: Tensor  # (3, S, S) uint8
+    x0: Tensor  # (3, S, S) in [-1, 1]
     facts: FileInfo
 
 
-def read(loaded: Loaded, source: Path, out: Path, description: str) -> Iterator[Input]:
-    """The usable images of a file or folder, as they come; the others are listed in a new file out/rejected.csv.
+def read_inputs(path: Path, out: Path, size: int, resize_mode: ResizeMode) -> Iterator[Input]:
+    """Yield the usable images of a file or folder; list the others in a new file out/rejected.csv.
 
     Raises:
         ArtError: if `out` is that folder, or no image can be used.
     """
-    if out.resolve() == source.resolve():
+    if out.resolve() == path.resolve():
         raise ArtError(f"out={out}: must be a folder, and not the one that holds the input")
-    root, files = source.parent, [source]
-    if source.is_dir():
-        root, files = source, [path for path in find(source) if out not in path.parents]  # of an earlier call
+    root, files = path.parent, [path]
+    if path.is_dir():
+        root, files = path, [file for file in find(path) if out not in file.parents]  # of an earlier call
     rejected: list[tuple[Path, str, int]] = []
-    for one in examine_all(files, *size_and_resize_mode(loaded), description=description):
+    for one in examine_all(files, size, resize_mode):
         if one.pixels is None:
             rejected.append((one.path, reason(one.facts), one.facts.bytes))
         else:
-            yield Input(one.path.relative_to(root), torch.tensor(one.pixels).permute(2, 0, 1), one.facts)
+            yield Input(one.path.relative_to(root), _x0(one.pixels), one.facts)
     if len(rejected) == len(files):
-        reasons = "; ".join(f"{path.name}: {why}" for path, why, _ in rejected[:3]) or "no image below this folder"
-        raise ArtError(f"input={source}: nothing to work on ({reasons})")
+        reasons = "; ".join(f"{file.name}: {why}" for file, why, _ in rejected[:3]) or "no image below this folder"
+        raise ArtError(f"input={path}: nothing to work on ({reasons})")
     if rejected:
         table = write_list(rejected, out / "rejected.csv")
         log.warning("%d of %d files cannot be used: see %s", len(rejected), len(files), relative_to_cwd(table))
 
 
-def size_and_resize_mode(loaded: Loaded) -> tuple[int, ResizeMode]:
-    """How the network's training made images square."""
-    return loaded.config["image_size"], loaded.config["data"].get("resize_mode", "stretch")
+def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]:
+    """PIL images, preprocessed as files are, or tensors (3, S, S) or (N, 3, S, S), float in [-1, 1].
+
+    Raises:
+        ArtError: if there is none, or one cannot be used.
+    """
+    if isinstance(images, Image.Image):
+        flat = upright_copy(images)
+        origin, name = provenance_of(images), Path(os.fsdecode(getattr(images, "filename", ""))).name or "image"
+        facts = FileInfo(width=flat.width, height=flat.height, opt_out=origin.opt_out, source=origin.source)
+        return [Input(Path(name), _x0(resize(flat, size, resize_mode)), facts)]
+    if isinstance(images, Tensor):
+        batch = images if images.ndim == 4 else images[None]
+        if not batch.is_floating_point() or batch.shape[1:] != (3, size, size) or not (batch.abs() <= 1).all():
+            raise ArtError(
+                f"image: a tensor of type {images.dtype} and shape {tuple(images.shape)}; give PIL images, or floats "
+                f"in [-1, 1] of shape (3, {size}, {size}) or (N, 3, {size}, {size})"
+            )
+        return [Input(Path("image"), x0, FileInfo(width=size, height=size)) for x0 in batch.float().cpu()]
+    inputs = [one for image in images for one in inputs_of(image, size, resize_mode)]
+    if not inputs:
+        raise ArtError("image: there is none; give a PIL image or a tensor, or several")
+    return inputs
+
+
+def upright_copy(image: Image.Image) -> Image.Image:
+    """`decode.upright` of an opened image, which stays as it is.
+
+    Raises:
+        ArtError: if it cannot be decoded.
+    """
+    try:
+        image.load()
+        with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
+            image = ImageOps.exif_transpose(image)
+        return upright(image)
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
+        raise ArtError(f"image: cannot be decoded ({error}); give another") from None
+
+
+def _x0(pixels: object) -> Tensor:
+    """uint8 (S, S, 3) to (3, S, S) in [-1, 1]."""
+    return to_model(torch.tensor(pixels).permute(2, 0, 1))
 
 
 def reason(facts: FileInfo) -> str:
@@ -63,7 +108,7 @@ def reason(facts: FileInfo) -> str:
 
 
 def provenance_of_inputs(inputs: Sequence[Input], details: Mapping[str, object]) -> ImageProvenance:
-    """Of what a network made from these images: what they say of their origin and of data mining is said on."""
+    """Provenance of what a network made from images; it keeps their source and their opt-out of data mining."""
     known = {"input": ", ".join(one.name.name for one in inputs)}
     if sources := sorted({one.facts.source for one in inputs} - {""}):
         known["input_source"] = ", ".join(sources)

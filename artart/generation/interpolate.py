@@ -1,60 +1,64 @@
-"""From seed to seed: the images on the way between images."""
+"""Images between images: noise that lies between the noise of seeds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from artart import ArtError
-from artart.checkpoints.load import Loaded
 from artart.diffusion.noise import Between
-from artart.diffusion.samplers import Sampler, Step
-from artart.diffusion.sampling import sample_steps
-from artart.generation.sample import described, guidance_of, in_batches, labels_for
-from artart.io.images import grid, save_animation, save_new, to_model, to_pixels
+from artart.generation.labels import Label, labels_for
+from artart.generation.plan import Item, Plan, Sampling, make
+from artart.generation.source import Source
+from artart.io.images import grid, save_animation, save_new, to_pixels
 from artart.io.provenance import ImageProvenance
-from artart.objectives.diffusion import Diffusion
 
-MAX_IN_STRIP = 16  # images, at most
+MAX_IN_STRIP = 16  # images
 
 
-def interpolate(
-    loaded: Loaded, sampler: Sampler, config: Mapping[str, Any], out: Path, settings: Mapping[str, object]
-) -> list[Path]:
-    """Write 00000.png ..., strip.png with up to 16 of them, and trajectory.webp; return their paths, the strip's first.
+def plan_interpolation(source: Source, how: Sampling, seeds: Sequence[int], num_images: int, label: Label) -> Plan:
+    """Plan images on the way through two or more seeds; without a label none.
 
-    All noise, also that of single steps, lies on great circles from each of `seeds` to the next. The first image is
-    that of mode=sample with the first seed, the last that with the last. No file that is there is replaced.
+    All noise, also that of single steps, lies on great circles from each seed to the next. The first image is that of
+    `plan_samples` with the first seed, the last that with the last.
 
     Raises:
-        ArtError: if the network knows no such label, the label is not one, or a setting makes no sense.
-        FloatingPointError: if the network makes no numbers.
+        ArtError: if the network knows no such label, if they are several, or if there are fewer images than seeds.
     """
-    objective, num, seeds = loaded.objective, config["num_images"], config["seeds"]
-    assert isinstance(objective, Diffusion)
-    if num < len(seeds):
-        raise ArtError(f"num_images={num}: are fewer than the {len(seeds)} seeds; ask for more, to see the way")
-    labels, guidance = labels_for(config["label"], num, loaded.label_names), guidance_of(config, loaded)
-    if any(label != labels[0] for label in labels):
-        raise ArtError(f"label={config['label']}: mode=interpolate keeps to one label; choose a class or none")
-    way, device = places(seeds, num), next(loaded.net.parameters()).device
-    settings = {**settings, **described(config), "seeds": "-".join(map(str, seeds)), "label": config["label"]}
-    frames, written = [], []
+    if num_images < len(seeds):
+        raise ArtError(f"num_images={num_images}: are fewer than the {len(seeds)} seeds; ask for more, to see the way")
+    label = "none" if label is None else label
+    labels = labels_for(label, num_images, source.loaded.label_names)
+    if len(set(labels)) > 1:
+        raise ArtError(f"label={label}: mode=interpolate keeps to one label; choose a class or none")
+    details = {**source.details("interpolate"), **how.details, "seeds": "-".join(map(str, seeds)), "label": label}
+    items = []
+    for k, place in enumerate(places(seeds, num_images)):
+        provenance = ImageProvenance("trained", {**details, "place": f"{k}/{num_images - 1}"})
+        items.append(Item(Path(f"{k:05}.png"), labels[k], place, provenance))
+    return Plan(items, how, details)
 
-    def refined(numbers: list[int]) -> Iterator[Step]:
-        y = torch.tensor(labels, device=device)[numbers]
-        return sample_steps(loaded.net, objective, sampler, y, [way[k] for k in numbers], guidance)
 
-    for numbers, x_t in in_batches(refined, num, sampler.num_steps, config, "sampling"):
-        for k, pixels in zip(numbers, to_pixels(x_t).cpu(), strict=True):
-            provenance = ImageProvenance("trained", {**settings, "place": f"{k}/{num - 1}"})
-            written.append(save_new(pixels, out / f"{k:05}.png", provenance))
-            frames.append(pixels)
-    moments = torch.linspace(0, num - 1, min(num, MAX_IN_STRIP)).round().int()
-    provenance = ImageProvenance("trained", settings)
-    strip = save_new(grid([to_model(torch.stack(frames)[moments])]), out / "strip.png", provenance)
-    trajectory = save_animation(frames, out / "trajectory.webp", provenance)
+def write_interpolation(
+    source: Source, how: Sampling, out: Path, seeds: Sequence[int], num_images: int, label: Label
+) -> list[Path]:
+    """Write 00000.png ..., strip.png with up to 16 of them, and trajectory.webp; no file is replaced.
+
+    Returns the paths, the strip's first.
+
+    Raises:
+        ArtError: as `plan_interpolation`.
+        FloatingPointError: if the network outputs NaN or infinity.
+    """
+    plan = plan_interpolation(source, how, seeds, num_images, label)
+    images, written = [], []
+    for item, image in make(source, plan):
+        images.append(image)
+        written.append(save_new(to_pixels(image), out / item.name, item.provenance))
+    moments = torch.linspace(0, num_images - 1, min(num_images, MAX_IN_STRIP)).round().int()
+    provenance = ImageProvenance("trained", plan.details)
+    strip = save_new(grid([torch.stack(images)[moments]]), out / "strip.png", provenance)
+    trajectory = save_animation([*map(to_pixels, images)], out / "trajectory.webp", provenance)
     return [strip, trajectory, *written]
 
 

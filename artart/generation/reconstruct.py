@@ -1,48 +1,51 @@
 """Images go through a network that was trained to reproduce them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-from artart.checkpoints.load import Loaded, check_numbers
-from artart.generation.inputs import provenance_of_inputs, read
-from artart.io.images import Batch, save_new, to_model, to_pixels
-from artart.objectives.reconstruction import Reconstruction
+from artart.checkpoints.load import check_numbers
+from artart.generation.inputs import Input, provenance_of_inputs, read_inputs
+from artart.generation.plan import Sampling
+from artart.generation.source import Source
+from artart.io.images import save_new, to_pixels
 
-T = TypeVar("T")
+
+@torch.inference_mode()
+def reconstruct(source: Source, inputs: Iterable[Input], batch_size: int) -> Iterator[tuple[Input, Tensor]]:
+    """Yield each input with its reconstruction (3, S, S) on the CPU.
+
+    Raises:
+        FloatingPointError: if the network outputs NaN or infinity.
+    """
+    remaining = iter(inputs)
+    while batch := list(islice(remaining, batch_size)):
+        x0_hat = source.loaded.net(torch.stack([one.x0 for one in batch]).to(source.device))
+        check_numbers(x0_hat, source.path)
+        yield from zip(batch, x0_hat.cpu(), strict=True)
 
 
-def reconstruct(loaded: Loaded, config: Mapping[str, Any], out: Path, settings: Mapping[str, object]) -> Iterator[Path]:
-    """Write each input's reconstruction (beside the input with `side_by_side`) and yield where it is.
+def write_reconstructions(
+    source: Source,
+    how: Sampling,
+    out: Path,
+    input: str,  # noqa: A002 - the command's key
+    side_by_side: bool,
+) -> list[Path]:
+    """Write each input's reconstruction (beside the input with `side_by_side`) and return the paths.
 
-    Sub-folders of the input are kept; no file that is there is replaced.
+    Sub-folders of the input are kept; no file is replaced.
 
     Raises:
         ArtError: if no input can be used.
-        FloatingPointError: if the network makes no numbers.
+        FloatingPointError: if the network outputs NaN or infinity.
     """
-    assert isinstance(loaded.objective, Reconstruction)
-    device = next(loaded.net.parameters()).device
-    inputs = read(loaded, Path(config["input"]), out, "reconstructing")
-    for originals in batched(inputs, config["batch_size"]):
-        x0 = to_model(torch.stack([original.pixels for original in originals])).to(device)
-        with torch.inference_mode():
-            rows = loaded.objective.draw(loaded.net, Batch(x0, torch.zeros(len(x0), 1, dtype=torch.long)))
-        check_numbers(rows[-1], config["checkpoint"])
-        images = to_pixels(torch.cat(rows if config["side_by_side"] else rows[-1:], dim=-1)).cpu()
-        for original, image in zip(originals, images, strict=True):
-            yield save_new(image, out / original.name.with_suffix(".png"), provenance_of_inputs([original], settings))
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last of which may be shorter, as they come."""
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    details, written = source.details("reconstruct"), []
+    for one, x0_hat in reconstruct(source, read_inputs(Path(input), out, *source.preprocessing), how.batch_size):
+        image = torch.cat([one.x0, x0_hat], dim=-1) if side_by_side else x0_hat
+        provenance = provenance_of_inputs([one], details)
+        written.append(save_new(to_pixels(image), out / one.name.with_suffix(".png"), provenance))
+    return written

@@ -5,17 +5,21 @@ Files and stores hold uint8 in [0, 255]; everywhere else images are float in [-1
 """
 
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from artart import ArtError
 from artart.io.files import atomic, write_new
 from artart.io.provenance import ImageProvenance, xmp
+
+log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -40,14 +44,21 @@ def grid(rows: Sequence[Tensor]) -> Tensor:
     return make_grid(to_pixels(torch.cat(list(rows))), nrow=len(rows[0]), padding=2, pad_value=255)
 
 
+def to_pil(pixels: Tensor, provenance: ImageProvenance) -> Image.Image:
+    """uint8 (3, H, W) as a PIL image with its provenance: XMP in `info["xmp"]`."""
+    image = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    image.info["xmp"] = xmp(provenance).encode()
+    return image
+
+
 def save(pixels: Tensor, path: Path, provenance: ImageProvenance) -> None:
-    """Write uint8 (3, H, W) as a PNG with its provenance, atomically.
+    """Write uint8 (3, H, W) as a PNG with its provenance, atomically; an older file is replaced.
 
     Raises:
         OSError: if the file cannot be written.
     """
     with atomic(path) as file:
-        encode(pixels, file, provenance)
+        file.write(encode(pixels, provenance))
 
 
 def save_new(pixels: Tensor, path: Path, provenance: ImageProvenance) -> Path:
@@ -56,17 +67,50 @@ def save_new(pixels: Tensor, path: Path, provenance: ImageProvenance) -> Path:
     Raises:
         OSError: if the file cannot be written.
     """
-    file = io.BytesIO()
-    encode(pixels, file, provenance)
-    return write_new(path, file.getvalue())
+    return write_new(path, encode(pixels, provenance))
 
 
-def encode(pixels: Tensor, file: BinaryIO, provenance: ImageProvenance) -> None:
-    """Write uint8 (3, H, W) as a PNG with its provenance into an open file."""
-    # Pillow ignores save(..., xmp=) for PNG; the packet belongs into this chunk.
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_itxt("XML:com.adobe.xmp", xmp(provenance))
-    Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(file, format="PNG", pnginfo=chunks)
+def save_image(image: Image.Image | Tensor, path: str | Path) -> Path:
+    """Write an image as a PNG with its provenance; no file is replaced: a name that is taken gets -2, -3 ...
+
+    Args:
+        image: a PIL image, such as `Model.sample` returns, whose XMP is kept; or a tensor (3, H, W), float in [-1, 1].
+            Of an image without XMP the file says that a network made it.
+        path: a name that ends in .png.
+
+    Returns:
+        The name that the file got.
+
+    Raises:
+        ArtError: if the name ends differently, or the image is neither.
+        OSError: if the file cannot be written.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() != ".png":
+        raise ArtError(f"path={path}: must end in .png")
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or len(image) != 3 or not image.is_floating_point():
+            raise ArtError(
+                f"image: a tensor of type {image.dtype} and shape {tuple(image.shape)}, not floats (3, H, W)"
+            )
+        return save_new(to_pixels(image), path, ImageProvenance("trained", {}))
+    packet = image.info.get("xmp")
+    known = packet.decode(errors="replace") if isinstance(packet, bytes) else packet
+    return write_new(path, as_png(image, known if isinstance(known, str) else xmp(ImageProvenance("trained", {}))))
+
+
+def encode(pixels: Tensor, provenance: ImageProvenance) -> bytes:
+    """uint8 (3, H, W) as a PNG with its provenance."""
+    return as_png(Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()), xmp(provenance))
+
+
+def as_png(image: Image.Image, packet: str) -> bytes:
+    """A PIL image as a PNG with an XMP packet."""
+    # Pillow's save(..., xmp=) is silently ignored for PNG: the packet belongs into this chunk.
+    chunks, file = PngImagePlugin.PngInfo(), io.BytesIO()
+    chunks.add_itxt("XML:com.adobe.xmp", packet)
+    image.save(file, format="PNG", pnginfo=chunks)
+    return file.getvalue()
 
 
 def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProvenance) -> Path:
@@ -91,3 +135,10 @@ def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProven
         xmp=xmp(provenance).encode(),
     )
     return write_new(path, file.getvalue())
+
+
+def show(path: Path) -> None:
+    """Open an image in the desktop's viewer."""
+    log.info("showing %s", path)
+    with Image.open(path) as image:
+        image.show()

@@ -1,5 +1,4 @@
 import errno
-import fcntl
 import json
 import os
 import re
@@ -8,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from skimage.metrics import peak_signal_noise_ratio
 from torch.testing import assert_close
 
@@ -17,8 +17,8 @@ from artart.checkpoints import load as checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import NO_CLASS
 from artart.diffusion.guidance import Guidance
-from artart.evaluate import held_out_data
-from artart.evaluation import samples
+from artart.evaluation import reconstruction, report, samples
+from artart.evaluation.held_out import held_out_data
 from artart.evaluation.sample_report import tables
 from artart.io.images import to_model, to_pixels
 
@@ -43,7 +43,7 @@ def judge(evaluate, judgeable_run):
 
 def data_of(run, folder):
     loaded = checkpoint.load(run / LAST)
-    data = held_out_data(loaded, {}, run / LAST)
+    data = held_out_data(loaded, run / LAST)
     data.load()
     return loaded, data
 
@@ -113,7 +113,7 @@ def test_frechet_distance_with_images_enough(judge, weights, tmp_path, monkeypat
 @pytest.mark.slow
 def test_fid_and_kid_are_reported_under_their_own_names(judge, tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "MIN_IMAGES_FOR_FRECHET", 20)
-    monkeypatch.setattr(samples.inception, "extractor", lambda device: None)
+    monkeypatch.setattr(samples, "extractor", lambda device: None)
     colours = lambda pixels, device: pixels.double().mean(dim=(2, 3))  # noqa: E731 - stands in for Inception
     monkeypatch.setattr(samples, "inception_features", colours)
     judge("metrics.inception=true")
@@ -126,7 +126,7 @@ def test_without_its_weights_inception_is_refused_before_any_work(judge, monkeyp
     def fail(device):
         raise ArtError("metrics.inception=true: no")
 
-    monkeypatch.setattr(samples.inception, "extractor", fail)
+    monkeypatch.setattr(samples, "extractor", fail)
     monkeypatch.setattr(samples, "draw", pytest.fail)
     assert judge("metrics.inception=true") == 2
     assert said(capsys) == "metrics.inception=true: no\n"
@@ -295,29 +295,27 @@ def test_a_folder_in_which_another_process_evaluates_is_refused_before_any_work(
 ):
     monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("work was begun"))
     (tmp_path / "judged").mkdir()
-    other = os.open(tmp_path / "judged", os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    assert evaluate(f"checkpoint={finished_run / LAST}") == 2
-    os.close(other)
+    with FileLock(tmp_path / "judged" / report.LOCK):
+        assert evaluate(f"checkpoint={finished_run / LAST}") == 2
+        assert [path.name for path in (tmp_path / "judged").iterdir()] == [report.LOCK]
     assert re.fullmatch(r"out=.*judged: another process is evaluating there; name another folder\n", said(capsys))
-    assert list((tmp_path / "judged").iterdir()) == []
 
 
 def test_figures_that_come_meanwhile_are_not_replaced(evaluate, finished_run, tmp_path, monkeypatch, capsys):
     """Of another evaluation, where the file system has no locks."""
 
     def no_locks(*_):
-        raise OSError(errno.ENOSYS, "Function not implemented")
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    measure = artart.evaluation.reconstruction.measure
+    measure = reconstruction.measure
 
     def measure_beside_others(*given):
         for name in ("metrics.json", "report.html"):
             (tmp_path / "judged" / name).write_text("theirs")
         return measure(*given)
 
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    monkeypatch.setattr(artart.evaluation.reconstruction, "measure", measure_beside_others)
+    monkeypatch.setattr(report.FileLock, "acquire", no_locks)
+    monkeypatch.setattr(reconstruction, "measure", measure_beside_others)
     assert evaluate(f"checkpoint={finished_run / LAST}") == 0
     files = {path.name: path.read_text() for path in (tmp_path / "judged").iterdir()}
     assert files.keys() == {"metrics.json", "metrics-2.json", "report.html", "report-2.html"}
@@ -396,16 +394,25 @@ def test_settings_of_data_that_are_not_artarts_are_reported_in_one_line(finished
     loaded = checkpoint.load(finished_run / LAST)
     loaded.config["data"]["shout"] = True
     with pytest.raises(ValueError, match="its settings of data are not artart's"):
-        held_out_data(loaded, {}, finished_run / LAST)
+        held_out_data(loaded, finished_run / LAST)
 
 
 def test_only_what_is_given_differs_from_training(finished_run, tmp_path):
     loaded = checkpoint.load(finished_run / LAST)
-    data = held_out_data(loaded, {"root": None, "num_workers": 1}, finished_run / LAST)
+    data = held_out_data(loaded, finished_run / LAST, num_workers=1)
     assert isinstance(data, ArtDataModule)
     assert data.image_size == 16
     assert data.num_demo_images == 40
     assert data.folder is None
+
+
+@pytest.mark.slow
+def test_a_class_whose_name_is_not_utf_8_is_written_with_escapes(train, evaluate, art_folder, tmp_path):
+    (art_folder / "drawing").rename(art_folder / os.fsdecode(b"dess\xefn"))
+    train(f"data.root={art_folder}", "trainer.max_epochs=1", "data.val_fraction=0.5", "run_dir=run")
+    assert evaluate(f"checkpoint=run/{LAST}") == 0
+    assert "dess\\udcefn" in (tmp_path / "judged" / "report.html").read_text(encoding="utf-8")
+    assert os.fsdecode(b"dess\xefn") in figures(tmp_path)["classes"]
 
 
 # ---------------------------------------------------------------- labels of several columns
@@ -416,10 +423,10 @@ def test_samples_have_whole_label_rows_of_held_out_images(evaluate, artists_run,
     _, data = data_of(artists_run, tmp_path)
     drawn, guided, draw = [], [], samples.draw
 
-    def note(loaded, sampler, guidance, y, config):
+    def note(loaded, checkpoint, sampler, guidance, batch_size, seed, y):
         drawn.append(y)
         guided.append(guidance)
-        return draw(loaded, sampler, guidance, y, config)
+        return draw(loaded, checkpoint, sampler, guidance, batch_size, seed, y)
 
     monkeypatch.setattr(samples, "draw", note)
     options = ("num_images=40", "sampler.num_steps=2", "guidance.weight=2", "guidance.interval=[0.1,0.8]")

@@ -21,8 +21,8 @@ from torch.testing import assert_close
 
 import artart.export
 from artart.checkpoints.load import load
+from artart.checkpoints.safetensors import to_share
 from artart.checkpoints.validate import finished_epochs
-from artart.export import to_share
 from artart.io.weights import load_shared, save_shared
 from artart.models.conv_diffusion import ConvDiffusionModel
 

@@ -26,7 +26,7 @@ from hydra.utils import instantiate
 
 from artart import ArtError
 from artart.checkpoints.load import load, read
-from artart.evaluate import held_out_data
+from artart.evaluation.held_out import held_out_data
 from artart.inspect import describe, run
 from artart.io import weights as weights_files
 from artart.io.weights import save_shared
@@ -95,7 +95,7 @@ def readers(known: Content) -> dict[str, Callable[[Path], object]]:
     """What commands do with a file before they work: generate and export load it, evaluate makes its data of it."""
     return {
         "load": load,
-        "evaluate": lambda path: held_out_data(load(path), {}, path),
+        "evaluate": lambda path: held_out_data(load(path), path),
         "resume": lambda path: load_resume_state(path, known["config"], known["labels"]),
         "inspect": describe,
     }

@@ -13,15 +13,14 @@ from PIL import Image, PngImagePlugin
 from torch import nn
 from torch.testing import assert_close
 
-from artart.checkpoints.load import load
 from artart.data.decode import decode, resize
 from artart.data.scan import examine
 from artart.diffusion.noise import Between, from_seeds, slerp
 from artart.diffusion.samplers import DDIM, DPMpp2M, Heun
 from artart.diffusion.sampling import Given, sample_steps
 from artart.diffusion.schedule import Cosine, Flow
-from artart.generation.img2img import prepare_inpaint, read_mask
-from artart.generation.inputs import Input, provenance_of_inputs
+from artart.generation.img2img import masked, read_mask
+from artart.generation.inputs import Input, inputs_of, provenance_of_inputs
 from artart.generation.interpolate import places
 from artart.io.provenance import provenance_of
 from artart.objectives.diffusion import Diffusion
@@ -286,7 +285,7 @@ def test_what_a_sampler_leaves_elsewhere_is_not_shown(generate, best, image, mas
         for step in sample_steps(*arguments, **options):
             yield step._replace(x_t=step.x_t + 0.2)
 
-    monkeypatch.setattr("artart.generation.img2img.sample_steps", restless)
+    monkeypatch.setattr("artart.diffusion.sampling.sample_steps", restless)
     arguments = (f"input={image}", f"mask={mask}", FAST, "num_images=1", "out=made")
     assert generate(f"checkpoint={best}", "mode=inpaint", *arguments) == 0
     assert (pixels(f"made/{image.stem}_00000.png") == at_16(image))[~repainted()].all()
@@ -306,17 +305,13 @@ def test_an_image_that_lies_in_out_may_be_named(generate, best, image, tmp_path)
     assert len(list((image.parent / "made").rglob("*_00000-2.png"))) == num
 
 
-def test_of_what_the_mask_covers_nothing_is_left(best, image, mask, tmp_path):
+def test_masked_leaves_nothing_of_what_the_mask_covers(image, mask, tmp_path):
     with Image.open(image) as opened:
         opened.paste("red", (0, 0, 12, 12))
         opened.save(tmp_path / "other.png")
-    given = []
-    for path in (image, tmp_path / "other.png"):
-        one = examine(path, 16)
-        given.append(Input(path, torch.tensor(one.pixels).permute(2, 0, 1), one.facts))
-    assert (given[0].pixels != given[1].pixels).any()
-    loaded, config = load(best), {"mask": str(mask)}
-    left = [prepare_inpaint(one, config, loaded, torch.device("cpu")).x0 for one in given]
+    given = inputs_of([Image.open(image), Image.open(tmp_path / "other.png")], 16, "stretch")
+    assert (given[0].x0 != given[1].x0).any()
+    left = [masked(one, read_mask(mask, one.facts, 16, "stretch")).x0 for one in given]
     assert torch.equal(*left)
 
 
@@ -330,27 +325,24 @@ def test_each_input_begins_with_the_same_seed(generate, best, image):
         assert (pixels(f"made/a_0000{k}.png") == pixels(f"made/b_0000{k}.png")).all()
 
 
-def test_a_mask_lies_where_the_image_lies_and_margins_stay(best, tmp_path):
+def test_a_mask_lies_where_the_image_lies_and_margins_stay(tmp_path):
     """A wide image, padded: the paper above and below it is not painted."""
-    loaded = load(best)
-    loaded.config["data"]["resize_mode"] = "pad"
     white = np.zeros((40, 80), np.uint8)
     white[:, :40], white[:, 40:] = 200, 100  # more than half of white, and less
     for name, shape in (("image.png", (80, 40)), ("mask.png", None)):
         (Image.new("RGB", shape) if shape else Image.fromarray(white)).save(tmp_path / name)
-    given = Input(Path("image.png"), torch.zeros(3, 16, 16), examine(tmp_path / "image.png", 16, "pad").facts)
+    given = examine(tmp_path / "image.png", 16, "pad").facts
     wanted = torch.zeros(1, 16, 16, dtype=torch.bool)
     wanted[:, 4:12, :8] = True
-    assert torch.equal(read_mask(tmp_path / "mask.png", given, loaded), wanted)
+    assert torch.equal(read_mask(tmp_path / "mask.png", given, 16, "pad"), wanted)
 
 
-def test_a_mask_may_be_turned_like_its_image(best, tmp_path):
+def test_a_mask_may_be_turned_like_its_image(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
     Image.new("L", (20, 30), 255).save(tmp_path / "mask.png")
-    given = Input(Path("turned.jpg"), torch.zeros(3, 16, 16), examine(tmp_path / "turned.jpg", 16).facts)
-    assert read_mask(tmp_path / "mask.png", given, load(best)).all()
+    assert read_mask(tmp_path / "mask.png", examine(tmp_path / "turned.jpg", 16).facts, 16, "stretch").all()
 
 
 # --- mode=interpolate

@@ -12,7 +12,7 @@ from PIL import Image
 
 from artart import ArtError
 from artart.diffusion.sampling import sample_steps
-from artart.generation.sample import labels_for
+from artart.generation.labels import labels_for
 from artart.io.files import sha256
 from artart.io.images import to_pixels
 from artart.io.provenance import provenance_of

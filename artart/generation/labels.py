@@ -1,0 +1,63 @@
+"""From the names of labels to their numbers, and back."""
+
+from collections.abc import Mapping, Sequence
+
+from artart import ArtError
+from artart.checkpoints.validate import printable
+from artart.config.build import did_you_mean, format_value, join_words
+
+Label = str | Mapping[str, str | None] | None
+"""A name, "all", "none", {column: name, "all" or "none"}; None: the default of the mode."""
+
+
+def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequence[str]]) -> list[tuple[int, ...]]:
+    """A row of K labels for each image: those of a name, of `all` names of the first column in turn, or `none`.
+
+    {column: name, all or none} asks for several; columns that it does not name have none.
+
+    Raises:
+        ArtError: if there is no such name or column, or if several columns have the name.
+    """
+    asked = label if isinstance(label, Mapping) else {_column_of(label, label_names): label}
+    wanted = {str(column): None if name is None else format_value(name) for column, name in asked.items()}
+    for column, name in wanted.items():
+        if column not in label_names:
+            raise ArtError(f"label.{column}={name}: no such column{_choice(column, list(label_names))}")
+        if name not in ("all", "none", None, *label_names[column]):
+            raise ArtError(
+                f"label.{column}={name}: no such {column}{_choice(str(name), label_names[column], 'all', 'none')}"
+            )
+    columns = (_numbers(wanted.get(column), num_images, names) for column, names in label_names.items())
+    return list(zip(*columns, strict=True))
+
+
+def label_in_words(labels: Sequence[int], label_names: Mapping[str, Sequence[str]]) -> str:
+    """The name of a label; of several also their columns."""
+    names = [(*names, "none")[label] for names, label in zip(label_names.values(), labels, strict=True)]
+    if len(names) == 1:
+        return names[0]
+    return ", ".join(f"{column}: {name}" for column, name in zip(label_names, names, strict=True))
+
+
+def _column_of(name: object, label_names: Mapping[str, Sequence[str]]) -> str:
+    """The column that has a name; the first for all and none."""
+    having = [column for column, names in label_names.items() if name in names]
+    if len(having) > 1:
+        raise ArtError(f"label={name}: is of {join_words(having, 'and')}; say of which: label={{{having[0]}: ...}}")
+    if not having and name not in ("all", "none", None):
+        known = [name for names in label_names.values() for name in names]
+        raise ArtError(
+            f"label={name}: no such {join_words(list(label_names))}{_choice(str(name), known, 'all', 'none')}"
+        )
+    return next(iter(having or label_names))
+
+
+def _numbers(name: str | None, num_images: int, names: Sequence[str]) -> list[int]:
+    """The labels of a column: also of a name that is "all" or "none"."""
+    if name in names:
+        return [names.index(name)] * num_images
+    return [k % len(names) if name == "all" and names else len(names) for k in range(num_images)]
+
+
+def _choice(name: str, known: Sequence[str], *words: str) -> str:
+    return printable(did_you_mean(name, known) or f"; choose {join_words([*words, *known])}")

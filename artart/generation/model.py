@@ -1,0 +1,218 @@
+"""A trained network in Python: `artart.load(path).sample(16, label="painting")`."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from artart import ArtError
+from artart.config.build import build, join_words, option, options
+from artart.config.schema import check_values, wrong_arguments
+from artart.diffusion.guidance import Guidance
+from artart.diffusion.samplers import Sampler
+from artart.generation.img2img import STRENGTH, mask_of, masked, noised, plan_variations
+from artart.generation.inputs import Images, Input, inputs_of, provenance_of_inputs
+from artart.generation.interpolate import plan_interpolation
+from artart.generation.labels import Label
+from artart.generation.plan import Plan, Sampling, make
+from artart.generation.reconstruct import reconstruct
+from artart.generation.sample import plan_samples
+from artart.generation.source import Source, guidance_for, open_source
+from artart.io.images import to_pil, to_pixels
+from artart.io.provenance import ImageProvenance
+
+OutputType = Literal["pil", "pt"]
+
+
+def load(path: str | Path, device: str = "auto", trusted_classes: Collection[str] = ()) -> "Model":
+    """Load a checkpoint of artart.train, or what artart.export made of one.
+
+    Args:
+        path: the file.
+        device: auto (the fastest here), cpu, cuda or mps.
+        trusted_classes: full names of classes of yours that the checkpoint may build, such as ["mypkg.Net"].
+
+    Raises:
+        ArtError: if the file cannot be used, or asks for a class that is neither artart's nor trusted.
+    """
+    check_values(device=device)
+    return Model(open_source(Path(path).expanduser(), trusted_classes, device))
+
+
+class Model:
+    """A trained network that makes images, the same ones as `python -m artart.generate` with the same arguments.
+
+    Arguments of several methods:
+
+    - image, images: PIL images of any size, preprocessed as in training; or a tensor (3, S, S) or (N, 3, S, S), float
+      in [-1, 1]; or a sequence of these.
+    - label: the name of a class, "all" in turn, "none", or {column: name}. None: "all" in `sample`, else "none".
+    - seed: image k has the seed `seed + k`, in any batch size.
+    - guidance: how strongly the label is asked for; 1: as it was learnt. A Guidance also has an interval and a network.
+    - sampler: a name in conf/sampler (ddim, ddpm, dpmpp_2m, heun) or a Sampler; num_steps: of a sampler by name.
+    - output_type: "pil": a list of PIL images with their provenance as XMP in `info["xmp"]`, which
+      `artart.save_image` writes; "pt": a tensor (N, 3, S, S) in [-1, 1] on the CPU.
+
+    Every method raises ArtError if an argument is wrong or the network was not trained for it, and FloatingPointError
+    if the network outputs NaN or infinity.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.net = source.loaded.net
+        self.config: Mapping[str, Any] = source.loaded.config  # of its training
+        self.label_names: Mapping[str, Sequence[str]] = source.loaded.label_names  # by column
+        self.facts: Mapping[str, Any] = source.loaded.facts  # epoch, global_step, metrics, data, ...
+
+    def sample(
+        self,
+        num_images: int = 16,
+        label: Label = None,
+        seed: int = 0,
+        guidance: float | Guidance = 1.5,
+        sampler: str | Sampler = "heun",
+        num_steps: int | None = None,
+        batch_size: int = 32,
+        output_type: OutputType = "pil",
+    ) -> list[Image.Image] | Tensor:
+        """Make images from noise."""
+        how = self._how("sample", guidance, sampler, num_steps, batch_size, num_images=num_images, seed=seed)
+        return self._make(plan_samples(self.source, how, num_images, label, seed), output_type)
+
+    def img2img(
+        self,
+        image: Images,
+        strength: float = STRENGTH,
+        num_images: int = 16,
+        label: Label = None,
+        seed: int = 0,
+        guidance: float | Guidance = 1.5,
+        sampler: str | Sampler = "heun",
+        num_steps: int | None = None,
+        batch_size: int = 32,
+        output_type: OutputType = "pil",
+    ) -> list[Image.Image] | Tensor:
+        """Make `num_images` variations of each image, one image's after the other's.
+
+        `strength` is the noise level r from which they are refined, 0.01 (the image again) to 1 (nothing of it).
+        """
+        how = self._how(
+            "img2img", guidance, sampler, num_steps, batch_size, strength=strength, num_images=num_images, seed=seed
+        )
+        inputs = self._inputs(image)
+        plan = plan_variations(self.source, how, inputs, noised(inputs, strength), num_images, label, seed)
+        return self._make(plan, output_type)
+
+    def inpaint(
+        self,
+        image: Images,
+        mask: Image.Image | Tensor,
+        num_images: int = 16,
+        label: Label = None,
+        seed: int = 0,
+        guidance: float | Guidance = 1.5,
+        sampler: str | Sampler = "heun",
+        num_steps: int | None = None,
+        batch_size: int = 32,
+        output_type: OutputType = "pil",
+    ) -> list[Image.Image] | Tensor:
+        """Make `num_images` of one image, new where the mask is white; elsewhere the pixels are the image's.
+
+        The mask is a PIL image of the image's size, or a tensor (S, S) or (1, S, S), bool or white above 0.
+        """
+        how = self._how("inpaint", guidance, sampler, num_steps, batch_size, num_images=num_images, seed=seed)
+        inputs = self._inputs(image)
+        if len(inputs) > 1:
+            raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
+        given = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.source.preprocessing))
+        return self._make(plan_variations(self.source, how, inputs, given, num_images, label, seed), output_type)
+
+    def interpolate(
+        self,
+        seeds: Sequence[int],
+        num_images: int = 16,
+        label: Label = None,
+        guidance: float | Guidance = 1.5,
+        sampler: str | Sampler = "heun",
+        num_steps: int | None = None,
+        batch_size: int = 32,
+        output_type: OutputType = "pil",
+    ) -> list[Image.Image] | Tensor:
+        """Make images on the way through two or more seeds, from the first to the last."""
+        how = self._how(
+            "interpolate", guidance, sampler, num_steps, batch_size, seeds=list(seeds), num_images=num_images
+        )
+        return self._make(plan_interpolation(self.source, how, seeds, num_images, label), output_type)
+
+    def reconstruct(
+        self, images: Images, batch_size: int = 32, output_type: OutputType = "pil"
+    ) -> list[Image.Image] | Tensor:
+        """Reproduce each image."""
+        self.source.check_mode("reconstruct")
+        check_values(batch_size=batch_size)
+        details = self.source.details("reconstruct")
+        made = reconstruct(self.source, self._inputs(images), batch_size)
+        return _output(((provenance_of_inputs([one], details), x0_hat) for one, x0_hat in made), output_type)
+
+    def guidance(
+        self,
+        weight: float | Guidance,
+        interval: tuple[float, float] = Guidance().interval,
+        network: str | Path | None = None,
+        trusted_classes: Collection[str] = (),
+    ) -> Guidance:
+        """Guidance in an interval of noise levels r; `network` is a weaker network's checkpoint (autoguidance)."""
+        if isinstance(weight, Guidance):
+            return weight
+        check_values(**{"guidance.weight": weight, "guidance.interval": list(interval)})
+        return guidance_for(self.source.loaded, weight, interval, network, trusted_classes, self.source.device.type)
+
+    def _how(
+        self,
+        mode: str,
+        guidance: float | Guidance,
+        sampler: str | Sampler,
+        num_steps: int | None,
+        batch_size: int,
+        **values: object,
+    ) -> Sampling:
+        """Check a call's arguments, and put together how its images are made."""
+        self.source.check_mode(mode)
+        check_values(batch_size=batch_size, **values)
+        return Sampling(sampler_for(sampler, num_steps), self.guidance(guidance), batch_size)
+
+    def _inputs(self, images: Images) -> list[Input]:
+        return inputs_of(images, *self.source.preprocessing)
+
+    def _make(self, plan: Plan, output_type: OutputType) -> list[Image.Image] | Tensor:
+        return _output(((item.provenance, image) for item, image in make(self.source, plan)), output_type)
+
+
+def _output(made: Iterable[tuple[ImageProvenance, Tensor]], output_type: OutputType) -> list[Image.Image] | Tensor:
+    if output_type not in ("pil", "pt"):
+        raise ArtError(f"output_type={output_type}: must be pil or pt")
+    if output_type == "pt":
+        return torch.stack([image.clamp(-1, 1) for _, image in made])
+    return [to_pil(to_pixels(image), provenance) for provenance, image in made]
+
+
+def sampler_for(sampler: str | Sampler, num_steps: int | None) -> Sampler:
+    """The sampler that a name in conf/sampler means.
+
+    Raises:
+        ArtError: if there is none of that name, or num_steps is not a whole number, at least 1.
+    """
+    if not isinstance(sampler, str):
+        if num_steps is not None:
+            raise ArtError(f"num_steps={num_steps}: goes with a sampler's name; a Sampler has its own")
+        return sampler
+    if sampler not in (names := options("sampler")):
+        raise ArtError(f"sampler={sampler}: no such option; choose {join_words(names)}")
+    node = option("sampler", sampler) | ({} if num_steps is None else {"num_steps": num_steps})
+    if wrong := next(wrong_arguments(node, "sampler"), None):
+        raise ArtError(wrong)
+    built: Sampler = build({"sampler": node}, "sampler")
+    return built

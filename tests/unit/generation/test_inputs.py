@@ -1,0 +1,97 @@
+"""Images from memory are preprocessed as files are."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from artart import ArtError
+from artart.data.scan import examine
+from artart.generation.img2img import mask_of
+from artart.generation.inputs import inputs_of
+from artart.io.images import to_model
+
+
+@pytest.mark.parametrize("resize_mode", ["stretch", "center_crop", "pad"])
+def test_inputs_of_preprocesses_an_opened_image_like_its_file(odd_files, resize_mode):
+    usable = [path for path in sorted(odd_files.iterdir()) if examine(path, 16).pixels is not None]
+    assert len(usable) == 12
+    for path in usable:
+        with Image.open(path) as image:
+            (given,) = inputs_of(image, 16, resize_mode)
+        wanted = to_model(torch.tensor(examine(path, 16, resize_mode).pixels).permute(2, 0, 1))
+        assert_close(given.x0, wanted, rtol=0, atol=0)
+        assert given.name.name == path.name
+
+
+def test_inputs_of_turns_an_image_and_leaves_it_as_it_was(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.linear_gradient("L").convert("RGB").resize((30, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    with Image.open(tmp_path / "turned.jpg") as image:
+        before = np.asarray(image)
+        (given,) = inputs_of(image, 16, "stretch")
+        assert (given.facts.width, given.facts.height) == (20, 30)
+        assert image.size == (30, 20)
+        assert image.getexif()[0x0112] == 6
+        assert (np.asarray(image) == before).all()
+    wanted = to_model(torch.tensor(examine(tmp_path / "turned.jpg", 16).pixels).permute(2, 0, 1))
+    assert_close(given.x0, wanted, rtol=0, atol=0)
+
+
+def test_inputs_of_takes_tensors_and_sequences():
+    image, tensor = Image.new("RGB", (4, 4), "red"), torch.rand(2, 3, 16, 16) * 2 - 1
+    inputs = inputs_of([image, tensor[0], tensor], 16, "stretch")
+    assert_close(torch.stack([one.x0 for one in inputs[1:]]), tensor[[0, 0, 1]], rtol=0, atol=0)
+    assert_close(inputs[0].x0[:, 0, 0], torch.tensor([1.0, -1, -1]))
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (torch.zeros(3, 8, 8), "torch.float32 and shape (3, 8, 8); give PIL images, or floats in [-1, 1] of shape"),
+        (torch.zeros(1, 16, 16), "shape (1, 16, 16)"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), "torch.uint8"),
+        (torch.full((3, 16, 16), 255.0), "floats in [-1, 1]"),
+        (torch.full((3, 16, 16), torch.nan), "floats in [-1, 1]"),
+        ([], "image: there is none"),
+    ],
+)
+def test_inputs_of_reports_what_it_cannot_use(images, sentence):
+    with pytest.raises(ArtError, match=re.escape(sentence)):
+        inputs_of(images, 16, "stretch")
+
+
+def test_inputs_of_reports_a_damaged_image(tmp_path):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-2000])
+    with Image.open(tmp_path / "cut.png") as image, pytest.raises(ArtError, match="image: cannot be decoded"):
+        inputs_of(image, 16, "stretch")
+
+
+def test_mask_of_gives_the_same_for_images_and_tensors():
+    (given,) = inputs_of(Image.new("RGB", (16, 16)), 16, "stretch")
+    white = torch.zeros(16, 16, dtype=torch.bool)
+    white[:5, 3:] = True
+    masks = [Image.fromarray(white.numpy()), white, white[None], white.float() * 2 - 1, white.expand(3, -1, -1)]
+    for mask in masks:
+        assert torch.equal(mask_of(mask, given.facts, 16, "stretch"), white[None])
+
+
+@pytest.mark.parametrize(
+    ("mask", "sentence"),
+    [
+        (Image.new("L", (8, 8), 255), "mask: has 8 x 8 pixels, the input 16 x 16; they must lie on each other"),
+        (torch.ones(8, 8), "mask: has the shape (8, 8); give a PIL image or (1, 16, 16)"),
+        (torch.ones(2, 16, 16), "mask: has the shape (2, 16, 16)"),
+        (Image.new("L", (16, 16)), "mask: leaves nothing to paint; white is what is painted anew"),
+        (torch.zeros(16, 16), "mask: leaves nothing to paint"),
+    ],
+)
+def test_mask_of_reports_what_does_not_fit(mask, sentence):
+    (given,) = inputs_of(Image.new("RGB", (16, 16)), 16, "stretch")
+    with pytest.raises(ArtError, match=re.escape(sentence)):
+        mask_of(mask, given.facts, 16, "stretch")
