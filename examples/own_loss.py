@@ -33,6 +33,7 @@ SETTINGS = (
 
 if __name__ == "__main__":
     result = train([*SETTINGS, *sys.argv[1:]])
+    assert result.checkpoint is not None
     model = artart.load(result.checkpoint, trusted_classes=["own_loss.Edges"])
     (image,) = model.reconstruct(Image.fromarray(paint("painting", seed=1, size=96)))
     print(artart.save_image(image, result.run_dir / "painting.png"))

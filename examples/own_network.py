@@ -59,6 +59,7 @@ SETTINGS = (
 
 if __name__ == "__main__":
     result = train([*SETTINGS, *sys.argv[1:]])
+    assert result.checkpoint is not None
     model = artart.load(result.checkpoint, trusted_classes=["own_network.TinyNet"])
     (image,) = model.sample(1, label="painting", num_steps=10)
     print(artart.save_image(image, result.run_dir / "painting.png"))
