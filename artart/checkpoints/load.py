@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -13,7 +13,9 @@ from artart.checkpoints.format import FORMAT, upgrade
 from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.config.schema import wrong_arguments
-from artart.io import weights
+from artart.data.decode import ResizeMode
+from artart.diffusion.sampling import NoiseProcess
+from artart.io import files, weights
 from artart.io.plain import rebuild
 from artart.models.base import Network
 from artart.objectives.base import Objective
@@ -29,6 +31,22 @@ class Loaded(NamedTuple):
     config: dict[str, Any]
     label_names: dict[str, list[str]]  # by column of labels
     facts: dict[str, Any]  # artart (format, version), data (sha256, num_train, num_val), epoch, global_step, ...
+    path: Path
+    sha256: str  # of the file
+
+    @property
+    def process(self) -> NoiseProcess:
+        """The objective of a network that was trained to sample."""
+        return cast(NoiseProcess, self.objective)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    @property
+    def preprocessing(self) -> tuple[int, ResizeMode]:
+        """Side in pixels and resize mode of the training images."""
+        return self.config["image_size"], self.config["data"].get("resize_mode", "stretch")
 
 
 def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu") -> Loaded:
@@ -68,7 +86,7 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         "images_seen": content.get("images_seen"),
         "metrics": content.get("metrics", {}),
     }
-    return Loaded(net.eval(), objective, config, content["labels"], facts)
+    return Loaded(net.eval(), objective, config, content["labels"], facts, path, files.sha256(path))
 
 
 def read(path: Path) -> dict[str, Any]:

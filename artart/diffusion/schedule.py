@@ -37,6 +37,15 @@ def per_image(values: Tensor, images: Tensor) -> Tensor:
     return values.view(-1, *[1] * (images.ndim - 1))
 
 
+class Noised(NamedTuple):
+    """Images with noise."""
+
+    x_t: Tensor  # (B, C, S, S) alpha x0 + sigma eps
+    eps: Tensor  # (B, C, S, S) standard normal noise
+    t: Tensor  # (B,) times
+    level: Level  # the schedule at t, each (B, 1, 1, 1)
+
+
 class Schedule(ABC):
     """alpha falls from 1 and sigma rises from 0 while t goes from 0 to 1."""
 
@@ -51,6 +60,12 @@ class Schedule(ABC):
     def for_images(self, t: Tensor, images: Tensor) -> Level:
         """The level at times (B,), shaped (B, 1, 1, 1) to scale images (B, C, H, W)."""
         return Level(*(per_image(values, images) for values in self.at(t)))
+
+    def add_noise(self, x0: Tensor, eps: Tensor, r: Tensor) -> Noised:
+        """Images (B, C, S, S) with noise of their shape at the noise levels r (B,)."""
+        t = self.time_at(r.to(x0))
+        level, eps = self.for_images(t, x0), eps.to(x0)
+        return Noised(level.alpha * x0 + level.sigma * eps, eps, t, level)
 
     def times(self, num_steps: int, spacing: Spacing = "r", start: float = 1.0) -> Tensor:
         """Times for a sampler: (num_steps + 1,) float64, falling from the noise level r = start to 0.

@@ -1,7 +1,6 @@
 """How well a network reproduces held-out images."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -25,25 +24,16 @@ BETTER: Final = {"psnr": "higher", "ssim": "higher, at most 1", "lpips_alex": "l
 
 def prepare(device: torch.device, weights: str | None) -> dict[str, object]:
     """Get the weights of LPIPS before any work and name their origin. Raises ArtError if they cannot be had."""
-    if weights is None:
-        return {}
-    return {"alexnet": alexnet_for("metrics.weights", weights)}
+    return {} if weights is None else {"alexnet": alexnet_for("metrics.weights", weights)}
 
 
 def measure(
-    loaded: Loaded,
-    checkpoint: Path,
-    data: ArtDataModule,
-    facts: Mapping[str, object],
-    batch_size: int,
-    weights: str | None,
+    loaded: Loaded, data: ArtDataModule, facts: Mapping[str, object], batch_size: int, weights: str | None
 ) -> Evaluation:
     """PSNR, SSIM and, with weights, LPIPS of the held-out images, overall and by class, and images to look at.
 
-    Raises:
-        FloatingPointError: if the network outputs NaN or infinity.
+    Raises FloatingPointError if the network outputs NaN or infinity.
     """
-    device = next(loaded.net.parameters()).device
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
     if weights is not None:
         measures["lpips_alex"] = lambda x_hat, x: lpips_alex(x_hat, x, weights)
@@ -52,11 +42,11 @@ def measure(
     values: dict[str, list[Tensor]] = {name: [] for name in measures}
     with progress_bar() as bar, torch.inference_mode():
         for pixels in bar.track(x0.split(batch_size), description="reconstructing"):
-            x = to_model(pixels).to(device)
+            x = to_model(pixels).to(loaded.device)
             x_hat = loaded.net(x)
-            check_numbers(x_hat, checkpoint)
+            check_numbers(x_hat, loaded.path)
             parts.append(to_pixels(x_hat).cpu())
-            saved = to_model(parts[-1]).to(device)
+            saved = to_model(parts[-1]).to(loaded.device)
             for name, measure in measures.items():
                 values[name].append(measure(saved, x).cpu())
     scores = {name: torch.cat(of_batches) for name, of_batches in values.items()}

@@ -1,7 +1,7 @@
 """Diffusion: the network learns to predict the clean image from one with noise; sampling starts from noise alone."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,21 +10,12 @@ from artart.diffusion import parameterization as parameterizations
 from artart.diffusion import weighting as weightings
 from artart.diffusion.augment import AUGMENT_DIM, Augment
 from artart.diffusion.guidance import null_labels
-from artart.diffusion.schedule import Level, Schedule
+from artart.diffusion.schedule import Level, Noised, Schedule
 from artart.io.images import Batch
 from artart.io.ranges import Fraction
 from artart.objectives import validation
 from artart.objectives.base import logged
 from artart.objectives.losses import WeightedSum
-
-
-class Noised(NamedTuple):
-    """Images with noise."""
-
-    x_t: Tensor  # (B, C, S, S) alpha x0 + sigma eps
-    eps: Tensor  # (B, C, S, S) standard normal noise
-    t: Tensor  # (B,) times
-    level: Level  # the schedule at t, each (B, 1, 1, 1)
 
 
 class Diffusion:
@@ -95,7 +86,7 @@ class Diffusion:
         if self.augment is not None:
             x0, augment_labels = self.augment.apply(x0, *map(own, self.augment.draw(num, generator)))
         y = torch.where(is_dropped, null_labels(net, y.device), y)
-        noised = self.add_noise(x0, eps, r)
+        noised = self.schedule.add_noise(x0, eps, r)
         return self.loss(self.x0_hat(net, x0, noised, y, augment_labels), x0, self.factors(noised.level))
 
     def _draw_dropout(self, num: int, num_columns: int, generator: Generator) -> Tensor:
@@ -105,12 +96,6 @@ class Diffusion:
             return torch.rand(num, width, generator=generator, device=generator.device) < self.class_dropout_prob
 
         return draw(1) if num_columns == 1 else draw(1) | draw(num_columns)
-
-    def add_noise(self, x0: Tensor, eps: Tensor, r: Tensor) -> Noised:
-        """Images (B, C, S, S) with noise of their shape at the levels r (B,)."""
-        t = self.schedule.time_at(r.to(x0))
-        level, eps = self.schedule.for_images(t, x0), eps.to(x0)
-        return Noised(level.alpha * x0 + level.sigma * eps, eps, t, level)
 
     def x0_hat(
         self, net: nn.Module, x0: Tensor, noised: Noised, y: Tensor, augment_labels: Tensor | None = None

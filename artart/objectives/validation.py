@@ -28,9 +28,9 @@ def measure(objective: "Diffusion", net: nn.Module, batch: Batch) -> dict[str, T
     as_trained = torch.cat([objective.noise_levels(1, generator) for generator in generators])
     evenly = torch.cat([torch.rand(1, generator=generator) for generator in generators])
     eps = torch.stack([torch.randn(x0.shape[1:], generator=generator) for generator in generators])
-    noised = objective.add_noise(x0, eps, as_trained)
+    noised = objective.schedule.add_noise(x0, eps, as_trained)
     losses = objective.loss(objective.x0_hat(net, x0, noised, y), x0, objective.factors(noised.level))
-    noised = objective.add_noise(x0, eps, evenly)
+    noised = objective.schedule.add_noise(x0, eps, evenly)
     x0_hat = objective.x0_hat(net, x0, noised, y)
     by_level = {"mse": (x0_hat - x0).square().mean(dim=(1, 2, 3))}
     if "perceptual" in objective.loss.terms and len(objective.loss.terms) > 1:

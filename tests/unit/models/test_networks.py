@@ -208,7 +208,7 @@ def test_a_few_images_can_be_learnt_by_heart(make):
     net = make(num_classes=3)
     x0 = (torch.rand(3, 3, 4, 4) * 2 - 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
     objective = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(S), weighting="uniform")
-    noised = objective.add_noise(x0, torch.randn(1, 3, S, S).expand(3, -1, -1, -1), torch.full((3,), 0.95))
+    noised = objective.schedule.add_noise(x0, torch.randn(1, 3, S, S).expand(3, -1, -1, -1), torch.full((3,), 0.95))
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     for _ in range(120):
         optimizer.zero_grad()
