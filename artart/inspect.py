@@ -17,11 +17,7 @@ HELP = "python -m artart.inspect FILE: print what is in a checkpoint, as YAML\n"
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, as plain data.
-
-    Raises:
-        ArtError: if the file cannot be used.
-    """
+    """What a checkpoint holds, as plain data. Raises ArtError if the file cannot be used."""
     content = read(path)
     weights = [value for name, value in content["state_dict"].items() if name.startswith("net.")]
     return {

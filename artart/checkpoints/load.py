@@ -57,8 +57,7 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         trusted_classes: full names of further classes that may be built; a single text is one name.
         device: of the network, as for `best_device`.
 
-    Raises:
-        ArtError: if the file cannot be used or asks for a class that is neither artart's nor trusted.
+    Raises ArtError if the file cannot be used or asks for a class that is neither artart's nor trusted.
     """
     place = best_device(device)
     content, net = _open(path)

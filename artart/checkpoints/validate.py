@@ -125,8 +125,7 @@ def builder(node: Any, allowed: Container[str] = (), modules: Container[str] = P
         modules: whose classes the node itself may name; all deeper nodes may name those of PARTS. A network there
             could have any size: no weights are compared with it.
 
-    Raises:
-        ArtError: if a class is neither artart's nor allowed.
+    Raises ArtError if a class is neither artart's nor allowed.
     """
     if isinstance(node, dict):
         is_call = "_target_" in node

@@ -77,8 +77,7 @@ class Schedule(ABC):
                 to start and 0.
             start: first noise level, in (0, 1]; with the last two above 0.002.
 
-        Raises:
-            ValueError: if start lies outside.
+        Raises ValueError if start lies outside.
         """
         if not (0 if spacing in ("r", "t") else MIN_SIGMA_TO_ALPHA) < start <= 1:
             raise ValueError(

@@ -1,6 +1,6 @@
 """How well a network reproduces held-out images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
@@ -12,7 +12,7 @@ from artart.evaluation.report import Evaluation, Table, curves, grid_image, hist
 from artart.features.alexnet import alexnet_for, lpips_alex
 from artart.io.images import grid, to_model, to_pixels
 from artart.io.terminal import progress_bar
-from artart.metrics.distances import mean
+from artart.metrics.distances import by_label, mean
 from artart.metrics.pixel import psnr, ssim
 from artart.metrics.spectrum import decibels, radial_power
 
@@ -51,8 +51,11 @@ def measure(
                 values[name].append(measure(saved, x).cpu())
     scores = {name: torch.cat(of_batches) for name, of_batches in values.items()}
     scores["psnr"] = scores["psnr"].clamp(max=MAX_PSNR)
-    classes = [names[0] for names in data.names_of(data.val_ids)]
-    metrics = {**_summary(scores), "classes": _by_class(scores, classes)}
+    metrics, labels = _summary(scores), [names[0] for names in data.names_of(data.val_ids)]
+    metrics["classes"] = {
+        label: _summary({name: values[rows] for name, values in scores.items()})
+        for label, rows in by_label(labels).items()
+    }
     return Evaluation(metrics, _tables(metrics), _draw_images(x0, torch.cat(parts), scores["psnr"], facts))
 
 
@@ -64,22 +67,14 @@ def _summary(scores: Mapping[str, Tensor]) -> dict[str, Any]:
     return {**summary, "num_images": len(scores["psnr"])}
 
 
-def _by_class(scores: Mapping[str, Tensor], labels: Sequence[str]) -> dict[str, Any]:
-    chosen = {name: torch.tensor([label == name for label in labels]) for name in sorted(set(labels))}
-    return {name: _summary({key: values[rows] for key, values in scores.items()}) for name, rows in chosen.items()}
-
-
 def _tables(metrics: Mapping[str, Any]) -> list[Table]:
     measured = [name for name in NAMES if name in metrics]
-    overall = [
-        [NAMES[name], f"{one['mean']:.4g}", interval(one["low"], one["high"], ".4g"), BETTER[name]]
-        for name in measured
-        for one in [metrics[name]]
-    ]
-    by_class = [
-        [name, str(one["num_images"]), *(f"{one[key]['mean']:.4g}" for key in measured)]
-        for name, one in metrics["classes"].items()
-    ]
+    overall, by_class = list[list[str]](), list[list[str]]()
+    for name in measured:
+        value, low, high = metrics[name].values()
+        overall.append([NAMES[name], f"{value:.4g}", interval(low, high, ".4g"), BETTER[name]])
+    for name, one in metrics["classes"].items():
+        by_class.append([name, str(one["num_images"]), *(f"{one[key]['mean']:.4g}" for key in measured)])
     return [
         Table(f"{metrics['num_images']} held-out images", ["measure", "mean", "95 % interval", "better"], overall),
         Table("By class", ["class", "images", *(NAMES[name] for name in measured)], by_class),
@@ -97,7 +92,7 @@ def _draw_images(x0: Tensor, x0_hat: Tensor, scores: Tensor, facts: Mapping[str,
     powers = {"images": radial_power(to_model(x0)), "reconstructions": radial_power(to_model(x0_hat))}
     levels = {name: decibels(power.mean(dim=0)).tolist() for name, power in powers.items()}
     frequencies = list(range(1, len(levels["images"]) + 1))
-    above = "Images above, what the network makes of them below."
+    above = "Images above, their reconstructions below."
     return [
         grid_image("From the best to the worst", pairs(spread), facts, above),
         grid_image("The best", pairs(order[:num]), facts, "By PSNR."),

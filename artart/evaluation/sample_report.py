@@ -1,5 +1,6 @@
 """The metrics of samples as tables, and images and curves of them."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -134,13 +135,11 @@ def draw_images(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, ob
 
 def by_class(shown: Shown, facts: Mapping[str, object]) -> ReportImage:
     """A row of samples for each of the most frequent classes; white where a class has too few."""
-    rows = {name: [k for k, own in enumerate(shown.names) if own == name] for name in sorted(set(shown.names))}
-    most = sorted(rows, key=lambda name: len(rows[name]), reverse=True)[:MAX_ROWS]
-    images = []
-    for name in sorted(most):
-        row = to_model(shown.samples[rows[name][:NUM_SHOWN]])
+    most, images = sorted(name for name, _ in Counter(sorted(shown.names)).most_common(MAX_ROWS)), []
+    for name in most:
+        row = to_model(shown.samples[[own == name for own in shown.names]][:NUM_SHOWN])
         images.append(torch.cat([row, torch.ones(NUM_SHOWN - len(row), *row.shape[1:])]))
-    return grid_image("Samples", grid(images), facts, f"From the top: {', '.join(sorted(most))}.")
+    return grid_image("Samples", grid(images), facts, f"From the top: {', '.join(most)}.")
 
 
 def typical_images(shown: Shown, facts: Mapping[str, object]) -> Iterator[ReportImage]:

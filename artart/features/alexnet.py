@@ -33,8 +33,7 @@ def alexnet_on(weights: str, device: torch.device) -> Filters:
         weights: `auto`: torchvision's, from its cache or by download; else a file or folder, as for
             `pretrained.find_weights`.
 
-    Raises:
-        ArtError: if the weights cannot be had.
+    Raises ArtError if the weights cannot be had.
     """
     with torch.device("meta"):
         net = alexnet().features[:12]
@@ -51,8 +50,7 @@ def lpips_heads(weights: str, device: torch.device) -> Sequence[Tensor]:
         weights: a file or folder, as for `pretrained.find_weights`; for `auto`, or if none are in it, those that
             torchmetrics contains.
 
-    Raises:
-        ArtError: if several files have them.
+    Raises ArtError if several files have them.
     """
     forms = [{name.format(k): (1, num, 1, 1) for k, num in enumerate(CHANNELS)} for name in HEAD_NAMES]
     bundled = str(Path(torchmetrics.__path__[0], "functional", "image", "lpips_models", "alex.pth"))
@@ -71,8 +69,7 @@ def alexnet_for(setting: str, weights: str, without: str | None = None) -> str:
         weights: its value, as for `alexnet_on`.
         without: the setting that does without them; None: `setting=null`.
 
-    Raises:
-        ArtError: if they cannot be had.
+    Raises ArtError if they cannot be had.
     """
     try:
         origin = alexnet_on(weights, torch.device("cpu")).origin

@@ -16,8 +16,7 @@ CHUNK: Final = 64  # images in a batch
 def extractor(device: torch.device) -> nn.Module:
     """torch-fidelity's Inception, with the weights of the published FIDs: uint8 (B, 3, H, W) to (B, 2048).
 
-    Raises:
-        ArtError: if torch-fidelity is missing, or the weights are neither here nor can be downloaded.
+    Raises ArtError if torch-fidelity is missing, or the weights are neither here nor can be downloaded.
     """
     from torchmetrics.image.fid import NoTrainInceptionV3
 

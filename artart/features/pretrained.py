@@ -57,8 +57,7 @@ def filled(net: nn.Sequential, source: str | WeightsEnum, what: str) -> Filters:
         source: torchvision's weights, from its cache or by download; or a file or folder, as for `find_weights`.
         what: the name of the network, for errors.
 
-    Raises:
-        ArtError: if no file fits, or if torchvision's weights are neither here nor can be downloaded.
+    Raises ArtError if no file fits, or if torchvision's weights are neither here nor can be downloaded.
     """
     shapes = {f"features.{name}": tuple(value.shape) for name, value in net.state_dict().items()}
     state: Mapping[str, Tensor]
@@ -92,9 +91,7 @@ def find_weights(source: str, forms: Sequence[Shapes], what: str) -> tuple[dict[
         forms: names and shapes of the tensors that are needed; a file may hold others too.
         what: the tensors are, for errors.
 
-    Raises:
-        WeightsNotFoundError: if no file fits.
-        ArtError: if several fit.
+    Raises WeightsNotFoundError if no file fits; ArtError if several fit.
     """
     path = Path(source).expanduser()
     if path.is_dir():

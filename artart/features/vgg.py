@@ -26,8 +26,7 @@ def vgg16(weights: str) -> Filters:
         weights: `imagenet`: torchvision's, from its cache or by download. `auto`: the same, or else `random`.
             `random`: seeded random filters. Anything else: a file or folder, as for `pretrained.find_weights`.
 
-    Raises:
-        ArtError: if the weights cannot be had.
+    Raises ArtError if the weights cannot be had.
     """
     if weights == "random":
         return _random_filters("random filters (seed 0)")

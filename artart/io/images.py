@@ -54,8 +54,7 @@ def to_pil(pixels: Tensor, provenance: ImageProvenance) -> Image.Image:
 def save(pixels: Tensor, path: Path, provenance: ImageProvenance) -> None:
     """Write uint8 (3, H, W) as a PNG with its provenance, atomically; an older file is replaced.
 
-    Raises:
-        OSError: if the file cannot be written.
+    Raises OSError if the file cannot be written.
     """
     with atomic(path) as file:
         file.write(encode(pixels, provenance))
@@ -64,8 +63,7 @@ def save(pixels: Tensor, path: Path, provenance: ImageProvenance) -> None:
 def save_new(pixels: Tensor, path: Path, provenance: ImageProvenance) -> Path:
     """The same under a free name, which `write_new` chooses; returns that name.
 
-    Raises:
-        OSError: if the file cannot be written.
+    Raises OSError if the file cannot be written.
     """
     return write_new(path, encode(pixels, provenance))
 
@@ -81,9 +79,7 @@ def save_image(image: Image.Image | Tensor, path: str | Path) -> Path:
     Returns:
         The name that the file got.
 
-    Raises:
-        ArtError: if the name ends differently, or the image is neither.
-        OSError: if the file cannot be written.
+    Raises ArtError if the name ends differently, or the image is neither; OSError if the file cannot be written.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() != ".png":
@@ -118,8 +114,7 @@ def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProven
 
     Returns the file's name, which `write_new` chooses.
 
-    Raises:
-        OSError: if the file cannot be written.
+    Raises OSError if the file cannot be written.
     """
     first, *others = [Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()) for pixels in frames]
     durations = [100] * len(others) + [2000]  # ms

@@ -25,8 +25,7 @@ def rebuild(value: object, num_bytes: float = math.inf) -> Any:
         value: what was read.
         num_bytes: of the file that it was read from.
 
-    Raises:
-        ValueError: if there is anything else, too much of it, or a tensor that needs more bytes than the file has.
+    Raises ValueError if there is anything else, too much of it, or a tensor that needs more bytes than the file has.
     """
     return _Rebuild(num_bytes).value(value, MAX_DEPTH)
 

@@ -1,5 +1,6 @@
 """Distances between two sets of features, and confidence intervals."""
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -11,6 +12,11 @@ MIN_IMAGES_FOR_INTERVAL: Final = 10  # intervals from fewer are too narrow
 MAX_HALVED_FEATURES: Final = 512  # with more, covariances of 200 halves take too long
 NUM_NEIGHBOURS: Final = 3  # the distance of the k-th is the radius of an image
 MIN_IMAGES_FOR_FRECHET: Final = 2560  # ten times the features; with fewer the covariances are mostly noise
+
+
+def by_label(labels: Sequence[str]) -> dict[str, Tensor]:
+    """For each label, in order, whether each image has it: (N,) bool."""
+    return {name: torch.tensor([label == name for label in labels]) for name in sorted(set(labels))}
 
 
 class Estimate(NamedTuple):

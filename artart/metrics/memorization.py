@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as change
 
 from artart.io.images import to_model, to_pixels
-from artart.metrics.distances import share
+from artart.metrics.distances import by_label, share
 
 SIDE: Final = 16  # of a thumbnail in pixels
 FINE: Final = 2  # steps of a shift per thumbnail pixel
@@ -119,24 +119,20 @@ def _crosswise(values: Tensor) -> float:
 def report(test: MemorizationTest, nearest: Nearest, labels: Sequence[str], generator: Generator) -> dict[str, Any]:
     """The rates of samples, overall and by label, and the test's detection rates, as plain data."""
     detection_rates, false_alarms = test.detection_rates(generator), test.false_alarms()
+
+    def rate(found: Tensor) -> dict[str, float]:
+        return {**share(int(found.sum()), len(found))._asdict(), "num_images": len(found)}
+
     return {
         name: {
             **share(int(found.sum()), len(found))._asdict(),
             "held_out": false_alarms[name],
             "detection_rate": detection_rates[name],
             "blind_to": [kind for kind, seen in detection_rates[name].items() if seen < MIN_DETECTION_RATE],
-            "classes": _by_label(found, labels),
+            "classes": {label: rate(found[rows]) for label, rows in by_label(labels).items()},
         }
         for name, found in test.judge(nearest).items()
     } | {"thresholds": test.thresholds, "num_train": len(test.train), "num_held_out": len(test.held_out.distance)}
-
-
-def _by_label(found: Tensor, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-    chosen = {name: torch.tensor([label == name for label in labels]) for name in sorted(set(labels))}
-    parts = {name: found[rows] for name, rows in chosen.items()}
-    return {
-        name: {**share(int(part.sum()), len(part))._asdict(), "num_images": len(part)} for name, part in parts.items()
-    }
 
 
 def make_near_duplicates(images: Tensor, generator: Generator) -> Iterator[tuple[str, Tensor]]:

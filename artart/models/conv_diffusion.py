@@ -44,8 +44,7 @@ class ConvDiffusionModel(nn.Module):
             attention: self-attention at the lowest resolution: from 64 px on no convolution sees the whole image.
             augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
 
-        Raises:
-            ValueError: if image_size is not divisible by 8, or the printed form is to have attention or augmentation.
+        Raises ValueError if image_size is not divisible by 8, or the printed form is to have attention or augmentation.
         """
         super().__init__()
         check_divisible("image_size", image_size, 8, "which three halvings need")

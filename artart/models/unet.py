@@ -49,8 +49,7 @@ class UNet(nn.Module):
             patch_size: side in pixels of the squares that become one place of the first level: 2 costs a quarter.
             augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
 
-        Raises:
-            ValueError: if image_size is not divisible as the levels need, or model_channels not by 8.
+        Raises ValueError if image_size is not divisible as the levels need, or model_channels not by 8.
         """
         super().__init__()
         if not channel_mult or min(channel_mult) < 1:

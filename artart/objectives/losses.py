@@ -43,8 +43,7 @@ class Perceptual:
             cache_targets: keep the features of every x, in half precision, and compute them once; for images that
                 do not change.
 
-        Raises:
-            ValueError: if crops should be kept: they change.
+        Raises ValueError if crops should be kept: they change.
         """
         if crop < 1 and cache_targets:
             raise ValueError(f"loss.perceptual.crop={crop}: crops differ from step to step; set cache_targets=false")
@@ -55,8 +54,7 @@ class Perceptual:
     def load(self) -> str:
         """Load the filters before the first batch; returns where they come from.
 
-        Raises:
-            ArtError: if the weights cannot be had.
+        Raises ArtError if the weights cannot be had.
         """
         return vgg16(self.weights).origin
 

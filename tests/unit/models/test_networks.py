@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import onnxruntime
 import pytest
@@ -225,7 +226,7 @@ def test_it_has_a_form_in_onnx_for_any_batch(make):
     torch.manual_seed(0)
     net = filled(make(num_classes=5))
     objective = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(S))
-    content, difference = model_of(Loaded(net, objective, {}, list("abcde"), {}), {})
+    content, difference = model_of(Loaded(net, objective, {}, {"class": list("abcde")}, {}, Path("last.ckpt"), ""), {})
     assert difference < 1e-4
     session = onnxruntime.InferenceSession(content)
     assert [one.name for one in session.get_inputs()] == ["x_t", "t", "y"]
