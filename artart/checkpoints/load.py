@@ -1,4 +1,4 @@
-"""From a checkpoint file to a network; nothing but artart's own classes is ever built from it."""
+"""Load a checkpoint; only artart's own classes and trusted ones are built from it."""
 
 from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
@@ -54,7 +54,7 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
 
     Args:
         path: a file that artart.train or artart.export wrote.
-        trusted_classes: full names of further classes that may be built; a single text is one name.
+        trusted_classes: full names of further classes that may be built; a string is one name.
         device: of the network, as for `best_device`.
 
     Raises ArtError if the file cannot be used or asks for a class that is neither artart's nor trusted.
@@ -89,9 +89,9 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The plain content of a checkpoint, or of the weights that artart.export made of one; its network fits.
+    """The plain content of a checkpoint, or of a file of artart.export, whose weights fit its network.
 
-    Raises ArtError if the file is missing, damaged, newer than this artart or not one of its checkpoints; it names the
+    Raises ArtError if the file is missing, damaged, newer than this artart or no checkpoint of it; the error names the
     newest good one beside it.
     """
     return _open(path)[0]
@@ -197,12 +197,12 @@ def read_back(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def best_device(name: str) -> torch.device:
-    """The device cpu, cuda or mps; for `auto` the fastest here. Raises ArtError if it is not here."""
+    """The device cpu, cuda or mps; for `auto` the fastest available. Raises ArtError if it is not available."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, here in available.items() if here)
     if not available[name]:
-        raise ArtError(f"device={name}: not here; device=cpu works everywhere")
+        raise ArtError(f"device={name}: not available; device=cpu works everywhere")
     return torch.device(name)
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and names that no other process has.
+"""Atomic writes, and names that no other process takes.
 
 Functions that write raise OSError if they cannot.
 """
@@ -113,13 +113,13 @@ def _take(part: Path, place: Path) -> bool:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write readable JSON, atomically."""
+    """Write indented JSON, atomically."""
     with atomic(path) as file:
         file.write(as_json(content))
 
 
 def as_json(content: object) -> bytes:
-    """Plain data as readable JSON."""
+    """Plain data as indented JSON."""
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
@@ -146,7 +146,7 @@ def is_writable(folder: Path) -> bool:
 def output_folder(out: str | None, default: Path) -> Iterator[Path]:
     """The folder `out`; if that is None, a new one like `default`, which is removed at the end if it is empty.
 
-    Raises ArtError if it is a file or cannot be written.
+    Raises ArtError if `out` is a file or cannot be written.
     """
     folder = default if out is None else Path(out)
     if folder.exists() and not folder.is_dir():
