@@ -1,4 +1,4 @@
-"""What a network may output for x_t, and how x0_hat is computed from it.
+"""The outputs that a network may have for x_t, and x0_hat computed from them.
 
 `level` holds the schedule at the times of x_t, each (B, 1, 1, 1). Everything else is (B, C, H, W).
 """

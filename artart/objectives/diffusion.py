@@ -1,4 +1,4 @@
-"""Diffusion: the network learns to predict the clean image from one with noise; sampling starts from noise alone."""
+"""Diffusion: the network learns to predict the clean image from a noisy one; sampling starts from pure noise."""
 
 from collections.abc import Callable, Mapping
 from typing import ClassVar
@@ -19,10 +19,10 @@ from artart.objectives.losses import WeightedSum
 
 
 class Diffusion:
-    """The network gets an image with noise, the time and the labels, and learns to predict the clean image.
+    """The network gets a noisy image, the time and the labels, and learns to predict the clean image.
 
-    All losses are of x0_hat, whatever the network outputs. `perceptual` counts where there is little enough noise for
-    x0_hat to be an image; the other terms are weighted by noise level.
+    All losses are of x0_hat, whatever the network outputs. `perceptual` counts only up to a noise level, because at
+    high noise x0_hat is no image yet; the other terms are weighted by noise level.
     """
 
     mode: ClassVar = "sample"
@@ -47,9 +47,9 @@ class Diffusion:
             parameterization: what the network outputs.
             weighting: of the x0 error by noise level.
             perceptual_max_noise: noise level r up to which the perceptual term counts.
-            class_dropout_prob: how often all labels of an image are withheld, which guidance needs; of several columns
-                each one is also withheld alone that often.
-            augment: of training images, with augmentation conditioning; None: nothing.
+            class_dropout_prob: probability of dropping all labels of an image, which guidance needs; each of several
+                columns is also dropped alone with this probability.
+            augment: of training images, with augmentation conditioning; None: no augmentation.
         """
         self.loss = loss
         self.schedule = schedule
@@ -77,7 +77,7 @@ class Diffusion:
         num = world_size * len(x0)
 
         def own(drawn: Tensor) -> Tensor:
-            """The part of this process in what is drawn for the images of all."""
+            """The part of this process in the draws for all processes."""
             return drawn.chunk(world_size)[rank]
 
         r = own(self.noise_levels(num, generator))
@@ -90,7 +90,7 @@ class Diffusion:
         return self.loss(self.x0_hat(net, x0, noised, y, augment_labels), x0, self.factors(noised.level))
 
     def _draw_dropout(self, num: int, num_columns: int, generator: Generator) -> Tensor:
-        """Whether labels are withheld: (num, 1) for one column, (num, num_columns) for several."""
+        """Whether labels are dropped: (num, 1) for one column, (num, num_columns) for several."""
 
         def draw(width: int) -> Tensor:
             return torch.rand(num, width, generator=generator, device=generator.device) < self.class_dropout_prob
@@ -106,7 +106,7 @@ class Diffusion:
         return x0 + self.parameterization.x0_error(output, x0, noised.eps, noised.level)
 
     def factors(self, level: Level) -> dict[str, Tensor]:
-        """What each term counts at a noise level, (B,)."""
+        """The weight of each term at a noise level, (B,)."""
         weight = self.weighting(level).flatten()
         gate = (level.r <= self.perceptual_max_noise).to(weight).flatten()
         return {name: gate if name == "perceptual" else weight for name in self.loss.terms}

@@ -19,10 +19,10 @@ MAX_GRADIENT_IMAGES = 8  # images of a batch whose gradients are compared
 def measure(objective: "Diffusion", net: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """Losses at a noise level drawn as in training; and the squared error of x0_hat at levels drawn evenly.
 
-    Noise and levels are a function of each image's pixels, so figures compare across epochs and batch sizes;
-    `val/mse`, over all levels evenly, also across runs that train at other levels.
-    `noise/mse_r0.05` is of r in 0 .. 0.1. `noise/perceptual_gradient_r0.05` is the gradient of the perceptual term over
-    that of the other terms, of a few images of the batch; it should stay below 1.
+    Noise and levels are a function of each image's pixels, so metrics are comparable across epochs and batch sizes;
+    `val/mse`, at evenly drawn levels, also across runs that train at other levels.
+    `noise/mse_r0.05` is for r in 0 .. 0.1. `noise/perceptual_gradient_r0.05` is the gradient of the perceptual term by
+    that of the other terms, for a few images of the batch; it should stay below 1.
     """
     (x0, y), generators = batch, own_generators(batch.x0)
     as_trained = torch.cat([objective.noise_levels(1, generator) for generator in generators])
