@@ -53,11 +53,7 @@ class UNet(nn.Module):
         Raises ValueError if image_size is not divisible as the levels need, or model_channels not by 8.
         """
         super().__init__()
-        if not channel_mult or min(channel_mult) < 1:
-            raise ValueError(f"model.channel_mult={list(channel_mult)}: needs a whole number above 0 for each level")
-        reason = f"which model.patch_size={patch_size} and {len(channel_mult)} levels need"
-        check_divisible("image_size", image_size, patch_size * 2 ** (len(channel_mult) - 1), reason)
-        check_divisible("model.model_channels", model_channels, 8, "which the norms' groups need")
+        _check_sizes(image_size, patch_size, model_channels, channel_mult)
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
         self.condition = ConditionEmbedding(num_classes, 4 * model_channels, augment_dim)
         self.num_classes = self.condition.num_classes
@@ -91,6 +87,14 @@ class UNet(nn.Module):
                 features = part(features)
         with torch.autocast(x.device.type, enabled=False):  # bf16 would round the images to grey levels
             return F.pixel_shuffle(self.out(F.silu(self.norm(features.to(x.dtype)))), self.patch_size)
+
+
+def _check_sizes(image_size: int, patch_size: int, model_channels: int, channel_mult: Sequence[int]) -> None:
+    if not channel_mult or min(channel_mult) < 1:
+        raise ValueError(f"model.channel_mult={list(channel_mult)}: needs a whole number above 0 for each level")
+    reason = f"which model.patch_size={patch_size} and {len(channel_mult)} levels need"
+    check_divisible("image_size", image_size, patch_size * 2 ** (len(channel_mult) - 1), reason)
+    check_divisible("model.model_channels", model_channels, 8, "which the norms' groups need")
 
 
 def _levels(
