@@ -1,4 +1,4 @@
-"""Inception features, as published FIDs and KIDs use them; the weights are a download."""
+"""Inception features as in published FIDs and KIDs; the weights are downloaded."""
 
 import functools
 from typing import Final

@@ -1,4 +1,4 @@
-"""Weights of pretrained networks: from torchvision's cache, or found in files by the tensors inside.
+"""Weights of pretrained networks, from torchvision's cache or from files with the right tensors.
 
 The networks are frozen and live outside every module tree, so no checkpoint contains them; gradients reach the images.
 """
@@ -19,9 +19,9 @@ from artart.io.weights import load_weights, shapes_in
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-SUFFIXES: Final = (".safetensors", ".pth", ".pt")  # of the files that are looked at in a folder
+SUFFIXES: Final = (".safetensors", ".pth", ".pt")  # of weights in a folder
 MAX_SHOWN_REASONS: Final = 3
-TIMEOUT: Final = 10  # seconds for a connection; torch.hub would wait for minutes behind a silent firewall
+TIMEOUT: Final = 10  # seconds for a connection; torch.hub waits for minutes behind a firewall that drops packets
 
 Shapes = Mapping[str, tuple[int, ...]]  # of tensors, by name
 
@@ -45,7 +45,7 @@ def imagenet_units(x: Tensor) -> Tensor:
 
 
 def frozen(net: nn.Sequential) -> nn.Sequential:
-    """The network in evaluation mode and without gradients of its own."""
+    """The network in evaluation mode, its parameters without gradients."""
     return net.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 
@@ -89,7 +89,7 @@ def find_weights(source: str, forms: Sequence[Shapes], what: str) -> tuple[dict[
         source: a file of weights (.safetensors, or a state dict of torch.save), or a folder in which one file fits,
             whatever its name.
         forms: names and shapes of the tensors that are needed; a file may hold others too.
-        what: the tensors are, for errors.
+        what: name of the weights, for errors.
 
     Raises WeightsNotFoundError if no file fits; ArtError if several fit.
     """
