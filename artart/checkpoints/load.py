@@ -120,7 +120,7 @@ def _newest_good(path: Path) -> Path | None:
 
 
 def _open_alone(path: Path, mapped: bool = False) -> tuple[dict[str, Any], nn.Module | None]:
-    """As `_open`, without a look at the files beside it; `mapped` as in `io.weights.load`."""
+    """As `_open`, without naming another file; `mapped` as in `io.weights.load`."""
     if weights.is_safetensors(path):
         content = weights.load_shared(path)
         content["state_dict"] = {f"{PREFIX}{name}": value for name, value in content["state_dict"].items()}
@@ -176,7 +176,7 @@ def _build(key: str, node: Mapping[str, Any], path: Path, allowed: Container[str
         return build()
     except ArtError as error:
         raise ArtError(f"{path}: {printable(error)}") from None
-    except Exception as error:  # noqa: BLE001 - whatever arguments from a file lead to
+    except Exception as error:  # noqa: BLE001 - arguments from a file may raise anything
         raise ArtError(f"{path}: {key}: {printable(error)}") from None
 
 

@@ -34,7 +34,7 @@ def held_out_data(
         raise ArtError(
             f"data.root=null: {loaded.path} does not say on which images it was trained; name them: data.root=DIR"
         )
-    places: dict[str, tuple[Callable[[str], bool], str]] = {  # functions of os.path raise nothing, whatever a file says
+    places: dict[str, tuple[Callable[[str], bool], str]] = {  # os.path raises no error on odd names from a file
         "root": (os.path.isdir, "on which {} was trained, is not here; name the folder: data.root=DIR"),
         "metadata": (os.path.isfile, "with which {} was trained, is not here; put it there again"),
     }
@@ -58,8 +58,8 @@ def load_held_out(data: ArtDataModule, loaded: Loaded) -> dict[str, object]:
     data.load()
     if data.facts["sha256"] != loaded.facts["data"].get("sha256"):
         log.warning(
-            "data.root=%s: not the images and the split that %s was trained with: memorization can only be found of "
-            "what was trained on, and some of that may be held out here",
+            "data.root=%s: differs from the images and the split that %s was trained with: memorization of other "
+            "training images cannot be found, and some held-out images may have been trained on",
             *(relative_to_cwd(data.folder.root) if data.folder else "null", loaded.path.name),
         )
     name = "demo art" if data.folder is None else data.folder.root.name

@@ -23,7 +23,7 @@ BETTER: Final = {"psnr": "higher", "ssim": "higher, at most 1", "lpips_alex": "l
 
 
 def prepare(device: torch.device, weights: str | None) -> dict[str, object]:
-    """Get the weights of LPIPS before any work and name their origin. Raises ArtError if they cannot be had."""
+    """Load the weights of LPIPS before any work; returns their origin. Raises ArtError if they are not available."""
     return {} if weights is None else {"alexnet": alexnet_for("metrics.weights", weights)}
 
 

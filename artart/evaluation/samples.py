@@ -45,9 +45,9 @@ NUM_LEVELS: Final = 10
 
 
 def prepare(device: torch.device, num_images: int, weights: str | None, inception: bool) -> dict[str, object]:
-    """Check the number of samples and get the networks' weights before any work; name their origin.
+    """Check the number of samples and load the networks' weights before any work; returns their origin.
 
-    Raises ArtError if there are too few samples or weights cannot be had.
+    Raises ArtError if there are too few samples or weights are not available.
     """
     if num_images < MIN_HELD_OUT:
         raise ArtError(f"num_images={num_images}: too few to measure anything; {MIN_HELD_OUT} is the minimum")
@@ -156,7 +156,7 @@ def known_features(pixels: Tensor, weights: str, device: torch.device, data: Art
 
 
 def distances(kernel: str, frechet: str, samples: Tensor, held_out: Tensor, real: Tensor) -> dict[str, Any]:
-    """KID, and FD if there are enough images, of samples against held-out art, each beside real against real.
+    """KID, and FD if there are enough images, of samples against held-out art, each with that of real images.
 
     `kernel` and `frechet` are their names. FD depends on the number of images, so it takes as many samples as there
     are real images.

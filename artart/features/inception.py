@@ -24,8 +24,8 @@ def extractor(device: torch.device) -> nn.Module:
         return NoTrainInceptionV3("inception-v3-compat", ["2048"]).to(device)
     except ModuleNotFoundError:
         raise ArtError("metrics.inception=true: needs torch-fidelity: pip install 'artart[metrics]'") from None
-    except Exception as error:  # noqa: BLE001 - no connection, or a damaged file, of which torch raises nearly anything
-        raise ArtError(f"metrics.inception=true: Inception's weights cannot be had ({error}); leave it false") from None
+    except Exception as error:  # noqa: BLE001 - no connection; or a damaged file, on which torch raises anything
+        raise ArtError(f"metrics.inception=true: no weights of Inception ({error}); leave it false") from None
 
 
 def inception_features(pixels: Tensor, device: torch.device) -> Tensor:

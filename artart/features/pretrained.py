@@ -74,7 +74,7 @@ def _of_torchvision(weights: WeightsEnum) -> Mapping[str, Tensor]:
     socket.setdefaulttimeout(TIMEOUT)
     try:
         return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except Exception as error:  # noqa: BLE001 - no connection, or a damaged file, of which torch raises nearly anything
+    except Exception as error:  # noqa: BLE001 - no connection; or a damaged file, on which torch raises anything
         name, cache = weights.url.rpartition("/")[2], Path(torch.hub.get_dir(), "checkpoints")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArtError(f"no usable {name} in {cache}, and no download ({reason})") from None
@@ -86,8 +86,7 @@ def find_weights(source: str, forms: Sequence[Shapes], what: str) -> tuple[dict[
     """The tensors of the first form that a file holds, in the form's order, and the name of the file.
 
     Args:
-        source: a file of weights (.safetensors, or a state dict of torch.save), or a folder in which one file fits,
-            whatever its name.
+        source: a file of weights (.safetensors, or a state dict of torch.save), or a folder with one file that fits.
         forms: names and shapes of the tensors that are needed; a file may hold others too.
         what: name of the weights, for errors.
 

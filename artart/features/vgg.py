@@ -43,7 +43,7 @@ def vgg16(weights: str) -> Filters:
         problem,
         REMEDY,
     )
-    return _random_filters("random filters (seed 0), because ImageNet's could not be had")
+    return _random_filters("random filters (seed 0), because ImageNet's are not available")
 
 
 @functools.cache

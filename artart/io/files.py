@@ -78,7 +78,7 @@ def numbered(path: Path) -> Iterator[Path]:
 def _part(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Name and file of a new temporary file beside `path`; it is removed unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp's files would be private whatever the umask. The name may have the maximum length: use its start alone.
+    # Not mkstemp, which ignores the umask. The name may have the maximum length, so only its start is used.
     part = path.with_name(f".{path.name[:40]}.{uuid4().hex}.part")
     try:
         with part.open("xb") as file:

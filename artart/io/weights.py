@@ -196,7 +196,7 @@ def _safetensors(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """Turn whatever the reading of a foreign file raises into one line that names the file."""
+    """Turn any error of reading a foreign file into one line that names the file."""
     if path.exists() and not path.is_file():  # reading a pipe would wait
         raise ArtError(f"{path}: not a file")
     try:

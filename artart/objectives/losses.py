@@ -54,7 +54,7 @@ class Perceptual:
     def load(self) -> str:
         """Load the filters before the first batch; returns where they come from.
 
-        Raises ArtError if the weights cannot be had.
+        Raises ArtError if the weights are not available.
         """
         return vgg16(self.weights).origin
 
