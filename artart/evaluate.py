@@ -25,6 +25,7 @@ def main(cfg: DictConfig) -> None:
     from artart.checkpoints.load import load
     from artart.evaluation import reconstruction, report, samples
     from artart.evaluation.held_out import held_out_data, load_held_out
+    from artart.features.alexnet import alexnet_for
     from artart.generation.plan import Sampling, guidance_for
     from artart.io.files import output_folder
     from artart.io.terminal import relative_to_cwd
@@ -37,17 +38,18 @@ def main(cfg: DictConfig) -> None:
         data = held_out_data(loaded, **config["data"])
         facts: dict[str, object] = {"checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}
         guidance = guidance_for(loaded, **config["guidance"], **trust)
-        if loaded.objective.mode == "sample":
-            num_images, seed = config["num_images"], config["seed"]
-            how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
-            facts |= samples.prepare(loaded.device, num_images, **config["metrics"])
-            facts |= {**load_held_out(data, loaded), "seed": seed, **how.details}
+        how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
+        num_images, seed, can_sample = config["num_images"], config["seed"], loaded.objective.mode == "sample"
+        if can_sample:
+            samples.prepare(loaded.device, num_images, config["metrics"]["inception"])
+        if (weights := config["metrics"]["weights"]) is not None:
+            facts["alexnet"] = alexnet_for("metrics.weights", weights)
+        facts |= load_held_out(data, loaded)
+        if can_sample:
+            facts |= {"seed": seed, **how.details}
             draw = partial(samples.draw, loaded, *how, seed)
             made = samples.measure(loaded, data, facts, draw, num_images, **config["metrics"])
         else:
-            weights = config["metrics"]["weights"]
-            facts |= reconstruction.prepare(loaded.device, weights)
-            facts |= load_held_out(data, loaded)
             made = reconstruction.measure(loaded, data, facts, config["batch_size"], weights)
         metrics, page = report.write(made, out, f"{loaded.path.parent.parent.name}, {loaded.path.stem}", facts)
         for table in made.tables:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
 from artart.evaluation.report import Evaluation, Table, curves, grid_image, histograms, interval
-from artart.features.alexnet import alexnet_for, lpips_alex
+from artart.features.alexnet import lpips_alex
 from artart.io.images import grid, to_model, to_pixels
 from artart.io.terminal import progress_bar
 from artart.metrics.distances import by_label, mean
@@ -20,11 +20,6 @@ MAX_PSNR: Final = 100.0  # dB; an equal image counts as this, so that means are 
 NUM_SHOWN: Final = 8
 NAMES: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-Alex"}
 BETTER: Final = {"psnr": "higher", "ssim": "higher, at most 1", "lpips_alex": "lower, at least 0"}
-
-
-def prepare(device: torch.device, weights: str | None) -> dict[str, object]:
-    """Load the weights of LPIPS before any work; returns their origin. Raises ArtError if they are not available."""
-    return {} if weights is None else {"alexnet": alexnet_for("metrics.weights", weights)}
 
 
 def measure(

@@ -20,7 +20,7 @@ from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import sample_images
 from artart.evaluation.report import Evaluation
 from artart.evaluation.sample_report import SETS, Shown, draw_images, tables
-from artart.features.alexnet import CHUNK, alexnet_for, alexnet_on, features_of
+from artart.features.alexnet import CHUNK, alexnet_on, features_of
 from artart.features.inception import extractor, inception_features
 from artart.io.files import atomic
 from artart.io.images import to_model, to_pixels
@@ -44,16 +44,12 @@ MAX_DENOISED: Final = 1000  # held-out images whose error is measured by noise l
 NUM_LEVELS: Final = 10
 
 
-def prepare(device: torch.device, num_images: int, weights: str | None, inception: bool) -> dict[str, object]:
-    """Check the number of samples and load the networks' weights before any work; returns their origin.
-
-    Raises ArtError if there are too few samples or weights are not available.
-    """
+def prepare(device: torch.device, num_images: int, inception: bool) -> None:
+    """Raise ArtError, before any work, if there are too few samples or Inception's weights are not available."""
     if num_images < MIN_HELD_OUT:
         raise ArtError(f"num_images={num_images}: too few to measure anything; {MIN_HELD_OUT} is the minimum")
     if inception:
         extractor(device)
-    return {} if weights is None else {"alexnet": alexnet_for("metrics.weights", weights)}
 
 
 def measure(
