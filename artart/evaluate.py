@@ -1,4 +1,4 @@
-"""python -m artart.evaluate: how good a network's images are, and whether they are memorized."""
+"""python -m artart.evaluate: measure the quality of a network's images, and test them for memorization."""
 
 import logging
 from datetime import datetime
@@ -22,10 +22,11 @@ def main(cfg: DictConfig) -> None:
     """Load network and art, measure what the network was trained for, write metrics.json and report.html."""
     config = check(cfg)
 
+    from artart.checkpoints.load import load
     from artart.evaluation import reconstruction, report, samples
     from artart.evaluation.held_out import held_out_data, load_held_out
-    from artart.generation.plan import Sampling
-    from artart.generation.source import guidance_for, open_source
+    from artart.features.alexnet import alexnet_for
+    from artart.generation.plan import Sampling, guidance_for
     from artart.io.files import output_folder
     from artart.io.terminal import relative_to_cwd
 
@@ -33,23 +34,24 @@ def main(cfg: DictConfig) -> None:
     trust = {key: config[key] for key in ("trusted_classes", "device")}
     with output_folder(config["out"], default) as out, report.reserved(out):
         report.check_folder(out, config["data"]["root"])
-        loaded, path, sha256 = source = open_source(Path(config["checkpoint"]), **trust)
-        data = held_out_data(loaded, path, **config["data"])
-        facts: dict[str, object] = {"checkpoint": path.name, "checkpoint_sha256": sha256}
+        loaded = load(Path(config["checkpoint"]), **trust)
+        data = held_out_data(loaded, **config["data"])
+        facts: dict[str, object] = {"checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}
         guidance = guidance_for(loaded, **config["guidance"], **trust)
-        if loaded.objective.mode == "sample":
-            num_images, seed = config["num_images"], config["seed"]
-            how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
-            facts |= samples.prepare(source.device, num_images, **config["metrics"])
-            facts |= {**load_held_out(data, loaded, path), "seed": seed, **how.details}
-            draw = partial(samples.draw, loaded, path, *how, seed)
+        how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
+        num_images, seed, can_sample = config["num_images"], config["seed"], loaded.objective.mode == "sample"
+        if can_sample:
+            samples.prepare(loaded.device, num_images, config["metrics"]["inception"])
+        if (weights := config["metrics"]["weights"]) is not None:
+            facts["alexnet"] = alexnet_for("metrics.weights", weights)
+        facts |= load_held_out(data, loaded)
+        if can_sample:
+            facts |= {"seed": seed, **how.details}
+            draw = partial(samples.draw, loaded, *how, seed)
             made = samples.measure(loaded, data, facts, draw, num_images, **config["metrics"])
         else:
-            weights = config["metrics"]["weights"]
-            facts |= reconstruction.prepare(source.device, weights)
-            facts |= load_held_out(data, loaded, path)
-            made = reconstruction.measure(loaded, path, data, facts, config["batch_size"], weights)
-        metrics, page = report.write(made, out, f"{path.parent.parent.name}, {path.stem}", facts)
+            made = reconstruction.measure(loaded, data, facts, config["batch_size"], weights)
+        metrics, page = report.write(made, out, f"{loaded.path.parent.parent.name}, {loaded.path.stem}", facts)
         for table in made.tables:
             get_console().print(table.for_terminal())
         log.info("figures: %s", relative_to_cwd(metrics))

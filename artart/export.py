@@ -1,4 +1,4 @@
-"""python -m artart.export: a checkpoint becomes one file to share: weights and what they are, without paths."""
+"""python -m artart.export: write a checkpoint as one file to share: weights and their description, without paths."""
 
 import logging
 from datetime import datetime
@@ -21,11 +21,11 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # what format=onnx needs
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="export")
 @handle_errors
 def main(cfg: DictConfig) -> None:
-    """Load a network and write it with its facts as one new file."""
+    """Load a network and write it with its facts to one new file."""
     config = check(cfg)
     source, kind = Path(config["checkpoint"]), config["format"]
     out = Path(config["out"] or f"outputs/exports/{datetime.now():%Y-%m-%d/%H-%M-%S}")
-    taken = ArtError(f"out={out}: is there already and is not replaced; name another file")
+    taken = ArtError(f"out={out}: exists and is not replaced; name another file")
     if config["out"] is not None and out.suffix.lower() != f".{kind}":
         raise ArtError(f"out={out}: format={kind} needs a name that ends in .{kind}")
     if config["out"] is not None and out.exists():

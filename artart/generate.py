@@ -20,23 +20,23 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="generate")
 @handle_errors
 def main(cfg: DictConfig) -> None:
-    """Load a network and write what it makes in a mode that it was trained for."""
+    """Load a network and write the images that it makes in a mode it was trained for."""
     config = check(cfg)
 
+    from artart.checkpoints.load import load
     from artart.generation.img2img import write_variations
     from artart.generation.interpolate import write_interpolation
-    from artart.generation.plan import Sampling
+    from artart.generation.plan import MODES, Sampling, guidance_for, mode_of
     from artart.generation.reconstruct import write_reconstructions
     from artart.generation.sample import write_samples
-    from artart.generation.source import guidance_for, open_source
     from artart.io.files import output_folder
     from artart.io.images import show
     from artart.io.terminal import relative_to_cwd
 
     trust = {key: config[key] for key in ("trusted_classes", "device")}
-    source = open_source(Path(config["checkpoint"]), **trust)
-    source.check_mode(mode := config["mode"] or source.modes[0])
-    check_mode(config, mode, source.modes)
+    loaded = load(Path(config["checkpoint"]), **trust)
+    mode = mode_of(loaded, config["mode"])
+    check_mode(config, mode, MODES[loaded.objective.mode])
     writers: dict[str, Callable[..., list[Path]]] = {
         "sample": write_samples,
         "img2img": write_variations,
@@ -45,10 +45,10 @@ def main(cfg: DictConfig) -> None:
         "reconstruct": write_reconstructions,
     }
     with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as out:
-        guidance = guidance_for(source.loaded, **config["guidance"], **trust)
+        guidance = guidance_for(loaded, **config["guidance"], **trust)
         how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
         keys = signature(writers[mode]).parameters.keys() & config.keys() - {"out"}
-        written = writers[mode](source, how, out, **{key: config[key] for key in keys})
+        written = writers[mode](loaded, how, out, **{key: config[key] for key in keys})
     first = relative_to_cwd(written[0])
     others = f"{len(written)} files in {relative_to_cwd(out)}: {written[0].name} ..."
     log.info("%s", first if len(written) == 1 else others)

@@ -1,4 +1,4 @@
-"""python -m artart.inspect FILE: what is inside a checkpoint, as YAML."""
+"""python -m artart.inspect FILE: print the content of a checkpoint as YAML."""
 
 import sys
 from pathlib import Path
@@ -13,15 +13,11 @@ from artart.checkpoints.validate import finished_epochs
 from artart.config.build import select_or_none
 from artart.io import files
 
-HELP = "python -m artart.inspect FILE: print what is in a checkpoint, as YAML\n"
+HELP = "python -m artart.inspect FILE: print the content of a checkpoint as YAML\n"
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, as plain data.
-
-    Raises:
-        ArtError: if the file cannot be used.
-    """
+    """The content of a checkpoint as plain data. Raises ArtError if the file cannot be used."""
     content = read(path)
     weights = [value for name, value in content["state_dict"].items() if name.startswith("net.")]
     return {

@@ -30,7 +30,6 @@ from artart.features.alexnet import alexnet_features
 from artart.io.images import to_model
 from artart.io.weights import load
 from artart.metrics.distances import kernel_distance
-from artart.objectives.diffusion import Diffusion
 
 VARIANTS = {
     "x0": ["loss=hybrid_diffusion"],
@@ -67,8 +66,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> Path:
 
 def samples(loaded: checkpoint.Loaded, y: Tensor) -> Tensor:
     """Generate one image for each label."""
-    assert isinstance(loaded.objective, Diffusion)
-    return torch.cat([*sample_images(loaded.net, loaded.objective, Heun(20), y, range(len(y)))])
+    return torch.cat([*sample_images(loaded.net, loaded.process, Heun(20), y, range(len(y)))])
 
 
 def main() -> None:

@@ -21,7 +21,6 @@ from artart.diffusion.sampling import Given, sample_steps
 from artart.generation.interpolate import places
 from artart.io.images import grid, save, to_model
 from artart.io.provenance import ImageProvenance
-from artart.objectives.diffusion import Diffusion
 
 ENLARGED = 2
 ROWS = 5
@@ -29,45 +28,41 @@ ROWS = 5
 
 def sample(loaded: Loaded, sampler: Sampler, y: Tensor, seed: int = 0, guidance: float = 1.5) -> list[Tensor]:
     """Yield x_t (B, 3, S, S) after each step; image k has the seed `seed + k`."""
-    assert isinstance(loaded.objective, Diffusion)
     seeds = range(seed, seed + len(y))
     with torch.inference_mode():
-        return [step.x_t for step in sample_steps(loaded.net, loaded.objective, sampler, y, seeds, Guidance(guidance))]
+        return [step.x_t for step in sample_steps(loaded.net, loaded.process, sampler, y, seeds, Guidance(guidance))]
 
 
 def noising(loaded: Loaded) -> list[Tensor]:
     """Demo art of three classes at nine noise levels."""
-    assert isinstance(loaded.objective, Diffusion)
     size = loaded.config["image_size"]
     rows = []
     for name in ("iconography", "painting", "sculpture"):
         x0 = to_model(torch.from_numpy(demo.paint(name, 1, size)).permute(2, 0, 1)).repeat(9, 1, 1, 1)
         eps = torch.randn(x0[0].shape, generator=torch.Generator().manual_seed(0)).expand_as(x0)
-        rows.append(loaded.objective.add_noise(x0, eps, torch.linspace(0, 1, 9)).x_t)
+        rows.append(loaded.process.schedule.add_noise(x0, eps, torch.linspace(0, 1, 9)).x_t)
     return rows
 
 
 def between(loaded: Loaded, names: Sequence[str], num: int = 16) -> list[Tensor]:
     """Interpolation between seeds, one row for each class."""
-    assert isinstance(loaded.objective, Diffusion)
     rows = []
     for name in names:
         y = torch.full((num, 1), loaded.label_names["class"].index(name))
         with torch.inference_mode():
-            *_, step = sample_steps(loaded.net, loaded.objective, Heun(30), y, places([1, 2, 3], num), Guidance(1.5))
+            *_, step = sample_steps(loaded.net, loaded.process, Heun(30), y, places([1, 2, 3], num), Guidance(1.5))
         rows.append(step.x_t)
     return rows
 
 
 def varied(loaded: Loaded, name: str, seed: int, num: int = 7) -> list[Tensor]:
     """A sample and variations of it, one row for each strength."""
-    assert isinstance(loaded.objective, Diffusion)
     y, rows = torch.full((num, 1), loaded.label_names["class"].index(name)), []
     x0 = sample(loaded, Heun(30), y[:1], seed)[-1]
     for strength in (0.3, 0.5, 0.7, 0.9):
         given = Given(x0.expand(num, -1, -1, -1), (strength,))
         with torch.inference_mode():
-            *_, step = sample_steps(loaded.net, loaded.objective, Heun(30), y, range(num), Guidance(1.5), given)
+            *_, step = sample_steps(loaded.net, loaded.process, Heun(30), y, range(num), Guidance(1.5), given)
         rows.append(torch.cat([x0, step.x_t]))
     return rows
 

@@ -115,7 +115,7 @@ class Judge:
         """MEASURES of a checkpoint, with autoguidance by `guide`."""
         guidance = Guidance(self.args.weight, network=load(guide).net) if guide else NO_GUIDANCE
         y = self.labels[torch.arange(self.args.num_samples) % len(self.labels)]
-        samples = draw(load(path), path, Heun(20), guidance, 50, 1000 * seed, y)
+        samples = draw(load(path), Heun(20), guidance, 50, 1000 * seed, y)
         seen = {name: see(samples) for name, see in self._networks().items()}
         distances = [kernel_distance(features, self.seen[name]).value for name, features in seen.items()]
         covered = coverage(seen["KID, AlexNet"], self.seen["KID, AlexNet"][: len(samples)])

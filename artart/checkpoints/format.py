@@ -6,17 +6,17 @@ from artart.config.build import select_or_none
 from artart.config.renames import METRICS, upgrade_config
 from artart.diffusion.augment import Augment
 
-FORMAT = 3  # to be raised when an older artart could not use the files of this one
+FORMAT = 3  # raise it when an older artart could not use the files of this one
 
 
 def is_older(content: dict[str, Any]) -> bool:
-    """Whether an older format wrote it; the content may be anything."""
+    """Whether the content, which may be anything, is of an older format."""
     number = select_or_none(content, "artart.format")
     return not isinstance(number, int) or number < FORMAT
 
 
 def upgrade(content: dict[str, Any]) -> None:
-    """Bring the content of an older checkpoint into the format of now, in place; none of it is trusted yet.
+    """Convert the content of an older checkpoint to the current format, in place; none of it is trusted yet.
 
     Format 1 had one column of labels and no augmentation conditioning; format 2 had other names (`config.renames`).
     """

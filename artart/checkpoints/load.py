@@ -1,8 +1,8 @@
-"""From a checkpoint file to a network; nothing but artart's own classes is ever built from it."""
+"""Load a checkpoint; only artart's own classes and trusted ones are built from it."""
 
 from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -13,7 +13,9 @@ from artart.checkpoints.format import FORMAT, upgrade
 from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.config.schema import wrong_arguments
-from artart.io import weights
+from artart.data.decode import ResizeMode
+from artart.diffusion.sampling import NoiseProcess
+from artart.io import files, weights
 from artart.io.plain import rebuild
 from artart.models.base import Network
 from artart.objectives.base import Objective
@@ -29,6 +31,22 @@ class Loaded(NamedTuple):
     config: dict[str, Any]
     label_names: dict[str, list[str]]  # by column of labels
     facts: dict[str, Any]  # artart (format, version), data (sha256, num_train, num_val), epoch, global_step, ...
+    path: Path
+    sha256: str  # of the file
+
+    @property
+    def process(self) -> NoiseProcess:
+        """The objective of a network that was trained to sample."""
+        return cast(NoiseProcess, self.objective)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    @property
+    def preprocessing(self) -> tuple[int, ResizeMode]:
+        """Side in pixels and resize mode of the training images."""
+        return self.config["image_size"], self.config["data"].get("resize_mode", "stretch")
 
 
 def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu") -> Loaded:
@@ -36,11 +54,10 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
 
     Args:
         path: a file that artart.train or artart.export wrote.
-        trusted_classes: full names of further classes that may be built; a single text is one name.
+        trusted_classes: full names of further classes that may be built; a string is one name.
         device: of the network, as for `best_device`.
 
-    Raises:
-        ArtError: if the file cannot be used or asks for a class that is neither artart's nor trusted.
+    Raises ArtError if the file cannot be used or asks for a class that is neither artart's nor trusted.
     """
     place = best_device(device)
     content, net = _open(path)
@@ -68,13 +85,13 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         "images_seen": content.get("images_seen"),
         "metrics": content.get("metrics", {}),
     }
-    return Loaded(net.eval(), objective, config, content["labels"], facts)
+    return Loaded(net.eval(), objective, config, content["labels"], facts, path, files.sha256(path))
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The plain content of a checkpoint, or of the weights that artart.export made of one; its network fits.
+    """The plain content of a checkpoint, or of a file of artart.export, whose weights fit its network.
 
-    Raises ArtError if the file is missing, damaged, newer than this artart or not one of its checkpoints; it names the
+    Raises ArtError if the file is missing, damaged, newer than this artart or no checkpoint of it; the error names the
     newest good one beside it.
     """
     return _open(path)[0]
@@ -103,7 +120,7 @@ def _newest_good(path: Path) -> Path | None:
 
 
 def _open_alone(path: Path, mapped: bool = False) -> tuple[dict[str, Any], nn.Module | None]:
-    """As `_open`, without a look at the files beside it; `mapped` as in `io.weights.load`."""
+    """As `_open`, without naming another file; `mapped` as in `io.weights.load`."""
     if weights.is_safetensors(path):
         content = weights.load_shared(path)
         content["state_dict"] = {f"{PREFIX}{name}": value for name, value in content["state_dict"].items()}
@@ -159,7 +176,7 @@ def _build(key: str, node: Mapping[str, Any], path: Path, allowed: Container[str
         return build()
     except ArtError as error:
         raise ArtError(f"{path}: {printable(error)}") from None
-    except Exception as error:  # noqa: BLE001 - whatever arguments from a file lead to
+    except Exception as error:  # noqa: BLE001 - arguments from a file may raise anything
         raise ArtError(f"{path}: {key}: {printable(error)}") from None
 
 
@@ -180,12 +197,12 @@ def read_back(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def best_device(name: str) -> torch.device:
-    """The device cpu, cuda or mps; for `auto` the fastest here. Raises ArtError if it is not here."""
+    """The device cpu, cuda or mps; for `auto` the fastest available. Raises ArtError if it is not available."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, here in available.items() if here)
     if not available[name]:
-        raise ArtError(f"device={name}: not here; device=cpu works everywhere")
+        raise ArtError(f"device={name}: not available; device=cpu works everywhere")
     return torch.device(name)
 
 

@@ -22,9 +22,8 @@ def model_of(loaded: Loaded, facts: Mapping[str, Any]) -> tuple[bytes, float]:
 
     The model carries `facts` as JSON under the key `artart` and nothing else besides the graph and the weights.
 
-    Raises:
-        ArtError: if the network cannot be exported.
-        FloatingPointError: if the model's outputs differ from the network's, or are not finite.
+    Raises ArtError if the network cannot be exported; FloatingPointError if the model's outputs differ from the
+    network's, or are not finite.
     """
     inputs, output = loaded.objective.inputs, loaded.objective.output
     batch = torch.export.Dim("batch")

@@ -1,4 +1,4 @@
-"""What a checkpoint may contain. A file is not trusted: nothing is built but what artart's own files ask for."""
+"""Checks of a checkpoint's content. A file is not trusted: only classes that artart's own files name are built."""
 
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -34,7 +34,7 @@ PARTS = (
 
 
 def is_whole(content: Mapping[str, Any]) -> bool:
-    """Whether settings and weights have the form in which artart writes them."""
+    """Whether settings and weights have the form that artart writes."""
     config, weights, labels = content["config"], content["state_dict"], content["labels"]
     return (
         not _holds_tensor([content.get(key) for key in (*CONTENT - {"state_dict"}, *DICTS, "images_seen")])
@@ -65,7 +65,7 @@ def _are_names(names: Any) -> bool:
 
 
 def _are_numbers(node: Mapping[Any, Any]) -> bool:
-    """Whether it holds numbers by name; TensorBoard could make a folder anywhere of something else."""
+    """Whether it holds numbers by name; TensorBoard could write another type to any folder."""
     return all(isinstance(name, str) and isinstance(value, (int, float)) for name, value in node.items())
 
 
@@ -88,7 +88,7 @@ def _is_resumable(content: Mapping[str, Any]) -> bool:
 
 
 def _is_progress(node: Any, *keys: str) -> bool:
-    """Whether it is missing, or holds these counts."""
+    """Whether it is None or holds these counts."""
     return node is None or (isinstance(node, dict) and all(is_count(node.get(key)) for key in keys))
 
 
@@ -115,18 +115,17 @@ def _is_inside(name: Any) -> bool:
 
 
 def builder(node: Any, allowed: Container[str] = (), modules: Container[str] = PARTS) -> Callable[[], Any]:
-    """A function that builds the objects that plain data describes: a dict with a `_target_` is a call of that class.
+    """A function that builds the objects described by plain data: a dict with a `_target_` is a call of that class.
 
     All classes are looked up here, before any is called.
 
     Args:
         node: nested plain data (`artart.io.plain`).
         allowed: full names of classes that may be built besides artart's own.
-        modules: whose classes the node itself may name; all deeper nodes may name those of PARTS. A network there
-            could have any size: no weights are compared with it.
+        modules: whose classes the node itself may name; deeper nodes may name those of PARTS. A network in a deeper
+            node could have any size, because no weights are compared with it.
 
-    Raises:
-        ArtError: if a class is neither artart's nor allowed.
+    Raises ArtError if a class is neither artart's nor allowed.
     """
     if isinstance(node, dict):
         is_call = "_target_" in node
@@ -155,14 +154,11 @@ def _class_named(target: Any, allowed: Container[str], modules: Container[str]) 
 
 
 def targets(node: Any) -> Iterator[str]:
-    """Every class that nested plain data names; it must be our own."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name == "_target_":
-                yield value
-            yield from targets(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
+    """Every class that nested plain data of our own names."""
+    if isinstance(node, dict) and "_target_" in node:
+        yield node["_target_"]
+    if isinstance(node, (dict, list, tuple)):
+        for value in node.values() if isinstance(node, dict) else node:
             yield from targets(value)
 
 
@@ -176,10 +172,10 @@ def is_usable(objective: Any) -> bool:
 
 
 def wrong_model(settings: Mapping[str, Any], num_weights: int) -> Iterator[str]:
-    """More blocks or levels of a network than there are weights."""
-    for name, value in settings.items():
-        num = len(value) if isinstance(value, list) else value
-        if name in ("depth", "num_res_blocks", "channel_mult") and isinstance(num, int) and num > num_weights:
+    """Numbers of blocks or levels of a network that exceed the number of weights."""
+    for name in ("depth", "num_res_blocks", "channel_mult"):
+        num = len(value) if isinstance(value := settings.get(name), list) else value
+        if isinstance(num, int) and num > num_weights:
             yield f"model.{name}={value}: is more than the {num_weights} weights of the file can fill"
 
 

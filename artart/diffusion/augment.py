@@ -1,6 +1,6 @@
-"""Augmentation conditioning: training images are moved, rotated and stretched, and the network is conditioned on how.
+"""Augmentation conditioning: training images are moved, rotated and stretched; the network gets the parameters.
 
-The augmentation is a condition, so samples do not show it: sampling asks for none. Source: Karras et al. 2022, arXiv
+Sampling asks for no augmentation, so samples do not show it. Source: Karras et al. 2022, arXiv
 2206.00364, Appendix F.2.
 """
 
@@ -32,7 +32,7 @@ class Augment:
         """
         Args:
             probability: of each operation, 0 to 1.
-            flips: whether to flip left to right and upside down; not for handwriting.
+            flips: flip left to right and upside down; not for handwriting.
         """
         self.probability = probability
         self.flips = flips

@@ -14,10 +14,10 @@ from artart.diffusion.schedule import Schedule, per_image
 class Guidance(NamedTuple):
     """Extrapolation away from a worse denoiser.
 
-    Without `network` that is the same network without labels: classifier-free guidance, which strengthens the class
-    (Ho and Salimans 2022, arXiv 2207.12598). Else it is `network`, with less training or fewer weights: autoguidance,
-    which improves quality and works without labels too (Karras et al. 2024, arXiv 2406.02507). The interval:
-    Kynkäänniemi et al. 2024, arXiv 2404.07724.
+    Without `network` the worse denoiser is the same network without labels: classifier-free guidance, which
+    strengthens the class (Ho and Salimans 2022, arXiv 2207.12598). Otherwise it is `network`, with less training or
+    fewer weights: autoguidance, which improves quality and also works without labels (Karras et al. 2024, arXiv
+    2406.02507). Source of the interval: Kynkäänniemi et al. 2024, arXiv 2404.07724.
     """
 
     weight: float = 1.5  # 1: no guidance; 0: the worse denoiser alone; above 1: away from it
@@ -42,25 +42,22 @@ def denoiser(
     Where guidance acts, x0_hat = x0_hat(worse) + weight * (x0_hat - x0_hat(worse)), clamped to [-1, 1], which the
     extrapolation may leave. Classifier-free guidance does not act on images without labels.
     """
-    without = none.expand_as(y)
     is_guided = (y != none).reshape(len(y), -1).any(dim=1) | (guidance.network is not None)
     may_act = guidance.weight != 1 and bool(is_guided.any())
 
     def plain(net: nn.Module, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         return parameterization.x0(net(x_t, t, y), x_t, schedule.for_images(t, x_t))
 
-    def both(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        if guidance.network is not None:
-            return plain(net, x_t, t, y), plain(guidance.network, x_t, t, y)
-        x0_hat, worse = plain(net, x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([y, without])).chunk(2)
-        return x0_hat, worse
-
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         r = schedule.at(t).r
         acts = is_guided & (guidance.interval[0] <= r) & (r <= guidance.interval[1])
         if not may_act or not acts.any():
             return plain(net, x_t, t, y)
-        x0_hat, worse = both(x_t, t)
+        if guidance.network is not None:
+            x0_hat, worse = plain(net, x_t, t, y), plain(guidance.network, x_t, t, y)
+        else:
+            both = torch.cat([y, none.expand_as(y)])
+            x0_hat, worse = plain(net, x_t.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
         guided = torch.lerp(worse, x0_hat, guidance.weight).clamp(-1, 1)
         return torch.where(per_image(acts, x_t), guided, x0_hat)
 
@@ -68,5 +65,5 @@ def denoiser(
 
 
 def null_labels(net: nn.Module, device: torch.device) -> Tensor:
-    """The labels that stand for none, (K,)."""
+    """The labels that mean none, (K,)."""
     return torch.tensor(cast(Sequence[int], net.num_classes), device=device).reshape(-1)

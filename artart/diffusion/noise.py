@@ -1,4 +1,4 @@
-"""Noise of an image: the same in any batch, on any device."""
+"""Noise from seeds: the same in any batch, on any device."""
 
 import math
 import zlib

@@ -1,4 +1,4 @@
-"""What a network may output for x_t, and how x0_hat is computed from it.
+"""The outputs that a network may have for x_t, and x0_hat computed from them.
 
 `level` holds the schedule at the times of x_t, each (B, 1, 1, 1). Everything else is (B, C, H, W).
 """
@@ -15,17 +15,13 @@ MIN_ALPHA = 0.02  # below it, eps does not determine x0
 
 
 class Parameterization(Protocol):
-    start: float
-    """The noise level r at which sampling begins."""
+    start: float  # the noise level r at which sampling begins
 
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The output of a perfect network."""
 
     def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         """x0_hat from an output."""
-
-    def eps(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
-        """eps_hat from an output."""
 
     def x0_error(self, output: Tensor, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """x0_hat - x0, computed from the error of the output."""
@@ -42,10 +38,6 @@ class X0Prediction:
     def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         return output
 
-    def eps(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
-        """Singular at t = 0."""
-        return (x_t - level.alpha * output) / level.sigma
-
     def x0_error(self, output: Tensor, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         return output - x0
 
@@ -60,9 +52,6 @@ class EpsPrediction:
 
     def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         return (x_t - level.sigma * output) / level.alpha.clamp(min=MIN_ALPHA)
-
-    def eps(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
-        return output
 
     def x0_error(self, output: Tensor, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         return level.sigma / level.alpha.clamp(min=MIN_ALPHA) * (eps - output)
@@ -81,9 +70,6 @@ class VPrediction:
 
     def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         return level.v_eps * x_t - level.sigma * output
-
-    def eps(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
-        return level.alpha * output - level.v_x0 * x_t
 
     def x0_error(self, output: Tensor, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         return level.sigma * (self.target(x0, eps, level) - output)

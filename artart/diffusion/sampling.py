@@ -14,18 +14,18 @@ from artart.diffusion.schedule import Schedule
 
 
 class NoiseProcess(Protocol):
-    """The noise that a network was trained with; objectives.diffusion.Diffusion is one."""
+    """The noise that a network was trained with, such as objectives.diffusion.Diffusion."""
 
     schedule: Schedule
     parameterization: Parameterization
 
 
 class Given(NamedTuple):
-    """Images that sampling begins with."""
+    """Images to start sampling from."""
 
     x0: Tensor  # (B, C, S, S) in [-1, 1]
-    strengths: tuple[float, ...] = (1.0,)  # noise levels r in (0, 1]: noised and refined, for each, one after the other
-    repaint: Tensor | None = None  # bool, broadcasts to x0: what is new, the rest stays; None: all is
+    strengths: tuple[float, ...] = (1.0,)  # successive noise levels r in (0, 1] to refine the images from
+    repaint: Tensor | None = None  # bool, broadcasts to x0: pixels to paint anew; None: all
 
 
 @torch.no_grad()
@@ -38,28 +38,26 @@ def sample_steps(
     guidance: Guidance = NO_GUIDANCE,
     given: Given | None = None,
 ) -> Iterator[Step]:
-    """Noise becomes images with the labels y (B, K), image k from seeds[k] alone; yields after each step.
+    """Sample images with the labels y (B, K), image k from seeds[k] alone; yield after each step.
 
-    What is `given` is noised and refined, once for each of its strengths, each time in all steps of the sampler.
-    Source: Meng et al. 2022 (SDEdit), arXiv 2108.01073; for several times Lugmayr et al. 2022 (RePaint), arXiv
+    The `given` images are noised and refined once for each of their strengths, each time in all steps of the sampler.
+    Source: Meng et al. 2022 (SDEdit), arXiv 2108.01073; for several strengths Lugmayr et al. 2022 (RePaint), arXiv
     2201.09865.
     """
     shape = cast(int, net.channels), cast(int, net.image_size), cast(int, net.image_size)
-    denoise = denoiser(net, process.schedule, process.parameterization, y, null_labels(net, y.device), guidance)
-    x0 = None
+    schedule, parameterization, x0 = process.schedule, process.parameterization, None
+    denoise = denoiser(net, schedule, parameterization, y, null_labels(net, y.device), guidance)
     if given is not None:
         x0, denoise = given.x0, _keeping(denoise, given)
     for number, strength in enumerate(given.strengths if given is not None else (1.0,)):
         noise = from_seeds(seeds, shape, y.device, skip=number * (sampler.num_steps + 1))
-        times = process.schedule.times(
-            sampler.num_steps, sampler.spacing, min(strength, process.parameterization.start)
-        )
-        level = process.schedule.at(times[:1])
+        times = schedule.times(sampler.num_steps, sampler.spacing, min(strength, parameterization.start))
+        level = schedule.at(times[:1])
         x = level.sigma.to(y.device, torch.float32) * noise(0)
         if x0 is not None:
             x = x + level.alpha.to(x) * x0
         x = x.contiguous(memory_format=torch.channels_last)
-        for step in sampler(denoise, process.schedule, x, times, noise):
+        for step in sampler(denoise, schedule, x, times, noise):
             x0 = step.x_t
             yield step
 
@@ -75,7 +73,7 @@ def sample_images(
     given: Given | None = None,
     on_step: Callable[[Step], object] = lambda _: None,
 ) -> Iterator[Tensor]:
-    """Finished images alone, in batches. Each of M given images becomes len(y) / M consecutive ones."""
+    """Yield finished images in batches. Each of M given images becomes len(y) / M consecutive ones."""
     for start in range(0, len(y), batch_size):
         part, own = slice(start, start + batch_size), given
         if given is not None:
@@ -86,12 +84,12 @@ def sample_images(
             on_step(step)
             x_t = step.x_t
         if own is not None and own.repaint is not None:
-            x_t = torch.where(own.repaint, x_t, own.x0)  # as samplers leave it, but for rounding
+            x_t = torch.where(own.repaint, x_t, own.x0)  # undoes the samplers' rounding
         yield x_t
 
 
 def _keeping(denoise: Denoise, given: Given) -> Denoise:
-    """A denoiser whose x0_hat is the given image where that stays."""
+    """A denoiser whose x0_hat is the given image outside of `repaint`."""
     if (repaint := given.repaint) is None:
         return denoise
     return lambda x_t, t: torch.where(repaint, denoise(x_t, t), given.x0)

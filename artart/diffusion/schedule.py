@@ -37,6 +37,15 @@ def per_image(values: Tensor, images: Tensor) -> Tensor:
     return values.view(-1, *[1] * (images.ndim - 1))
 
 
+class Noised(NamedTuple):
+    """Images with noise."""
+
+    x_t: Tensor  # (B, C, S, S) alpha x0 + sigma eps
+    eps: Tensor  # (B, C, S, S) standard normal noise
+    t: Tensor  # (B,) times
+    level: Level  # the schedule at t, each (B, 1, 1, 1)
+
+
 class Schedule(ABC):
     """alpha falls from 1 and sigma rises from 0 while t goes from 0 to 1."""
 
@@ -52,6 +61,12 @@ class Schedule(ABC):
         """The level at times (B,), shaped (B, 1, 1, 1) to scale images (B, C, H, W)."""
         return Level(*(per_image(values, images) for values in self.at(t)))
 
+    def add_noise(self, x0: Tensor, eps: Tensor, r: Tensor) -> Noised:
+        """Images (B, C, S, S) with noise of their shape at the noise levels r (B,)."""
+        t = self.time_at(r.to(x0))
+        level, eps = self.for_images(t, x0), eps.to(x0)
+        return Noised(level.alpha * x0 + level.sigma * eps, eps, t, level)
+
     def times(self, num_steps: int, spacing: Spacing = "r", start: float = 1.0) -> Tensor:
         """Times for a sampler: (num_steps + 1,) float64, falling from the noise level r = start to 0.
 
@@ -60,15 +75,10 @@ class Schedule(ABC):
             spacing: what is divided evenly: r; t; lambda = ln(alpha / sigma); or, with `karras`, (sigma / alpha)^(1/7)
                 (Karras et al. 2022, Eq. 5). The last two have finite ends; the first and the last step connect them
                 to start and 0.
-            start: first noise level, in (0, 1]; with the last two above 0.002.
-
-        Raises:
-            ValueError: if start lies outside.
+            start: first noise level, in (0, 1], or (0.002, 1] for the last two; ValueError outside.
         """
         if not (0 if spacing in ("r", "t") else MIN_SIGMA_TO_ALPHA) < start <= 1:
-            raise ValueError(
-                f"start={start}: no noise level that steps by {spacing} can begin at; at most 1, above 0.002"
-            )
+            raise ValueError(f"start={start}: sampling by {spacing} starts at a noise level above 0.002, at most 1")
         one = torch.ones((), dtype=torch.float64)
         highest = min(one * start, self.at(one).r)
         if spacing == "r":
@@ -145,7 +155,7 @@ class Table(VariancePreserving):
         """Raises ValueError unless the values lie in [0, 1] and fall."""
         squares = torch.tensor([1.0, *alphas_cumprod], dtype=torch.float64)
         if len(squares) < 2 or not (squares.diff() < 0).all() or squares[-1] < 0:
-            raise ValueError("schedule.alphas_cumprod: must be numbers that fall from below 1 to not below 0")
+            raise ValueError("schedule.alphas_cumprod: must be falling numbers, the first below 1, the last at least 0")
         self.angles = torch.atan2((1 - squares).sqrt(), squares.sqrt())
         self.knots = torch.linspace(0, 1, len(squares), dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""How much the squared x0 error counts at each noise level: a Level to weights of its shape."""
+"""Weights of the squared x0 error by noise level: a Level to weights of its shape."""
 
 from collections.abc import Callable
 from typing import Literal

@@ -1,7 +1,6 @@
 """How well a network reproduces held-out images."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
@@ -10,10 +9,10 @@ from torch import Generator, Tensor
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
 from artart.evaluation.report import Evaluation, Table, curves, grid_image, histograms, interval
-from artart.features.alexnet import alexnet_for, lpips_alex
+from artart.features.alexnet import lpips_alex
 from artart.io.images import grid, to_model, to_pixels
 from artart.io.terminal import progress_bar
-from artart.metrics.distances import mean
+from artart.metrics.distances import by_label, mean
 from artart.metrics.pixel import psnr, ssim
 from artart.metrics.spectrum import decibels, radial_power
 
@@ -23,27 +22,13 @@ NAMES: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-Alex"}
 BETTER: Final = {"psnr": "higher", "ssim": "higher, at most 1", "lpips_alex": "lower, at least 0"}
 
 
-def prepare(device: torch.device, weights: str | None) -> dict[str, object]:
-    """Get the weights of LPIPS before any work and name their origin. Raises ArtError if they cannot be had."""
-    if weights is None:
-        return {}
-    return {"alexnet": alexnet_for("metrics.weights", weights)}
-
-
 def measure(
-    loaded: Loaded,
-    checkpoint: Path,
-    data: ArtDataModule,
-    facts: Mapping[str, object],
-    batch_size: int,
-    weights: str | None,
+    loaded: Loaded, data: ArtDataModule, facts: Mapping[str, object], batch_size: int, weights: str | None
 ) -> Evaluation:
     """PSNR, SSIM and, with weights, LPIPS of the held-out images, overall and by class, and images to look at.
 
-    Raises:
-        FloatingPointError: if the network outputs NaN or infinity.
+    Raises FloatingPointError if the network outputs NaN or infinity.
     """
-    device = next(loaded.net.parameters()).device
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
     if weights is not None:
         measures["lpips_alex"] = lambda x_hat, x: lpips_alex(x_hat, x, weights)
@@ -52,17 +37,20 @@ def measure(
     values: dict[str, list[Tensor]] = {name: [] for name in measures}
     with progress_bar() as bar, torch.inference_mode():
         for pixels in bar.track(x0.split(batch_size), description="reconstructing"):
-            x = to_model(pixels).to(device)
+            x = to_model(pixels).to(loaded.device)
             x_hat = loaded.net(x)
-            check_numbers(x_hat, checkpoint)
+            check_numbers(x_hat, loaded.path)
             parts.append(to_pixels(x_hat).cpu())
-            saved = to_model(parts[-1]).to(device)
+            saved = to_model(parts[-1]).to(loaded.device)
             for name, measure in measures.items():
                 values[name].append(measure(saved, x).cpu())
     scores = {name: torch.cat(of_batches) for name, of_batches in values.items()}
     scores["psnr"] = scores["psnr"].clamp(max=MAX_PSNR)
-    classes = [names[0] for names in data.names_of(data.val_ids)]
-    metrics = {**_summary(scores), "classes": _by_class(scores, classes)}
+    metrics, labels = _summary(scores), [names[0] for names in data.names_of(data.val_ids)]
+    metrics["classes"] = {
+        label: _summary({name: values[rows] for name, values in scores.items()})
+        for label, rows in by_label(labels).items()
+    }
     return Evaluation(metrics, _tables(metrics), _draw_images(x0, torch.cat(parts), scores["psnr"], facts))
 
 
@@ -74,22 +62,14 @@ def _summary(scores: Mapping[str, Tensor]) -> dict[str, Any]:
     return {**summary, "num_images": len(scores["psnr"])}
 
 
-def _by_class(scores: Mapping[str, Tensor], labels: Sequence[str]) -> dict[str, Any]:
-    chosen = {name: torch.tensor([label == name for label in labels]) for name in sorted(set(labels))}
-    return {name: _summary({key: values[rows] for key, values in scores.items()}) for name, rows in chosen.items()}
-
-
 def _tables(metrics: Mapping[str, Any]) -> list[Table]:
     measured = [name for name in NAMES if name in metrics]
-    overall = [
-        [NAMES[name], f"{one['mean']:.4g}", interval(one["low"], one["high"], ".4g"), BETTER[name]]
-        for name in measured
-        for one in [metrics[name]]
-    ]
-    by_class = [
-        [name, str(one["num_images"]), *(f"{one[key]['mean']:.4g}" for key in measured)]
-        for name, one in metrics["classes"].items()
-    ]
+    overall, by_class = list[list[str]](), list[list[str]]()
+    for name in measured:
+        value, low, high = metrics[name].values()
+        overall.append([NAMES[name], f"{value:.4g}", interval(low, high, ".4g"), BETTER[name]])
+    for name, one in metrics["classes"].items():
+        by_class.append([name, str(one["num_images"]), *(f"{one[key]['mean']:.4g}" for key in measured)])
     return [
         Table(f"{metrics['num_images']} held-out images", ["measure", "mean", "95 % interval", "better"], overall),
         Table("By class", ["class", "images", *(NAMES[name] for name in measured)], by_class),
@@ -107,7 +87,7 @@ def _draw_images(x0: Tensor, x0_hat: Tensor, scores: Tensor, facts: Mapping[str,
     powers = {"images": radial_power(to_model(x0)), "reconstructions": radial_power(to_model(x0_hat))}
     levels = {name: decibels(power.mean(dim=0)).tolist() for name, power in powers.items()}
     frequencies = list(range(1, len(levels["images"]) + 1))
-    above = "Images above, what the network makes of them below."
+    above = "Images above, their reconstructions below."
     return [
         grid_image("From the best to the worst", pairs(spread), facts, above),
         grid_image("The best", pairs(order[:num]), facts, "By PSNR."),

@@ -1,4 +1,4 @@
-"""What was measured, for people: tables for the terminal, and one page that needs nothing beside it."""
+"""Tables for the terminal, and a report as one self-contained HTML page."""
 
 import io
 import logging
@@ -30,7 +30,7 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 class Table(NamedTuple):
-    """Rows of words."""
+    """A table of text."""
 
     title: str
     header: Sequence[str]
@@ -47,7 +47,7 @@ class Table(NamedTuple):
 
 
 def interval(low: float | None, high: float | None, form: str = ".3g") -> str:
-    """In words."""
+    """An interval as text; "" without bounds."""
     return "" if low is None or high is None else f"{low:{form}} .. {high:{form}}"
 
 
@@ -60,13 +60,13 @@ class ReportImage(NamedTuple):
 
     @property
     def source(self) -> str:
-        """As the address of an image."""
+        """The image as a data URL."""
         kind = "png" if self.content.startswith(b"\x89PNG") else "svg+xml"
         return f"data:image/{kind};base64,{b64encode(self.content).decode()}"
 
 
 class Evaluation(NamedTuple):
-    """What was measured, as plain data and for the eye."""
+    """Metrics as plain data, and how they are shown."""
 
     metrics: Mapping[str, Any]
     tables: Sequence[Table]
@@ -75,10 +75,9 @@ class Evaluation(NamedTuple):
 
 @contextmanager
 def reserved(folder: Path) -> Iterator[None]:
-    """Make a folder, if it is missing, and keep other evaluations out; if nothing is written, it is removed again.
+    """Make a folder, if it is missing, and lock it for other evaluations; a folder that stays empty is removed again.
 
-    Raises:
-        ArtError: if another process is evaluating there.
+    Raises ArtError if another process is evaluating there.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +98,7 @@ def reserved(folder: Path) -> Iterator[None]:
 
 
 def check_folder(folder: Path, root: str | None) -> None:
-    """Raises ArtError if a folder holds an evaluation, or is that of the images."""
+    """Raise ArtError if a folder holds an evaluation, or is the folder of the images."""
     if (folder / "metrics.json").exists():
         raise ArtError(f"out={folder}: holds metrics.json already; name another folder")
     if root is not None and folder.resolve() == Path(root).resolve():
@@ -107,11 +106,7 @@ def check_folder(folder: Path, root: str | None) -> None:
 
 
 def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, object]) -> tuple[Path, Path]:
-    """Write metrics.json and report.html into a folder and return their names; no file that is there is replaced.
-
-    Raises:
-        OSError: if they cannot be written.
-    """
+    """Write metrics.json and report.html into a folder and return their names; no file is replaced."""
     metrics = as_json({**evaluation.metrics, **facts})
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -122,14 +117,14 @@ def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, obj
 
 
 def grid_image(title: str, grid: Tensor, facts: Mapping[str, object], note: str = "") -> ReportImage:
-    """Of uint8 (3, H, W), marked as holding what a network made."""
+    """A grid, uint8 (3, H, W), whose provenance says that a network made it."""
     return ReportImage(title, encode(grid, ImageProvenance("composite", facts)), note)
 
 
 def curves(
     title: str, x: tuple[str, Sequence[float]], y: str, lines: Mapping[str, Sequence[float]], note: str = ""
 ) -> ReportImage:
-    """Lines over the same values of x, which is a name and numbers."""
+    """Lines over the same values of x, a name and numbers."""
     figure, axes = _axes(x[0], y)
     for name, values in lines.items():
         axes.plot(x[1], values, label=name)
@@ -139,7 +134,7 @@ def curves(
 def histograms(
     title: str, x: str, of: Mapping[str, Sequence[float]], limit: tuple[str, float] | None = None, note: str = ""
 ) -> ReportImage:
-    """How often values occur, each set as shares of itself; `limit` is a name and where a line stands."""
+    """Histograms in shares of each set; `limit` is the name and place of a vertical line."""
     figure, axes = _axes(x, "share of the images")
     lowest, highest = (edge(value for values in of.values() for value in values) for edge in (min, max))
     for name, values in of.items():

@@ -1,5 +1,6 @@
-"""The figures of samples in words, and what to look at."""
+"""The metrics of samples as tables, and images and curves of them."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -25,13 +26,13 @@ DISTANCES: Final = {
 TITLES: Final = {"rate": "distance", "rate_ratio": "ratio", "rate_third": "a third"}
 CRITERIA_IN_WORDS: Final = (
     "Distance: nearer to a training image than 99 % of held-out images are. Ratio: the nearest stands out from the "
-    "second nearest more than for 99 % of them. A third: that ratio is below 1/3. Finds: the share of near-duplicates "
-    "of a kind that is found; below 90 % nothing is claimed"
+    "second nearest more than for 99 % of them. A third: that ratio is below 1/3. Finds: the detected share of a kind "
+    "of near-duplicates; below 90 % the criterion cannot detect that kind"
 )
 
 
 class Shown(NamedTuple):
-    """What the page shows beside the figures."""
+    """Data for the images and curves of the report."""
 
     samples: Tensor  # uint8 (N, 3, S, S)
     names: Sequence[str]  # the class of each
@@ -42,13 +43,9 @@ class Shown(NamedTuple):
 
 
 def tables(metrics: Mapping[str, Any]) -> list[Table]:
-    """Quality, coverage, memorization, overall and by label, in words."""
-    return [
-        _quality(metrics),
-        *_coverage(metrics),
-        _memorization(metrics["memorization"]),
-        _by_label(metrics["memorization"]),
-    ]
+    """Quality, coverage and memorization, overall and by label."""
+    memorization = metrics["memorization"]
+    return [_quality(metrics), *_coverage(metrics), _memorization(memorization), _by_label(memorization)]
 
 
 def _quality(metrics: Mapping[str, Any]) -> Table:
@@ -82,12 +79,10 @@ def _memorization(memorization: Mapping[str, Any]) -> Table:
         ["95 % interval", *(interval(one["low"], one["high"], ".1%") for one in criteria)],
         ["held-out art", *(f"{one['held_out']:.1%}" for one in criteria)],
     ]
-    rows += [
-        [f"finds {kind}", *(f"{one['detection_rate'][kind]:.0%}" for one in criteria)]
-        for kind in criteria[0]["detection_rate"]
-    ]
+    for kind in criteria[0]["detection_rate"]:
+        rows.append([f"finds {kind}", *(f"{one['detection_rate'][kind]:.0%}" for one in criteria)])
     blind = zip(TITLES.values(), (one["blind_to"] for one in criteria), strict=True)
-    notes = "".join(f"; {title} says nothing of {', '.join(kinds)}" for title, kinds in blind if kinds)
+    notes = "".join(f"; {title} cannot detect {', '.join(kinds)}" for title, kinds in blind if kinds)
     title = f"Near-duplicates of {memorization['num_train']} training images"
     return Table(title, ["criterion", *TITLES.values()], rows, f"{CRITERIA_IN_WORDS}{notes}.")
 
@@ -103,7 +98,7 @@ def _by_label(memorization: Mapping[str, Any]) -> Table:
 
 def draw_images(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, object]) -> list[ReportImage]:
     """Grids of samples and of the closest pairs, and curves."""
-    errors = metrics["error_by_noise_level"]
+    errors, nearest, test = metrics["error_by_noise_level"], shown.nearest, shown.test
     return [
         by_class(shown, facts),
         *typical_images(shown, facts),
@@ -111,16 +106,16 @@ def draw_images(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, ob
         histograms(
             "Distance to the nearest training image",
             "distance of thumbnails",
-            {"samples": shown.nearest.distance.tolist(), "held-out images": shown.test.held_out.distance.tolist()},
-            ("threshold", shown.test.thresholds[0]),
-            "Near-duplicates would stand left of the line, where 1 % of the held-out images are.",
+            {"samples": nearest.distance.tolist(), "held-out images": test.held_out.distance.tolist()},
+            ("threshold", test.thresholds[0]),
+            "Near-duplicates lie left of the line, as 1 % of the held-out images do.",
         ),
         histograms(
             "Nearest against second nearest",
             "ratio of the distances",
-            {"samples": shown.nearest.ratio.tolist(), "held-out images": shown.test.held_out.ratio.tolist()},
-            ("threshold", shown.test.thresholds[1]),
-            "The same for how much the nearest stands out.",
+            {"samples": nearest.ratio.tolist(), "held-out images": test.held_out.ratio.tolist()},
+            ("threshold", test.thresholds[1]),
+            "The same for the ratio of the distances.",
         ),
         curves(
             "Power spectrum",
@@ -139,14 +134,12 @@ def draw_images(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, ob
 
 
 def by_class(shown: Shown, facts: Mapping[str, object]) -> ReportImage:
-    """A row of samples for each class, the most frequent ones; white where a class has too few."""
-    rows = {name: [k for k, own in enumerate(shown.names) if own == name] for name in sorted(set(shown.names))}
-    most = sorted(rows, key=lambda name: len(rows[name]), reverse=True)[:MAX_ROWS]
-    images = []
-    for name in sorted(most):
-        row = to_model(shown.samples[rows[name][:NUM_SHOWN]])
+    """A row of samples for each of the most frequent classes; white where a class has too few."""
+    most, images = sorted(name for name, _ in Counter(sorted(shown.names)).most_common(MAX_ROWS)), []
+    for name in most:
+        row = to_model(shown.samples[[own == name for own in shown.names]][:NUM_SHOWN])
         images.append(torch.cat([row, torch.ones(NUM_SHOWN - len(row), *row.shape[1:])]))
-    return grid_image("Samples", grid(images), facts, f"From the top: {', '.join(sorted(most))}.")
+    return grid_image("Samples", grid(images), facts, f"From the top: {', '.join(most)}.")
 
 
 def typical_images(shown: Shown, facts: Mapping[str, object]) -> Iterator[ReportImage]:

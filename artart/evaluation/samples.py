@@ -4,8 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from itertools import cycle, islice
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import platformdirs
 import safetensors.torch
@@ -18,10 +17,10 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.labels import labels_of
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
-from artart.diffusion.sampling import NoiseProcess, sample_images
+from artart.diffusion.sampling import sample_images
 from artart.evaluation.report import Evaluation
 from artart.evaluation.sample_report import SETS, Shown, draw_images, tables
-from artart.features.alexnet import CHUNK, alexnet_for, alexnet_on, features_of
+from artart.features.alexnet import CHUNK, alexnet_on, features_of
 from artart.features.inception import extractor, inception_features
 from artart.io.files import atomic
 from artart.io.images import to_model, to_pixels
@@ -38,7 +37,6 @@ from artart.metrics.distances import (
 )
 from artart.metrics.memorization import MIN_HELD_OUT, MemorizationTest
 from artart.metrics.spectrum import radial_power, spectral_distance
-from artart.objectives.diffusion import Diffusion
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +44,12 @@ MAX_DENOISED: Final = 1000  # held-out images whose error is measured by noise l
 NUM_LEVELS: Final = 10
 
 
-def prepare(device: torch.device, num_images: int, weights: str | None, inception: bool) -> dict[str, object]:
-    """Check the number of samples and get the networks' weights before any work; name their origin.
-
-    Raises:
-        ArtError: if there are too few samples or weights cannot be had.
-    """
+def prepare(device: torch.device, num_images: int, inception: bool) -> None:
+    """Raise ArtError, before any work, if there are too few samples or Inception's weights are not available."""
     if num_images < MIN_HELD_OUT:
-        raise ArtError(f"num_images={num_images}: too few to measure anything; {MIN_HELD_OUT} are the least")
+        raise ArtError(f"num_images={num_images}: too few to measure anything; {MIN_HELD_OUT} is the minimum")
     if inception:
         extractor(device)
-    return {} if weights is None else {"alexnet": alexnet_for("metrics.weights", weights)}
 
 
 def measure(
@@ -68,16 +61,14 @@ def measure(
     weights: str | None,
     inception: bool,
 ) -> Evaluation:
-    """Compare samples that `draw` makes of the held-out images' labels in turn with held-out and training images.
+    """Compare samples, which `draw` makes with the held-out images' labels in turn, with held-out and training images.
 
-    Raises:
-        ArtError: if too few images are held out.
-        FloatingPointError: if the network outputs NaN or infinity.
+    Raises ArtError if too few images are held out.
     """
     held_out, train = data.pixels_of(data.val_ids), data.pixels_of(data.train_ids)
     if len(held_out) < MIN_HELD_OUT:
         raise ArtError(
-            f"{len(held_out)} held-out images are too few to measure anything, {MIN_HELD_OUT} are the least; "
+            f"{len(held_out)} held-out images are too few to measure anything, {MIN_HELD_OUT} is the minimum; "
             "train with more images or a larger data.val_fraction"
         )
     names = data.names_of(data.val_ids)
@@ -85,8 +76,9 @@ def measure(
     samples = draw(y[torch.arange(num_images) % len(y)])
     generator = Generator().manual_seed(0)
     real = train[torch.randperm(len(train), generator=generator)[:num_images]]  # as many as samples, where there are
-    device = next(loaded.net.parameters()).device
-    metrics, typical = compare_features(samples, held_out, real, weights, device, data) if weights else ({}, None)
+    device, metrics, typical = loaded.device, dict[str, Any](), None
+    if weights is not None:
+        metrics, typical = compare_features(samples, held_out, real, weights, device, data)
     powers = [radial_power(to_model(x)) for x in (samples[: len(real)], held_out, real)]  # of as many samples
     metrics["spectrum_db"] = beside(spectral_distance(powers[0], powers[1]), spectral_distance(powers[2], powers[1]))
     if inception:
@@ -115,17 +107,17 @@ def compare_features(
     return metrics, torch.cdist(of_samples, of_held_out).amin(dim=1)
 
 
-def draw(
-    loaded: Loaded, checkpoint: Path, sampler: Sampler, guidance: Guidance, batch_size: int, seed: int, y: Tensor
-) -> Tensor:
-    """Samples, uint8 (N, 3, S, S), with the labels y (N, K); sample k has the seed `seed + k`."""
-    y, seeds = y.to(next(loaded.net.parameters()).device), range(seed, seed + len(y))
-    process = cast(NoiseProcess, loaded.objective)
-    batches = sample_images(loaded.net, process, sampler, y, seeds, guidance, batch_size)
+def draw(loaded: Loaded, sampler: Sampler, guidance: Guidance, batch_size: int, seed: int, y: Tensor) -> Tensor:
+    """Samples, uint8 (N, 3, S, S), with the labels y (N, K); sample k has the seed `seed + k`.
+
+    Raises FloatingPointError if the network outputs NaN or infinity.
+    """
+    y, seeds = y.to(loaded.device), range(seed, seed + len(y))
+    batches = sample_images(loaded.net, loaded.process, sampler, y, seeds, guidance, batch_size)
     made = []
     with progress_bar() as bar, torch.inference_mode():
         for x in bar.track(batches, total=-(-len(y) // batch_size), description="sampling"):
-            check_numbers(x, checkpoint)
+            check_numbers(x, loaded.path)
             made.append(to_pixels(x).cpu())
     return torch.cat(made)
 
@@ -149,21 +141,21 @@ def known_features(pixels: Tensor, weights: str, device: torch.device, data: Art
         try:
             return load_weights(path)["alexnet"]
         except (ArtError, KeyError):
-            log.warning("%s: damaged; made anew", path)
+            log.warning("%s: damaged; computed again", path)
     found = features(pixels, weights, device)
     try:
         with atomic(path) as file:
             file.write(safetensors.torch.save({"alexnet": found}))
     except OSError as error:
-        log.warning("%s: not kept (%s), so they are computed again next time", path, error.strerror)
+        log.warning("%s: not kept (%s); computed again next time", path, error.strerror)
     return found
 
 
 def distances(kernel: str, frechet: str, samples: Tensor, held_out: Tensor, real: Tensor) -> dict[str, Any]:
-    """KID, and FD if there are images enough, of samples against held-out art, each beside real against real.
+    """KID, and FD if there are enough images, of samples against held-out art, each with that of real images.
 
-    They are reported by the names that are given. FD, which depends on the number of images, takes as many samples as
-    there are real images.
+    `kernel` and `frechet` are their names. FD depends on the number of images, so it takes as many samples as there
+    are real images.
     """
     found = {kernel: beside(kernel_distance(samples, held_out), kernel_distance(real, held_out))}
     if min(map(len, (samples, held_out, real))) >= MIN_IMAGES_FOR_FRECHET:
@@ -177,14 +169,13 @@ def distances(kernel: str, frechet: str, samples: Tensor, held_out: Tensor, real
 
 
 def beside(of_samples: Estimate, real: Estimate) -> dict[str, Any]:
-    """A figure of samples, and the same of as many training images: what perfect samples would have."""
+    """A metric of samples, and that of as many training images, which perfect samples would have."""
     return {**of_samples._asdict(), "real": real._asdict()}
 
 
 def errors_by_level(loaded: Loaded, x0: Tensor, y: Tensor) -> list[float]:
     """Mean squared error of x0_hat in each tenth of the noise level; noise and levels are the same each time."""
-    objective, generator = cast(Diffusion, loaded.objective), Generator().manual_seed(0)
-    device, errors = next(loaded.net.parameters()).device, []
+    device, process, generator, errors = loaded.device, loaded.process, Generator().manual_seed(0), []
     with progress_bar() as bar, torch.inference_mode():
         for k in bar.track(range(NUM_LEVELS), description="denoising"):
             total = 0.0
@@ -192,9 +183,9 @@ def errors_by_level(loaded: Loaded, x0: Tensor, y: Tensor) -> list[float]:
                 r = ((k + torch.rand(len(images), generator=generator)) / NUM_LEVELS).clamp(0.001, 0.999)
                 eps = torch.randn(images.shape, generator=generator)
                 x = images.to(device)
-                noised = objective.add_noise(x, eps.to(device), r.to(device))
+                noised = process.schedule.add_noise(x, eps.to(device), r.to(device))
                 output = loaded.net(noised.x_t, noised.t, labels.to(device))
-                x0_hat = objective.parameterization.x0(output, noised.x_t, noised.level)
+                x0_hat = process.parameterization.x0(output, noised.x_t, noised.level)
                 total += (x0_hat - x).square().mean(dim=(1, 2, 3)).sum().item()
             errors.append(total / len(x0))
     return errors

@@ -33,8 +33,7 @@ def alexnet_on(weights: str, device: torch.device) -> Filters:
         weights: `auto`: torchvision's, from its cache or by download; else a file or folder, as for
             `pretrained.find_weights`.
 
-    Raises:
-        ArtError: if the weights cannot be had.
+    Raises ArtError if the weights are not available.
     """
     with torch.device("meta"):
         net = alexnet().features[:12]
@@ -48,11 +47,10 @@ def lpips_heads(weights: str, device: torch.device) -> Sequence[Tensor]:
     """The weights of LPIPS v0.1 for the channels of AlexNet's five layers, each (C, 1, 1), on a device.
 
     Args:
-        weights: a file or folder, as for `pretrained.find_weights`; for `auto`, or if none are in it, those that
-            torchmetrics contains.
+        weights: a file or folder, as for `pretrained.find_weights`; `auto`, or if it holds none: those in
+            torchmetrics.
 
-    Raises:
-        ArtError: if several files have them.
+    Raises ArtError if several files have them.
     """
     forms = [{name.format(k): (1, num, 1, 1) for k, num in enumerate(CHANNELS)} for name in HEAD_NAMES]
     bundled = str(Path(torchmetrics.__path__[0], "functional", "image", "lpips_models", "alex.pth"))
@@ -64,25 +62,22 @@ def lpips_heads(weights: str, device: torch.device) -> Sequence[Tensor]:
 
 
 def alexnet_for(setting: str, weights: str, without: str | None = None) -> str:
-    """Load AlexNet and the heads of LPIPS before any work; returns where AlexNet's weights come from.
+    """Load AlexNet and the heads of LPIPS before any work; returns the origin of AlexNet's weights.
 
     Args:
-        setting: the key that asks for them, which errors name.
+        setting: the key that asks for them, for errors.
         weights: its value, as for `alexnet_on`.
         without: the setting that does without them; None: `setting=null`.
 
-    Raises:
-        ArtError: if they cannot be had.
+    Raises ArtError if the weights are not available.
     """
     try:
-        origin = alexnet_on(weights, torch.device("cpu")).origin
-        lpips_heads(weights, torch.device("cpu"))
+        origin = alexnet_on(weights, cpu := torch.device("cpu")).origin
+        lpips_heads(weights, cpu)
         return origin
     except ArtError as error:
-        raise ArtError(
-            f"{setting}={weights}: {error}; name a file or folder: {setting}=PATH, or do without: "
-            f"{without or f'{setting}=null'}"
-        ) from None
+        remedy = f"name a file or folder: {setting}=PATH, or do without: {without or f'{setting}=null'}"
+        raise ArtError(f"{setting}={weights}: {error}; {remedy}") from None
 
 
 def alexnet_features(images: Tensor, weights: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Inception features, as published FIDs and KIDs use them; the weights are a download."""
+"""Inception features as in published FIDs and KIDs; the weights are downloaded."""
 
 import functools
 from typing import Final
@@ -16,8 +16,7 @@ CHUNK: Final = 64  # images in a batch
 def extractor(device: torch.device) -> nn.Module:
     """torch-fidelity's Inception, with the weights of the published FIDs: uint8 (B, 3, H, W) to (B, 2048).
 
-    Raises:
-        ArtError: if torch-fidelity is missing, or the weights are neither here nor can be downloaded.
+    Raises ArtError if torch-fidelity is missing, or the weights are neither here nor can be downloaded.
     """
     from torchmetrics.image.fid import NoTrainInceptionV3
 
@@ -25,8 +24,8 @@ def extractor(device: torch.device) -> nn.Module:
         return NoTrainInceptionV3("inception-v3-compat", ["2048"]).to(device)
     except ModuleNotFoundError:
         raise ArtError("metrics.inception=true: needs torch-fidelity: pip install 'artart[metrics]'") from None
-    except Exception as error:  # noqa: BLE001 - no connection, or a damaged file, of which torch raises nearly anything
-        raise ArtError(f"metrics.inception=true: Inception's weights cannot be had ({error}); leave it false") from None
+    except Exception as error:  # noqa: BLE001 - no connection; or a damaged file, on which torch raises anything
+        raise ArtError(f"metrics.inception=true: no weights of Inception ({error}); leave it false") from None
 
 
 def inception_features(pixels: Tensor, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""Weights of pretrained networks: from torchvision's cache, or found in files by the tensors inside.
+"""Weights of pretrained networks, from torchvision's cache or from files with the right tensors.
 
 The networks are frozen and live outside every module tree, so no checkpoint contains them; gradients reach the images.
 """
@@ -19,9 +19,9 @@ from artart.io.weights import load_weights, shapes_in
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-SUFFIXES: Final = (".safetensors", ".pth", ".pt")  # of the files that are looked at in a folder
+SUFFIXES: Final = (".safetensors", ".pth", ".pt")  # of weights in a folder
 MAX_SHOWN_REASONS: Final = 3
-TIMEOUT: Final = 10  # seconds for a connection; torch.hub would wait for minutes behind a silent firewall
+TIMEOUT: Final = 10  # seconds for a connection; torch.hub waits for minutes behind a firewall that drops packets
 
 Shapes = Mapping[str, tuple[int, ...]]  # of tensors, by name
 
@@ -45,7 +45,7 @@ def imagenet_units(x: Tensor) -> Tensor:
 
 
 def frozen(net: nn.Sequential) -> nn.Sequential:
-    """The network in evaluation mode and without gradients of its own."""
+    """The network in evaluation mode, its parameters without gradients."""
     return net.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 
@@ -57,8 +57,7 @@ def filled(net: nn.Sequential, source: str | WeightsEnum, what: str) -> Filters:
         source: torchvision's weights, from its cache or by download; or a file or folder, as for `find_weights`.
         what: the name of the network, for errors.
 
-    Raises:
-        ArtError: if no file fits, or if torchvision's weights are neither here nor can be downloaded.
+    Raises ArtError if no file fits, or if torchvision's weights are neither here nor can be downloaded.
     """
     shapes = {f"features.{name}": tuple(value.shape) for name, value in net.state_dict().items()}
     state: Mapping[str, Tensor]
@@ -75,7 +74,7 @@ def _of_torchvision(weights: WeightsEnum) -> Mapping[str, Tensor]:
     socket.setdefaulttimeout(TIMEOUT)
     try:
         return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except Exception as error:  # noqa: BLE001 - no connection, or a damaged file, of which torch raises nearly anything
+    except Exception as error:  # noqa: BLE001 - no connection; or a damaged file, on which torch raises anything
         name, cache = weights.url.rpartition("/")[2], Path(torch.hub.get_dir(), "checkpoints")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArtError(f"no usable {name} in {cache}, and no download ({reason})") from None
@@ -87,14 +86,11 @@ def find_weights(source: str, forms: Sequence[Shapes], what: str) -> tuple[dict[
     """The tensors of the first form that a file holds, in the form's order, and the name of the file.
 
     Args:
-        source: a file of weights (.safetensors, or a state dict of torch.save), or a folder in which one file fits,
-            whatever its name.
+        source: a file of weights (.safetensors, or a state dict of torch.save), or a folder with one file that fits.
         forms: names and shapes of the tensors that are needed; a file may hold others too.
-        what: the tensors are, for errors.
+        what: name of the weights, for errors.
 
-    Raises:
-        WeightsNotFoundError: if no file fits.
-        ArtError: if several fit.
+    Raises WeightsNotFoundError if no file fits; ArtError if several fit.
     """
     path = Path(source).expanduser()
     if path.is_dir():

@@ -26,8 +26,7 @@ def vgg16(weights: str) -> Filters:
         weights: `imagenet`: torchvision's, from its cache or by download. `auto`: the same, or else `random`.
             `random`: seeded random filters. Anything else: a file or folder, as for `pretrained.find_weights`.
 
-    Raises:
-        ArtError: if the weights cannot be had.
+    Raises ArtError if the weights are not available.
     """
     if weights == "random":
         return _random_filters("random filters (seed 0)")
@@ -39,18 +38,18 @@ def vgg16(weights: str) -> Filters:
         if weights != "auto":
             raise ArtError(f"{problem}; {REMEDY}") from None
     log.warning(
-        "%s. The perceptual loss uses RANDOM filters instead: they compare textures but know nothing of images. "
-        "To have the trained ones, do that, or %s",
+        "%s. The perceptual loss uses RANDOM filters instead: they compare textures, not content. "
+        "Download the trained ones, or %s",
         problem,
         REMEDY,
     )
-    return _random_filters("random filters (seed 0), because ImageNet's could not be had")
+    return _random_filters("random filters (seed 0), because ImageNet's are not available")
 
 
 @functools.cache
 @torch.inference_mode(False)  # tensors made in it could take part in no gradient
 def vgg16_on(weights: str, device: torch.device) -> nn.Sequential:
-    """The same filters on a device; one copy per process and device."""
+    """`vgg16` on a device; one copy per process and device."""
     net = vgg16(weights).net
     return net if device.type == "cpu" else copy.deepcopy(net).to(device)
 

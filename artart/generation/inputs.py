@@ -1,4 +1,4 @@
-"""Input images: preprocessed as in training, with what they say of their origin."""
+"""Input images: preprocessed as in training, with their provenance."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ Images = Image.Image | Tensor | Iterable[Image.Image | Tensor]
 class Input(NamedTuple):
     """An image as the network sees it."""
 
-    name: Path  # below the folder that was named
+    name: Path  # relative to the input folder
     x0: Tensor  # (3, S, S) in [-1, 1]
     facts: FileInfo
 
@@ -35,8 +35,7 @@ class Input(NamedTuple):
 def read_inputs(path: Path, out: Path, size: int, resize_mode: ResizeMode) -> Iterator[Input]:
     """Yield the usable images of a file or folder; list the others in a new file out/rejected.csv.
 
-    Raises:
-        ArtError: if `out` is that folder, or no image can be used.
+    Raises ArtError if `out` is that folder, or no image can be used.
     """
     if out.resolve() == path.resolve():
         raise ArtError(f"out={out}: must be a folder, and not the one that holds the input")
@@ -58,10 +57,9 @@ def read_inputs(path: Path, out: Path, size: int, resize_mode: ResizeMode) -> It
 
 
 def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]:
-    """PIL images, preprocessed as files are, or tensors (3, S, S) or (N, 3, S, S), float in [-1, 1].
+    """PIL images, preprocessed like files, or tensors (3, S, S) or (N, 3, S, S), float in [-1, 1].
 
-    Raises:
-        ArtError: if there is none, or one cannot be used.
+    Raises ArtError if there is none, or one cannot be used.
     """
     if isinstance(images, Image.Image):
         flat = upright_copy(images)
@@ -78,16 +76,12 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
         return [Input(Path("image"), x0, FileInfo(width=size, height=size)) for x0 in batch.float().cpu()]
     inputs = [one for image in images for one in inputs_of(image, size, resize_mode)]
     if not inputs:
-        raise ArtError("image: there is none; give a PIL image or a tensor, or several")
+        raise ArtError("image: is empty; give a PIL image or a tensor, or several")
     return inputs
 
 
 def upright_copy(image: Image.Image) -> Image.Image:
-    """`decode.upright` of an opened image, which stays as it is.
-
-    Raises:
-        ArtError: if it cannot be decoded.
-    """
+    """`decode.upright` of a copy. Raises ArtError if the image cannot be decoded."""
     try:
         image.load()
         with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
@@ -108,10 +102,10 @@ def reason(facts: FileInfo) -> str:
 
 
 def provenance_of_inputs(inputs: Sequence[Input], details: Mapping[str, object]) -> ImageProvenance:
-    """Provenance of what a network made from images; it keeps their source and their opt-out of data mining."""
+    """Provenance of an image made from inputs: it keeps their source and their opt-out of data mining."""
     known = {"input": ", ".join(one.name.name for one in inputs)}
     if sources := sorted({one.facts.source for one in inputs} - {""}):
         known["input_source"] = ", ".join(sources)
     opt_outs = {one.facts.opt_out for one in inputs} - {""}
-    opt_out = "DMI-PROHIBITED" if len(opt_outs) > 1 else "".join(opt_outs)  # which includes every other term
+    opt_out = "DMI-PROHIBITED" if len(opt_outs) > 1 else "".join(opt_outs)  # includes every other term
     return ImageProvenance("composite", {**details, **known}, opt_out)

@@ -15,8 +15,7 @@ def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequenc
 
     {column: name, all or none} asks for several; columns that it does not name have none.
 
-    Raises:
-        ArtError: if there is no such name or column, or if several columns have the name.
+    Raises ArtError if there is no such name or column, or if several columns have the name.
     """
     asked = label if isinstance(label, Mapping) else {_column_of(label, label_names): label}
     wanted = {str(column): None if name is None else format_value(name) for column, name in asked.items()}
@@ -32,7 +31,7 @@ def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequenc
 
 
 def label_in_words(labels: Sequence[int], label_names: Mapping[str, Sequence[str]]) -> str:
-    """The name of a label; of several also their columns."""
+    """The name of a label; for several, each after its column."""
     names = [(*names, "none")[label] for names, label in zip(label_names.values(), labels, strict=True)]
     if len(names) == 1:
         return names[0]
@@ -43,7 +42,7 @@ def _column_of(name: object, label_names: Mapping[str, Sequence[str]]) -> str:
     """The column that has a name; the first for all and none."""
     having = [column for column, names in label_names.items() if name in names]
     if len(having) > 1:
-        raise ArtError(f"label={name}: is of {join_words(having, 'and')}; say of which: label={{{having[0]}: ...}}")
+        raise ArtError(f"label={name}: is in {join_words(having, 'and')}; name the column: label={{{having[0]}: ...}}")
     if not having and name not in ("all", "none", None):
         known = [name for names in label_names.values() for name in names]
         raise ArtError(
@@ -53,7 +52,7 @@ def _column_of(name: object, label_names: Mapping[str, Sequence[str]]) -> str:
 
 
 def _numbers(name: str | None, num_images: int, names: Sequence[str]) -> list[int]:
-    """The labels of a column: also of a name that is "all" or "none"."""
+    """The labels of a column; a class may itself be named "all" or "none"."""
     if name in names:
         return [names.index(name)] * num_images
     return [k % len(names) if name == "all" and names else len(names) for k in range(num_images)]

@@ -9,20 +9,19 @@ from PIL import Image
 from torch import Tensor
 
 from artart import ArtError
+from artart.checkpoints import load as checkpoint
 from artart.config.build import build, join_words, option, options
 from artart.config.schema import check_values, wrong_arguments
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.generation.img2img import STRENGTH, mask_of, masked, noised, plan_variations
-from artart.generation.inputs import Images, Input, inputs_of, provenance_of_inputs
+from artart.generation.inputs import Images, Input, inputs_of
 from artart.generation.interpolate import plan_interpolation
 from artart.generation.labels import Label
-from artart.generation.plan import Plan, Sampling, make
+from artart.generation.plan import Item, Plan, Sampling, guidance_for, make, mode_of
 from artart.generation.reconstruct import reconstruct
 from artart.generation.sample import plan_samples
-from artart.generation.source import Source, guidance_for, open_source
 from artart.io.images import to_pil, to_pixels
-from artart.io.provenance import ImageProvenance
 
 OutputType = Literal["pil", "pt"]
 
@@ -35,11 +34,10 @@ def load(path: str | Path, device: str = "auto", trusted_classes: Collection[str
         device: auto (the fastest here), cpu, cuda or mps.
         trusted_classes: full names of classes of yours that the checkpoint may build, such as ["mypkg.Net"].
 
-    Raises:
-        ArtError: if the file cannot be used, or asks for a class that is neither artart's nor trusted.
+    Raises ArtError if the file cannot be used, or asks for a class that is neither artart's nor trusted.
     """
     check_values(device=device)
-    return Model(open_source(Path(path).expanduser(), trusted_classes, device))
+    return Model(checkpoint.load(Path(path).expanduser(), trusted_classes, device))
 
 
 class Model:
@@ -51,7 +49,7 @@ class Model:
       in [-1, 1]; or a sequence of these.
     - label: the name of a class, "all" in turn, "none", or {column: name}. None: "all" in `sample`, else "none".
     - seed: image k has the seed `seed + k`, in any batch size.
-    - guidance: how strongly the label is asked for; 1: as it was learnt. A Guidance also has an interval and a network.
+    - guidance: the guidance weight; 1: none. A Guidance, from `guidance`, also has an interval and a network.
     - sampler: a name in conf/sampler (ddim, ddpm, dpmpp_2m, heun) or a Sampler; num_steps: of a sampler by name.
     - output_type: "pil": a list of PIL images with their provenance as XMP in `info["xmp"]`, which
       `artart.save_image` writes; "pt": a tensor (N, 3, S, S) in [-1, 1] on the CPU.
@@ -60,12 +58,12 @@ class Model:
     if the network outputs NaN or infinity.
     """
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.net = source.loaded.net
-        self.config: Mapping[str, Any] = source.loaded.config  # of its training
-        self.label_names: Mapping[str, Sequence[str]] = source.loaded.label_names  # by column
-        self.facts: Mapping[str, Any] = source.loaded.facts  # epoch, global_step, metrics, data, ...
+    def __init__(self, loaded: checkpoint.Loaded) -> None:
+        self.loaded = loaded
+        self.net = loaded.net
+        self.config: Mapping[str, Any] = loaded.config  # of its training
+        self.label_names: Mapping[str, Sequence[str]] = loaded.label_names  # by column
+        self.facts: Mapping[str, Any] = loaded.facts  # epoch, global_step, metrics, data, ...
 
     def sample(
         self,
@@ -80,7 +78,7 @@ class Model:
     ) -> list[Image.Image] | Tensor:
         """Make images from noise."""
         how = self._how("sample", guidance, sampler, num_steps, batch_size, num_images=num_images, seed=seed)
-        return self._make(plan_samples(self.source, how, num_images, label, seed), output_type)
+        return self._make(plan_samples(self.loaded, how, num_images, label, seed), output_type)
 
     def img2img(
         self,
@@ -95,15 +93,15 @@ class Model:
         batch_size: int = 32,
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
-        """Make `num_images` variations of each image, one image's after the other's.
+        """Make `num_images` variations of each image, in the order of the images.
 
-        `strength` is the noise level r from which they are refined, 0.01 (the image again) to 1 (nothing of it).
+        `strength` is the noise level r to start from, 0.01 (reproduces the image) to 1 (ignores it).
         """
         how = self._how(
             "img2img", guidance, sampler, num_steps, batch_size, strength=strength, num_images=num_images, seed=seed
         )
         inputs = self._inputs(image)
-        plan = plan_variations(self.source, how, inputs, noised(inputs, strength), num_images, label, seed)
+        plan = plan_variations(self.loaded, how, inputs, noised(inputs, strength), num_images, label, seed)
         return self._make(plan, output_type)
 
     def inpaint(
@@ -119,7 +117,7 @@ class Model:
         batch_size: int = 32,
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
-        """Make `num_images` of one image, new where the mask is white; elsewhere the pixels are the image's.
+        """Make `num_images` versions of one image that differ where the mask is white and equal it elsewhere.
 
         The mask is a PIL image of the image's size, or a tensor (S, S) or (1, S, S), bool or white above 0.
         """
@@ -127,8 +125,8 @@ class Model:
         inputs = self._inputs(image)
         if len(inputs) > 1:
             raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
-        given = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.source.preprocessing))
-        return self._make(plan_variations(self.source, how, inputs, given, num_images, label, seed), output_type)
+        given = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.loaded.preprocessing))
+        return self._make(plan_variations(self.loaded, how, inputs, given, num_images, label, seed), output_type)
 
     def interpolate(
         self,
@@ -141,21 +139,19 @@ class Model:
         batch_size: int = 32,
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
-        """Make images on the way through two or more seeds, from the first to the last."""
+        """Make a sequence of images through two or more seeds, from the first to the last."""
         how = self._how(
             "interpolate", guidance, sampler, num_steps, batch_size, seeds=list(seeds), num_images=num_images
         )
-        return self._make(plan_interpolation(self.source, how, seeds, num_images, label), output_type)
+        return self._make(plan_interpolation(self.loaded, how, seeds, num_images, label), output_type)
 
     def reconstruct(
         self, images: Images, batch_size: int = 32, output_type: OutputType = "pil"
     ) -> list[Image.Image] | Tensor:
         """Reproduce each image."""
-        self.source.check_mode("reconstruct")
+        mode_of(self.loaded, "reconstruct")
         check_values(batch_size=batch_size)
-        details = self.source.details("reconstruct")
-        made = reconstruct(self.source, self._inputs(images), batch_size)
-        return _output(((provenance_of_inputs([one], details), x0_hat) for one, x0_hat in made), output_type)
+        return _output(reconstruct(self.loaded, self._inputs(images), batch_size), output_type)
 
     def guidance(
         self,
@@ -166,9 +162,11 @@ class Model:
     ) -> Guidance:
         """Guidance in an interval of noise levels r; `network` is a weaker network's checkpoint (autoguidance)."""
         if isinstance(weight, Guidance):
+            if weight.network is not None and not weight.network_sha256:
+                raise ArtError("guidance.network: a network of unknown origin; use model.guidance(3, network=PATH)")
             return weight
         check_values(**{"guidance.weight": weight, "guidance.interval": list(interval)})
-        return guidance_for(self.source.loaded, weight, interval, network, trusted_classes, self.source.device.type)
+        return guidance_for(self.loaded, weight, interval, network, trusted_classes, self.loaded.device.type)
 
     def _how(
         self,
@@ -179,31 +177,30 @@ class Model:
         batch_size: int,
         **values: object,
     ) -> Sampling:
-        """Check a call's arguments, and put together how its images are made."""
-        self.source.check_mode(mode)
+        """Check the arguments of a call and combine those of sampling."""
+        mode_of(self.loaded, mode)
         check_values(batch_size=batch_size, **values)
         return Sampling(sampler_for(sampler, num_steps), self.guidance(guidance), batch_size)
 
     def _inputs(self, images: Images) -> list[Input]:
-        return inputs_of(images, *self.source.preprocessing)
+        return inputs_of(images, *self.loaded.preprocessing)
 
     def _make(self, plan: Plan, output_type: OutputType) -> list[Image.Image] | Tensor:
-        return _output(((item.provenance, image) for item, image in make(self.source, plan)), output_type)
+        return _output(make(self.loaded, plan), output_type)
 
 
-def _output(made: Iterable[tuple[ImageProvenance, Tensor]], output_type: OutputType) -> list[Image.Image] | Tensor:
+def _output(made: Iterable[tuple[Item, Tensor]], output_type: OutputType) -> list[Image.Image] | Tensor:
     if output_type not in ("pil", "pt"):
         raise ArtError(f"output_type={output_type}: must be pil or pt")
     if output_type == "pt":
         return torch.stack([image.clamp(-1, 1) for _, image in made])
-    return [to_pil(to_pixels(image), provenance) for provenance, image in made]
+    return [to_pil(to_pixels(image), item.provenance) for item, image in made]
 
 
 def sampler_for(sampler: str | Sampler, num_steps: int | None) -> Sampler:
-    """The sampler that a name in conf/sampler means.
+    """The sampler of a name in conf/sampler.
 
-    Raises:
-        ArtError: if there is none of that name, or num_steps is not a whole number, at least 1.
+    Raises ArtError if there is none of that name, or num_steps is not a whole number, at least 1.
     """
     if not isinstance(sampler, str):
         if num_steps is not None:

@@ -1,20 +1,27 @@
 """Which images to make, from which noise, and the one loop that makes them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from artart.checkpoints.load import check_numbers
+from artart import ArtError
+from artart.checkpoints.load import Loaded, check_numbers, load
+from artart.checkpoints.validate import printable
+from artart.config.build import join_words, select_or_none
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import Between
 from artart.diffusion.samplers import Sampler, Step
-from artart.diffusion.sampling import Given, NoiseProcess, sample_images
-from artart.generation.source import Source
+from artart.diffusion.sampling import Given, sample_images
+from artart.io.images import save_new, to_pixels
 from artart.io.provenance import ImageProvenance
 from artart.io.terminal import progress_bar
+
+MODES = {"reconstruct": ("reconstruct",), "sample": ("sample", "img2img", "inpaint", "interpolate")}
+"""What a network can do, by the mode of its objective; the first is the default."""
+ALIKE = ("image_size", "objective.parameterization", "objective.schedule")  # in networks that guide each other
 
 
 class Sampling(NamedTuple):
@@ -26,10 +33,10 @@ class Sampling(NamedTuple):
 
     @property
     def details(self) -> dict[str, object]:
-        """The part of an image's provenance that names guidance and sampler."""
+        """Guidance and sampler, for an image's provenance."""
         weight, interval, network, sha256 = self.guidance
         details = {"guidance": weight, "guidance_interval": "-".join(map(str, interval))}
-        details |= {} if network is None else {"guidance_network_sha256": sha256 or "unknown"}
+        details |= {} if network is None else {"guidance_network_sha256": sha256}
         settings = {name: value for name, value in vars(self.sampler).items() if isinstance(value, int | float | str)}
         return {**details, "sampler": type(self.sampler).__name__, **settings}
 
@@ -38,9 +45,13 @@ class Item(NamedTuple):
     """An image to make."""
 
     name: Path  # of its file
-    labels: tuple[int, ...]  # K labels
-    seed: int | Between
     provenance: ImageProvenance
+    labels: tuple[int, ...] = ()  # K labels
+    seed: int | Between = 0
+
+    def save(self, image: Tensor, out: Path) -> Path:
+        """Write the image (3, H, W) into a folder under a free name, and return that name."""
+        return save_new(to_pixels(image), out / self.name, self.provenance)
 
 
 class Plan(NamedTuple):
@@ -52,17 +63,59 @@ class Plan(NamedTuple):
     given: Given | None = None  # M images, each of which becomes len(items) / M consecutive items
 
 
+def mode_of(loaded: Loaded, mode: str | None) -> str:
+    """The mode, or the network's default for None. Raises ArtError if the network was not trained for it."""
+    modes = MODES[loaded.objective.mode]
+    if mode is not None and mode not in modes:
+        raise ArtError(f"mode={mode}: {loaded.path} was not trained for that; it can do mode={join_words(modes)}")
+    return mode or modes[0]
+
+
+def details_of(loaded: Loaded, mode: str, how: Sampling | None = None) -> dict[str, object]:
+    """Mode, network and sampling, for an image's provenance."""
+    details: dict[str, object] = {"mode": mode, "checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}
+    return details if how is None else {**details, **how.details}
+
+
+def guidance_for(
+    loaded: Loaded,
+    weight: float,
+    interval: Sequence[float] = Guidance().interval,
+    network: str | Path | None = None,
+    trusted_classes: Collection[str] = (),
+    device: str = "cpu",
+) -> Guidance:
+    """Guidance of a loaded network; `network` is the checkpoint of a weaker one (autoguidance).
+
+    Raises ArtError if that checkpoint cannot be used, differs in schedule, size or labels, or has no effect.
+    """
+    low, high = interval
+    if network is None:
+        return Guidance(weight, (low, high))
+    if weight == 1:
+        raise ArtError(f"guidance.network={network}: has no effect with guidance.weight=1; set guidance.weight=1.5")
+    weaker = load(Path(network), trusted_classes, device)
+    for key in ALIKE:
+        if (its := select_or_none(weaker.config, key)) != (ours := select_or_none(loaded.config, key)):
+            raise ArtError(
+                f"guidance.network={network}: was trained with {key}={printable(its)}, not {printable(ours)}; name an "
+                "earlier checkpoint of the same run, or one of a run like it"
+            )
+    if list(weaker.label_names.items()) != list(loaded.label_names.items()):
+        raise ArtError(f"guidance.network={network}: has other labels; name an earlier checkpoint of the same run")
+    return Guidance(weight, (low, high), weaker.net, weaker.sha256)
+
+
 @torch.inference_mode()
 def make(
-    source: Source, plan: Plan, on_step: Callable[[Step], object] = lambda _: None
+    loaded: Loaded, plan: Plan, on_step: Callable[[Step], object] = lambda _: None
 ) -> Iterator[tuple[Item, Tensor]]:
     """Yield each item with its image (3, S, S) on the CPU, about [-1, 1]; `on_step` sees each step of each batch.
 
-    Raises:
-        FloatingPointError: if the network outputs NaN or infinity.
+    Raises FloatingPointError if the network outputs NaN or infinity.
     """
-    (items, (sampler, guidance, batch_size), _, given), net = plan, source.loaded.net
-    y, seeds = torch.tensor([item.labels for item in items], device=source.device), [item.seed for item in items]
+    items, (sampler, guidance, batch_size), _, given = plan
+    y, seeds = torch.tensor([item.labels for item in items], device=loaded.device), [item.seed for item in items]
     starts = range(0, len(items), batch_size)
     num_steps = len(starts) * sampler.num_steps * (len(given.strengths) if given else 1)
     with progress_bar() as bar:
@@ -72,8 +125,8 @@ def make(
             on_step(step)
             bar.advance(task)
 
-        process = cast(NoiseProcess, source.loaded.objective)
+        net, process = loaded.net, loaded.process
         batches = sample_images(net, process, sampler, y, seeds, guidance, batch_size, given, advance)
         for start, images in zip(starts, batches, strict=True):
-            check_numbers(images, source.path)
+            check_numbers(images, loaded.path)
             yield from zip(items[start : start + batch_size], images.cpu(), strict=True)

@@ -1,4 +1,4 @@
-"""Images go through a network that was trained to reproduce them."""
+"""Reconstructions: images pass through a network that was trained to reproduce them."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -7,45 +7,38 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from artart.checkpoints.load import check_numbers
+from artart.checkpoints.load import Loaded, check_numbers
 from artart.generation.inputs import Input, provenance_of_inputs, read_inputs
-from artart.generation.plan import Sampling
-from artart.generation.source import Source
-from artart.io.images import save_new, to_pixels
+from artart.generation.plan import Item, Sampling, details_of
 
 
 @torch.inference_mode()
-def reconstruct(source: Source, inputs: Iterable[Input], batch_size: int) -> Iterator[tuple[Input, Tensor]]:
-    """Yield each input with its reconstruction (3, S, S) on the CPU.
+def reconstruct(
+    loaded: Loaded, inputs: Iterable[Input], batch_size: int, side_by_side: bool = False
+) -> Iterator[tuple[Item, Tensor]]:
+    """Yield each input's reconstruction on the CPU: (3, S, S), or (3, S, 2 S) with the input on its left.
 
-    Raises:
-        FloatingPointError: if the network outputs NaN or infinity.
+    Raises FloatingPointError if the network outputs NaN or infinity.
     """
-    remaining = iter(inputs)
+    remaining, details = iter(inputs), details_of(loaded, "reconstruct")
     while batch := list(islice(remaining, batch_size)):
-        x0_hat = source.loaded.net(torch.stack([one.x0 for one in batch]).to(source.device))
-        check_numbers(x0_hat, source.path)
-        yield from zip(batch, x0_hat.cpu(), strict=True)
+        x0_hat = loaded.net(torch.stack([one.x0 for one in batch]).to(loaded.device))
+        check_numbers(x0_hat, loaded.path)
+        for one, image in zip(batch, x0_hat.cpu(), strict=True):
+            item = Item(one.name.with_suffix(".png"), provenance_of_inputs([one], details))
+            yield item, torch.cat([one.x0, image], dim=-1) if side_by_side else image
 
 
 def write_reconstructions(
-    source: Source,
+    loaded: Loaded,
     how: Sampling,
     out: Path,
     input: str,  # noqa: A002 - the command's key
     side_by_side: bool,
 ) -> list[Path]:
-    """Write each input's reconstruction (beside the input with `side_by_side`) and return the paths.
+    """Write the reconstruction of each input and return the paths. Keeps sub-folders and replaces no file.
 
-    Sub-folders of the input are kept; no file is replaced.
-
-    Raises:
-        ArtError: if no input can be used.
-        FloatingPointError: if the network outputs NaN or infinity.
+    Raises ArtError if no input can be used, and FloatingPointError as `reconstruct`.
     """
-    details, written = source.details("reconstruct"), []
-    for one, x0_hat in reconstruct(source, read_inputs(Path(input), out, *source.preprocessing), how.batch_size):
-        image = torch.cat([one.x0, x0_hat], dim=-1) if side_by_side else x0_hat
-        provenance = provenance_of_inputs([one], details)
-        written.append(save_new(to_pixels(image), out / one.name.with_suffix(".png"), provenance))
-    return written
+    inputs = read_inputs(Path(input), out, *loaded.preprocessing)
+    return [item.save(image, out) for item, image in reconstruct(loaded, inputs, how.batch_size, side_by_side)]

@@ -1,4 +1,4 @@
-"""Noise becomes images: files, a grid, and the trajectory that led to them."""
+"""Images from noise: files, a grid, and the sampling trajectory."""
 
 import math
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from artart.checkpoints.load import Loaded
 from artart.diffusion.samplers import Step
 from artart.generation.labels import Label, label_in_words, labels_for
-from artart.generation.plan import Item, Plan, Sampling, make
-from artart.generation.source import Source
-from artart.io.images import grid, save_animation, save_new, to_pixels
+from artart.generation.plan import Item, Plan, Sampling, details_of, make
+from artart.io.images import grid, save_animation, save_new
 from artart.io.provenance import ImageProvenance
 
 MAX_IN_GRID = 256  # images
@@ -18,32 +18,27 @@ MAX_RECORDED = 16  # images in a trajectory
 MOMENTS = 8  # of a trajectory, on its strip
 
 
-def plan_samples(source: Source, how: Sampling, num_images: int, label: Label, seed: int) -> Plan:
-    """Plan images from noise; image k has the seed `seed + k`; without a label all classes in turn.
+def plan_samples(loaded: Loaded, how: Sampling, num_images: int, label: Label, seed: int) -> Plan:
+    """Plan images from noise; image k has the seed `seed + k`; label None means all classes in turn.
 
-    Raises:
-        ArtError: if the network knows no such label.
+    Raises ArtError if the network has no such label.
     """
-    label, names = "all" if label is None else label, source.loaded.label_names
-    details, items = {**source.details("sample"), **how.details}, []
+    label, names = "all" if label is None else label, loaded.label_names
+    details, items = details_of(loaded, "sample", how), []
     for k, labels in enumerate(labels_for(label, num_images, names)):
         own = {"seed": seed + k, "label": label_in_words(labels, names)}
-        items.append(Item(Path(f"{k:05}.png"), labels, seed + k, ImageProvenance("trained", {**details, **own})))
+        items.append(Item(Path(f"{k:05}.png"), ImageProvenance("trained", {**details, **own}), labels, seed + k))
     return Plan(items, how, {**details, "seed": seed, "label": label})
 
 
 def write_samples(
-    source: Source, how: Sampling, out: Path, num_images: int, label: Label, seed: int, save_trajectory: bool
+    loaded: Loaded, how: Sampling, out: Path, num_images: int, label: Label, seed: int, save_trajectory: bool
 ) -> list[Path]:
     """Write 00000.png ... and grid.png, with `save_trajectory` also trajectory.png and trajectory.webp.
 
-    No file is replaced. Returns the paths, the grid's first.
-
-    Raises:
-        ArtError: if the network knows no such label.
-        FloatingPointError: if the network outputs NaN or infinity.
+    Replaces no file. Returns the paths, the grid's first. Raises the errors of `plan_samples` and `make`.
     """
-    plan = plan_samples(source, how, num_images, label, seed)
+    plan = plan_samples(loaded, how, num_images, label, seed)
     shown: list[Tensor] = []  # in the grid
     steps: list[Tensor] = []  # of each batch, one after the other
     written: list[Path] = []
@@ -51,9 +46,9 @@ def write_samples(
     def record(step: Step) -> None:
         steps.append(step.x_t[: max(0, MAX_RECORDED - len(written))].cpu())
 
-    for item, image in make(source, plan, *[record] * save_trajectory):
+    for item, image in make(loaded, plan, *[record] * save_trajectory):
         shown += [image] * (len(shown) < MAX_IN_GRID)
-        written.append(save_new(to_pixels(image), out / item.name, item.provenance))
+        written.append(item.save(image, out))
     provenance, num_labels = ImageProvenance("trained", plan.details), len({item.labels for item in plan.items})
     num_columns = num_labels if num_labels > 1 else math.ceil(math.sqrt(len(shown)))
     grids = [save_new(grid(torch.stack(shown).split(num_columns)), out / "grid.png", provenance)]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and names that no other process has.
+"""Atomic writes, and names that no other process takes.
 
 Functions that write raise OSError if they cannot.
 """
@@ -78,7 +78,7 @@ def numbered(path: Path) -> Iterator[Path]:
 def _part(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Name and file of a new temporary file beside `path`; it is removed unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp's files would be private whatever the umask. The name may have the maximum length: use its start alone.
+    # Not mkstemp, which ignores the umask. The name may have the maximum length, so only its start is used.
     part = path.with_name(f".{path.name[:40]}.{uuid4().hex}.part")
     try:
         with part.open("xb") as file:
@@ -113,13 +113,13 @@ def _take(part: Path, place: Path) -> bool:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write readable JSON, atomically."""
+    """Write indented JSON, atomically."""
     with atomic(path) as file:
         file.write(as_json(content))
 
 
 def as_json(content: object) -> bytes:
-    """Plain data as readable JSON."""
+    """Plain data as indented JSON."""
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
@@ -146,7 +146,7 @@ def is_writable(folder: Path) -> bool:
 def output_folder(out: str | None, default: Path) -> Iterator[Path]:
     """The folder `out`; if that is None, a new one like `default`, which is removed at the end if it is empty.
 
-    Raises ArtError if it is a file or cannot be written.
+    Raises ArtError if `out` is a file or cannot be written.
     """
     folder = default if out is None else Path(out)
     if folder.exists() and not folder.is_dir():

@@ -1,7 +1,7 @@
 """Value ranges of images, grids, and image files with their provenance.
 
-Files and stores hold uint8 in [0, 255]; everywhere else images are float in [-1, 1], except that TensorBoard gets
-[0, 1].
+Files and stores hold uint8 in [0, 255]; everywhere else images are float in [-1, 1], but TensorBoard gets [0, 1].
+Functions that write raise OSError if they cannot.
 """
 
 import io
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     """Images and their labels."""
 
     x0: Tensor  # (B, 3, S, S), float in [-1, 1]
-    y: Tensor  # (B, K) long, a label in each column; the number of a column's names stands for "none"
+    y: Tensor  # (B, K) long, a label in each column; the number of a column's names means "none"
 
 
 def to_model(pixels: Tensor) -> Tensor:
@@ -46,44 +46,35 @@ def grid(rows: Sequence[Tensor]) -> Tensor:
 
 def to_pil(pixels: Tensor, provenance: ImageProvenance) -> Image.Image:
     """uint8 (3, H, W) as a PIL image with its provenance: XMP in `info["xmp"]`."""
-    image = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    image = _pil(pixels)
     image.info["xmp"] = xmp(provenance).encode()
     return image
 
 
-def save(pixels: Tensor, path: Path, provenance: ImageProvenance) -> None:
-    """Write uint8 (3, H, W) as a PNG with its provenance, atomically; an older file is replaced.
+def _pil(pixels: Tensor) -> Image.Image:
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
-    Raises:
-        OSError: if the file cannot be written.
-    """
+
+def save(pixels: Tensor, path: Path, provenance: ImageProvenance) -> None:
+    """Write uint8 (3, H, W) as a PNG with its provenance, atomically; replaces an older file."""
     with atomic(path) as file:
         file.write(encode(pixels, provenance))
 
 
 def save_new(pixels: Tensor, path: Path, provenance: ImageProvenance) -> Path:
-    """The same under a free name, which `write_new` chooses; returns that name.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
+    """The same under a free name, which `write_new` chooses; returns that name."""
     return write_new(path, encode(pixels, provenance))
 
 
 def save_image(image: Image.Image | Tensor, path: str | Path) -> Path:
-    """Write an image as a PNG with its provenance; no file is replaced: a name that is taken gets -2, -3 ...
+    """Write an image as a PNG with its provenance; replaces no file: a taken name gets -2, -3 ... Returns the name.
 
     Args:
         image: a PIL image, such as `Model.sample` returns, whose XMP is kept; or a tensor (3, H, W), float in [-1, 1].
-            Of an image without XMP the file says that a network made it.
+            A file of an image without XMP states that a network made it.
         path: a name that ends in .png.
 
-    Returns:
-        The name that the file got.
-
-    Raises:
-        ArtError: if the name ends differently, or the image is neither.
-        OSError: if the file cannot be written.
+    Raises ArtError if the name ends differently, or the image is neither; OSError if the file cannot be written.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() != ".png":
@@ -101,12 +92,12 @@ def save_image(image: Image.Image | Tensor, path: str | Path) -> Path:
 
 def encode(pixels: Tensor, provenance: ImageProvenance) -> bytes:
     """uint8 (3, H, W) as a PNG with its provenance."""
-    return as_png(Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()), xmp(provenance))
+    return as_png(_pil(pixels), xmp(provenance))
 
 
 def as_png(image: Image.Image, packet: str) -> bytes:
     """A PIL image as a PNG with an XMP packet."""
-    # Pillow's save(..., xmp=) is silently ignored for PNG: the packet belongs into this chunk.
+    # Pillow ignores save(..., xmp=) for PNG: the packet belongs into this chunk.
     chunks, file = PngImagePlugin.PngInfo(), io.BytesIO()
     chunks.add_itxt("XML:com.adobe.xmp", packet)
     image.save(file, format="PNG", pnginfo=chunks)
@@ -116,24 +107,13 @@ def as_png(image: Image.Image, packet: str) -> bytes:
 def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProvenance) -> Path:
     """Write images, uint8 (3, H, W) each, as an animated WebP with its provenance; the last one stays longer.
 
-    Returns the file's name, which `write_new` chooses.
-
-    Raises:
-        OSError: if the file cannot be written.
+    Returns the name that `write_new` chooses.
     """
-    first, *others = [Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()) for pixels in frames]
+    first, *others = map(_pil, frames)
     durations = [100] * len(others) + [2000]  # ms
-    file = io.BytesIO()
-    first.save(
-        file,
-        format="WEBP",
-        save_all=True,
-        append_images=others,
-        duration=durations,
-        loop=0,
-        lossless=True,
-        xmp=xmp(provenance).encode(),
-    )
+    file, packet = io.BytesIO(), xmp(provenance).encode()
+    options = {"append_images": others, "duration": durations, "loop": 0, "lossless": True, "xmp": packet}
+    first.save(file, format="WEBP", save_all=True, **options)
     return write_new(path, file.getvalue())
 
 

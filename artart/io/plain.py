@@ -1,4 +1,4 @@
-"""What is read from a file, rebuilt as exact built-in types, so that no object in it can answer a check itself.
+"""Rebuild what was read from a file as exact built-in types, so that no object can spoof a later check.
 
 `torch.load(weights_only=True)` restores attributes of an OrderedDict, among them methods that checks would call. Here
 every object is identified by its exact type and read by the methods of that type alone.
@@ -13,20 +13,19 @@ from torch import Tensor, nn
 
 MAX_DEPTH = 50  # containers inside each other
 MAX_VALUES = 1_000_000
-MAX_CHARACTERS = 20_000_000  # of all texts
+MAX_CHARACTERS = 20_000_000  # of all strings
 
 
 def rebuild(value: object, num_bytes: float = math.inf) -> Any:
     """A copy of exact dict, list, tuple, str, int, float, bool, None and Tensor; tensors share their memory with it.
 
-    Containers and texts count as often as they are referenced, since whatever reads the copy walks it as a tree.
+    Containers and strings count once per reference, since readers walk the copy as a tree.
 
     Args:
         value: what was read.
-        num_bytes: of the file that it was read from.
+        num_bytes: size of the file that it was read from.
 
-    Raises:
-        ValueError: if there is anything else, too much of it, or a tensor that needs more bytes than the file has.
+    Raises ValueError if there is anything else, too much of it, or a tensor that needs more bytes than the file has.
     """
     return _Rebuild(num_bytes).value(value, MAX_DEPTH)
 
@@ -64,7 +63,7 @@ class _Rebuild:
         raise ValueError(f"a {kind.__name__}")
 
     def _scalar(self, value: Any) -> Any:
-        """A text or a whole number, which keys are too."""
+        """A string or an int; the only types of keys."""
         if type(value) not in (str, int):
             raise ValueError(f"a {type(value).__name__} as a key")
         if type(value) is int and abs(value) >= 2**63:

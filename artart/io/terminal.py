@@ -1,24 +1,14 @@
-"""Log lines and progress bars that do not break each other."""
+"""Log lines and progress bars."""
 
 import logging
 import re
 from pathlib import Path
 
-from rich import get_console
+from rich import get_console, progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
-# Control characters but tab and line feed, and those that change the direction of writing
+# Control characters except tab and line feed, and those that change the writing direction
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -41,27 +31,19 @@ class TerminalHandler(logging.Handler):
         console.print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-class Rate(ProgressColumn):
+class Rate(progress.ProgressColumn):
     """Steps per second."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: progress.Task) -> Text:
         return Text("" if task.speed is None else f"{task.speed:.{0 if task.speed >= 10 else 1}f}/s")
 
 
-def progress_bar() -> Progress:
+def progress_bar() -> progress.Progress:
     """A bar with count, rate, elapsed and remaining time; nothing is shown if the output is not a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=get_console(),
-        disable=not get_console().is_terminal,
-        transient=True,
-    )
+    console, name, count = get_console(), progress.TextColumn("{task.description}"), progress.MofNCompleteColumn()
+    times = progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn()
+    columns = (name, progress.BarColumn(bar_width=None), count, Rate(), *times)
+    return progress.Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
 def relative_to_cwd(path: Path) -> Path:

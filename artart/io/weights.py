@@ -26,15 +26,15 @@ from artart.io.plain import rebuild
 METADATA = "artart"  # the key of the facts in a .safetensors file
 NUM_PICKLES = 5  # in a row in torch's old format: magic number, version, system, content, names of storages
 TAIL = 98  # bytes of an archive behind its directory, at most: the ZIP64 end, its locator, the end
-MAX_HEADER = 16 * 2**20  # bytes of all but the tensors, which Python reads
-PLAIN = {  # what a pickle may name, besides storages
+MAX_HEADER = 16 * 2**20  # bytes of everything except the tensors, which Python parses
+PLAIN = {  # names that a pickle may import, besides storages
     "collections OrderedDict",
     "collections Counter",
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_tensor",  # of old files
     "torch._utils _rebuild_parameter",
 }
-READING = {"empty", "set_", "detach", "alias"}  # what torch does with tensors while it reads plain weights
+READING = {"empty", "set_", "detach", "alias"}  # operations on tensors by which torch reads plain weights
 
 
 def load(path: Path, mapped: bool = False) -> Any:
@@ -42,8 +42,8 @@ def load(path: Path, mapped: bool = False) -> Any:
 
     Args:
         path: the file.
-        mapped: leave the tensors in the file until they are used, and do not check them for damage; of torch's old
-            format they are read all the same.
+        mapped: leave the tensors in the file until they are used, and do not check them for damage; not possible
+            in torch's old format.
 
     Raises ArtError if the file is missing, damaged or holds more than plain data.
     """
@@ -68,8 +68,8 @@ class _ReadOnly(TorchDispatchMode):
 def _pickle_of_archive(path: Path, check_all: bool) -> BinaryIO:
     """The pickle in an archive of torch.save, which neither compresses nor stores a byte twice.
 
-    Unless `check_all`, only the pickle is compared with its checksum. Raises ValueError if the archive would grow in
-    memory, was not written by torch, or holds a damaged record.
+    Without `check_all` only the pickle's checksum is verified. Raises ValueError if the archive would grow in memory,
+    was not written by torch, or holds a damaged record.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -119,7 +119,7 @@ def _refuse_odd_pickles(file: BinaryIO) -> None:
 
 
 def _names_in(file: BinaryIO) -> Iterator[str]:
-    """What the next pickle asks to import."""
+    """The names that the next pickle imports."""
     try:
         for opcode, name, place in pickletools.genops(file):
             _check_header(place or 0)
@@ -180,7 +180,7 @@ def load_shared(path: Path) -> Any:
     with _safetensors(path) as file:
         facts = rebuild(json.loads((file.metadata() or {}).get(METADATA, "null")))
     if not isinstance(facts, dict):
-        raise ArtError(f"{path}: holds weights alone; artart.export writes a file that also says what they are")
+        raise ArtError(f"{path}: holds weights alone; artart.export writes a file that also describes them")
     return {**facts, "state_dict": load_weights(path)}
 
 
@@ -196,7 +196,7 @@ def _safetensors(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """Turn whatever the reading of a foreign file raises into one line that names the file."""
+    """Turn any error of reading a foreign file into one line that names the file."""
     if path.exists() and not path.is_file():  # reading a pipe would wait
         raise ArtError(f"{path}: not a file")
     try:

@@ -1,5 +1,6 @@
 """Distances between two sets of features, and confidence intervals."""
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -13,8 +14,13 @@ NUM_NEIGHBOURS: Final = 3  # the distance of the k-th is the radius of an image
 MIN_IMAGES_FOR_FRECHET: Final = 2560  # ten times the features; with fewer the covariances are mostly noise
 
 
+def by_label(labels: Sequence[str]) -> dict[str, Tensor]:
+    """For each label, in order, whether each image has it: (N,) bool."""
+    return {name: torch.tensor([label == name for label in labels]) for name in sorted(set(labels))}
+
+
 class Estimate(NamedTuple):
-    """A figure and its 95 % interval; None if there is none, as for very few images."""
+    """A value and its 95 % interval; None without one, as for very few images."""
 
     value: float
     low: float | None
@@ -28,11 +34,11 @@ def halves(num: int, generator: Generator) -> Tensor:
 
 
 def estimate(value: float, of_halves: Tensor, num: int) -> Estimate:
-    """The interval of a figure of `num` images from its values (200,) on halves of them.
+    """The interval of a value of `num` images from the values (200,) of halves of them.
 
-    Subsampling without replacement (Politis, Romano and Wolf 1999): the values of halves spread about their mean as the
-    figure does about the truth, times sqrt(m / (num - m)) for halves of m. Only their spread is used, because a
-    distance of fewer images may be biased.
+    Subsampling without replacement (Politis, Romano and Wolf 1999): the values of halves of m images, times
+    sqrt(m / (num - m)), spread about their mean as the value does about the truth. Only their spread is used, because
+    a distance of fewer images may be biased.
     """
     if num < MIN_IMAGES_FOR_INTERVAL:
         return Estimate(value, None, None)
@@ -122,7 +128,7 @@ class Coverage(NamedTuple):
 
 
 def coverage(samples: Tensor, real: Tensor, num_neighbours: int = NUM_NEIGHBOURS) -> Coverage:
-    """Precision and recall: an image lies among a set if it is nearer to one of it than that one's k-th neighbour.
+    """Precision and recall: an image lies among a set if it is nearer to one of its images than that's k-th neighbour.
 
     Source: Kynkäänniemi et al. 2019, arXiv 1904.06991, Eqs. 1 and 2. They depend on the number of images: compare at
     equal numbers only. samples (n, d) and real (m, d) are features, with n and m above k = num_neighbours, which does
@@ -135,5 +141,5 @@ def coverage(samples: Tensor, real: Tensor, num_neighbours: int = NUM_NEIGHBOURS
 
 
 def _reach(features: Tensor, num_neighbours: int) -> Tensor:
-    """The distance of each from its k-th nearest other one, (n,)."""
+    """The distance of each image to its k-th nearest other, (n,)."""
     return torch.cdist(features, features).kthvalue(num_neighbours + 1, dim=1).values

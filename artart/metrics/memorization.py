@@ -1,4 +1,4 @@
-"""Tests whether samples are near-duplicates of training images, and measures its own detection rate.
+"""Test whether samples are near-duplicates of training images, and measure the detection rate of the test.
 
 Distances are between thumbnails of 16 px without their mean colour, the least over flips and shifts of up to one
 thumbnail pixel, in steps of half a pixel. Three criteria call a sample memorized. `rate`: it is nearer to a training
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as change
 
 from artart.io.images import to_model, to_pixels
-from artart.metrics.distances import share
+from artart.metrics.distances import by_label, share
 
 SIDE: Final = 16  # of a thumbnail in pixels
 FINE: Final = 2  # steps of a shift per thumbnail pixel
@@ -45,7 +45,7 @@ class MemorizationTest:
         """
         Args:
             train: the training images.
-            groups: a name for each of them; look-alikes have the same.
+            groups: a name for each of them; similar images have the same.
             held_out: images of the same kind that were not trained on.
         """
         number = {group: k for k, group in enumerate(dict.fromkeys(groups))}
@@ -56,7 +56,7 @@ class MemorizationTest:
 
     @property
     def thresholds(self) -> tuple[float, float]:
-        """The distance and the ratio below which 1 % of other held-out images would lie."""
+        """The distance and the ratio below which 1 % of further held-out images would lie."""
         return _lowest(self.held_out.distance), _lowest(self.held_out.ratio)
 
     def nearest(self, images: Tensor) -> Nearest:
@@ -72,8 +72,8 @@ class MemorizationTest:
             least = torch.minimum(least, squares)
         distances = (least.clamp(min=0) / self.thumbnails.shape[1]).sqrt()
         distance, which = distances.min(dim=1)
-        looks_alike = self.groups == self.groups[which][:, None]
-        second = distances.masked_fill(looks_alike, torch.inf).amin(dim=1)
+        is_similar = self.groups == self.groups[which][:, None]
+        second = distances.masked_fill(is_similar, torch.inf).amin(dim=1)
         # 1 without a second, or if both distances are 0, as of blank images
         return Nearest(distance, which, torch.where(second.isfinite() & (second > 0), distance / second, 1.0))
 
@@ -117,26 +117,22 @@ def _crosswise(values: Tensor) -> float:
 
 
 def report(test: MemorizationTest, nearest: Nearest, labels: Sequence[str], generator: Generator) -> dict[str, Any]:
-    """The rates of samples, overall and by label, and the test's detection rates, as plain data."""
+    """Rates of samples, overall and by label, and detection rates of the test, as plain data."""
     detection_rates, false_alarms = test.detection_rates(generator), test.false_alarms()
+
+    def rate(found: Tensor) -> dict[str, float]:
+        return {**share(int(found.sum()), len(found))._asdict(), "num_images": len(found)}
+
     return {
         name: {
             **share(int(found.sum()), len(found))._asdict(),
             "held_out": false_alarms[name],
             "detection_rate": detection_rates[name],
             "blind_to": [kind for kind, seen in detection_rates[name].items() if seen < MIN_DETECTION_RATE],
-            "classes": _by_label(found, labels),
+            "classes": {label: rate(found[rows]) for label, rows in by_label(labels).items()},
         }
         for name, found in test.judge(nearest).items()
     } | {"thresholds": test.thresholds, "num_train": len(test.train), "num_held_out": len(test.held_out.distance)}
-
-
-def _by_label(found: Tensor, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-    chosen = {name: torch.tensor([label == name for label in labels]) for name in sorted(set(labels))}
-    parts = {name: found[rows] for name, rows in chosen.items()}
-    return {
-        name: {**share(int(part.sum()), len(part))._asdict(), "num_images": len(part)} for name, part in parts.items()
-    }
 
 
 def make_near_duplicates(images: Tensor, generator: Generator) -> Iterator[tuple[str, Tensor]]:
@@ -154,7 +150,7 @@ def make_near_duplicates(images: Tensor, generator: Generator) -> Iterator[tuple
         "tint": lambda: (x + 1) * tint - 1,  # each colour times 0.8 to 1.2
         "shift_1px": lambda: F.pad(x, (0, 1, 1, 0), mode="replicate")[:, :, :height, 1:],  # down and to the left
         "zoom_1.1": lambda: change.affine(x, 0.0, [0, 0], 1.1, [0.0, 0.0], change.InterpolationMode.BILINEAR),
-        "blur": lambda: change.gaussian_blur(x, [7, 7], [1.0, 1.0]),  # of a standard deviation of a pixel
+        "blur": lambda: change.gaussian_blur(x, [7, 7], [1.0, 1.0]),  # standard deviation of one pixel
     }
     for kind, near_duplicates in kinds.items():
         yield kind, to_pixels(near_duplicates())
@@ -172,12 +168,12 @@ def _window(thumbnails: Tensor, top: int = FINE, left: int = FINE) -> Tensor:
 
 
 def _views(thumbnails: Tensor) -> Iterator[Tensor]:
-    """As they are and flipped, shifted by up to one pixel either way: fifty times (B, D)."""
+    """The thumbnails and their mirror images, shifted by up to one pixel either way: fifty times (B, D)."""
     moves = range(2 * FINE + 1)
     for seen, top, left in product((thumbnails, thumbnails.flip(-1)), moves, moves):
         yield _centred(_window(seen, top, left))
 
 
 def _centred(windows: Tensor) -> Tensor:
-    """(B, D) without the mean colour."""
+    """(B, D), minus the mean colour."""
     return (windows - windows.mean(dim=(2, 3), keepdim=True)).flatten(1)

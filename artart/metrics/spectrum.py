@@ -1,4 +1,4 @@
-"""Power by spatial frequency: blur has too little at high frequencies, a checkerboard too much."""
+"""Power by spatial frequency: blur lacks power at high frequencies, a checkerboard has too much."""
 
 from typing import Final
 
@@ -13,8 +13,8 @@ CHUNK: Final = 64  # images in a batch
 def radial_power(images: Tensor) -> Tensor:
     """Power of (B, 3, S, S) in [-1, 1] by spatial frequency 1, 2, ... K (periods over the image): (B, K).
 
-    K is about S / sqrt(2), the corner of the spectrum, where a checkerboard lies. Of the mean of the channels under a
-    Hann window, without which the image's edges would count as detail.
+    K is about S / sqrt(2), the corner of the spectrum, where a checkerboard lies. The channels are averaged; a Hann
+    window keeps the image's edges from counting as detail.
     """
     if len(images) > CHUNK:
         return torch.cat([radial_power(part) for part in images.split(CHUNK)])

@@ -7,7 +7,7 @@ from artart.models.embedding import zero_module
 
 
 class SelfAttention(nn.Module):
-    """Among all places of a feature map (B, C, H, W); starts as the identity."""
+    """Self-attention among all places of a feature map (B, C, H, W); starts as the identity."""
 
     def __init__(self, channels: int, num_heads: int = 4) -> None:
         super().__init__()

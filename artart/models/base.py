@@ -1,4 +1,4 @@
-"""The Network protocol: what objectives, samplers and exports use of a network, which is an nn.Module."""
+"""The Network protocol: the attributes of an nn.Module that objectives, samplers and exports use."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -26,7 +26,7 @@ class Network(Protocol):
 
 
 def check_divisible(setting: str, value: int, divisor: int, reason: str) -> None:
-    """Raise ValueError, with the nearest values that are, unless a setting is divisible; `reason` says why it must."""
+    """Raise ValueError unless a setting is divisible; the error has the nearest values that are, and the `reason`."""
     if value < divisor or value % divisor:
         lower = max(divisor, value // divisor * divisor)
         raise ValueError(f"{setting}={value}: not divisible by {divisor}, {reason}; try {lower} or {lower + divisor}")

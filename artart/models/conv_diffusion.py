@@ -23,7 +23,7 @@ class ConvDiffusionModel(nn.Module):
 
     `conditioned` on time and labels it is the denoiser that the article describes: group normalisation with scale and
     shift replaces batch normalisation, and the last block gets x_t again at full size. The printed block leaves a
-    checkerboard and cannot pass x_t on where there is hardly any noise.
+    checkerboard and cannot reproduce x_t where there is hardly any noise.
     """
 
     def __init__(
@@ -41,11 +41,10 @@ class ConvDiffusionModel(nn.Module):
             channels: of the images.
             num_classes: as for ConditionEmbedding; None: no labels. artart.train takes those of the data.
             conditioned: whether it takes time and labels; None: no. artart.train asks the objective.
-            attention: self-attention at the lowest resolution: from 64 px on no convolution sees the whole image.
+            attention: self-attention at the lowest resolution; from 64 px on no convolution sees the whole image.
             augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
 
-        Raises:
-            ValueError: if image_size is not divisible by 8, or the printed form is to have attention or augmentation.
+        Raises ValueError if image_size is not divisible by 8, or if attention or augmentation lacks `conditioned`.
         """
         super().__init__()
         check_divisible("image_size", image_size, 8, "which three halvings need")
@@ -67,7 +66,7 @@ class ConvDiffusionModel(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """As for `base.Network`; without condition only x counts."""
+        """As for `base.Network`; without condition only x is used."""
         condition = None if self.condition is None else self.condition(x, t, y, augment_labels)
         skip1 = _run(self.enc1, x, condition)
         skip2 = _run(self.enc2, skip1, condition)
@@ -97,12 +96,8 @@ class Head(nn.Module):
 
 
 def _down(in_channels: int, out_channels: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
-        nn.ReLU(),
-        norm(out_channels),
-        nn.MaxPool2d(2),
-    )
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+    return nn.Sequential(convolution, nn.ReLU(), norm(out_channels), nn.MaxPool2d(2))
 
 
 def _up(in_channels: int, out_channels: int, *rest: nn.Module) -> nn.Sequential:

@@ -22,7 +22,7 @@ class ConditionEmbedding(nn.Module):
         """
         Args:
             num_classes: number of classes of each column of labels, or of the only one; may be 0. In column k the
-                label `num_classes[k]` stands for "none". None: 0.
+                label `num_classes[k]` means none. None: 0.
             emb_channels: of the vector.
             augment_dim: numbers that describe how an image was augmented; 0 or None: it takes none.
         """
@@ -33,7 +33,7 @@ class ConditionEmbedding(nn.Module):
         self.label = nn.Embedding(num_rows, emb_channels) if any(self.num_classes) else None
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
-        # Zeros stand for an image as it is, so there is no bias.
+        # Zeros mean no augmentation, so there is no bias.
         self.augmentation = zero_module(nn.Linear(augment_dim, emb_channels, bias=False)) if augment_dim else None
 
     def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Tensor:
@@ -45,9 +45,8 @@ class ConditionEmbedding(nn.Module):
             y = none.expand(len(x), -1) if y is None else y.reshape(-1, len(none))
             vector = vector + self.label(y + F.pad((none + 1).cumsum(0), (1, -1))).sum(dim=1)
         if self.augmentation is not None:
-            vector = vector + self.augmentation(
-                x.new_zeros(len(x), self.augmentation.in_features) if augment_labels is None else augment_labels
-            )
+            none = x.new_zeros(len(x), self.augmentation.in_features)
+            vector = vector + self.augmentation(none if augment_labels is None else augment_labels)
         return vector
 
 

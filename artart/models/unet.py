@@ -1,6 +1,7 @@
 """A U-Net: residual blocks at falling and rising resolution, skips between them, attention at low resolutions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -49,40 +50,20 @@ class UNet(nn.Module):
             patch_size: side in pixels of the squares that become one place of the first level: 2 costs a quarter.
             augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
 
-        Raises:
-            ValueError: if image_size is not divisible as the levels need, or model_channels not by 8.
+        Raises ValueError if image_size is not divisible as the levels need, or model_channels not by 8.
         """
         super().__init__()
-        if not channel_mult or min(channel_mult) < 1:
-            raise ValueError(f"model.channel_mult={list(channel_mult)}: needs a whole number above 0 for each level")
-        reason = f"which model.patch_size={patch_size} and {len(channel_mult)} levels need"
-        check_divisible("image_size", image_size, patch_size * 2 ** (len(channel_mult) - 1), reason)
-        check_divisible("model.model_channels", model_channels, 8, "which the norms' groups need")
+        _check_sizes(image_size, patch_size, model_channels, channel_mult)
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
         self.condition = ConditionEmbedding(num_classes, 4 * model_channels, augment_dim)
         self.num_classes = self.condition.num_classes
         widths = [model_channels * multiplier for multiplier in channel_mult]
-        sides = [image_size // patch_size >> level for level in range(len(widths))]
-
-        def block(inputs: int, outputs: int, side: int) -> Block:
-            return Block(inputs, outputs, 4 * model_channels, dropout, attention=side in attn_resolutions)
-
+        attention = [image_size // patch_size >> level in attn_resolutions for level in range(len(widths))]
+        block = partial(Block, emb_channels=4 * model_channels, dropout=dropout)
         self.stem = nn.Conv2d(channels * patch_size**2, model_channels, kernel_size=3, padding=1)
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        now = model_channels
-        for level, (wide, side) in enumerate(zip(widths, sides, strict=True)):
-            self.down.append(nn.AvgPool2d(2) if level else nn.Identity())
-            for _ in range(num_res_blocks):
-                self.down.append(block(now, wide, side))
-                now = wide
-        self.middle = nn.ModuleList([block(now, now, sides[-1]), block(now, now, sides[-1])])
-        for wide, side in zip(reversed(widths), reversed(sides), strict=True):
-            for _ in range(num_res_blocks):
-                self.up.append(block(now + wide, wide, side))
-                now = wide
-            self.up.append(nn.Upsample(scale_factor=2.0, mode="nearest") if side != sides[0] else nn.Identity())
-        self.norm = nn.GroupNorm(8, now)
-        self.out = zero_module(nn.Conv2d(now, channels * patch_size**2, kernel_size=3, padding=1))
+        self.down, self.up, self.middle = _levels(model_channels, widths, attention, num_res_blocks, block)
+        self.norm = nn.GroupNorm(8, widths[0])
+        self.out = zero_module(nn.Conv2d(widths[0], channels * patch_size**2, kernel_size=3, padding=1))
 
     def forward(
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
@@ -106,6 +87,33 @@ class UNet(nn.Module):
                 features = part(features)
         with torch.autocast(x.device.type, enabled=False):  # bf16 would round the images to grey levels
             return F.pixel_shuffle(self.out(F.silu(self.norm(features.to(x.dtype)))), self.patch_size)
+
+
+def _check_sizes(image_size: int, patch_size: int, model_channels: int, channel_mult: Sequence[int]) -> None:
+    if not channel_mult or min(channel_mult) < 1:
+        raise ValueError(f"model.channel_mult={list(channel_mult)}: needs a whole number above 0 for each level")
+    reason = f"which model.patch_size={patch_size} and {len(channel_mult)} levels need"
+    check_divisible("image_size", image_size, patch_size * 2 ** (len(channel_mult) - 1), reason)
+    check_divisible("model.model_channels", model_channels, 8, "which the norms' groups need")
+
+
+def _levels(
+    now: int, widths: Sequence[int], attention: Sequence[bool], num_res_blocks: int, block: Callable[..., "Block"]
+) -> tuple[nn.ModuleList, nn.ModuleList, nn.ModuleList]:
+    """The blocks down, up and in the middle, for `now` channels at the start; the side halves and doubles by level."""
+    down, up, levels = nn.ModuleList(), nn.ModuleList(), list(enumerate(zip(widths, attention, strict=True)))
+    for level, (wide, attends) in levels:
+        down.append(nn.AvgPool2d(2) if level else nn.Identity())
+        for _ in range(num_res_blocks):
+            down.append(block(now, wide, attention=attends))
+            now = wide
+    middle = nn.ModuleList(block(now, now, attention=attention[-1]) for _ in range(2))
+    for level, (wide, attends) in reversed(levels):
+        for _ in range(num_res_blocks):
+            up.append(block(now + wide, wide, attention=attends))
+            now = wide
+        up.append(nn.Upsample(scale_factor=2.0, mode="nearest") if level else nn.Identity())
+    return down, up, middle
 
 
 class Block(nn.Module):

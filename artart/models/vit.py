@@ -48,8 +48,7 @@ class ViT(nn.Module):
             dropout: share of a block's outputs that are dropped in training.
             augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
 
-        Raises:
-            ValueError: if image_size is not divisible by patch_size, or hidden_size not by 4 num_heads.
+        Raises ValueError if image_size is not divisible by patch_size, or hidden_size not by 4 num_heads.
         """
         super().__init__()
         check_divisible("image_size", image_size, patch_size, "which is model.patch_size")

@@ -1,4 +1,4 @@
-"""The Objective protocol: what a network learns from a batch, and how that is measured."""
+"""The Objective protocol: the losses and metrics of a network on a batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
@@ -15,11 +15,11 @@ class Objective(Protocol):
 
     @property
     def mode(self) -> Literal["reconstruct", "sample"]:
-        """What artart.generate does with a network of this objective."""
+        """What artart.generate does with a network trained for this objective."""
 
     @property
     def network(self) -> Mapping[str, int]:
-        """Settings of `model` that this objective decides."""
+        """Settings of `model` that this objective determines."""
 
     @property
     def inputs(self) -> Sequence[str]:
@@ -39,11 +39,11 @@ class Objective(Protocol):
         """The losses of a batch, each (B,): training minimises `loss`.
 
         The batch is the rank-th of `world_size` equal parts of a step's images. The generator is the same for every
-        part: it draws for all of them, so that what is drawn does not depend on the number of processes.
+        part and draws for all of them, so the draws do not depend on the number of processes.
         """
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """What validation logs of a batch: full names, always the same, to a number for each image that has one."""
+        """Metrics for validation, by full name, always the same names: a number for each image that has one."""
 
 
 def logged(loss: WeightedSum) -> list[str]:

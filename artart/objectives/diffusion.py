@@ -1,7 +1,7 @@
-"""Diffusion: the network learns to predict the clean image from one with noise; sampling starts from noise alone."""
+"""Diffusion: the network learns to predict the clean image from a noisy one; sampling starts from pure noise."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,28 +10,22 @@ from artart.diffusion import parameterization as parameterizations
 from artart.diffusion import weighting as weightings
 from artart.diffusion.augment import AUGMENT_DIM, Augment
 from artart.diffusion.guidance import null_labels
-from artart.diffusion.schedule import Level, Schedule
+from artart.diffusion.noise import own_generators
+from artart.diffusion.schedule import Level, Noised, Schedule
 from artart.io.images import Batch
 from artart.io.ranges import Fraction
-from artart.objectives import validation
 from artart.objectives.base import logged
 from artart.objectives.losses import WeightedSum
 
-
-class Noised(NamedTuple):
-    """Images with noise."""
-
-    x_t: Tensor  # (B, C, S, S) alpha x0 + sigma eps
-    eps: Tensor  # (B, C, S, S) standard normal noise
-    t: Tensor  # (B,) times
-    level: Level  # the schedule at t, each (B, 1, 1, 1)
+NUM_BINS = 10  # of the noise level r, in validation
+MAX_GRADIENT_IMAGES = 8  # images of a batch whose gradients are compared
 
 
 class Diffusion:
-    """The network gets an image with noise, the time and the labels, and learns to predict the clean image.
+    """The network gets a noisy image, the time and the labels, and learns to predict the clean image.
 
-    All losses are of x0_hat, whatever the network outputs. `perceptual` counts where there is little enough noise for
-    x0_hat to be an image; the other terms are weighted by noise level.
+    All losses are of x0_hat, whatever the network outputs. `perceptual` counts only up to a noise level, because at
+    high noise x0_hat is no image yet; the other terms are weighted by noise level.
     """
 
     mode: ClassVar = "sample"
@@ -56,9 +50,9 @@ class Diffusion:
             parameterization: what the network outputs.
             weighting: of the x0 error by noise level.
             perceptual_max_noise: noise level r up to which the perceptual term counts.
-            class_dropout_prob: how often all labels of an image are withheld, which guidance needs; of several columns
-                each one is also withheld alone that often.
-            augment: of training images, with augmentation conditioning; None: nothing.
+            class_dropout_prob: probability of dropping all labels of an image, which guidance needs; each of several
+                columns is also dropped alone with this probability.
+            augment: of training images, with augmentation conditioning; None: no augmentation.
         """
         self.loss = loss
         self.schedule = schedule
@@ -86,7 +80,7 @@ class Diffusion:
         num = world_size * len(x0)
 
         def own(drawn: Tensor) -> Tensor:
-            """The part of this process in what is drawn for the images of all."""
+            """The part of this process in the draws for all processes."""
             return drawn.chunk(world_size)[rank]
 
         r = own(self.noise_levels(num, generator))
@@ -95,22 +89,16 @@ class Diffusion:
         if self.augment is not None:
             x0, augment_labels = self.augment.apply(x0, *map(own, self.augment.draw(num, generator)))
         y = torch.where(is_dropped, null_labels(net, y.device), y)
-        noised = self.add_noise(x0, eps, r)
+        noised = self.schedule.add_noise(x0, eps, r)
         return self.loss(self.x0_hat(net, x0, noised, y, augment_labels), x0, self.factors(noised.level))
 
     def _draw_dropout(self, num: int, num_columns: int, generator: Generator) -> Tensor:
-        """Whether labels are withheld: (num, 1) for one column, (num, num_columns) for several."""
+        """Whether labels are dropped: (num, 1) for one column, (num, num_columns) for several."""
 
         def draw(width: int) -> Tensor:
             return torch.rand(num, width, generator=generator, device=generator.device) < self.class_dropout_prob
 
         return draw(1) if num_columns == 1 else draw(1) | draw(num_columns)
-
-    def add_noise(self, x0: Tensor, eps: Tensor, r: Tensor) -> Noised:
-        """Images (B, C, S, S) with noise of their shape at the levels r (B,)."""
-        t = self.schedule.time_at(r.to(x0))
-        level, eps = self.schedule.for_images(t, x0), eps.to(x0)
-        return Noised(level.alpha * x0 + level.sigma * eps, eps, t, level)
 
     def x0_hat(
         self, net: nn.Module, x0: Tensor, noised: Noised, y: Tensor, augment_labels: Tensor | None = None
@@ -121,11 +109,46 @@ class Diffusion:
         return x0 + self.parameterization.x0_error(output, x0, noised.eps, noised.level)
 
     def factors(self, level: Level) -> dict[str, Tensor]:
-        """What each term counts at a noise level, (B,)."""
+        """The weight of each term at a noise level, (B,)."""
         weight = self.weighting(level).flatten()
         gate = (level.r <= self.perceptual_max_noise).to(weight).flatten()
         return {name: gate if name == "perceptual" else weight for name in self.loss.terms}
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Losses, and errors by noise level: see `validation.measure`."""
-        return validation.measure(self, net, batch)
+        """Losses at a noise level drawn as in training; and the squared error of x0_hat at levels drawn evenly.
+
+        Noise and levels are a function of each image's pixels, so metrics are comparable across epochs and batch
+        sizes; `val/mse`, at evenly drawn levels, also across runs that train at other levels. `noise/mse_r0.05` is for
+        r in 0 .. 0.1. `noise/perceptual_gradient_r0.05` is the norm of the gradient of the perceptual term over that
+        of the other terms, for a few images of the batch; it should stay below 1.
+        """
+        (x0, y), generators = batch, own_generators(batch.x0)
+        as_trained = torch.cat([self.noise_levels(1, generator) for generator in generators])
+        evenly = torch.cat([torch.rand(1, generator=generator) for generator in generators])
+        eps = torch.stack([torch.randn(x0.shape[1:], generator=generator) for generator in generators])
+        noised = self.schedule.add_noise(x0, eps, as_trained)
+        losses = self.loss(self.x0_hat(net, x0, noised, y), x0, self.factors(noised.level))
+        noised = self.schedule.add_noise(x0, eps, evenly)
+        x0_hat = self.x0_hat(net, x0, noised, y)
+        by_level = {"mse": (x0_hat - x0).square().mean(dim=(1, 2, 3))}
+        if "perceptual" in self.loss.terms and len(self.loss.terms) > 1:
+            few = slice(MAX_GRADIENT_IMAGES)
+            level = Level(*(values[few] for values in noised.level))
+            by_level["perceptual_gradient"] = self._perceptual_gradient(x0_hat[few], x0[few], level)
+        measured = {f"val/{name}": values for name, values in losses.items()} | {"val/mse": by_level["mse"]}
+        for name, values in by_level.items():
+            bins = (evenly[: len(values)] * NUM_BINS).long().to(values.device)
+            for k in range(NUM_BINS):
+                measured[f"noise/{name}_r{(k + 0.5) / NUM_BINS:.2f}"] = values[bins == k]
+        return measured
+
+    def _perceptual_gradient(self, x0_hat: Tensor, x0: Tensor, level: Level) -> Tensor:
+        """(B,) norm of the weighted perceptual term's gradient to x0_hat, over that of the other terms."""
+        with torch.inference_mode(False), torch.enable_grad():
+            x0_hat, x0 = x0_hat.clone().requires_grad_(), x0.clone()
+            factors = self.factors(Level(*(values.clone() for values in level)))
+            losses = self.loss(x0_hat, x0, factors)
+            perceptual = self.loss.weights["perceptual"] * losses["perceptual"] * factors["perceptual"]
+            (of_perceptual,) = torch.autograd.grad(perceptual.sum(), x0_hat, retain_graph=True)
+            (of_all,) = torch.autograd.grad(losses["loss"].sum(), x0_hat)
+        return of_perceptual.flatten(1).norm(dim=1) / (of_all - of_perceptual).flatten(1).norm(dim=1)

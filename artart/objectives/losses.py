@@ -38,13 +38,12 @@ class Perceptual:
         """
         Args:
             weights: as for `features.vgg.vgg16`.
-            crop: share of an image's side that is compared in training, at another place in each batch; validation
-                compares whole images.
+            crop: share of an image's side that is compared in training, at a different place in each batch;
+                validation compares whole images.
             cache_targets: keep the features of every x, in half precision, and compute them once; for images that
                 do not change.
 
-        Raises:
-            ValueError: if crops should be kept: they change.
+        Raises ValueError if crop is below 1 with cache_targets.
         """
         if crop < 1 and cache_targets:
             raise ValueError(f"loss.perceptual.crop={crop}: crops differ from step to step; set cache_targets=false")
@@ -55,8 +54,7 @@ class Perceptual:
     def load(self) -> str:
         """Load the filters before the first batch; returns where they come from.
 
-        Raises:
-            ArtError: if the weights cannot be had.
+        Raises ArtError if the weights are not available.
         """
         return vgg16(self.weights).origin
 
@@ -83,7 +81,7 @@ class Perceptual:
         if new := [i for i, key in enumerate(keys) if key not in targets]:
             features = self._features(x[new]).half()
             targets.update({keys[i]: one.clone() for i, one in zip(new, features, strict=True)})
-        with torch.autocast(x.device.type, enabled=False):  # which knows no half precision on a CPU
+        with torch.autocast(x.device.type, enabled=False):  # unsupported in half precision on a CPU
             return torch.stack([targets[key] for key in keys]).float()
 
     @staticmethod
@@ -93,7 +91,7 @@ class Perceptual:
 
 
 def fingerprints(x: Tensor) -> list[int]:
-    """A number for each image (B, 3, S, S) in [-1, 1], different for images that differ once saved.
+    """A number for each image (B, 3, S, S) in [-1, 1], different for images whose pixels differ.
 
     The sum of the pixels, each times a fixed random 64-bit number: exact, so the same on every device and in any batch.
     """
@@ -132,7 +130,7 @@ class WeightedSum:
             raise ValueError(f"loss.weights.{name}: weights name {sorted(weights)} but the terms are {sorted(terms)}")
         for name, term in terms.items():
             if not callable(term):
-                raise ValueError(f"loss.{name}={term}: is no loss; to leave it out, set loss.weights.{name}=0")
+                raise ValueError(f"loss.{name}={term}: not a loss; to leave it out, set loss.weights.{name}=0")
         self.weights = weights
         self.terms = {name: term for name, term in terms.items() if weights[name]}
         if min(weights.values(), default=0) < 0:

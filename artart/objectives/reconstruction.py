@@ -11,7 +11,7 @@ from artart.objectives.losses import WeightedSum
 
 
 class Reconstruction:
-    """The article's objective: the network sees an image and reproduces it."""
+    """The network reproduces its input image."""
 
     mode: ClassVar = "reconstruct"
     network: ClassVar = {"conditioned": False, "augment_dim": 0}

@@ -169,6 +169,11 @@ def test_a_sampler_and_a_guidance_may_be_objects(model):
         assert packet(one) == packet(other)
 
 
+def test_a_guide_must_come_from_a_checkpoint(model):
+    with pytest.raises(ArtError, match=r"guidance.network: .* use model.guidance\(3, network=PATH\)"):
+        model.sample(1, guidance=Guidance(3.0, network=model.net), num_steps=1)
+
+
 def test_names_settings_and_facts_of_the_network_can_be_read(model):
     assert model.label_names == {"class": ["drawing", "engraving", "iconography", "painting", "sculpture"]}
     assert model.config["image_size"] == 16

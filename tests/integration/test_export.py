@@ -285,7 +285,7 @@ def test_a_file_that_is_there_is_not_replaced(export, checkpoints, tmp_path, cap
     out = tmp_path / f"mine.{kind}"
     out.write_text("mine")
     assert export(f"checkpoint={checkpoints['sample']}", f"format={kind}", f"out={out}") == 2
-    assert capsys.readouterr().err == f"out={out}: is there already and is not replaced; name another file\n"
+    assert capsys.readouterr().err == f"out={out}: exists and is not replaced; name another file\n"
     assert out.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -295,7 +295,7 @@ def test_a_file_that_comes_meanwhile_is_not_replaced(export, checkpoints, tmp_pa
     out, fsync = tmp_path / f"net.{kind}", os.fsync
     monkeypatch.setattr(os, "fsync", lambda descriptor: (fsync(descriptor), out.write_text("theirs")))
     assert export(f"checkpoint={checkpoints['sample']}", f"format={kind}", f"out={out}") == 2
-    assert capsys.readouterr().err == f"out={out}: is there already and is not replaced; name another file\n"
+    assert capsys.readouterr().err == f"out={out}: exists and is not replaced; name another file\n"
     assert out.read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [out]
 

@@ -95,7 +95,7 @@ def readers(known: Content) -> dict[str, Callable[[Path], object]]:
     """What commands do with a file before they work: generate and export load it, evaluate makes its data of it."""
     return {
         "load": load,
-        "evaluate": lambda path: held_out_data(load(path), path),
+        "evaluate": lambda path: held_out_data(load(path)),
         "resume": lambda path: load_resume_state(path, known["config"], known["labels"]),
         "inspect": describe,
     }

@@ -206,7 +206,7 @@ WRONG_GUIDES = {
         "objective"
     ].update(schedule={"_target_": "artart.diffusion.schedule.Cosine"}),
     "image_size=24, not 16": of_another_size,
-    "knows other labels; name an earlier checkpoint of the same run": lambda content: content.update(
+    "has other labels; name an earlier checkpoint of the same run": lambda content: content.update(
         labels={"class": list("abcde")}
     ),
     "wants to build os.system, not a class of artart": lambda content: content["config"]["loss"].update(
@@ -562,7 +562,7 @@ def test_labels_of_several_columns(label, labels):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("both", "label=both: is of class and artist; say of which: label={class: ...}"),
+        ("both", "label=both: is in class and artist; name the column: label={class: ...}"),
         ("drawin", "label=drawin: no such class or artist; did you mean drawing?"),
         ("Adda", "label=Adda: no such class or artist; did you mean Ada?"),
         ({"class": "Ada"}, "label.class=Ada: no such class; choose all, none, drawing, print or both"),

@@ -342,7 +342,7 @@ def test_another_monitored_metric_needs_its_own_direction(train, capsys):
         ("trainer.accelerator=foo", "trainer: "),
         ("trainer.max_time=abc", "trainer: "),
         ("image_size=20", "image_size=20: not divisible by 8"),
-        ("loss.mse=null", "loss.mse=None: is no loss; to leave it out, set loss.weights.mse=0"),
+        ("loss.mse=null", "loss.mse=None: not a loss; to leave it out, set loss.weights.mse=0"),
         ("model=null", "model=null: a group needs an option; choose conv_diffusion"),
         ("logger=null", "logger=null: a group needs an option; choose csv, none or tensorboard"),
         ("data.root=a ${x} b", "${ begins an interpolation and cannot be part of a name; rename it"),

@@ -119,7 +119,7 @@ def test_a_checkpoint_in_pieces_is_reported_in_one_line(content, save, part, val
 def test_an_interpolation_cannot_bring_in_a_class(content, save):
     """It is a text like any other."""
     content["config"]["loss"]["mse"] = "${oc.create:'{_target_: pathlib.Path}'}"
-    with pytest.raises(ArtError, match="is no loss"):
+    with pytest.raises(ArtError, match="not a loss"):
         checkpoint.load(save(content))
 
 

@@ -26,12 +26,11 @@ def times(schedule: Schedule, lowest: float, highest: float) -> Tensor:
 
 
 @parameterizations
-def test_a_perfect_network_recovers_image_and_noise(name, schedule):
+def test_a_perfect_network_recovers_the_image(name, schedule):
     lowest, highest = {"x0": (0.001, 1), "eps": (0, 0.97), "v": (0, 1)}[name]  # one end may be singular
     x0, eps, x_t, level = noised(schedule, times(schedule, lowest, highest))
     output = PARAMETERIZATIONS[name].target(x0, eps, level)
     assert_close(PARAMETERIZATIONS[name].x0(output, x_t, level), x0)
-    assert_close(PARAMETERIZATIONS[name].eps(output, x_t, level), eps)
 
 
 def test_what_a_perfect_network_outputs():
@@ -42,14 +41,6 @@ def test_what_a_perfect_network_outputs():
         assert_close(PARAMETERIZATIONS["eps"].target(x0, eps, level), eps)
         v = eps - x0 if isinstance(schedule, Flow) else level.alpha * eps - level.sigma * x0
         assert_close(PARAMETERIZATIONS["v"].target(x0, eps, level), v)
-
-
-@parameterizations
-def test_estimates_of_an_imperfect_network_still_make_x_t(name, schedule):
-    x0, eps, x_t, level = noised(schedule, times(schedule, 0.02, 0.97))
-    output = PARAMETERIZATIONS[name].target(x0, eps, level) + ERROR
-    x0_hat, eps_hat = PARAMETERIZATIONS[name].x0(output, x_t, level), PARAMETERIZATIONS[name].eps(output, x_t, level)
-    assert_close(level.alpha * x0_hat + level.sigma * eps_hat, x_t)
 
 
 @parameterizations

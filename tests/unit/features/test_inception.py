@@ -41,7 +41,7 @@ def test_features_are_in_double_precision_and_in_order(monkeypatch):
         (ModuleNotFoundError("torch-fidelity"), r"metrics.inception=true: .*pip install 'artart\[metrics\]'"),
         (
             OSError("no route to host"),
-            r"metrics.inception=true: Inception's weights cannot be had \(no route to host\)",
+            r"metrics.inception=true: no weights of Inception \(no route to host\)",
         ),
     ],
 )

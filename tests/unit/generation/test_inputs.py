@@ -57,7 +57,7 @@ def test_inputs_of_takes_tensors_and_sequences():
         (torch.zeros(3, 16, 16, dtype=torch.uint8), "torch.uint8"),
         (torch.full((3, 16, 16), 255.0), "floats in [-1, 1]"),
         (torch.full((3, 16, 16), torch.nan), "floats in [-1, 1]"),
-        ([], "image: there is none"),
+        ([], "image: is empty"),
     ],
 )
 def test_inputs_of_reports_what_it_cannot_use(images, sentence):
@@ -84,10 +84,10 @@ def test_mask_of_gives_the_same_for_images_and_tensors():
 @pytest.mark.parametrize(
     ("mask", "sentence"),
     [
-        (Image.new("L", (8, 8), 255), "mask: has 8 x 8 pixels, the input 16 x 16; they must lie on each other"),
+        (Image.new("L", (8, 8), 255), "mask: has 8 x 8 pixels, the input 16 x 16; they must be the same"),
         (torch.ones(8, 8), "mask: has the shape (8, 8); give a PIL image or (1, 16, 16)"),
         (torch.ones(2, 16, 16), "mask: has the shape (2, 16, 16)"),
-        (Image.new("L", (16, 16)), "mask: leaves nothing to paint; white is what is painted anew"),
+        (Image.new("L", (16, 16)), "mask: leaves nothing to paint; white marks what is painted anew"),
         (torch.zeros(16, 16), "mask: leaves nothing to paint"),
     ],
 )

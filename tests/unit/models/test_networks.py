@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import onnxruntime
 import pytest
@@ -208,7 +209,7 @@ def test_a_few_images_can_be_learnt_by_heart(make):
     net = make(num_classes=3)
     x0 = (torch.rand(3, 3, 4, 4) * 2 - 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
     objective = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(S), weighting="uniform")
-    noised = objective.add_noise(x0, torch.randn(1, 3, S, S).expand(3, -1, -1, -1), torch.full((3,), 0.95))
+    noised = objective.schedule.add_noise(x0, torch.randn(1, 3, S, S).expand(3, -1, -1, -1), torch.full((3,), 0.95))
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     for _ in range(120):
         optimizer.zero_grad()
@@ -225,7 +226,7 @@ def test_it_has_a_form_in_onnx_for_any_batch(make):
     torch.manual_seed(0)
     net = filled(make(num_classes=5))
     objective = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(S))
-    content, difference = model_of(Loaded(net, objective, {}, list("abcde"), {}), {})
+    content, difference = model_of(Loaded(net, objective, {}, {"class": list("abcde")}, {}, Path("last.ckpt"), ""), {})
     assert difference < 1e-4
     session = onnxruntime.InferenceSession(content)
     assert [one.name for one in session.get_inputs()] == ["x_t", "t", "y"]

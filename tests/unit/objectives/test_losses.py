@@ -205,7 +205,7 @@ def test_a_negative_weight_is_refused():
 
 
 def test_a_term_that_is_no_loss_is_refused():
-    with pytest.raises(ValueError, match=r"loss\.mse=None: is no loss"):
+    with pytest.raises(ValueError, match=r"loss\.mse=None: not a loss"):
         WeightedSum({"mse": 1.0}, mse=None)
 
 

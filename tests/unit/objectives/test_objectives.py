@@ -13,10 +13,9 @@ from artart.diffusion.schedule import Cosine, Flow, Linear
 from artart.io.images import Batch, to_model
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.objectives.base import Objective
-from artart.objectives.diffusion import Diffusion
+from artart.objectives.diffusion import MAX_GRADIENT_IMAGES, Diffusion
 from artart.objectives.losses import MSE, Perceptual, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
-from artart.objectives.validation import MAX_GRADIENT_IMAGES
 
 B, S = 2, 8
 NUM_CLASSES = 3
