@@ -22,11 +22,12 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.labels import CLASS
 from artart.io.files import new_folder
 from artart.io.terminal import relative_to_cwd
-from artart.training.callbacks.last import PREVIOUS
+from artart.training.callbacks.last import LAST, PREVIOUS
 from artart.training.distributed import rank
 from artart.training.loggers import cut_back, files
 from artart.training.restore import misfit
-from artart.training.run_dir import LAST, LOG, Plan, open_log, save_settings
+from artart.training.run_dir import Plan
+from artart.training.run_files import LOG, open_log, save_settings
 
 log = logging.getLogger(__name__)
 
