@@ -106,7 +106,11 @@ def _newest_unfinished(cfg: DictConfig) -> Plan:
     for run_dir in sorted(RUNS.absolute().glob("*/*"), key=_saved_at, reverse=True):
         try:
             checkpoint = _newest_in(run_dir)
-            if checkpoint and run_files.read_settings(run_dir) | PATHS == wanted and not run_files.reached_limit(run_dir, cfg):
+            if (
+                checkpoint
+                and run_files.read_settings(run_dir) | PATHS == wanted
+                and not run_files.reached_limit(run_dir, cfg)
+            ):
                 run_files.check_run(run_dir)
                 _lock(run_dir)
                 return Plan(run_dir, checkpoint)

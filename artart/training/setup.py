@@ -22,7 +22,7 @@ from artart.objectives.base import Objective
 from artart.training import distributed
 from artart.training.finetune import init_weights
 from artart.training.module import ArtModule
-from artart.training.resume import ResumeState, compare_data
+from artart.training.resume import ResumeState
 from artart.training.trainer import precision_of
 
 log = logging.getLogger(__name__)
@@ -113,5 +113,11 @@ def load_images(data: ArtDataModule, config: Mapping[str, Any], state: ResumeSta
     num_train, num_val = len(data.train_ids), len(data.val_ids)
     check_num_images(config, num_train, num_val, distributed.world_size())
     check_memory(config, num_train + num_val)
-    if state:
-        compare_data(state, data.facts)
+    if state and state.data["sha256"] != data.facts["sha256"]:
+        numbers = f"which were {state.data['num_train']} and {state.data['num_val']}"
+        message = f"{num_train} for training and {num_val} held out, {numbers}"
+        if state.is_within_epoch:
+            raise ArtError(
+                f"resume={state.path}: lies within an epoch of other images ({message}); resume from an epoch's end"
+            )
+        log.warning("resume: other images than before: %s", message)
