@@ -51,8 +51,6 @@ def load_resume_state(
 ) -> ResumeState | None:
     """Check a checkpoint against the settings, and log the settings that differ; None for no path.
 
-    With resume=auto a damaged last.ckpt is replaced by the checkpoint before it.
-
     Raises:
         ArtError: if it is damaged, of another kind of run, or beyond the end of this one.
     """
@@ -74,6 +72,7 @@ def load_resume_state(
         raise ArtError(f"callbacks.ema=null: {path} holds an average of the weights; resume with callbacks.ema")
     if reason := misfit(content, config):
         raise unusable(path, reason)
+    log.info("resume: from %s", relative_to_cwd(path))
     _log_differences(differences, content["config"])
     step, curves = content["global_step"], content.get("curves", {})
     return ResumeState(path, step, finished_epochs(content), content["data"], curves, _is_within_epoch(content))

@@ -186,6 +186,4 @@ def claim_run_dir(cfg: DictConfig, planned: Plan) -> Path:
             with _prefixed(f"run_dir={run_dir}", "name a new folder"):
                 run_files.check_free(run_dir)  # again: another run may have begun and ended meanwhile
     log.info("run folder: %s", relative_to_cwd(run_dir))
-    if planned.checkpoint:
-        log.info("resume: from %s", relative_to_cwd(planned.checkpoint))
     return run_dir
