@@ -99,9 +99,8 @@ class LastCheckpoint(Checkpoint):
 
     def _request(self, trainer: Trainer) -> int:
         """The highest request of all processes: a signal's number, SAVE, or 0."""
-        is_due = (
-            self.train_time_interval is not None and time.monotonic() - self.saved_at > 60 * self.train_time_interval
-        )
+        minutes = (time.monotonic() - self.saved_at) / 60
+        is_due = self.train_time_interval is not None and minutes > self.train_time_interval
         request = torch.tensor(self.signal or SAVE * is_due)
         if trainer.world_size > 1:
             distributed.all_reduce(request, distributed.ReduceOp.MAX)

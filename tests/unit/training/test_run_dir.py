@@ -319,7 +319,7 @@ def test_a_checkpoint_chooses_no_folder_to_be_copied(home, loggers, monkeypatch)
     own = [TensorBoardLogger(run, "", "tensorboard")]
     monkeypatch.setattr(resume, "_step", lambda path: 2 if path.stem == "last" else 1)
     asked = {"others/x": 1, "tensorboard/events.out.tfevents.1": 9}
-    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, asked, False)
+    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, asked, False)
     resume.prepare_run_dir(run, before, own)
     (aside,) = run.glob("set_aside_*")
     assert {path.name for path in aside.iterdir()} == {"checkpoints", "tensorboard"}
@@ -358,6 +358,6 @@ def test_files_of_later_epochs_have_numbers(home, loggers, monkeypatch):
     for name in ("epoch_0001", "epoch_0002", "epoch_\u00b2", "epoch_x"):
         (run / "samples" / f"{name}.png").touch()
     monkeypatch.setattr(resume, "_step", lambda path: 2 if path.stem == "last" else 1)
-    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, {}, False)
+    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, False)
     resume.prepare_run_dir(run, before, [])
     assert sorted(path.stem for path in run.glob("samples/*")) == ["epoch_0001", "epoch_x", "epoch_\u00b2"]
