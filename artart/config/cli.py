@@ -69,10 +69,7 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
         sys.exit(130)
     finally:
         if threading.current_thread() is threading.main_thread():
-            for number in (
-                signal.SIGINT,
-                signal.SIGTERM,
-            ):  # a handler that raises while the interpreter exits prints a traceback
+            for number in (signal.SIGINT, signal.SIGTERM):  # at exit, a handler that raises prints a traceback
                 signal.signal(number, signal.SIG_DFL)
 
 
@@ -102,7 +99,7 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 
 def _on_error_of_thread(args: threading.ExceptHookArgs) -> None:
-    """Leave a full disk to whoever waits for the thread (TensorBoard's writer), who reports it."""
+    """Ignore a full disk: the code that waits for the thread (TensorBoard's writer) reports it."""
     if not isinstance(args.exc_value, OSError):
         threading.__excepthook__(args)
 
