@@ -42,7 +42,8 @@ def artart(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 @pytest.mark.parametrize("key", ["data.root", "input", "+resume", "label"])
-def test_a_file_name_reaches_the_program_as_it_was_typed(key, name):
+def test_a_file_name_reaches_the_program_as_it_was_typed(key, name, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["artart.train"])  # pytest's own may hold -m
     (override,) = OverridesParser.create().parse_overrides([_quoted(f"{key}={name}")])
     value = override.value()
     text = value if isinstance(value, str) else value.text
