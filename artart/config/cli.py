@@ -52,8 +52,9 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names can hold bytes that are not UTF-8
-    sys.argv[1:] = _options_first([_quoted(word) for word in sys.argv[1:]])
-    if not sweeps and MULTIRUN & set(sys.argv):
+    is_sweep = bool(MULTIRUN & set(sys.argv))
+    sys.argv[1:] = _options_first([_quoted(word, is_sweep) for word in sys.argv[1:]])
+    if is_sweep and not sweeps:
         log.error("-m: this command has no sweeps; call it once for each setting")
         sys.exit(2)
     if renamed := _renamed(sys.argv[1:]):
@@ -158,7 +159,7 @@ def _options_first(words: list[str]) -> list[str]:
     return options + overrides
 
 
-def _quoted(argument: str) -> str:
+def _quoted(argument: str, is_sweep: bool = False) -> str:
     """Quote the path in key=value, in which Hydra's grammar misreads blanks, commas, accents and numbers.
 
     A label in braces, {column: name, ...}, has its own quotes.
@@ -166,8 +167,8 @@ def _quoted(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+") not in (*PATHS, "label") or re.fullmatch(r"null|'.*'|\".*\"", value):
         return argument
-    if "," in value and not Path(value).expanduser().exists() and MULTIRUN & set(sys.argv):
-        return argument  # a sweep over several paths
+    if is_sweep and "," in value and not Path(value).expanduser().exists():
+        return argument  # several paths
     if key == "label" and value.startswith("{"):
         return f"{key}={value.replace('${', chr(92) + '${')}"
     escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)
