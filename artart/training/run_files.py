@@ -107,7 +107,7 @@ def keep_log_lines() -> None:
 
 
 def open_log(cfg: DictConfig, log_name: str = LOG) -> None:
-    """Send log lines to a file in cfg.run_dir, those since `keep_log_lines` first.
+    """Send log lines to a file in cfg.run_dir; those since `keep_log_lines` first, if this process has called it.
 
     Raises:
         ArtError: if it cannot be written.
@@ -118,6 +118,7 @@ def open_log(cfg: DictConfig, log_name: str = LOG) -> None:
     _lines.setTarget(handler)
     _lines.flush()
     _lines.flushLevel = logging.NOTSET  # passes each line on at once
+    logging.getLogger().addHandler(_lines)
 
 
 @contextmanager

@@ -269,6 +269,14 @@ def test_what_was_logged_before_there_was_a_log_stands_in_it_in_order():
     assert [line.split()[-1] for line in Path("new/train.log").read_text().splitlines()] == ["first", "new", "second"]
 
 
+def test_open_log_also_serves_a_process_that_has_not_planned(home):
+    """Of several processes only the first plans."""
+    (home / "new").mkdir()
+    run_files.open_log(config("new"), "train_rank_1.log")
+    logging.getLogger("artart").warning("a line")
+    assert Path("new/train_rank_1.log").read_text().endswith(" WARNING a line\n")
+
+
 @pytest.fixture
 def loggers(home):
     """A run's own, and files of theirs and of others."""
