@@ -16,9 +16,8 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
-import artart.train
 from artart import ArtError
-from artart.training import resume
+from artart.training import resume, trainer
 
 RECONSTRUCTION = (
     "data.random_flip=true",
@@ -138,7 +137,7 @@ def whole(request, train, importable):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train, whole, kind, capsys, monkeypatch):
     """Each stop with the exit code, where the checkpoint then is, and what the next start says of it."""
-    handlers, fit = [], artart.train.fit
+    handlers, fit = [], trainer.fit
 
     def noting(*arguments) -> None:
         try:
@@ -146,7 +145,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train
         finally:
             handlers.append(signal.getsignal(signal.SIGINT))
 
-    monkeypatch.setattr(artart.train, "fit", noting)
+    monkeypatch.setattr(trainer, "fit", noting)
     stops = [
         (("SIGINT", "before", 2), 130, 2),  # the step is finished
         (("SIGTERM", "within", 3), 143, 3),
