@@ -28,7 +28,8 @@ def main(cfg: DictConfig) -> None:
     from artart.data.labels import CLASS
     from artart.data.report import make_report, tables
     from artart.io.files import write_json
-    from artart.training.run_dir import claim_run_dir, open_log, plan, save_settings
+    from artart.training.run_dir import claim_run_dir, plan
+    from artart.training.run_files import open_log, save_settings
 
     planned = plan(cfg)
     data = build(config, "data")

@@ -16,9 +16,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from artart import ArtError
 
 HERE = Path(__file__).resolve().parents[1]
-CONF_DIR = (
-    HERE / "conf" if (HERE / "conf" / "train.yaml").is_file() else HERE.parent / "conf"
-)  # in a wheel, or in a checkout
+# In a wheel, or in a checkout.
+CONF_DIR = HERE / "conf" if (HERE / "conf" / "train.yaml").is_file() else HERE.parent / "conf"
 
 
 def as_dict(cfg: DictConfig | ListConfig, resolve: bool = True) -> dict[str, Any]:
@@ -28,22 +27,12 @@ def as_dict(cfg: DictConfig | ListConfig, resolve: bool = True) -> dict[str, Any
     return {str(key): value for key, value in config.items()}
 
 
-def select(config: Mapping[str, Any], key: str) -> Any:
-    """config["a"]["b"] for "a.b"; KeyError where there is none."""
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping):
-            raise KeyError(key)
-        value = value[part]
-    return value
-
-
 def select_or_none(config: Mapping[str, Any], key: str) -> Any:
     """config["a"]["b"] for "a.b"; None where there is none."""
-    try:
-        return select(config, key)
-    except KeyError:
-        return None
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def build(config: Mapping[str, Any], key: str, **more: Any) -> Any:

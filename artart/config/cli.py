@@ -52,8 +52,9 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names can hold bytes that are not UTF-8
-    sys.argv[1:] = _options_first([_quoted(word) for word in sys.argv[1:]])
-    if not sweeps and MULTIRUN & set(sys.argv):
+    is_sweep = bool(MULTIRUN & set(sys.argv))
+    sys.argv[1:] = _options_first([_quoted(word, is_sweep) for word in sys.argv[1:]])
+    if is_sweep and not sweeps:
         log.error("-m: this command has no sweeps; call it once for each setting")
         sys.exit(2)
     if renamed := _renamed(sys.argv[1:]):
@@ -69,10 +70,7 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
         sys.exit(130)
     finally:
         if threading.current_thread() is threading.main_thread():
-            for number in (
-                signal.SIGINT,
-                signal.SIGTERM,
-            ):  # a handler that raises while the interpreter exits prints a traceback
+            for number in (signal.SIGINT, signal.SIGTERM):  # at exit, a handler that raises prints a traceback
                 signal.signal(number, signal.SIG_DFL)
 
 
@@ -102,7 +100,7 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 
 def _on_error_of_thread(args: threading.ExceptHookArgs) -> None:
-    """Leave a full disk to whoever waits for the thread (TensorBoard's writer), who reports it."""
+    """Ignore a full disk: the code that waits for the thread (TensorBoard's writer) reports it."""
     if not isinstance(args.exc_value, OSError):
         threading.__excepthook__(args)
 
@@ -161,7 +159,7 @@ def _options_first(words: list[str]) -> list[str]:
     return options + overrides
 
 
-def _quoted(argument: str) -> str:
+def _quoted(argument: str, is_sweep: bool = False) -> str:
     """Quote the path in key=value, in which Hydra's grammar misreads blanks, commas, accents and numbers.
 
     A label in braces, {column: name, ...}, has its own quotes.
@@ -169,8 +167,8 @@ def _quoted(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+") not in (*PATHS, "label") or re.fullmatch(r"null|'.*'|\".*\"", value):
         return argument
-    if "," in value and not Path(value).expanduser().exists() and MULTIRUN & set(sys.argv):
-        return argument  # a sweep over several paths
+    if is_sweep and "," in value and not Path(value).expanduser().exists():
+        return argument  # several paths
     if key == "label" and value.startswith("{"):
         return f"{key}={value.replace('${', chr(92) + '${')}"
     escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)

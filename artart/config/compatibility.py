@@ -74,6 +74,7 @@ def _wrong_labels(config: Mapping[str, Any], label_names: Mapping[str, Sequence[
 
 
 def _changing_targets(config: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that change images whose features are cached."""
     if _caches_targets(config):
         for key, remedy in (("data.random_flip", "false"), ("objective.augment.probability", "0")):
             if select_or_none(config, key):
@@ -81,8 +82,7 @@ def _changing_targets(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _caches_targets(config: Mapping[str, Any]) -> bool:
-    keys = ("loss.perceptual.cache_targets", "loss.weights.perceptual")
-    return all(select_or_none(config, key) for key in keys)
+    return all(select_or_none(config, f"loss.{key}") for key in ("perceptual.cache_targets", "weights.perceptual"))
 
 
 def check_memory(config: Mapping[str, Any], num_images: int) -> None:
@@ -142,13 +142,13 @@ def check_monitor(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
         raise ArtError(f"monitor={monitor}: is not logged; choose one of {', '.join(metrics)}")
     if mode != (better := "max" if monitor.endswith("psnr") else "min"):
         raise ArtError(f"mode={mode}: the worst {monitor} would count as the best; set mode={better}")
-    if in_sweep() and monitor.endswith("/loss") and loss_is_swept():
+    if in_sweep() and monitor.endswith("/loss") and _loss_is_swept():
         raise ArtError(
             f"monitor={monitor}: cannot compare jobs whose loss differs; choose another, such as {metrics[-1]}"
         )
 
 
-def loss_is_swept() -> bool:
+def _loss_is_swept() -> bool:
     """Whether the command line gives several values to the loss, to the objective, or to a key of them."""
     overrides = OverridesParser.create().parse_overrides([word for word in sys.argv[1:] if "=" in word])
     return any(one.is_sweep_override() and one.key_or_group.split(".")[0] in ("loss", "objective") for one in overrides)

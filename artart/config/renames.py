@@ -96,7 +96,8 @@ def explain(word: str, words: Sequence[str] = ()) -> str | None:
     keys = KEYS | KEYS_OF_VIT if "model=vit" in words else KEYS
     old = next((one for one in keys if key == one or key.startswith(f"{one}.")), key)
     new = keys.get(old, old) + key[len(old) :]
-    values = ",".join(_value(new, one) for one in value.split(","))
+    new_values = {str(one).lower(): str(other) for one, other in VALUES.get(new, {}).items()}
+    values = ",".join(new_values.get(one, one) for one in value.split(","))
     if key == new and value == values:
         return None
     if new in FORMS:
@@ -105,12 +106,6 @@ def explain(word: str, words: Sequence[str] = ()) -> str | None:
         also = f" (of a ViT {KEYS_OF_VIT[key]})" if key in KEYS_OF_VIT and "model=vit" not in words else ""
         return f"{word}: renamed to {new}{also}"
     return f"{word}: now {new}{equals}{values}"
-
-
-def _value(key: str, text: str) -> str:
-    """The new form of a value on the command line."""
-    known = {str(old).lower(): str(new) for old, new in VALUES.get(key, {}).items()}
-    return known.get(text, text)
 
 
 def upgrade_config(config: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -20,7 +20,16 @@ from pydantic_core import SchemaError
 
 from artart import ArtError
 from artart.config import renames
-from artart.config.build import CONF_DIR, as_dict, did_you_mean, format_value, join_words, options, select
+from artart.config.build import (
+    CONF_DIR,
+    as_dict,
+    did_you_mean,
+    flat_keys,
+    format_value,
+    join_words,
+    options,
+    select_or_none,
+)
 from artart.config.commands import PATHS, SETTINGS, settings_of
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
@@ -72,11 +81,10 @@ def _make_paths_absolute(cfg: DictConfig) -> None:
 
 def _wrong_settings(config: Mapping[str, Any]) -> Iterator[str]:
     """Values that `SETTINGS` forbids, and groups that are missing or not groups."""
+    given = set(flat_keys(config))
     for key, hint in settings_of(config).items():
-        try:
-            yield from _wrong_value(key, select(config, key), hint)
-        except KeyError:
-            continue
+        if key in given:
+            yield from _wrong_value(key, select_or_none(config, key), hint)
     if "monitor" in config:  # a training
         for key in [group for group in GROUPS if group not in config]:
             yield f"{key}: is missing; choose {key}={join_words(options(key))}"
@@ -230,15 +238,10 @@ def _is_union(hint: Any) -> bool:
 def _annotated(base: Any, *notes: Any) -> str:
     """A type with its limits, or the description of a rule."""
     limits = list[str]()
-    for note in _flat(notes):
-        if hasattr(note, "words"):
-            return str(note.words)
-        if type(note) in LIMITS:
-            limits.append(LIMITS[type(note)].format(note))
-    return ", ".join([describe(base), *[join_words(limits, "and")] * bool(limits)])
-
-
-def _flat(notes: Iterable[Any]) -> Iterator[Any]:
-    """Metadata of an annotation, including that of pydantic's `Field`."""
     for note in notes:
-        yield from getattr(note, "metadata", None) or [note]
+        for one in getattr(note, "metadata", None) or [note]:  # pydantic's Field holds several
+            if hasattr(one, "words"):
+                return str(one.words)
+            if type(one) in LIMITS:
+                limits.append(LIMITS[type(one)].format(one))
+    return ", ".join([describe(base), *[join_words(limits, "and")] * bool(limits)])

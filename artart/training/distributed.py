@@ -1,7 +1,4 @@
-"""Training in several processes: the rank of this one, and what rank zero does for all.
-
-torchrun starts them and sets their environment; `trainer.devices=N` calls it.
-"""
+"""Training in several processes, which torchrun starts; `trainer.devices=N` calls it."""
 
 import atexit
 import logging
@@ -23,7 +20,7 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)  # while rank zero reads a new folder of images
 
-_patient: list[Any] = []  # a group of all processes with that timeout
+_patient: list[Any] = []  # the group of all processes that has this timeout
 
 
 def rank() -> int:
@@ -43,7 +40,7 @@ def launch(trainer: MutableMapping[str, Any]) -> None:
         trainer: its settings; `devices` and `num_nodes` become numbers.
 
     Raises:
-        ArtError: if the settings contradict each other, or the processes that torchrun has started.
+        ArtError: if the settings contradict each other or the number of processes that torchrun has started.
     """
     given = trainer["devices"]
     if started := "LOCAL_RANK" in os.environ:
@@ -57,24 +54,23 @@ def launch(trainer: MutableMapping[str, Any]) -> None:
             "on each machine (docs/scaling.md)"
         )
     elif given == "auto":
-        trainer["devices"] = _num_devices(trainer["accelerator"])
+        import torch
+
+        may_use_gpus = trainer["accelerator"] in ("auto", "gpu", "cuda")
+        trainer["devices"] = max(1, torch.cuda.device_count()) if may_use_gpus else 1
     number = trainer["devices"] * trainer["num_nodes"]
-    if number > 1 and trainer["strategy"] == "auto":
+    if number == 1:
+        return
+    if trainer["strategy"] == "auto":
         raise ArtError(f"trainer.strategy=auto: {number} processes need trainer=ddp")
-    if number > 1 and in_sweep():
-        raise ArtError(
-            f"trainer.devices={given}: each job of a sweep has one process; give it a command of its own instead"
-        )
-    if number > 1 and not started and not is_command():
-        raise ArtError(f"trainer.devices={given}: a call from Python trains in one process; use python -m artart.train")
-    if number > 1 and not started:
+    if in_sweep():
+        raise ArtError(f"trainer.devices={given}: each job of a sweep has one process; give it a command of its own")
+    if not started:
+        if not is_command():
+            raise ArtError(
+                f"trainer.devices={given}: a call from Python trains in one process; use python -m artart.train"
+            )
         sys.exit(_start(number))
-
-
-def _num_devices(accelerator: str) -> int:
-    import torch
-
-    return max(1, torch.cuda.device_count()) if accelerator in ("auto", "gpu", "cuda") else 1
 
 
 def _start(number: int) -> int:
@@ -114,7 +110,7 @@ def init_process_group(trainer: MutableMapping[str, Any]) -> None:
 
 
 def _disconnect() -> None:
-    """Disconnect while Python still runs, which gloo's threads may need to end."""
+    """Disconnect before the interpreter ends, so that gloo's threads can end."""
     from torch import distributed
 
     _patient.clear()
@@ -122,14 +118,16 @@ def _disconnect() -> None:
 
 
 def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
-    """Call `make` in rank zero and return its result in all processes."""
+    """Call `make` in rank zero and return its result in all processes; exit if another process has failed."""
     if world_size() == 1:
         return make()
     from torch import distributed
 
     made: list[Any] = [None if rank() else make()]
-    with _exit_with_others():
+    try:
         distributed.broadcast_object_list(made, group=_patient[0])
+    except RuntimeError:  # of gloo: the connection to a process is closed, which has reported why
+        sys.exit(1)
     return made[0]
 
 
@@ -137,23 +135,7 @@ def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
 def rank_zero_first() -> Iterator[None]:
     """Rank zero runs the block first, then all others at once."""
     if rank():
-        _wait()
+        broadcast_from_rank_zero(lambda: None)  # returns when rank zero is done
     yield
-    if not rank() and world_size() > 1:
-        _wait()
-
-
-def _wait() -> None:
-    from torch import distributed
-
-    with _exit_with_others():
-        distributed.barrier(group=_patient[0])
-
-
-@contextmanager
-def _exit_with_others() -> Iterator[None]:
-    """Exit if another process has failed, which has reported why."""
-    try:
-        yield
-    except RuntimeError:  # of gloo: the connection is closed
-        sys.exit(1)
+    if not rank():
+        broadcast_from_rank_zero(lambda: None)

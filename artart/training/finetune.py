@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from artart import ArtError
 from artart.checkpoints.load import read
-from artart.checkpoints.validate import NETWORKS, PARTS, builder, printable
+from artart.checkpoints.validate import NETWORKS, PARTS, builder
 from artart.config.build import as_dict, format_value, select_or_none
+from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ TABLE = "condition.label.weight"  # a row for each label
 
 
 def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None:
-    """Set in cfg what the weights of the checkpoint `cfg.init_from` were trained for; None if that is null.
+    """Set in cfg the settings that the weights of the checkpoint `cfg.init_from` need; None if that is null.
 
     Args:
         cfg: the settings of the new run.
@@ -33,12 +34,30 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
         `state_dict` and `labels` of the file.
 
     Raises:
-        ArtError: if the file cannot be used, or something else was asked for.
+        ArtError: if the file cannot be used, or the command line contradicts it.
     """
     if cfg.init_from is None:
         return None
     content = read(path := Path(cfg.init_from))
     theirs = content["config"] | {"schedule": select_or_none(content["config"], "objective.schedule")}
+    own, given = as_dict(cfg), {word.lstrip("+").partition("=")[0]: word for word in words}  # the last counts
+    _check_origin(path, theirs)
+    _check_agreement(path, theirs, own, given)
+    for key in MUST_MATCH:
+        if select_or_none(theirs, key) is not None and select_or_none(own, key) is not None:
+            OmegaConf.update(cfg, key, select_or_none(theirs, key), merge=False)
+    for key in FILLED_IN:
+        if own["model"]["_target_"] == theirs["model"]["_target_"] and key in own["model"]:
+            OmegaConf.update(cfg, f"model.{key}", own["model"][key], force_add=True)
+        elif key in cfg.model:
+            cfg.model[key] = None
+    if "model.dropout" in given:
+        cfg.model.dropout = own["model"]["dropout"]
+    return {key: content[key] for key in ("state_dict", "labels")}
+
+
+def _check_origin(path: Path, theirs: Mapping[str, Any]) -> None:
+    """Raises ArtError if settings of the checkpoint name classes that are not artart's, or hold words of Hydra."""
     try:
         for key in MUST_MATCH:
             builder(its := select_or_none(theirs, key), modules=NETWORKS if key == "model" else PARTS)
@@ -46,35 +65,6 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
                 raise ArtError(f"its {key} holds {printable(word)}, which no checkpoint of artart does")
     except ArtError as error:
         raise ArtError(f"init_from={path}: {str(error).partition(';')[0]}") from None
-    own = as_dict(cfg)
-    its, ours = (
-        str(select_or_none(config, "objective._target_")).rpartition(".")[2].lower() for config in (theirs, own)
-    )
-    if its != ours:
-        raise ArtError(
-            f"objective={ours}: init_from={path} was trained by {printable(its)}; add objective={printable(its)}"
-        )
-    names = {word.lstrip("+").partition("=")[0]: word for word in words}  # the last counts
-    for name, word in names.items():
-        its, ours = (_without_free_settings(select_or_none(config, name)) for config in (theirs, own))
-        counts = (
-            any(name == key or name.startswith(f"{key}.") for key in MUST_MATCH)
-            and name.rpartition(".")[2] not in MAY_DIFFER
-        )
-        if counts and its not in (None, ours):
-            raise ArtError(f"{word}: init_from={path} has {name}={printable(format_value(its))}; leave it out")
-    for key in MUST_MATCH:
-        if select_or_none(theirs, key) is not None and select_or_none(own, key) is not None:
-            OmegaConf.update(cfg, key, select_or_none(theirs, key), merge=False)
-    alike = own["model"]["_target_"] == theirs["model"]["_target_"]
-    for key in FILLED_IN:
-        if alike and key in own["model"]:
-            OmegaConf.update(cfg, f"model.{key}", own["model"][key], force_add=True)
-        elif key in cfg.model:
-            cfg.model[key] = None
-    if "model.dropout" in names:
-        cfg.model.dropout = own["model"]["dropout"]
-    return {key: content[key] for key in ("state_dict", "labels")}
 
 
 def _hydra_words(node: Any) -> Iterator[str]:
@@ -89,6 +79,23 @@ def _hydra_words(node: Any) -> Iterator[str]:
             yield from _hydra_words(value)
     elif isinstance(node, str) and ("${" in node or node == "???"):
         yield node
+
+
+def _check_agreement(path: Path, theirs: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, str]) -> None:
+    """Raises ArtError if a word of the command line, by key in `given`, contradicts the checkpoint."""
+    its, ours = (
+        str(select_or_none(config, "objective._target_")).rpartition(".")[2].lower() for config in (theirs, own)
+    )
+    if its != ours:
+        raise ArtError(
+            f"objective={ours}: init_from={path} was trained by {printable(its)}; add objective={printable(its)}"
+        )
+    for name, word in given.items():
+        is_adopted = any(f"{name}.".startswith(f"{key}.") for key in MUST_MATCH)
+        if is_adopted and name.rpartition(".")[2] not in MAY_DIFFER:
+            its, ours = (_without_free_settings(select_or_none(config, name)) for config in (theirs, own))
+            if its not in (None, ours):
+                raise ArtError(f"{word}: init_from={path} has {name}={printable(format_value(its))}; leave it out")
 
 
 def _without_free_settings(value: Any) -> Any:

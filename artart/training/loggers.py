@@ -15,7 +15,7 @@ TABLE = "metrics.csv"
 
 
 def lengths(loggers: Sequence[Logger], run_dir: Path) -> dict[str, int]:
-    """The length of each file below run_dir once all is written: bytes of TensorBoard's, rows of a CSV table."""
+    """The length of each file below run_dir, once it is written: bytes of TensorBoard's, rows of a CSV table."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.flush()
@@ -41,7 +41,7 @@ def files(loggers: Sequence[Logger], run_dir: Path) -> list[Path]:
 
 
 def cut_back(loggers: Sequence[Logger], run_dir: Path, kept: Mapping[str, int]) -> None:
-    """Remove what the loggers wrote after `lengths`, so that a step that is repeated has one point."""
+    """Cut files back to the lengths that `lengths` returned, so that a repeated step has one point."""
     folders = {(run_dir / name).parent for name in kept}
     for path in files(loggers, run_dir):
         if path.parent not in folders:

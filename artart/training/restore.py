@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +12,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from artart import ArtError
-from artart.checkpoints.validate import LOADER, is_count, printable
+from artart.checkpoints.validate import is_count
 from artart.config.build import build, select_or_none
+from artart.io.terminal import printable
 
 OLDEST = Version("2")  # Lightning converts older checkpoints, which are not artart's
 NUM_STEPS = 10**6  # of a schedule; any number will do
+
+
+def unusable(path: Path, reason: str) -> ArtError:
+    """The error for a checkpoint whose training state cannot be restored."""
+    return ArtError(
+        f"resume={path}: its training state cannot be used ({reason}); take an earlier checkpoint, or begin with its "
+        f"weights: init_from={path}"
+    )
 
 
 def misfit(content: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
@@ -25,60 +35,51 @@ def misfit(content: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
         content: of a file that `checkpoints.load.read` accepts, with a training state; this function may change it.
         config: settings with the same model, optimizer and schedule.
     """
-    for look in (_look_at_version, _look_at_loops, _look_at_average, _look_at_callbacks, _look_at_optimizer):
-        try:
-            look(content, config)
-        except ArtError:  # about settings
-            raise
-        except Exception as error:  # noqa: BLE001 - Lightning and torch raise anything
-            return printable(f"{type(error).__name__}: {error}" if type(error) is not ValueError else error)
+    try:
+        if Version(content["pytorch-lightning_version"]) < OLDEST:
+            raise ValueError("pytorch-lightning_version: is older than artart")
+        _check_loops(content)
+        _check_average(content)
+        _check_callbacks(content, config)
+        _check_optimizer(content, config)
+    except ArtError:  # about settings
+        raise
+    except Exception as error:  # noqa: BLE001 - Lightning and torch raise anything
+        return printable(f"{type(error).__name__}: {error}" if type(error) is not ValueError else error)
     return None
 
 
-def _look_at_version(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    if Version(content["pytorch-lightning_version"]) < OLDEST:
-        raise ValueError("pytorch-lightning_version: is older than artart")
-
-
-def _look_at_loops(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_loops(content: Mapping[str, Any]) -> None:
     """The progress of loops and loader, whose fields Lightning copies into its counters unchecked."""
-    wanted = _FitLoop(None, max_epochs=1).state_dict()  # type: ignore[arg-type]
     loops, state = content["loops"]["fit_loop"], content.get("ArtDataModule")
-    for key, like in wanted.items():
-        if key in loops and not key.endswith("state_dict"):
+    for key, like in _FitLoop(None, max_epochs=1).state_dict().items():  # type: ignore[arg-type]
+        if like and key in loops:
             _check_form(loops[key], like, f"loops.fit_loop.{key}")
-    if not is_count(loops.get("epoch_loop.state_dict", {}).get("_batches_that_stepped", 0)):
-        raise ValueError("loops.fit_loop: _batches_that_stepped is not a number of batches")
-    loaders = loops.get("state_dict", {}).get("combined_loader", [])
-    if loaders not in ([], [state]):
+    if loops.get("state_dict", {}).get("combined_loader", []) not in ([], [state]):
         raise ValueError("loops.fit_loop: its loader differs from ArtDataModule")
-    if state is not None and (wrong := _wrong_loader(state, content["config"], content["data"]["num_train"])):
-        raise ValueError(f"ArtDataModule.{wrong}: does not fit its settings")
-    if not all(isinstance(name, str) and _is_number(value) for name, value in content.get("points", {}).items()):
-        raise ValueError("points: are not numbers by name")
+    if state is not None:
+        own, num_images = content["config"], content["data"]["num_train"]
+        num_processes = own["trainer"]["devices"] * own["trainer"]["num_nodes"]
+        batch_size = min(own["data"]["batch_size"], num_images // max(1, num_processes)) * num_processes
+        wanted = {"seed": own["data"].get("seed", 0), "images": num_images, "global_batch_size": batch_size}
+        if wrong := [key for key, value in wanted.items() if state[key] != value]:
+            raise ValueError(f"ArtDataModule.{wrong[0]}: does not fit its settings")
 
 
-def _wrong_loader(state: Mapping[str, int], config: Mapping[str, Any], num_images: int) -> str | None:
-    """The first field of a loader that contradicts the checkpoint's own settings."""
-    num_processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
-    per_process = min(config["data"]["batch_size"], num_images // max(1, num_processes))
-    wanted = (config["data"].get("seed", 0), num_images, per_process * num_processes)
-    return next((key for key, value in zip(LOADER[2:], wanted, strict=True) if state[key] != value), None)
-
-
-def _look_at_average(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_average(content: Mapping[str, Any]) -> None:
     """The weights of training, beside their average in `state_dict`."""
-    if "current_model_state" not in content:
-        return
-    trained, averaged = (content[key] for key in ("current_model_state", "state_dict"))
-    if {name: value.shape for name, value in trained.items()} != {name: v.shape for name, v in averaged.items()}:
-        raise ValueError("current_model_state: has other weights than state_dict")
-    number = select_or_none(content, "averaging_state.n_averaged")
-    if len(content["averaging_state"]) != 1 or not isinstance(number, Tensor) or number.shape:
-        raise ValueError("averaging_state: is not a number of steps")
+    if "current_model_state" in content:
+        shapes, wanted = (
+            {name: value.shape for name, value in content[key].items()} for key in ("current_model_state", "state_dict")
+        )
+        if shapes != wanted:
+            raise ValueError("current_model_state: has other weights than state_dict")
+        number = select_or_none(content, "averaging_state.n_averaged")
+        if len(content["averaging_state"]) != 1 or not isinstance(number, Tensor) or number.shape:
+            raise ValueError("averaging_state: is not a number of steps")
 
 
-def _look_at_callbacks(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_callbacks(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """The states of artart's callbacks, loaded into new ones."""
     for name, node in config["callbacks"].items():
         if node is not None and str(node["_target_"]).startswith("artart."):
@@ -90,7 +91,7 @@ def _look_at_callbacks(content: Mapping[str, Any], config: Mapping[str, Any]) ->
                     raise ValueError(f"callbacks.{callback.state_key}: {type(error).__name__}: {error}") from error
 
 
-def _look_at_optimizer(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_optimizer(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """A step of optimizer and schedule on meta tensors, which take no memory."""
     if not len(content["optimizer_states"]) == len(content["lr_schedulers"]) == 1:
         raise ValueError("optimizer_states, lr_schedulers: are not one each")
@@ -116,26 +117,26 @@ def _look_at_optimizer(content: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 def _check_form(value: Any, like: Any, key: str) -> None:
     """Raises ValueError unless `value` has the types of `like`, and no further keys."""
-    kinds = (dict, (list, tuple), bool, (int, float), Tensor)
-    if like is None or value is None:
-        fits = isinstance(value, (bool, type(None))) and isinstance(like, (bool, type(None)))
+    if like is None or isinstance(like, bool):  # such as torch's foreach, which may be either
+        fits = value is None or isinstance(value, bool)
+    elif isinstance(like, (list, tuple)):
+        fits = isinstance(value, (list, tuple)) and len(value) == len(like)
+    elif isinstance(like, int):
+        fits = is_count(value)
+    elif isinstance(like, float):
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
     else:
-        fits = next(isinstance(value, kind) for kind in kinds if isinstance(like, kind))
-        fits &= not isinstance(value, bool) or isinstance(like, bool)
-        fits &= type(like) is not int or is_count(value)
-    if not fits or (isinstance(like, (list, tuple)) and len(value) != len(like)):
+        fits = isinstance(value, type(like))
+    if not fits:
         raise ValueError(f"{key}: has another type than in other checkpoints")
     if isinstance(like, dict):
-        if missing := [name for name, one in like.items() if isinstance(one, dict) and name not in value]:
-            raise ValueError(f"{key}.{missing[0]}: is missing")
         if unknown := value.keys() - like.keys():
             raise ValueError(f"{key}.{min(map(str, unknown))}: is unknown")
-        for name in value:
-            _check_form(value[name], like[name], f"{key}.{name}")
+        for name, one in like.items():
+            if name in value:
+                _check_form(value[name], one, f"{key}.{name}")
+            elif isinstance(one, dict):
+                raise ValueError(f"{key}.{name}: is missing")
     elif isinstance(like, (list, tuple)):
         for one, other in zip(value, like, strict=True):
             _check_form(one, other, key)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

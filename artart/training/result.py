@@ -6,7 +6,8 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,28 +38,17 @@ class TrainingResult(NamedTuple):
     checkpoint: Path | None  # best.ckpt, else last.ckpt
 
 
+@dataclass
 class Result:
     """Collects what a run produced; created before training starts, since it measures the time."""
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        words: Sequence[str],
-        pretrained: Mapping[str, str],
-        resumed_at_step: int | None,
-    ) -> None:
-        """
-        Args:
-            config: the plain settings.
-            words: what was set on the command line, key=value.
-            pretrained: the origin of pretrained weights, by loss term or metric.
-            resumed_at_step: the step at which the run was resumed; None for a new one.
-        """
-        self.run_dir = Path(config["run_dir"])
-        self.config = config
-        self.words = words
-        self.pretrained = pretrained
-        self.resumed_at_step = resumed_at_step
+    config: Mapping[str, Any]
+    words: Sequence[str]  # set on the command line, key=value
+    pretrained: Mapping[str, str]  # the origin of pretrained weights, by loss term or metric
+    resumed_at_step: int | None  # None: not resumed
+
+    def __post_init__(self) -> None:
+        self.run_dir = Path(self.config["run_dir"])
         self.started = time.monotonic()
 
     def write(self, trainer: Trainer, module: ArtModule) -> TrainingResult:
@@ -83,10 +73,8 @@ class Result:
                 assert callback.best_model_score is not None
                 epoch = weights.load(Path(callback.best_model_path))["epoch"] + 1
                 return {monitor: callback.best_model_score.item(), "epoch": epoch}
-        value = trainer.callback_metrics.get(monitor)
-        if value is None or not value.isfinite():
-            return {}
-        return {monitor: value.item(), "epoch": trainer.current_epoch}
+        value = trainer.callback_metrics.get(monitor, torch.tensor(math.nan))
+        return {monitor: value.item(), "epoch": trainer.current_epoch} if value.isfinite() else {}
 
     def _content(self, trainer: Trainer, module: ArtModule, best: Mapping[str, float]) -> dict[str, Any]:
         return {
@@ -107,47 +95,43 @@ class Result:
             "versions": {
                 "artart": __version__,
                 "python": platform.python_version(),
-                "torch": torch.__version__,
-                "torchvision": torchvision.__version__,
-                "lightning": lightning.__version__,
+                **{library.__name__: library.__version__ for library in (torch, torchvision, lightning)},
             },
         }
 
     def _write_hparams(self, trainer: Trainer, content: Mapping[str, Any]) -> None:
-        """TensorBoard's table of settings and scores, to compare runs by."""
-        settings = {key: select_or_none(self.config, key) for key in HPARAMS} | dict(self._overridden())
+        """Write TensorBoard's table of settings and scores, to compare runs by."""
+        settings = {key: select_or_none(self.config, key) for key in HPARAMS}
+        for word in self.words:
+            key, _, text = word.lstrip("+~").partition("=")
+            if key not in ("run_dir", "resume"):
+                value = select_or_none(self.config, key)
+                settings[key] = value if isinstance(value, (bool, int, float, str)) else text
         settings |= {f"loss.{term}.weights used": origin for term, origin in self.pretrained.items()}
         metrics = {f"best/{name}": value for name, value in content["best"].items()}
         metrics |= {f"last/{name}": value for name, value in content["last"].items() if name.startswith("val/")}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(settings, metrics, trainer.global_step)
-                logger.finalize("success")  # which the end of training did, but this has opened it again
-
-    def _overridden(self) -> Iterator[tuple[str, Any]]:
-        for word in self.words:
-            key, _, text = word.lstrip("+~").partition("=")
-            if key not in ("run_dir", "resume"):
-                value = select_or_none(self.config, key)
-                yield key, value if isinstance(value, (bool, int, float, str)) else text
+                logger.finalize("success")  # again: log_hyperparams has opened the file that the end of training closed
 
     def _log(self, result: TrainingResult, mode: str) -> None:
-        """Name the files and the next commands; `mode` is that of artart.generate for the network."""
-        grids = sorted((self.run_dir / "samples").glob("epoch_????.png"))
+        """Log the files and the next commands; `mode` is that of artart.generate for the network."""
         score = "not measured" if math.isnan(result.best_score) else f"{result.best_score:.4g}"
-        python = "python" if shutil.which("python") == sys.executable else relative_to_cwd(Path(sys.executable))
-        run_dir = relative_to_cwd(self.run_dir)
         log.info("done in %.0f s, best %s %s", time.monotonic() - self.started, self.config["monitor"], score)
-        if grids:
+        python = "python" if shutil.which("python") == sys.executable else relative_to_cwd(Path(sys.executable))
+        run_dir, commands = relative_to_cwd(self.run_dir), list[str]()
+        if grids := sorted((self.run_dir / "samples").glob("epoch_????.png")):
             log.info("  grid        %s", relative_to_cwd(grids[-1]))
         if result.checkpoint:
-            log.info("  checkpoint  %s", relative_to_cwd(result.checkpoint))
+            checkpoint = relative_to_cwd(result.checkpoint)
+            log.info("  checkpoint  %s", checkpoint)
+            commands.append(f"artart.generate checkpoint={checkpoint} {TRY[mode]}")
+            if self.config["data"].get("val_fraction") != 0:
+                commands.append(f"artart.evaluate checkpoint={checkpoint}")
         log.info("  log folder  %s", run_dir)
         log.info("try next")
-        if result.checkpoint:
-            checkpoint = relative_to_cwd(result.checkpoint)
-            log.info("  %s -m artart.generate checkpoint=%s %s", python, checkpoint, TRY[mode])
-            if self.config["data"].get("val_fraction") != 0:
-                log.info("  %s -m artart.evaluate checkpoint=%s", python, checkpoint)
-        log.info("  %s -m artart.train data.root=FOLDER_OF_YOUR_ART", python)
-        log.info("  %s -m tensorboard.main --logdir %s --samples_per_plugin images=1000", python, run_dir)
+        commands.append("artart.train data.root=FOLDER_OF_YOUR_ART")
+        commands.append(f"tensorboard.main --logdir {run_dir} --samples_per_plugin images=1000")
+        for command in commands:
+            log.info("  %s -m %s", python, command)

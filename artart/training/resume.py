@@ -16,22 +16,22 @@ from omegaconf import DictConfig
 from artart import ArtError
 from artart.checkpoints.format import is_older
 from artart.checkpoints.load import read
-from artart.checkpoints.validate import finished_epochs, printable
+from artart.checkpoints.validate import finished_epochs
 from artart.config.build import format_value, join_words, select_or_none
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import CLASS
 from artart.io.files import new_folder
-from artart.io.terminal import relative_to_cwd
-from artart.training.callbacks.last import PREVIOUS
+from artart.io.terminal import printable, relative_to_cwd
+from artart.training.callbacks.last import LAST, PREVIOUS
 from artart.training.distributed import rank
 from artart.training.loggers import cut_back, files
-from artart.training.restore import misfit
-from artart.training.run_dir import LAST, LOG, Plan, open_log, save_settings
+from artart.training.restore import misfit, unusable
+from artart.training.run_dir import Plan
+from artart.training.run_files import LOG, open_log, save_settings
 
 log = logging.getLogger(__name__)
 
-MUST_MATCH = ("image_size", "model", "objective")  # with others it would be another run
-STATEFUL = ("optimizer", "scheduler")  # have a state that fits no other
+MUST_MATCH = ("image_size", "model", "objective", "optimizer", "scheduler")  # the checkpoint's state fits no others
 MAX_SHOWN_DIFFERENCES = 12
 
 
@@ -41,7 +41,6 @@ class ResumeState(NamedTuple):
     path: Path
     step: int
     epochs: int  # finished
-    config: dict[str, Any]
     data: dict[str, Any]
     curves: dict[str, int]
     is_within_epoch: bool
@@ -50,9 +49,7 @@ class ResumeState(NamedTuple):
 def load_resume_state(
     path: Path | None, config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]
 ) -> ResumeState | None:
-    """Check a checkpoint against the settings, and log in what they differ; None for no path.
-
-    With resume=auto a damaged last.ckpt is replaced by the checkpoint before it.
+    """Check a checkpoint against the settings, and log the settings that differ; None for no path.
 
     Raises:
         ArtError: if it is damaged, of another kind of run, or beyond the end of this one.
@@ -68,51 +65,17 @@ def load_resume_state(
         raise ArtError(
             f"resume={path}: does not hold enough to resume exactly; begin with its weights: init_from={path}"
         )
-    before = ResumeState(
-        path,
-        content["global_step"],
-        finished_epochs(content),
-        content["config"],
-        content["data"],
-        content.get("curves", {}),
-        _is_within_epoch(content),
-    )
-    _compare_labels(path, content["labels"], label_names)
-    _compare_settings(before, config)
+    _check_labels(path, content["labels"], label_names)
+    differences = list(_differences(content["config"], config))
+    _check_settings(path, content, config, differences)
     if "current_model_state" in content and not select_or_none(config, "callbacks.ema"):
         raise ArtError(f"callbacks.ema=null: {path} holds an average of the weights; resume with callbacks.ema")
     if reason := misfit(content, config):
-        raise ArtError(
-            f"resume={path}: its training state cannot be used ({reason}); take an earlier checkpoint, or begin with "
-            f"its weights: init_from={path}"
-        )
-    if differing := list(_shown_differences(before.config, config)):
-        more = f" and {len(differing) - MAX_SHOWN_DIFFERENCES} more" if len(differing) > MAX_SHOWN_DIFFERENCES else ""
-        log.info("resume: other settings than before: %s%s", ", ".join(differing[:MAX_SHOWN_DIFFERENCES]), more)
-    return before
-
-
-def _compare_settings(before: ResumeState, config: Mapping[str, Any]) -> None:
-    """Raises ArtError if the checkpoint is of another kind of run, or beyond the end of this one."""
-    path = before.path
-    for key in (*MUST_MATCH, *STATEFUL):
-        was, now = select_or_none(before.config, key), select_or_none(config, key)
-        if was != now:
-            ((name, was, now), *_) = _differences(was, now, key)
-            raise ArtError(
-                f"resume={path}: was trained with {name}={printable(format_value(was))}, not {format_value(now)}; "
-                "ask for that, or start afresh in another folder"
-            )
-    if before.is_within_epoch and (was := _batches(before.config)) != (now := _batches(config)):
-        raise ArtError(
-            f"resume={path}: lies within an epoch of batches of {was[0]} images in the order of seed={was[1]}, now "
-            f"{now[0]} and seed={now[1]}; ask for the same, or resume from the end of an epoch"
-        )
-    if before.epochs > (asked := config["trainer"]["max_epochs"]):
-        raise ArtError(
-            f"trainer.max_epochs={asked}: {path} has finished {before.epochs} epochs; "
-            f"ask for more, such as trainer.max_epochs={2 * before.epochs}"
-        )
+        raise unusable(path, reason)
+    log.info("resume: from %s", relative_to_cwd(path))
+    _log_differences(differences, content["config"])
+    step, curves = content["global_step"], content.get("curves", {})
+    return ResumeState(path, step, finished_epochs(content), content["data"], curves, _is_within_epoch(content))
 
 
 def _readable(path: Path, falls_back: bool) -> tuple[Path, dict[str, Any]]:
@@ -130,8 +93,8 @@ def _readable(path: Path, falls_back: bool) -> tuple[Path, dict[str, Any]]:
         raise
 
 
-def _compare_labels(path: Path, before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> None:
-    """Raises ArtError if the labels mean something else than they did."""
+def _check_labels(path: Path, before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> None:
+    """Raises ArtError if the labels have another meaning than before."""
     if list(before) != list(now):
         was = printable(", ".join(before))
         raise ArtError(
@@ -147,13 +110,45 @@ def _compare_labels(path: Path, before: Mapping[str, Sequence[str]], now: Mappin
             )
 
 
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Key, value before and value now of each setting that differs; keys of the top come first."""
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        if before != now:
+            yield key, before, now
+        return
+    names = [*before, *(name for name in now if name not in before)]
+    for name in sorted(names, key=lambda name: isinstance(before.get(name, now.get(name)), Mapping)):
+        yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+
+
+def _check_settings(
+    path: Path, content: Mapping[str, Any], config: Mapping[str, Any], differences: Iterable[tuple[str, Any, Any]]
+) -> None:
+    """Raises ArtError if the checkpoint is of another kind of run, or beyond the end of this one."""
+    for key, was, now in differences:
+        if key.partition(".")[0] in MUST_MATCH:
+            raise ArtError(
+                f"resume={path}: was trained with {key}={printable(format_value(was))}, not {format_value(now)}; "
+                "ask for that, or start afresh in another folder"
+            )
+    if _is_within_epoch(content) and (was := _batches(content["config"])) != (now := _batches(config)):
+        raise ArtError(
+            f"resume={path}: lies within an epoch of batches of {was[0]} images in the order of seed={was[1]}, now "
+            f"{now[0]} and seed={now[1]}; ask for the same, or resume from the end of an epoch"
+        )
+    if (epochs := finished_epochs(content)) > (asked := config["trainer"]["max_epochs"]):
+        raise ArtError(
+            f"trainer.max_epochs={asked}: {path} has finished {epochs} epochs; "
+            f"ask for more, such as trainer.max_epochs={2 * epochs}"
+        )
+
+
 def _is_within_epoch(content: Mapping[str, Any]) -> bool:
     """Whether the checkpoint's epoch has batches to come."""
     state, progress = content.get("ArtDataModule"), select_or_none(content, "loops.fit_loop.epoch_progress.current")
-    if not state or not progress:
+    if not state or not progress or progress["processed"] == progress["ready"]:
         return False
-    is_over = progress["processed"] == progress["ready"]
-    return not is_over and state["batches"] < state["images"] // max(1, state["global_batch_size"])
+    return state["batches"] < state["images"] // max(1, state["global_batch_size"])
 
 
 def _batches(config: Mapping[str, Any]) -> tuple[int, int]:
@@ -162,29 +157,18 @@ def _batches(config: Mapping[str, Any]) -> tuple[int, int]:
     return config["data"]["batch_size"] * trainer["devices"] * trainer["num_nodes"], config["seed"]
 
 
-def _shown_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """In words, without paths of the run's folder and without settings that repeat a key of the top."""
-    top: dict[str, Any] = {}
-    for key, was, value in _differences(before, now):
-        places = (str(select_or_none(before, "run_dir")), str(select_or_none(now, "run_dir")))
-        name = key.rpartition(".")[2]
-        if key in ("run_dir", "resume") or str(was).startswith(places[0]) or top.get(name) == (was, value):
-            continue
-        if "." not in key:
-            top[key] = (was, value)
-        words = ["set" if isinstance(one, Mapping) else printable(format_value(one)) for one in (value, was)]
-        yield f"{key}={words[0]} (was {words[1]})"
-
-
-def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Each value that differs: its key, what it was, what it is. Keys of the top come first."""
-    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
-        if before != now:
-            yield key, before, now
-        return
-    names = [*before, *(name for name in now if name not in before)]
-    for name in sorted(names, key=lambda name: isinstance(before.get(name, now.get(name)), Mapping)):
-        yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+def _log_differences(differences: Sequence[tuple[str, Any, Any]], before: Mapping[str, Any]) -> None:
+    """Log the settings that differ, without paths of the run's folder and keys that repeat one of the top."""
+    top = {key: (was, now) for key, was, now in differences if "." not in key}
+    shown = list[str]()
+    for key, was, now in differences:
+        repeats = "." in key and top.get(key.rpartition(".")[2]) == (was, now)
+        if key not in ("run_dir", "resume") and not str(was).startswith(str(before.get("run_dir"))) and not repeats:
+            words = ["set" if isinstance(one, Mapping) else printable(format_value(one)) for one in (now, was)]
+            shown.append(f"{key}={words[0]} (was {words[1]})")
+    if shown:
+        more = f" and {len(shown) - MAX_SHOWN_DIFFERENCES} more" if len(shown) > MAX_SHOWN_DIFFERENCES else ""
+        log.info("resume: other settings than before: %s%s", ", ".join(shown[:MAX_SHOWN_DIFFERENCES]), more)
 
 
 def open_run_dir(
@@ -198,7 +182,7 @@ def open_run_dir(
     """Open the log in the run's folder, and write there what belongs to a run before its first step.
 
     A folder whose run is resumed gets the new settings with the first checkpoint that has them: if the command fails
-    before that, resume=auto still finds the run by its old ones.
+    before that, resume=auto finds the run by its old ones.
     """
     open_log(cfg, f"train_rank_{rank()}.log" if rank() else LOG)
     if rank():
@@ -215,22 +199,19 @@ def open_run_dir(
 def prepare_run_dir(run_dir: Path, before: ResumeState | None, loggers: Sequence[Logger]) -> None:
     """Set aside files of later steps, and cut curves back to the step of the checkpoint.
 
-    After a crash there is nothing to set aside: training repeats what came after last.ckpt. Where no run is resumed,
-    curves in the folder are of one that left no checkpoint.
+    After a crash nothing is set aside: training repeats the steps after last.ckpt. Where no run is resumed, curves in
+    the folder are of a run that left no checkpoint.
     """
     for part in run_dir.glob("checkpoints/.*.ckpt.*.part"):  # of a process that was killed while it saved
         part.unlink()
+    curves = files(loggers, run_dir)
     if before is None or before.path.resolve().parent.parent != run_dir.resolve():
-        if old := files(loggers, run_dir):
-            aside = _set_aside(run_dir, old)
+        if curves:
+            aside = _set_aside(run_dir, curves)
             log.info("curves of a run without a checkpoint are set aside in %s", relative_to_cwd(aside))
         return
     if before.path.name != LAST and (later := _later(run_dir, before)):
-        aside = _set_aside(run_dir, later)
-        for path in files(loggers, run_dir):
-            place = aside / path.relative_to(run_dir)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, place)
+        aside = _set_aside(run_dir, later, copied=curves)
         log.info("resume: files of later steps than %d are set aside in %s", before.step, relative_to_cwd(aside))
     cut_back(loggers, run_dir, before.curves)
 
@@ -242,13 +223,16 @@ def _later(run_dir: Path, before: ResumeState) -> list[Path]:
     return [*others, *grids, *run_dir.glob("result.json")] if others else []
 
 
-def _set_aside(run_dir: Path, paths: Iterable[Path]) -> Path:
-    """Move files into a new sub-folder, which is returned."""
+def _set_aside(run_dir: Path, moved: Sequence[Path], copied: Sequence[Path] = ()) -> Path:
+    """Move and copy files into a new sub-folder, which is returned."""
     aside = new_folder(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    for path in paths:
+    for path in (*moved, *copied):
         place = aside / path.relative_to(run_dir)
         place.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(place)
+        if path in moved:
+            path.rename(place)
+        else:
+            shutil.copy2(path, place)
     return aside
 
 
@@ -263,19 +247,3 @@ def _step(path: Path) -> int:
 def _epoch(path: Path) -> int:
     number = path.stem.split("_")[1]
     return int(number) if number.isdecimal() else 0
-
-
-def compare_data(before: ResumeState, facts: Mapping[str, Any]) -> None:
-    """Log a line if the images are not those of before.
-
-    Raises:
-        ArtError: if the checkpoint lies within an epoch, whose order would change.
-    """
-    if before.data["sha256"] != facts["sha256"]:
-        numbers = (facts["num_train"], facts["num_val"], before.data["num_train"], before.data["num_val"])
-        message = "{} for training and {} held out, which were {} and {}".format(*numbers)
-        if before.is_within_epoch:
-            raise ArtError(
-                f"resume={before.path}: lies within an epoch of other images ({message}); resume from an epoch's end"
-            )
-        log.warning("resume: other images than before: %s", message)

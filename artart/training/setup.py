@@ -1,4 +1,4 @@
-"""What a run is made of: data, objective and network, built from the settings and checked before any work."""
+"""The parts of a run: data, objective and network, built from the settings and checked before any work."""
 
 import logging
 import os
@@ -22,14 +22,14 @@ from artart.objectives.base import Objective
 from artart.training import distributed
 from artart.training.finetune import init_weights
 from artart.training.module import ArtModule
-from artart.training.resume import ResumeState, compare_data
+from artart.training.resume import ResumeState
 from artart.training.trainer import precision_of
 
 log = logging.getLogger(__name__)
 
 
 def build_data_and_objective(config: Mapping[str, Any]) -> tuple[ArtDataModule, Objective, dict[str, Any]]:
-    """Data and objective, and the settings of the network that they decide."""
+    """Data and objective, and the settings of the network that depend on them."""
     data: ArtDataModule = build(config, "data")
     objective: Objective = build(config, "objective", loss=build(config, "loss"))
     return data, objective, {"num_classes": num_classes_of(data.label_names), **objective.network}
@@ -113,5 +113,11 @@ def load_images(data: ArtDataModule, config: Mapping[str, Any], state: ResumeSta
     num_train, num_val = len(data.train_ids), len(data.val_ids)
     check_num_images(config, num_train, num_val, distributed.world_size())
     check_memory(config, num_train + num_val)
-    if state:
-        compare_data(state, data.facts)
+    if state and state.data["sha256"] != data.facts["sha256"]:
+        before = f"which were {state.data['num_train']} and {state.data['num_val']}"
+        message = f"{num_train} for training and {num_val} held out, {before}"
+        if state.is_within_epoch:
+            raise ArtError(
+                f"resume={state.path}: lies within an epoch of other images ({message}); resume from an epoch's end"
+            )
+        log.warning("resume: other images than before: %s", message)

@@ -49,33 +49,34 @@ class SweepTable(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode != RunMode.MULTIRUN:
             return
-        status = "ok"
+        seconds, status = round(time.monotonic() - self.started, 1), "ok"
         if job_return.status is JobStatus.FAILED:
             error = job_return._return_value
             status = f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
             self._report(Path(config.hydra.sweep.dir, str(config.hydra.job.num)), error)
-            job_return.status, job_return.return_value = (
-                JobStatus.COMPLETED,
-                math.nan,
-            )  # or Hydra drops the results of the others
+            # Else Hydra drops the results of the others.
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, math.nan
         score = math.nan if job_return.return_value is None else job_return.return_value
-        settings = tuple(config.hydra.overrides.task)
-        self.jobs.append(Job(config.hydra.job.num, settings, score, round(time.monotonic() - self.started, 1), status))
+        self.jobs.append(Job(config.hydra.job.num, tuple(config.hydra.overrides.task), score, seconds, status))
         self._write(config)  # at once, so that Ctrl-C in a later job does not lose it
         gc.collect()  # trainer, module and callbacks form reference cycles
 
     def _report(self, folder: Path, error: BaseException) -> None:
         """Log the error in one line; write its traceback into the job's log, unless it is a user's mistake."""
-        if isinstance(error, ArtError):
-            log.error("job %s failed: %s", folder.name, error)
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "train.log").open("a") as file:
-            traceback.print_exception(error, file=file)
-        log.error("job %s failed: %s\n  trace: %s", folder.name, error, folder / "train.log")
+        trace = ""
+        if not isinstance(error, ArtError):
+            folder.mkdir(parents=True, exist_ok=True)
+            trace = f"\n  trace: {folder / 'train.log'}"
+            with (folder / "train.log").open("a") as file:
+                traceback.print_exception(error, file=file)
+        log.error("job %s failed: %s%s", folder.name, error, trace)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        self._print(Path(config.hydra.sweep.dir), config.monitor)
+        table = Table("job", "settings", config.monitor, "seconds", "status", title=str(Path(config.hydra.sweep.dir)))
+        for job in self.jobs:
+            shown = "" if math.isnan(job.score) else f"{job.score:.4f}"
+            table.add_row(str(job.number), self._swept(job), shown, f"{job.seconds:.0f}", job.status.split(":")[0])
+        get_console().print(table)
         if failed := [job for job in self.jobs if job.status != "ok"]:
             log.error("%d of %d jobs failed", len(failed), len(self.jobs))
             raise SystemExit(1)
@@ -96,13 +97,6 @@ class SweepTable(Callback):
         writer.writerows((job.number, self._swept(job), job.score, job.seconds, job.status) for job in self.jobs)
         with atomic(Path(config.hydra.sweep.dir) / "sweep.csv") as file:
             file.write(text.getvalue().encode())
-
-    def _print(self, folder: Path, score: str) -> None:
-        table = Table("job", "settings", score, "seconds", "status", title=str(folder))
-        for job in self.jobs:
-            shown = "" if math.isnan(job.score) else f"{job.score:.4f}"
-            table.add_row(str(job.number), self._swept(job), shown, f"{job.seconds:.0f}", job.status.split(":")[0])
-        get_console().print(table)
 
 
 def _remove_unused(folder: Path) -> None:

@@ -17,13 +17,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from artart import ArtError
 from artart.checkpoints.load import read, read_back
-from artart.checkpoints.validate import printable
 from artart.config.build import build, build_all, in_sweep
 from artart.data.datamodule import ArtDataModule
-from artart.io.terminal import relative_to_cwd
+from artart.io.terminal import printable, relative_to_cwd
 from artart.training.callbacks.checkpoints import AtomicCheckpointIO
 from artart.training.callbacks.stopping import MaxSteps
 from artart.training.module import ArtModule
+from artart.training.restore import unusable
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +115,7 @@ def fit(trainer: Trainer, module: ArtModule, data: ArtDataModule, checkpoint: Pa
         is_of_state = not began or (in_optimizer and began[0] == trainer.global_step)
         if checkpoint is None or not is_of_state or type(error).__name__ == "OutOfMemoryError":
             raise
-        reason = printable(f"{type(error).__name__}: {error}")
-        raise ArtError(
-            f"resume={checkpoint}: its training state cannot be used ({reason}); take an earlier checkpoint, or begin "
-            f"with its weights: init_from={checkpoint}"
-        ) from error
+        raise unusable(checkpoint, printable(f"{type(error).__name__}: {error}")) from error
 
 
 def _exit(number: signal.Signals, trainer: Trainer, run_dir: Path) -> None:

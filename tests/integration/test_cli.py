@@ -78,9 +78,9 @@ def test_options_may_stand_anywhere(words, order):
     assert _options_first(words.split()) == order.split()
 
 
-def test_a_sweep_over_paths_is_still_a_sweep(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["artart.train", "-m"])
-    assert _quoted("data.root=one dir,other dir") == "data.root=one dir,other dir"
+def test_quoted_leaves_several_paths_of_a_sweep():
+    assert _quoted("data.root=one dir,other dir", is_sweep=True) == "data.root=one dir,other dir"
+    assert _quoted("data.root=one dir,other dir") == "data.root='one dir,other dir'"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_near_duplicates_are_reported_and_the_training_resumes(result, copier):
 @pytest.mark.slow
 def test_near_duplicates_stop_the_training_on_request(result, copier, capsys):
     assert result("callbacks.memorization.stop_above=0.5")["epochs"] == 2
-    assert "callbacks.memorization.stop_above=0.5: so the training stops after epoch 2" in capsys.readouterr().out
+    assert "callbacks.memorization.stop_above=0.5: training stops after epoch 2" in capsys.readouterr().out
 
 
 @pytest.mark.slow

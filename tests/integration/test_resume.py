@@ -16,9 +16,8 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
-import artart.train
 from artart import ArtError
-from artart.training import resume
+from artart.training import resume, trainer
 
 RECONSTRUCTION = (
     "data.random_flip=true",
@@ -138,7 +137,7 @@ def whole(request, train, importable):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train, whole, kind, capsys, monkeypatch):
     """Each stop with the exit code, where the checkpoint then is, and what the next start says of it."""
-    handlers, fit = [], artart.train.fit
+    handlers, fit = [], trainer.fit
 
     def noting(*arguments) -> None:
         try:
@@ -146,7 +145,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train
         finally:
             handlers.append(signal.getsignal(signal.SIGINT))
 
-    monkeypatch.setattr(artart.train, "fit", noting)
+    monkeypatch.setattr(trainer, "fit", noting)
     stops = [
         (("SIGINT", "before", 2), 130, 2),  # the step is finished
         (("SIGTERM", "within", 3), 143, 3),
@@ -261,7 +260,7 @@ def test_an_earlier_checkpoint_sets_aside_what_came_after_it(train, capsys):
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.suffix in (".ckpt", ".png", ".json")}
     assert train("resume=run/checkpoints/epoch_0001.ckpt", *options, "trainer.max_epochs=2") == 0
     (aside,) = Path("run").glob("set_aside_*")
-    assert f"what came after step 4 is set aside in {aside}" in capsys.readouterr().out
+    assert f"files of later steps than 4 are set aside in {aside}" in capsys.readouterr().out
     kept = {path: aside / path.relative_to("run") for path in before}
     for path, content in before.items():
         place = path if "epoch_0001" in path.name else kept[path]
@@ -415,7 +414,7 @@ def test_a_run_that_has_come_to_its_end_names_the_limit_and_takes_more(train, ca
     assert train(first, "run_dir=run", "resume=auto") == 2
     error = capsys.readouterr().err
     assert sentence in error
-    assert f"ask for more, such as {first.partition('=')[0]}={2 * int(first[-1])}" in error
+    assert f"raise the limit, such as {first.partition('=')[0]}={2 * int(first[-1])}" in error
     assert train(more, "trainer.max_epochs=4" if "steps" in more else more, "run_dir=run", "resume=auto") == 0
     assert json.loads(Path("run/result.json").read_text())["steps"] == (9 if "steps" in more else 8)
 
@@ -501,7 +500,7 @@ def test_settings_under_which_nothing_was_saved_do_not_hide_a_run(train, importa
     Path(run, "result.json").unlink()  # as if it had been killed before its end
     assert train("trainer.max_epochs=2", *trouble("crash", "within", 5), f"run_dir={run}", "resume=auto") == 1
     assert train("trainer.max_epochs=1", "resume=auto") == 0
-    assert f"going on from {run}/checkpoints/last.ckpt" in capsys.readouterr().out
+    assert f"resume: from {run}/checkpoints/last.ckpt" in capsys.readouterr().out
     assert "max_epochs: 1" in (run / ".hydra" / "config.yaml").read_text()
     assert train("trainer.max_epochs=2", "resume=auto", f"run_dir={run}") == 0
     assert "max_epochs: 2" in (run / ".hydra" / "config.yaml").read_text()
@@ -516,8 +515,8 @@ def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before_it(train, capsy
     Path("run/result.json").unlink()
     assert train(EPOCHS, "run_dir=run", "resume=auto") == 0
     message = capsys.readouterr().out
-    assert "resume: run/checkpoints/last.ckpt cannot be read; the one before it can" in message
-    assert "resume: going on from run/checkpoints/previous.ckpt" in message
+    assert "resume: run/checkpoints/last.ckpt is damaged; the checkpoint before it is used" in message
+    assert "resume: from run/checkpoints/previous.ckpt" in message
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 8
     assert load("run/checkpoints/last.ckpt")["global_step"] == 12
     assert_close(load("run/checkpoints/last.ckpt")["state_dict"], load("whole/checkpoints/last.ckpt")["state_dict"],

@@ -146,7 +146,7 @@ def test_resume_auto_finds_the_newest_unfinished_run_with_the_same_settings(trai
     assert train("trainer.max_epochs=2", "seed=1", "resume=auto") == 0
     assert "a new one begins" in capsys.readouterr().out
     assert train("trainer.max_epochs=2", "resume=auto") == 0
-    assert f"going on from {finished}" in capsys.readouterr().out
+    assert f"resume: from {finished}" in capsys.readouterr().out
     assert len(list(Path("outputs/runs").glob("*/*"))) == 2
     assert json.loads((finished / "result.json").read_text())["epochs"] == 2
 
@@ -157,7 +157,7 @@ def test_a_run_without_its_last_checkpoint_is_not_begun_again(train, capsys):
     for name in ("last", "previous"):
         Path(f"run/checkpoints/{name}.ckpt").unlink()
     assert train("run_dir=run", "resume=auto", "trainer.max_epochs=4") == 2
-    assert "best.ckpt but no last.ckpt; name the checkpoint to go on from: resume=" in capsys.readouterr().err
+    assert "best.ckpt but no last.ckpt; name a checkpoint: resume=" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ class EpochCheckpoint(ModelCheckpoint):
         """Restore the best scores of those files that are still in the folder, which may have moved."""
         if state_dict["monitor"] != self.monitor or self.monitor is None or self.save_top_k < 1:
             return
-        if not all(_is_score(score) for score in state_dict["best_k_models"].values()):
+        if not all(isinstance(one, Tensor) and one.numel() == 1 for one in state_dict["best_k_models"].values()):
             raise ValueError("best_k_models: are not scores by file")
         assert self.dirpath is not None
         # Lightning deletes the worst: only files with names of this callback may be among them.
@@ -81,10 +81,6 @@ class EpochCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save nothing: Lightning would replace a good file by one from the middle of an epoch."""
-
-
-def _is_score(value: object) -> bool:
-    return isinstance(value, Tensor) and value.numel() == 1
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -110,25 +106,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         AtomicCheckpointIO.is_saving = True
         try:
             with atomic(Path(path)) as file:
-                self._write(checkpoint, file)
+                _write(checkpoint, file)
                 if self.check is not None:
                     file.flush()
-                    self._check(Path(file.name), Path(path), self.check)
+                    _read_back(Path(file.name), Path(path), self.check)
                     self.check = None
         finally:
             AtomicCheckpointIO.is_saving = False
 
-    def _check(self, written: Path, path: Path, check: Callable[[Path], object]) -> None:
-        try:
-            check(written)
-        except ArtError as error:
-            reason = str(error).removeprefix(f"{written}: ")
-            raise ArtError(f"{path}: the saved file could not be read back, so training stops: {reason}") from None
 
-    def _write(self, checkpoint: dict[str, Any], file: BinaryIO) -> None:
-        try:
-            torch.save(checkpoint, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None  # a full disk
-            raise
+def _write(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # a full disk
+        raise
+
+
+def _read_back(written: Path, path: Path, check: Callable[[Path], object]) -> None:
+    try:
+        check(written)
+    except ArtError as error:
+        reason = str(error).removeprefix(f"{written}: ")
+        raise ArtError(f"{path}: the saved file could not be read back, so training stops: {reason}") from None

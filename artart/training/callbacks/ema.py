@@ -41,13 +41,8 @@ class EMA(WeightAveraging):
         self._average_model.to(pl_module.device)  # created before the module was moved
         self.images_seen = pl_module.images_seen
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: ArtModule,  # type: ignore[override]
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: ArtModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Set the decay by the images seen."""
         if trainer.global_step > self._latest_update_step:  # False while gradients are accumulated

@@ -48,14 +48,8 @@ class Grid(Callback, ABC):
     def rows(self, trainer: Trainer, module: ArtModule, batch: Batch) -> list[Tensor]:
         """Rows of the grid, each (num_images, 3, S, S) in [-1, 1]; `batch` is the first of validation."""
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: ArtModule,  # type: ignore[override]
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_validation_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: ArtModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
         epoch = trainer.current_epoch + 1  # finished epochs, as in the checkpoints' names
         if batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking and self._due(epoch, trainer):
@@ -124,10 +118,7 @@ class SampleGrid(Grid):
         self.guidance = Guidance(guidance)
         self.batch_size = batch_size
 
-    def rows(self, trainer: Trainer, module: ArtModule, batch: Batch) -> list[Tensor]:
-        return self._rows(trainer, module)
-
-    def _rows(self, trainer: Trainer, module: ArtModule) -> list[Tensor]:
+    def rows(self, trainer: Trainer, module: ArtModule, batch: Batch | None = None) -> list[Tensor]:
         num_samples = self.num_images // 2
         num_real = self.num_images - num_samples
         real = trainer.datamodule.preview(num_real)  # type: ignore[attr-defined]
@@ -147,6 +138,6 @@ class SampleGrid(Grid):
         if self.drawn_after == epoch and has_average and pl_module.images_seen < self.RAW_UNTIL:
             pl_module.eval()
             with torch.inference_mode(), trainer.precision_plugin.forward_context():
-                rows = self._rows(trainer, pl_module)
+                rows = self.rows(trainer, pl_module)
             self.write(trainer, rows, "samples_raw", f"epoch_{epoch:04d}_raw")
             pl_module.train()

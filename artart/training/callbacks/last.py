@@ -21,7 +21,7 @@ from artart.training.callbacks.checkpoints import AtomicCheckpointIO
 
 log = logging.getLogger(__name__)
 
-PREVIOUS = "previous.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 A_MOMENT = 1.0  # seconds
 SAVE = 1  # a request of a process, as are the numbers of signals, which are higher
 
@@ -40,7 +40,7 @@ class LastCheckpoint(Checkpoint):
             dirpath: the folder.
             train_time_interval: minutes (Lightning's is a timedelta) between saves within an epoch; None: none.
         """
-        self.path = Path(dirpath, "last.ckpt")
+        self.path = Path(dirpath, LAST)
         self.saved_step = -1
         self.train_time_interval = train_time_interval
         self.step, self.is_between_steps = 0, True  # False while gradients are accumulated
@@ -99,9 +99,8 @@ class LastCheckpoint(Checkpoint):
 
     def _request(self, trainer: Trainer) -> int:
         """The highest request of all processes: a signal's number, SAVE, or 0."""
-        is_due = (
-            self.train_time_interval is not None and time.monotonic() - self.saved_at > 60 * self.train_time_interval
-        )
+        minutes = (time.monotonic() - self.saved_at) / 60
+        is_due = self.train_time_interval is not None and minutes > self.train_time_interval
         request = torch.tensor(self.signal or SAVE * is_due)
         if trainer.world_size > 1:
             distributed.all_reduce(request, distributed.ReduceOp.MAX)

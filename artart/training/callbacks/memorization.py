@@ -80,25 +80,17 @@ class MemorizationMonitor(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        if len(data.val_ids) < MIN_HELD_OUT:
-            log.info(
-                "callbacks.memorization: no test: %d images are held out, and it needs %d",
-                *(len(data.val_ids), MIN_HELD_OUT),
-            )
-        elif 0 < (seen := (trainer.max_epochs or 0) * len(data.train_ids)) < self.every_n_images:
-            log.info(
-                "callbacks.memorization: no test: this run sees %d images, callbacks.memorization.every_n_images=%d",
-                *(seen, self.every_n_images),
-            )
+        num_val, num_seen = len(data.val_ids), (trainer.max_epochs or 0) * len(data.train_ids)
+        reason = None
+        if num_val < MIN_HELD_OUT:
+            reason = f"{num_val} images are held out, and it needs {MIN_HELD_OUT}"
+        elif 0 < num_seen < self.every_n_images:
+            reason = f"this run sees {num_seen} images, callbacks.memorization.every_n_images={self.every_n_images}"
+        if reason:
+            log.info("callbacks.memorization: no test: %s", reason)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: ArtModule,  # type: ignore[override]
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_validation_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: ArtModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         if batch_idx or trainer.sanity_checking or len(data.val_ids) < MIN_HELD_OUT:
@@ -121,16 +113,16 @@ class MemorizationMonitor(Callback):
         for name, rate in rates.items():
             module.log(f"memorization/{name}", rate.value, batch_size=1)
         expected = self.test.false_alarms()
-        shown = ", ".join(
+        shown = [
             f"memorization/{name} {rate.value:.1%} (held out {expected[name]:.1%})" for name, rate in rates.items()
-        )
+        ]
         if self.weights is not None:
             kid = self._kid(samples, data, self.weights, module.device)
             module.log("samples/kid_alexnet", kid, batch_size=1)
             is_memorized = any((rate.low or 0.0) > max(expected[name], FALSE_ALARMS) for name, rate in rates.items())
             self.kid_no_memorization = math.inf if is_memorized else kid
-            shown = f"samples/kid_alexnet {kid:.4f}, {shown}"
-        log.info("epoch %d: %s", epoch, shown)
+            shown.insert(0, f"samples/kid_alexnet {kid:.4f}")
+        log.info("epoch %d: %s", epoch, ", ".join(shown))
         if self.stop_above is not None and max(rate.low or 0.0 for rate in rates.values()) > self.stop_above:
             log.warning("callbacks.memorization.stop_above=%s: training stops after epoch %d", self.stop_above, epoch)
             trainer.should_stop = True
@@ -145,8 +137,6 @@ class MemorizationMonitor(Callback):
         """uint8 (num_images, 3, S, S)."""
         labels = data.images.labels[data.train_ids]
         y = labels[torch.randint(len(labels), (self.num_images,), generator=torch.Generator().manual_seed(0))]
-        seeds, process = range(self.num_images), cast(NoiseProcess, module.objective)
-        made = sample_images(
-            module.net, process, self.sampler, y.to(module.device), seeds, self.guidance, self.batch_size
-        )
+        y, seeds, process = y.to(module.device), range(self.num_images), cast(NoiseProcess, module.objective)
+        made = sample_images(module.net, process, self.sampler, y, seeds, self.guidance, self.batch_size)
         return torch.cat([to_pixels(x).cpu() for x in made])

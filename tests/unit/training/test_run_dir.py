@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
-from artart.training import resume, run_dir
+from artart.training import resume, run_dir, run_files
 from artart.training.loggers import ContinuedCSVLogger, cut_back, files
 
 SETTINGS = {"image_size": 16, "seed": 0, "data": {"root": None}, "trainer": {"max_epochs": 4, "max_steps": -1}}
@@ -159,6 +160,7 @@ def test_a_lock_is_neither_emptied_nor_followed():
     assert lock.read_text() == "precious"
     lock.rename("precious.txt")
     lock.symlink_to(Path("precious.txt").absolute())
+    run_dir._locks.pop().release()
     with pytest.raises(OSError, match="symbolic links"):
         run_dir._lock(run)
     assert Path("precious.txt").read_text() == "precious"
@@ -223,7 +225,16 @@ def test_a_run_that_resumes_is_locked_before_its_checkpoint_is_read(home, asked)
     run = make_run(home / "run", "last")
     cfg = config(run, "auto") if asked == "auto" else config(resume=run / "checkpoints" / "last.ckpt")
     run_dir.plan(cfg)
-    assert not run_dir._lock(run)
+    with pytest.raises(Timeout):
+        FileLock(run / ".hydra" / "lock", timeout=0).acquire()
+
+
+def test_plan_passes_over_a_run_that_another_process_resumes(home, caplog):
+    live = make_run(home / "outputs/runs/2020-01-01/11-00-00", "last")
+    with FileLock(live / ".hydra" / "lock"), caplog.at_level(logging.WARNING):
+        assert run_dir.plan(config(resume="auto")) == run_dir.Plan()
+    (line,) = caplog.messages
+    assert line.startswith(f"resume=auto: skipped: run_dir={live}: another process is writing there")
 
 
 def test_settings_with_interpolations_are_only_compared(home, caplog):
@@ -253,9 +264,17 @@ def test_what_was_logged_before_there_was_a_log_stands_in_it_in_order():
     logging.getLogger("artart").info("first")
     run_dir.claim_run_dir(cfg, planned)
     assert sorted(path.name for path in Path("new").rglob("*")) == [".hydra", "lock"]
-    run_dir.open_log(cfg)
+    run_files.open_log(cfg)
     logging.getLogger("artart").info("second")
     assert [line.split()[-1] for line in Path("new/train.log").read_text().splitlines()] == ["first", "new", "second"]
+
+
+def test_open_log_also_serves_a_process_that_has_not_planned(home):
+    """Of several processes only the first plans."""
+    (home / "new").mkdir()
+    run_files.open_log(config("new"), "train_rank_1.log")
+    logging.getLogger("artart").warning("a line")
+    assert Path("new/train_rank_1.log").read_text().endswith(" WARNING a line\n")
 
 
 @pytest.fixture
@@ -308,7 +327,7 @@ def test_a_checkpoint_chooses_no_folder_to_be_copied(home, loggers, monkeypatch)
     own = [TensorBoardLogger(run, "", "tensorboard")]
     monkeypatch.setattr(resume, "_step", lambda path: 2 if path.stem == "last" else 1)
     asked = {"others/x": 1, "tensorboard/events.out.tfevents.1": 9}
-    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, asked, False)
+    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, asked, False)
     resume.prepare_run_dir(run, before, own)
     (aside,) = run.glob("set_aside_*")
     assert {path.name for path in aside.iterdir()} == {"checkpoints", "tensorboard"}
@@ -347,6 +366,6 @@ def test_files_of_later_epochs_have_numbers(home, loggers, monkeypatch):
     for name in ("epoch_0001", "epoch_0002", "epoch_\u00b2", "epoch_x"):
         (run / "samples" / f"{name}.png").touch()
     monkeypatch.setattr(resume, "_step", lambda path: 2 if path.stem == "last" else 1)
-    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, {}, False)
+    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, False)
     resume.prepare_run_dir(run, before, [])
     assert sorted(path.stem for path in run.glob("samples/*")) == ["epoch_0001", "epoch_x", "epoch_\u00b2"]

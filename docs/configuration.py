@@ -1,4 +1,4 @@
-"""python -m artart.config.reference: prints docs/configuration.md, made from conf/ and the signatures."""
+"""python docs/configuration.py: prints docs/configuration.md, made from conf/ and the signatures."""
 
 import inspect
 import re
@@ -28,7 +28,7 @@ Every setting with its default, the values that it takes and its meaning. Set a 
 The groups belong to `artart.train`; `data` also to `artart.prepare`, `sampler` also to `artart.generate` and
 `artart.evaluate`. Experiments are described in their files, `conf/experiment/*.yaml`.
 
-`python -m artart.config.reference > docs/configuration.md` makes this page from `conf/` and the signatures.
+`python docs/configuration.py > docs/configuration.md` makes this page from `conf/` and the signatures.
 """
 
 
@@ -42,19 +42,19 @@ def text() -> str:
 
 
 def _section(path: Path, title: str) -> str:
-    """What the head of a file says, and a table of its settings; of a variant of another file what it changes."""
+    """The comment at the head of a file and a table of its settings; of a variant of another file its changes."""
     content = path.read_text()
     lines, tree = content.splitlines(), yaml.safe_load(content)
     head = [line[2:] for line in takewhile(lambda line: line.startswith("# "), lines)]
     prefix = "" if path.parent == CONF_DIR or "@package _global_" in head else f"{path.parent.name}."
-    said = " ".join(line for line in head if line[:1] not in " @")
+    summary = " ".join(line for line in head if line[:1] not in " @")
     if path.parent == CONF_DIR or "_target_:" in content:
         rows = list(_rows(lines, tree, prefix))
         table = ["| key | default | values | meaning |", "|---|---|---|---|", *rows, ""] if rows else []
     else:
         changes = ", ".join(f"`{prefix}{key}={value}`" for key, value, _ in _settings(lines) if value)
         table = [f"As `{path.parent.name}={tree['defaults'][0]}`, but {changes}.", ""] if changes else []
-    return "\n".join([title, "", *([said, ""] if said else []), *table])
+    return "\n".join([title, "", *([summary, ""] if summary else []), *table])
 
 
 def _rows(lines: list[str], tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
@@ -63,7 +63,7 @@ def _rows(lines: list[str], tree: Mapping[str, Any], prefix: str) -> Iterator[st
         hint = settings_of(tree).get(f"{prefix}{key}", hint)
         if isinstance(node, Mapping):
             if "_target_" not in node:
-                continue  # its own keys tell all
+                continue  # its keys have rows of their own
             value, hint = str(node["_target_"]), None
             documented = documented or _summary(value)
         words = "" if hint in (None, Any) else describe(hint)
@@ -74,7 +74,7 @@ def _rows(lines: list[str], tree: Mapping[str, Any], prefix: str) -> Iterator[st
 def _settings(lines: list[str]) -> list[tuple[str, str, str]]:
     """Dotted keys of a YAML file, each with its value and the comment behind it, which later lines may continue.
 
-    Without Hydra's own keys and the values that they hold.
+    Hydra's own keys are left out.
     """
     path: list[tuple[int, str]] = []
     rows = list[tuple[str, str, str]]()
@@ -104,10 +104,10 @@ def _signature(tree: Mapping[str, Any], key: str) -> tuple[Any, str]:
 
 
 def _arguments(target: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring of a class or function of ours says of its arguments."""
+    """Descriptions of the arguments, from the docstring of a class or function of artart."""
     documented = inspect.getdoc(target.__init__ if inspect.isclass(target) else target) or ""
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", documented.partition("Args:\n")[2], re.MULTILINE)
-    return {name: " ".join(said.split()) for name, said in entries if target.__module__.startswith("artart.")}
+    return {name: " ".join(words.split()) for name, words in entries if target.__module__.startswith("artart.")}
 
 
 def _summary(target: str) -> str:
