@@ -14,6 +14,7 @@ from artart import ArtError
 from artart.training import distributed
 
 TESTS = Path(__file__).parent
+ROOT = TESTS.parents[1]
 SETTINGS = (
     "image_size=16", "data.num_demo_images=60", "data.random_flip=true", "objective=diffusion", "loss=mse_diffusion",
     "sampler.num_steps=2", "callbacks.grid.every_n_epochs=2", "trainer.max_epochs=2", "trainer.log_every_n_steps=1",
@@ -22,7 +23,7 @@ SETTINGS = (
 
 
 def start(command: list[str], *arguments: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS))), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, "-m", "artart.train", *SETTINGS, *arguments],
         stdout=subprocess.PIPE,

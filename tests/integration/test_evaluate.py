@@ -73,6 +73,7 @@ def test_classes_share_out_the_images(evaluate, finished_run, tmp_path):
     assert_close(means / found["num_images"], found["ssim"]["mean"])
 
 
+@pytest.mark.slow
 def test_lpips_needs_its_weights_and_is_left_out_without(evaluate, finished_run, weights, tmp_path):
     evaluate(f"checkpoint={finished_run / LAST}")
     assert "lpips_alex" not in figures(tmp_path)
@@ -143,6 +144,7 @@ def test_a_network_that_makes_no_numbers_gets_no_figures(kind, evaluate, finishe
     assert not (tmp_path / "judged" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_training_images_in_place_of_samples_are_reported_as_near_duplicates(
     judge, judgeable_run, tmp_path, monkeypatch
 ):

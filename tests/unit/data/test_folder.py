@@ -685,6 +685,7 @@ def test_a_file_system_without_locks_is_a_mistake(opened: Open, monkeypatch: pyt
             opened().read()
 
 
+@pytest.mark.slow
 def test_data_can_be_imported_where_there_is_no_fcntl() -> None:
     """As on Windows."""
     script = "import sys; sys.modules['fcntl'] = None; import artart.data.datamodule"

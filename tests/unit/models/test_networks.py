@@ -201,6 +201,7 @@ def test_its_gradient_is_that_of_finite_differences(make):
     assert_close((at(step) - at(-step)) / (2 * step), wanted, rtol=1e-5, atol=1e-6, check_dtype=False)
 
 
+@pytest.mark.slow
 @every_network
 def test_a_few_images_can_be_learnt_by_heart(make):
     """What is reported decides, since all three have the same noise."""
@@ -220,7 +221,9 @@ def test_a_few_images_can_be_learnt_by_heart(make):
     assert error < 0.01
 
 
-@every_network
+@pytest.mark.parametrize(
+    "make", [*(pytest.param(make, marks=pytest.mark.slow) for make in MAKE[:2]), vit], ids=lambda make: make.__name__
+)
 def test_it_has_a_form_in_onnx_for_any_batch(make):
     torch.manual_seed(0)
     net = filled(make(num_classes=5))
