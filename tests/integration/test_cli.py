@@ -142,7 +142,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch):
     def main():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+            time.sleep(300)
         finally:
             taken_back.append(True)
 

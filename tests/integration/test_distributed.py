@@ -148,6 +148,7 @@ def test_what_torchrun_does_not_agree_with_is_reported_in_one_line(torchrun, set
         distributed.launch(trainer(**settings))
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_have_one_process_each(train, capsys):
     assert train("-m", "seed=0,1", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2") == 1
     assert "trainer.devices=2: each job of a sweep has one process" in capsys.readouterr().err

@@ -374,7 +374,13 @@ def test_no_network_is_built_but_that_of_the_weights(of_diffusion, refused, save
     refused(save(of_diffusion), "load", saying="wants to build artart.models.vit.ViT")
 
 
-@pytest.mark.parametrize("place", ["model/dropout", "objective/schedule", "objective/parameterization"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "model/dropout",
+        *(pytest.param(f"objective/{key}", marks=pytest.mark.slow) for key in ("schedule", "parameterization")),
+    ],
+)
 def test_no_run_takes_over_a_network_but_that_of_the_weights(of_diffusion, train, save, capsys, tmp_path, place):
     put(of_diffusion["config"], place, NETWORK)
     path = save(of_diffusion)
@@ -727,16 +733,16 @@ def test_a_state_of_training_that_does_not_fit_is_refused_before_anything_is_wri
     ("place", "value"),
     [
         ("current_model_state/net.enc1.0.weight", torch.ones(3)),
-        ("averaging_state/n_averaged", torch.ones(4)),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 ("current_model_state", {}),
                 ("averaging_state", {}),
+                ("averaging_state/n_averaged", torch.ones(4)),
+                ("callbacks/EMA/latest_update_step", "8"),
                 ("averaging_state/module.x", torch.ones(1)),
             )
         ),
-        ("callbacks/EMA/latest_update_step", "8"),
         ("callbacks/MemorizationMonitor", {"kid_no_memorization": "good"}),
     ],
 )
@@ -774,7 +780,9 @@ def test_no_file_but_its_own_is_given_to_a_callback_that_deletes_the_worst(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("place", "value"), [(MOMENT, {"lerp_": 1}), ("lr_schedulers/0", [1])], ids=["its first step", "before it"]
+    ("place", "value"),
+    [(MOMENT, {"lerp_": 1}), pytest.param("lr_schedulers/0", [1], marks=pytest.mark.slow)],
+    ids=["its first step", "before it"],
 )
 def test_a_state_that_fails_where_it_is_used_is_laid_to_the_checkpoint(
     finished_run, train, save, capsys, monkeypatch, place, value
@@ -1033,4 +1041,4 @@ def test_files_gone_bad_at_random_are_read_or_refused(finished_run, diffusion_ru
         assert peak() - memory < MEMORY, (number, done)
         path.unlink()
         assert list(tmp_path.iterdir()) == [], (number, done)
-    assert refusals > len(numbers) / 2
+    assert refusals > len(numbers) / 4

@@ -217,6 +217,7 @@ def test_variations_are_the_same_in_any_batch(generate, best, art_folder):
         assert np.abs(pixels(path) - pixels("5" / path.relative_to("1"))).max() <= 1  # a rounding
 
 
+@pytest.mark.slow
 def test_the_weaker_the_closer_and_at_strength_1_it_is_what_mode_sample_makes(generate, best, image):
     same = ("num_images=2", "seed=7", "label=painting", "batch_size=1", FAST)
     distances = []

@@ -71,13 +71,8 @@ def test_a_job_with_a_mistake_in_its_settings_is_a_failed_job(train, capsys):
     assert "image_size=100: not divisible by 8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "swept",
-    [
-        "loss.weights.perceptual=0.1,1",
-        *(pytest.param(words, marks=pytest.mark.slow) for words in ("++loss.weights.mse=1,2", "loss=hybrid,hybrid")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("swept", ["loss.weights.perceptual=0.1,1", "++loss.weights.mse=1,2", "loss=hybrid,hybrid"])
 def test_a_monitored_metric_that_changes_its_meaning_from_job_to_job_is_refused(train, swept):
     assert train("-m", swept, "monitor=val/loss", "mode=min") == 1
     assert all("cannot compare jobs whose loss" in row["status"] for row in rows())
@@ -96,7 +91,8 @@ def test_jobs_do_not_share_a_folder(train, setting):
     assert not Path("mine").exists()
 
 
-@pytest.mark.parametrize("mistake", ["optimizr.lr=1,2", pytest.param("optimizer=foo,adam", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", ["optimizr.lr=1,2", "optimizer=foo,adam"])
 def test_a_sweep_over_nothing_is_reported_in_one_line_and_leaves_no_folder(tmp_path, mistake):
     command = [sys.executable, "-m", "artart.train", "-m", mistake]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

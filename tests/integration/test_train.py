@@ -219,9 +219,9 @@ def test_a_damaged_checkpoint_is_reported_in_one_line(train, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("image_size=24", "image_size=16, not 24"),
+        pytest.param("image_size=24", "image_size=16, not 24", marks=pytest.mark.slow),
         ("optimizer.lr=1e-4", "optimizer.lr=0.001, not 0.0001"),
-        ("scheduler=cosine", "scheduler._target_="),
+        pytest.param("scheduler=cosine", "scheduler._target_=", marks=pytest.mark.slow),
     ],
 )
 def test_a_checkpoint_of_another_kind_of_run_is_reported_in_one_line(
@@ -531,8 +531,10 @@ def test_the_same_noise_measures_every_epoch(train):
     ("change", "message"),
     [
         ("objective.parameterization=v", "objective.parameterization=x0, not v"),
-        ("schedule=cosine", "objective.schedule._target_=artart.diffusion.schedule.Flow, not"),
-        ("model.attention=true", "model.attention=false, not true"),
+        pytest.param(
+            "schedule=cosine", "objective.schedule._target_=artart.diffusion.schedule.Flow, not", marks=pytest.mark.slow
+        ),
+        pytest.param("model.attention=true", "model.attention=false, not true", marks=pytest.mark.slow),
     ],
 )
 def test_a_diffusion_resumes_as_it_began(train, diffusion_run, tmp_path, capsys, change, message):

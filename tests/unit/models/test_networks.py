@@ -221,9 +221,8 @@ def test_a_few_images_can_be_learnt_by_heart(make):
     assert error < 0.01
 
 
-@pytest.mark.parametrize(
-    "make", [*(pytest.param(make, marks=pytest.mark.slow) for make in MAKE[:2]), vit], ids=lambda make: make.__name__
-)
+@pytest.mark.slow
+@every_network
 def test_it_has_a_form_in_onnx_for_any_batch(make):
     torch.manual_seed(0)
     net = filled(make(num_classes=5))

@@ -145,6 +145,7 @@ def test_a_damaged_file_in_the_cache_is_reported_in_one_line(monkeypatch, tmp_pa
         Perceptual("imagenet").load()
 
 
+@pytest.mark.slow
 def test_imagenet_from_the_cache_is_used(monkeypatch, images):
     state = vgg16(weights=None).state_dict()
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", lambda *args, **kwargs: state)
