@@ -503,7 +503,17 @@ def test_weights_that_are_no_numbers_are_reported_in_one_line(generate, changed,
 @pytest.mark.parametrize("place", ["schedule", "noise_levels"])
 @pytest.mark.parametrize(
     "target",
-    ["os.system", "artart.diffusion.schedule.math.sqrt", "artart.diffusion.schedule.per_image", "pathlib.Path"],
+    [
+        "os.system",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "artart.diffusion.schedule.math.sqrt",
+                "artart.diffusion.schedule.per_image",
+                "pathlib.Path",
+            )
+        ),
+    ],
 )
 def test_a_checkpoint_builds_only_our_schedules_and_draws(generate, changed, capsys, place, target):
     checkpoint = changed(lambda content: content["config"]["objective"].update({place: {"_target_": target}}))
@@ -512,7 +522,9 @@ def test_a_checkpoint_builds_only_our_schedules_and_draws(generate, changed, cap
     assert not Path("made").exists()
 
 
-@pytest.mark.parametrize("name", ["Flow", "Cosine", "Linear"])
+@pytest.mark.parametrize(
+    "name", ["Cosine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Flow", "Linear"))]
+)
 def test_the_schedule_of_the_checkpoint_is_the_one_that_is_used(generate, changed, name):
     target = f"artart.diffusion.schedule.{name}"
     checkpoint = changed(lambda content: content["config"]["objective"].update(schedule={"_target_": target}))
@@ -577,6 +589,7 @@ def of_two_columns(content) -> None:
     content["labels"] = {"class": ["oil", "ink"], "artist": ["Hélène, O'Hara", "Bo"]}
 
 
+@pytest.mark.slow
 def test_another_artist_makes_another_image_and_the_same_one_the_same(generate, changed):
     checkpoint = changed(of_two_columns)
     asked = {

@@ -594,6 +594,7 @@ def test_train_from_python_returns_what_the_run_leaves(from_python):
     assert "loss=mse" in settings
 
 
+@pytest.mark.slow
 def test_train_from_python_trains_as_the_command_does(from_python, train):
     assert train("run_dir=command", "loss=mse") == 0
     result = from_python()
