@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 train: install ## Train on demo art in a minute; ARGS='data.root=~/art' for your own
 	$(BIN)/python -m artart.train $(ARGS)
 
-test: install ## Run the fast tests, in about two minutes; TESTS='-k name' for some
+test: install ## Run the fast tests, in about two minutes; TESTS='-k name' for some, TESTS=--cov for coverage
 	$(PYTEST) -m 'not slow and not distributed and not gpu' $(TESTS)
 
 test-all: install ## Run all tests but those that need a GPU, in about ten minutes

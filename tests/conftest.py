@@ -62,6 +62,12 @@ def own_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No option of pytest, such as -m, counts as one of a command."""
+    monkeypatch.setattr(sys, "argv", sys.argv[:1])
+
+
 MAX_IN_PROCESS = 32
 
 

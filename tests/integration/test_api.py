@@ -113,6 +113,7 @@ def test_interpolate_makes_the_images_of_the_command(generate, best, model):
     check_same(made, *[f"made/0000{k}.png" for k in range(3)])
 
 
+@pytest.mark.slow
 def test_reconstruct_makes_the_images_of_the_command(generate, finished_run, reconstructor, image):
     assert generate(f"checkpoint={finished_run}/checkpoints/best.ckpt", f"input={image}", "out=made") == 0
     with Image.open(image) as opened:

@@ -87,17 +87,8 @@ def test_quoted_leaves_several_paths_of_a_sweep():
     ("arguments", "sentence"),
     [
         (["trainer.max_epoch=3"], "trainer.max_epoch=3: no such key; did you mean trainer.max_epochs?"),
-        (["optimizer=foo"], "optimizer=foo: no such option; choose adam, adamw or sgd"),
-        (["+seed=3"], "+seed: exists already; leave out the +"),
         (["optimizer.lr=1,2"], "optimizer.lr=1,2: several values: add -m for a sweep"),
-        (["callbacks=null"], "callbacks=null: a group needs an option; choose default, diffusion or none"),
-        (["schedule=cosine"], "schedule=cosine: no such key; it belongs to diffusion: add objective=diffusion"),
         (["callbacks=diffusion"], "callbacks.grid.sampler: needs a sampler; add objective=diffusion"),
-        (
-            ["objective=diffusion", "objective.parametrization=v"],
-            "objective.parametrization=v: no such key; did you mean objective.parameterization?",
-        ),
-        (["seed=[1"], "seed=[1: cannot be read as key=value"),
         (["trainer.max_epochs=-5", "seed=-1"], "seed=-1: must be a whole number"),
     ],
 )
@@ -106,7 +97,7 @@ def test_mistakes_are_reported_in_a_line_each_and_leave_nothing(tmp_path, argume
     assert done.returncode == 2
     assert sentence in done.stderr
     assert done.stdout == ""
-    assert done.stderr.count("\n") == len([word for word in arguments if word != "objective=diffusion"])
+    assert done.stderr.count("\n") == len(arguments)
     assert not list(tmp_path.iterdir())
 
 
@@ -151,7 +142,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch):
     def main():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+            time.sleep(300)
         finally:
             taken_back.append(True)
 

@@ -14,6 +14,7 @@ from artart import ArtError
 from artart.training import distributed
 
 TESTS = Path(__file__).parent
+ROOT = TESTS.parents[1]
 SETTINGS = (
     "image_size=16", "data.num_demo_images=60", "data.random_flip=true", "objective=diffusion", "loss=mse_diffusion",
     "sampler.num_steps=2", "callbacks.grid.every_n_epochs=2", "trainer.max_epochs=2", "trainer.log_every_n_steps=1",
@@ -22,7 +23,7 @@ SETTINGS = (
 
 
 def start(command: list[str], *arguments: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS))), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, "-m", "artart.train", *SETTINGS, *arguments],
         stdout=subprocess.PIPE,
@@ -147,6 +148,7 @@ def test_what_torchrun_does_not_agree_with_is_reported_in_one_line(torchrun, set
         distributed.launch(trainer(**settings))
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_have_one_process_each(train, capsys):
     assert train("-m", "seed=0,1", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2") == 1
     assert "trainer.devices=2: each job of a sweep has one process" in capsys.readouterr().err

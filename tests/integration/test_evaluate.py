@@ -73,6 +73,7 @@ def test_classes_share_out_the_images(evaluate, finished_run, tmp_path):
     assert_close(means / found["num_images"], found["ssim"]["mean"])
 
 
+@pytest.mark.slow
 def test_lpips_needs_its_weights_and_is_left_out_without(evaluate, finished_run, weights, tmp_path):
     evaluate(f"checkpoint={finished_run / LAST}")
     assert "lpips_alex" not in figures(tmp_path)
@@ -132,7 +133,7 @@ def test_without_its_weights_inception_is_refused_before_any_work(judge, monkeyp
     assert said(capsys) == "metrics.inception=true: no\n"
 
 
-@pytest.mark.parametrize("kind", ["reconstruction", "samples"])
+@pytest.mark.parametrize("kind", ["reconstruction", pytest.param("samples", marks=pytest.mark.slow)])
 def test_a_network_that_makes_no_numbers_gets_no_figures(kind, evaluate, finished_run, judgeable_run, tmp_path, capsys):
     content = torch.load((finished_run if kind == "reconstruction" else judgeable_run) / LAST, weights_only=True)
     for value in content["state_dict"].values():
@@ -143,6 +144,7 @@ def test_a_network_that_makes_no_numbers_gets_no_figures(kind, evaluate, finishe
     assert not (tmp_path / "judged" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_training_images_in_place_of_samples_are_reported_as_near_duplicates(
     judge, judgeable_run, tmp_path, monkeypatch
 ):
@@ -174,6 +176,7 @@ def test_the_same_call_gives_the_same_figures(judge, weights, tmp_path):
     assert json.loads((tmp_path / "judged" / "again" / "metrics.json").read_text()) == first
 
 
+@pytest.mark.slow
 def test_features_of_known_images_come_from_the_cache_unless_it_is_damaged(
     judgeable_run, alexnet_weights, tmp_path, monkeypatch, caplog
 ):
@@ -202,7 +205,7 @@ def test_a_name_that_the_network_never_saw_is_none():
 # ---------------------------------------------------------------- the page
 
 
-@pytest.mark.parametrize("kind", ["reconstruction", "samples"])
+@pytest.mark.parametrize("kind", ["reconstruction", pytest.param("samples", marks=pytest.mark.slow)])
 def test_the_page_needs_nothing_beside_it_and_says_how_it_was_made(kind, judge, evaluate, finished_run, tmp_path):
     judge() if kind == "samples" else evaluate(f"checkpoint={finished_run / LAST}")
     page = (tmp_path / "judged" / "report.html").read_text()
@@ -272,9 +275,15 @@ def test_figures_that_are_there_are_not_replaced(evaluate, finished_run, tmp_pat
             ("metrics.weights=.",),
             r"metrics.weights=.*: no AlexNet .* there \(no file that ends in .*\); name a",
         ),
-        (("guidance.interval=[0.95,0.9]",), r"guidance.interval=\[0.95, 0.9\]: must be two noise levels"),
-        (("num_image=3",), "num_image=3: no such key; did you mean num_images"),
-        (("data.root=nowhere",), r"data.root=.*nowhere: must be a folder that exists"),
+        pytest.param(
+            ("guidance.interval=[0.95,0.9]",),
+            r"guidance.interval=\[0.95, 0.9\]: must be two noise levels",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("num_image=3",), "num_image=3: no such key; did you mean num_images", marks=pytest.mark.slow),
+        pytest.param(
+            ("data.root=nowhere",), r"data.root=.*nowhere: must be a folder that exists", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_mistake_is_reported_in_a_line(judge, arguments, sentence, capsys, tmp_path):
@@ -301,6 +310,7 @@ def test_a_folder_in_which_another_process_evaluates_is_refused_before_any_work(
     assert re.fullmatch(r"out=.*judged: another process is evaluating there; name another folder\n", said(capsys))
 
 
+@pytest.mark.slow
 def test_figures_that_come_meanwhile_are_not_replaced(evaluate, finished_run, tmp_path, monkeypatch, capsys):
     """Of another evaluation, where the file system has no locks."""
 

@@ -63,14 +63,18 @@ def test_exported_weights_will_do(train, export, source, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["image_size=32"], "image_size=32: init_from=.* has image_size=16; leave it out"),
+        pytest.param(
+            ["image_size=32"], "image_size=32: init_from=.* has image_size=16; leave it out", marks=pytest.mark.slow
+        ),
         (["model.attention=true"], "model.attention=true: init_from=.* has model.attention=false; leave it out"),
         (
             ["objective.parameterization=v"],
             "objective.parameterization=v: init_from=.* has objective.parameterization=x0; leave it out",
         ),
-        (["model=unet_tiny"], "model=unet_tiny: init_from=.*; leave it out"),
-        (["init_from=nowhere.ckpt"], "init_from=.*nowhere.ckpt: must be a file that exists"),
+        pytest.param(["model=unet_tiny"], "model=unet_tiny: init_from=.*; leave it out", marks=pytest.mark.slow),
+        pytest.param(
+            ["init_from=nowhere.ckpt"], "init_from=.*nowhere.ckpt: must be a file that exists", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_the_weights_were_not_trained_for_is_refused(train, source, options, sentence, capsys):
@@ -99,7 +103,9 @@ def evil_prediction(content):
     content["config"]["objective"]["parameterization"] = {"_target_": "os.mkdir", "path": "canary"}
 
 
-@pytest.mark.parametrize("spoil", [evil_model, evil_schedule, evil_prediction])
+@pytest.mark.parametrize(
+    "spoil", [evil_model, *(pytest.param(one, marks=pytest.mark.slow) for one in (evil_schedule, evil_prediction))]
+)
 def test_nothing_but_what_is_artarts_is_built_from_the_file(train, source, tmp_path, capsys, spoil):
     content = torch.load(source, weights_only=True)
     spoil(content)

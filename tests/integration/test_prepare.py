@@ -67,6 +67,7 @@ def test_the_terminal_shows_classes_and_reasons(prepare, mixed_folder, capsys):
         assert word in out
 
 
+@pytest.mark.slow
 def test_the_report_and_the_training_see_the_same_images(prepare, train, mixed_folder, capsys):
     assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
     sides = report()["split"]

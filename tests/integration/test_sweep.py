@@ -71,6 +71,7 @@ def test_a_job_with_a_mistake_in_its_settings_is_a_failed_job(train, capsys):
     assert "image_size=100: not divisible by 8" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swept", ["loss.weights.perceptual=0.1,1", "++loss.weights.mse=1,2", "loss=hybrid,hybrid"])
 def test_a_monitored_metric_that_changes_its_meaning_from_job_to_job_is_refused(train, swept):
     assert train("-m", swept, "monitor=val/loss", "mode=min") == 1
@@ -83,13 +84,14 @@ def test_several_settings_in_one_value_are_no_sweep(train):
     assert train("-m", weights, "seed=1,2", "monitor=val/loss", "mode=min", "trainer.max_epochs=1") == 0
 
 
-@pytest.mark.parametrize("setting", ["run_dir=mine", "resume=auto"])
+@pytest.mark.parametrize("setting", ["run_dir=mine", pytest.param("resume=auto", marks=pytest.mark.slow)])
 def test_jobs_do_not_share_a_folder(train, setting):
     assert train("-m", "optimizer.lr=1e-2,1e-3", setting) == 1
     assert all("each job of a sweep has its own new folder" in row["status"] for row in rows())
     assert not Path("mine").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", ["optimizr.lr=1,2", "optimizer=foo,adam"])
 def test_a_sweep_over_nothing_is_reported_in_one_line_and_leaves_no_folder(tmp_path, mistake):
     command = [sys.executable, "-m", "artart.train", "-m", mistake]

@@ -107,7 +107,9 @@ def test_docs_paths_exist(page):
     assert [path for path in named if "NAME" not in path and not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=name)
+@pytest.mark.parametrize(
+    "path", [TEXTS[0], *(pytest.param(path, marks=pytest.mark.slow) for path in TEXTS[1:])], ids=name
+)
 def test_docs_commands_and_their_settings_exist(path):
     assert [(words, wrong) for words in commands(path) if (wrong := problem(words))] == []
 

@@ -86,7 +86,9 @@ def test_renames_lead_to_no_old_key():
     assert not (KEYS.keys() | KEYS_OF_VIT) & {*KEYS.values(), *KEYS_OF_VIT.values()}
 
 
-@pytest.mark.parametrize("run", ["finished_run", "diffusion_run", "hybrid_diffusion_run"])
+@pytest.mark.parametrize(
+    "run", ["finished_run", "diffusion_run", pytest.param("hybrid_diffusion_run", marks=pytest.mark.slow)]
+)
 def test_upgrade_of_format_2_gives_config_and_network_of_now(request, save, run):
     run_dir = request.getfixturevalue(run)
     content = last_of(run_dir)

@@ -34,7 +34,13 @@ def needed_by(option: str) -> list[str]:
     return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table") + init_from
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+FIRST_OPTIONS = {next(option for option in OPTIONS if option.startswith(f"{group}=")) for group in GROUPS}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [option if option in FIRST_OPTIONS else pytest.param(option, marks=pytest.mark.slow) for option in OPTIONS],
+)
 def test_every_option_that_is_shipped_passes(option):
     check(config(*needed_by(option), option))
 

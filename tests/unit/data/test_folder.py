@@ -685,6 +685,7 @@ def test_a_file_system_without_locks_is_a_mistake(opened: Open, monkeypatch: pyt
             opened().read()
 
 
+@pytest.mark.slow
 def test_data_can_be_imported_where_there_is_no_fcntl() -> None:
     """As on Windows."""
     script = "import sys; sys.modules['fcntl'] = None; import artart.data.datamodule"
@@ -694,7 +695,7 @@ def test_data_can_be_imported_where_there_is_no_fcntl() -> None:
 
 def read_in_another_process(one: ArtFolder, may_start: Any, log: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", filename=log, force=True)
-    may_start.wait(60)
+    may_start.wait(300)
     contents = one.read()
     pixels = [digest + pixels.hex() for digest, pixels in held(contents).items()]
     log.with_suffix(".result").write_text(f"{contents.entries} {pixels}")
@@ -710,13 +711,13 @@ def test_of_two_processes_one_reads_and_the_other_waits(opened: Open, art_folder
     waits = f"another process is reading {art_folder}; waiting for it\n"
     with opened()._locked():
         may_start.set()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not all(log.exists() and log.read_text() == waits for log in logs):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert not opened().cache.joinpath("index.csv").exists()
     for reader in readers:
-        reader.join(60)
+        reader.join(300)
     assert [reader.exitcode for reader in readers] == [0, 0]
     assert len({log.with_suffix(".result").read_text() for log in logs}) == 1
     message = sorted(log.read_text().removeprefix(waits) for log in logs)

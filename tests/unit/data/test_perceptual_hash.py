@@ -221,6 +221,7 @@ def test_the_threshold_is_exact() -> None:
             assert groups([text(digits), text(sign * moved(digits, MAX_DISTANCE + 1, rng))]) == [0, 1]
 
 
+@pytest.mark.slow
 def test_no_pair_is_missed_among_many() -> None:
     """1,500 hashes at both sides of the threshold from others, in chains, mirrored and equal, over several blocks."""
     rng = np.random.default_rng(1)
@@ -267,6 +268,7 @@ def test_equal_hashes_cost_nothing() -> None:
     assert groups(["8" * len(ODD)] * 300_000) == [0] * 300_000
 
 
+@pytest.mark.slow
 def test_thousands_of_near_hashes_are_one_group() -> None:
     ones = np.eye(len(ODD), dtype=int)
     hashes = [text(ones[i] - ones[j]) for i in range(100) for j in range(50)]

@@ -522,7 +522,9 @@ def test_the_limit_of_pixels_is_the_callers(tmp_path: Path) -> None:
     assert (too_large.facts.width, too_large.facts.height, too_large.facts.flaw) == (48, 48, "")
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "TGA", "MPO"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", *(pytest.param(kind, marks=pytest.mark.slow) for kind in (*KINDS, "TGA", "MPO") if kind != "JPEG")]
+)
 def test_a_flipped_byte_ends_in_the_pixels_that_decode_gives_or_in_a_flaw(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -837,7 +839,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("delay", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("delay", [0.1, *(pytest.param(delay, marks=pytest.mark.slow) for delay in (0.02, 0.3))])
 def test_ctrl_c_while_the_workers_start_makes_none_of_them_complain(delay: float, tmp_path: Path) -> None:
     many(tmp_path)
     command = [sys.executable, "-c", INTERRUPTED, str(tmp_path), str(delay)]
@@ -845,6 +847,7 @@ def test_ctrl_c_while_the_workers_start_makes_none_of_them_complain(delay: float
     assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM], ids=str)
 def test_workers_do_not_outlive_their_parent(death: signal.Signals, tmp_path: Path) -> None:
     with endless(tmp_path, pause=1) as process:

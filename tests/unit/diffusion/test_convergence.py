@@ -81,6 +81,7 @@ def standard_deviation(eta: float, schedule: Schedule, times: Tensor) -> Tensor:
     return last.x_t.square().sum(dim=0, keepdim=True).sqrt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_with_fresh_noise_the_spread_of_the_samples_approaches_that_of_the_data(schedule, eta):
     spreads = [standard_deviation(eta, schedule, schedule.times(num, "karras")) for num in NUM_STEPS]

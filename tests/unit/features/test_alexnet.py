@@ -141,7 +141,7 @@ def by_torchvision(x: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Ten
         return net.features[:-1](units).mean(dim=(2, 3)).double()  # all but the last pooling
 
 
-@pytest.mark.parametrize("size", [32, 224, 256])
+@pytest.mark.parametrize("size", [32, *(pytest.param(size, marks=pytest.mark.slow) for size in (224, 256))])
 def test_features_are_alexnets_at_224_px(art, weights, state, size):
     x = art(size)[:4]
     found = alexnet_features(x, weights)

@@ -27,6 +27,7 @@ def page_faults(how: str) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_freed_memory_is_used_again_without_the_system():
     assert page_faults("kept") < 100 < 10_000 < page_faults("as it is")

@@ -218,6 +218,7 @@ def test_near_duplicates_of_distinct_images_are_found(memorization_test):
     assert detection_rates["rate_third"]["zoom_1.1"] < 0.1  # of an image of noise not much is left
 
 
+@pytest.mark.slow
 def test_real_art_does_not_copy_itself_and_its_near_duplicates_are_found(art):
     train, held_out, new = art.split([300, 150, 150])
     memorization_test = MemorizationTest(train, alone(300), held_out)

@@ -202,6 +202,7 @@ def test_its_gradient_is_that_of_finite_differences(make):
     assert_close((at(step) - at(-step)) / (2 * step), wanted, rtol=1e-5, atol=1e-6, check_dtype=False)
 
 
+@pytest.mark.slow
 @every_network
 def test_a_few_images_can_be_learnt_by_heart(make):
     """What is reported decides, since all three have the same noise."""
@@ -221,6 +222,7 @@ def test_a_few_images_can_be_learnt_by_heart(make):
     assert error < 0.01
 
 
+@pytest.mark.slow
 @every_network
 def test_it_has_a_form_in_onnx_for_any_batch(make):
     torch.manual_seed(0)

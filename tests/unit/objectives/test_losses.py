@@ -56,6 +56,7 @@ def test_mse_in_model_units_is_plain(images):
     assert_close(MSE("model")(x_hat, x).mean(), F.mse_loss(x_hat, x))
 
 
+@pytest.mark.slow
 def test_perceptual_is_the_articles_with_weights_from_a_file(images, tmp_path):
     torch.manual_seed(1)
     reference = vgg16(weights=None).features[:16].eval()
@@ -144,6 +145,7 @@ def test_a_damaged_file_in_the_cache_is_reported_in_one_line(monkeypatch, tmp_pa
         Perceptual("imagenet").load()
 
 
+@pytest.mark.slow
 def test_imagenet_from_the_cache_is_used(monkeypatch, images):
     state = vgg16(weights=None).state_dict()
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", lambda *args, **kwargs: state)

@@ -93,6 +93,7 @@ def test_more_than_half_of_the_memory_is_refused_before_training():
     check_memory(config, 10**9)
 
 
+@pytest.mark.slow
 def test_a_run_with_cached_targets_measures_what_one_without_does(train, tmp_path):
     results = []
     for cached in ("true", "false"):

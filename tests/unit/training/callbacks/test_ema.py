@@ -90,6 +90,7 @@ def test_a_checkpoint_holds_the_average_and_the_weights_beside_it(train, importa
     assert (last["state_dict"][name] - last["current_model_state"][name]).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_with_gradients_of_two_batches_a_step_is_of_all_their_images(train, importable):
     options = ("callbacks.ema.half_life_fraction=0.9", "callbacks.ema.max_half_life=20",
                "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1")  # fmt: skip
@@ -100,6 +101,7 @@ def test_with_gradients_of_two_batches_a_step_is_of_all_their_images(train, impo
     assert_close(load("run/checkpoints/last.ckpt")["state_dict"], wanted)
 
 
+@pytest.mark.slow
 def test_an_average_is_not_given_up_without_a_word(train, capsys):
     assert train(*SMALL_DIFFUSION, "trainer.max_epochs=1", "run_dir=run") == 0
     resume = "resume=run/checkpoints/last.ckpt"

@@ -226,6 +226,7 @@ def test_without_a_reason_there_is_no_second_grid(tmp_path, callbacks, images_se
     assert calls == []
 
 
+@pytest.mark.slow
 def test_images_are_drawn_in_the_precision_of_training(train, monkeypatch):
     """For grids, with and without the average, and to look for copies."""
     seen = []

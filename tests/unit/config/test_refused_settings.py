@@ -1,0 +1,161 @@
+"""Settings that are composed, and refused before any work: no run is started."""
+
+from pathlib import Path
+
+import pytest
+
+from artart import ArtError
+from artart.config.build import as_dict, fill_in
+from artart.config.cli import compose_config
+from artart.config.commands import check_mode
+from artart.config.schema import check
+from artart.training.setup import build_data_and_objective, build_net, validate
+
+DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2")
+IMG2IMG, INPAINT, INTERPOLATE = "mode=img2img", "mode=inpaint", "mode=interpolate"
+MODES_OF_DIFFUSION = ("sample", "img2img", "inpaint", "interpolate")
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal_of_train(*overrides: str) -> str:
+    """Why `artart.train` refuses these settings before it reads images."""
+    with pytest.raises(ArtError) as error:
+        cfg = compose_config("train", ["image_size=16", "trainer.accelerator=cpu", *overrides])
+        check(cfg)
+        data, objective, decided = build_data_and_objective(as_dict(cfg))
+        fill_in(cfg.model, decided)
+        config = as_dict(cfg)
+        validate(config, objective, data.label_names, build_net(config, None, data.label_names))
+    return str(error.value)
+
+
+def refusal_of_generate(*overrides: str) -> str:
+    """Why `artart.generate` refuses these settings for a checkpoint of a diffusion, before it reads inputs."""
+    for name in ("net.ckpt", "a.png"):
+        Path(name).touch()
+    with pytest.raises(ArtError) as error:
+        config = check(compose_config("generate", ["checkpoint=net.ckpt", *overrides]))
+        check_mode(config, config["mode"] or "sample", MODES_OF_DIFFUSION)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["optimizer=foo"], "optimizer=foo: no such option; choose adam, adamw or sgd"),
+        (["+seed=3"], "+seed: exists already; leave out the +"),
+        (["callbacks=null"], "callbacks=null: a group needs an option; choose default, diffusion or none"),
+        (["schedule=cosine"], "schedule=cosine: no such key; it belongs to diffusion: add objective=diffusion"),
+        (
+            ["objective=diffusion", "objective.parametrization=v"],
+            "objective.parametrization=v: no such key; did you mean objective.parameterization?",
+        ),
+        (["seed=[1"], "seed=[1: cannot be read as key=value"),
+        (["trainer.accelerator=foo"], "trainer: "),
+        (["image_size=20"], "image_size=20: not divisible by 8"),
+        (["loss.mse=null"], "loss.mse=None: is no loss; to leave it out, set loss.weights.mse=0"),
+        (["model=null"], "model=null: a group needs an option; choose conv_diffusion"),
+        (["logger=null"], "logger=null: a group needs an option; choose csv, none or tensorboard"),
+        (["monitor=train/mse"], "mode=max: the worst train/mse would count as the best; set mode=min"),
+        (["monitor=nothing"], "monitor=nothing: is not logged; choose one of train/loss"),
+        (["model.attention=true"], "model.attention=true: the article's network has none; add model.conditioned=true"),
+        ([*DIFFUSION, "objective.parameterization=x1"], "objective.parameterization=x1: must be x0, eps or v"),
+        ([*DIFFUSION, "schedule=flwo"], "schedule=flwo: no such option; choose cosine, flow, linear or table"),
+        ([*DIFFUSION, "sampler=huen"], "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
+        ([*DIFFUSION, "schedule=table"], "schedule.alphas_cumprod: needs a value"),
+        (
+            [*DIFFUSION, "schedule=table", "schedule.alphas_cumprod=[0.5,0.7]"],
+            "schedule.alphas_cumprod: must be numbers that fall",
+        ),
+        (
+            [*DIFFUSION, "monitor=val/psnr"],
+            "monitor=val/psnr: is not logged; choose one of train/loss, train/mse, val/loss",
+        ),
+        ([*DIFFUSION, "mode=max"], "mode=max: the worst val/mse would count as the best; set mode=min"),
+        ([*DIFFUSION, "model.conditioned=false"], "model.conditioned=false: objective=diffusion needs"),
+        ([*DIFFUSION, "loss.mse.units=imagenet"], "loss.mse.units=imagenet: objective=diffusion needs units"),
+        (["objective=diffusion", "loss=mse"], "loss.mse.units=imagenet: objective=diffusion needs units"),
+        ([*DIFFUSION, "model.num_classes=2"], "model.num_classes=2: the data has 5 classes"),
+        ([*DIFFUSION, "callbacks=default"], "callbacks.grid: is not for objective=diffusion; use "),
+        ([*DIFFUSION, "trainer.precision=bf16-true"], "trainer.precision=bf16-true: too coarse"),
+    ],
+)
+def test_train_refuses_a_setting_in_one_line(overrides, sentence):
+    message = refusal_of_train(*overrides)
+    assert message.startswith(sentence)
+    assert "\n" not in message
+
+
+def test_train_refuses_every_setting_of_a_wrong_type_in_a_line_each():
+    lines = refusal_of_train("trainer.max_epochs=-5", "seed=-1").splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["seed=-1", "trainer.max_epochs=-5"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("[class,artist]", "these are columns of a table; name it by data.metadata=FILE.csv"),
+        ("[artist]", "these are columns of a table; name it by data.metadata=FILE.csv"),
+        ("[]", "names no column; [class] is the folder or the table's column class"),
+        ("[class,class]", "names class more than once; leave one"),
+        ("class", "must be a list of texts such as [a,b]"),
+    ],
+)
+def test_train_refuses_labels_without_columns(labels, message):
+    assert refusal_of_train(f"data.labels={labels}") == f"data.labels={labels.replace(',', ', ')}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["sampler=huen"], "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m or heun"),
+        (["sampler.num_steps=0"], "sampler.num_steps=0: must be a whole number, at least 1"),
+        (["sampler=ddim", "sampler.eta=2"], "sampler.eta=2: must be a number, at least 0 and at most 1"),
+        (["sampler.spacing=even"], "sampler.spacing=even: must be r, t, lambda or karras"),
+        (["guidance.weight=-1"], "guidance.weight=-1: must be a number, at least 0"),
+        (["num_images=0"], "num_images=0: must be a whole number, at least 1"),
+        ([INTERPOLATE, "seeds=1,2"], "seeds=1,2: several values: write them as a list: [a,b]"),
+        (["seed=-1"], "seed=-1: must be a whole number, at least 0"),
+        (["save_trajectory=perhaps"], "save_trajectory=perhaps: must be true or false"),
+        (["batch_size=0"], "batch_size=0: must be a whole number, at least 1"),
+        (["input=."], "mode=sample does not take it; leave it out, or mode=img2img or inpaint"),
+        ([IMG2IMG, "input=a.png", "strength=0"], "strength=0: must be a number, at least 0.01 and at most 1"),
+        ([IMG2IMG, "input=a.png", "strength=1.5"], "strength=1.5: must be a number, at least 0.01 and at most 1"),
+        ([IMG2IMG, "input=a.png", "mask=a.png"], "a.png: mode=img2img does not take it; leave it out, or mode=inpa"),
+        (
+            [IMG2IMG, "input=a.png", "save_trajectory=true"],
+            "save_trajectory=true: mode=img2img does not take it; leave it out, or mode=sam",
+        ),
+        (
+            [IMG2IMG, "input=a.png", "seeds=[1,2]"],
+            "seeds=[1, 2]: mode=img2img does not take it; leave it out, or mod",
+        ),
+        (
+            [IMG2IMG, "input=a.png", "side_by_side=true"],
+            "side_by_side=true: mode=img2img does not take it; leave it out",
+        ),
+        ([INPAINT, "input=a.png", "mask=nowhere.png"], "nowhere.png: must be a file that exists"),
+        ([INPAINT, "input=a.png", "mask=a.png", "strength=0.3"], "strength=0.3: mode=inpaint does not take it"),
+        ([INTERPOLATE, "seeds=[1]"], "seeds=[1]: must be two or more, each a whole number"),
+        ([INTERPOLATE, "seeds=[1,1]"], "at most 4294967295, no neighbours equal: [1,2]"),
+        ([INTERPOLATE, "seeds=[1,-2]"], "seeds=[1, -2]: must be two or more, each a whole number"),
+        ([INTERPOLATE, "seeds=[1,a]"], "seeds=[1, 'a']: must be two or more, each a whole number"),
+        ([INTERPOLATE, "seeds=[1,2.5]"], "seeds=[1, 2.5]: must be two or more, each a whole number"),
+        ([INTERPOLATE, "seeds=3"], "seeds=3: must be two or more, each a whole number"),
+        ([INTERPOLATE, "seeds=[1,2]", "input=a.png"], "a.png: mode=interpolate does not take it; leave it out"),
+        (["strength=0.3"], "strength=0.3: mode=sample does not take it; leave it out, or mode=img2img"),
+        (["mask=a.png"], "a.png: mode=sample does not take it; leave it out, or mode=inpaint"),
+        (["seeds=[1,2]"], "seeds=[1, 2]: mode=sample does not take it; leave it out, or mode=interpolate"),
+        (["mode=copy"], "mode=copy: must be reconstruct, sample, img2img, inpaint, interpolate or null"),
+        (["device=cuda:7"], "device=cuda:7: must be auto, cpu, cuda or mps"),
+    ],
+)
+def test_generate_refuses_a_setting_in_one_line(overrides, sentence):
+    message = refusal_of_generate(*overrides)
+    assert sentence in message
+    assert "\n" not in message
