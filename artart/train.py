@@ -1,6 +1,7 @@
 """python -m artart.train: train a network on a folder of images."""
 
 import logging
+import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,18 @@ def train(overrides: Sequence[str] = ()) -> "TrainingResult":
         overrides: settings as on the command line, `key=value` each.
 
     Raises:
-        ArtError: if a setting, the images or a checkpoint cannot be used; one line for each mistake.
+        ArtError: if a setting, the images or a checkpoint cannot be used.
+        KeyboardInterrupt: at Ctrl-C, once last.ckpt is saved.
     """
+    from artart.training.run_files import close_log
+
     logging.getLogger("artart").setLevel(logging.INFO)  # of train.log; Hydra sets it for the command
-    return _train(compose_config("train", overrides), list(overrides))
+    try:
+        return _train(compose_config("train", overrides), list(overrides))
+    except SystemExit as stop:
+        raise KeyboardInterrupt if stop.code == 128 + signal.SIGINT else stop from None
+    finally:
+        close_log()
 
 
 def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TypeVar
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -84,7 +84,9 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
     if renamed := _renamed(words):
         raise ArtError(renamed)
     try:
-        return compose(config_name, words)
+        cfg = compose(config_name, words)
+        OmegaConf.resolve(cfg.copy())  # raises if an interpolation has no value
+        return cfg
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ArtError(_sentence(error, config_name, words)) from None
 

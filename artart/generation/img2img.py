@@ -79,7 +79,7 @@ def mask_of(
             raise ArtError(f"{name}: has the shape {tuple(mask.shape)}; give a PIL image or (1, {size}, {size})")
         repaint = (mask > 0).reshape(-1, size, size).all(dim=0, keepdim=True).cpu()
     else:
-        mask = to_srgb(upright_copy(mask))
+        mask = to_srgb(upright_copy(mask, name))
         sides = (given.width, given.height) if given.orientation < 5 else (given.height, given.width)  # upright
         if mask.size != sides:
             its, wanted = ("{} x {}".format(*one) for one in (mask.size, sides))

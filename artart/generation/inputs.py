@@ -68,27 +68,34 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
         return [Input(Path(name), _x0(resize(flat, size, resize_mode)), facts)]
     if isinstance(images, Tensor):
         batch = images if images.ndim == 4 else images[None]
-        if not batch.is_floating_point() or batch.shape[1:] != (3, size, size) or not (batch.abs() <= 1).all():
+        if not batch.is_floating_point() or batch.shape[1:] != (3, size, size):
             raise ArtError(
                 f"image: a tensor of type {images.dtype} and shape {tuple(images.shape)}; give PIL images, or floats "
-                f"in [-1, 1] of shape (3, {size}, {size}) or (N, 3, {size}, {size})"
+                f"of shape (3, {size}, {size}) or (N, 3, {size}, {size})"
             )
-        return [Input(Path("image"), x0, FileInfo(width=size, height=size)) for x0 in batch.float().cpu()]
-    inputs = [one for image in images for one in inputs_of(image, size, resize_mode)]
+        if not (batch.abs() <= 1).all():
+            raise ArtError("image: a tensor with values outside of [-1, 1]; scale it, or give PIL images")
+        inputs = [Input(Path("image"), x0, FileInfo(width=size, height=size)) for x0 in batch.float().cpu()]
+    elif isinstance(images, Iterable) and not isinstance(images, str):
+        inputs = [one for image in images for one in inputs_of(image, size, resize_mode)]
+    else:
+        raise ArtError(f"image: {type(images).__name__}; give PIL images, such as PIL.Image.open(path), or tensors")
     if not inputs:
         raise ArtError("image: is empty; give a PIL image or a tensor, or several")
     return inputs
 
 
-def upright_copy(image: Image.Image) -> Image.Image:
-    """`decode.upright` of a copy. Raises ArtError if the image cannot be decoded."""
+def upright_copy(image: Image.Image, name: str = "image") -> Image.Image:
+    """`decode.upright` of a copy. Raises ArtError, which begins with `name`, if it cannot be decoded."""
+    if not isinstance(image, Image.Image):
+        raise ArtError(f"{name}: {type(image).__name__}; give a PIL image, such as PIL.Image.open(path), or a tensor")
     try:
         image.load()
         with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
             image = ImageOps.exif_transpose(image)
         return upright(image)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
-        raise ArtError(f"image: cannot be decoded ({error}); give another") from None
+        raise ArtError(f"{name}: cannot be decoded ({error}); give another") from None
 
 
 def _x0(pixels: object) -> Tensor:

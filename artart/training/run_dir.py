@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
 from artart.config.build import in_sweep
-from artart.io.files import new_folder
+from artart.io.files import is_writable, new_folder
 from artart.io.terminal import relative_to_cwd
 from artart.training import run_files
 from artart.training.callbacks.last import LAST, PREVIOUS
@@ -58,12 +58,15 @@ def plan(cfg: DictConfig) -> Plan:
         planned = _find(cfg)
         if planned.run_dir and planned.checkpoint and planned.is_in_place:
             resumes_last = cfg.resume == "auto" or planned.checkpoint.name == LAST
-            if resumes_last and (limit := run_files.reached_limit(planned.run_dir, cfg)):
+            if resumes_last and (reached := run_files.reached_limit(planned.run_dir, cfg)):
+                limit, number = reached
                 raise ArtError(
                     f"trainer.{limit}={cfg.trainer[limit]}: the run in {planned.run_dir} has finished; to continue it, "
-                    f"raise the limit, such as trainer.{limit}={2 * cfg.trainer[limit]}"
+                    f"raise the limit, such as trainer.{limit}={2 * number or 1}"
                 )
             _lock(planned.run_dir)  # before its checkpoint is read, so that no other process resumes it meanwhile
+        elif not in_sweep() and not is_writable(planned.run_dir or RUNS.absolute()):
+            raise ArtError(f"run_dir={cfg.run_dir or 'null'}: cannot be written; name another folder: run_dir=DIR")
     return planned
 
 

@@ -67,8 +67,8 @@ def check_links(run_dir: Path) -> None:
             raise ArtError(f"{path} is a link that leads out of the run's folder")
 
 
-def reached_limit(run_dir: Path, cfg: DictConfig) -> str | None:
-    """The limit at which a run has finished, max_steps or max_epochs of the trainer; None if it has not finished.
+def reached_limit(run_dir: Path, cfg: DictConfig) -> tuple[str, int] | None:
+    """The limit at which a run has finished, max_steps or max_epochs of the trainer, and its number of these; or None.
 
     Raises:
         ArtError: if its result.json is not what artart writes.
@@ -79,7 +79,7 @@ def reached_limit(run_dir: Path, cfg: DictConfig) -> str | None:
     try:
         result = json.loads(file.read_text() if file.is_file() else "")
         done = {"max_steps": result["steps"], "max_epochs": result["epochs"]}
-        return next((limit for limit, number in done.items() if 0 <= cfg.trainer[limit] <= number), None)
+        return next((one for one in done.items() if 0 <= cfg.trainer[one[0]] <= one[1]), None)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ArtError(f"{file} is not the result of a run; move it away") from None
 
@@ -119,6 +119,13 @@ def open_log(cfg: DictConfig, log_name: str = LOG) -> None:
     _lines.flush()
     _lines.flushLevel = logging.NOTSET  # passes each line on at once
     logging.getLogger().addHandler(_lines)
+
+
+def close_log() -> None:
+    """Send no more lines to the file of `open_log`."""
+    logging.getLogger().removeHandler(_lines)
+    if _lines.target:
+        _lines.target.close()
 
 
 @contextmanager

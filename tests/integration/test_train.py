@@ -307,9 +307,12 @@ def test_a_write_that_fails_is_reported_in_one_line_and_leaves_the_checkpoints_b
 
 def test_a_run_dir_that_cannot_be_written_is_reported_in_one_line(train, capsys):
     Path("file").write_text("in the way")
-    assert train("run_dir=file/run") == 2
-    assert "name another folder: run_dir=DIR" in (error := capsys.readouterr().err)
-    assert error.count("\n") == 1
+    for place in ("file", "file/run"):
+        assert train(f"run_dir={place}") == 2
+        output = capsys.readouterr()
+        assert "cannot be written; name another folder: run_dir=DIR" in output.err
+        assert output.err.count("\n") == 1
+        assert "images" not in output.out  # no work has begun
 
 
 def test_two_runs_in_the_same_second_have_two_folders(monkeypatch, tmp_path):
@@ -604,10 +607,18 @@ def test_train_from_python_trains_as_the_command_does(from_python, train):
 
 @pytest.mark.slow
 def test_train_from_python_logs_each_run_into_its_own_folder(from_python):
-    first, second = from_python("trainer.max_epochs=1"), from_python("trainer.max_epochs=1")
-    assert first.run_dir != second.run_dir
-    for result in (first, second):
-        assert (result.run_dir / "train.log").read_text().count("try next") == 1
+    for name in ("first", "second"):
+        from_python("trainer.max_epochs=1", f"run_dir={name}")
+    for name, other in (("first", "second"), ("second", "first")):
+        lines = Path(name, "train.log").read_text()
+        assert lines.count("try next") == 1
+        assert other not in lines
+
+
+def test_train_from_python_hands_ctrl_c_on(from_python, monkeypatch):
+    monkeypatch.setattr("artart.training.trainer.fit", lambda *_: sys.exit(130))
+    with pytest.raises(KeyboardInterrupt):
+        from_python()
 
 
 @pytest.mark.parametrize(
@@ -618,6 +629,7 @@ def test_train_from_python_logs_each_run_into_its_own_folder(from_python):
         ("data.mirror=true", "data.mirror=true: renamed to data.random_flip"),
         ("model=unett", "model=unett: no such option; choose "),
         ("trainer.devices=2", "trainer.devices=2: a call from Python trains in one process"),
+        ("callbacks=diffusion", "needs a sampler; add objective=diffusion"),
     ],
 )
 def test_train_from_python_reports_a_mistake_in_one_line(from_python, override, message):

@@ -58,7 +58,7 @@ def refusal_of_generate(*overrides: str) -> str:
         (["seed=[1"], "seed=[1: cannot be read as key=value"),
         (["trainer.accelerator=foo"], "trainer: "),
         (["image_size=20"], "image_size=20: not divisible by 8"),
-        (["loss.mse=null"], "loss.mse=None: is no loss; to leave it out, set loss.weights.mse=0"),
+        (["loss.mse=null"], "loss.mse=None: not a loss; to leave it out, set loss.weights.mse=0"),
         (["model=null"], "model=null: a group needs an option; choose conv_diffusion"),
         (["logger=null"], "logger=null: a group needs an option; choose csv, none or tensorboard"),
         (["monitor=train/mse"], "mode=max: the worst train/mse would count as the best; set mode=min"),
@@ -70,7 +70,7 @@ def refusal_of_generate(*overrides: str) -> str:
         ([*DIFFUSION, "schedule=table"], "schedule.alphas_cumprod: needs a value"),
         (
             [*DIFFUSION, "schedule=table", "schedule.alphas_cumprod=[0.5,0.7]"],
-            "schedule.alphas_cumprod: must be numbers that fall",
+            "schedule.alphas_cumprod: must be falling numbers",
         ),
         (
             [*DIFFUSION, "monitor=val/psnr"],
@@ -118,6 +118,7 @@ def test_train_refuses_labels_without_columns(labels, message):
         (["sampler=ddim", "sampler.eta=2"], "sampler.eta=2: must be a number, at least 0 and at most 1"),
         (["sampler.spacing=even"], "sampler.spacing=even: must be r, t, lambda or karras"),
         (["guidance.weight=-1"], "guidance.weight=-1: must be a number, at least 0"),
+        (["guidance.weight=inf"], "guidance.weight=inf: must be a number, at least 0"),
         (["num_images=0"], "num_images=0: must be a whole number, at least 1"),
         ([INTERPOLATE, "seeds=1,2"], "seeds=1,2: several values: write them as a list: [a,b]"),
         (["seed=-1"], "seed=-1: must be a whole number, at least 0"),

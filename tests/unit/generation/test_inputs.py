@@ -52,12 +52,15 @@ def test_inputs_of_takes_tensors_and_sequences():
 @pytest.mark.parametrize(
     ("images", "sentence"),
     [
-        (torch.zeros(3, 8, 8), "torch.float32 and shape (3, 8, 8); give PIL images, or floats in [-1, 1] of shape"),
+        (torch.zeros(3, 8, 8), "torch.float32 and shape (3, 8, 8); give PIL images, or floats of shape"),
         (torch.zeros(1, 16, 16), "shape (1, 16, 16)"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), "torch.uint8"),
-        (torch.full((3, 16, 16), 255.0), "floats in [-1, 1]"),
-        (torch.full((3, 16, 16), torch.nan), "floats in [-1, 1]"),
+        (torch.full((3, 16, 16), 255.0), "image: a tensor with values outside of [-1, 1]"),
+        (torch.full((3, 16, 16), torch.nan), "image: a tensor with values outside of [-1, 1]"),
         ([], "image: is empty"),
+        (torch.zeros(0, 3, 16, 16), "image: is empty"),
+        ("art.png", "image: str; give PIL images, such as PIL.Image.open(path), or tensors"),
+        (None, "image: NoneType; give PIL images"),
     ],
 )
 def test_inputs_of_reports_what_it_cannot_use(images, sentence):
