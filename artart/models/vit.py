@@ -42,7 +42,7 @@ class ViT(nn.Module):
             channels: of the images.
             num_classes: as for ConditionEmbedding; None: no labels. artart.train takes those of the data.
             patch_size: side of a patch in pixels.
-            hidden_size: width of a token.
+            hidden_size: features of a token.
             depth: number of blocks.
             num_heads: of attention; hidden_size / num_heads is a multiple of 4.
             dropout: share of a block's outputs that are dropped in training.
