@@ -22,11 +22,12 @@ DICTS = ("artart", "data", "metrics", "curves", "points")
 LOADER = ("epoch", "batches", "seed", "images", "global_batch_size")  # the state of a loader
 STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what decides a step
 DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate builds it
-NETWORKS = ("artart.models.conv_diffusion", "artart.models.unet", "artart.models.vit")
+NETWORKS = tuple(f"artart.models.{name}" for name in ("autoencoder", "conv_diffusion", "unet", "vit"))
 PARTS = (
     "artart.objectives.reconstruction",
     "artart.objectives.diffusion",
     "artart.objectives.losses",
+    "artart.objectives.regularizers",
     "artart.diffusion.schedule",
     "artart.diffusion.noise_levels",
     "artart.diffusion.augment",

@@ -1,13 +1,18 @@
 """The article's objective: the network reproduces an image."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 from torch import Generator, Tensor, nn
 
 from artart.io.images import Batch
 from artart.metrics.pixel import psnr
 from artart.objectives.base import logged
 from artart.objectives.losses import WeightedSum
+
+Regularizer = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+ERROR_GAIN = 4  # brightness of the error in a grid
 
 
 class Reconstruction:
@@ -18,8 +23,14 @@ class Reconstruction:
     inputs: ClassVar = ("x",)
     output: ClassVar = "x0_hat"
 
-    def __init__(self, loss: WeightedSum) -> None:
+    def __init__(self, loss: WeightedSum, regularizer: Regularizer | None = None) -> None:
+        """
+        Args:
+            loss: of (x0_hat, x0).
+            regularizer: of the latents of an autoencoder, as in `objectives.regularizers`; None: none.
+        """
         self.loss = loss
+        self.regularizer = regularizer
 
     @property
     def metrics(self) -> list[str]:
@@ -28,8 +39,15 @@ class Reconstruction:
     def __call__(
         self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1
     ) -> dict[str, Tensor]:
-        """The losses of a batch, each (B,). Nothing is drawn."""
-        return self.loss(net(batch.x0), batch.x0)
+        """The losses of a batch, each (B,); only a regularizer draws."""
+        if self.regularizer is None:
+            return self.loss(net(batch.x0), batch.x0)
+        mean, log_var = net.posterior(batch.x0)  # type: ignore[operator]
+        shape = (world_size * len(mean), *mean.shape[1:])
+        eps = torch.randn(shape, generator=generator, device=generator.device).chunk(world_size)[rank]
+        latents, penalty = self.regularizer(mean, log_var, eps)
+        losses = self.loss(net.decode(latents), batch.x0)  # type: ignore[operator]
+        return {**losses, "loss": losses["loss"] + penalty, "regularizer": penalty}
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The losses and `val/psnr` (dB) of a batch, each (B,)."""
@@ -38,5 +56,10 @@ class Reconstruction:
         return {**losses, "val/psnr": psnr(x0_hat, batch.x0)}
 
     def draw(self, net: nn.Module, batch: Batch) -> list[Tensor]:
-        """Rows of a grid, each (B, 3, S, S) in [-1, 1]: the inputs above the outputs."""
-        return [batch.x0, net(batch.x0)]
+        """Rows of a grid, each (B, 3, S, S) in [-1, 1]: the inputs, the outputs, and their absolute error, brightened.
+
+        The error is black where there is none.
+        """
+        x0_hat = net(batch.x0)
+        error = (x0_hat.clamp(-1, 1) - batch.x0).abs()
+        return [batch.x0, x0_hat, (ERROR_GAIN * error - 1).clamp(max=1)]

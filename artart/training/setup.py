@@ -43,19 +43,20 @@ def build_net(
     net: nn.Module = build(config, "model")
     if initial:
         init_weights(net, initial, label_names)
-    log.info(describe_net(net, config["image_size"]))
+    log.info(describe_net(net))
     if config["compile"]:
         _compile(net, config["trainer"]["accelerator"])
     return net
 
 
-def describe_net(net: nn.Module, image_size: int) -> str:
+def describe_net(net: nn.Module) -> str:
     """A network's parameters and its operations for one image, in words."""
     num_parameters = sum(parameter.numel() for parameter in net.parameters())
     counter = FlopCounterMode(display=False)
     was_training = net.training
+    shape: Any = (1, net.channels, net.image_size, net.image_size)
     with torch.no_grad(), counter:
-        net.eval()(torch.zeros(1, 3, image_size, image_size))
+        net.eval()(torch.zeros(shape))
     net.train(was_training)
     return f"network: {num_parameters:,} parameters, {counter.get_total_flops() / 1e9:.2f} GFLOPs per image"
 

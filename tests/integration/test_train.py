@@ -450,13 +450,13 @@ def test_the_size_of_a_denoiser_is_reported_and_measuring_it_changes_nothing(cap
 
     net = ConvDiffusionModel(16)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    assert describe_net(net, 16).startswith("network: 742,659 parameters")
+    assert describe_net(net).startswith("network: 742,659 parameters")
     assert net.training
     assert_close(net.state_dict(), before, rtol=0, atol=0)
     layers = [(3, 64, 16), (64, 128, 8), (128, 256, 4), (256, 128, 2), (128, 64, 4), (64, 64, 16), (67, 3, 16)]
     operations = sum(2 * 9 * a * b * side**2 for a, b, side in layers)
     linear = 2 * (64 * 256 + 256 * 256 + 256 * 2 * (64 + 128 + 256 + 128 + 64))
-    message = describe_net(ConvDiffusionModel(16, num_classes=5, conditioned=True), 16)
+    message = describe_net(ConvDiffusionModel(16, num_classes=5, conditioned=True))
     assert message.endswith(f" {(operations + linear) / 1e9:.2f} GFLOPs per image")
 
 
