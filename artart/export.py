@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
     if config["out"] is None:
         out = next(files.numbered(files.new_folder(out) / safetensors.file_name(source, kind)))  # perhaps shortened
     is_onnx = kind == "onnx"
-    if not (files.create(out, content) if is_onnx else weights.save_shared(out, loaded.net.state_dict(), facts)):
+    if not (files.create(out, content) if is_onnx else weights.save_shared(out, safetensors.weights_of(loaded), facts)):
         raise taken  # by another process
     written = relative_to_cwd(out)
     log.info("%s, %s%s", written, decimal(out.stat().st_size), note)

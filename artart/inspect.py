@@ -31,6 +31,7 @@ def describe(path: Path) -> dict[str, Any]:
         "metrics": content.get("metrics"),
         "numbers in the network": sum(value.numel() for value in weights),
         "averaged": "current_model_state" in content,
+        "first stage": select_or_none(content, "first_stage.model"),
         "labels": content["labels"],
         "data": content.get("data"),
         "config": content["config"],

@@ -1,11 +1,15 @@
 """The format of checkpoints: its number, and the upgrade of older files."""
 
+from contextlib import suppress
 from typing import Any
+
+import torch
 
 from artart.config.build import select_or_none
 from artart.config.renames import METRICS, upgrade_config
 from artart.diffusion.augment import Augment
 
+FIRST_STAGE = "first_stage."  # of its weights among those in a .safetensors file
 FORMAT = 3  # raise it when an older artart could not use the files of this one
 
 
@@ -43,3 +47,13 @@ def _upgrade_format_1(content: dict[str, Any]) -> None:
         settings = select_or_none(content, f"config.{key}")
         if isinstance(settings, dict) and sign in settings:
             content["config"][key] = {**unsaid, **settings}
+
+
+def join_first_stage(content: dict[str, Any]) -> None:
+    """Move weights and moments of the first stage from where a .safetensors file has them to where checkpoints do."""
+    held, state = content.get("first_stage"), content["state_dict"]
+    if isinstance(held, dict):
+        names = [name for name in state if name.startswith(FIRST_STAGE)]
+        held["state_dict"] = {name.removeprefix(FIRST_STAGE): state.pop(name) for name in names}
+        with suppress(TypeError, ValueError, RuntimeError):  # `validate.is_whole` refuses anything but a tensor
+            held["moments"] = torch.tensor(held["moments"])

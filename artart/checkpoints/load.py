@@ -9,11 +9,12 @@ from torch import nn
 
 from artart import ArtError, __version__
 from artart.checkpoints import validate
-from artart.checkpoints.format import FORMAT, upgrade
+from artart.checkpoints.format import FORMAT, join_first_stage, upgrade
 from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.config.schema import wrong_arguments
 from artart.data.decode import ResizeMode
+from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.diffusion.sampling import NoiseProcess
 from artart.io import files, weights
 from artart.io.plain import rebuild
@@ -75,6 +76,8 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
     if not validate.is_usable(objective):
         raise ArtError(f"{path}: the checkpoint's objective, loss or schedule is missing or of another kind")
+    if "first_stage" in content and objective.mode == "sample":
+        objective.first_stage = _first_stage(content["first_stage"], path, allowed)
     if wrong:
         raise ArtError(f"{path}: {printable(wrong)}")
     facts = {
@@ -86,6 +89,37 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         "metrics": content.get("metrics", {}),
     }
     return Loaded(net.eval(), objective, config, content["labels"], facts, path, files.sha256(path))
+
+
+def load_first_stage(path: Path, image_size: int) -> FrozenAutoencoder:
+    """The autoencoder of a checkpoint, or the first stage of a latent diffusion model, with its normalisation.
+
+    Raises ArtError if the file cannot be used, holds neither, or is for images of another size.
+    """
+    content = read(path)
+    own = {name.removeprefix(PREFIX): one for name, one in content["state_dict"].items() if name.startswith(PREFIX)}
+    held = {"model": content["config"]["model"], "state_dict": own, "moments": None}
+    first_stage = _first_stage(content.get("first_stage", held), Path(f"first_stage={path}"))
+    if (its := first_stage.image_size) != image_size:
+        raise ArtError(f"image_size={image_size}: first_stage={path} is for image_size={its}; ask for that")
+    return first_stage
+
+
+def _first_stage(held: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> FrozenAutoencoder:
+    """The first stage that a checkpoint holds; raises ArtError if it is no autoencoder or its weights do not fit."""
+    net = _autoencoder(held["model"], path, allowed)
+    _check_shapes(net, held["state_dict"], path)
+    net.to_empty(device="cpu").load_state_dict(held["state_dict"])
+    return FrozenAutoencoder(net, held["model"], held["moments"])
+
+
+def _autoencoder(settings: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> nn.Module:
+    """A network with latents, on the meta device."""
+    with torch.device("meta"):
+        net = _network(settings, path, allowed)
+    if not hasattr(net, "latent_channels"):
+        raise ArtError(f"{path}: is no autoencoder; train one with experiment=autoencoder")
+    return net
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -123,6 +157,7 @@ def _open_alone(path: Path, mapped: bool = False) -> tuple[dict[str, Any], nn.Mo
     """As `_open`, without naming another file; `mapped` as in `io.weights.load`."""
     if weights.is_safetensors(path):
         content = weights.load_shared(path)
+        join_first_stage(content)
         content["state_dict"] = {f"{PREFIX}{name}": value for name, value in content["state_dict"].items()}
         content.pop("optimizer_states", None)  # no run resumes from such a file
     else:
@@ -150,14 +185,26 @@ def _check(content: Mapping[str, Any], path: Path) -> nn.Module | None:
         raise ArtError(f"{path}: {printable(wrong)}")
     with torch.device("meta"):  # no file makes us reserve more memory than its weights fill
         net = _network(settings, path)
-    if net.channels != 3:
-        raise ArtError(f"{path}: its images have {net.channels} channels, not 3")
+    wanted = {"image_size": content["config"]["image_size"], "channels": 3}
+    if held := content.get("first_stage"):
+        first_stage = FrozenAutoencoder(_autoencoder(held["model"], path), held["model"])
+        _check_shapes(first_stage.net, held["state_dict"], path)
+        if first_stage.image_size != wanted["image_size"]:
+            raise ArtError(f"{path}: its first stage is for another image_size")
+        wanted = dict(first_stage.network)
+    for name, value in wanted.items():
+        if (its := getattr(net, name)) != value:
+            raise ArtError(f"{path}: its network has {name}={its}, not {value}")
+    _check_shapes(net, {name.removeprefix(PREFIX): value for name, value in state.items()}, path)
+    return net
+
+
+def _check_shapes(net: nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Raise ArtError unless a state dict fills a network."""
     assert {name for name, _ in net.named_buffers()} <= net.state_dict().keys(), "a buffer that no checkpoint fills"
-    wanted = {f"{PREFIX}{name}": value.shape for name, value in net.state_dict().items()}
-    found = {name: value.shape for name, value in state.items()}
+    wanted, found = ({name: value.shape for name, value in one.items()} for one in (net.state_dict(), state))
     if misfits := [name for name in wanted.keys() | found if wanted.get(name) != found.get(name)]:
         raise ArtError(f"{path}: weights and network do not fit ({printable(min(misfits))})")
-    return net
 
 
 def _network(settings: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> nn.Module:
@@ -180,7 +227,9 @@ def _build(key: str, node: Mapping[str, Any], path: Path, allowed: Container[str
         raise ArtError(f"{path}: {key}: {printable(error)}") from None
 
 
-def check_writable(config: Mapping[str, Any], labels: Mapping[str, Sequence[str]], net: nn.Module) -> None:
+def check_writable(
+    config: Mapping[str, Any], labels: Mapping[str, Sequence[str]], net: nn.Module, first_stage: Any = None
+) -> None:
     """Raise ArtError unless the checkpoints of a run with these settings will be readable; called before it trains."""
     state = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
     path = Path("last.ckpt")
@@ -188,6 +237,8 @@ def check_writable(config: Mapping[str, Any], labels: Mapping[str, Sequence[str]
         content = rebuild({"config": config, "labels": labels, "epoch": 0, "global_step": 0})
     except ValueError as error:
         raise ArtError(f"{path}: settings and names of labels could not be kept in it ({error})") from None
+    if first_stage:
+        content["first_stage"] = {**first_stage, "moments": torch.ones(2, first_stage["model"]["latent_channels"])}
     _check({**content, "state_dict": state}, path)
 
 

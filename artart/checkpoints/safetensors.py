@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from artart.checkpoints.format import FIRST_STAGE
 from artart.checkpoints.load import Loaded
 from artart.config.build import select_or_none
 from artart.config.commands import PATHS
@@ -31,7 +34,15 @@ def to_share(loaded: Loaded) -> dict[str, Any]:
         shared["loss"] = {**shared["loss"], "perceptual": perceptual}
     metrics = {name: value for name, value in loaded.facts["metrics"].items() if math.isfinite(value)}
     facts = _without_paths(loaded.facts)
+    if (first_stage := loaded.objective.first_stage.content) is not None:
+        facts["first_stage"] = {"model": first_stage["model"], "moments": first_stage["moments"].tolist()}
     return {**facts, "metrics": metrics, "config": _without_paths(shared), "labels": loaded.label_names}
+
+
+def weights_of(loaded: Loaded) -> dict[str, Tensor]:
+    """The weights of the network and of its first stage, by name."""
+    held = loaded.objective.first_stage.content or {"state_dict": {}}
+    return {**loaded.net.state_dict(), **{f"{FIRST_STAGE}{name}": one for name, one in held["state_dict"].items()}}
 
 
 def _without_paths(node: Any) -> Any:

@@ -40,8 +40,7 @@ def is_whole(content: Mapping[str, Any]) -> bool:
     return (
         not _holds_tensor([content.get(key) for key in (*CONTENT - {"state_dict"}, *DICTS, "images_seen")])
         and all(isinstance(content.get(key, {}), dict) for key in DICTS)
-        and isinstance(weights, dict)
-        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items())
+        and _are_weights(weights)
         and isinstance(labels, dict)
         and len(labels) > 0
         and all(isinstance(column, str) and column.isprintable() for column in labels)
@@ -56,8 +55,30 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         and ("images_seen" not in content or "optimizer_states" not in content or _is_resumable(content))
         and is_count(config.get("image_size"))
         and 0 < config["image_size"] <= MAX_IMAGE_SIZE
-        and config["model"].get("image_size") == config["image_size"]
+        and ("first_stage" in content or config["model"].get("image_size") == config["image_size"])
+        and ("first_stage" not in content or _is_first_stage(content["first_stage"]))
         and config["model"].get("num_classes") in (None, 0, num_classes_of(labels))
+    )
+
+
+def _are_weights(node: Any) -> bool:
+    return isinstance(node, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in node.items()
+    )
+
+
+def _is_first_stage(node: Any) -> bool:
+    """Whether it has the form of `FrozenAutoencoder.content`, with its moments."""
+    if not isinstance(node, dict) or not isinstance(settings := node.get("model"), dict):
+        return False
+    moments = node.get("moments")
+    return (
+        not _holds_tensor(settings)
+        and _are_weights(node.get("state_dict"))
+        and isinstance(moments, Tensor)
+        and moments.shape == (2, settings.get("latent_channels"))
+        and moments.is_floating_point()
+        and bool(moments.isfinite().all() and (moments[1] > 0).all())
     )
 
 
@@ -78,8 +99,7 @@ def _is_resumable(content: Mapping[str, Any]) -> bool:
         and all(
             isinstance(one, dict) and {"state", "param_groups"} <= one.keys() for one in content["optimizer_states"]
         )
-        and isinstance(content.get("current_model_state", {}), dict)
-        and all(isinstance(value, Tensor) for value in content.get("current_model_state", {}).values())
+        and _are_weights(content.get("current_model_state", {}))
         and _is_progress(content.get("ArtDataModule"), *LOADER)
         and _is_progress(select_or_none(content, "loops.fit_loop.epoch_progress.current"), "processed", "ready")
         and content.get("data", {}).keys() >= {"sha256", "num_train", "num_val"}

@@ -40,6 +40,21 @@ def check_parts(config: Mapping[str, Any], mode: str, label_names: Mapping[str, 
         raise ArtError("\n".join(problems))
 
 
+def check_first_stage(config: Mapping[str, Any]) -> None:
+    """Raises ArtError if settings exclude a first stage."""
+    if "schedule" not in config["objective"]:
+        raise ArtError(f"first_stage={config['first_stage']}: has latents for objective=diffusion; add that")
+    if select_or_none(config, "loss.weights.perceptual"):
+        raise ArtError(
+            "loss.weights.perceptual: compares images, and with first_stage= the network makes latents; "
+            "set loss=mse_diffusion"
+        )
+    if probability := select_or_none(config, "objective.augment.probability"):
+        raise ArtError(
+            f"objective.augment.probability={probability}: is for images, not for the latents of first_stage; set 0"
+        )
+
+
 def _wrong_callbacks(config: Mapping[str, Any], mode: str) -> Iterator[str]:
     """Callbacks that name the `mode` they are for."""
     for name, node in config["callbacks"].items():

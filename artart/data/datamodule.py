@@ -1,7 +1,7 @@
 """Lightning's source of training and validation images."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -21,7 +21,8 @@ from artart.data.decode import MAX_PIXELS, ResizeMode
 from artart.data.folder import ArtFolder, FolderSettings
 from artart.data.index import Rules, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns
-from artart.data.loader import Loader
+from artart.data.latents import Encoder, Latents, latents_of
+from artart.data.loader import LatentLoader, Loader
 from artart.data.split import split
 from artart.io.images import Batch, to_model
 from artart.io.ranges import Count, Fraction, ImageSize, Seed
@@ -75,6 +76,7 @@ class ArtDataModule(LightningDataModule):
         self.labels = [" ".join(column.split()) for column in self.labels]  # as metadata names its columns
         check_columns(self.labels, self.metadata)
         self.folder = None if self.root is None else ArtFolder(self._folder_settings(Path(self.root)))
+        self.latents: Latents | None = None  # of which batches consist, if `encode` was called
         self.loader_state: dict[str, Any] = {}  # of a checkpoint, for the training loader
 
     def _folder_settings(self, root: Path) -> FolderSettings:
@@ -133,6 +135,20 @@ class ArtDataModule(LightningDataModule):
         log.info("%d images: %d for training, %s", num_images, num_train, held_out)
         if num_train < self.batch_size:
             log.info("data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, num_train)
+
+    def encode(self, encoder: Encoder, device: torch.device) -> None:
+        """Replace the images of batches by their latents.
+
+        Raises:
+            ArtError: as for `latents_of`.
+        """
+        self.latents = latents_of(self.images, encoder, self.folder, device)
+
+    def training_latents(self, chunk: int = 1024) -> Iterator[Tensor]:
+        """The latents of training images, not normalised, in parts (n, C, H, W)."""
+        assert self.latents
+        for rows in self.latents.rows[self.train_ids].split(chunk):
+            yield self.latents.values[2 * rows].float()
 
     def _read_images(self) -> ImageSet:
         if self.folder is None:
@@ -202,20 +218,16 @@ class ArtDataModule(LightningDataModule):
         columns = zip(self.label_names.values(), self.images.labels[list(ids)].T.tolist(), strict=True)
         return list(zip(*([(*names, NO_CLASS)[label] for label in labels] for names, labels in columns), strict=True))
 
-    def _loader(self, ids: Sequence[int], batch_size: int, **options: bool) -> Loader:
-        self.images = self.images._replace(pixels=place(self.images.pixels, self.storage, self._device))
+    def _loader(self, ids: Sequence[int], batch_size: int, **options: Any) -> Loader:
         rank, world_size = self._rank_and_world_size
-        return Loader(
-            self.images.pixels,
-            self.images.labels[ids],
-            self.images.rows[ids],
-            batch_size,
-            seed=self.seed,
-            device=self._device,
-            rank=rank,
-            world_size=world_size,
-            **options,
-        )
+        options = {**options, "seed": self.seed, "device": self._device, "rank": rank, "world_size": world_size}
+        labels = self.images.labels[ids]
+        if self.latents is not None:
+            self.latents = self.latents._replace(values=place(self.latents.values, self.storage, self._device))
+            values, rows, normalize = self.latents
+            return LatentLoader(values, labels, rows[ids], batch_size, normalize=normalize, **options)
+        self.images = self.images._replace(pixels=place(self.images.pixels, self.storage, self._device))
+        return Loader(self.images.pixels, labels, self.images.rows[ids], batch_size, **options)
 
     @property
     def _rank_and_world_size(self) -> tuple[int, int]:

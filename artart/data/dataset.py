@@ -58,7 +58,7 @@ def images_of(folder: ArtFolder, contents: Contents) -> ImageSet:
     names = [[folder.name_of(folder.root / entry.path, column) for column in folder.label_names] for entry in used]
     digests = [entry.facts.sha256 for entry in used]
     return ImageSet(
-        torch.from_numpy(contents.store.pixels),
+        torch.from_numpy(contents.store.values),
         torch.tensor([contents.store.rows[digest] for digest in digests]),
         labels_of(names, folder.label_names),
         digests,

@@ -23,12 +23,12 @@ from artart.data.index import Entry, Rules, status_of
 from artart.data.labels import CLASS, frequent_names
 from artart.data.metadata import Metadata
 from artart.data.scan import FileInfo, class_of, examine_all, find
-from artart.data.store import PixelStore, Writer
+from artart.data.store import Kind, Store, Writer
 from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
-MADE_BY = f"artart 2, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
+MADE_BY = f"artart 3, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
 ROW_BYTES = 600  # of the index, for a path of usual length
 
 
@@ -52,7 +52,7 @@ class Contents(NamedTuple):
     """What a folder holds."""
 
     entries: list[Entry]  # of every file, sorted by path
-    store: PixelStore | None  # the pixels of every entry that is ok; None where none is
+    store: Store | None  # the pixels of every entry that is ok; None where none is
 
 
 class ArtFolder:
@@ -63,6 +63,7 @@ class ArtFolder:
         self.root = settings.root
         resolved = self.root.resolve()
         key = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:12]
+        self.kind = Kind(f"{settings.size}-{settings.resize_mode}", (3, settings.size, settings.size))
         self.cache = (settings.cache_dir or platformdirs.user_cache_path("artart")) / f"{resolved.name[:40]}-{key}"
 
     @cached_property
@@ -133,13 +134,12 @@ class ArtFolder:
                 "%d paths of data.metadata name no image below %s, such as %r",
                 *(len(lost), relative_to_cwd(self.root), lost[0]),
             )
-        size, resize_mode = self.settings.size, self.settings.resize_mode
-        with self._locked():
+        with self.locked():
             store.clean(self.cache)
             self._clear_if_made_by_another_version()
             before = index.read(self.cache / "index.csv")
-            pixels = store.find(self.cache, size, resize_mode)
-            store.clean(self.cache, f"{size}-{resize_mode}-*", keep=pixels.folder if pixels else None)
+            pixels = store.find(self.cache, self.kind)
+            store.clean(self.cache, f"{self.kind.name}-*", keep=pixels.folder if pixels else None)
             facts, pixels, error = self._examine_new(self._unchanged(before), pixels)
             files = (
                 (path.relative_to(self.root).as_posix(), self.name_of(path), fact, self.excluded_by_table.get(path, ""))
@@ -154,7 +154,7 @@ class ArtFolder:
             return Contents(entries, pixels)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep other processes from reading this folder."""
         lock = FileLock(self.cache / "lock", fallback_to_soft=False)  # a soft lock outlives a process that is killed
         try:
@@ -178,7 +178,7 @@ class ArtFolder:
         """Another decoder might give other pixels and other reasons."""
         note = self.cache / "made_by"
         if not note.is_file() or note.read_text() != MADE_BY:
-            store.clean(self.cache, "[!l]*")  # all but the lock
+            store.clean(self.cache, "*", keep=self.cache / "lock")
             note.write_text(MADE_BY)
 
     def _unchanged(self, before: Sequence[Entry]) -> dict[Path, FileInfo]:
@@ -193,8 +193,8 @@ class ArtFolder:
         return unchanged
 
     def _examine_new(
-        self, known: Mapping[Path, FileInfo], pixels: PixelStore | None
-    ) -> tuple[dict[Path, FileInfo], PixelStore | None, BaseException | None]:
+        self, known: Mapping[Path, FileInfo], pixels: Store | None
+    ) -> tuple[dict[Path, FileInfo], Store | None, BaseException | None]:
         """Examine the files that are not known or whose pixels are missing.
 
         Returns the facts of all files, a store with the pixels of those that are used, and the exception that
@@ -209,16 +209,18 @@ class ArtFolder:
         new = [path for path in self.files if path not in known or needs_pixels(path, known[path])]
         if not new:
             return dict(known), pixels, None
-        self._check_disk_space(len(new), len(rows))
-        facts, interrupted_by = dict(known), None
-        size, resize_mode = self.settings.size, self.settings.resize_mode
-        examined = examine_all(new, size, resize_mode, self.settings.rules.max_pixels, self.settings.num_workers)
+        log.info("%s: reading %d of %d files", relative_to_cwd(self.root), len(new), len(self.files))
+        self.check_disk_space("pixels", len(rows) + len(new), self.kind.row_bytes, ROW_BYTES * len(self.files))
+        facts, interrupted_by, settings = dict(known), None, self.settings
+        examined = examine_all(
+            new, settings.size, settings.resize_mode, settings.rules.max_pixels, settings.num_workers
+        )
         with closing(examined), ExitStack() as publishing:
             writer: Writer | None = None
             try:
                 for path, fact, image in examined:
                     if image is not None and needs_pixels(path, fact):
-                        writer = writer or publishing.enter_context(store.writing(self.cache, size, resize_mode))
+                        writer = writer or publishing.enter_context(store.writing(self.cache, self.kind))
                         writer.add(fact.sha256, image.transpose(2, 0, 1))
                     facts[path] = fact
             except OSError:  # such as a full disk: nothing can be kept
@@ -227,24 +229,23 @@ class ArtFolder:
                 interrupted_by = error
             if writer and pixels:
                 for digest in rows.keys() & {fact.sha256 for fact in facts.values()}:
-                    writer.add(digest, pixels.pixels[rows[digest]])
-        found = store.find(self.cache, size, resize_mode)
+                    writer.add(digest, pixels.values[rows[digest]])
+        found = store.find(self.cache, self.kind)
         return {path: facts[path] for path in self.files if path in facts}, found, interrupted_by
 
-    def _check_disk_space(self, num_new: int, num_stored: int) -> None:
-        """Log how much is read.
+    def check_disk_space(self, what: str, num_images: int, row_bytes: int, more_bytes: int = 0) -> None:
+        """Log how much the pixels or latents of images take in the cache.
 
         Raises:
             ArtError: if the disk has too little space.
         """
-        need = (num_stored + num_new) * 3 * self.settings.size**2 + ROW_BYTES * len(self.files)
-        free = shutil.disk_usage(self.cache).free
+        need, free = num_images * row_bytes + more_bytes, shutil.disk_usage(self.cache).free
         log.info(
-            "%s: reading %d of %d files; as pixels all take at most %s in %s",
-            *(relative_to_cwd(self.root), num_new, len(self.files), decimal(need), relative_to_cwd(self.cache)),
+            "the %s of %d images take at most %s in %s",
+            *(what, num_images, decimal(need), relative_to_cwd(self.cache)),
         )
         if need > free:
             raise ArtError(
-                f"data.cache_dir: the pixels of {num_stored + num_new} images need {decimal(need)} and {self.cache} "
+                f"data.cache_dir: the {what} of {num_images} images need {decimal(need)} and {self.cache} "
                 f"has {decimal(free)} left; free some space, set data.cache_dir=DIR, or lower image_size"
             )

@@ -1,51 +1,65 @@
-"""The pixel store: decoded images of one size in a file that is mapped into memory and never half written."""
+"""A store: arrays of one shape, such as decoded images, in a file that is mapped into memory and never half written."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 import numpy as np
 
-PIXELS, DIGESTS = "pixels.bin", "digests.npy"
+VALUES, DIGESTS = "values.bin", "digests.npy"
 
 
-class PixelStore:
-    """Images as they are trained on, by the SHA-256 of their file's content.
+class Kind(NamedTuple):
+    """What a store holds of each image."""
 
-    A folder of two files: `pixels.bin`, N images (3, S, S), and `digests.npy`, (N, 32); all uint8.
+    name: str  # of its folder, without a random end
+    shape: tuple[int, ...]
+    dtype: type = np.uint8
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+class Store:
+    """An array for each image, by the SHA-256 of its file's content.
+
+    A folder of two files: `values.bin`, N arrays, and `digests.npy`, (N, 32) uint8.
     """
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, kind: Kind) -> None:
         """Map a store into memory.
 
         Raises:
             Exception: of many types, if its files are damaged, do not fit each other or cannot be read.
         """
         digests = np.load(folder / DIGESTS)
-        if (folder / PIXELS).stat().st_size != len(digests) * 3 * size**2:
+        if (folder / VALUES).stat().st_size != len(digests) * kind.row_bytes:
             raise ValueError(f"{folder}: damaged")
         self.folder = folder
-        self.pixels = np.memmap(folder / PIXELS, np.uint8, mode="c", shape=(len(digests), 3, size, size))
+        self.values = np.memmap(folder / VALUES, kind.dtype, mode="c", shape=(len(digests), *kind.shape))
         self.rows = {digest.tobytes().hex(): row for row, digest in enumerate(digests)}
 
 
 class Writer:
-    """Writes images, each uint8 (3, size, size), into a new store in an empty folder."""
+    """Writes arrays of a kind into a new store in an empty folder."""
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, kind: Kind) -> None:
         self.folder = folder
-        self.row_bytes = 3 * size**2
+        self.row_bytes = kind.row_bytes
         self.rows: dict[str, int] = {}
-        self.file = (folder / PIXELS).open("xb")
+        self.file = (folder / VALUES).open("xb")
 
-    def add(self, digest: str, pixels: np.ndarray) -> None:
-        """Append an image unless it is there; an interrupted call adds nothing."""
+    def add(self, digest: str, values: np.ndarray) -> None:
+        """Append the array of an image unless it is there; an interrupted call adds nothing."""
         if digest not in self.rows:
             self.file.seek(len(self.rows) * self.row_bytes)
-            self.file.write(pixels.tobytes())
+            self.file.write(values.tobytes())
             self.rows[digest] = len(self.rows)
 
     def finish(self) -> None:
@@ -61,17 +75,17 @@ class Writer:
         sync(self.folder)
 
 
-def find(folder: Path, size: int, resize_mode: str) -> PixelStore | None:
-    """The newest undamaged store of that size and resize mode below a folder; None if there is none."""
-    stores = folder.glob(f"{size}-{resize_mode}-*")
+def find(folder: Path, kind: Kind) -> Store | None:
+    """The newest undamaged store of a kind below a folder; None if there is none."""
+    stores = folder.glob(f"{kind.name}-*")
     for candidate in sorted(stores, key=lambda path: path.stat().st_mtime, reverse=True):
         with suppress(Exception):  # np.load raises nearly anything on damaged bytes
-            return PixelStore(candidate, size)
+            return Store(candidate, kind)
     return None
 
 
 @contextmanager
-def writing(folder: Path, size: int, resize_mode: str) -> Iterator[Writer]:
+def writing(folder: Path, kind: Kind) -> Iterator[Writer]:
     """Write a new store, which replaces the older one once it is on the disk; on an error nothing changes.
 
     Only one process at a time may write below a folder. Processes that have the older store open keep it.
@@ -82,13 +96,13 @@ def writing(folder: Path, size: int, resize_mode: str) -> Iterator[Writer]:
     part = folder / f".{uuid4().hex}.part"
     part.mkdir()
     try:
-        writer = Writer(part, size)
+        writer = Writer(part, kind)
         with writer.file:
             yield writer
             writer.finish()
-        published = part.rename(folder / f"{size}-{resize_mode}-{uuid4().hex[:8]}")
+        published = part.rename(folder / f"{kind.name}-{uuid4().hex[:8]}")
         sync(folder)
-        clean(folder, f"{size}-{resize_mode}-*", keep=published)
+        clean(folder, f"{kind.name}-*", keep=published)
     except OSError as error:
         error.filename = error.filename or str(folder)  # a write that fails does not say where
         raise

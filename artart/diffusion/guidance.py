@@ -36,11 +36,12 @@ def denoiser(
     y: Tensor,
     none: Tensor,
     guidance: Guidance = NO_GUIDANCE,
+    max_value: float = 1.0,
 ) -> Denoise:
     """(x_t (B, C, S, S), t (B,)) to x0_hat, for images with the labels y (B, K); `none` (K,) are the null labels.
 
-    Where guidance acts, x0_hat = x0_hat(worse) + weight * (x0_hat - x0_hat(worse)), clamped to [-1, 1], which the
-    extrapolation may leave. Classifier-free guidance does not act on images without labels.
+    Where guidance acts, x0_hat = x0_hat(worse) + weight * (x0_hat - x0_hat(worse)), clamped to [-max_value, max_value],
+    which the extrapolation may leave. Classifier-free guidance does not act on images without labels.
     """
     is_guided = (y != none).reshape(len(y), -1).any(dim=1) | (guidance.network is not None)
     may_act = guidance.weight != 1 and bool(is_guided.any())
@@ -58,7 +59,7 @@ def denoiser(
         else:
             both = torch.cat([y, none.expand_as(y)])
             x0_hat, worse = plain(net, x_t.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
-        guided = torch.lerp(worse, x0_hat, guidance.weight).clamp(-1, 1)
+        guided = torch.lerp(worse, x0_hat, guidance.weight).clamp(-max_value, max_value)
         return torch.where(per_image(acts, x_t), guided, x0_hat)
 
     return denoise

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from artart.diffusion.first_stage import FirstStage
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance, denoiser, null_labels
 from artart.diffusion.noise import Between, from_seeds
 from artart.diffusion.parameterization import Parameterization
@@ -18,14 +19,15 @@ class NoiseProcess(Protocol):
 
     schedule: Schedule
     parameterization: Parameterization
+    first_stage: FirstStage
 
 
 class Given(NamedTuple):
     """Images to start sampling from."""
 
-    x0: Tensor  # (B, C, S, S) in [-1, 1]
+    x0: Tensor  # (B, C, S, S) in [-1, 1]; for `sample_steps` latents, if there is a first stage
     strengths: tuple[float, ...] = (1.0,)  # successive noise levels r in (0, 1] to refine the images from
-    repaint: Tensor | None = None  # bool, broadcasts to x0: pixels to paint anew; None: all
+    repaint: Tensor | None = None  # (1, S, S) bool: pixels to paint anew; None: all
 
 
 @torch.no_grad()
@@ -40,13 +42,16 @@ def sample_steps(
 ) -> Iterator[Step]:
     """Sample images with the labels y (B, K), image k from seeds[k] alone; yield after each step.
 
+    With a first stage these are latents.
+
     The `given` images are noised and refined once for each of their strengths, each time in all steps of the sampler.
     Source: Meng et al. 2022 (SDEdit), arXiv 2108.01073; for several strengths Lugmayr et al. 2022 (RePaint), arXiv
     2201.09865.
     """
     shape = cast(int, net.channels), cast(int, net.image_size), cast(int, net.image_size)
     schedule, parameterization, x0 = process.schedule, process.parameterization, None
-    denoise = denoiser(net, schedule, parameterization, y, null_labels(net, y.device), guidance)
+    none, max_value = null_labels(net, y.device), process.first_stage.max_value
+    denoise = denoiser(net, schedule, parameterization, y, none, guidance, max_value)
     if given is not None:
         x0, denoise = given.x0, _keeping(denoise, given)
     for number, strength in enumerate(given.strengths if given is not None else (1.0,)):
@@ -73,19 +78,26 @@ def sample_images(
     given: Given | None = None,
     on_step: Callable[[Step], object] = lambda _: None,
 ) -> Iterator[Tensor]:
-    """Yield finished images in batches. Each of M given images becomes len(y) / M consecutive ones."""
+    """Yield finished images in batches. Each of M given images becomes len(y) / M consecutive ones.
+
+    With a first stage `on_step` sees latents. Given pixels outside of `repaint` are kept exactly.
+    """
+    first_stage, own = process.first_stage, None
+    if given is not None:
+        repaint = None if given.repaint is None else first_stage.repaint(given.repaint).to(y.device)
+        encoded = first_stage.encode(given.x0.to(y.device))
     for start in range(0, len(y), batch_size):
-        part, own = slice(start, start + batch_size), given
+        part = slice(start, start + batch_size)
         if given is not None:
             rows = torch.arange(start, min(start + batch_size, len(y))) * len(given.x0) // len(y)
-            repaint = None if given.repaint is None else given.repaint.to(y.device)
-            own = Given(given.x0[rows].to(y.device), given.strengths, repaint)
+            own = Given(encoded[rows], given.strengths, repaint)
         for step in sample_steps(net, process, sampler, y[part], seeds[part], guidance, own):
             on_step(step)
             x_t = step.x_t
-        if own is not None and own.repaint is not None:
-            x_t = torch.where(own.repaint, x_t, own.x0)  # undoes the samplers' rounding
-        yield x_t
+        images = first_stage.decode(x_t)
+        if given is not None and given.repaint is not None:  # also undoes the samplers' rounding
+            images = torch.where(given.repaint.to(y.device), images, given.x0[rows].to(y.device))
+        yield images
 
 
 def _keeping(denoise: Denoise, given: Given) -> Denoise:

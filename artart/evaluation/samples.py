@@ -174,15 +174,18 @@ def beside(of_samples: Estimate, real: Estimate) -> dict[str, Any]:
 
 
 def errors_by_level(loaded: Loaded, x0: Tensor, y: Tensor) -> list[float]:
-    """Mean squared error of x0_hat in each tenth of the noise level; noise and levels are the same each time."""
+    """Mean squared error of x0_hat in each tenth of the noise level; noise and levels are the same each time.
+
+    With a first stage it is that of latents, whose variance is 1.
+    """
     device, process, generator, errors = loaded.device, loaded.process, Generator().manual_seed(0), []
     with progress_bar() as bar, torch.inference_mode():
         for k in bar.track(range(NUM_LEVELS), description="denoising"):
             total = 0.0
             for images, labels in zip(x0.split(CHUNK), y.split(CHUNK), strict=True):
                 r = ((k + torch.rand(len(images), generator=generator)) / NUM_LEVELS).clamp(0.001, 0.999)
-                eps = torch.randn(images.shape, generator=generator)
-                x = images.to(device)
+                x = process.first_stage.encode(images.to(device))
+                eps = torch.randn(x.shape, generator=generator)
                 noised = process.schedule.add_noise(x, eps.to(device), r.to(device))
                 output = loaded.net(noised.x_t, noised.t, labels.to(device))
                 x0_hat = process.parameterization.x0(output, noised.x_t, noised.level)

@@ -11,6 +11,7 @@ from artart import ArtError
 from artart.checkpoints.load import Loaded, check_numbers, load
 from artart.checkpoints.validate import printable
 from artart.config.build import join_words, select_or_none
+from artart.diffusion.first_stage import fingerprint
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import Between
 from artart.diffusion.samplers import Sampler, Step
@@ -101,9 +102,19 @@ def guidance_for(
                 f"guidance.network={network}: was trained with {key}={printable(its)}, not {printable(ours)}; name an "
                 "earlier checkpoint of the same run, or one of a run like it"
             )
+    if _first_stage_of(weaker) != _first_stage_of(loaded):
+        raise ArtError(
+            f"guidance.network={network}: has another first stage; name an earlier checkpoint of the same run"
+        )
     if list(weaker.label_names.items()) != list(loaded.label_names.items()):
         raise ArtError(f"guidance.network={network}: has other labels; name an earlier checkpoint of the same run")
     return Guidance(weight, (low, high), weaker.net, weaker.sha256)
+
+
+def _first_stage_of(loaded: Loaded) -> object:
+    """What tells a network's first stage from others."""
+    content = loaded.process.first_stage.content
+    return content and (fingerprint(content["model"], content["state_dict"]), content["mean"].tolist())
 
 
 @torch.inference_mode()

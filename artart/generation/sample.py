@@ -44,7 +44,8 @@ def write_samples(
     written: list[Path] = []
 
     def record(step: Step) -> None:
-        steps.append(step.x_t[: max(0, MAX_RECORDED - len(written))].cpu())
+        if len(written) < MAX_RECORDED:
+            steps.append(loaded.process.first_stage.decode(step.x_t[: MAX_RECORDED - len(written)]).cpu())
 
     for item, image in make(loaded, plan, *[record] * save_trajectory):
         shown += [image] * (len(shown) < MAX_IN_GRID)
@@ -53,7 +54,7 @@ def write_samples(
     num_columns = num_labels if num_labels > 1 else math.ceil(math.sqrt(len(shown)))
     grids = [save_new(grid(torch.stack(shown).split(num_columns)), out / "grid.png", provenance)]
     if save_trajectory:
-        num_steps = len(steps) // math.ceil(num_images / how.batch_size)
+        num_steps = len(steps) // math.ceil(min(num_images, MAX_RECORDED) / how.batch_size)
         batches = [torch.stack(steps[k : k + num_steps]) for k in range(0, len(steps), num_steps)]
         grids += _write_trajectory(torch.cat(batches, dim=1), num_columns, out, provenance)
     return [*grids, *written]

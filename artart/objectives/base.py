@@ -5,6 +5,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
+from artart.diffusion.first_stage import FirstStage
 from artart.io.images import Batch
 from artart.objectives.losses import WeightedSum
 
@@ -12,6 +13,7 @@ from artart.objectives.losses import WeightedSum
 @runtime_checkable
 class Objective(Protocol):
     loss: WeightedSum
+    first_stage: FirstStage  # between images and what batches hold
 
     @property
     def mode(self) -> Literal["reconstruct", "sample"]:

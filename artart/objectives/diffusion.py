@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from artart.diffusion import parameterization as parameterizations
 from artart.diffusion import weighting as weightings
 from artart.diffusion.augment import AUGMENT_DIM, Augment
+from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage
 from artart.diffusion.guidance import null_labels
 from artart.diffusion.noise import own_generators
 from artart.diffusion.schedule import Level, Noised, Schedule
@@ -41,6 +42,7 @@ class Diffusion:
         perceptual_max_noise: Fraction = 0.7,
         class_dropout_prob: Fraction = 0.1,
         augment: Augment | None = None,
+        first_stage: FirstStage = NO_FIRST_STAGE,
     ) -> None:
         """
         Args:
@@ -53,6 +55,7 @@ class Diffusion:
             class_dropout_prob: probability of dropping all labels of an image, which guidance needs; each of several
                 columns is also dropped alone with this probability.
             augment: of training images, with augmentation conditioning; None: no augmentation.
+            first_stage: between images and what the network is trained on, which batches hold.
         """
         self.loss = loss
         self.schedule = schedule
@@ -63,6 +66,7 @@ class Diffusion:
         self.perceptual_max_noise = perceptual_max_noise
         self.class_dropout_prob = class_dropout_prob
         self.augment = augment if augment is not None and augment.probability > 0 else None
+        self.first_stage = first_stage
 
     @property
     def network(self) -> Mapping[str, int]:

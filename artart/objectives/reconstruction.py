@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
+from artart.diffusion.first_stage import NO_FIRST_STAGE
 from artart.io.images import Batch
 from artart.metrics.pixel import psnr
 from artart.objectives.base import logged
@@ -22,6 +23,7 @@ class Reconstruction:
     network: ClassVar = {"conditioned": False, "augment_dim": 0}
     inputs: ClassVar = ("x",)
     output: ClassVar = "x0_hat"
+    first_stage: ClassVar = NO_FIRST_STAGE
 
     def __init__(self, loss: WeightedSum, regularizer: Regularizer | None = None) -> None:
         """

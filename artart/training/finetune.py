@@ -42,6 +42,10 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
     theirs = content["config"] | {"schedule": select_or_none(content["config"], "objective.schedule")}
     own, given = as_dict(cfg), {word.lstrip("+").partition("=")[0]: word for word in words}  # the last counts
     _check_origin(path, theirs)
+    if "first_stage" in content:
+        if own["first_stage"] not in (None, cfg.init_from):
+            raise ArtError(f"first_stage={cfg.first_stage}: init_from={path} brings its own; leave it out")
+        cfg.first_stage = cfg.init_from
     _check_agreement(path, theirs, own, given)
     for key in MUST_MATCH:
         if select_or_none(theirs, key) is not None and select_or_none(own, key) is not None:

@@ -104,6 +104,8 @@ class ArtModule(LightningModule):
         checkpoint["labels"] = self.label_names
         checkpoint["data"] = self.trainer.datamodule.facts  # type: ignore[attr-defined]
         checkpoint["images_seen"] = self.images_seen
+        if (first_stage := self.objective.first_stage.content) is not None:
+            checkpoint["first_stage"] = first_stage
         checkpoint["curves"] = loggers.lengths(self.trainer.loggers, Path(self.trainer.default_root_dir))
         metrics = self.trainer.callback_metrics.items()
         checkpoint["metrics"] = {name: value.item() for name, value in metrics if name.startswith("val/")}

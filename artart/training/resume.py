@@ -20,6 +20,7 @@ from artart.checkpoints.validate import finished_epochs
 from artart.config.build import format_value, join_words, select_or_none
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import CLASS
+from artart.diffusion.first_stage import FrozenAutoencoder, fingerprint
 from artart.io.files import new_folder
 from artart.io.terminal import printable, relative_to_cwd
 from artart.training.callbacks.last import LAST, PREVIOUS
@@ -44,10 +45,14 @@ class ResumeState(NamedTuple):
     data: dict[str, Any]
     curves: dict[str, int]
     is_within_epoch: bool
+    first_stage: dict[str, Any]  # what `FrozenAutoencoder.content` was; empty: there is none
 
 
 def load_resume_state(
-    path: Path | None, config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]
+    path: Path | None,
+    config: Mapping[str, Any],
+    label_names: Mapping[str, Sequence[str]],
+    first_stage: FrozenAutoencoder | None = None,
 ) -> ResumeState | None:
     """Check a checkpoint against the settings, and log the settings that differ; None for no path.
 
@@ -68,6 +73,9 @@ def load_resume_state(
     _check_labels(path, content["labels"], label_names)
     differences = list(_differences(content["config"], config))
     _check_settings(path, content, config, differences)
+    held = content.get("first_stage", {})
+    if first_stage is not None and fingerprint(held["model"], held["state_dict"]) != first_stage.sha256:
+        raise ArtError(f"first_stage={config['first_stage']}: {path} was trained with another one; name that")
     if "current_model_state" in content and not select_or_none(config, "callbacks.ema"):
         raise ArtError(f"callbacks.ema=null: {path} holds an average of the weights; resume with callbacks.ema")
     if reason := misfit(content, config):
@@ -75,7 +83,7 @@ def load_resume_state(
     log.info("resume: from %s", relative_to_cwd(path))
     _log_differences(differences, content["config"])
     step, curves = content["global_step"], content.get("curves", {})
-    return ResumeState(path, step, finished_epochs(content), content["data"], curves, _is_within_epoch(content))
+    return ResumeState(path, step, finished_epochs(content), content["data"], curves, _is_within_epoch(content), held)
 
 
 def _readable(path: Path, falls_back: bool) -> tuple[Path, dict[str, Any]]:

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,26 +13,48 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from artart import ArtError
-from artart.checkpoints.load import check_writable
+from artart.checkpoints.load import check_writable, load_first_stage
 from artart.config.build import build, select_or_none
-from artart.config.compatibility import check_memory, check_monitor, check_num_images, check_parts
+from artart.config.compatibility import (
+    check_first_stage,
+    check_memory,
+    check_monitor,
+    check_num_images,
+    check_parts,
+)
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import num_classes_of
+from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.features.alexnet import alexnet_for
 from artart.objectives.base import Objective
 from artart.training import distributed
 from artart.training.finetune import init_weights
 from artart.training.module import ArtModule
 from artart.training.resume import ResumeState
-from artart.training.trainer import precision_of
+from artart.training.trainer import device_of, precision_of
 
 log = logging.getLogger(__name__)
 
 
-def build_data_and_objective(config: Mapping[str, Any]) -> tuple[ArtDataModule, Objective, dict[str, Any]]:
+def read_first_stage(config: Mapping[str, Any]) -> FrozenAutoencoder | None:
+    """The first stage that the settings name; None if they name none.
+
+    Raises:
+        ArtError: if it cannot be used, or does not fit other settings.
+    """
+    if config["first_stage"] is None:
+        return None
+    check_first_stage(config)
+    return load_first_stage(Path(config["first_stage"]), config["image_size"])
+
+
+def build_data_and_objective(
+    config: Mapping[str, Any], first_stage: FrozenAutoencoder | None
+) -> tuple[ArtDataModule, Objective, dict[str, Any]]:
     """Data and objective, and the settings of the network that depend on them."""
     data: ArtDataModule = build(config, "data")
-    objective: Objective = build(config, "objective", loss=build(config, "loss"))
+    latent = {} if first_stage is None else {"first_stage": first_stage}
+    objective: Objective = build(config, "objective", loss=build(config, "loss"), **latent)
     return data, objective, {"num_classes": num_classes_of(data.label_names), **objective.network}
 
 
@@ -85,7 +108,7 @@ def validate(
         ArtError: one line per mistake, with key, value and remedy.
     """
     check_parts(config, objective.mode, label_names)
-    check_writable(config, label_names, net)
+    check_writable(config, label_names, net, objective.first_stage.content)
     check_monitor(config, objective.metrics)
     build(config, "trainer", precision=precision_of(config), logger=False)  # raises if its arguments are wrong
 
@@ -103,14 +126,21 @@ def load_pretrained(config: Mapping[str, Any], objective: Objective) -> dict[str
     return origins
 
 
-def load_images(data: ArtDataModule, config: Mapping[str, Any], state: ResumeState | None) -> None:
-    """Read the images, in the first process first.
+def load_images(
+    data: ArtDataModule, first_stage: FrozenAutoencoder | None, config: Mapping[str, Any], state: ResumeState | None
+) -> None:
+    """Read the images, and encode them if there is a first stage, in the first process first.
 
     Raises:
         ArtError: if they are too few for the settings, or not those of the run that is resumed.
     """
     with distributed.rank_zero_first():
         data.load()
+        if first_stage is not None:
+            data.encode(first_stage, device_of(config))
+            if state:
+                first_stage.moments = state.first_stage["moments"]
+            first_stage.normalize_by(data.training_latents())
     num_train, num_val = len(data.train_ids), len(data.val_ids)
     check_num_images(config, num_train, num_val, distributed.world_size())
     check_memory(config, num_train + num_val)

@@ -47,9 +47,14 @@ def precision_of(config: Mapping[str, Any]) -> str:
     has_cuda = torch.cuda.is_available()
     if accelerator in ("gpu", "cuda") and not has_cuda and not torch.backends.mps.is_available():
         raise ArtError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU; trainer=cpu works everywhere")
-    on_cuda = accelerator in ("auto", "gpu", "cuda") and has_cuda
-    has_bf16 = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    has_bf16 = device_of(config).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision or ("bf16-mixed" if has_bf16 else "32-true")
+
+
+def device_of(config: Mapping[str, Any]) -> torch.device:
+    """The device on which to compute before there is a Trainer."""
+    on_cuda = config["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if on_cuda else "cpu")
 
 
 def make_trainer(config: Mapping[str, Any], val_is_held_out: bool) -> Trainer:

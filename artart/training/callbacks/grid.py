@@ -129,7 +129,8 @@ class SampleGrid(Grid):
         steps = sample_steps(module.net, objective, self.sampler, labels[:1], seeds[:1], self.guidance)
         trajectory = [step.x_t[0] for step in steps]
         moments = torch.linspace(0, len(trajectory) - 1, self.num_images).round().int().tolist()
-        return [*(torch.cat(pair) for pair in pairs), torch.stack([trajectory[k] for k in moments])]
+        decoded = objective.first_stage.decode(torch.stack([trajectory[k] for k in moments]))
+        return [*(torch.cat(pair) for pair in pairs), decoded]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         """After validation, when the weights are those of training again."""

@@ -82,7 +82,7 @@ def held(contents: Contents) -> dict[str, bytes]:
     """Pixels by the path of each entry that is ok."""
     if contents.store is None:
         return {}
-    pixels, rows = contents.store.pixels, contents.store.rows
+    pixels, rows = contents.store.values, contents.store.rows
     return {one.path: pixels[rows[one.facts.sha256]].tobytes() for one in contents.entries if one.status == "ok"}
 
 
@@ -126,7 +126,7 @@ def test_pixels_are_those_of_each_file(resize_mode: ResizeMode, opened: Open, ar
     assert held(contents) == oracle(art_folder, resize_mode=resize_mode)
     assert [one.path for one in contents.entries] == sorted(held(contents))
     assert contents.store is not None
-    assert contents.store.pixels.shape == (13, 3, SIZE, SIZE)
+    assert contents.store.values.shape == (13, 3, SIZE, SIZE)
 
 
 def test_many_files_are_read_in_worker_processes(opened: Open, art_folder: Path) -> None:
@@ -226,7 +226,7 @@ def test_new_files_are_read_and_the_pixels_of_the_others_copied(
     first = opened().read()
     assert first.store is not None
     marked = first.entries[4]
-    pixels = np.memmap(first.store.folder / "pixels.bin", mode="r+", shape=(12, 3 * SIZE**2))
+    pixels = np.memmap(first.store.folder / "values.bin", mode="r+", shape=(12, 3 * SIZE**2))
     pixels[first.store.rows[marked.facts.sha256]] = 77  # who decodes the file again does not find this
     pixels.flush()
     image(art_folder / "aaa.png")
@@ -306,7 +306,7 @@ def test_the_cache_is_the_users_unless_another_is_named(
 
 
 def test_a_damaged_cache_is_made_anew(opened: Open, art_folder: Path, calls: list[list[str]]) -> None:
-    for damage in ("index.csv", "*/pixels.bin", "*/digests.npy"):
+    for damage in ("index.csv", "*/values.bin", "*/digests.npy"):
         opened().read()
         (file,) = opened().cache.glob(damage)
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -320,7 +320,7 @@ def test_a_damaged_cache_is_made_anew(opened: Open, art_folder: Path, calls: lis
 def test_what_a_killed_process_left_is_removed(opened: Open, art_folder: Path) -> None:
     cache = opened().cache
     (cache / ".0123abcd.part").mkdir(parents=True)
-    (cache / ".0123abcd.part" / "pixels.bin").write_bytes(bytes(100))
+    (cache / ".0123abcd.part" / "values.bin").write_bytes(bytes(100))
     (cache / ".index.csv.0123abcd.part").write_bytes(b"pa")
     for _ in range(2):
         assert held(opened().read()) == oracle(art_folder)
@@ -709,7 +709,7 @@ def test_of_two_processes_one_reads_and_the_other_waits(opened: Open, art_folder
     for reader in readers:
         reader.start()
     waits = f"another process is reading {art_folder}; waiting for it\n"
-    with opened()._locked():
+    with opened().locked():
         may_start.set()
         deadline = time.monotonic() + 300
         while not all(log.exists() and log.read_text() == waits for log in logs):
@@ -722,7 +722,7 @@ def test_of_two_processes_one_reads_and_the_other_waits(opened: Open, art_folder
     assert len({log.with_suffix(".result").read_text() for log in logs}) == 1
     message = sorted(log.read_text().removeprefix(waits) for log in logs)
     assert message[0] == ""
-    assert message[1].startswith(f"{art_folder}: reading 12 of 12 files; as pixels all take at most 16.4 kB in ")
+    assert message[1].startswith(f"{art_folder}: reading 12 of 12 filesthe pixels of 12 images take at most 16.4 kB in ")
     assert held(opened().read()) == oracle(art_folder)
 
 

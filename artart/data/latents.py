@@ -1,0 +1,81 @@
+"""The latents of images and of their mirror images, computed once and kept beside the pixels."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from artart.data import store
+from artart.data.dataset import ImageSet
+from artart.data.folder import ArtFolder
+from artart.data.store import Kind
+from artart.io.images import to_model
+from artart.io.terminal import progress_bar
+
+log = logging.getLogger(__name__)
+
+CHUNK = 64  # images that are encoded between two steps of the progress bar
+
+
+class Encoder(Protocol):
+    """Images to latents, such as diffusion.first_stage.FrozenAutoencoder."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    def latents(self, images: Tensor) -> Tensor: ...
+
+    def normalize(self, latents: Tensor) -> Tensor: ...
+
+
+class Latents(NamedTuple):
+    """Latents of M images, not normalised."""
+
+    values: Tensor  # (2 N, C, H, W) float16: row 2 k of an image, row 2 k + 1 of its mirror image
+    rows: Tensor  # (M,) long: k for each image
+    normalize: Callable[[Tensor], Tensor]
+
+
+def latents_of(images: ImageSet, encoder: Encoder, folder: ArtFolder | None, device: torch.device) -> Latents:
+    """Encode images, or find their latents in the folder's cache; without a folder they stay in memory.
+
+    Raises:
+        ArtError: if the cache cannot be written or has too little space.
+        OSError: if the disk fills up.
+    """
+    if folder is None:
+        values = torch.from_numpy(np.stack([*_encoded(images, range(len(images.rows)), encoder, device)]))
+        return Latents(values.flatten(0, 1), torch.arange(len(values)), encoder.normalize)
+    kind = Kind(f"latents-{encoder.sha256[:16]}-{folder.kind.name}", (2, *encoder.shape), np.float16)
+    with folder.locked():
+        known = store.find(folder.cache, kind)
+        rows = known.rows if known else {}
+        if new := [k for k, digest in enumerate(images.digests) if digest not in rows]:
+            folder.check_disk_space("latents", len(images.digests), kind.row_bytes)
+            with store.writing(folder.cache, kind) as writer:
+                for digest in set(images.digests) & rows.keys():
+                    assert known
+                    writer.add(digest, known.values[rows[digest]])
+                for k, both in zip(new, _encoded(images, new, encoder, device), strict=True):
+                    writer.add(images.digests[k], both)
+            known = store.find(folder.cache, kind)
+    assert known
+    own = torch.tensor([known.rows[digest] for digest in images.digests])
+    return Latents(torch.from_numpy(known.values).flatten(0, 1), own, encoder.normalize)
+
+
+def _encoded(images: ImageSet, ids: Any, encoder: Encoder, device: torch.device) -> Iterator[np.ndarray]:
+    """For each image of `ids` the latents of it and of its mirror image, (2, C, H, W) float16."""
+    with progress_bar() as bar, torch.inference_mode():
+        task = bar.add_task("encoding", total=len(ids))
+        for part in torch.as_tensor(ids).split(CHUNK):
+            x = to_model(images.pixels[images.rows[part]].to(device))
+            both = torch.stack([encoder.latents(x), encoder.latents(x.flip(-1))], dim=1)
+            yield from both.half().cpu().numpy()
+            bar.advance(task, len(part))

@@ -1,0 +1,151 @@
+"""What a diffusion model works on: images, or the latents of a frozen autoencoder (its first stage).
+
+Source: Rombach et al. 2022, arXiv 2112.10752.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Final, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MAX_PIXELS: Final = 2**20  # encoded or decoded at once: the features of 64 images of 128 px take about 0.6 GB
+MIN_STD: Final = 1e-6  # of a channel of latents
+
+
+class FirstStage(Protocol):
+    max_value: float  # of a clean value, to which guidance is clamped
+
+    @property
+    def network(self) -> Mapping[str, int]:
+        """Settings of `model` that it determines."""
+
+    @property
+    def content(self) -> dict[str, Any] | None:
+        """Plain data that a checkpoint holds of it."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [-1, 1] to what the network is trained on."""
+
+    def decode(self, x: Tensor) -> Tensor:
+        """What the network makes to images (B, 3, S, S), about [-1, 1]."""
+
+    def repaint(self, mask: Tensor) -> Tensor:
+        """The values (1, H, W) that change with the pixels of a mask (1, S, S) bool."""
+
+
+class NoFirstStage:
+    """The diffusion model works on images."""
+
+    max_value = 1.0
+    network: Mapping[str, int] = {}
+    content = None
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x
+
+    def repaint(self, mask: Tensor) -> Tensor:
+        return mask
+
+
+NO_FIRST_STAGE = NoFirstStage()
+
+
+class FrozenAutoencoder:
+    """Latents of an autoencoder, normalised to zero mean and unit variance in each channel."""
+
+    max_value = math.inf
+
+    def __init__(self, net: nn.Module, settings: Mapping[str, Any], moments: Tensor | None = None) -> None:
+        """
+        Args:
+            net: with image_size, factor, latent_channels, encode and decode.
+            settings: from which `net` is built; checkpoints hold them.
+            moments: (2, C), mean and standard deviation of each channel of the latents; None: set by `normalize_by`.
+        """
+        self.net: Any = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.settings = dict(settings)
+        self.moments = moments
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return cast(int, self.net.image_size)
+
+    @property
+    def network(self) -> Mapping[str, int]:
+        return {"image_size": self.image_size // self.net.factor, "channels": self.net.latent_channels}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the latents of an image."""
+        side = self.network["image_size"]
+        return self.network["channels"], side, side
+
+    @property
+    def content(self) -> dict[str, Any]:
+        state = {name: value.cpu() for name, value in self.net.state_dict().items()}
+        return {"model": self.settings, "state_dict": state, "moments": self.moments}
+
+    @cached_property
+    def sha256(self) -> str:
+        """The `fingerprint` of the autoencoder."""
+        return fingerprint(self.settings, self.net.state_dict())
+
+    def normalize_by(self, parts: Iterable[Tensor]) -> None:
+        """Set the moments, unless they are known, to those of latents, each part (n, C, H, W)."""
+        if self.moments is None:
+            sums = torch.stack([torch.stack(_sums(part.double())) for part in parts]).sum(dim=0)
+            mean, square = sums[1:] / sums[0]
+            self.moments = torch.stack([mean, (square - mean.square()).clamp(min=MIN_STD**2).sqrt()]).float()
+
+    def latents(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [-1, 1] to latents (B, C, H, W) as the autoencoder makes them."""
+        return self._in_chunks(self.net.encode, images)
+
+    def normalize(self, latents: Tensor) -> Tensor:
+        mean, std = self._moments_on(latents.device)
+        return (latents - mean) / std
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.normalize(self.latents(images))
+
+    def decode(self, x: Tensor) -> Tensor:
+        mean, std = self._moments_on(x.device)
+        return self._in_chunks(self.net.decode, x.float() * std + mean)
+
+    def repaint(self, mask: Tensor) -> Tensor:
+        """Also the neighbours of a value that changes, whose pixels overlap with its own."""
+        pooled = F.max_pool2d(mask[None].float(), self.net.factor)
+        return F.max_pool2d(pooled, kernel_size=3, stride=1, padding=1)[0] > 0
+
+    def _moments_on(self, device: torch.device) -> Tensor:
+        assert self.moments is not None, "normalize_by comes first"
+        return self.moments.to(device)[:, :, None, None]
+
+    def _in_chunks(self, run: Any, x: Tensor) -> Tensor:
+        """In full precision, so that latents and images do not depend on that of training."""
+        self.net.to(x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.cat([run(part) for part in x.split(max(1, MAX_PIXELS // self.image_size**2))])
+
+
+def fingerprint(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    """The hexadecimal hash of an autoencoder's settings and weights."""
+    digest = sha256(repr(sorted(settings.items())).encode())
+    for name, value in sorted(state.items()):
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sums(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each channel of latents (n, C, H, W) the number of values, their sum, and that of their squares, each (C,)."""
+    over = (0, 2, 3)
+    return torch.ones_like(x).sum(dim=over), x.sum(dim=over), x.square().sum(dim=over)
