@@ -166,8 +166,11 @@ def _quoted(argument: str, is_sweep: bool = False) -> str:
 
     A label in braces, {column: name, ...}, has its own quotes.
     """
+    if argument.startswith("first_stage_settings."):
+        argument = f"++{argument}"  # any setting of artart.train
     key, equals, value = argument.partition("=")
-    if not equals or key.lstrip("+") not in (*PATHS, "label") or re.fullmatch(r"null|'.*'|\".*\"", value):
+    name = key.lstrip("+").removeprefix("first_stage_settings.")
+    if not equals or name not in (*PATHS, "label") or re.fullmatch(r"null|'.*'|\".*\"", value):
         return argument
     if is_sweep and "," in value and not Path(value).expanduser().exists():
         return argument  # several paths

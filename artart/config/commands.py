@@ -36,7 +36,7 @@ PATHS: dict[str, Any] = {  # cli.py quotes them, schema.py makes them absolute, 
     "loss.perceptual.weights": Literal["auto", "imagenet", "random"] | File | Folder,
     "resume": Literal["auto"] | File | None,
     "init_from": File | None,
-    "first_stage": File | None,
+    "first_stage": Literal["auto"] | File | None,
     "run_dir": AnyPath | None,
     "checkpoint": File,
     "metrics.weights": Literal["auto"] | File | Folder | None,
@@ -56,6 +56,7 @@ SETTINGS: dict[str, Any] = PATHS | {
     "image_size": ImageSize,
     "seed": Seed,
     "compile": bool,
+    "first_stage_settings": dict[str, Any],
     "data.num_workers": Count | None,  # artart.evaluate has keys of data without a class
     "trainer.max_epochs": Count,  # Lightning and torch give no ranges
     "trainer.devices": Count | Literal["auto"],

@@ -42,6 +42,8 @@ def check_parts(config: Mapping[str, Any], mode: str, label_names: Mapping[str, 
 
 def check_first_stage(config: Mapping[str, Any]) -> None:
     """Raises ArtError if settings exclude a first stage."""
+    if config["first_stage"] == "auto" and in_sweep():
+        raise ArtError("first_stage=auto: each job of a sweep would train one; train it alone: experiment=autoencoder")
     if "schedule" not in config["objective"]:
         raise ArtError(f"first_stage={config['first_stage']}: has latents for objective=diffusion; add that")
     if select_or_none(config, "loss.weights.perceptual"):

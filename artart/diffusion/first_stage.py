@@ -99,6 +99,11 @@ class FrozenAutoencoder:
         """The `fingerprint` of the autoencoder."""
         return fingerprint(self.settings, self.net.state_dict())
 
+    def fill(self, content: Mapping[str, Any]) -> None:
+        """Take weights and moments from the `content` of another one with the same settings."""
+        self.net.load_state_dict(content["state_dict"])
+        self.moments = content["moments"]
+
     def normalize_by(self, parts: Iterable[Tensor]) -> None:
         """Set the moments, unless they are known, to those of latents, each part (n, C, H, W)."""
         if self.moments is None:

@@ -94,7 +94,7 @@ def _start(number: int) -> int:
 
 def init_process_group(trainer: MutableMapping[str, Any]) -> None:
     """Connect to the other processes; from here on only rank zero prints, except for errors."""
-    if world_size() == 1:
+    if world_size() == 1 or _patient:
         return
     import torch
     from torch import distributed

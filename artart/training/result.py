@@ -46,6 +46,7 @@ class Result:
     words: Sequence[str]  # set on the command line, key=value
     pretrained: Mapping[str, str]  # the origin of pretrained weights, by loss term or metric
     resumed_at_step: int | None  # None: not resumed
+    within: Path | None = None  # the folder of the run that this one is a part of
 
     def __post_init__(self) -> None:
         self.run_dir = Path(self.config["run_dir"])
@@ -61,7 +62,7 @@ class Result:
         places = (self.run_dir / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
         checkpoint = next((path for path in places if path.is_file()), None)
         result = TrainingResult(self.run_dir, best.get(self.config["monitor"], math.nan), checkpoint)
-        if not in_sweep():
+        if not in_sweep() and not self.within:
             self._log(result, module.objective.mode)
         return result
 

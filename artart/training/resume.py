@@ -74,7 +74,8 @@ def load_resume_state(
     differences = list(_differences(content["config"], config))
     _check_settings(path, content, config, differences)
     held = content.get("first_stage", {})
-    if first_stage is not None and fingerprint(held["model"], held["state_dict"]) != first_stage.sha256:
+    is_given = first_stage is not None and config["first_stage"] != "auto"
+    if is_given and fingerprint(held["model"], held["state_dict"]) != first_stage.sha256:  # type: ignore[union-attr]
         raise ArtError(f"first_stage={config['first_stage']}: {path} was trained with another one; name that")
     if "current_model_state" in content and not select_or_none(config, "callbacks.ema"):
         raise ArtError(f"callbacks.ema=null: {path} holds an average of the weights; resume with callbacks.ema")

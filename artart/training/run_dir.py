@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 PATHS = {"resume": None, "run_dir": None}  # settings in which two commands for the same run may differ
 
+FIRST_STAGE = "first_stage"  # the folder of the run within a run that trains its first stage
+
 _locks: list[FileLock] = []  # of the run of this process; the system releases it however the process ends
 
 
@@ -41,17 +43,21 @@ class Plan(NamedTuple):
         return self.run_dir is not None and its_run == self.run_dir.resolve()
 
 
-def plan(cfg: DictConfig) -> Plan:
+def plan(cfg: DictConfig, within: Path | None = None) -> Plan:
     """The folder and the checkpoint that `run_dir` and `resume` name. Writes nothing but a lock.
 
     Log lines are kept from here on, for the run's log.
+
+    Args:
+        cfg: the settings.
+        within: the folder of the run that this one is a part of, which stays locked; None: it is no part of one.
 
     Raises:
         ArtError: if a run cannot resume in the folder, a new one would mix with its content, or the run has finished.
     """
     if in_sweep() and (cfg.run_dir or cfg.get("resume")):
         raise ArtError("run_dir and resume: each job of a sweep has its own new folder; leave them out")
-    while _locks:
+    while _locks and not within:
         _locks.pop().release()  # of an earlier run in the same process
     run_files.keep_log_lines()
     with disk_errors(cfg):
@@ -81,7 +87,7 @@ def _find(cfg: DictConfig) -> Plan:
     if run_dir and resume == "auto" and held:
         with _prefixed(f"run_dir={run_dir}", "name the folder of a run, or a new one"):
             run_files.check_run(run_dir)
-        if checkpoint := _newest_in(run_dir):
+        if checkpoint := newest_in(run_dir):
             return Plan(run_dir, checkpoint)
         raise ArtError(f"run_dir={run_dir}: holds {held[0].name} but no {LAST}; name a checkpoint: resume=FILE")
     planned = Plan(run_dir, None if resume in (None, "auto") else Path(resume))
@@ -108,9 +114,9 @@ def _newest_unfinished(cfg: DictConfig) -> Plan:
     wanted = yaml.safe_load(OmegaConf.to_yaml(cfg)) | PATHS
     for run_dir in sorted(RUNS.absolute().glob("*/*"), key=_saved_at, reverse=True):
         try:
-            checkpoint = _newest_in(run_dir)
+            checkpoint = newest_in(run_dir)
             if (
-                checkpoint
+                (checkpoint or newest_in(run_dir / FIRST_STAGE))
                 and run_files.read_settings(run_dir) | PATHS == wanted
                 and not run_files.reached_limit(run_dir, cfg)
             ):
@@ -126,13 +132,13 @@ def _newest_unfinished(cfg: DictConfig) -> Plan:
 def _saved_at(run_dir: Path) -> float:
     """When the newest checkpoint of a run was written; 0 if there is none, infinity if it cannot be read."""
     try:
-        checkpoint = _newest_in(run_dir)
+        checkpoint = newest_in(run_dir) or newest_in(run_dir / FIRST_STAGE)
         return checkpoint.stat().st_mtime if checkpoint else 0
     except OSError:
         return math.inf
 
 
-def _newest_in(run_dir: Path) -> Path | None:
+def newest_in(run_dir: Path) -> Path | None:
     """The checkpoint that a run resumes: last.ckpt, or the one before it; None if there is neither."""
     places = (run_dir / "checkpoints" / name for name in (LAST, PREVIOUS))
     return next((path for path in places if path.is_file()), None)
@@ -154,10 +160,11 @@ def _lock(run_dir: Path) -> None:
         ArtError: if another process has it.
         OSError: if the lock cannot be written, or is a link.
     """
-    if _locks:
+    place = run_dir / ".hydra" / "lock"
+    if str(place) in [lock.lock_file for lock in _locks]:
         return
     # It empties no file and follows no link; a soft lock would outlive a process that is killed.
-    lock = FileLock(run_dir / ".hydra" / "lock", timeout=0, fallback_to_soft=False)
+    lock = FileLock(place, timeout=0, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:

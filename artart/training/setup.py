@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +12,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from artart import ArtError
-from artart.checkpoints.load import check_writable, load_first_stage
+from artart.checkpoints.load import check_writable
 from artart.config.build import build, select_or_none
 from artart.config.compatibility import (
-    check_first_stage,
     check_memory,
     check_monitor,
     check_num_images,
@@ -34,18 +32,6 @@ from artart.training.resume import ResumeState
 from artart.training.trainer import device_of, precision_of
 
 log = logging.getLogger(__name__)
-
-
-def read_first_stage(config: Mapping[str, Any]) -> FrozenAutoencoder | None:
-    """The first stage that the settings name; None if they name none.
-
-    Raises:
-        ArtError: if it cannot be used, or does not fit other settings.
-    """
-    if config["first_stage"] is None:
-        return None
-    check_first_stage(config)
-    return load_first_stage(Path(config["first_stage"]), config["image_size"])
 
 
 def build_data_and_objective(
@@ -126,21 +112,14 @@ def load_pretrained(config: Mapping[str, Any], objective: Objective) -> dict[str
     return origins
 
 
-def load_images(
-    data: ArtDataModule, first_stage: FrozenAutoencoder | None, config: Mapping[str, Any], state: ResumeState | None
-) -> None:
-    """Read the images, and encode them if there is a first stage, in the first process first.
+def load_images(data: ArtDataModule, config: Mapping[str, Any], state: ResumeState | None) -> None:
+    """Read the images, in the first process first.
 
     Raises:
         ArtError: if they are too few for the settings, or not those of the run that is resumed.
     """
     with distributed.rank_zero_first():
         data.load()
-        if first_stage is not None:
-            data.encode(first_stage, device_of(config))
-            if state:
-                first_stage.moments = state.first_stage["moments"]
-            first_stage.normalize_by(data.training_latents())
     num_train, num_val = len(data.train_ids), len(data.val_ids)
     check_num_images(config, num_train, num_val, distributed.world_size())
     check_memory(config, num_train + num_val)
@@ -152,3 +131,14 @@ def load_images(
                 f"resume={state.path}: lies within an epoch of other images ({message}); resume from an epoch's end"
             )
         log.warning("resume: other images than before: %s", message)
+
+
+def encode_images(data: ArtDataModule, first_stage: FrozenAutoencoder, config: Mapping[str, Any]) -> None:
+    """Encode the images, in the first process first, and normalise their latents.
+
+    Raises:
+        ArtError: if the cache cannot be written or has too little space.
+    """
+    with distributed.rank_zero_first():
+        data.encode(first_stage, device_of(config))
+        first_stage.normalize_by(data.training_latents())

@@ -96,13 +96,15 @@ def quieten_lightning() -> None:
         warnings.filterwarnings("ignore", hint, module="lightning")
 
 
-def fit(trainer: Trainer, module: ArtModule, data: ArtDataModule, checkpoint: Path | None) -> None:
+def fit(trainer: Trainer, module: ArtModule, data: ArtDataModule, checkpoint: Path | None, within: Path | None) -> None:
     """Train, from a checkpoint if one is given; a signal ends the process with that signal's exit code.
+
+    `within` is the folder of the run that this one is a part of, which is to be resumed then.
 
     Raises:
         ArtError: if the state of training in the checkpoint cannot be used.
     """
-    run_dir = Path(module.config["run_dir"])
+    run_dir = within or Path(module.config["run_dir"])
     began: list[int] = []  # the step at which training began, once it did
     note_step = LambdaCallback(on_train_start=lambda *_: began.append(trainer.global_step))
     trainer.callbacks.append(note_step)  # type: ignore[attr-defined]
@@ -127,7 +129,7 @@ def _exit(number: signal.Signals, trainer: Trainer, run_dir: Path) -> None:
     name = "Ctrl-C" if number == signal.SIGINT else number.name
     if in_sweep():
         remedy = "the sweep ends here"
-    elif not (run_dir / "checkpoints" / "last.ckpt").is_file():
+    elif not any(run_dir.rglob("checkpoints/last.ckpt")):
         remedy = "nothing was saved"
     else:
         remedy = f"to resume, repeat the command with resume=auto run_dir={relative_to_cwd(run_dir)}"
