@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
         facts |= load_held_out(data, loaded)
         if can_sample:
             facts |= {"seed": seed, **how.details}
-            draw = partial(samples.draw, loaded, *how, seed)
+            draw = partial(samples.draw, loaded, how.sampler, how.guidance, how.batch_size, seed)
             made = samples.measure(loaded, data, facts, draw, num_images, **config["metrics"])
         else:
             made = reconstruction.measure(loaded, data, facts, config["batch_size"], weights)

@@ -46,7 +46,7 @@ def main(cfg: DictConfig) -> None:
     }
     with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as out:
         guidance = guidance_for(loaded, **config["guidance"], **trust)
-        how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
+        how = Sampling(build(config, "sampler"), guidance, config["batch_size"], config["upscale"])
         keys = signature(writers[mode]).parameters.keys() & config.keys() - {"out"}
         written = writers[mode](loaded, how, out, **{key: config[key] for key in keys})
     first = relative_to_cwd(written[0])

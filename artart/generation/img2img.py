@@ -118,7 +118,7 @@ def write_variations(
     plan = plan_variations(loaded, how, inputs, given, num_images, label, seed)
     rows = rows[: max(1, MAX_IN_GRID // (len(rows[0]) + num_images))]
     for n, (item, image) in enumerate(make(loaded, plan)):
-        written.append(item.save(image, out))
+        written.append(item.save(image, out, how.upscale))
         if n // num_images < len(rows):
             rows[n // num_images].append(image)
     provenance = provenance_of_inputs(inputs[: len(rows)], plan.details)

@@ -49,7 +49,7 @@ def write_interpolation(
     images, written = [], []
     for item, image in make(loaded, plan):
         images.append(image)
-        written.append(item.save(image, out))
+        written.append(item.save(image, out, how.upscale))
     moments = torch.linspace(0, num_images - 1, min(num_images, MAX_IN_STRIP)).round().int()
     provenance = ImageProvenance("trained", plan.details)
     strip = save_new(grid([torch.stack(images)[moments]]), out / "strip.png", provenance)

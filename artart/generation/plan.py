@@ -16,7 +16,7 @@ from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import Between
 from artart.diffusion.samplers import Sampler, Step
 from artart.diffusion.sampling import Given, sample_images
-from artart.io.images import save_new, to_pixels
+from artart.io.images import enlarged, save_new, to_pixels
 from artart.io.provenance import ImageProvenance
 from artart.io.terminal import progress_bar
 
@@ -31,6 +31,7 @@ class Sampling(NamedTuple):
     sampler: Sampler
     guidance: Guidance
     batch_size: int
+    upscale: int = 1  # factor by which files are enlarged
 
     @property
     def details(self) -> dict[str, object]:
@@ -39,6 +40,7 @@ class Sampling(NamedTuple):
         details = {"guidance": weight, "guidance_interval": "-".join(map(str, interval))}
         details |= {} if network is None else {"guidance_network_sha256": sha256}
         settings = {name: value for name, value in vars(self.sampler).items() if isinstance(value, int | float | str)}
+        details |= {} if self.upscale == 1 else {"upscale": self.upscale}
         return {**details, "sampler": type(self.sampler).__name__, **settings}
 
 
@@ -50,9 +52,9 @@ class Item(NamedTuple):
     labels: tuple[int, ...] = ()  # K labels
     seed: int | Between = 0
 
-    def save(self, image: Tensor, out: Path) -> Path:
-        """Write the image (3, H, W) into a folder under a free name, and return that name."""
-        return save_new(to_pixels(image), out / self.name, self.provenance)
+    def save(self, image: Tensor, out: Path, upscale: int) -> Path:
+        """Write the image (3, H, W), enlarged by a factor, into a folder under a free name, and return that name."""
+        return save_new(enlarged(to_pixels(image), upscale), out / self.name, self.provenance)
 
 
 class Plan(NamedTuple):
@@ -125,7 +127,7 @@ def make(
 
     Raises FloatingPointError if the network outputs NaN or infinity.
     """
-    items, (sampler, guidance, batch_size), _, given = plan
+    items, (sampler, guidance, batch_size, _), _, given = plan
     y, seeds = torch.tensor([item.labels for item in items], device=loaded.device), [item.seed for item in items]
     starts = range(0, len(items), batch_size)
     num_steps = len(starts) * sampler.num_steps * (len(given.strengths) if given else 1)

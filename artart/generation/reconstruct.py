@@ -41,4 +41,6 @@ def write_reconstructions(
     Raises ArtError if no input can be used, and FloatingPointError as `reconstruct`.
     """
     inputs = read_inputs(Path(input), out, *loaded.preprocessing)
-    return [item.save(image, out) for item, image in reconstruct(loaded, inputs, how.batch_size, side_by_side)]
+    return [
+        item.save(image, out, how.upscale) for item, image in reconstruct(loaded, inputs, how.batch_size, side_by_side)
+    ]

@@ -49,7 +49,7 @@ def write_samples(
 
     for item, image in make(loaded, plan, *[record] * save_trajectory):
         shown += [image] * (len(shown) < MAX_IN_GRID)
-        written.append(item.save(image, out))
+        written.append(item.save(image, out, how.upscale))
     provenance, num_labels = ImageProvenance("trained", plan.details), len({item.labels for item in plan.items})
     num_columns = num_labels if num_labels > 1 else math.ceil(math.sqrt(len(shown)))
     grids = [save_new(grid(torch.stack(shown).split(num_columns)), out / "grid.png", provenance)]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
@@ -102,6 +103,15 @@ def as_png(image: Image.Image, packet: str) -> bytes:
     chunks.add_itxt("XML:com.adobe.xmp", packet)
     image.save(file, format="PNG", pnginfo=chunks)
     return file.getvalue()
+
+
+def enlarged(pixels: Tensor, factor: int) -> Tensor:
+    """uint8 (3, H, W) to (3, factor H, factor W), by Lanczos resampling."""
+    if factor == 1:
+        return pixels
+    _, height, width = pixels.shape
+    large = _pil(pixels).resize((factor * width, factor * height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(large)).permute(2, 0, 1)
 
 
 def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProvenance) -> Path:
