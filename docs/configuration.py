@@ -19,7 +19,7 @@ from artart.config.schema import describe, hints_of
 COMMANDS = ("train", "generate", "evaluate", "prepare", "export")
 GROUPS = (
     *("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"),
-    *("schedule", "sampler"),
+    *("schedule", "sampler", "regularizer"),
 )
 HEAD = """# Configuration
 

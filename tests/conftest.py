@@ -346,6 +346,15 @@ def diffusion_run(once: Callable[[str, Fill], Path]) -> Path:
     return once("diffusion", lambda folder: small_diffusion(folder, *options)) / "run"
 
 
+AUTOENCODER = ("experiment=autoencoder", "model.model_channels=8", "loss.weights.perceptual=0")
+
+
+@pytest.fixture(scope="session")
+def autoencoder_run(once: Callable[[str, Fill], Path]) -> Path:
+    """The folder of an autoencoder of 2 epochs with noise on its latents, with a third of its 40 images held out."""
+    return once("autoencoder", lambda folder: small_run(folder, *AUTOENCODER, "data.val_fraction=0.4")) / "run"
+
+
 @pytest.fixture(scope="session")
 def judgeable_run(once: Callable[[str, Fill], Path]) -> Path:
     """The folder of a diffusion of an epoch, with more than half of its 60 images held out."""

@@ -22,18 +22,22 @@ COARSE = ("bf16-true", "16-true", "64-true")
 GROUPS = {"reconstruct": ("reconstruction", "default"), "sample": ("diffusion", "diffusion")}  # objective, callbacks
 
 
-def check_parts(config: Mapping[str, Any], mode: str, label_names: Mapping[str, Sequence[str]]) -> None:
+def check_parts(
+    config: Mapping[str, Any], mode: str, label_names: Mapping[str, Sequence[str]], has_latents: bool = False
+) -> None:
     """Check the parts of a run against each other.
 
     Args:
         config: the plain settings.
         mode: that of the objective: reconstruct or sample.
         label_names: those of the data, by column.
+        has_latents: whether the network is an autoencoder with a `posterior` of latents.
 
     Raises:
         ArtError: one line per mistake, with key, value and remedy.
     """
     problems = [*_wrong_callbacks(config, mode), *_changing_targets(config), *_wrong_labels(config, label_names)]
+    problems += _wrong_latents(config, mode, has_latents)
     if mode == "sample":
         problems += _wrong_for_diffusion(config)
     if problems:
@@ -63,6 +67,19 @@ def _wrong_callbacks(config: Mapping[str, Any], mode: str) -> Iterator[str]:
         if node and getattr(get_object(node["_target_"]), "mode", mode) != mode:
             objective, callbacks = GROUPS[mode]
             yield f"callbacks.{name}: is not for objective={objective}; use callbacks={callbacks}"
+
+
+def _wrong_latents(config: Mapping[str, Any], mode: str, has_latents: bool) -> Iterator[str]:
+    if mode == "sample" and has_latents:
+        yield (
+            "model: an autoencoder is not conditioned on noise and class, as objective=diffusion needs; choose "
+            "another network such as model=unet_small"
+        )
+    if select_or_none(config, "objective.regularizer") and not has_latents:
+        yield (
+            "objective.regularizer: the network has no latents; use model=autoencoder, or set "
+            "objective.regularizer=null"
+        )
 
 
 def _wrong_for_diffusion(config: Mapping[str, Any]) -> Iterator[str]:

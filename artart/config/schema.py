@@ -33,7 +33,8 @@ from artart.config.build import (
 from artart.config.commands import PATHS, SETTINGS, settings_of
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
-WORDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
+WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
+WORDS[Callable] = "an object with a _target_"
 ORDER = (bool, int, float, Literal, str, Path)  # of alternatives; others follow, null comes last
 PLURALS = {int: "whole numbers such as [1,2]", float: "numbers such as [0.1,0.9]", str: "texts such as [a,b]"}
 LIMITS = {Ge: "at least {0.ge}", Gt: "above {0.gt}", Le: "at most {0.le}", Lt: "below {0.lt}"}
@@ -223,7 +224,7 @@ def _options(hint: Any) -> Iterator[str]:
     elif typing.is_typeddict(hint):
         yield f"keys {join_words(list(hint.__annotations__), 'and')} with their values"
     else:
-        yield WORDS.get(hint) or str(getattr(hint, "__name__", hint))
+        yield WORDS.get(origin or hint) or str(getattr(hint, "__name__", hint))
 
 
 def _rank(hint: Any) -> int:

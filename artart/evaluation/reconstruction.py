@@ -8,24 +8,30 @@ from torch import Generator, Tensor
 
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
+from artart.evaluation.features import features, known_features
 from artart.evaluation.report import Evaluation, Table, curves, grid_image, histograms, interval
 from artart.features.alexnet import lpips_alex
 from artart.io.images import grid, to_model, to_pixels
 from artart.io.terminal import progress_bar
-from artart.metrics.distances import by_label, mean
+from artart.metrics.distances import by_label, mean, paired_kernel_distance
 from artart.metrics.pixel import psnr, ssim
 from artart.metrics.spectrum import decibels, radial_power
 
 MAX_PSNR: Final = 100.0  # dB; an equal image counts as this, so that means are finite
 NUM_SHOWN: Final = 8
-NAMES: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-Alex"}
-BETTER: Final = {"psnr": "higher", "ssim": "higher, at most 1", "lpips_alex": "lower, at least 0"}
+NAMES: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-Alex", "kid_alexnet": "KID, AlexNet"}
+BETTER: Final = {
+    "psnr": "higher",
+    "ssim": "higher, at most 1",
+    "lpips_alex": "lower, at least 0",
+    "kid_alexnet": "lower, 0 is perfect",
+}
 
 
 def measure(
     loaded: Loaded, data: ArtDataModule, facts: Mapping[str, object], batch_size: int, weights: str | None
 ) -> Evaluation:
-    """PSNR, SSIM and, with weights, LPIPS of the held-out images, overall and by class, and images to look at.
+    """PSNR, SSIM and, with weights, LPIPS and KID of the held-out images, also by class, and images to look at.
 
     Raises FloatingPointError if the network outputs NaN or infinity.
     """
@@ -51,7 +57,12 @@ def measure(
         label: _summary({name: values[rows] for name, values in scores.items()})
         for label, rows in by_label(labels).items()
     }
-    return Evaluation(metrics, _tables(metrics), _draw_images(x0, torch.cat(parts), scores["psnr"], facts))
+    x0_hat = torch.cat(parts)
+    if weights is not None and len(x0) > 1:  # it compares pairs of images
+        of_images = known_features(x0, weights, loaded.device, data)
+        of_reconstructions = features(x0_hat, weights, loaded.device)
+        metrics["kid_alexnet"] = paired_kernel_distance(of_reconstructions, of_images)._asdict()
+    return Evaluation(metrics, _tables(metrics), _draw_images(x0, x0_hat, scores["psnr"], facts))
 
 
 def _summary(scores: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -64,15 +75,16 @@ def _summary(scores: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _tables(metrics: Mapping[str, Any]) -> list[Table]:
     measured = [name for name in NAMES if name in metrics]
+    of_classes = [name for name in measured if name != "kid_alexnet"]
     overall, by_class = list[list[str]](), list[list[str]]()
     for name in measured:
         value, low, high = metrics[name].values()
         overall.append([NAMES[name], f"{value:.4g}", interval(low, high, ".4g"), BETTER[name]])
     for name, one in metrics["classes"].items():
-        by_class.append([name, str(one["num_images"]), *(f"{one[key]['mean']:.4g}" for key in measured)])
+        by_class.append([name, str(one["num_images"]), *(f"{one[key]['mean']:.4g}" for key in of_classes)])
     return [
-        Table(f"{metrics['num_images']} held-out images", ["measure", "mean", "95 % interval", "better"], overall),
-        Table("By class", ["class", "images", *(NAMES[name] for name in measured)], by_class),
+        Table(f"{metrics['num_images']} held-out images", ["measure", "value", "95 % interval", "better"], overall),
+        Table("By class", ["class", "images", *(NAMES[name] for name in of_classes)], by_class),
     ]
 
 

@@ -2,12 +2,9 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from itertools import cycle, islice
 from typing import Any, Final
 
-import platformdirs
-import safetensors.torch
 import torch
 from torch import Generator, Tensor
 
@@ -18,14 +15,13 @@ from artart.data.labels import labels_of
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import sample_images
+from artart.evaluation.features import features, known_features
 from artart.evaluation.report import Evaluation
 from artart.evaluation.sample_report import SETS, Shown, draw_images, tables
-from artart.features.alexnet import CHUNK, alexnet_on, features_of
+from artart.features.alexnet import CHUNK
 from artart.features.inception import extractor, inception_features
-from artart.io.files import atomic
 from artart.io.images import to_model, to_pixels
 from artart.io.terminal import progress_bar
-from artart.io.weights import load_weights
 from artart.metrics import memorization
 from artart.metrics.distances import (
     MIN_IMAGES_FOR_FRECHET,
@@ -120,35 +116,6 @@ def draw(loaded: Loaded, sampler: Sampler, guidance: Guidance, batch_size: int, 
             check_numbers(x, loaded.path)
             made.append(to_pixels(x).cpu())
     return torch.cat(made)
-
-
-def features(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
-    """AlexNet's features (N, 256) of uint8 images."""
-    with progress_bar() as bar, torch.inference_mode():
-        parts = bar.track(pixels.split(CHUNK), description="features")
-        return torch.cat([features_of(part, weights, device) for part in parts])
-
-
-def known_features(pixels: Tensor, weights: str, device: torch.device, data: ArtDataModule) -> Tensor:
-    """The same, kept in the data's cache under the hash of images and weights."""
-    key = sha256(f"1, {device.type}".encode())  # another number if alexnet_features would give others
-    key.update(pixels.contiguous().numpy().data)
-    for parameter in alexnet_on(weights, device).net.parameters():
-        key.update(parameter.detach().cpu().contiguous().numpy().data)
-    folder = data.folder.cache.parent if data.folder else platformdirs.user_cache_path("artart")
-    path = folder / "features" / f"{key.hexdigest()[:32]}.safetensors"
-    if path.is_file():
-        try:
-            return load_weights(path)["alexnet"]
-        except (ArtError, KeyError):
-            log.warning("%s: damaged; computed again", path)
-    found = features(pixels, weights, device)
-    try:
-        with atomic(path) as file:
-            file.write(safetensors.torch.save({"alexnet": found}))
-    except OSError as error:
-        log.warning("%s: not kept (%s); computed again next time", path, error.strerror)
-    return found
 
 
 def distances(kernel: str, frechet: str, samples: Tensor, held_out: Tensor, real: Tensor) -> dict[str, Any]:

@@ -77,15 +77,26 @@ def kernel_distance(x: Tensor, y: Tensor, generator: Generator | None = None) ->
     generator = generator or Generator().manual_seed(0)
     of_x, of_y = (all_and_halves(len(z), generator) for z in (x, y))
     between = _kernel_sums(x, y, of_x, of_y) / (of_x.sum(dim=1) * of_y.sum(dim=1))
-    values = _within(x, of_x) + _within(y, of_y) - 2 * between
+    values = _across(x, x, of_x) + _across(y, y, of_y) - 2 * between
     return estimate(values[0].item(), values[1:], min(len(x), len(y)))
 
 
-def _within(x: Tensor, chosen: Tensor) -> Tensor:
-    """The mean of the kernel over pairs of different rows, for each choice of rows (K, n): (K,)."""
+def paired_kernel_distance(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
+    """`kernel_distance` of pairs (x_i, y_i), such as images and their reconstructions: 0 for equal sets.
+
+    Gretton et al. 2012 (JMLR 13), Eq. 4: a pair is compared with other pairs only, so that the estimate is unbiased
+    although its members depend on each other. x and y are (n, d), n at least 2.
+    """
+    chosen = all_and_halves(len(x), generator or Generator().manual_seed(0))
+    values = _across(x, x, chosen) + _across(y, y, chosen) - 2 * _across(x, y, chosen)
+    return estimate(values[0].item(), values[1:], len(x))
+
+
+def _across(x: Tensor, y: Tensor, chosen: Tensor) -> Tensor:
+    """The mean of the kernel over x_i and y_j with i != j, for each choice of rows (K, n): (K,)."""
     num = chosen.sum(dim=1)
-    same = chosen @ (x.square().sum(dim=1) / x.shape[1] + 1) ** 3
-    return (_kernel_sums(x, x, chosen, chosen) - same) / (num * (num - 1))
+    same = chosen @ ((x * y).sum(dim=1) / x.shape[1] + 1) ** 3
+    return (_kernel_sums(x, y, chosen, chosen) - same) / (num * (num - 1))
 
 
 def _kernel_sums(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ class Reconstruction:
 
     @property
     def metrics(self) -> list[str]:
-        return [*logged(self.loss), "val/psnr"]
+        penalty = [] if self.regularizer is None else ["train/regularizer"]
+        return [*logged(self.loss), *penalty, "val/psnr"]
 
     def __call__(
         self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1

@@ -93,7 +93,7 @@ def validate(
     Raises:
         ArtError: one line per mistake, with key, value and remedy.
     """
-    check_parts(config, objective.mode, label_names)
+    check_parts(config, objective.mode, label_names, hasattr(net, "posterior"))
     check_writable(config, label_names, net, objective.first_stage.content)
     check_monitor(config, objective.metrics)
     build(config, "trainer", precision=precision_of(config), logger=False)  # raises if its arguments are wrong

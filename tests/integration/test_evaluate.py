@@ -17,7 +17,7 @@ from artart.checkpoints import load as checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import NO_CLASS
 from artart.diffusion.guidance import Guidance
-from artart.evaluation import reconstruction, report, samples
+from artart.evaluation import features, reconstruction, report, samples
 from artart.evaluation.held_out import held_out_data
 from artart.evaluation.sample_report import tables
 from artart.io.images import to_model, to_pixels
@@ -183,15 +183,15 @@ def test_features_of_known_images_come_from_the_cache_unless_it_is_damaged(
     _, data = data_of(judgeable_run, tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     arguments = (data.pixels_of(data.val_ids), str(alexnet_weights), torch.device("cpu"), data)
-    first = samples.known_features(*arguments)
+    first = features.known_features(*arguments)
     (path,) = tmp_path.rglob("features/*.safetensors")
     with monkeypatch.context() as patch:
-        patch.setattr(samples, "features_of", pytest.fail)
-        assert_close(samples.known_features(*arguments), first, rtol=0, atol=0)
+        patch.setattr(features, "features_of", pytest.fail)
+        assert_close(features.known_features(*arguments), first, rtol=0, atol=0)
     path.write_bytes(b"cut off")
-    assert_close(samples.known_features(*arguments), first)
+    assert_close(features.known_features(*arguments), first)
     assert "damaged" in caplog.text
-    others = samples.known_features(1 + arguments[0], *arguments[1:])
+    others = features.known_features(1 + arguments[0], *arguments[1:])
     assert (others - first).abs().max() > 1e-3
     assert len([*tmp_path.rglob("features/*.safetensors")]) == 2
 

@@ -154,7 +154,10 @@ def test_a_path_in_an_unforeseen_place_goes_too(checkpoints):
     assert shared["loss"]["perceptual"] == {**config["loss"]["perceptual"], "weights": "auto"}
     assert "pretrained" not in shared["model"]
     assert shared["model"]["more"] == [{"width": 3}]
-    assert shared["objective"] == {"_target_": "artart.objectives.reconstruction.Reconstruction"}
+    assert shared["objective"] == {
+        "_target_": "artart.objectives.reconstruction.Reconstruction",
+        "regularizer": None,
+    }
     assert config["loss"]["perceptual"]["weights"] == "vgg.pth"  # what was given is as it was
 
 

@@ -29,7 +29,13 @@ RECONSTRUCTION = (
 )
 DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "scheduler.warmup_steps=2",
              "data.random_flip=true", "data.storage=device")  # fmt: skip
-KINDS = {"reconstruction": RECONSTRUCTION, "diffusion": DIFFUSION}
+AUTOENCODER = ("model=autoencoder", "model.model_channels=8", "loss=mse", "objective.regularizer=${regularizer}")
+KINDS = {
+    "reconstruction": RECONSTRUCTION,
+    "diffusion": DIFFUSION,
+    "noise": (*AUTOENCODER, "+regularizer=noise"),
+    "kl": (*AUTOENCODER, "+regularizer=kl", "regularizer.weight=0.01"),
+}
 EPOCHS = "trainer.max_epochs=3"  # of 4 steps
 LOGGED = "trainer.log_every_n_steps=1"
 

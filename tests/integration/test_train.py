@@ -78,12 +78,12 @@ def test_the_result_tells_what_happened(finished_run):
     assert {"train/loss", "train/mse", "train/perceptual", "val/psnr"} <= result["last"].keys()
 
 
-def test_grids_show_inputs_above_outputs_at_the_first_every_nth_and_last_epoch(finished_run):
+def test_grids_show_inputs_outputs_and_errors_at_the_first_every_nth_and_last_epoch(finished_run):
     assert names(finished_run / "samples") == ["epoch_0001.png", "epoch_0002.png", "epoch_0003.png"]
     first, last = (np.asarray(Image.open(finished_run / "samples" / f"epoch_000{i}.png")) for i in (1, 3))
-    assert first.shape == (2 * 18 + 2, 3 * 18 + 2, 3)  # 3 held-out images of 16 px, 2 px between them
+    assert first.shape == (3 * 18 + 2, 3 * 18 + 2, 3)  # 3 held-out images of 16 px, 2 px between them
     assert (first[:20] == last[:20]).all()  # the same inputs every time
-    assert (first[20:] != last[20:]).any()
+    assert (first[20:38] != last[20:38]).any()
 
 
 def test_tensorboard_has_curves_images_and_hyperparameters(finished_run):

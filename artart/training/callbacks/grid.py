@@ -75,7 +75,7 @@ class Grid(Callback, ABC):
 
 
 class ReconstructionGrid(Grid):
-    """Held-out images, the same each time, above their reconstructions."""
+    """Held-out images, the same each time, above their reconstructions and the errors of these."""
 
     mode = "reconstruct"
 

@@ -43,8 +43,10 @@ NETWORKS = {
     "printed": {"_target_": "artart.models.conv_diffusion.ConvDiffusionModel", "conditioned": False},
     "conv": {"_target_": "artart.models.conv_diffusion.ConvDiffusionModel", "conditioned": True, "attention": True},
     "unet": {"_target_": "artart.models.unet.UNet", "model_channels": 8, "channel_mult": [1, 2], "augment_dim": 9},
+    "autoencoder": {"_target_": "artart.models.autoencoder.Autoencoder", "model_channels": 8},
     "vit": {"_target_": "artart.models.vit.ViT", "hidden_size": 16, "depth": 2, "num_heads": 2, "augment_dim": 9},
 }
+UNCONDITIONED = ("printed", "autoencoder")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -52,7 +54,7 @@ NETWORKS = {
 def test_load_gives_the_network_that_was_saved_to_the_last_bit(content, tmp_path, name, suffix):
     """Weights, buffers and outputs; the network is built on the meta device, where it has none."""
     torch.manual_seed(1)
-    settings = {**NETWORKS[name], "image_size": 16} | ({} if name == "printed" else {"num_classes": 5})
+    settings = {**NETWORKS[name], "image_size": 16} | ({} if name in UNCONDITIONED else {"num_classes": 5})
     net = build({"model": settings}, "model").to(memory_format=torch.channels_last).eval()
     for value in net.state_dict().values():
         value.copy_(torch.rand(value.shape) * 0.3 if value.is_floating_point() else 7)
@@ -70,7 +72,7 @@ def test_load_gives_the_network_that_was_saved_to_the_last_bit(content, tmp_path
     assert_close(dict(loaded.named_buffers()), dict(net.named_buffers()), rtol=0, atol=0)
     assert_close(loaded.state_dict(), net.state_dict(), rtol=0, atol=0)
     assert all(value.is_contiguous() for value in loaded.parameters())
-    inputs = (torch.rand(2, 3, 16, 16), torch.rand(2), torch.tensor([[1], [5]]))[: 1 if name == "printed" else 3]
+    inputs = (torch.rand(2, 3, 16, 16), torch.rand(2), torch.tensor([[1], [5]]))[: 1 if name in UNCONDITIONED else 3]
     with torch.no_grad():
         assert_close(loaded(*inputs), net.to(memory_format=torch.contiguous_format)(*inputs), rtol=0, atol=0)
 

@@ -31,6 +31,21 @@ def test_all_that_does_not_go_with_diffusion_is_reported_at_once():
     assert keys == ["model.conditioned", "loss.mse.units"]
 
 
+def test_an_autoencoder_is_no_denoiser():
+    with pytest.raises(ArtError, match=r"^model: an autoencoder .*; choose another network such as model=unet_small$"):
+        check_parts(FITTING, "sample", CLASSES, has_latents=True)
+
+
+def test_a_regularizer_needs_latents():
+    parts = FITTING | {"callbacks": {}, "objective": {"regularizer": {"_target_": "mine.Mine"}}}
+    check_parts(parts, "reconstruct", CLASSES, has_latents=True)
+    check_parts(parts | {"objective": {"regularizer": None}}, "reconstruct", CLASSES)
+    with pytest.raises(
+        ArtError, match=r"^objective.regularizer: .* no latents; use model=autoencoder, or set .*=null$"
+    ):
+        check_parts(parts, "reconstruct", CLASSES)
+
+
 def test_features_of_images_that_are_augmented_cannot_be_kept():
     loss = {"mse": {"units": "model"}, "weights": {"perceptual": 0.1}, "perceptual": {"cache_targets": True}}
     parts = FITTING | {"loss": loss, "model": {"augment_dim": 9, "num_classes": 5}}

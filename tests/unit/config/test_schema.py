@@ -30,6 +30,7 @@ def config(*overrides: str, name: str = "train"):
 def needed_by(option: str) -> list[str]:
     """What must be said with an option."""
     objective = ["objective=diffusion"] if option.startswith(DIFFUSION) else []
+    objective += ["experiment=autoencoder"] if option.startswith("regularizer=") else []
     init_from = [f"init_from='{__file__}'"] * (option == "experiment=finetune")
     return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table") + init_from
 
@@ -79,7 +80,7 @@ def test_words_in_the_place_of_a_path_stay_words():
         ("trainer.devices=true", "trainer.devices=true: must be a whole number, at least 1, or auto"),
         ("compile=maybe", "compile=maybe: must be true or false"),
         ("+callbacks.x=3", "callbacks.x=3: needs a _target_, or null to leave it out"),
-        ("~model", "model: is missing; choose model=conv_diffusion"),
+        ("~model", "model: is missing; choose model=autoencoder"),
         ("+experiment.image_size=8", "experiment: its file must begin with the line `# @package _global_`"),
         ("+logger.x={a:1}", "logger.x={'a': 1}: needs a _target_"),
         ("data.root=nowhere", "nowhere: must be a folder that exists"),

@@ -14,6 +14,7 @@ from artart.metrics.distances import (
     halves,
     kernel_distance,
     mean,
+    paired_kernel_distance,
     share,
 )
 
@@ -167,6 +168,56 @@ def test_more_images_than_a_block_holds():
     xx, yy, xy = ((a @ b.T / 6 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
     within = [(k.sum() - k.diagonal().sum()) / (n * (n - 1)) for k in (xx, yy)]
     assert_close(kernel_distance(x, y).value, (sum(within) - 2 * xy.mean()).item())
+
+
+# --- kernel distance of pairs
+
+
+def by_pairs(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Gretton et al. 2012, Eq. 4."""
+    n = len(x)
+    h = [
+        cubic(x[i], x[j]) + cubic(y[i], y[j]) - cubic(x[i], y[j]) - cubic(x[j], y[i])
+        for i in range(n)
+        for j in range(n)
+        if i != j
+    ]
+    return sum(h) / (n * (n - 1))
+
+
+@pytest.mark.parametrize("n", [2, 9])
+def test_paired_kernel_distance_is_the_mean_over_two_pairs(n):
+    x = normal(n, 4, drawing())
+    y = x + 0.5 * normal(n, 4, drawing(1))
+    assert_close(paired_kernel_distance(x, y).value, by_pairs(x, y))
+
+
+def test_equal_sets_have_no_paired_kernel_distance():
+    x = normal(20, 4, drawing())
+    assert_close(paired_kernel_distance(x, x.clone()), Estimate(0.0, 0.0, 0.0), rtol=0, atol=1e-12)
+    assert kernel_distance(x, x).value < -1
+
+
+def test_the_interval_of_the_paired_kernel_distance_is_of_halves_of_the_pairs():
+    x = normal(13, 4, drawing())
+    y = x + 0.5 * normal(13, 4, drawing(1))
+    values = np.array([by_pairs(x[half], y[half]) for half in halves(13, drawing(2)).bool()])
+    low, high = np.quantile((values - values.mean()) * (6 / 7) ** 0.5, [0.025, 0.975])  # 6 of 13, 7 left out
+    value = by_pairs(x, y)
+    assert_close(tuple(paired_kernel_distance(x, y, drawing(2))), (value, value + low, value + high))
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.5])
+def test_paired_kernel_distance_is_unbiased_for_pairs_that_depend_on_each_other(mu):
+    """Against the distance of the two Gaussians, as above; y is the mirrored x, moved by mu."""
+    generator = drawing()
+    wanted = 3 * mu**2 + 3 * mu**4 + (mu**3 + 3 * mu) ** 2
+    draws = [normal(30, 1, generator) for _ in range(300)]
+    for sign in (-1, 1):
+        values = [paired_kernel_distance(x, sign * x + mu).value for x in draws]
+        assert abs(np.mean(values) - wanted) <= 3 * np.std(values) / len(values) ** 0.5 + 1e-9
+    unpaired = [kernel_distance(x, x + mu).value for x in draws]
+    assert wanted - np.mean(unpaired) > 5 * np.std(unpaired) / len(unpaired) ** 0.5
 
 
 # --- Frechet distance

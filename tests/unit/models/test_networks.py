@@ -1,4 +1,4 @@
-"""What every denoiser must do, whatever is in it."""
+"""What every network must do, and what every denoiser must do, whatever is in it."""
 
 import itertools
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from artart.config.build import CONF_DIR, as_dict, build
 from artart.diffusion.augment import AUGMENT_DIM
 from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.schedule import Flow
+from artart.models.autoencoder import Autoencoder
 from artart.models.base import Network
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.models.unet import UNet
@@ -42,8 +43,14 @@ def vit(**options) -> nn.Module:
     return ViT(**{"image_size": S, "patch_size": 4, "hidden_size": 48, "depth": 2, "num_heads": 3, **options})
 
 
-MAKE: list[Make] = [conv_diffusion, unet, vit]
-every_network = pytest.mark.parametrize("make", MAKE, ids=lambda make: make.__name__)
+def autoencoder(num_classes: object = (), augment_dim: int = 0, **options) -> nn.Module:
+    """It is conditioned on nothing."""
+    return Autoencoder(**{"image_size": S, "model_channels": 16, **options})
+
+
+DENOISERS: list[Make] = [conv_diffusion, unet, vit]
+every_denoiser = pytest.mark.parametrize("make", DENOISERS, ids=lambda make: make.__name__)
+every_network = pytest.mark.parametrize("make", [*DENOISERS, autoencoder], ids=lambda make: make.__name__)
 
 
 def filled(net: nn.Module, std: float = 0.1) -> nn.Module:
@@ -82,7 +89,7 @@ def differs(one: Tensor, other: Tensor) -> list[bool]:
     return ((one - other).abs().amax(dim=(1, 2, 3)) > 1e-3).tolist()
 
 
-@every_network
+@every_denoiser
 @pytest.mark.parametrize(("size", "num"), [(16, 1), (32, 3)])
 def test_an_image_becomes_one_of_its_shape_which_begins_grey(make, size, num):
     output = make(image_size=size, num_classes=CLASSES)(*given(num, size)[:3])
@@ -96,7 +103,7 @@ def test_images_may_have_one_channel(make):
     assert net(torch.randn(2, 1, S, S)).shape == (2, 1, S, S)
 
 
-@every_network
+@every_denoiser
 def test_all_that_is_reported_changes_the_image_of_which_it_is_reported_and_no_other(make):
     net, (x, t, y, augment_labels) = full(make), given()
     output = net(x, t, y, augment_labels)
@@ -122,7 +129,7 @@ def test_an_image_alone_is_as_in_a_batch(make, training):
     assert_close(net(*inputs), one_by_one, rtol=1e-4, atol=1e-5)
 
 
-@every_network
+@every_denoiser
 def test_what_is_not_reported_is_time_0_no_label_and_no_augmentation(make):
     net, (x, t, *_) = full(make), given()
     none, nothing = torch.tensor(CLASSES).expand(B, -1), torch.zeros(B, AUGMENT_DIM)
@@ -174,7 +181,7 @@ def test_every_parameter_has_a_part_in_the_output(make, options):
     assert [name for name, parameter in net.named_parameters() if not parameter.grad.abs().max() > 1e-6] == []
 
 
-@every_network
+@every_denoiser
 def test_its_gradient_is_that_of_finite_differences(make):
     """In double precision, along random directions of all inputs that are numbers and of all parameters."""
     net, (x, t, y, augment_labels) = full(make).double(), given(2)
@@ -203,7 +210,7 @@ def test_its_gradient_is_that_of_finite_differences(make):
 
 
 @pytest.mark.slow
-@every_network
+@every_denoiser
 def test_a_few_images_can_be_learnt_by_heart(make):
     """What is reported decides, since all three have the same noise."""
     torch.manual_seed(0)
@@ -223,7 +230,7 @@ def test_a_few_images_can_be_learnt_by_heart(make):
 
 
 @pytest.mark.slow
-@every_network
+@every_denoiser
 def test_it_has_a_form_in_onnx_for_any_batch(make):
     torch.manual_seed(0)
     net = filled(make(num_classes=5))

@@ -82,11 +82,19 @@ def test_it_names_what_is_logged():
     assert set(objective.measure(Halve(), batch())) < set(objective.metrics)
 
 
-def test_a_grid_shows_inputs_above_outputs():
+def test_a_grid_shows_inputs_above_outputs_above_errors():
     given = batch()
-    inputs, outputs = Reconstruction(WeightedSum({"mse": 1.0}, mse=MSE())).draw(Halve(), given)
+    inputs, outputs, errors = Reconstruction(mse()).draw(Halve(), given)
     assert_close(inputs, given.x0)
     assert_close(outputs, given.x0 / 2)
+    assert_close(errors, (2 * given.x0.abs() - 1).clamp(max=1))  # of 4 times the error, from black to white
+
+
+def test_the_error_of_a_copy_is_black_and_what_no_image_can_show_is_none():
+    white = batch()._replace(x0=torch.ones(B, 3, S, S))
+    for net, given in ((nn.Identity(), batch()), (lambda x: 1.5 * x, white)):
+        *_, errors = Reconstruction(mse()).draw(net, given)
+        assert_close(errors, torch.full_like(given.x0, -1.0), rtol=0, atol=0)
 
 
 # --- Diffusion: losses
