@@ -21,6 +21,7 @@ from artart.models.base import Network
 from artart.objectives.base import Objective
 
 PREFIX = "net."  # of the network's weights in a state dict
+DISCRIMINATOR = "discriminator."  # of those of a loss, which only resuming needs
 
 
 class Loaded(NamedTuple):
@@ -154,7 +155,7 @@ def _check(content: Mapping[str, Any], path: Path) -> nn.Module | None:
         raise ArtError(f"{path}: its images have {net.channels} channels, not 3")
     assert {name for name, _ in net.named_buffers()} <= net.state_dict().keys(), "a buffer that no checkpoint fills"
     wanted = {f"{PREFIX}{name}": value.shape for name, value in net.state_dict().items()}
-    found = {name: value.shape for name, value in state.items()}
+    found = {name: value.shape for name, value in state.items() if not name.startswith(DISCRIMINATOR)}
     if misfits := [name for name in wanted.keys() | found if wanted.get(name) != found.get(name)]:
         raise ArtError(f"{path}: weights and network do not fit ({printable(min(misfits))})")
     return net
