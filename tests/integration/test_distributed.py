@@ -93,7 +93,7 @@ def test_a_discriminator_is_trained_by_two_processes_as_by_one(tmp_path, monkeyp
     code, said = outcome(start([sys.executable], *two, settings=ADVERSARIAL))
     assert code == 0, said
     wanted, ours = load("one/checkpoints/last.ckpt"), load("two/checkpoints/last.ckpt")
-    assert_close(ours["state_dict"], wanted["state_dict"], atol=1e-4, rtol=0)  # of 12 steps of 1e-3
+    assert_close(ours["state_dict"], wanted["state_dict"], atol=5e-5, rtol=0)  # of 12 steps of 1e-3
     assert_close(ours["metrics"], wanted["metrics"], atol=1e-5, rtol=1e-5)
 
 
