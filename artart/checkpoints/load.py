@@ -22,6 +22,7 @@ from artart.models.base import Network
 from artart.objectives.base import Objective
 
 PREFIX = "net."  # of the network's weights in a state dict
+DISCRIMINATOR = "discriminator."  # of those of a loss, which only resuming needs
 
 
 class Loaded(NamedTuple):
@@ -195,7 +196,8 @@ def _check(content: Mapping[str, Any], path: Path) -> nn.Module | None:
     for name, value in wanted.items():
         if (its := getattr(net, name)) != value:
             raise ArtError(f"{path}: its network has {name}={its}, not {value}")
-    _check_shapes(net, {name.removeprefix(PREFIX): value for name, value in state.items()}, path)
+    own = {name: value for name, value in state.items() if not name.startswith(DISCRIMINATOR)}
+    _check_shapes(net, {name.removeprefix(PREFIX): value for name, value in own.items()}, path)
     return net
 
 

@@ -27,6 +27,7 @@ PARTS = (
     "artart.objectives.reconstruction",
     "artart.objectives.diffusion",
     "artart.objectives.losses",
+    "artart.objectives.adversarial",
     "artart.objectives.regularizers",
     "artart.diffusion.schedule",
     "artart.diffusion.noise_levels",

@@ -93,6 +93,8 @@ def _wrong_for_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
         )
     if select_or_none(config, "loss.mse.units") == "imagenet":
         yield "loss.mse.units=imagenet: objective=diffusion needs units of the model; use loss=hybrid_diffusion"
+    if weight := select_or_none(config, "loss.weights.adversarial"):
+        yield f"loss.weights.adversarial={weight}: is for objective=reconstruction alone; use loss=hybrid_diffusion"
     if (precision := config["trainer"]["precision"]) in COARSE:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
 

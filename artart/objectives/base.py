@@ -36,12 +36,19 @@ class Objective(Protocol):
         """The names under which training and validation log."""
 
     def __call__(
-        self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1
+        self,
+        net: nn.Module,
+        batch: Batch,
+        generator: Generator,
+        rank: int = 0,
+        world_size: int = 1,
+        progress: float = 1.0,
     ) -> dict[str, Tensor]:
         """The losses of a batch, each (B,): training minimises `loss`.
 
         The batch is the rank-th of `world_size` equal parts of a step's images. The generator is the same for every
-        part and draws for all of them, so the draws do not depend on the number of processes.
+        part and draws for all of them, so the draws do not depend on the number of processes. `progress` is the share
+        of the run's steps that are done.
         """
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:

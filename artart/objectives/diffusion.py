@@ -77,7 +77,13 @@ class Diffusion:
         return list(dict.fromkeys([*logged(self.loss), "val/mse"]))
 
     def __call__(
-        self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1
+        self,
+        net: nn.Module,
+        batch: Batch,
+        generator: Generator,
+        rank: int = 0,
+        world_size: int = 1,
+        progress: float = 1.0,
     ) -> dict[str, Tensor]:
         """The losses of a batch at drawn noise levels, each (B,): `loss` holds their weights, the terms do not."""
         (x0, y), augment_labels = batch, None

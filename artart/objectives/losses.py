@@ -1,12 +1,12 @@
 """Losses: (x_hat, x), both (B, 3, S, S) in [-1, 1], to one number per image (B,)."""
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from artart.features.alexnet import alexnet_for, lpips_alex
 from artart.features.pretrained import imagenet_units
@@ -123,6 +123,8 @@ class LPIPS:
 class WeightedSum:
     """A weighted sum of named terms; a weight of zero leaves its term out of the computation."""
 
+    discriminator: nn.Module | None = None  # trained along with the network
+
     def __init__(self, weights: Mapping[str, float], **terms: Loss) -> None:
         """Raises ValueError if weights and terms have different names, or if no term is left."""
         if unknown := weights.keys() ^ terms.keys():
@@ -142,8 +144,20 @@ class WeightedSum:
         """Load the weights of the terms that have a method `load`; returns what that returns, by name."""
         return {name: term.load() for name, term in self.terms.items() if hasattr(term, "load")}
 
-    def __call__(self, x_hat: Tensor, x: Tensor, factors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """`loss` and each term by its name, each (B,); `factors` (B,) scale terms within `loss`, image by image."""
+    def param_groups(self, lr: float) -> Iterable[dict[str, Any]]:
+        """Groups for an optimizer of what is trained along with a network, whose learning rate is `lr`."""
+        return ()
+
+    def __call__(
+        self, x_hat: Tensor, x: Tensor, factors: Mapping[str, Tensor] | None = None, progress: float | None = None
+    ) -> dict[str, Tensor]:
+        """`loss` and each term by its name, each (B,).
+
+        Args:
+            x_hat, x: as for the terms.
+            factors: (B,) by name, scale terms within `loss`, image by image.
+            progress: share of the run's steps that are done; None: not in training.
+        """
         losses = {name: term(x_hat, x) for name, term in self.terms.items()}
         scaled = {name: loss * (factors or {}).get(name, 1.0) for name, loss in losses.items()}
         total = torch.stack([self.weights[name] * loss for name, loss in scaled.items()]).sum(dim=0)

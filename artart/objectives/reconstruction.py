@@ -40,16 +40,22 @@ class Reconstruction:
         return [*logged(self.loss), *penalty, "val/psnr"]
 
     def __call__(
-        self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1
+        self,
+        net: nn.Module,
+        batch: Batch,
+        generator: Generator,
+        rank: int = 0,
+        world_size: int = 1,
+        progress: float = 1.0,
     ) -> dict[str, Tensor]:
         """The losses of a batch, each (B,); only a regularizer draws."""
         if self.regularizer is None:
-            return self.loss(net(batch.x0), batch.x0)
+            return self.loss(net(batch.x0), batch.x0, progress=progress)
         mean, log_var = net.posterior(batch.x0)  # type: ignore[operator]
         shape = (world_size * len(mean), *mean.shape[1:])
         eps = torch.randn(shape, generator=generator, device=generator.device).chunk(world_size)[rank]
         latents, penalty = self.regularizer(mean, log_var, eps)
-        losses = self.loss(net.decode(latents), batch.x0)  # type: ignore[operator]
+        losses = self.loss(net.decode(latents), batch.x0, progress=progress)  # type: ignore[operator]
         return {**losses, "loss": losses["loss"] + penalty, "regularizer": penalty}
 
     def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from artart import __version__
 from artart.checkpoints.format import FORMAT
 from artart.io.images import Batch
 from artart.objectives.base import Objective
+from artart.objectives.losses import WeightedSum
 from artart.training import loggers
 
 
@@ -42,6 +44,7 @@ class ArtModule(LightningModule):
         super().__init__()
         self.net = net.to(memory_format=torch.channels_last)
         self.objective = objective
+        self.discriminator = objective.loss.discriminator  # or None
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.config = dict(config)
@@ -53,7 +56,8 @@ class ArtModule(LightningModule):
         for_batch, for_rank = self._seeds(batch_idx, rank)
         torch.manual_seed(for_rank)  # of what a network draws itself, such as dropout
         generator = torch.Generator(self.device).manual_seed(for_batch)
-        losses = self.objective(self.net, batch, generator, rank, world_size)
+        progress = self.trainer.global_step / self.total_steps
+        losses = self.objective(self.net, batch, generator, rank, world_size, progress)
         for name, values in losses.items():
             self.log(f"train/{name}", values.mean(), batch_size=len(values))
         self.images_seen += len(batch.x0) * world_size
@@ -94,9 +98,20 @@ class ArtModule(LightningModule):
         return min(self.trainer.estimated_stepping_batches, float("inf") if max_steps == -1 else max_steps)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer(self.net.parameters())
+        optimizer = optimizer_for(self.optimizer, self.net, self.objective.loss)
         lr_scheduler = self.scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}  # type: ignore[return-value]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each group by itself: the discriminator's gradient must not scale the network's."""
+        for group in optimizer.param_groups:
+            alone: Any = SimpleNamespace(param_groups=[group])
+            self.clip_gradients(alone, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["artart"] = {"format": FORMAT, "version": __version__}
@@ -112,3 +127,13 @@ class ArtModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.images_seen = checkpoint["images_seen"]
+
+
+def optimizer_for(
+    optimizer: Callable[[Iterator[nn.Parameter]], Optimizer], net: nn.Module, loss: WeightedSum
+) -> Optimizer:
+    """An optimizer of a network and, in groups of their own, of what its loss trains along with it."""
+    made = optimizer(net.parameters())
+    for group in loss.param_groups(made.defaults["lr"]):
+        made.add_param_group(group)
+    return made

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from lightning.pytorch.loops import _FitLoop
 from packaging.version import Version
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from artart import ArtError
+from artart.checkpoints.load import DISCRIMINATOR
 from artart.checkpoints.validate import is_count
 from artart.config.build import build, select_or_none
 from artart.io.terminal import printable
+from artart.training.module import optimizer_for
 
 OLDEST = Version("2")  # Lightning converts older checkpoints, which are not artart's
 NUM_STEPS = 10**6  # of a schedule; any number will do
@@ -40,6 +41,7 @@ def misfit(content: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
             raise ValueError("pytorch-lightning_version: is older than artart")
         _check_loops(content)
         _check_average(content)
+        _check_discriminator(content, config)
         _check_callbacks(content, config)
         _check_optimizer(content, config)
     except ArtError:  # about settings
@@ -79,6 +81,18 @@ def _check_average(content: Mapping[str, Any]) -> None:
             raise ValueError("averaging_state: is not a number of steps")
 
 
+def _check_discriminator(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """The weights of a discriminator, which is no part of the network; the settings of the loss may differ."""
+    with torch.device("meta"):
+        discriminator = build(config, "loss").discriminator
+    wanted = {} if discriminator is None else discriminator.state_dict()
+    found = {name: value for name, value in content["state_dict"].items() if name.startswith(DISCRIMINATOR)}
+    if {name: value.shape for name, value in found.items()} != {
+        f"{DISCRIMINATOR}{name}": value.shape for name, value in wanted.items()
+    }:
+        raise ValueError("its discriminator is not that of loss")
+
+
 def _check_callbacks(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """The states of artart's callbacks, loaded into new ones."""
     for name, node in config["callbacks"].items():
@@ -97,10 +111,10 @@ def _check_optimizer(content: Mapping[str, Any], config: Mapping[str, Any]) -> N
         raise ValueError("optimizer_states, lr_schedulers: are not one each")
     try:
         with torch.device("meta"):
-            net: nn.Module = build(config, "model")
-        for parameter in net.parameters():
+            net, loss = build(config, "model"), build(config, "loss")
+        optimizer = optimizer_for(build(config, "optimizer"), net, loss)
+        for parameter in (one for group in optimizer.param_groups for one in group["params"]):
             parameter.grad = torch.zeros_like(parameter)
-        optimizer: Optimizer = build(config, "optimizer")(net.parameters())
         scheduler = build(config, "scheduler")(optimizer, total_steps=NUM_STEPS)["scheduler"]
         optimizer.step()
         scheduler.step()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,17 @@ KINDS = {
 }
 
 
-def start(command: list[str], *arguments: str) -> subprocess.Popen:
+ADVERSARIAL = (
+    "image_size=16", "data.num_demo_images=60", "model=autoencoder", "loss=hybrid_adversarial",
+    "loss.weights.perceptual=0", "optimizer=adamw", "scheduler=cosine", "trainer.gradient_clip_val=0.5",
+    "trainer.max_epochs=2", "trainer.accelerator=cpu", "callbacks.grid=null",
+)  # fmt: skip
+
+
+def start(command: list[str], *arguments: str, settings: Sequence[str] = SETTINGS) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS))), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*command, "-m", "artart.train", *SETTINGS, *arguments],
+        [*command, "-m", "artart.train", *settings, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -89,6 +97,18 @@ def test_two_processes_that_were_stopped_end_as_one_process(kind, tmp_path, monk
     assert sorted(path.name for path in Path("two").glob("*.log")) == ["train.log", "train_rank_1.log"]
     assert "epoch 2/2  step 12" in Path("two/train_rank_1.log").read_text()
     assert len(list(Path("two/tensorboard").glob("events*"))) == 3  # of the first process: stopped, resumed, the end
+
+
+@pytest.mark.distributed
+def test_a_discriminator_is_trained_by_two_processes_as_by_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert outcome(start([sys.executable], "data.batch_size=8", "run_dir=one", settings=ADVERSARIAL))[0] == 0
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=4", "run_dir=two")
+    code, said = outcome(start([sys.executable], *two, settings=ADVERSARIAL))
+    assert code == 0, said
+    wanted, ours = load("one/checkpoints/last.ckpt"), load("two/checkpoints/last.ckpt")
+    assert_close(ours["state_dict"], wanted["state_dict"], atol=5e-5, rtol=0)  # of 12 steps of 1e-3
+    assert_close(ours["metrics"], wanted["metrics"], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.distributed

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
@@ -551,3 +552,39 @@ def test_a_copied_checkpoint_writes_nothing_into_the_folder_above_it(train, fini
     assert train("resume=home/Downloads/last.ckpt", "trainer.max_epochs=4", "run_dir=run") == 0
     assert files_of("home") == before
     assert json.loads(Path("run/result.json").read_text())["epochs"] == 4
+
+
+ADVERSARIAL = (
+    "model=autoencoder", "loss=hybrid_adversarial", "optimizer=adamw", "scheduler=cosine",
+    "trainer.gradient_clip_val=1", "+callbacks.ema._target_=artart.training.callbacks.ema.EMA",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_discriminator_is_resumed_bitwise_and_needed_by_training_alone(
+    train, importable, generate, evaluate, export, capsys
+):
+    """Stopped before the adversarial term begins, at step 3 of 12, and after that."""
+    assert train(*ADVERSARIAL, EPOCHS, LOGGED, "run_dir=whole") == 0
+    for befalls in (("SIGINT", "before", 2), ("SIGTERM", "within", 7)):
+        assert train(*ADVERSARIAL, EPOCHS, LOGGED, *trouble(*befalls), "run_dir=run", "resume=auto") > 128
+    assert train(*ADVERSARIAL, EPOCHS, LOGGED, "run_dir=run", "resume=auto") == 0
+    assert_same_end(Path("run"), Path("whole"))
+    curves = points(Path("run/tensorboard"))
+    assert [len(curves[f"train/{name}"]) for name in ("discriminator", "adversarial")] == [12, 9]
+    assert "val/adversarial" not in curves
+    content = load(last := Path("run/checkpoints/last.ckpt"))
+    assert len(content["optimizer_states"][0]["param_groups"]) == 2
+
+    capsys.readouterr()
+    other = (*ADVERSARIAL[:1], "loss=mse", *ADVERSARIAL[2:], "trainer.max_epochs=4", f"resume={last}")
+    assert train(*other) == 2
+    assert "its discriminator is not that of loss" in capsys.readouterr().err
+    grid = next(Path("run/samples").glob("*.png"))
+    assert generate(f"checkpoint={last}", "mode=reconstruct", f"input={grid}", "out=made") == 0
+    assert evaluate(f"checkpoint={last}") == 0
+    assert export(f"checkpoint={last}", "out=shared.safetensors") == 0
+    shared = load_file("shared.safetensors")
+    assert {f"net.{name}" for name in shared} < content["state_dict"].keys()
+    assert generate("checkpoint=shared.safetensors", "mode=reconstruct", f"input={grid}", "out=again") == 0
+    assert train(*ADVERSARIAL, "trainer.max_epochs=1", f"init_from={last}") == 0

@@ -63,6 +63,13 @@ def test_check_parts_needs_a_network_that_is_conditioned_on_augmentation():
     check_parts(parts | {"model": {"augment_dim": 9, "num_classes": 5}}, "sample", CLASSES)
 
 
+def test_a_discriminator_is_refused_for_diffusion():
+    loss = {"mse": {"units": "model"}, "weights": {"adversarial": 0.5}}
+    check_parts(FITTING | {"loss": loss, "callbacks": {}}, "reconstruct", CLASSES)
+    with pytest.raises(ArtError, match=r"^loss.weights.adversarial=0.5: is for .*; use loss=hybrid_diffusion$"):
+        check_parts(FITTING | {"loss": loss}, "sample", CLASSES)
+
+
 @pytest.mark.parametrize("num", [None, 0, [5, 2]])
 def test_a_network_for_the_labels_of_several_columns_passes(num):
     check_parts(FITTING | {"model": {"num_classes": num}}, "sample", CLASSES | {"artist": ["x", "y"]})

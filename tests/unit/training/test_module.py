@@ -3,21 +3,26 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins import Precision
 from torch import nn
+from torch.optim import Adam
 
 from artart.io.images import Batch
+from artart.objectives.adversarial import AdversarialSum, PatchDiscriminator
 from artart.objectives.losses import MSE, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
-from artart.training.module import ArtModule
+from artart.training.module import ArtModule, optimizer_for
 
 
 @pytest.fixture
 def module(monkeypatch):
-    def module(seed: int = 0, epoch: int = 0, rank: int = 0, world_size: int = 1) -> ArtModule:
-        objective = Reconstruction(WeightedSum({"mse": 1.0}, mse=MSE("model")))
+    def module(seed: int = 0, epoch: int = 0, rank: int = 0, world_size: int = 1, objective=None) -> ArtModule:
+        trainer = SimpleNamespace(global_rank=rank, world_size=world_size, global_step=3, estimated_stepping_batches=12)
+        objective = objective or Reconstruction(WeightedSum({"mse": 1.0}, mse=MSE("model")))
+        config = {"seed": seed, "trainer": {"max_steps": -1}}
         monkeypatch.setattr(LightningModule, "current_epoch", epoch)
-        monkeypatch.setattr(LightningModule, "trainer", SimpleNamespace(global_rank=rank, world_size=world_size))
-        made = ArtModule(nn.Conv2d(3, 3, 1), objective, None, None, {"seed": seed}, {"class": []})
+        monkeypatch.setattr(LightningModule, "trainer", trainer)
+        made = ArtModule(nn.Conv2d(3, 3, 1), objective, Adam, None, config, {"class": []})
         monkeypatch.setattr(made, "log", lambda *args, **options: None)
         return made
 
@@ -28,7 +33,7 @@ def drawn(made: ArtModule, batch_idx: int) -> tuple[float, float]:
     """What an objective draws for a batch, and what a network does."""
     draws = []
 
-    def objective(net, batch, generator, rank, world_size):
+    def objective(net, batch, generator, rank, world_size, progress):
         draws.append((torch.rand(1, generator=generator).item(), torch.rand(1).item()))
         return {"loss": torch.ones(2, requires_grad=True)}
 
@@ -73,3 +78,30 @@ def test_means_of_validation_are_over_the_images_that_have_a_value_in_all_proces
         made.validation_step(None, 0)
     made.on_validation_epoch_end()
     assert logged == {"val/mse": pytest.approx(16 / 5), "noise/b": 5.0}
+
+
+def test_training_step_passes_the_share_of_steps_that_are_done(module):
+    made, seen = module(), []
+    losses = {"loss": torch.ones(2, requires_grad=True)}
+    made.objective = lambda net, batch, generator, rank, world_size, progress: seen.append(progress) or losses
+    made.training_step(Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2)), 0)
+    assert seen == [3 / 12]
+
+
+def test_discriminator_has_a_learning_rate_and_a_gradient_norm_of_its_own(module):
+    weights = {"mse": 1.0, "adversarial": 0.5}
+    loss = AdversarialSum(weights, PatchDiscriminator(16), lr_scale=0.5, mse=MSE("model"))
+    made = module(objective=Reconstruction(loss))
+    made.trainer.gradient_clip_val, made.trainer.gradient_clip_algorithm = 1.0, "norm"
+    made.trainer.precision_plugin = Precision()
+    optimizer = optimizer_for(made.optimizer, made.net, loss)
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 5e-4]
+    assert {name.partition(".")[0] for name in made.state_dict()} == {"net", "discriminator"}
+    for parameter in made.net.parameters():
+        parameter.grad = torch.full_like(parameter, 0.01)
+    for parameter in loss.discriminator.parameters():
+        parameter.grad = torch.full_like(parameter, 100.0)
+    made.configure_gradient_clipping(optimizer, 1.0, "norm")
+    assert made.net.bias.grad.tolist() == pytest.approx([0.01] * 3)
+    gradients = [parameter.grad for parameter in loss.discriminator.parameters()]
+    assert nn.utils.get_total_norm(gradients).item() == pytest.approx(1.0, rel=1e-4)
