@@ -126,7 +126,9 @@ def _check_first_stage(
     ours = first_stage and (first_stage.settings if is_auto else first_stage.sha256)
     if (its or None) != ours:
         was, remedy = ("another", f"set first_stage={path}") if held else ("none", "leave it out")
-        raise ArtError(f"first_stage={format_value(config.get('first_stage'))}: {path} was trained with {was}; {remedy}")
+        raise ArtError(
+            f"first_stage={format_value(config.get('first_stage'))}: {path} was trained with {was}; {remedy}"
+        )
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
