@@ -116,11 +116,14 @@ def test_only_new_images_are_encoded_and_removed_ones_forgotten(of, opened, art_
     assert len(stores(tmp_path / "cache")) == 1
 
 
-@pytest.mark.parametrize("name", ["values.bin", "digests.npy"])
-def test_a_damaged_store_is_encoded_anew(of, opened, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("values.bin", lambda x: x[:-1]), ("values.bin", lambda x: x + x), ("digests.npy", lambda x: x[:-1])],
+)
+def test_a_damaged_store_is_encoded_anew(of, opened, tmp_path, name, damage):
     of(Encoder())
     (path,) = stores(tmp_path / "cache")
-    (path / name).write_bytes((path / name).read_bytes()[:-1])
+    (path / name).write_bytes(damage((path / name).read_bytes()))
     encoder = Encoder()
     assert_are_latents(of(encoder), opened()[1], Encoder())
     assert encoder.asked == 2 * 12
