@@ -123,7 +123,7 @@ def test_two_processes_train_on_latents_as_one(latent, tmp_path, monkeypatch):
     wanted, ours = load("one/checkpoints/last.ckpt"), load("two/checkpoints/last.ckpt")
     assert_close(ours["first_stage"]["moments"], wanted["first_stage"]["moments"], rtol=0, atol=0)
     for part in ("state_dict", "current_model_state", "metrics"):
-        assert_close(ours[part], wanted[part], atol=1e-5, rtol=1e-5)
+        assert_close(ours[part], wanted[part], atol=5e-5, rtol=1e-5)  # of 12 steps of 1e-3
 
 
 @pytest.mark.distributed
