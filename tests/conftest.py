@@ -260,8 +260,10 @@ RANDOM = "loss.perceptual.weights=random"
 PIXELS_ALONE = {
     "loss=mse",
     "loss=mse_diffusion",
+    "experiment=art",
     "experiment=denoise",
     "experiment=diffusion_cpu",
+    "experiment=latent",
     "experiment=quickstart_diffusion",
 }
 
@@ -346,7 +348,12 @@ def diffusion_run(once: Callable[[str, Fill], Path]) -> Path:
     return once("diffusion", lambda folder: small_diffusion(folder, *options)) / "run"
 
 
-AUTOENCODER = ("experiment=autoencoder", "model.model_channels=8", "loss.weights.perceptual=0")
+AUTOENCODER = (
+    "experiment=autoencoder",
+    "model.model_channels=8",
+    "model.channel_mult=[1]",
+    "loss.weights.perceptual=0",
+)
 
 
 @pytest.fixture(scope="session")
@@ -386,6 +393,21 @@ def artists_run(once: Callable[[str, Fill], Path]) -> Path:
         small_diffusion(folder, *options, *labels, *places)
 
     return once("artists", fill) / "run"
+
+
+@pytest.fixture(scope="session")
+def latent(autoencoder_run: Path) -> tuple[str, ...]:
+    """Settings of a small latent diffusion on the latents of `autoencoder_run`."""
+    small = ("model.model_channels=8", "model.channel_mult=[1,2]", "sampler.num_steps=2", "callbacks.grid.num_images=4")
+    return ("experiment=latent", f"first_stage={autoencoder_run / 'checkpoints' / 'last.ckpt'}", *small)
+
+
+@pytest.fixture(scope="session")
+def latent_run(once: Callable[[str, Fill], Path], latent: tuple[str, ...]) -> Path:
+    """The folder of a latent diffusion of 2 epochs, with more than half of its 60 images held out."""
+    options = ("data.num_demo_images=60", "data.val_fraction=0.6", "callbacks.grid.every_n_epochs=2")
+    tested = ("callbacks.memorization.every_n_images=24", "callbacks.memorization.num_images=20")
+    return once("latent", lambda folder: small_run(folder, *latent, *options, *tested)) / "run"
 
 
 @pytest.fixture(scope="session")

@@ -56,4 +56,4 @@ def join_first_stage(content: dict[str, Any]) -> None:
         names = [name for name in state if name.startswith(FIRST_STAGE)]
         held["state_dict"] = {name.removeprefix(FIRST_STAGE): state.pop(name) for name in names}
         with suppress(TypeError, ValueError, RuntimeError):  # `validate.is_whole` refuses anything but a tensor
-            held["moments"] = torch.tensor(held["moments"])
+            held["moments"] = torch.tensor(held.get("moments"))

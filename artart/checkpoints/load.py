@@ -1,6 +1,6 @@
 """Load a checkpoint; only artart's own classes and trusted ones are built from it."""
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -10,15 +10,14 @@ from torch import nn
 from artart import ArtError, __version__
 from artart.checkpoints import validate
 from artart.checkpoints.format import FORMAT, join_first_stage, upgrade
+from artart.checkpoints.rebuild import build_part, check_fit, first_stage_of, latent_sizes, network_of, on_meta
 from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
-from artart.config.schema import wrong_arguments
 from artart.data.decode import ResizeMode
-from artart.diffusion.first_stage import FrozenAutoencoder
+from artart.diffusion.first_stage import NO_FIRST_STAGE, FrozenAutoencoder
 from artart.diffusion.sampling import NoiseProcess
 from artart.io import files, weights
 from artart.io.plain import rebuild
-from artart.models.base import Network
 from artart.objectives.base import Objective
 
 PREFIX = "net."  # of the network's weights in a state dict
@@ -68,8 +67,8 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         wrong = next(validate.wrong_data(config["data"], allowed), None)
     except ArtError as error:
         raise ArtError(f"{path}: {error}") from None
-    net = _network(config["model"], path, allowed).to(place) if net is None else net.to_empty(device=place)
-    objective = _build("objective", {**config["objective"], "loss": config["loss"]}, path, allowed)
+    net = network_of(config["model"], path, allowed).to(place) if net is None else net.to_empty(device=place)
+    objective = build_part("objective", {**config["objective"], "loss": config["loss"]}, path, allowed)
     own = {name.removeprefix(PREFIX): one for name, one in content["state_dict"].items() if name.startswith(PREFIX)}
     try:
         net.load_state_dict(own)
@@ -77,8 +76,10 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
     if not validate.is_usable(objective):
         raise ArtError(f"{path}: the checkpoint's objective, loss or schedule is missing or of another kind")
-    if "first_stage" in content and objective.mode == "sample":
-        objective.first_stage = _first_stage(content["first_stage"], path, allowed)
+    if (held := content.get("first_stage")) and objective.mode != "sample":
+        raise ArtError(f"{path}: its objective takes no first stage")
+    if objective.mode == "sample":
+        objective.first_stage = first_stage_of(held, path, allowed) if held else NO_FIRST_STAGE
     if wrong:
         raise ArtError(f"{path}: {printable(wrong)}")
     facts = {
@@ -100,27 +101,13 @@ def load_first_stage(path: Path, image_size: int) -> FrozenAutoencoder:
     content = read(path)
     own = {name.removeprefix(PREFIX): one for name, one in content["state_dict"].items() if name.startswith(PREFIX)}
     held = {"model": content["config"]["model"], "state_dict": own, "moments": None}
-    first_stage = _first_stage(content.get("first_stage", held), Path(f"first_stage={path}"))
+    try:
+        first_stage = first_stage_of(content.get("first_stage", held), Path(f"first_stage={path}"))
+    except ArtError as error:
+        raise ArtError(str(error).partition("; if you trust it")[0]) from None  # artart.train trusts no class
     if (its := first_stage.image_size) != image_size:
         raise ArtError(f"image_size={image_size}: first_stage={path} is for image_size={its}; ask for that")
     return first_stage
-
-
-def _first_stage(held: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> FrozenAutoencoder:
-    """The first stage that a checkpoint holds; raises ArtError if it is no autoencoder or its weights do not fit."""
-    net = _autoencoder(held["model"], path, allowed)
-    _check_shapes(net, held["state_dict"], path)
-    net.to_empty(device="cpu").load_state_dict(held["state_dict"])
-    return FrozenAutoencoder(net, held["model"], held["moments"])
-
-
-def _autoencoder(settings: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> nn.Module:
-    """A network with latents, on the meta device."""
-    with torch.device("meta"):
-        net = _network(settings, path, allowed)
-    if not hasattr(net, "latent_channels"):
-        raise ArtError(f"{path}: is no autoencoder; train one with experiment=autoencoder")
-    return net
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -177,56 +164,18 @@ def _check(content: Mapping[str, Any], path: Path) -> nn.Module | None:
     """Raise ArtError unless the content of a checkpoint can be used; returns its network as `_open` does."""
     if not content.keys() >= validate.CONTENT or not validate.is_whole(content):
         raise ArtError(f"{path}: not a checkpoint of artart; name one that artart.train wrote, such as last.ckpt")
-    settings, state = content["config"]["model"], content["state_dict"]
-    try:
-        validate.builder(settings, modules=validate.NETWORKS)
-    except ArtError:
-        return None  # `load` knows whether the user trusts this class
-    if wrong := next(validate.wrong_model(settings, len(state)), None):
-        raise ArtError(f"{path}: {printable(wrong)}")
-    with torch.device("meta"):  # no file makes us reserve more memory than its weights fill
-        net = _network(settings, path)
-    wanted = {"image_size": content["config"]["image_size"], "channels": 3}
-    if held := content.get("first_stage"):
-        first_stage = FrozenAutoencoder(_autoencoder(held["model"], path), held["model"])
-        _check_shapes(first_stage.net, held["state_dict"], path)
-        if first_stage.image_size != wanted["image_size"]:
-            raise ArtError(f"{path}: its first stage is for another image_size")
-        wanted = dict(first_stage.network)
-    for name, value in wanted.items():
-        if (its := getattr(net, name)) != value:
-            raise ArtError(f"{path}: its network has {name}={its}, not {value}")
-    own = {name: value for name, value in state.items() if not name.startswith(DISCRIMINATOR)}
-    _check_shapes(net, {name.removeprefix(PREFIX): value for name, value in own.items()}, path)
+    config, held = content["config"], content.get("first_stage")
+    state = {
+        name.removeprefix(PREFIX): value
+        for name, value in content["state_dict"].items()
+        if not name.startswith(DISCRIMINATOR)
+    }
+    wanted: Mapping[str, int] = {"image_size": config["image_size"], "channels": 3}
+    if held:
+        wanted = latent_sizes(held, wanted, path)
+    if (net := on_meta(config["model"], len(state), path)) is not None:
+        check_fit(net, state, wanted, path, "network")
     return net
-
-
-def _check_shapes(net: nn.Module, state: Mapping[str, Any], path: Path) -> None:
-    """Raise ArtError unless a state dict fills a network."""
-    assert {name for name, _ in net.named_buffers()} <= net.state_dict().keys(), "a buffer that no checkpoint fills"
-    wanted, found = ({name: value.shape for name, value in one.items()} for one in (net.state_dict(), state))
-    if misfits := [name for name in wanted.keys() | found if wanted.get(name) != found.get(name)]:
-        raise ArtError(f"{path}: weights and network do not fit ({printable(min(misfits))})")
-
-
-def _network(settings: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> nn.Module:
-    net = _build("model", settings, path, allowed)
-    if not isinstance(net, nn.Module) or not isinstance(net, Network):
-        raise ArtError(f"{path}: its model is no network; it needs image_size, channels, num_classes and forward")
-    return net
-
-
-def _build(key: str, node: Mapping[str, Any], path: Path, allowed: Container[str]) -> Any:
-    """The object that the settings of a key describe, after a check of their arguments; ArtError if it has none."""
-    try:
-        build = validate.builder(node, allowed, validate.NETWORKS if key == "model" else validate.PARTS)
-        if wrong := next(wrong_arguments(node, key), None):
-            raise ArtError(wrong)
-        return build()
-    except ArtError as error:
-        raise ArtError(f"{path}: {printable(error)}") from None
-    except Exception as error:  # noqa: BLE001 - arguments from a file may raise anything
-        raise ArtError(f"{path}: {key}: {printable(error)}") from None
 
 
 def check_writable(
@@ -240,7 +189,7 @@ def check_writable(
     except ValueError as error:
         raise ArtError(f"{path}: settings and names of labels could not be kept in it ({error})") from None
     if first_stage:
-        content["first_stage"] = {**first_stage, "moments": torch.ones(2, first_stage["model"]["latent_channels"])}
+        content["first_stage"] = {**first_stage, "moments": torch.ones(2, config["model"]["channels"])}
     _check({**content, "state_dict": state}, path)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from artart import ArtError
@@ -77,8 +78,8 @@ def _is_first_stage(node: Any) -> bool:
         not _holds_tensor(settings)
         and _are_weights(node.get("state_dict"))
         and isinstance(moments, Tensor)
-        and moments.shape == (2, settings.get("latent_channels"))
-        and moments.is_floating_point()
+        and moments.ndim == len(moments) == 2
+        and moments.dtype == torch.float32
         and bool(moments.isfinite().all() and (moments[1] > 0).all())
     )
 

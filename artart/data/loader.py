@@ -77,7 +77,7 @@ class Loader:
         self._resume = None
         order, flips = self._plan(epoch)
         # The indices of the whole epoch are moved at once, so that no batch waits for its own.
-        rows, y = self.ids[order].to(self.pixels.device), self.labels[order].to(self.device)
+        rows, y = self._rows(order, flips).to(self.pixels.device), self.labels[order].to(self.device)
         flips = flips.to(self.device)
         for k in range(done, len(self)):
             self._handed_out = (epoch, k + 1)
@@ -108,6 +108,10 @@ class Loader:
         """This rank's part of the k-th global batch; whole (M, ...) is in the order of the epoch."""
         start = k * self.global_batch_size
         return whole[start : start + self.global_batch_size].tensor_split(self.world_size)[self.rank]
+
+    def _rows(self, order: Tensor, flips: Tensor) -> Tensor:
+        """The rows of pixels of an epoch, (M,) long."""
+        return self.ids[order]
 
     def _fetch(self, rows: Tensor, flips: Tensor) -> Tensor:
         """Images as floats on the device, where they are moved as uint8: a quarter of the size."""
@@ -149,9 +153,10 @@ class LatentLoader(Loader):
     _: KW_ONLY
     normalize: Callable[[Tensor], Tensor]
 
+    def _rows(self, order: Tensor, flips: Tensor) -> Tensor:
+        return 2 * self.ids[order] + (flips if self.random_flip else 0)
+
     def _fetch(self, rows: Tensor, flips: Tensor) -> Tensor:
-        """Normalised latents as floats on the device."""
-        place = self.pixels.device
-        values = self.pixels.index_select(0, 2 * rows + (flips.to(place) if self.random_flip else 0))
-        latents = self.normalize(self._moved(values).float())
+        """Normalised latents as floats on the device; `rows` chooses the mirror images."""
+        latents = self.normalize(self._moved(self.pixels.index_select(0, rows)).float())
         return latents.contiguous(memory_format=torch.channels_last)

@@ -143,10 +143,10 @@ class FrozenAutoencoder:
 
 
 def fingerprint(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    """The hexadecimal hash of an autoencoder's settings and weights."""
+    """The hexadecimal hash of an autoencoder's settings and weights, the latter in full precision."""
     digest = sha256(repr(sorted(settings.items())).encode())
     for name, value in sorted(state.items()):
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode() + value.cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -116,7 +116,7 @@ def guidance_for(
 def _first_stage_of(loaded: Loaded) -> object:
     """What tells a network's first stage from others."""
     content = loaded.process.first_stage.content
-    return content and (fingerprint(content["model"], content["state_dict"]), content["mean"].tolist())
+    return content and (fingerprint(content["model"], content["state_dict"]), content["moments"].tolist())
 
 
 @torch.inference_mode()

@@ -71,12 +71,10 @@ def load_resume_state(
             f"resume={path}: does not hold enough to resume exactly; begin with its weights: init_from={path}"
         )
     _check_labels(path, content["labels"], label_names)
+    held = content.get("first_stage", {})
+    _check_first_stage(path, held, config, first_stage)
     differences = list(_differences(content["config"], config))
     _check_settings(path, content, config, differences)
-    held = content.get("first_stage", {})
-    is_given = first_stage is not None and config["first_stage"] != "auto"
-    if is_given and fingerprint(held["model"], held["state_dict"]) != first_stage.sha256:  # type: ignore[union-attr]
-        raise ArtError(f"first_stage={config['first_stage']}: {path} was trained with another one; name that")
     if "current_model_state" in content and not select_or_none(config, "callbacks.ema"):
         raise ArtError(f"callbacks.ema=null: {path} holds an average of the weights; resume with callbacks.ema")
     if reason := misfit(content, config):
@@ -117,6 +115,20 @@ def _check_labels(path: Path, before: Mapping[str, Sequence[str]], now: Mapping[
             raise ArtError(
                 f"resume={path}: was trained on the {kind} {was}, the data has {given}; start afresh in another folder"
             )
+
+
+def _check_first_stage(
+    path: Path, held: Mapping[str, Any], config: Mapping[str, Any], first_stage: FrozenAutoencoder | None
+) -> None:
+    """Raises ArtError if the checkpoint was trained with another first stage."""
+    is_auto = config.get("first_stage") == "auto"  # has no weights of its own yet
+    its = held and (held["model"] if is_auto else fingerprint(held["model"], held["state_dict"]))
+    ours = first_stage and (first_stage.settings if is_auto else first_stage.sha256)
+    if (its or None) != ours:
+        was, remedy = ("another", f"set first_stage={path}") if held else ("none", "leave it out")
+        raise ArtError(
+            f"first_stage={format_value(config.get('first_stage'))}: {path} was trained with {was}; {remedy}"
+        )
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -15,6 +15,7 @@ from artart.config.cli import compose_config
 from artart.config.compatibility import check_first_stage
 from artart.config.schema import check
 from artart.diffusion.first_stage import FrozenAutoencoder
+from artart.io.ranges import MIN_IMAGE_SIZE
 from artart.io.terminal import relative_to_cwd
 from artart.training.resume import ResumeState
 from artart.training.run_dir import FIRST_STAGE, newest_in
@@ -37,8 +38,19 @@ def first_stage_for(cfg: DictConfig) -> FrozenAutoencoder | None:
     if cfg.first_stage is None:
         return None
     check_first_stage(as_dict(cfg))
-    if cfg.first_stage != "auto":
-        return load_first_stage(Path(cfg.first_stage), cfg.image_size)
+    first_stage = (
+        _untrained(cfg) if cfg.first_stage == "auto" else load_first_stage(Path(cfg.first_stage), cfg.image_size)
+    )
+    if (side := first_stage.network["image_size"]) < MIN_IMAGE_SIZE:
+        least = f"{MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE}"
+        raise ArtError(
+            f"image_size={cfg.image_size}: its latents are {side} x {side}, and {least} is the least; raise it"
+        )
+    return first_stage
+
+
+def _untrained(cfg: DictConfig) -> FrozenAutoencoder:
+    """The first stage of a run with first_stage=auto, after a check of its settings."""
     config = check(settings_of_first_stage(cfg))
     net: nn.Module = build(config, "model")
     if not hasattr(net, "latent_channels"):

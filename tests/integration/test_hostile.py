@@ -16,6 +16,7 @@ import time
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,17 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 
 from artart import ArtError
-from artart.checkpoints.load import load, read
+from artart.checkpoints.load import load, load_first_stage, read
+from artart.config.cli import compose_config
 from artart.evaluation.held_out import held_out_data
 from artart.inspect import describe, run
 from artart.io import weights as weights_files
 from artart.io.weights import save_shared
+from artart.models.autoencoder import Autoencoder
+from artart.training import finetune, stages
 from artart.training.callbacks.checkpoints import EpochCheckpoint
 from artart.training.resume import load_resume_state
 
@@ -89,6 +94,11 @@ def of_diffusion(diffusion_run: Path) -> Content:
     return light(diffusion_run)
 
 
+@pytest.fixture
+def of_latents(latent_run: Path) -> Content:
+    return light(latent_run)
+
+
 @pytest.fixture(scope="module")
 def known(finished_run: Path) -> Content:
     return read(finished_run / "checkpoints" / "last.ckpt")
@@ -102,7 +112,22 @@ def readers(known: Content) -> dict[str, Callable[[Path], object]]:
         "evaluate": lambda path: held_out_data(load(path)),
         "resume": lambda path: load_resume_state(path, known["config"], known["labels"]),
         "inspect": describe,
+        "first_stage": lambda path: load_first_stage(path, 16),
+        "init_from": initialise,
     }
+
+
+@cache
+def latent_settings() -> DictConfig:
+    return compose_config("train", ["experiment=latent", "first_stage=null", "image_size=16"])
+
+
+def initialise(path: Path) -> None:
+    """What artart.train does with a file that init_from= names."""
+    cfg = latent_settings().copy()
+    cfg.init_from = str(path)
+    finetune.adopt_config(cfg, [])
+    stages.first_stage_for(cfg)
 
 
 @pytest.fixture
@@ -808,6 +833,148 @@ def test_a_line_cannot_be_broken_or_coloured_by_what_a_file_says(content, refuse
     refused(save(content), "load")
     content["artart"] = {"format": 99, "version": bad}
     refused(save(content), saying="a newer artart can read it")
+
+
+# --- first stages
+
+AUTOENCODER = {"_target_": "artart.models.autoencoder.Autoencoder", "image_size": 16, "model_channels": 8,
+               "channel_mult": [1], "latent_channels": 4}  # fmt: skip
+FIRST_STAGES = [
+    *(("first_stage", value, "not a checkpoint of artart") for value in (None, [], 3, "a", {}, torch.ones(2))),
+    *((f"first_stage/{key}", 3, "not a checkpoint of artart") for key in ("model", "state_dict", "moments")),
+    ("first_stage/model/deep", torch.ones(2), "not a checkpoint of artart"),
+    ("first_stage/model/_target_", "os.mkdir", "wants to build os.mkdir"),
+    ("first_stage/model/channels", {"_target_": "os.mkdir"}, ""),
+    ("first_stage/model", UNET, "is no autoencoder"),
+    ("first_stage/model", VIT | {"depth": 10**9}, "model.depth=1000000000: is more than"),
+    ("first_stage/model", VIT | {"hidden_size": 4096}, "is no autoencoder"),
+    ("first_stage/model/latent_channels", 10**9, "do not fit"),
+    ("first_stage/model/latent_channels", 8, "do not fit"),
+    ("first_stage/model/latent_channels", -1, "model.latent_channels=-1: must be"),
+    ("first_stage/model/latent_channels", "4", "model.latent_channels=4: must be"),
+    ("first_stage/model/model_channels", 8 * 124_999_993, ""),
+    ("first_stage/model/model_channels", 10**30, ""),
+    ("first_stage/model/channel_mult", [10**12], ""),
+    ("first_stage/model/channel_mult", [1] * 2000, "model.channel_mult=[1, 1, "),
+    ("first_stage/model/channel_mult", [], ""),
+    ("first_stage/model/num_res_blocks", 100, "model.num_res_blocks=100: is more than"),
+    ("first_stage/model/num_res_blocks", 20, "do not fit"),
+    ("first_stage/model/image_size", 32, "its first stage has image_size=32, not 16"),
+    ("first_stage/model/channels", 1, "its first stage has channels=1, not 3"),
+    ("first_stage/state_dict", {}, "is more than the 0 weights"),
+    ("first_stage/state_dict/encoder.1.bias", torch.ones(3), "do not fit (encoder.1.bias)"),
+    ("first_stage/state_dict/more", torch.ones(3), "do not fit (more)"),
+    ("first_stage/state_dict/encoder.1.bias", 3, "not a checkpoint of artart"),
+    ("first_stage/state_dict/encoder.1.bias", WIDE.expand(10**15), ""),
+    *(
+        ("first_stage/moments", value, "not a checkpoint of artart")
+        for value in (
+            [[0.0] * 4, [1.0] * 4], torch.ones(8), torch.ones(4, 2), torch.ones(2, 4, 1), torch.ones(0, 4),
+            torch.full((2, 4), float("inf")), torch.full((2, 4), float("nan")), torch.zeros(2, 4), -torch.ones(2, 4),
+            torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4).double(), torch.ones(2, 4).half(),
+        )
+    ),
+    ("first_stage/moments", torch.ones(2, 3), "moments and latents of its first stage do not fit"),
+    ("first_stage/moments", torch.ones(2, 0), "moments and latents of its first stage do not fit"),
+    ("config/image_size", 32, "its first stage has image_size=16, not 32"),
+    ("config/model/image_size", 16, "its network has image_size=16, not 8"),
+    ("config/model/channels", 3, "its network has channels=3, not 4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "saying"), FIRST_STAGES, ids=[f"{k} {one[0]}" for k, one in enumerate(FIRST_STAGES)]
+)
+def test_a_first_stage_that_is_none_is_refused(of_latents, refused, save, place, value, saying):
+    put(of_latents, place, value)
+    refused(save(of_latents), "load", "first_stage", saying=saying)
+
+
+def test_the_first_stage_that_others_spoil_is_a_good_one(of_latents, readers, save):
+    """`AUTOENCODER` describes it."""
+    of_latents["first_stage"]["model"] = AUTOENCODER
+    for name in ("load", "init_from", "first_stage", "inspect"):
+        readers[name](save(of_latents))
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "moments"])
+def test_a_first_stage_without_a_part_is_refused(of_latents, refused, save, key):
+    del of_latents["first_stage"][key]
+    refused(save(of_latents), "load", "resume", "init_from", "first_stage", saying="not a checkpoint of artart")
+
+
+def test_latents_without_a_first_stage_and_images_with_one_are_refused(of_latents, of_diffusion, refused, save):
+    held = of_latents.pop("first_stage")
+    refused(save(of_latents), "load", "resume", "init_from", "first_stage", saying="not a checkpoint of artart")
+    refused(save(of_diffusion | {"first_stage": held}), "load", "first_stage", saying="its network has image_size=16")
+
+
+def test_an_objective_that_takes_no_first_stage_is_refused(of_latents, content, refused, save):
+    of_latents["config"]["objective"] = content["config"]["objective"]
+    refused(save(of_latents), "load", saying="its objective takes no first stage")
+    refused(save(of_latents), "init_from", "resume")
+
+
+def test_a_first_stage_that_settings_describe_is_none(of_latents, of_diffusion, save):
+    """Only an entry of its own, whose weights are checked, makes one."""
+    for content in (of_latents, of_diffusion):
+        content["config"]["objective"]["first_stage"] = 3
+        stage = load(save(content)).process.first_stage
+        assert (stage.content is not None) == (content is of_latents)
+
+
+class Own(Autoencoder):
+    """A class of the user's."""
+
+
+def test_an_autoencoder_of_the_users_is_built_if_it_is_trusted(of_latents, refused, save, monkeypatch):
+    own = f"{__name__}.Own"
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    before = load(save(of_latents)).process.first_stage
+    of_latents["first_stage"]["model"]["_target_"] = own
+    path = save(of_latents)
+    assert isinstance(load(path, [own]).process.first_stage.net, Own)
+    assert torch.equal(load(path, [own]).process.first_stage.encode(torch.ones(1, 3, 16, 16)), before.encode(
+        torch.ones(1, 3, 16, 16)
+    ))  # fmt: skip
+    assert describe(path)["first stage"]["_target_"] == own
+    refused(path, "load", "first_stage", "init_from", saying=f"wants to build {own}")
+    put(of_latents, "first_stage/state_dict/more", torch.ones(1))
+    with pytest.raises(ArtError, match=r"weights and network do not fit \(more\)$"):
+        load(save(of_latents), [own])
+    of_latents["config"]["model"] |= {"model_channels": 8 * 10**6}
+    refused(save(of_latents), "load", saying="do not fit")  # not even what is beside a class to be trusted
+
+
+@pytest.mark.parametrize(
+    "moments", [None, "a", [["a"]], [[10**18] * 4] * 2, [[1.0]], [[True] * 4] * 2, {}, [[1.0] * 4, [0.0] * 4], "no key"]
+)
+def test_moments_of_a_shared_file_that_are_none_are_refused(of_latents, refused, tmp_path, moments):
+    held = of_latents["first_stage"]
+    weights = {name.removeprefix("net."): one for name, one in of_latents["state_dict"].items()}
+    weights |= {f"first_stage.{name}": one for name, one in held["state_dict"].items()}
+    facts = {name: of_latents[name] for name in ("config", "labels", "epoch", "global_step")}
+    path = tmp_path / "hostile.safetensors"
+    save_shared(path, weights, facts | {"first_stage": {"model": held["model"], "moments": held["moments"].tolist()}})
+    assert load(path).process.first_stage.content is not None
+    path.unlink()
+    own = {} if moments == "no key" else {"moments": moments}
+    save_shared(path, weights, facts | {"first_stage": {"model": held["model"], **own}})
+    refused(path, "load", "init_from", "first_stage", "inspect", saying="not a checkpoint of artart")
+    path.unlink()
+    save_shared(path, weights, facts | {"first_stage": 3})
+    refused(path, "load", "first_stage", saying="not a checkpoint of artart")
+
+
+@pytest.mark.parametrize("key", [pytest.param("resume", marks=pytest.mark.slow), "init_from", "first_stage"])
+def test_train_refuses_a_hostile_first_stage_in_a_line(of_latents, train, save, latent, capsys, tmp_path, key):
+    put(of_latents, "first_stage/moments", torch.zeros(2, 4))
+    path = save(of_latents)
+    more = (*latent, "first_stage=null") if key == "init_from" else latent
+    assert train(*more, "run_dir=run", f"{key}={path}") == 2
+    error = capsys.readouterr().err
+    assert (error.count("\n"), str(path) in error) == (1, True), error
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # --- archives

@@ -1,7 +1,7 @@
 import pytest
 
 from artart import ArtError
-from artart.config.compatibility import check_parts
+from artart.config.compatibility import check_first_stage, check_parts
 
 CLASSES = {"class": list("abcde")}
 FITTING = {
@@ -89,3 +89,29 @@ def test_a_column_without_labels_is_refused_unless_it_is_that_of_the_classes():
     assert str(error.value) == (
         "data.min_per_label=50: no artist has so many files; lower it, or remove it from data.labels"
     )
+
+
+LATENT = {"first_stage": "a.ckpt", "objective": {"schedule": {}, "augment": {"probability": 0.0}}, "loss": {}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"objective": {}}, "first_stage=a.ckpt: has latents for objective=diffusion; add that"),
+        (
+            {"loss": {"weights": {"mse": 1.0, "perceptual": 0.1}}},
+            "loss.weights.perceptual: compares images, and with first_stage= the network makes latents; set "
+            "loss=mse_diffusion",
+        ),
+        (
+            {"objective": {"schedule": {}, "augment": {"probability": 0.1}}},
+            "objective.augment.probability=0.1: is for images, not for the latents of first_stage; set 0",
+        ),
+    ],
+    ids=["reconstruction", "perceptual", "augment"],
+)
+def test_what_excludes_a_first_stage_is_one_line(wrong, message):
+    check_first_stage(LATENT)
+    with pytest.raises(ArtError) as error:
+        check_first_stage(LATENT | wrong)
+    assert str(error.value) == message

@@ -10,6 +10,7 @@ from artart.config.cli import compose_config
 from artart.config.commands import check_mode
 from artart.config.schema import check
 from artart.training.setup import build_data_and_objective, build_net, validate
+from artart.training.stages import first_stage_for
 
 DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2")
 IMG2IMG, INPAINT, INTERPOLATE = "mode=img2img", "mode=inpaint", "mode=interpolate"
@@ -27,8 +28,8 @@ def refusal_of_train(*overrides: str) -> str:
     with pytest.raises(ArtError) as error:
         cfg = compose_config("train", ["image_size=16", "trainer.accelerator=cpu", *overrides])
         check(cfg)
-        data, objective, decided = build_data_and_objective(as_dict(cfg))
-        fill_in(cfg.model, decided)
+        data, objective, decided = build_data_and_objective(as_dict(cfg), first_stage_for(cfg))
+        fill_in(cfg.model, decided, objective.first_stage.network)
         config = as_dict(cfg)
         validate(config, objective, data.label_names, build_net(config, None, data.label_names))
     return str(error.value)

@@ -722,9 +722,9 @@ def test_of_two_processes_one_reads_and_the_other_waits(opened: Open, art_folder
     assert len({log.with_suffix(".result").read_text() for log in logs}) == 1
     message = sorted(log.read_text().removeprefix(waits) for log in logs)
     assert message[0] == ""
-    assert message[1].startswith(
-        f"{art_folder}: reading 12 of 12 filesthe pixels of 12 images take at most 16.4 kB in "
-    )
+    first, second = message[1].splitlines()
+    assert first == f"{art_folder}: reading 12 of 12 files"
+    assert second.startswith("the pixels of 12 images take at most 16.4 kB in ")
     assert held(opened().read()) == oracle(art_folder)
 
 
