@@ -48,12 +48,12 @@ class Row(NamedTuple):
     first_stage: tuple[str, ...] = ()  # settings of the autoencoder's training; empty: none
 
 
-PIXELS = ("experiment=diffusion_cpu", "data.random_flip=true", "objective.parameterization=x0", f"image_size={SIZE}")
+PIXELS = ("experiment=diffusion_cpu", "objective.parameterization=x0", f"image_size={SIZE}")
 VIT = ("model=vit", "model.patch_size=8", "model.hidden_size=192", "model.depth=6", "model.num_heads=3")
 ROWS = {
     "pixels, U-Net, patches of 4": Row((*PIXELS, "model.patch_size=4")),
     "pixels, ViT, patches of 8": Row((*PIXELS, *VIT)),
-    "pixels of 32 px, enlarged": Row(("experiment=diffusion_cpu", "data.random_flip=true")),
+    "pixels of 32 px, enlarged": Row(("experiment=diffusion_cpu",)),
     "latents, f4": Row(("experiment=latent",), ("experiment=autoencoder",)),
     "latents, f8": Row(("experiment=latent",), ("experiment=autoencoder", "model=autoencoder_f8")),
 }

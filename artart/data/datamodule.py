@@ -142,13 +142,13 @@ class ArtDataModule(LightningDataModule):
         Raises:
             ArtError: as for `latents_of`.
         """
-        self.latents = latents_of(self.images, encoder, self.folder, device)
+        self.latents = latents_of(self.images, encoder, self.folder, device, self.random_flip)
 
     def training_latents(self, chunk: int = 1024) -> Iterator[Tensor]:
         """The latents of training images, not normalised, in parts (n, C, H, W)."""
         assert self.latents
         for rows in self.latents.rows[self.train_ids].split(chunk):
-            yield self.latents.values[2 * rows].float()
+            yield self.latents.values[rows].float()
 
     def _read_images(self) -> ImageSet:
         if self.folder is None:

@@ -1,4 +1,4 @@
-"""The latents of images and of their mirror images, computed once and kept beside the pixels."""
+"""The latents of images, computed once and kept beside the pixels."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -37,22 +37,33 @@ class Encoder(Protocol):
 class Latents(NamedTuple):
     """Latents of M images, not normalised."""
 
-    values: Tensor  # (2 N, C, H, W) float16: row 2 k of an image, row 2 k + 1 of its mirror image
-    rows: Tensor  # (M,) long: k for each image
+    values: Tensor  # (N, C, H, W) float16
+    rows: Tensor  # (M,) long: the row of each image; with flips the next one is of its mirror image
     normalize: Callable[[Tensor], Tensor]
 
 
-def latents_of(images: ImageSet, encoder: Encoder, folder: ArtFolder | None, device: torch.device) -> Latents:
+def latents_of(
+    images: ImageSet, encoder: Encoder, folder: ArtFolder | None, device: torch.device, flips: bool
+) -> Latents:
     """Encode images, or find their latents in the folder's cache; without a folder they stay in memory.
+
+    Args:
+        images: whose latents are wanted.
+        encoder: that makes them.
+        folder: of the images; None: of none.
+        device: to encode on.
+        flips: whether the latents of mirror images are wanted too.
 
     Raises:
         ArtError: if the cache cannot be written or has too little space.
         OSError: if the disk fills up.
     """
+    num_sides = 1 + flips
     if folder is None:
-        values = torch.from_numpy(np.stack([*_encoded(images, range(len(images.rows)), encoder, device)]))
-        return Latents(values.flatten(0, 1), torch.arange(len(values)), encoder.normalize)
-    kind = Kind(f"latents-{encoder.sha256[:16]}-{folder.kind.name}", (2, *encoder.shape), np.float16)
+        values = torch.from_numpy(np.stack([*_encoded(images, range(len(images.rows)), encoder, device, flips)]))
+        return Latents(values.flatten(0, 1), num_sides * torch.arange(len(values)), encoder.normalize)
+    name = f"{'flips' if flips else 'latents'}-{encoder.sha256[:16]}-{folder.kind.name}"
+    kind = Kind(name, (num_sides, *encoder.shape), np.float16)
     with folder.locked():
         known = store.find(folder.cache, kind)
         rows = known.rows if known else {}
@@ -62,20 +73,20 @@ def latents_of(images: ImageSet, encoder: Encoder, folder: ArtFolder | None, dev
                 for digest in set(images.digests) & rows.keys():
                     assert known
                     writer.add(digest, known.values[rows[digest]])
-                for k, both in zip(new, _encoded(images, new, encoder, device), strict=True):
-                    writer.add(images.digests[k], both)
+                for k, sides in zip(new, _encoded(images, new, encoder, device, flips), strict=True):
+                    writer.add(images.digests[k], sides)
             known = store.find(folder.cache, kind)
     assert known
-    own = torch.tensor([known.rows[digest] for digest in images.digests])
+    own = torch.tensor([num_sides * known.rows[digest] for digest in images.digests])
     return Latents(torch.from_numpy(known.values).flatten(0, 1), own, encoder.normalize)
 
 
-def _encoded(images: ImageSet, ids: Any, encoder: Encoder, device: torch.device) -> Iterator[np.ndarray]:
-    """For each image of `ids` the latents of it and of its mirror image, (2, C, H, W) float16."""
+def _encoded(images: ImageSet, ids: Any, encoder: Encoder, device: torch.device, flips: bool) -> Iterator[np.ndarray]:
+    """For each image of `ids` the latents of it and, with flips, of its mirror image, (1 or 2, C, H, W) float16."""
     with progress_bar() as bar, torch.inference_mode():
         task = bar.add_task("encoding", total=len(ids))
         for part in torch.as_tensor(ids).split(CHUNK):
             x = to_model(images.pixels[images.rows[part]].to(device))
-            both = torch.stack([encoder.latents(x), encoder.latents(x.flip(-1))], dim=1)
-            yield from both.half().cpu().numpy()
+            sides = torch.stack([encoder.latents(one) for one in (x, *[x.flip(-1)] * flips)], dim=1)
+            yield from sides.half().cpu().numpy()
             bar.advance(task, len(part))

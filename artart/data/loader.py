@@ -148,13 +148,13 @@ class Loader:
 
 @dataclass(eq=False, repr=False)
 class LatentLoader(Loader):
-    """The same for latents: `pixels` are (2 N, C, H, W) float16; row 2 k + 1 is the mirror image of row 2 k."""
+    """The same for latents: `pixels` are (N, C, H, W) float16; with random_flip mirror images follow their images."""
 
     _: KW_ONLY
     normalize: Callable[[Tensor], Tensor]
 
     def _rows(self, order: Tensor, flips: Tensor) -> Tensor:
-        return 2 * self.ids[order] + (flips if self.random_flip else 0)
+        return self.ids[order] + (flips if self.random_flip else 0)
 
     def _fetch(self, rows: Tensor, flips: Tensor) -> Tensor:
         """Normalised latents as floats on the device; `rows` chooses the mirror images."""

@@ -64,9 +64,9 @@ def opened(art_folder: Path, tmp_path: Path) -> Callable[[], tuple[ArtFolder, Im
 def of(opened: Any) -> Callable[..., latents.Latents]:
     """The latents of the folder's images."""
 
-    def of(encoder: Encoder) -> latents.Latents:
+    def of(encoder: Encoder, flips: bool = True) -> latents.Latents:
         one, images = opened()
-        return latents_of(images, encoder, one, CPU)
+        return latents_of(images, encoder, one, CPU, flips)
 
     return of
 
@@ -74,14 +74,15 @@ def of(opened: Any) -> Callable[..., latents.Latents]:
 def stores(cache: Path) -> dict[Path, int]:
     """When each store of latents was written; and what an interrupted process left."""
     (root,) = cache.iterdir()
-    return {path: path.stat().st_mtime_ns for path in (*root.glob("latents-*"), *root.glob(".*"))}
+    return {path: path.stat().st_mtime_ns for path in (*root.glob("*-16-stretch-*"), *root.glob(".*"))}
 
 
 def assert_are_latents(found: latents.Latents, images: ImageSet, encoder: Encoder) -> None:
-    """Those of the images and of their mirror images, rounded to float16."""
+    """Those of the images, and of their mirror images if there are any, rounded to float16."""
     x = to_model(images.pixels[images.rows])
-    for flipped, wanted in enumerate((encoder.latents(x), encoder.latents(x.flip(-1)))):
-        values = found.values[2 * found.rows + flipped]
+    sides = (x, x.flip(-1))[: len(found.values) // len(set(images.digests))]
+    for flipped, wanted in enumerate(map(encoder.latents, sides)):
+        values = found.values[found.rows + flipped]
         assert values.dtype == torch.float16
         assert_close(values.float(), wanted, rtol=HALF_ULP, atol=0)
 
@@ -100,6 +101,16 @@ def test_latents_are_those_of_both_flips_and_encoded_once(of, opened, tmp_path, 
     assert encoder.asked == 2 * 12
     assert stores(tmp_path / "cache") == before
     assert len(before) == 1
+
+
+def test_latents_without_flips_are_half_as_many(of, opened, tmp_path):
+    of(both := Encoder())
+    found = of(encoder := Encoder(), flips=False)
+    assert (both.asked, encoder.asked, len(found.values)) == (24, 12, 12)
+    assert_are_latents(found, opened()[1], Encoder())
+    assert len(stores(tmp_path / "cache")) == 2
+    of(both)
+    assert both.asked == 24
 
 
 def test_only_new_images_are_encoded_and_removed_ones_forgotten(of, opened, art_folder, tmp_path):
@@ -172,7 +183,7 @@ def test_ctrl_c_leaves_the_older_store_and_no_half_one(of, opened, art_folder, t
 
 def test_demo_art_has_no_store(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    data = ArtDataModule(image_size=SIZE, num_demo_images=8, cache_dir=tmp_path)
+    data = ArtDataModule(image_size=SIZE, num_demo_images=8, random_flip=True, cache_dir=tmp_path)
     data.load()
     data.encode(Encoder(), CPU)
     assert data.latents is not None
@@ -199,10 +210,10 @@ def test_images_of_equal_content_share_their_latents(tmp_path):
     images = ImageSet(pixels, torch.tensor([0, 1, 0]), torch.zeros(3, 1).long(), digests, digests)
     rules = Rules(max_pixels=10_000, min_size=8, duplicate=False, opt_out=True, ai_made=True)
     one = ArtFolder(FolderSettings(tmp_path, rules, SIZE, cache_dir=tmp_path / "cache"))
-    found = latents_of(images, Encoder(), one, CPU)
-    assert found.rows.tolist() == [0, 1, 0]
+    found = latents_of(images, Encoder(), one, CPU, flips=True)
+    assert found.rows.tolist() == [0, 2, 0]
     assert_are_latents(found, images, Encoder())
-    assert store.find(one.cache, store.Kind(f"latents-{Encoder().sha256[:16]}-16-stretch", (2, 2, 8, 8), "f2"))
+    assert store.find(one.cache, store.Kind(f"flips-{Encoder().sha256[:16]}-16-stretch", (2, 2, 8, 8), "f2"))
 
 
 # --- batches
@@ -220,7 +231,7 @@ def test_batches_are_the_latents_of_the_loaders_own_images(options, world_size):
     rows = torch.randperm(30, generator=generator)[:23]
     labels = (rows % 3)[:, None]
     images = ImageSet(pixels, rows, labels, [""] * 23, [""] * 23)
-    values, places, normalize = latents_of(images, encoder := Encoder(), None, CPU)
+    values, places, normalize = latents_of(images, encoder := Encoder(), None, CPU, "random_flip" in options)
     ids = torch.arange(23)[3:]
     for rank in range(world_size):
         more = {"batch_size": 4, "seed": 5, "rank": rank, "world_size": world_size, **options}
