@@ -4,11 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+MIN_IMAGE_SIZE = 8
 MAX_IMAGE_SIZE = 8192  # limits the memory that a checkpoint can make artart reserve
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-ImageSize = Annotated[int, Field(ge=8, le=MAX_IMAGE_SIZE)]
+ImageSize = Annotated[int, Field(ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]

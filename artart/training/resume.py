@@ -28,7 +28,7 @@ from artart.training.distributed import rank
 from artart.training.loggers import cut_back, files
 from artart.training.restore import misfit, unusable
 from artart.training.run_dir import Plan
-from artart.training.run_files import LOG, open_log, save_settings
+from artart.training.run_files import open_log, save_settings
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def open_run_dir(
     A folder whose run is resumed gets the new settings with the first checkpoint that has them: if the command fails
     before that, resume=auto finds the run by its old ones.
     """
-    open_log(cfg, f"train_rank_{rank()}.log" if rank() else LOG)
+    open_log(cfg)
     if rank():
         return
     prepare_run_dir(Path(cfg.run_dir), state, trainer.loggers)

@@ -70,7 +70,7 @@ def test_two_processes_that_were_stopped_end_as_one_process(kind, tmp_path, monk
     stop = ("+callbacks.a._target_=test_resume.Trouble", "+callbacks.a.event=SIGTERM", "+callbacks.a.place=within")
     code, said = outcome(start([sys.executable], *two, *stop, "+callbacks.a.step=3"))
     assert code == 143, said
-    assert said.count("stopped by SIGTERM in epoch 1; to resume, repeat the command") == 1  # the first speaks for all
+    assert said.count("stopped by SIGTERM in epoch 1/2; to resume, repeat the command") == 1  # the first speaks for all
     assert "Traceback" not in said
     assert load("two/checkpoints/last.ckpt")["global_step"] == 3
     code, said = outcome(start([sys.executable], *two, "resume=auto"))
