@@ -178,6 +178,8 @@ def _log_differences(differences: Sequence[tuple[str, Any, Any]], before: Mappin
     if shown:
         more = f" and {len(shown) - MAX_SHOWN_DIFFERENCES} more" if len(shown) > MAX_SHOWN_DIFFERENCES else ""
         log.info("resume: other settings than before: %s%s", ", ".join(shown[:MAX_SHOWN_DIFFERENCES]), more)
+    if any(key.startswith("first_stage_settings") for key, *_ in differences):
+        log.info("resume: the first stage has been trained, so first_stage_settings have no effect")
 
 
 def open_run_dir(

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 from torch import nn
 
+from artart import ArtError
 from artart.config.build import as_dict, fill_in
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.first_stage import FrozenAutoencoder
@@ -54,7 +55,15 @@ def prepare(
     plan = distributed.broadcast_from_rank_zero(lambda: run_dir.plan(cfg, is_part))
     config = as_dict(cfg)
     state = resume.load_resume_state(plan.checkpoint, config, data.label_names, first_stage)
-    net = setup.build_net(config, initial, data.label_names)
+    try:
+        net = setup.build_net(config, initial, data.label_names)
+    except ArtError as error:
+        if first_stage and str(error).startswith("image_size="):
+            side = first_stage.network["image_size"]
+            raise ArtError(
+                f"image_size={cfg.image_size}: the network has latents of {side} x {side}: {error}"
+            ) from None
+        raise
     setup.validate(config, objective, data.label_names, net)
     return Run(cfg, words, plan, state, data, objective, net, setup.load_pretrained(config, objective))
 
