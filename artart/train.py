@@ -61,7 +61,7 @@ def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
     quieten_lightning()
     distributed.init_process_group(cfg.trainer)
     initial = finetune.adopt_config(cfg, words)
-    first_stage = stages.first_stage_for(cfg)
+    first_stage = stages.first_stage_for(cfg, words)
     prepared = run.prepare(cfg, words, initial, first_stage)
     first = first_stage and stages.prepare_first_stage(prepared, first_stage)
     run.load_images(prepared)

@@ -44,7 +44,7 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
     _check_origin(path, theirs)
     if "first_stage" in content:
         if own["first_stage"] not in (None, cfg.init_from):
-            raise ArtError(f"first_stage={cfg.first_stage}: init_from={path} brings its own; leave it out")
+            raise ArtError(f"first_stage={cfg.first_stage}: init_from={path} brings its own; set first_stage=null")
         cfg.first_stage = cfg.init_from
     _check_agreement(path, theirs, own, given)
     for key in MUST_MATCH:

@@ -1,7 +1,7 @@
 """Latent diffusion in two stages in one run folder: its autoencoder is trained first, in a folder within."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ log = logging.getLogger(__name__)
 STAGES = ("stage 1 of 2", "stage 2 of 2")
 
 
-def first_stage_for(cfg: DictConfig) -> FrozenAutoencoder | None:
+def first_stage_for(cfg: DictConfig, words: Sequence[str]) -> FrozenAutoencoder | None:
     """The first stage of a run; None if it has none. With first_stage=auto it has no weights yet.
 
     Raises:
         ArtError: if it cannot be used, or does not fit other settings.
     """
+    if cfg.first_stage != "auto" and any(word.lstrip("+").startswith("first_stage_settings") for word in words):
+        raise ArtError("first_stage_settings: needs first_stage=auto, which trains a first stage")
     if cfg.first_stage is None:
         return None
     check_first_stage(as_dict(cfg))

@@ -92,6 +92,37 @@ def test_two_processes_that_were_stopped_end_as_one_process(kind, tmp_path, monk
 
 
 @pytest.mark.distributed
+def test_two_processes_train_both_stages_as_one_process(tmp_path, monkeypatch):
+    """Stopped in the first stage. Sums in another order change latents by a rounding to float16."""
+    monkeypatch.chdir(tmp_path)
+    own = ("experiment=autoencoder", "model.model_channels=8", "model.channel_mult=[1]", "loss=mse")
+    first = [f"first_stage_settings.{word}" for word in (*own, "trainer.max_epochs=2")]
+    both = (*KINDS["diffusion"], "model=unet_tiny", "model.model_channels=8", "first_stage=auto", *first)
+    one = start([sys.executable], *both, "first_stage_settings.data.batch_size=8", "data.batch_size=8", "run_dir=one")
+    two = (*both, "first_stage_settings.data.batch_size=4", "data.batch_size=4", "trainer=ddp", "trainer.devices=2",
+           "trainer.accelerator=cpu", "run_dir=two")  # fmt: skip
+    stop = {"_target_": "test_resume.Trouble", "event": "SIGTERM", "place": "within", "step": 3}
+    code, said = outcome(
+        start([sys.executable], *two, *(f"+first_stage_settings.callbacks.a.{key}={stop[key]}" for key in stop))
+    )
+    assert code == 143, said
+    assert said.count("in stage 1 of 2, epoch 1/2; to resume, repeat the command with resume=auto run_dir=two") == 1
+    code, said = outcome(start([sys.executable], *two, "resume=auto"))
+    assert code == 0, said
+    assert said.count("stage 1 of 2: done") == said.count("stage 2 of 2, epoch 2/2  step 12") == 1
+    assert outcome(one)[0] == 0
+
+    for run, tolerance in (("first_stage/", 1e-5), ("", 1e-3)):
+        wanted, ours = (load(f"{folder}/{run}checkpoints/last.ckpt") for folder in ("one", "two"))
+        assert_close(ours["state_dict"], wanted["state_dict"], atol=tolerance, rtol=tolerance)
+        assert_close(ours["metrics"], wanted["metrics"], atol=tolerance, rtol=tolerance)
+    for folder in ("two", "two/first_stage"):
+        assert sorted(path.name for path in Path(folder).glob("*.log")) == ["train.log", "train_rank_1.log"]
+    assert "stage 2 of 2, epoch 2/2  step 12" in Path("two/train_rank_1.log").read_text()
+    assert Path("two/train.log").read_text().count("stage 2 of 2, epoch 2/2  step 12") == 1
+
+
+@pytest.mark.distributed
 def test_two_machines_of_one_process_each_share_a_folder(tmp_path, monkeypatch):
     """Both on this one; they meet over the network."""
     monkeypatch.chdir(tmp_path)

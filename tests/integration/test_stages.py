@@ -64,7 +64,9 @@ def send(number):
 
 
 def load(path):
-    return torch.load(path, weights_only=True)
+    content = torch.load(path, weights_only=True)
+    content.get("first_stage", {}).pop("model", None)
+    return content
 
 
 def files_of(folder):
@@ -198,6 +200,7 @@ def test_a_run_that_reached_its_first_stage_is_resumed_or_refused(train, copied,
             "first_stage_settings.loss.perceptual.weights=imagenet: ",
         ),
         (["first_stage_settings=3"], "first_stage_settings=3: must be "),
+        (["first_stage=null"], "first_stage_settings: needs first_stage=auto"),
         (["data.val_fraction=2"], "data.val_fraction=2: must be "),
         (["image_size=8"], "image_size=8: latents would be 4 x 4; take at least 16"),
         (["image_size=20"], "image_size=20: the network has latents of 10 x 10: image_size=10: not divisible by 4"),
