@@ -95,9 +95,9 @@ def test_two_processes_that_were_stopped_end_as_one_process(kind, tmp_path, monk
 def test_two_processes_train_both_stages_as_one_process(tmp_path, monkeypatch):
     """Stopped in the first stage. Sums in another order change latents by a rounding to float16."""
     monkeypatch.chdir(tmp_path)
-    own = ("experiment=autoencoder", "model.model_channels=8", "model.channel_mult=[1]", "loss=mse")
+    own = ("experiment=autoencoder", "model.model_channels=16", "model.channel_mult=[1]", "loss=mse")
     first = [f"first_stage_settings.{word}" for word in (*own, "trainer.max_epochs=2")]
-    both = (*KINDS["diffusion"], "model=unet_tiny", "model.model_channels=8", "first_stage=auto", *first)
+    both = (*KINDS["diffusion"], "model=unet_tiny", "model.model_channels=16", "first_stage=auto", *first)
     one = start([sys.executable], *both, "first_stage_settings.data.batch_size=8", "data.batch_size=8", "run_dir=one")
     two = (*both, "first_stage_settings.data.batch_size=4", "data.batch_size=4", "trainer=ddp", "trainer.devices=2",
            "trainer.accelerator=cpu", "run_dir=two")  # fmt: skip
