@@ -37,8 +37,8 @@ def first_stage_for(cfg: DictConfig, words: Sequence[str]) -> FrozenAutoencoder 
     if cfg.first_stage is None:
         return None
     check_first_stage(as_dict(cfg))
-    is_auto = cfg.first_stage == "auto"
-    first_stage = _untrained(cfg) if is_auto else load_first_stage(Path(cfg.first_stage), cfg.image_size)
+    path, is_auto = Path(cfg.first_stage), cfg.first_stage == "auto"
+    first_stage = _untrained(cfg) if is_auto else load_first_stage(path, cfg.image_size)
     if (side := first_stage.network["image_size"]) < MIN_IMAGE_SIZE:
         least = MIN_IMAGE_SIZE * first_stage.net.factor
         raise ArtError(f"image_size={cfg.image_size}: latents would be {side} x {side}; take at least {least}")
@@ -49,10 +49,10 @@ def _untrained(cfg: DictConfig) -> FrozenAutoencoder:
     own = settings_of_first_stage(cfg)
     with named_as_given(cfg):
         adopt_config(own, words_of_first_stage(cfg))
-        net: nn.Module = build(config := as_dict(own), "model")
+        net: nn.Module = build(as_dict(own), "model")
     if not hasattr(net, "latent_channels"):
         raise ArtError("first_stage_settings: no autoencoder; add first_stage_settings.experiment=autoencoder")
-    return FrozenAutoencoder(net, config["model"])
+    return FrozenAutoencoder(net, as_dict(own)["model"])
 
 
 def prepare_first_stage(run: Run, first_stage: FrozenAutoencoder) -> Run | None:
@@ -70,9 +70,9 @@ def prepare_first_stage(run: Run, first_stage: FrozenAutoencoder) -> Run | None:
     if folder and (checkpoint := newest_in(folder)):
         if reached_limit(folder, own):
             best = checkpoint.with_name("best.ckpt")
-            trained = best if best.is_file() else checkpoint
-            _fill(first_stage, load_first_stage(trained, cfg.image_size).content, trained)
-            log.info("%s: trained before, %s", STAGES[0], relative_to_cwd(trained))
+            path = best if best.is_file() else checkpoint
+            _fill(first_stage, load_first_stage(path, cfg.image_size).content, path)
+            log.info("%s: trained before, %s", STAGES[0], relative_to_cwd(path))
             return None
         own.run_dir, own.resume = str(folder), "auto"
     with named_as_given(cfg):
@@ -99,6 +99,7 @@ def train_first_stage(first: Run, run: Run, first_stage: FrozenAutoencoder) -> N
     open_log(run.cfg)
     last = {"state_dict": first.net.state_dict(), "moments": None}  # callbacks may save none
     first_stage.fill(load_first_stage(result.checkpoint, run.cfg.image_size).content if result.checkpoint else last)
-    grids = sorted((folder / "samples").glob("epoch_????.png"))
-    grid = f", grid {relative_to_cwd(grids[-1])}" if grids else ""
-    log.info("%s: done, best %s %.4g%s", STAGES[0], first.cfg.monitor, result.best_score, grid)
+    grid = max((folder / "samples").glob("epoch_????.png"), default="none")
+    log.info(
+        "%s: done, best %s %.4g, grid %s", STAGES[0], first.cfg.monitor, result.best_score, relative_to_cwd(Path(grid))
+    )
