@@ -3,13 +3,12 @@
 import logging
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
-from artart.config.build import CONF_DIR, as_dict, fill_in, overrides
+from artart.config.build import CONF_DIR, as_dict, overrides
 from artart.config.cli import cli, compose_config, handle_errors
 from artart.config.schema import check
 from artart.training import distributed
@@ -46,45 +45,35 @@ def train(overrides: Sequence[str] = ()) -> "TrainingResult":
         close_log()
 
 
-def _train(cfg: DictConfig, words: Sequence[str], within: Path | None = None) -> "TrainingResult":
-    """Check the settings, build the parts, read the images, claim the folder, train, report.
+def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
+    """Check the settings, read the images, claim the folder, train one or both stages, report.
 
     Args:
         cfg: the settings.
         words: what was set on the command line, key=value.
-        within: the folder of the run whose first stage is trained; None: of none.
     """
     check(cfg)
     distributed.launch(cfg.trainer)
 
-    from artart.training import finetune, resume, run_dir, setup, stages
-    from artart.training.result import Result
-    from artart.training.trainer import fit, make_trainer, quieten_lightning
+    from artart.training import finetune, run, setup, stages
+    from artart.training.trainer import quieten_lightning
 
     quieten_lightning()
     distributed.init_process_group(cfg.trainer)
     initial = finetune.adopt_config(cfg, words)
-    first_stage = stages.first_stage_for(cfg)
-    data, objective, decided = setup.build_data_and_objective(as_dict(cfg), first_stage)
-    fill_in(cfg.model, decided, objective.first_stage.network)
-    plan = distributed.broadcast_from_rank_zero(lambda: run_dir.plan(cfg, within))
-    config = as_dict(cfg)
-    state = resume.load_resume_state(plan.checkpoint, config, data.label_names, first_stage)
-    net = setup.build_net(config, initial, data.label_names)
-    setup.validate(config, objective, data.label_names, net)
-    pretrained = setup.load_pretrained(config, objective)
-    setup.load_images(data, config, state)
-    cfg.run_dir = str(distributed.broadcast_from_rank_zero(lambda: run_dir.claim_run_dir(cfg, plan)))
-    config = as_dict(cfg)
-    trainer = make_trainer(config, data.val_is_held_out)
-    resume.open_run_dir(cfg, words, plan, state, trainer, data)
+    first_stage = stages.first_stage_for(cfg, words)
+    prepared = run.prepare(cfg, words, initial, first_stage)
+    first = first_stage and stages.prepare_first_stage(prepared, first_stage)
+    run.load_images(prepared)
+    if first:
+        run.load_images(first, prepared.data)
+    trainer = run.begin(prepared)
     if first_stage:
-        stages.complete_first_stage(first_stage, cfg, state, _train)
-        setup.encode_images(data, first_stage, config)
-    module = setup.build_module(config, net, objective, data.label_names)
-    result = Result(config, words, pretrained, state and state.step, within)
-    fit(trainer, module, data, state and state.path, within)
-    return result.write(trainer, module)
+        if first:
+            stages.train_first_stage(first, prepared, first_stage)
+            del first  # its images may lie on the GPU
+        setup.encode_images(prepared.data, first_stage, as_dict(cfg))
+    return run.finish(prepared, trainer, stages.STAGES[1] if cfg.first_stage == "auto" else "")
 
 
 def run() -> None:

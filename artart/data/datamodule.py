@@ -19,7 +19,7 @@ from artart.data import demo
 from artart.data.dataset import ImageSet, Storage, check_usable, images_of, paint_demo_art, place
 from artart.data.decode import MAX_PIXELS, ResizeMode
 from artart.data.folder import ArtFolder, FolderSettings
-from artart.data.index import Rules, write_unused
+from artart.data.index import Entry, Rules, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns
 from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import LatentLoader, Loader
@@ -77,6 +77,7 @@ class ArtDataModule(LightningDataModule):
         check_columns(self.labels, self.metadata)
         self.folder = None if self.root is None else ArtFolder(self._folder_settings(Path(self.root)))
         self.latents: Latents | None = None  # of which batches consist, if `encode` was called
+        self.unused: list[Entry] = []  # files that are not trained on
         self.loader_state: dict[str, Any] = {}  # of a checkpoint, for the training loader
 
     def _folder_settings(self, root: Path) -> FolderSettings:
@@ -115,12 +116,18 @@ class ArtDataModule(LightningDataModule):
             "num_val": len(self.val_ids),
         }
 
-    def load(self) -> None:
+    def load(self, loaded: "ArtDataModule | None" = None) -> None:
         """Read new files and split the images.
+
+        Args:
+            loaded: whose images are shared instead; its settings are the same, but for those of batches.
 
         Raises:
             ArtError: if too many files are unusable or too few images are left.
         """
+        if loaded:
+            self.__dict__ |= {name: vars(loaded)[name] for name in ("images", "unused", "train_ids", "val_ids")}
+            return
         self.images = self._read_images()
         num_images = len(self.images.digests)
         self.val_ids = split(self.images.digests, self.images.groups, self.val_fraction)

@@ -31,6 +31,7 @@ class ArtModule(LightningModule):
         scheduler: Callable[..., dict[str, Any]],
         config: Mapping[str, Any],
         label_names: Mapping[str, Sequence[str]],
+        stage: str = "",
     ) -> None:
         """
         Args:
@@ -40,6 +41,7 @@ class ArtModule(LightningModule):
             scheduler: (optimizer, total_steps) to Lightning's scheduler dict.
             config: the plain settings; checkpoints hold them.
             label_names: by column, the names of the labels 0, 1, ...; checkpoints hold them.
+            stage: what log lines call this training if it is one of several, such as "stage 1 of 2".
         """
         super().__init__()
         self.net = net.to(memory_format=torch.channels_last)
@@ -49,7 +51,13 @@ class ArtModule(LightningModule):
         self.scheduler = scheduler
         self.config = dict(config)
         self.label_names = {column: list(names) for column, names in label_names.items()}
+        self.stage = stage
         self.images_seen = 0  # in training, by all processes
+
+    @property
+    def place(self) -> str:
+        """Where training is, for log lines."""
+        return f"{self.stage}{', ' * bool(self.stage)}epoch {self.current_epoch + 1}/{self.trainer.max_epochs}"
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size

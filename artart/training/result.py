@@ -63,7 +63,7 @@ class Result:
         checkpoint = next((path for path in places if path.is_file()), None)
         result = TrainingResult(self.run_dir, best.get(self.config["monitor"], math.nan), checkpoint)
         if not in_sweep() and not self.within:
-            self._log(result, module.objective.mode)
+            self._log(result, module)
         return result
 
     def _best(self, trainer: Trainer) -> dict[str, float]:
@@ -116,10 +116,11 @@ class Result:
                 logger.log_hyperparams(settings, metrics, trainer.global_step)
                 logger.finalize("success")  # again: log_hyperparams has opened the file that the end of training closed
 
-    def _log(self, result: TrainingResult, mode: str) -> None:
-        """Log the files and the next commands; `mode` is that of artart.generate for the network."""
+    def _log(self, result: TrainingResult, module: ArtModule) -> None:
+        """Log the files and the next commands."""
+        place = f"{module.stage}: " if module.stage else ""
         score = "not measured" if math.isnan(result.best_score) else f"{result.best_score:.4g}"
-        log.info("done in %.0f s, best %s %s", time.monotonic() - self.started, self.config["monitor"], score)
+        log.info("%sdone in %.0f s, best %s %s", place, time.monotonic() - self.started, self.config["monitor"], score)
         python = "python" if shutil.which("python") == sys.executable else relative_to_cwd(Path(sys.executable))
         run_dir, commands = relative_to_cwd(self.run_dir), list[str]()
         if grids := sorted((self.run_dir / "samples").glob("epoch_????.png")):
@@ -127,7 +128,7 @@ class Result:
         if result.checkpoint:
             checkpoint = relative_to_cwd(result.checkpoint)
             log.info("  checkpoint  %s", checkpoint)
-            commands.append(f"artart.generate checkpoint={checkpoint} {TRY[mode]}")
+            commands.append(f"artart.generate checkpoint={checkpoint} {TRY[module.objective.mode]}")
             if self.config["data"].get("val_fraction") != 0:
                 commands.append(f"artart.evaluate checkpoint={checkpoint}")
         log.info("  log folder  %s", run_dir)

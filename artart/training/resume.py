@@ -28,7 +28,7 @@ from artart.training.distributed import rank
 from artart.training.loggers import cut_back, files
 from artart.training.restore import misfit, unusable
 from artart.training.run_dir import Plan
-from artart.training.run_files import LOG, open_log, save_settings
+from artart.training.run_files import open_log, save_settings
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +190,8 @@ def _log_differences(differences: Sequence[tuple[str, Any, Any]], before: Mappin
     if shown:
         more = f" and {len(shown) - MAX_SHOWN_DIFFERENCES} more" if len(shown) > MAX_SHOWN_DIFFERENCES else ""
         log.info("resume: other settings than before: %s%s", ", ".join(shown[:MAX_SHOWN_DIFFERENCES]), more)
+    if any(key.startswith("first_stage_settings") for key, *_ in differences):
+        log.info("resume: the first stage has been trained, so first_stage_settings have no effect")
 
 
 def open_run_dir(
@@ -205,7 +207,7 @@ def open_run_dir(
     A folder whose run is resumed gets the new settings with the first checkpoint that has them: if the command fails
     before that, resume=auto finds the run by its old ones.
     """
-    open_log(cfg, f"train_rank_{rank()}.log" if rank() else LOG)
+    open_log(cfg)
     if rank():
         return
     prepare_run_dir(Path(cfg.run_dir), state, trainer.loggers)

@@ -43,23 +43,24 @@ class Plan(NamedTuple):
         return self.run_dir is not None and its_run == self.run_dir.resolve()
 
 
-def plan(cfg: DictConfig, within: Path | None = None) -> Plan:
+def plan(cfg: DictConfig, is_part: bool = False) -> Plan:
     """The folder and the checkpoint that `run_dir` and `resume` name. Writes nothing but a lock.
 
     Log lines are kept from here on, for the run's log.
 
     Args:
         cfg: the settings.
-        within: the folder of the run that this one is a part of, which stays locked; None: it is no part of one.
+        is_part: whether it is the first stage of another run of this process, which stays locked and keeps the lines.
 
     Raises:
         ArtError: if a run cannot resume in the folder, a new one would mix with its content, or the run has finished.
     """
     if in_sweep() and (cfg.run_dir or cfg.get("resume")):
         raise ArtError("run_dir and resume: each job of a sweep has its own new folder; leave them out")
-    while _locks and not within:
-        _locks.pop().release()  # of an earlier run in the same process
-    run_files.keep_log_lines()
+    if not is_part:
+        while _locks:
+            _locks.pop().release()  # of an earlier run in the same process
+        run_files.keep_log_lines()
     with disk_errors(cfg):
         planned = _find(cfg)
         if planned.run_dir and planned.checkpoint and planned.is_in_place:
@@ -71,6 +72,8 @@ def plan(cfg: DictConfig, within: Path | None = None) -> Plan:
                     f"raise the limit, such as trainer.{limit}={2 * number or 1}"
                 )
             _lock(planned.run_dir)  # before its checkpoint is read, so that no other process resumes it meanwhile
+        elif planned.run_dir and newest_in(planned.run_dir / FIRST_STAGE):
+            _lock(planned.run_dir)  # likewise
         elif not in_sweep() and not is_writable(planned.run_dir or RUNS.absolute()):
             raise ArtError(f"run_dir={cfg.run_dir or 'null'}: cannot be written; name another folder: run_dir=DIR")
     return planned
@@ -98,6 +101,8 @@ def _find(cfg: DictConfig) -> Plan:
                 raise ArtError("does not lie in checkpoints/ of a run")
             run_files.check_run(checkpoint.parent.parent)
         return Plan(run_dir or checkpoint.parent.parent, checkpoint)
+    if not held and run_dir and resume != "auto":
+        held = sorted((run_dir / FIRST_STAGE).glob("checkpoints/*.ckpt"))
     if held:
         whose, remedy = ("another", "name a new folder") if resume else ("a", "name another folder")
         if resume is None and "resume" in cfg:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
 from artart.io.files import atomic
+from artart.training.distributed import rank
 
 RUNS = Path("outputs/runs")
 LOG = "train.log"
@@ -109,9 +110,12 @@ def keep_log_lines() -> None:
 def open_log(cfg: DictConfig, log_name: str = LOG) -> None:
     """Send log lines to a file in cfg.run_dir; those since `keep_log_lines` first, if this process has called it.
 
+    A process of a higher rank has a file of its own.
+
     Raises:
         ArtError: if it cannot be written.
     """
+    log_name = f"train_rank_{rank()}.log" if rank() else log_name
     with disk_errors(cfg):
         handler = logging.FileHandler(Path(cfg.run_dir, log_name), encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

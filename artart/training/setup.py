@@ -79,10 +79,15 @@ def _compile(net: nn.Module, accelerator: str) -> None:
 
 
 def build_module(
-    config: Mapping[str, Any], net: nn.Module, objective: Objective, label_names: Mapping[str, Sequence[str]]
+    config: Mapping[str, Any],
+    net: nn.Module,
+    objective: Objective,
+    label_names: Mapping[str, Sequence[str]],
+    stage: str = "",
 ) -> ArtModule:
     """The LightningModule, with optimizer and learning-rate schedule."""
-    return ArtModule(net, objective, build(config, "optimizer"), build(config, "scheduler"), config, label_names)
+    optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
+    return ArtModule(net, objective, optimizer, scheduler, config, label_names, stage)
 
 
 def validate(
@@ -112,14 +117,16 @@ def load_pretrained(config: Mapping[str, Any], objective: Objective) -> dict[str
     return origins
 
 
-def load_images(data: ArtDataModule, config: Mapping[str, Any], state: ResumeState | None) -> None:
-    """Read the images, in the first process first.
+def load_images(
+    data: ArtDataModule, config: Mapping[str, Any], state: ResumeState | None, loaded: ArtDataModule | None = None
+) -> None:
+    """Read the images, in the first process first, or share those that have been `loaded`.
 
     Raises:
         ArtError: if they are too few for the settings, or not those of the run that is resumed.
     """
     with distributed.rank_zero_first():
-        data.load()
+        data.load(loaded)
     num_train, num_val = len(data.train_ids), len(data.val_ids)
     check_num_images(config, num_train, num_val, distributed.world_size())
     check_memory(config, num_train + num_val)

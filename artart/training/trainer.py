@@ -111,9 +111,9 @@ def fit(trainer: Trainer, module: ArtModule, data: ArtDataModule, checkpoint: Pa
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:
-        _exit(signal.SIGTERM, trainer, run_dir)
+        _exit(signal.SIGTERM, module, run_dir)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C is 1
-        _exit(signal.SIGINT if stop.code == 1 else signal.SIGTERM, trainer, run_dir)
+        _exit(signal.SIGINT if stop.code == 1 else signal.SIGTERM, module, run_dir)
     except (ArtError, OSError, MemoryError, FloatingPointError):
         raise
     except Exception as error:
@@ -125,7 +125,7 @@ def fit(trainer: Trainer, module: ArtModule, data: ArtDataModule, checkpoint: Pa
         raise unusable(checkpoint, printable(f"{type(error).__name__}: {error}")) from error
 
 
-def _exit(number: signal.Signals, trainer: Trainer, run_dir: Path) -> None:
+def _exit(number: signal.Signals, module: ArtModule, run_dir: Path) -> None:
     name = "Ctrl-C" if number == signal.SIGINT else number.name
     if in_sweep():
         remedy = "the sweep ends here"
@@ -133,5 +133,5 @@ def _exit(number: signal.Signals, trainer: Trainer, run_dir: Path) -> None:
         remedy = "nothing was saved"
     else:
         remedy = f"to resume, repeat the command with resume=auto run_dir={relative_to_cwd(run_dir)}"
-    log.warning("stopped by %s in epoch %d; %s", name, trainer.current_epoch + 1, remedy)
+    log.warning("stopped by %s in %s; %s", name, module.place, remedy)
     sys.exit(128 + number)

@@ -78,7 +78,7 @@ def test_two_processes_that_were_stopped_end_as_one_process(kind, tmp_path, monk
     stop = ("+callbacks.a._target_=test_resume.Trouble", "+callbacks.a.event=SIGTERM", "+callbacks.a.place=within")
     code, said = outcome(start([sys.executable], *two, *stop, "+callbacks.a.step=3"))
     assert code == 143, said
-    assert said.count("stopped by SIGTERM in epoch 1; to resume, repeat the command") == 1  # the first speaks for all
+    assert said.count("stopped by SIGTERM in epoch 1/2; to resume, repeat the command") == 1  # the first speaks for all
     assert "Traceback" not in said
     assert load("two/checkpoints/last.ckpt")["global_step"] == 3
     code, said = outcome(start([sys.executable], *two, "resume=auto"))
@@ -125,6 +125,37 @@ def test_two_processes_train_on_latents_as_one(latent, tmp_path, monkeypatch):
     assert_close(ours["first_stage"]["moments"], wanted["first_stage"]["moments"], rtol=0, atol=0)
     for part in ("state_dict", "current_model_state", "metrics"):
         assert_close(ours[part], wanted[part], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.distributed
+def test_two_processes_train_both_stages_as_one_process(tmp_path, monkeypatch):
+    """Stopped in the first stage. Sums in another order change latents by a rounding to float16."""
+    monkeypatch.chdir(tmp_path)
+    own = ("experiment=autoencoder", "model.model_channels=16", "model.channel_mult=[1]", "loss=mse")
+    first = [f"first_stage_settings.{word}" for word in (*own, "trainer.max_epochs=2")]
+    both = (*KINDS["diffusion"], "model=unet_tiny", "model.model_channels=16", "first_stage=auto", *first)
+    one = start([sys.executable], *both, "first_stage_settings.data.batch_size=8", "data.batch_size=8", "run_dir=one")
+    two = (*both, "first_stage_settings.data.batch_size=4", "data.batch_size=4", "trainer=ddp", "trainer.devices=2",
+           "trainer.accelerator=cpu", "run_dir=two")  # fmt: skip
+    stop = {"_target_": "test_resume.Trouble", "event": "SIGTERM", "place": "within", "step": 3}
+    code, said = outcome(
+        start([sys.executable], *two, *(f"+first_stage_settings.callbacks.a.{key}={stop[key]}" for key in stop))
+    )
+    assert code == 143, said
+    assert said.count("in stage 1 of 2, epoch 1/2; to resume, repeat the command with resume=auto run_dir=two") == 1
+    code, said = outcome(start([sys.executable], *two, "resume=auto"))
+    assert code == 0, said
+    assert said.count("stage 1 of 2: done") == said.count("stage 2 of 2, epoch 2/2  step 12") == 1
+    assert outcome(one)[0] == 0
+
+    for run, tolerance in (("first_stage/", 1e-5), ("", 1e-3)):
+        wanted, ours = (load(f"{folder}/{run}checkpoints/last.ckpt") for folder in ("one", "two"))
+        assert_close(ours["state_dict"], wanted["state_dict"], atol=tolerance, rtol=tolerance)
+        assert_close(ours["metrics"], wanted["metrics"], atol=tolerance, rtol=tolerance)
+    for folder in ("two", "two/first_stage"):
+        assert sorted(path.name for path in Path(folder).glob("*.log")) == ["train.log", "train_rank_1.log"]
+    assert "stage 2 of 2, epoch 2/2  step 12" in Path("two/train_rank_1.log").read_text()
+    assert Path("two/train.log").read_text().count("stage 2 of 2, epoch 2/2  step 12") == 1
 
 
 @pytest.mark.distributed

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.testing import assert_close
 
 from artart import ArtError
-from artart.training import resume, trainer
+from artart.training import resume, run
 
 RECONSTRUCTION = (
     "data.random_flip=true",
@@ -144,7 +144,7 @@ def whole(request, train, importable):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train, whole, kind, capsys, monkeypatch):
     """Each stop with the exit code, where the checkpoint then is, and what the next start says of it."""
-    handlers, fit = [], trainer.fit
+    handlers, fit = [], run.fit
 
     def noting(*arguments) -> None:
         try:
@@ -152,7 +152,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train
         finally:
             handlers.append(signal.getsignal(signal.SIGINT))
 
-    monkeypatch.setattr(trainer, "fit", noting)
+    monkeypatch.setattr(run, "fit", noting)
     stops = [
         (("SIGINT", "before", 2), 130, 2),  # the step is finished
         (("SIGTERM", "within", 3), 143, 3),

@@ -616,7 +616,7 @@ def test_train_from_python_logs_each_run_into_its_own_folder(from_python):
 
 
 def test_train_from_python_hands_ctrl_c_on(from_python, monkeypatch):
-    monkeypatch.setattr("artart.training.trainer.fit", lambda *_: sys.exit(130))
+    monkeypatch.setattr("artart.training.run.fit", lambda *_: sys.exit(130))
     with pytest.raises(KeyboardInterrupt):
         from_python()
 

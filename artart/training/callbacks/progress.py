@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class RunProgress(Callback):
-    """One bar for the whole run, and every `log_every_n_steps` a line with losses, images/s and the time left.
+    """A bar for the run, or for each stage, and every `log_every_n_steps` a line with losses, images/s and time left.
 
     `images_per_second` includes the wait for data, not validation.
     """
@@ -34,15 +34,15 @@ class RunProgress(Callback):
         self.bar.start()
         self.on_train_epoch_start(trainer, pl_module)  # not called by Lightning where a run resumes within an epoch
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.bar.update(self.task, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
+        self.bar.update(self.task, description=pl_module.place)
         self._start_count()
 
     def _start_count(self) -> None:
         self.num_images, self.counting_since = 0, time.monotonic()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: ArtModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self.num_images += len(batch.x0) * trainer.world_size
         if trainer.global_step == self.step:
@@ -53,24 +53,24 @@ class RunProgress(Callback):
             metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}  # waits for the device
             images_per_second = self.num_images / (time.monotonic() - self.counting_since)
             pl_module.log("images_per_second", images_per_second)
-            log.info(self._line(trainer, metrics, images_per_second))
+            log.info(self._line(pl_module, metrics, images_per_second))
             self._start_count()
 
-    def _line(self, trainer: Trainer, metrics: Mapping[str, float], images_per_second: float) -> str:
+    def _line(self, module: ArtModule, metrics: Mapping[str, float], images_per_second: float) -> str:
         losses = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("train/"))
-        place = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {self.step}"
-        return f"{place}  {losses}  {images_per_second:.0f} images/s  {self._time_left()} left"
+        left = f"{self._time_left()} left" + " in this stage" * bool(module.stage)
+        return f"{module.place}  step {self.step}  {losses}  {images_per_second:.0f} images/s  {left}"
 
     def _time_left(self) -> str:
         per_step = (time.monotonic() - self.started) / (self.step - self.first_step)
         seconds = per_step * (self.total - self.step)
         return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "?"
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         scores = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if scores and not trainer.sanity_checking:
             values = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            log.info("epoch %d/%s  %s", trainer.current_epoch + 1, trainer.max_epochs, values)
+            log.info("%s  %s", pl_module.place, values)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.bar.stop()
