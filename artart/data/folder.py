@@ -240,10 +240,8 @@ class ArtFolder:
             ArtError: if the disk has too little space.
         """
         need, free = num_images * row_bytes + more_bytes, shutil.disk_usage(self.cache).free
-        log.info(
-            "the %s of %d images take at most %s in %s",
-            *(what, num_images, decimal(need), relative_to_cwd(self.cache)),
-        )
+        place = relative_to_cwd(self.cache)
+        log.info("the %s of %d images take at most %s in %s", what, num_images, decimal(need), place)
         if need > free:
             raise ArtError(
                 f"data.cache_dir: the {what} of {num_images} images need {decimal(need)} and {self.cache} "

@@ -1,34 +1,21 @@
-"""Resume a run: check its checkpoint against the settings, and prepare its folder."""
+"""Resume a run: check its checkpoint against the settings."""
 
 import logging
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LambdaCallback
-from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
 
 from artart import ArtError
 from artart.checkpoints.format import is_older
 from artart.checkpoints.load import read
 from artart.checkpoints.validate import finished_epochs
 from artart.config.build import format_value, join_words, select_or_none
-from artart.data.datamodule import ArtDataModule
 from artart.data.labels import CLASS
 from artart.diffusion.first_stage import FrozenAutoencoder, fingerprint
-from artart.io.files import new_folder
 from artart.io.terminal import printable, relative_to_cwd
-from artart.training.callbacks.last import LAST, PREVIOUS
-from artart.training.distributed import rank
-from artart.training.loggers import cut_back, files
+from artart.training.callbacks.last import PREVIOUS
 from artart.training.restore import misfit, unusable
-from artart.training.run_dir import Plan
-from artart.training.run_files import open_log, save_settings
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +108,10 @@ def _check_first_stage(
     path: Path, held: Mapping[str, Any], config: Mapping[str, Any], first_stage: FrozenAutoencoder | None
 ) -> None:
     """Raises ArtError if the checkpoint was trained with another first stage."""
-    is_auto = config.get("first_stage") == "auto"  # has no weights of its own yet
-    its = held and (held["model"] if is_auto else fingerprint(held["model"], held["state_dict"]))
-    ours = first_stage and (first_stage.settings if is_auto else first_stage.sha256)
-    if (its or None) != ours:
+    if held and config.get("first_stage") == "auto":
+        return  # it takes these weights, if they fit
+    its = fingerprint(held["model"], held["state_dict"]) if held else None
+    if its != (first_stage and first_stage.sha256):
         was, remedy = ("another", f"set first_stage={path}") if held else ("none", "leave it out")
         raise ArtError(
             f"first_stage={format_value(config.get('first_stage'))}: {path} was trained with {was}; {remedy}"
@@ -192,81 +179,3 @@ def _log_differences(differences: Sequence[tuple[str, Any, Any]], before: Mappin
         log.info("resume: other settings than before: %s%s", ", ".join(shown[:MAX_SHOWN_DIFFERENCES]), more)
     if any(key.startswith("first_stage_settings") for key, *_ in differences):
         log.info("resume: the first stage has been trained, so first_stage_settings have no effect")
-
-
-def open_run_dir(
-    cfg: DictConfig,
-    words: Sequence[str],
-    planned: Plan,
-    state: ResumeState | None,
-    trainer: Trainer,
-    data: ArtDataModule,
-) -> None:
-    """Open the log in the run's folder, and write there what belongs to a run before its first step.
-
-    A folder whose run is resumed gets the new settings with the first checkpoint that has them: if the command fails
-    before that, resume=auto finds the run by its old ones.
-    """
-    open_log(cfg)
-    if rank():
-        return
-    prepare_run_dir(Path(cfg.run_dir), state, trainer.loggers)
-    data.list_unused(Path(cfg.run_dir))
-    if planned.is_in_place:
-        save = LambdaCallback(on_save_checkpoint=lambda *_: save_settings(cfg, words))
-        trainer.callbacks.insert(0, save)  # type: ignore[attr-defined]
-    else:
-        save_settings(cfg, words)
-
-
-def prepare_run_dir(run_dir: Path, before: ResumeState | None, loggers: Sequence[Logger]) -> None:
-    """Set aside files of later steps, and cut curves back to the step of the checkpoint.
-
-    After a crash nothing is set aside: training repeats the steps after last.ckpt. Where no run is resumed, curves in
-    the folder are of a run that left no checkpoint.
-    """
-    for part in run_dir.glob("checkpoints/.*.ckpt.*.part"):  # of a process that was killed while it saved
-        part.unlink()
-    curves = files(loggers, run_dir)
-    if before is None or before.path.resolve().parent.parent != run_dir.resolve():
-        if curves:
-            aside = _set_aside(run_dir, curves)
-            log.info("curves of a run without a checkpoint are set aside in %s", relative_to_cwd(aside))
-        return
-    if before.path.name != LAST and (later := _later(run_dir, before)):
-        aside = _set_aside(run_dir, later, copied=curves)
-        log.info("resume: files of later steps than %d are set aside in %s", before.step, relative_to_cwd(aside))
-    cut_back(loggers, run_dir, before.curves)
-
-
-def _later(run_dir: Path, before: ResumeState) -> list[Path]:
-    """Checkpoints of later steps, and if there are any, the grids of later epochs and the result."""
-    others = [path for path in run_dir.glob("checkpoints/*.ckpt") if path != before.path and _step(path) > before.step]
-    grids = [path for path in run_dir.glob("samples/epoch_*.png") if _epoch(path) > before.epochs]
-    return [*others, *grids, *run_dir.glob("result.json")] if others else []
-
-
-def _set_aside(run_dir: Path, moved: Sequence[Path], copied: Sequence[Path] = ()) -> Path:
-    """Move and copy files into a new sub-folder, which is returned."""
-    aside = new_folder(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    for path in (*moved, *copied):
-        place = aside / path.relative_to(run_dir)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if path in moved:
-            path.rename(place)
-        else:
-            shutil.copy2(path, place)
-    return aside
-
-
-def _step(path: Path) -> int:
-    """The step of a checkpoint; of one that cannot be read, a late one."""
-    try:
-        return read(path)["global_step"]
-    except ArtError:
-        return 2**63
-
-
-def _epoch(path: Path) -> int:
-    number = path.stem.split("_")[1]
-    return int(number) if number.isdecimal() else 0

@@ -13,7 +13,7 @@ from artart.config.build import as_dict, fill_in
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.objectives.base import Objective
-from artart.training import distributed, resume, run_dir, setup
+from artart.training import distributed, resume, rewind, run_dir, setup
 from artart.training.result import Result, TrainingResult
 from artart.training.trainer import fit, make_trainer
 
@@ -78,7 +78,7 @@ def begin(run: Run) -> Trainer:
     cfg = run.cfg
     cfg.run_dir = str(distributed.broadcast_from_rank_zero(lambda: run_dir.claim_run_dir(cfg, run.plan)))
     trainer = make_trainer(as_dict(cfg), run.data.val_is_held_out)
-    resume.open_run_dir(cfg, run.words, run.plan, run.state, trainer, run.data)
+    rewind.open_run_dir(cfg, run.words, run.plan, run.state, trainer, run.data)
     return trainer
 
 

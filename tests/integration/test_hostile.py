@@ -127,7 +127,7 @@ def initialise(path: Path) -> None:
     cfg = latent_settings().copy()
     cfg.init_from = str(path)
     finetune.adopt_config(cfg, [])
-    stages.first_stage_for(cfg)
+    stages.first_stage_for(cfg, [])
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ def test_a_file_that_is_no_first_stage_is_one_line(autoencoder_run, diffusion_ru
         ),
         (
             [*(f"++{word}" for word in SMALLER), "first_stage=auto"],
-            "image_size=16: its latents are 4 x 4, and 8 x 8 is the least; raise it",
+            "image_size=16: latents would be 4 x 4; take at least 32",
         ),
     ],
     ids=["pixels", "init_from", "small"],

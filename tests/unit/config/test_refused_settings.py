@@ -28,7 +28,7 @@ def refusal_of_train(*overrides: str) -> str:
     with pytest.raises(ArtError) as error:
         cfg = compose_config("train", ["image_size=16", "trainer.accelerator=cpu", *overrides])
         check(cfg)
-        data, objective, decided = build_data_and_objective(as_dict(cfg), first_stage_for(cfg))
+        data, objective, decided = build_data_and_objective(as_dict(cfg), first_stage_for(cfg, []))
         fill_in(cfg.model, decided, objective.first_stage.network)
         config = as_dict(cfg)
         validate(config, objective, data.label_names, build_net(config, None, data.label_names))

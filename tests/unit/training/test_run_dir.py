@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
-from artart.training import resume, run_dir, run_files
+from artart.training import resume, rewind, run_dir, run_files
 from artart.training.loggers import ContinuedCSVLogger, cut_back, files
 
 SETTINGS = {"image_size": 16, "seed": 0, "data": {"root": None}, "trainer": {"max_epochs": 4, "max_steps": -1}}
@@ -325,10 +325,10 @@ def test_a_checkpoint_chooses_no_folder_to_be_copied(home, loggers, monkeypatch)
     run = make_run(home / "run2", "epoch_0001", "last")
     shutil.copytree(home / "run", run, dirs_exist_ok=True)
     own = [TensorBoardLogger(run, "", "tensorboard")]
-    monkeypatch.setattr(resume, "_step", lambda path: 2 if path.stem == "last" else 1)
+    monkeypatch.setattr(rewind, "_step", lambda path: 2 if path.stem == "last" else 1)
     asked = {"others/x": 1, "tensorboard/events.out.tfevents.1": 9}
-    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, asked, False)
-    resume.prepare_run_dir(run, before, own)
+    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, asked, False, {})
+    rewind.prepare_run_dir(run, before, own)
     (aside,) = run.glob("set_aside_*")
     assert {path.name for path in aside.iterdir()} == {"checkpoints", "tensorboard"}
 
@@ -365,7 +365,7 @@ def test_files_of_later_epochs_have_numbers(home, loggers, monkeypatch):
     run = make_run(home / "run2", "epoch_0001", "last")
     for name in ("epoch_0001", "epoch_0002", "epoch_\u00b2", "epoch_x"):
         (run / "samples" / f"{name}.png").touch()
-    monkeypatch.setattr(resume, "_step", lambda path: 2 if path.stem == "last" else 1)
-    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, False)
-    resume.prepare_run_dir(run, before, [])
+    monkeypatch.setattr(rewind, "_step", lambda path: 2 if path.stem == "last" else 1)
+    before = resume.ResumeState(run / "checkpoints" / "epoch_0001.ckpt", 1, 1, {}, {}, False, {})
+    rewind.prepare_run_dir(run, before, [])
     assert sorted(path.stem for path in run.glob("samples/*")) == ["epoch_0001", "epoch_x", "epoch_\u00b2"]
