@@ -170,8 +170,9 @@ def test_first_stage_auto_resumes_with_the_settings_of_its_first_stage(train, la
     before = read(last("run"))
     assert_close(before["first_stage"]["state_dict"], nets(Path("run/first_stage/checkpoints/best.ckpt")))
     assert train(*options, "resume=auto", "++first_stage_settings.model.model_channels=16") == 2
-    assert "first_stage=auto: " in (error := capsys.readouterr().err)
-    assert "was trained with another; set first_stage=" in error
+    error = capsys.readouterr().err
+    assert error.startswith("first_stage_settings.model.model_channels=16: ")
+    assert "was trained with 8; ask for that" in error
     assert train(*options, "resume=auto") == 0
     assert_same_first_stage(read(last("run"))["first_stage"], before["first_stage"])
 
