@@ -63,7 +63,8 @@ def overrides_of(words: list[str]) -> list[str]:
             value = ROOT / "README.md" if "a file" in describe(PATHS[key]) else ROOT
         elif sweep:
             value = value.split(",")[0]
-        overrides.append(f"{key}={PLACEHOLDERS.get(str(value), value)}")
+        added = "++" if key.startswith("first_stage_settings.") else ""  # as the command line takes it
+        overrides.append(f"{added}{key}={PLACEHOLDERS.get(str(value), value)}")
     return overrides
 
 
