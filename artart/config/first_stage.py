@@ -48,11 +48,12 @@ def words_of_first_stage(cfg: DictConfig) -> list[str]:
 
 @contextmanager
 def named_as_given(cfg: DictConfig) -> Iterator[None]:
-    """Begin errors with `first_stage_settings.KEY` where the key is not one that both stages share."""
+    """Name keys `first_stage_settings.KEY` in errors, except those that both stages share."""
     try:
         yield
     except ArtError as error:
-        lines = [(re.match(r"[\w.]+(?=[=:])", line), line) for line in str(error).splitlines()]
+        text = str(error).replace("did you mean ", "did you mean first_stage_settings.")
+        lines = [(re.match(r"[\w.]+(?=[=:])", line), line) for line in text.splitlines()]
         others = {*_shared(cfg), *OF_RUN}
         named = [f"first_stage_settings.{line}" if key and key[0] not in others else line for key, line in lines]
         raise ArtError("\n".join(named)) from None

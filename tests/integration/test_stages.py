@@ -185,7 +185,10 @@ def test_a_run_that_reached_its_first_stage_is_resumed_or_refused(train, copied,
     [
         (["first_stage_settings.optimizer.lr=abc"], "first_stage_settings.optimizer.lr=abc: must be a number, above 0"),
         (["first_stage_settings.optimizer.lrr=1"], "first_stage_settings.optimizer.lrr=1: "),
-        (["first_stage_settings.optimzer.lr=1"], "first_stage_settings.optimzer: no such key; did you mean optimizer?"),
+        (
+            ["first_stage_settings.optimzer.lr=1"],
+            "first_stage_settings.optimzer: no such key; did you mean first_stage_settings.optimizer?",
+        ),
         (["first_stage_settings.experiment=nope"], "first_stage_settings.experiment=nope: no such option; choose "),
         (["first_stage_settings.image_size=32"], "first_stage_settings.image_size=32: both stages have the same; set "),
         (["first_stage_settings.data.val_fraction=0"], "first_stage_settings.data.val_fraction=0: both stages have "),
