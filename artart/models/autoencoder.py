@@ -55,13 +55,13 @@ class Autoencoder(nn.Module):
         widths = [model_channels * multiplier for multiplier in channel_mult]
         down: list[nn.Module] = [nn.PixelUnshuffle(2), _conv(4 * channels, widths[0])]
         up: list[nn.Module] = [nn.PixelShuffle(2), Output(widths[0], 4 * channels)]  # from the last to the first
-        for level, width in enumerate(widths):
+        for level, wide in enumerate(widths):
             if level:
-                down.append(_conv(widths[level - 1], width, stride=2))
-                up += [_conv(width, widths[level - 1]), nn.Upsample(scale_factor=2.0, mode="nearest")]
+                down.append(_conv(widths[level - 1], wide, stride=2))
+                up += [_conv(wide, widths[level - 1]), nn.Upsample(scale_factor=2.0, mode="nearest")]
             num = num_res_blocks + (level == len(widths) - 1)
-            down += [ResBlock(width) for _ in range(num)]
-            up += [ResBlock(width) for _ in range(num)]
+            down += [ResBlock(wide) for _ in range(num)]
+            up += [ResBlock(wide) for _ in range(num)]
         self.encoder = nn.Sequential(*down, Output(widths[-1], 2 * latent_channels))
         self.decoder = nn.Sequential(_conv(latent_channels, widths[-1]), *reversed(up))
 
