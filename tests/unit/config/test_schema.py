@@ -31,8 +31,13 @@ def needed_by(option: str) -> list[str]:
     """What must be said with an option."""
     objective = ["objective=diffusion"] if option.startswith(DIFFUSION) else []
     objective += ["experiment=autoencoder"] if option.startswith("regularizer=") else []
-    init_from = [f"init_from='{__file__}'"] * (option == "experiment=finetune")
-    return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table") + init_from
+    file = {
+        "experiment=finetune": "init_from",
+        "experiment=latent": "first_stage",
+        "experiment=latent_256": "first_stage",
+    }
+    named = [f"{file[option]}='{__file__}'"] if option in file else []
+    return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table") + named
 
 
 FIRST_OPTIONS = {next(option for option in OPTIONS if option.startswith(f"{group}=")) for group in GROUPS}
