@@ -36,6 +36,7 @@ def test_training_logs_the_penalty_and_draws_the_errors(autoencoder_run):
     assert image.shape == (3 * 18 + 2, 8 * 18 + 2, 3)
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_kid_of_reconstructions(evaluate, best, alexnet_weights, tmp_path, capsys):
     assert evaluate(f"checkpoint={best}", f"metrics.weights={alexnet_weights}") == 0
     found = json.loads((tmp_path / "judged" / "metrics.json").read_text())

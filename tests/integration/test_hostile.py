@@ -1039,6 +1039,7 @@ def test_a_link_in_an_archive_is_not_followed(good, tmp_path):
     assert list(tmp_path.iterdir()) == [good]
 
 
+@pytest.mark.slow
 def test_a_compressed_bomb_is_refused(refused, tmp_path):
     path = tmp_path / "hostile.ckpt"
     deflated = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)

@@ -137,6 +137,7 @@ def test_a_run_that_resumes_on_other_images_keeps_its_moments(train, latent, lat
     assert_same_first_stage(read(last("run"))["first_stage"], content["first_stage"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["another", "none", "pixels"])
 def test_a_run_resumes_with_its_own_first_stage_alone(
     train, latent, latent_run, diffusion_run, another, given, capsys, tmp_path
@@ -346,6 +347,7 @@ def test_inspect_names_the_first_stage(latent_run, monkeypatch, capsys):
     assert found["numbers in the network"] == sum(one.numel() for one in load(last(latent_run)).net.parameters())
 
 
+@pytest.mark.slow
 def test_guidance_is_by_a_network_of_the_same_latents(latent_run, content, diffusion_run, tmp_path):
     loaded = load(last(latent_run))
     assert guidance_for(loaded, 2.0, network=latent_run / "checkpoints" / "best.ckpt").network is not None

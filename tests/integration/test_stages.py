@@ -152,6 +152,7 @@ def test_more_epochs_of_a_finished_first_stage_are_trained_before_the_second_sta
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reached", ["within stage 1", "between", "in stage 2"])
 def test_a_first_stage_of_another_network_is_refused(train, copied, reached, capsys):
     if reached != "in stage 2":
@@ -173,6 +174,7 @@ def test_a_first_stage_of_another_network_is_refused(train, copied, reached, cap
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_reached_its_first_stage_is_resumed_or_refused(train, copied, capsys):
     shutil.rmtree(copied / "checkpoints")
     (copied / "result.json").unlink()
@@ -180,34 +182,37 @@ def test_a_run_that_reached_its_first_stage_is_resumed_or_refused(train, copied,
     assert "holds a run already (best.ckpt); resume it by resume=auto" in capsys.readouterr().err
 
 
+MISTAKES = [
+    (["first_stage_settings.optimizer.lr=abc"], "first_stage_settings.optimizer.lr=abc: must be a number, above 0"),
+    (["first_stage_settings.optimizer.lrr=1"], "first_stage_settings.optimizer.lrr=1: "),
+    (
+        ["first_stage_settings.optimzer.lr=1"],
+        "first_stage_settings.optimzer: no such key; did you mean first_stage_settings.optimizer?",
+    ),
+    (["first_stage_settings.experiment=nope"], "first_stage_settings.experiment=nope: no such option; choose "),
+    (["first_stage_settings.image_size=32"], "first_stage_settings.image_size=32: both stages have the same; set "),
+    (["first_stage_settings.data.val_fraction=0"], "first_stage_settings.data.val_fraction=0: both stages have "),
+    (["first_stage_settings.run_dir=x"], "first_stage_settings.run_dir=x: leave it out"),
+    (["first_stage_settings.first_stage=auto"], "first_stage_settings.first_stage=auto: leave it out"),
+    (["first_stage_settings.monitor=val/x"], "first_stage_settings.monitor=val/x: is not logged; choose one of "),
+    (["first_stage_settings.model=unet_tiny"], "first_stage_settings: no autoencoder; add first_stage_settings.ex"),
+    (["first_stage_settings.model.model_channels=9"], "first_stage_settings.model.model_channels=9: not divisible"),
+    (["first_stage_settings.init_from=/x.ckpt"], "first_stage_settings.init_from=/x.ckpt: must be a file that ex"),
+    (
+        ["first_stage_settings.loss.perceptual.weights=imagenet", "first_stage_settings.loss.weights.perceptual=1"],
+        "first_stage_settings.loss.perceptual.weights=imagenet: ",
+    ),
+    (["first_stage_settings=3"], "first_stage_settings=3: must be "),
+    (["first_stage=null"], "first_stage_settings: needs first_stage=auto"),
+    (["data.val_fraction=2"], "data.val_fraction=2: must be "),
+    (["image_size=8"], "image_size=8: latents would be 4 x 4; take at least 16"),
+    (["image_size=20"], "image_size=20: the network has latents of 10 x 10: image_size=10: not divisible by 4"),
+]
+OFTEN = 4  # of them are tried in the fast tier
+
+
 @pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (["first_stage_settings.optimizer.lr=abc"], "first_stage_settings.optimizer.lr=abc: must be a number, above 0"),
-        (["first_stage_settings.optimizer.lrr=1"], "first_stage_settings.optimizer.lrr=1: "),
-        (
-            ["first_stage_settings.optimzer.lr=1"],
-            "first_stage_settings.optimzer: no such key; did you mean first_stage_settings.optimizer?",
-        ),
-        (["first_stage_settings.experiment=nope"], "first_stage_settings.experiment=nope: no such option; choose "),
-        (["first_stage_settings.image_size=32"], "first_stage_settings.image_size=32: both stages have the same; set "),
-        (["first_stage_settings.data.val_fraction=0"], "first_stage_settings.data.val_fraction=0: both stages have "),
-        (["first_stage_settings.run_dir=x"], "first_stage_settings.run_dir=x: leave it out"),
-        (["first_stage_settings.first_stage=auto"], "first_stage_settings.first_stage=auto: leave it out"),
-        (["first_stage_settings.monitor=val/x"], "first_stage_settings.monitor=val/x: is not logged; choose one of "),
-        (["first_stage_settings.model=unet_tiny"], "first_stage_settings: no autoencoder; add first_stage_settings.ex"),
-        (["first_stage_settings.model.model_channels=9"], "first_stage_settings.model.model_channels=9: not divisible"),
-        (["first_stage_settings.init_from=/x.ckpt"], "first_stage_settings.init_from=/x.ckpt: must be a file that ex"),
-        (
-            ["first_stage_settings.loss.perceptual.weights=imagenet", "first_stage_settings.loss.weights.perceptual=1"],
-            "first_stage_settings.loss.perceptual.weights=imagenet: ",
-        ),
-        (["first_stage_settings=3"], "first_stage_settings=3: must be "),
-        (["first_stage=null"], "first_stage_settings: needs first_stage=auto"),
-        (["data.val_fraction=2"], "data.val_fraction=2: must be "),
-        (["image_size=8"], "image_size=8: latents would be 4 x 4; take at least 16"),
-        (["image_size=20"], "image_size=20: the network has latents of 10 x 10: image_size=10: not divisible by 4"),
-    ],
+    ("words", "line"), [*MISTAKES[:OFTEN], *(pytest.param(*one, marks=pytest.mark.slow) for one in MISTAKES[OFTEN:])]
 )
 def test_a_mistake_in_the_settings_of_a_stage_is_one_line_before_any_work(
     train, words, line, offline, tmp_path, capsys

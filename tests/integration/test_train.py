@@ -122,6 +122,7 @@ def test_a_folder_of_images_is_trained_on_and_its_bad_files_are_listed(train, ar
     assert "1 of 13 files are unusable" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train):
     """Weights, optimizer, scheduler, epoch and order go on: after one epoch here, two in all."""
     common = ("scheduler.step_size=1", "callbacks.checkpoints.every_n_epochs=1")

@@ -371,6 +371,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(load: Load) -> None:
     assert order_of(load(val_fraction=0, seed=100), 0) != orders[0]
 
 
+@pytest.mark.slow
 def test_random_flip_shows_about_half_of_the_training_images_mirrored(load: Load) -> None:
     plain, mirrored = (load(root=None, num_demo_images=100, val_fraction=0, random_flip=m) for m in (False, True))
     pairs = zip(batches_of(plain.train_dataloader()), batches_of(mirrored.train_dataloader()), strict=True)

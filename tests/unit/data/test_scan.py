@@ -812,6 +812,7 @@ def endless(folder: Path, pause: float) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [0, 1], ids=["busy", "idle"])
 def test_ctrl_c_stops_the_parent_and_its_workers_without_a_word_of_theirs(pause: float, tmp_path: Path) -> None:
     with endless(tmp_path, pause) as process:
