@@ -247,6 +247,7 @@ def test_odd_tensors_are_refused(content, refused, save, name):
     refused(save(content))
 
 
+@pytest.mark.slow
 def test_weights_of_an_absurd_shape_that_the_settings_ask_for_are_refused(of_diffusion, refused, save):
     of_diffusion["config"]["model"]["num_classes"] = 10**9
     put(of_diffusion, "state_dict/net.condition.label.weight", WIDE.expand(10**9 + 1, 256))
@@ -882,6 +883,7 @@ FIRST_STAGES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "value", "saying"), FIRST_STAGES, ids=[f"{k} {one[0]}" for k, one in enumerate(FIRST_STAGES)]
 )
@@ -946,6 +948,7 @@ def test_an_autoencoder_of_the_users_is_built_if_it_is_trusted(of_latents, refus
     refused(save(of_latents), "load", saying="do not fit")  # not even what is beside a class to be trusted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moments", [None, "a", [["a"]], [[10**18] * 4] * 2, [[1.0]], [[True] * 4] * 2, {}, [[1.0] * 4, [0.0] * 4], "no key"]
 )
