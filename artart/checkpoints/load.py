@@ -69,9 +69,8 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         raise ArtError(f"{path}: {error}") from None
     net = network_of(config["model"], path, allowed).to(place) if net is None else net.to_empty(device=place)
     objective = build_part("objective", {**config["objective"], "loss": config["loss"]}, path, allowed)
-    own = {name.removeprefix(PREFIX): one for name, one in content["state_dict"].items() if name.startswith(PREFIX)}
     try:
-        net.load_state_dict(own)
+        net.load_state_dict(_weights_in(content))
     except RuntimeError as error:
         raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
     if not validate.is_usable(objective):
@@ -93,14 +92,19 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
     return Loaded(net.eval(), objective, config, content["labels"], facts, path, files.sha256(path))
 
 
+def _weights_in(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The state dict of the network alone."""
+    state = content["state_dict"].items()
+    return {name.removeprefix(PREFIX): value for name, value in state if name.startswith(PREFIX)}
+
+
 def load_first_stage(path: Path, image_size: int) -> FrozenAutoencoder:
     """The autoencoder of a checkpoint, or the first stage of a latent diffusion model, with its normalisation.
 
     Raises ArtError if the file cannot be used, holds neither, or is for images of another size.
     """
     content = read(path)
-    own = {name.removeprefix(PREFIX): one for name, one in content["state_dict"].items() if name.startswith(PREFIX)}
-    held = {"model": content["config"]["model"], "state_dict": own, "moments": None}
+    held = {"model": content["config"]["model"], "state_dict": _weights_in(content), "moments": None}
     try:
         first_stage = first_stage_of(content.get("first_stage", held), Path(f"first_stage={path}"))
     except ArtError as error:
