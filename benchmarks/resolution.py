@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -38,6 +39,7 @@ from artart.metrics.memorization import MemorizationTest
 from artart.metrics.spectrum import radial_power, spectral_distance
 
 SIZE = 128
+BATCH = 50  # samples that are drawn at once
 SHORT, LONG = 20, 60  # steps of the runs that measure the seconds of a step
 
 
@@ -79,9 +81,11 @@ def run(name: str, args: argparse.Namespace, run_dir: Path, *settings: str) -> f
 
 
 def kept(path: Path, make: Any) -> Any:
-    """What `make` returns, as JSON in a file; made once."""
-    if not path.exists():
-        write_json(path, make())
+    """What `make` returns, as JSON in a file; made once, also when several processes ask for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            write_json(path, make())
     return json.loads(path.read_text())
 
 
@@ -150,18 +154,19 @@ class Judge:
         self.power = radial_power(to_model(self.held_out))
 
     def _features(self, pixels: Tensor) -> Tensor:
-        return features_of(pixels, self.args.weights, torch.device("cpu"))
+        return features_of(pixels, self.args.weights, torch.device(self.args.device))
 
     def of_checkpoint(self, path: Path, seed: int) -> list[float]:
-        """MEASURES of samples, without the training's."""
-        loaded, num = load(path), self.args.num_samples
+        """MEASURES of samples, without the training's; their speed is that of one batch on the CPU."""
+        loaded = load(path, device=self.args.device)
         y = labels_of(self.data.names_of(self.data.val_ids), loaded.label_names)
+        samples = self._samples(loaded, y[torch.arange(self.args.num_samples) % len(y)], seed)
         started = time.process_time()
-        samples = self._samples(loaded, y[torch.arange(num) % len(y)], seed)
-        return [*self.measure(samples), num / (time.process_time() - started)]
+        self._samples(load(path), y[:BATCH], seed)
+        return [*self.measure(samples), BATCH / (time.process_time() - started)]
 
     def _samples(self, loaded: Loaded, y: Tensor, seed: int) -> Tensor:
-        pixels = draw(loaded, Heun(20), Guidance(self.args.guidance), 50, 1000 * seed, y)
+        pixels = draw(loaded, Heun(20), Guidance(self.args.guidance), BATCH, 1000 * seed, y)
         return torch.stack([enlarged(one, SIZE // pixels.shape[-1]) for one in pixels])
 
     def measure(self, pixels: Tensor) -> list[float]:
@@ -198,6 +203,7 @@ def main() -> None:
     parser.add_argument("--num-samples", type=int, default=1000)
     parser.add_argument("--guidance", type=float, default=1.0, help="weight of guidance")
     parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--device", default="cpu", help="where samples are drawn and compared; training is on the CPU")
     parser.add_argument("--only-train", action="store_true", help="evaluate later")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/resolution"))
     args = parser.parse_args()
