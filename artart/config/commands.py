@@ -66,7 +66,8 @@ SETTINGS: dict[str, Any] = PATHS | {
     "optimizer.lr": Positive,
     "mode": Literal["reconstruct", "sample", "img2img", "inpaint", "interpolate"] | None,
     "show": bool,
-    "upscale": Annotated[int, Field(ge=1, le=16)],
+    "scale": Annotated[int, Field(ge=1, le=16)],
+    "resample": Literal["lanczos", "nearest"],
     "batch_size": Count,
     "device": Literal["auto", "cpu", "cuda", "mps"],
     "trusted_classes": Annotated[
