@@ -99,7 +99,10 @@ def verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
         of_art = kid["real"]
         alike = kid["low"] is not None and of_art["high"] is not None and kid["low"] <= of_art["high"]
         words = "cannot be told from" if alike else "differ from"
-        yield f"By KID samples {words} held-out art: {kid['value']:.3g}, training images have {of_art['value']:.3g}."
+        yield (
+            f"Samples {words} held-out art: their KID is {kid['value']:.3g}; training images in their place have "
+            f"{of_art['value']:.3g}."
+        )
     criteria = [metrics["memorization"][key] for key in TITLES]
     most = max(criteria, key=lambda one: one["value"] - one["held_out"])
     suspicious = any((one["low"] or 0) > max(one["held_out"], FALSE_ALARMS) for one in criteria)
