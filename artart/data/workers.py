@@ -78,9 +78,10 @@ def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
     They would import its main module, which is slow if it imports torch and endless if it has no guard, so that is
     hidden. All are started before any works: one that dies while another starts can hang the pool (Python 3.11).
     """
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    context.set_forkserver_preload([preload])
-    if os.name == "posix":
+    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
+    if can_fork:
+        context.set_forkserver_preload([preload])
         resource_tracker.ensure_running()  # it unblocks Ctrl-C
     all_started = context.Barrier(num_workers)
     pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(all_started,))
@@ -101,7 +102,7 @@ def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
     """Delay Ctrl-C while processes start: half-started ones would print errors. They inherit the blocked signal."""
-    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
     came: list[int] = []
