@@ -37,7 +37,7 @@ def plan_variations(
     details["strength"] = ", ".join(map(str, given.strengths))
     items = []
     for one in inputs:
-        for k, labels in enumerate(labels_for(label, num_images, names)):
+        for k, labels in enumerate(labels_for(label, num_images, names, loaded.untrained_labels)):
             own = {**details, "seed": seed + k, "label": label_in_words(labels, names)}
             name = one.name.with_name(f"{one.name.stem}_{k:05}.png")
             items.append(Item(name, provenance_of_inputs([one], own), labels, seed + k))

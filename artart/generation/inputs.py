@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.data.decode import ResizeMode, resize, upright
+from artart.data.find import find_all
 from artart.data.index import write_list
-from artart.data.scan import FileInfo, examine_all, find
+from artart.data.scan import FileInfo, examine_all
 from artart.io.images import to_model
 from artart.io.provenance import ImageProvenance, provenance_of
 from artart.io.terminal import relative_to_cwd
@@ -40,20 +41,23 @@ def read_inputs(path: Path, out: Path, size: int, resize_mode: ResizeMode) -> It
     if out.resolve() == path.resolve():
         raise ArtError(f"out={out}: must be a folder, and not the one that holds the input")
     root, files = path.parent, [path]
-    if path.is_dir():
-        root, files = path, [file for file in find(path) if out not in file.parents]  # of an earlier call
     rejected: list[tuple[Path, str, int]] = []
+    if path.is_dir():
+        found = find_all(path)
+        root, files = path, [file for file in found.images if out not in file.parents]  # of an earlier call
+        rejected += [(file, why, 0) for file, why in found.others.items()]
+    num_files = len(files) + len(rejected)
     for one in examine_all(files, size, resize_mode):
         if one.pixels is None:
             rejected.append((one.path, reason(one.facts), one.facts.bytes))
         else:
             yield Input(one.path.relative_to(root), _x0(one.pixels), one.facts)
-    if len(rejected) == len(files):
+    if len(rejected) == num_files:
         reasons = "; ".join(f"{file.name}: {why}" for file, why, _ in rejected[:3]) or "no image below this folder"
         raise ArtError(f"input={path}: nothing to work on ({reasons})")
     if rejected:
         table = write_list(rejected, out / "rejected.csv")
-        log.warning("%d of %d files cannot be used: see %s", len(rejected), len(files), relative_to_cwd(table))
+        log.warning("%d of %d files cannot be used: see %s", len(rejected), num_files, relative_to_cwd(table))
 
 
 def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]:
@@ -62,8 +66,10 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
     Raises ArtError if there is none, or one cannot be used.
     """
     if isinstance(images, Image.Image):
-        flat = upright_copy(images)
-        origin, name = provenance_of(images), Path(os.fsdecode(getattr(images, "filename", ""))).name or "image"
+        path = Path(os.fsdecode(getattr(images, "filename", "")))
+        flat, name = upright_copy(images), path.name or "image"
+        with path.open("rb") if path.is_file() else nullcontext() as file:
+            origin = provenance_of(images, file)
         facts = FileInfo(width=flat.width, height=flat.height, opt_out=origin.opt_out, source=origin.source)
         return [Input(Path(name), _x0(resize(flat, size, resize_mode)), facts)]
     if isinstance(images, Tensor):

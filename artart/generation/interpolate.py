@@ -27,7 +27,7 @@ def plan_interpolation(loaded: Loaded, how: Sampling, seeds: Sequence[int], num_
     if num_images < len(seeds):
         raise ArtError(f"num_images={num_images}: fewer than the {len(seeds)} seeds; ask for more")
     label = "none" if label is None else label
-    labels = labels_for(label, num_images, loaded.label_names)
+    labels = labels_for(label, num_images, loaded.label_names, loaded.untrained_labels)
     if len(set(labels)) > 1:
         raise ArtError(f"label={label}: mode=interpolate keeps to one label; choose a class or none")
     details = {**details_of(loaded, "interpolate", how), "seeds": "-".join(map(str, seeds)), "label": label}

@@ -1,6 +1,8 @@
 """From the names of labels to their numbers, and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle, islice
+from types import MappingProxyType
 
 from artart import ArtError
 from artart.checkpoints.validate import printable
@@ -10,10 +12,16 @@ Label = str | Mapping[str, str | None] | None
 """A name, "all", "none", {column: name, "all" or "none"}; None: the default of the mode."""
 
 
-def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequence[str]]) -> list[tuple[int, ...]]:
+def labels_for(
+    label: object,
+    num_images: int,
+    label_names: Mapping[str, Sequence[str]],
+    untrained: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> list[tuple[int, ...]]:
     """A row of K labels for each image: those of a name, of `all` names of the first column in turn, or `none`.
 
-    {column: name, all or none} asks for several; columns that it does not name have none.
+    {column: name, all or none} asks for several; columns that it does not name have none. `all` leaves out the names
+    in `untrained`, by column, that no training image has.
 
     Raises ArtError if there is no such name or column, or if several columns have the name.
     """
@@ -26,7 +34,10 @@ def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequenc
             raise ArtError(
                 f"label.{column}={name}: no such {column}{_choice(str(name), label_names[column], 'all', 'none')}"
             )
-    columns = (_numbers(wanted.get(column), num_images, names) for column, names in label_names.items())
+    columns = (
+        _numbers(wanted.get(column), num_images, names, untrained.get(column, ()))
+        for column, names in label_names.items()
+    )
     return list(zip(*columns, strict=True))
 
 
@@ -51,11 +62,12 @@ def _column_of(name: object, label_names: Mapping[str, Sequence[str]]) -> str:
     return next(iter(having or label_names))
 
 
-def _numbers(name: str | None, num_images: int, names: Sequence[str]) -> list[int]:
+def _numbers(name: str | None, num_images: int, names: Sequence[str], untrained: Collection[str]) -> list[int]:
     """The labels of a column; a class may itself be named "all" or "none"."""
     if name in names:
         return [names.index(name)] * num_images
-    return [k % len(names) if name == "all" and names else len(names) for k in range(num_images)]
+    trained = [k for k, one in enumerate(names) if one not in untrained]
+    return list(islice(cycle(trained if name == "all" and trained else [len(names)]), num_images))
 
 
 def _choice(name: str, known: Sequence[str], *words: str) -> str:

@@ -25,7 +25,7 @@ def plan_samples(loaded: Loaded, how: Sampling, num_images: int, label: Label, s
     """
     label, names = "all" if label is None else label, loaded.label_names
     details, items = details_of(loaded, "sample", how), []
-    for k, labels in enumerate(labels_for(label, num_images, names)):
+    for k, labels in enumerate(labels_for(label, num_images, names, loaded.untrained_labels)):
         own = {"seed": seed + k, "label": label_in_words(labels, names)}
         items.append(Item(Path(f"{k:05}.png"), ImageProvenance("trained", {**details, **own}), labels, seed + k))
     return Plan(items, how, {**details, "seed": seed, "label": label})

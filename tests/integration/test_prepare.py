@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from artart.data import demo
-from artart.data.scan import find
+from artart.data.find import find
 
 
 def report(folder: str = "report") -> dict:

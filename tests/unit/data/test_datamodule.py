@@ -18,8 +18,8 @@ from artart.data import demo
 from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import place
 from artart.data.decode import decode, resize
+from artart.data.find import find
 from artart.data.loader import Loader
-from artart.data.scan import find
 from artart.io.images import Batch, to_model
 
 SIZE = 16

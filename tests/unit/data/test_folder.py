@@ -20,12 +20,14 @@ import pytest
 from PIL import Image
 
 from artart import ArtError
-from artart.data import folder, index, store
+from artart.data import cache, folder, index, store
+from artart.data.cache import locked
 from artart.data.decode import ResizeMode, open_image, resize, upright
 from artart.data.demo import paint
+from artart.data.find import find
 from artart.data.folder import ArtFolder, Contents, FolderSettings
 from artart.data.index import Rules
-from artart.data.scan import Examined, find
+from artart.data.scan import Examined
 
 Nobody = Callable[[], AbstractContextManager[None]]
 SIZE = 16
@@ -583,7 +585,7 @@ def test_what_another_decoder_made_is_made_anew(
 ) -> None:
     opened().read()
     opened(size=24).read()
-    monkeypatch.setattr(folder, "MADE_BY", "artart 0, Pillow 1.0")
+    monkeypatch.setattr(cache, "MADE_BY", "artart 0, Pillow 1.0")
     assert held(opened().read()) == oracle(art_folder)
     assert [len(names) for names in calls] == [12, 12, 12]
     assert list(opened().cache.glob("24-*")) == []
@@ -709,7 +711,7 @@ def test_of_two_processes_one_reads_and_the_other_waits(opened: Open, art_folder
     for reader in readers:
         reader.start()
     waits = f"another process is reading {art_folder}; waiting for it\n"
-    with opened().locked():
+    with locked(opened().cache, art_folder):
         may_start.set()
         deadline = time.monotonic() + 300
         while not all(log.exists() and log.read_text() == waits for log in logs):

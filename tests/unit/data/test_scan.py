@@ -25,8 +25,10 @@ from PIL import Image, ImageCms
 
 from artart.data import demo, scan
 from artart.data.decode import FORMATS, open_image, resize, upright
+from artart.data.find import find
 from artart.data.index import write_list
-from artart.data.scan import MAX_PAGES, Examined, FileInfo, class_of, examine, examine_all, find
+from artart.data.labels import class_of
+from artart.data.scan import MAX_PAGES, Examined, FileInfo, examine, examine_all
 from artart.data.workers import CHUNK
 from artart.io.provenance import ImageProvenance, xmp
 
@@ -608,7 +610,8 @@ def test_a_file_that_vanishes_meanwhile_is_the_only_one_missing(count: int, tmp_
 SILENT = """
 import sys
 from pathlib import Path
-from artart.data.scan import examine_all, find
+from artart.data.find import find
+from artart.data.scan import examine_all
 for one in examine_all(find(Path(sys.argv[1])), 16, num_workers=1):
     print(one.path.name, one.pixels is not None)
 """
@@ -779,7 +782,8 @@ ENDLESS = """
 import multiprocessing, signal, sys, time
 from contextlib import closing
 from pathlib import Path
-from artart.data.scan import examine_all, find
+from artart.data.find import find
+from artart.data.scan import examine_all
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 results = examine_all(find(Path(sys.argv[1])) * 1000, 16, num_workers=2)
@@ -828,7 +832,8 @@ def test_ctrl_c_stops_the_parent_and_its_workers_without_a_word_of_theirs(pause:
 INTERRUPTED = """
 import os, signal, sys, threading
 from pathlib import Path
-from artart.data.scan import examine_all, find
+from artart.data.find import find
+from artart.data.scan import examine_all
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 paths = find(Path(sys.argv[1])) * 1000
