@@ -108,7 +108,7 @@ def find_all(root: Path) -> Found:
 
 def describe(kind: str) -> str:
     """A kind of image file that is not read, and what to do."""
-    return f"{kind}: {REMEDIES.get(kind, 'convert it to PNG')}"
+    return f"{kind} ({REMEDIES.get(kind, 'convert it to PNG')})"
 
 
 def _kind(path: Path) -> str | None:

@@ -27,7 +27,7 @@ from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
-ROW_BYTES = 1200  # of the index and its journal, for a path of usual length
+ROW_BYTES = 1300  # of index, journal and store, for a path of usual length
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,7 @@ from artart.io.provenance import AI_SOURCES
 from artart.io.terminal import relative_to_cwd
 
 Status = Literal["ok", "rejected", "excluded", "other"]  # other: an image file of a kind that is not read
-UNUSED: dict[Status, str] = {
-    "rejected": "unusable",
-    "excluded": "left out",
-    "other": "of other kinds, which are not read",
-}
+UNUSED: dict[Status, str] = {"rejected": "unusable", "excluded": "left out", "other": "of kinds that are not read"}
 
 
 class Entry(NamedTuple):
@@ -116,7 +112,7 @@ def counts(entries: Iterable[Entry]) -> dict[str, int]:
 
 def describe_unused(entries: Sequence[Entry], index: Path) -> dict[str, str]:
     """One line for each status of files that are not used: how many, the main reasons, the index."""
-    lines = {}
+    lines: dict[str, str] = {}
     for status, meaning in UNUSED.items():
         if kinds := Counter(entry.kind for entry in entries if entry.status == status):
             most = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(3))
@@ -142,10 +138,9 @@ def journal(file: Path) -> Iterator[Callable[[str, FileInfo], None]]:
     Raises:
         OSError: if it cannot be written.
     """
+    write(read(file), file)  # without a row that was cut short
     with file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as out:
         writer = csv.writer(out)
-        writer.writerow([])  # ends a row that was cut short
-        writer.writerow(COLUMNS)
 
         def note(path: str, facts: FileInfo) -> None:
             writer.writerow(_row(Entry(path, "", facts, "ok", "")))

@@ -45,7 +45,7 @@ def describe_folders(paths: Sequence[Path], root: Path) -> str:
         message = f"{Path(*around)} holds all images, so there is one class"
     else:
         return ""
-    one = root.joinpath(*around, *parts[:1])
+    one = root.joinpath(*around, *sorted(parts, key=lambda name: "train" not in name.casefold())[:1])
     return f"{message}; for the folders below as classes: data.class_level={level}, or data.root={one}"
 
 
