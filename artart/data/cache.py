@@ -1,6 +1,5 @@
 """The cache of a folder of images: a folder that one process at a time writes."""
 
-import errno
 import logging
 import shutil
 from collections.abc import Iterator
@@ -13,12 +12,12 @@ from rich.filesize import decimal
 
 from artart import ArtError
 from artart.data import store
+from artart.io.locks import unless_missing
 from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
 MADE_BY = f"artart 4, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
@@ -31,18 +30,17 @@ def locked(cache: Path, root: Path) -> Iterator[None]:
     lock = FileLock(cache / "lock", fallback_to_soft=False)  # a soft lock outlives a process that is killed
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            log.info("another process is reading %s; waiting for it", relative_to_cwd(root))
-            lock.acquire()
+        with unless_missing(cache):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                log.info("another process is reading %s; waiting for it", relative_to_cwd(root))
+                lock.acquire()
     except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise ArtError(
-                f"data.cache_dir: {error.filename or cache}: {error.strerror}; name a folder that can be written: "
-                "data.cache_dir=DIR"
-            ) from None
-        log.warning("data.cache_dir: %s: no locks (%s); let no other process read these images", cache, error.strerror)
+        raise ArtError(
+            f"data.cache_dir: {error.filename or cache}: {error.strerror}; name a folder that can be written: "
+            "data.cache_dir=DIR"
+        ) from None
     try:
         yield
     finally:

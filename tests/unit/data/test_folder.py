@@ -703,7 +703,7 @@ def test_a_file_system_without_locks_is_a_warning(
 
     monkeypatch.setattr("fcntl.flock", flock)
     assert held(opened().read()) == oracle(art_folder)
-    assert f"no locks ({os.strerror(number)}); let no other process" in caplog.text
+    assert f"no locks here ({os.strerror(number)}); let no other process" in caplog.text
 
 
 @pytest.mark.slow
