@@ -52,11 +52,11 @@ def plan_variations(
     details = details_of(loaded, "img2img" if start.repaint is None else "inpaint", how)
     details["strength"] = ", ".join(map(str, start.strengths))
     details["network_size"] = "{0} x {0}".format(loaded.config["image_size"])
-    labels_for(label, num_images, names)
+    labels_for(label, num_images, names)  # raises
 
     def items() -> Iterator[Item]:
         for one in inputs:
-            for k, labels in enumerate(labels_for(label, num_images, names)):
+            for k, labels in enumerate(labels_for(label, num_images, names, loaded.untrained_labels)):
                 own = {**details, "seed": seed + k, "label": label_in_words(labels, names)}
                 name = one.name.with_name(f"{one.name.stem}_{k:05}{label_in_name(labels, names)}.png")
                 yield Item(name, provenance_of_inputs([one], own), labels, seed + k, one)
@@ -147,7 +147,7 @@ def write_variations(
         (one,) = inputs
         one, start = masked(one, read_mask(Path(mask), one.facts, *loaded.preprocessing))
         inputs = iter([one])
-    plan = plan_variations(loaded, how, inputs, len(files), start, num_images, label, seed)
+    plan = plan_variations(loaded, how, inputs, len(files.images), start, num_images, label, seed)
     size = loaded.config["image_size"]
     log.info("the network makes %d x %d pixels, which are scaled to the input's size", size, size)
     sheet, shown, num = ContactSheet(size, out.resample), list[Input](), 0

@@ -3,9 +3,10 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import lru_cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.data.decode import ResizeMode, decode, resize, to_srgb, upright
+from artart.data.find import find_all
 from artart.data.index import write_list
-from artart.data.scan import FileInfo, examine_all, find
+from artart.data.scan import FileInfo, examine_all
 from artart.generation.original import Original
 from artart.io.images import to_model
 from artart.io.provenance import ImageProvenance, provenance_of
@@ -35,35 +37,46 @@ class Input(NamedTuple):
     original: Original | None  # None: it has the network's size
 
 
-def find_inputs(path: Path, out: Path) -> list[Path]:
+class Files(NamedTuple):
+    """What a file or folder holds."""
+
+    images: list[Path]
+    others: Mapping[Path, str] = MappingProxyType({})  # that cannot be read, with the reason
+
+
+def find_inputs(path: Path, out: Path) -> Files:
     """The files of a file or folder, without what earlier calls wrote into `out`.
 
     Raises ArtError if `out` is that folder.
     """
     if out.resolve() == path.resolve():
         raise ArtError(f"out={out}: must be a folder, and not the one that holds the input")
-    return [file for file in find(path) if out not in file.parents] if path.is_dir() else [path]
+    if not path.is_dir():
+        return Files([path])
+    found = find_all(path)
+    return Files([file for file in found.images if out not in file.parents], found.others)
 
 
-def read_inputs(path: Path, files: Sequence[Path], out: Path, size: int, resize_mode: ResizeMode) -> Iterator[Input]:
+def read_inputs(path: Path, files: Files, out: Path, size: int, resize_mode: ResizeMode) -> Iterator[Input]:
     """Yield the usable ones of the files that `find_inputs(path)` found; list the others in a new out/rejected.csv.
 
     Raises ArtError if none can be used.
     """
     root = path if path.is_dir() else path.parent
-    rejected: list[tuple[Path, str, int]] = []
-    for one in examine_all(files, size, resize_mode):
+    rejected = [(file, why, 0) for file, why in files.others.items()]
+    num_files = len(files.images) + len(rejected)
+    for one in examine_all(files.images, size, resize_mode):
         if one.pixels is None:
             rejected.append((one.path, reason(one.facts), one.facts.bytes))
         else:
             original = Original(partial(_decoded, one.path), resize_mode)
             yield Input(one.path.relative_to(root), _x0(one.pixels), one.facts, original)
-    if len(rejected) == len(files):
+    if len(rejected) == num_files:
         reasons = "; ".join(f"{file.name}: {why}" for file, why, _ in rejected[:3]) or "no image below this folder"
         raise ArtError(f"input={path}: nothing to work on ({reasons})")
     if rejected:
         table = write_list(rejected, out / "rejected.csv")
-        log.warning("%d of %d files cannot be used: see %s", len(rejected), len(files), relative_to_cwd(table))
+        log.warning("%d of %d files cannot be used: see %s", len(rejected), num_files, relative_to_cwd(table))
 
 
 def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]:
@@ -72,8 +85,10 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
     Raises ArtError if there is none, or one cannot be used.
     """
     if isinstance(images, Image.Image):
-        flat = upright_copy(images)
-        origin, name = provenance_of(images), Path(os.fsdecode(getattr(images, "filename", ""))).name or "image"
+        path = Path(os.fsdecode(getattr(images, "filename", "")))
+        flat, name = upright_copy(images), path.name or "image"
+        with path.open("rb") if path.is_file() else nullcontext() as file:
+            origin = provenance_of(images, file)
         facts = FileInfo(width=flat.width, height=flat.height, opt_out=origin.opt_out, source=origin.source)
         original = Original(partial(to_srgb, flat), resize_mode)
         return [Input(Path(name), _x0(resize(flat, size, resize_mode)), facts, original)]

@@ -31,7 +31,7 @@ def plan_interpolation(loaded: Loaded, how: Sampling, seeds: Sequence[int], num_
     if num_images < len(seeds):
         raise ArtError(f"num_images={num_images}: fewer than the {len(seeds)} seeds; ask for more")
     label = "none" if label is None else label
-    rows = labels_for(label, num_images, loaded.label_names)
+    rows = labels_for(label, num_images, loaded.label_names, loaded.untrained_labels)
     if len(different := set(islice(rows, 2))) > 1:
         raise ArtError(f"label={label}: mode=interpolate keeps to one label; choose a class or none")
     (labels,) = different

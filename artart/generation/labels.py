@@ -1,8 +1,9 @@
 """From the names of labels to their numbers, and back."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import cycle, islice, repeat
+from types import MappingProxyType
 
 from artart import ArtError
 from artart.checkpoints.validate import printable
@@ -15,10 +16,16 @@ Label = str | Mapping[str, str | None] | None
 MAX_IN_NAME = 40  # characters of a label in a file's name
 
 
-def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequence[str]]) -> Iterator[tuple[int, ...]]:
+def labels_for(
+    label: object,
+    num_images: int,
+    label_names: Mapping[str, Sequence[str]],
+    untrained: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> Iterator[tuple[int, ...]]:
     """A row of K labels for each image: those of a name, of `all` names of the first column in turn, or `none`.
 
-    {column: name, all or none} asks for several; columns that it does not name have none.
+    {column: name, all or none} asks for several; columns that it does not name have none. `all` leaves out the names
+    in `untrained`, by column, that no training image has.
 
     Raises ArtError if there is no such name or column, or if several columns have the name.
     """
@@ -31,7 +38,7 @@ def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequenc
             raise ArtError(
                 f"label.{column}={name}: no such {column}{_choice(str(name), label_names[column], 'all', 'none')}"
             )
-    columns = [_numbers(wanted.get(column), names) for column, names in label_names.items()]
+    columns = [_numbers(wanted.get(column), names, untrained.get(column, ())) for column, names in label_names.items()]
     return islice(zip(*columns, strict=True), num_images)
 
 
@@ -62,11 +69,12 @@ def _column_of(name: object, label_names: Mapping[str, Sequence[str]]) -> str:
     return next(iter(having or label_names))
 
 
-def _numbers(name: str | None, names: Sequence[str]) -> Iterator[int]:
+def _numbers(name: str | None, names: Sequence[str], untrained: Collection[str]) -> Iterator[int]:
     """The labels of a column, without end; a class may itself be named "all" or "none"."""
     if name in names:
         return repeat(names.index(name))
-    return cycle(range(len(names))) if name == "all" and names else repeat(len(names))
+    trained = [k for k, one in enumerate(names) if one not in untrained]
+    return cycle(trained if name == "all" and trained else [len(names)])
 
 
 def _choice(name: str, known: Sequence[str], *words: str) -> str:

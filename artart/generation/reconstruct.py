@@ -57,7 +57,7 @@ def write_reconstructions(
             shown.append(item.source)
             sheet.add(to_pixels(item.source.x0), item.source.name.stem)
             sheet.add(to_pixels(image[..., -image.shape[-2] :]))  # without the input beside it
-    if len(files) == 1:
+    if len(files.images) == 1:
         return Written(path, num)
     provenance = provenance_of_inputs(shown, details_of(loaded, "reconstruct"))
     return Written(out.save_sheet(sheet, IN_ROW, provenance), num + 1)

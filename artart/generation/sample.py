@@ -25,7 +25,8 @@ def plan_samples(loaded: Loaded, how: Sampling, num_images: int, label: Label, s
     Raises ArtError if the network has no such label.
     """
     label, names = "all" if label is None else label, loaded.label_names
-    details, rows = details_of(loaded, "sample", how), labels_for(label, num_images, names)
+    details = details_of(loaded, "sample", how)
+    rows = labels_for(label, num_images, names, loaded.untrained_labels)
 
     def item(k: int, labels: tuple[int, ...]) -> Item:
         own = {"seed": seed + k, "label": label_in_words(labels, names)}

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from artart import __version__
 from artart.config.build import in_sweep, select_or_none
 from artart.io import files, weights
-from artart.io.terminal import relative_to_cwd
+from artart.io.terminal import printable, relative_to_cwd
 from artart.training.module import ArtModule
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,7 @@ class Result:
             if key not in ("run_dir", "resume"):
                 value = select_or_none(self.config, key)
                 settings[key] = value if isinstance(value, (bool, int, float, str)) else text
+        settings = {key: printable(value) if isinstance(value, str) else value for key, value in settings.items()}
         settings |= {f"loss.{term}.weights used": origin for term, origin in self.pretrained.items()}
         metrics = {f"best/{name}": value for name, value in content["best"].items()}
         metrics |= {f"last/{name}": value for name, value in content["last"].items() if name.startswith("val/")}
