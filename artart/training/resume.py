@@ -11,10 +11,10 @@ from artart.checkpoints.format import is_older
 from artart.checkpoints.load import read
 from artart.checkpoints.validate import finished_epochs
 from artart.config.build import format_value, join_words, select_or_none
+from artart.config.paths import PREVIOUS
 from artart.data.labels import CLASS
 from artart.diffusion.first_stage import FrozenAutoencoder, fingerprint
 from artart.io.terminal import printable, relative_to_cwd
-from artart.training.callbacks.last import PREVIOUS
 from artart.training.restore import misfit, unusable
 
 log = logging.getLogger(__name__)
