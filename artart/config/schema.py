@@ -31,6 +31,7 @@ from artart.config.build import (
 )
 from artart.config.commands import SETTINGS, is_union, settings_of
 from artart.config.paths import make_paths_absolute
+from artart.config.unfit import leave_out_unfit
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
@@ -53,17 +54,26 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ArtError("\n".join(f"{key}: needs a value: {key}=..." for key in missing))
     make_paths_absolute(cfg)
-    probe = cfg.copy()
-    if "run_dir" in probe:
-        probe.run_dir = probe.run_dir or "outputs/runs"  # a new folder is named later
-    config = as_dict(probe)
-    for look in (_wrong_settings, _wrong_parts):
-        if problems := list(look(config)):
-            # Schedule and sampler also occur in other parts, by interpolation: report a mistake in them once.
-            once = [one for one in problems if not any(one.endswith(f".{other}") for other in problems)]
-            more = [f"and {len(once) - MAX_LINES + 1} more"] if len(once) > MAX_LINES else []
-            raise ArtError("\n".join([*once[: MAX_LINES - len(more)], *more]))
+    _refuse(_wrong_settings(_probed(cfg)))
+    if "monitor" in cfg:
+        leave_out_unfit(cfg, TRUSTED)
+    _refuse(_wrong_parts(_probed(cfg)))
     return as_dict(cfg)
+
+
+def _probed(cfg: DictConfig) -> dict[str, Any]:
+    """Plain settings, with a folder in the place of a new one, which is named later."""
+    return as_dict(OmegaConf.merge(cfg, {"run_dir": cfg.run_dir or "outputs/runs"}) if "run_dir" in cfg else cfg)
+
+
+def _refuse(problems: Iterator[str]) -> None:
+    """Raises ArtError if there are problems, with MAX_LINES lines at most."""
+    found = list(problems)
+    # Schedule and sampler also occur in other parts, by interpolation: report a mistake in them once.
+    once = [one for one in found if not any(one.endswith(f".{other}") for other in found)]
+    more = [f"and {len(once) - MAX_LINES + 1} more"] if len(once) > MAX_LINES else []
+    if once:
+        raise ArtError("\n".join([*once[: MAX_LINES - len(more)], *more]))
 
 
 def check_values(**values: object) -> None:
