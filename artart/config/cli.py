@@ -1,7 +1,9 @@
 """What the commands have in common: quoting of paths, errors in one line, exit codes."""
 
+import argparse
 import functools
 import io
+import json
 import logging
 import os
 import re
@@ -10,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -41,6 +44,8 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
         config_name: its configuration in conf/.
         sweeps: whether it supports -m.
     """
+    if hasattr(argparse.ArgumentParser, "_check_help"):  # Python 3.14 refuses Hydra's help for --shell-completion
+        argparse.ArgumentParser._check_help = lambda *_: None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its exceptions itself
     keep_freed_memory()
     if threading.current_thread() is threading.main_thread():
@@ -137,11 +142,9 @@ def report_error(error: Exception) -> int:
     if os.environ.get("RANK", "0") != "0" and "LOCAL_RANK" in os.environ:
         time.sleep(A_MOMENT)  # rank zero reports an error that all have, and torchrun then ends this process
     match error:
-        case ArtError():
-            log.error(str(error))
-            return 2
-        case OmegaConfBaseException():
-            log.error(_sentence(error, "", sys.argv[1:]))
+        case ArtError() | OmegaConfBaseException():
+            log.error(sentence := _sentence(error, "", sys.argv[1:]))
+            _tell_torchrun(sentence)
             return 2
         case MemoryError():
             log.error("not enough memory (%s): a smaller image_size or fewer images need less", error)
@@ -154,6 +157,14 @@ def report_error(error: Exception) -> int:
         case _:
             log.exception("unexpected error; please report it")
     return 1
+
+
+def _tell_torchrun(sentence: str) -> None:
+    """Put an error into the file whose content torchrun prints last, below tracebacks of its own."""
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        Path(file).write_text(
+            json.dumps({"message": {"message": sentence, "extraInfo": {"timestamp": int(time.time())}}})
+        )
 
 
 def _sentence(error: Exception, config_name: str, words: Sequence[str], sweeps: bool = False) -> str:

@@ -47,11 +47,11 @@ def _not_taken(node: Mapping[str, Any], trusted: tuple[str, ...], prefix: str = 
     """Dotted keys that the `_target_` above them does not take; groups and extra arguments must have one themselves."""
     known, takes_any = _parameters(node, trusted)
     for name, value in node.items():
-        if isinstance(value, Mapping) and name not in known and takes_any and "_target_" not in value:
+        is_object = isinstance(value, Mapping) and "_target_" in value
+        needs_target = takes_any and isinstance(value, Mapping) and not is_object
+        if name not in known and not name.startswith("_") and (not takes_any or needs_target):
             yield f"{prefix}{name}"
-        elif not takes_any and name not in known and not name.startswith("_"):
-            yield f"{prefix}{name}"
-        elif isinstance(value, Mapping) and "_target_" in value:
+        elif is_object:
             yield from _not_taken(value, trusted, f"{prefix}{name}.")
 
 

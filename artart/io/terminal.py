@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 from pathlib import Path
 
 from rich import get_console, progress
@@ -65,3 +66,8 @@ def progress_bar() -> progress.Progress:
 def relative_to_cwd(path: Path) -> Path:
     """A path relative to the current folder, if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def pasteable(path: Path) -> str:
+    """A path as a shell reads it: relative to the current folder if it is below it, quoted if need be."""
+    return shlex.quote(str(relative_to_cwd(path)))

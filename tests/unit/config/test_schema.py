@@ -212,7 +212,9 @@ def test_what_hydra_can_build_is_not_refused(override):
 def test_check_refuses_a_target_of_another_package(target):
     with pytest.raises(ArtError) as error:
         check(config(f"data={{_target_: {target}}}"))
-    assert str(error.value).startswith(f"data._target_={target}: is no class of artart, lightning, torch or torchmetrics")
+    assert str(error.value).startswith(
+        f"data._target_={target}: is no class of artart, lightning, torch or torchmetrics"
+    )
     assert "\n" not in str(error.value)
 
 
