@@ -16,7 +16,7 @@ from artart.config.build import CONF_DIR, options, select_or_none
 from artart.config.commands import settings_of
 from artart.config.schema import describe, hints_of
 
-COMMANDS = ("train", "generate", "evaluate", "prepare", "export")
+COMMANDS = ("train", "generate", "evaluate", "prepare", "export", "inspect")
 GROUPS = (
     *("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"),
     *("schedule", "sampler", "regularizer"),

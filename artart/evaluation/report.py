@@ -23,6 +23,7 @@ from artart import ArtError, __version__
 from artart.io.files import as_json, remove_empty, write_new
 from artart.io.images import encode, grid, to_model
 from artart.io.provenance import ImageProvenance
+from artart.io.terminal import escaped
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,11 @@ class Table(NamedTuple):
     note: str = ""
 
     def for_terminal(self) -> rich.table.Table:
-        table = rich.table.Table(title=Text(self.title), title_justify="left", title_style="bold")
+        table = rich.table.Table(title=Text(escaped(self.title)), title_justify="left", title_style="bold")
         for k, name in enumerate(self.header):
-            table.add_column(Text(name), justify="right" if k else "left")
+            table.add_column(Text(escaped(name)), justify="right" if k else "left")
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(escaped(cell)) for cell in row))
         return table
 
 

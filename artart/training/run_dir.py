@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
 from artart.config.build import in_sweep
+from artart.config.paths import CHECKPOINTS, LAST, RUNS, checkpoint_in
 from artart.io.files import is_writable, new_folder
 from artart.io.locks import unless_missing
 from artart.io.terminal import relative_to_cwd
 from artart.training import run_files
-from artart.training.callbacks.last import LAST, PREVIOUS
-from artart.training.run_files import RUNS, disk_errors
+from artart.training.run_files import disk_errors
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +146,7 @@ def _saved_at(run_dir: Path) -> float:
 
 def newest_in(run_dir: Path) -> Path | None:
     """The checkpoint that a run resumes: last.ckpt, or the one before it; None if there is neither."""
-    places = (run_dir / "checkpoints" / name for name in (LAST, PREVIOUS))
-    return next((path for path in places if path.is_file()), None)
+    return checkpoint_in(run_dir, CHECKPOINTS["resume"])
 
 
 @contextmanager

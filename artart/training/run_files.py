@@ -13,10 +13,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
+from artart.config.paths import RUNS
 from artart.io.files import atomic
 from artart.training.distributed import rank
 
-RUNS = Path("outputs/runs")
 LOG = "train.log"
 KEYS = {"data", "image_size", "run_dir", "seed"}  # in the settings of every training and preparation
 
