@@ -43,7 +43,7 @@ def text() -> str:
 
 def _section(path: Path, title: str) -> str:
     """The comment at the head of a file and a table of its settings; of a variant of another file its changes."""
-    content = path.read_text()
+    content = path.read_text(encoding="utf-8")
     lines, tree = content.splitlines(), yaml.safe_load(content)
     head = [line[2:] for line in takewhile(lambda line: line.startswith("# "), lines)]
     prefix = "" if path.parent == CONF_DIR or "@package _global_" in head else f"{path.parent.name}."

@@ -68,7 +68,7 @@ class SweepTable(Callback):
         job = Job(config.hydra.job.num, tuple(config.hydra.overrides.task), score, seconds, status)
         folder = Path(config.hydra.sweep.dir, JOBS)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{job.number}.json").write_text(json.dumps(job))
+        (folder / f"{job.number}.json").write_text(json.dumps(job), encoding="utf-8")
         _write(config)  # at once, so that Ctrl-C in a later job does not lose it
         gc.collect()  # trainer, module and callbacks form reference cycles
 
@@ -78,7 +78,7 @@ class SweepTable(Callback):
         if not isinstance(error, ArtError):
             folder.mkdir(parents=True, exist_ok=True)
             trace = f"\n  trace: {folder / 'train.log'}"
-            with (folder / "train.log").open("a") as file:
+            with (folder / "train.log").open("a", encoding="utf-8") as file:
                 traceback.print_exception(error, file=file)
         log.error("job %s failed: %s%s", folder.name, error, trace)
 
@@ -97,7 +97,7 @@ class SweepTable(Callback):
 
 def _jobs(folder: Path) -> list[Job]:
     """The jobs of a sweep that have ended."""
-    fields = (json.loads(file.read_text()) for file in (folder / JOBS).glob("*.json"))
+    fields = (json.loads(file.read_text(encoding="utf-8")) for file in (folder / JOBS).glob("*.json"))
     return [Job(number, tuple(settings), *rest) for number, settings, *rest in fields]
 
 
