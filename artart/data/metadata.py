@@ -103,7 +103,7 @@ def allowed(licence: str, licences: Sequence[str]) -> bool:
 def _locate(path: str, base: str, images: dict[str, Path]) -> Path | str:
     """The image that a path of the table names; without one, the absolute path."""
     for spelling in dict.fromkeys((path, path.strip().replace("\\", "/"))):
-        target = _normal(spelling if os.path.isabs(spelling) else f"{base}/{spelling}")
+        target = _normal(spelling if Path(spelling).is_absolute() else f"{base}/{spelling}")
         if image := images.get(target) or images.get(_nfc(target)):
             return image
     return _nfc(target)
