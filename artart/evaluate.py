@@ -24,8 +24,8 @@ def main(cfg: DictConfig) -> None:
 
     from artart.checkpoints.load import load
     from artart.evaluation import reconstruction, report, samples
+    from artart.evaluation.features import alexnet_or_none
     from artart.evaluation.held_out import held_out_data, load_held_out
-    from artart.features.alexnet import alexnet_for
     from artart.generation.plan import Sampling, guidance_for
     from artart.io.files import output_folder
     from artart.io.terminal import relative_to_cwd
@@ -42,16 +42,17 @@ def main(cfg: DictConfig) -> None:
         num_images, seed, can_sample = config["num_images"], config["seed"], loaded.objective.mode == "sample"
         if can_sample:
             samples.prepare(loaded.device, num_images, config["metrics"]["inception"])
-        if (weights := config["metrics"]["weights"]) is not None:
-            facts["alexnet"] = alexnet_for("metrics.weights", weights)
-        facts |= load_held_out(data, loaded)
+        weights, of_alexnet = alexnet_or_none(config["metrics"]["weights"], loaded.objective.mode)
+        facts |= of_alexnet | load_held_out(data, loaded)
         if can_sample:
             facts |= {"seed": seed, **how.details}
             draw = partial(samples.draw, loaded, how.sampler, how.guidance, how.batch_size, seed)
-            made = samples.measure(loaded, data, facts, draw, num_images, **config["metrics"])
+            made = samples.measure(loaded, data, facts, draw, num_images, weights, config["metrics"]["inception"])
         else:
             made = reconstruction.measure(loaded, data, facts, config["batch_size"], weights)
         metrics, page = report.write(made, out, f"{loaded.path.parent.parent.name}, {loaded.path.stem}", facts)
+        for sentence in made.verdict:
+            log.info("%s", sentence)
         for table in made.tables:
             get_console().print(table.for_terminal())
         log.info("figures: %s", relative_to_cwd(metrics))

@@ -1,6 +1,7 @@
 """python -m artart.export: write a checkpoint as one file to share: weights and their description, without paths."""
 
 import logging
+import shlex
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,7 +55,8 @@ def main(cfg: DictConfig) -> None:
     written = relative_to_cwd(out)
     log.info("%s, %s%s", written, decimal(out.stat().st_size), note)
     if not is_onnx:
-        log.info("try next\n  python -m artart.generate checkpoint=%s %s", written, TRY[loaded.objective.mode])
+        word = shlex.quote(f"checkpoint={written}")
+        log.info("try next\n  python -m artart.generate %s %s", word, TRY[loaded.objective.mode])
 
 
 def run() -> None:

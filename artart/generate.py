@@ -26,6 +26,7 @@ def main(cfg: DictConfig) -> None:
     from artart.checkpoints.load import load
     from artart.generation.img2img import write_variations
     from artart.generation.interpolate import write_interpolation
+    from artart.generation.output import Output, Written
     from artart.generation.plan import MODES, Sampling, guidance_for, mode_of
     from artart.generation.reconstruct import write_reconstructions
     from artart.generation.sample import write_samples
@@ -37,23 +38,24 @@ def main(cfg: DictConfig) -> None:
     loaded = load(Path(config["checkpoint"]), **trust)
     mode = mode_of(loaded, config["mode"])
     check_mode(config, mode, MODES[loaded.objective.mode])
-    writers: dict[str, Callable[..., list[Path]]] = {
+    writers: dict[str, Callable[..., Written]] = {
         "sample": write_samples,
         "img2img": write_variations,
         "inpaint": write_variations,
         "interpolate": write_interpolation,
         "reconstruct": write_reconstructions,
     }
-    with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as out:
+    with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         guidance = guidance_for(loaded, **config["guidance"], **trust)
-        how = Sampling(build(config, "sampler"), guidance, config["batch_size"], config["upscale"])
+        how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
         keys = signature(writers[mode]).parameters.keys() & config.keys() - {"out"}
+        out = Output(folder, config["scale"], config["resample"])
         written = writers[mode](loaded, how, out, **{key: config[key] for key in keys})
-    first = relative_to_cwd(written[0])
-    others = f"{len(written)} files in {relative_to_cwd(out)}: {written[0].name} ..."
-    log.info("%s", first if len(written) == 1 else others)
+    first = relative_to_cwd(written.first)
+    others = f"{written.number} files in {relative_to_cwd(folder)}: {first.name} ..."
+    log.info("%s", first if written.number == 1 else others)
     if config["show"]:
-        show(written[0])
+        show(first)
 
 
 def run() -> None:

@@ -1,23 +1,34 @@
-"""python -m artart.inspect FILE: print the content of a checkpoint as YAML."""
+"""python -m artart.inspect CHECKPOINT: print the content of a checkpoint as YAML."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
+import hydra
 import yaml
+from omegaconf import DictConfig
 from rich.filesize import decimal
 
-from artart import ArtError
-from artart.checkpoints.load import read
-from artart.checkpoints.validate import finished_epochs
-from artart.config.build import select_or_none
+from artart.config.build import CONF_DIR, select_or_none
+from artart.config.cli import cli, handle_errors
+from artart.config.schema import check
 from artart.io import files
+from artart.io.terminal import escaped
 
-HELP = "python -m artart.inspect FILE: print the content of a checkpoint as YAML\n"
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="inspect")
+@handle_errors
+def main(cfg: DictConfig) -> None:
+    """Print what `describe` finds."""
+    described = describe(Path(check(cfg)["checkpoint"]))
+    sys.stdout.write(escaped(yaml.safe_dump(described, sort_keys=False, allow_unicode=True)))
 
 
 def describe(path: Path) -> dict[str, Any]:
     """The content of a checkpoint as plain data. Raises ArtError if the file cannot be used."""
+    from artart.checkpoints.load import read
+    from artart.checkpoints.validate import finished_epochs
+
     content = read(path)
     weights = [value for name, value in content["state_dict"].items() if name.startswith("net.")]
     return {
@@ -39,16 +50,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def run() -> None:
-    """Print what `describe` finds. Exit codes: 0; 2 for a mistake in the call or an unusable file."""
-    if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
-        sys.stdout.write(HELP)
-        sys.exit(0 if {"-h", "--help"} & set(sys.argv[1:]) else 2)
-    try:
-        described = describe(Path(sys.argv[1]))
-    except ArtError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    sys.stdout.write(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
+    cli(main, "inspect")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,6 @@ def main(cfg: DictConfig) -> None:
     if config["data"]["root"] is None:
         raise ArtError("data.root=null: name the folder to prepare: data.root=DIR")
 
-    from artart.data.dataset import check_usable
-    from artart.data.index import write_unused
     from artart.data.labels import CLASS
     from artart.data.report import make_report, tables
     from artart.io.files import write_json
@@ -39,22 +37,27 @@ def main(cfg: DictConfig) -> None:
     log.info("%d files below %s, %s", len(folder.files), relative_to_cwd(folder.root), labels)
     run_dir = claim_run_dir(cfg, planned)
     cfg.run_dir = str(run_dir)
-    entries = folder.read().entries
+    refusal = ""
+    try:
+        data.load()
+    except ArtError as error:
+        if not data.entries:
+            raise
+        refusal = str(error)
     save_settings(cfg, overrides())
     open_log(cfg, "prepare.log")
-    write_unused(entries, folder.root, run_dir)
-    report = make_report(folder, entries, data.val_fraction)
+    data.list_unused(run_dir)
+    report = make_report(data, refusal)
     write_json(run_dir / "report.json", report)
     for table in tables(report):
         get_console().print(table)
-    try:
-        check_usable(entries, folder, data.max_rejected_fraction)
-    except ArtError as error:
-        log.warning("training would refuse this folder: %s", error)
-    alike, sides = report["near_duplicates"], report["split"]
+    if ignored := ", ".join(f"{number} {kind}" for kind, number in report["ignored"].items()):
+        log.info("files that are no images: %s", ignored)
+    alike = report["near_duplicates"]
     if alike["groups"]:
         log.info("%(images)d images are near-duplicates; the split divides none of their %(groups)d groups", alike)
-    log.info("with data.val_fraction=%s: %d for training, %d for validation", data.val_fraction, *sides.values())
+    if refusal:
+        log.warning("training would refuse this folder: %s", refusal)
     log.info("report: %s", relative_to_cwd(run_dir / "report.json"))
     log.info("every file: %s", relative_to_cwd(folder.cache / "index.csv"))
 

@@ -60,6 +60,7 @@ def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
 
     quieten_lightning()
     distributed.init_process_group(cfg.trainer)
+    cfg = finetune.with_objective_of(cfg, words)
     initial = finetune.adopt_config(cfg, words)
     first_stage = stages.first_stage_for(cfg, words)
     prepared = run.prepare(cfg, words, initial, first_stage)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib import pyplot
 
-from artart.data.scan import find
+from artart.data.find import find
 
 matplotlib.use("Agg")
 HELD_OUT = {100: 0.75, 1000: 0.75, 5000: 0.34}  # share, so that there are some to take thresholds from

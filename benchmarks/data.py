@@ -28,7 +28,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from artart.data.datamodule import ArtDataModule
-from artart.data.scan import find
+from artart.data.find import find
 
 BATCH_SIZE = 32
 

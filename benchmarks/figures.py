@@ -50,7 +50,7 @@ def between(loaded: Loaded, names: Sequence[str], num: int = 16) -> list[Tensor]
     for name in names:
         y = torch.full((num, 1), loaded.label_names["class"].index(name))
         with torch.inference_mode():
-            *_, step = sample_steps(loaded.net, loaded.process, Heun(30), y, places([1, 2, 3], num), Guidance(1.5))
+            *_, step = sample_steps(loaded.net, loaded.process, Heun(30), y, [*places([1, 2, 3], num)], Guidance(1.5))
         rows.append(step.x_t)
     return rows
 

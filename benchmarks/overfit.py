@@ -18,7 +18,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from artart.data.scan import examine_all, find
+from artart.data.find import find
+from artart.data.scan import examine_all
 from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.samplers import Heun
 from artart.diffusion.sampling import sample_steps

@@ -16,7 +16,7 @@ from artart.config.build import CONF_DIR, options, select_or_none
 from artart.config.commands import settings_of
 from artart.config.schema import describe, hints_of
 
-COMMANDS = ("train", "generate", "evaluate", "prepare", "export")
+COMMANDS = ("train", "generate", "evaluate", "prepare", "export", "inspect")
 GROUPS = (
     *("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"),
     *("schedule", "sampler", "regularizer"),
@@ -43,7 +43,7 @@ def text() -> str:
 
 def _section(path: Path, title: str) -> str:
     """The comment at the head of a file and a table of its settings; of a variant of another file its changes."""
-    content = path.read_text()
+    content = path.read_text(encoding="utf-8")
     lines, tree = content.splitlines(), yaml.safe_load(content)
     head = [line[2:] for line in takewhile(lambda line: line.startswith("# "), lines)]
     prefix = "" if path.parent == CONF_DIR or "@package _global_" in head else f"{path.parent.name}."

@@ -41,6 +41,11 @@ class Loaded(NamedTuple):
         return cast(NoiseProcess, self.objective)
 
     @property
+    def untrained_labels(self) -> dict[str, list[str]]:
+        """By column, the labels that no training image has."""
+        return self.facts["data"].get("untrained_labels", {})
+
+    @property
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 

@@ -1,6 +1,6 @@
 """Networks, and the objects that other settings describe, rebuilt from a file that is not trusted."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from artart.io.terminal import printable
 from artart.models.base import Network
 
 
-def first_stage_of(held: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> FrozenAutoencoder:
+def first_stage_of(held: Mapping[str, Any], path: Path, allowed: Collection[str] = ()) -> FrozenAutoencoder:
     """The first stage that a checkpoint holds; raises ArtError if it is no autoencoder or its weights do not fit."""
     with torch.device("meta"):
         net = network_of(held["model"], path, allowed)
@@ -76,18 +76,18 @@ def _check_shapes(net: nn.Module, state: Mapping[str, Any], path: Path) -> None:
         raise ArtError(f"{path}: weights and network do not fit ({printable(min(misfits))})")
 
 
-def network_of(settings: Mapping[str, Any], path: Path, allowed: Container[str] = ()) -> nn.Module:
+def network_of(settings: Mapping[str, Any], path: Path, allowed: Collection[str] = ()) -> nn.Module:
     net = build_part("model", settings, path, allowed)
     if not isinstance(net, nn.Module) or not isinstance(net, Network):
         raise ArtError(f"{path}: its model is no network; it needs image_size, channels, num_classes and forward")
     return net
 
 
-def build_part(key: str, node: Mapping[str, Any], path: Path, allowed: Container[str]) -> Any:
+def build_part(key: str, node: Mapping[str, Any], path: Path, allowed: Collection[str]) -> Any:
     """The object that the settings of a key describe, after a check of their arguments; ArtError if it has none."""
     try:
         build = validate.builder(node, allowed, validate.NETWORKS if key == "model" else validate.PARTS)
-        if wrong := next(wrong_arguments(node, key), None):
+        if wrong := next(wrong_arguments(node, key, allowed), None):
             raise ArtError(wrong)
         return build()
     except ArtError as error:

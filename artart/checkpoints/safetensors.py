@@ -10,8 +10,7 @@ from torch import Tensor
 from artart.checkpoints.format import FIRST_STAGE
 from artart.checkpoints.load import Loaded
 from artart.config.build import select_or_none
-from artart.config.commands import PATHS
-from artart.config.schema import literals
+from artart.config.commands import PATHS, literals
 
 OF_CONFIG = ("image_size", "model", "objective", "loss")  # what the network is rebuilt from
 OF_DATA = ("resize_mode", "random_flip", "val_fraction", "labels", "min_per_label")

@@ -43,10 +43,10 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         not _holds_tensor([content.get(key) for key in (*CONTENT - {"state_dict"}, *DICTS, "images_seen")])
         and all(isinstance(content.get(key, {}), dict) for key in DICTS)
         and _are_weights(weights)
-        and isinstance(labels, dict)
+        and _are_labels(labels)
         and len(labels) > 0
         and all(isinstance(column, str) and column.isprintable() for column in labels)
-        and all(map(_are_names, labels.values()))
+        and _are_labels(content.get("data", {}).get("untrained_labels", {}))
         and all(is_count(content[key]) for key in ("epoch", "global_step"))
         and is_count(finished_epochs(content))
         and (content.get("images_seen") is None or is_count(content["images_seen"]))
@@ -82,6 +82,10 @@ def _is_first_stage(node: Any) -> bool:
         and moments.dtype == torch.float32
         and bool(moments.isfinite().all() and (moments[1] > 0).all())
     )
+
+
+def _are_labels(node: Any) -> bool:
+    return isinstance(node, dict) and all(map(_are_names, node.values()))
 
 
 def _are_names(names: Any) -> bool:

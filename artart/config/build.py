@@ -19,6 +19,21 @@ HERE = Path(__file__).resolve().parents[1]
 # In a wheel, or in a checkout.
 CONF_DIR = HERE / "conf" if (HERE / "conf" / "train.yaml").is_file() else HERE.parent / "conf"
 
+NICKNAMES = {  # keys as other programs call them
+    "batch": ("data.batch_size", "batch_size"),
+    "epoch": ("trainer.max_epochs",),
+    "folder": ("data.root", "input"),
+    "gpus": ("trainer.devices", "device"),
+    "learning_rate": ("optimizer.lr",),
+    "n": ("num_images", "data.num_demo_images"),
+    "output": ("out", "run_dir"),
+    "path": ("data.root", "checkpoint"),
+    "prompt": ("label",),
+    "resolution": ("image_size", "upscale"),
+    "size": ("image_size", "upscale"),
+    "steps": ("trainer.max_steps", "sampler.num_steps"),
+}
+
 
 def as_dict(cfg: DictConfig | ListConfig, resolve: bool = True) -> dict[str, Any]:
     """Plain dicts and lists, with every interpolation resolved unless asked otherwise."""
@@ -94,8 +109,14 @@ def option(group: str, name: str) -> dict[str, Any]:
 
 
 def did_you_mean(key: str, known: Iterable[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.7)
-    return f"; did you mean {prefix}{close[0]}?" if close else ""
+    """A question that names the key meant, by its spelling, its last part or another common name; empty if unclear."""
+    by_name = {name: name for name in known}
+    last_parts = {name.rpartition(".")[2]: name for name in sorted(by_name, key=lambda name: -name.count("."))}
+    usual = next((name for name in NICKNAMES.get(key, ()) if name in by_name), None)
+    for names in (by_name, last_parts):
+        if not usual and (close := difflib.get_close_matches(key, names, n=1, cutoff=0.7)):
+            usual = names[close[0]]
+    return f"; did you mean {prefix}{usual}?" if usual else ""
 
 
 def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:

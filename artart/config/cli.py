@@ -1,7 +1,9 @@
 """What the commands have in common: quoting of paths, errors in one line, exit codes."""
 
+import argparse
 import functools
 import io
+import json
 import logging
 import os
 import re
@@ -19,17 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from artart import ArtError
-from artart.config import renames
+from artart import ArtError, __version__
 from artart.config.build import CONF_DIR, compose, did_you_mean, in_sweep, join_words, known_keys, options
-from artart.config.commands import PATHS
+from artart.config.words import MULTIRUN, to_hydra
 from artart.io.allocator import keep_freed_memory
+from artart.io.terminal import CLOSED_PIPE
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MULTIRUN = {"-m", "--multirun"}
 A_MOMENT = 2.0  # seconds
 
 
@@ -43,6 +44,8 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
         config_name: its configuration in conf/.
         sweeps: whether it supports -m.
     """
+    if hasattr(argparse.ArgumentParser, "_check_help"):  # Python 3.14 refuses Hydra's help for --shell-completion
+        argparse.ArgumentParser._check_help = lambda *_: None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its exceptions itself
     keep_freed_memory()
     if threading.current_thread() is threading.main_thread():
@@ -52,26 +55,42 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names can hold bytes that are not UTF-8
-    is_sweep = bool(MULTIRUN & set(sys.argv))
-    sys.argv[1:] = _options_first([_quoted(word, is_sweep) for word in sys.argv[1:]])
-    if is_sweep and not sweeps:
-        log.error("-m: this command has no sweeps; call it once for each setting")
-        sys.exit(2)
-    if renamed := _renamed(sys.argv[1:]):
-        log.error(renamed)
-        sys.exit(2)
+    code: int | str | None = 0
     try:
-        main()
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        log.error(_sentence(error, config_name, sys.argv[1:], sweeps))
-        sys.exit(2)
+        _run(main, config_name, sweeps)
+        sys.stdout.flush()
+    except SystemExit as stop:
+        code = stop.code
+    except OSError as error:  # of the standard output
+        code = CLOSED_PIPE if isinstance(error, BrokenPipeError) else 1
+        if code == 1:
+            log.error("standard output: %s", error.strerror)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains at exit
     except KeyboardInterrupt:
         log.error("stopped by Ctrl-C")
-        sys.exit(130)
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):  # at exit, a handler that raises prints a traceback
-                signal.signal(number, signal.SIG_DFL)
+        code = 128 + signal.SIGINT
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):  # at exit, a handler that raises prints a traceback
+            signal.signal(number, signal.SIG_DFL)
+    if code:
+        sys.exit(code)
+
+
+def _run(main: Callable[[], object], config_name: str, sweeps: bool) -> None:
+    words = sys.argv[1:]
+    if "--version" in words:
+        sys.stdout.write(f"artart {__version__}\n")
+        return
+    try:
+        if MULTIRUN & set(words) and not sweeps:
+            raise ArtError("-m: this command has no sweeps; call it once for each setting")
+        sys.argv[1:] = to_hydra(words, config_name)
+        main()
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Hydra raises anything; errors of `main` end in `handle_errors`
+        log.error(_sentence(error, config_name, sys.argv[1:], sweeps))
+        sys.exit(2)
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -80,20 +99,13 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ArtError: one line with key, value and remedy.
     """
-    words = [_quoted(word) for word in overrides]
-    if renamed := _renamed(words):
-        raise ArtError(renamed)
+    words = to_hydra(overrides, config_name)
     try:
         cfg = compose(config_name, words)
         OmegaConf.resolve(cfg.copy())  # raises if an interpolation has no value
         return cfg
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ArtError(_sentence(error, config_name, words)) from None
-
-
-def _renamed(words: Sequence[str]) -> str:
-    """A line for each word that has another name now; empty if none has."""
-    return "\n".join(line for word in words if (line := renames.explain(word, words)))
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
@@ -130,11 +142,9 @@ def report_error(error: Exception) -> int:
     if os.environ.get("RANK", "0") != "0" and "LOCAL_RANK" in os.environ:
         time.sleep(A_MOMENT)  # rank zero reports an error that all have, and torchrun then ends this process
     match error:
-        case ArtError():
-            log.error(str(error))
-            return 2
-        case OmegaConfBaseException():
-            log.error(_sentence(error, "", sys.argv[1:]))
+        case ArtError() | OmegaConfBaseException():
+            log.error(sentence := _sentence(error, "", sys.argv[1:]))
+            _tell_torchrun(sentence)
             return 2
         case MemoryError():
             log.error("not enough memory (%s): a smaller image_size or fewer images need less", error)
@@ -143,48 +153,27 @@ def report_error(error: Exception) -> int:
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here
             log.error("batch size: a batch does not fit into the GPU; halve it (%s)", str(error).splitlines()[0])
         case OSError():
-            log.error("%s: %s; files written before are intact", error.filename or "a file", error.strerror or error)
+            log.error("%s: %s; files written before are intact", error.filename or "output", error.strerror or error)
         case _:
             log.exception("unexpected error; please report it")
     return 1
 
 
-def _options_first(words: list[str]) -> list[str]:
-    """Put options first, since Hydra ignores key=value after an option between others."""
-    options: list[str] = []
-    overrides: list[str] = []
-    before = ""
-    for word in words:
-        is_value = before.startswith("--") and before not in MULTIRUN and "=" not in before + word
-        (options if word.startswith("-") or is_value else overrides).append(word)
-        before = word
-    return options + overrides
-
-
-def _quoted(argument: str, is_sweep: bool = False) -> str:
-    """Quote the path in key=value, in which Hydra's grammar misreads blanks, commas, accents and numbers.
-
-    A label in braces, {column: name, ...}, has its own quotes.
-    """
-    if argument.startswith("first_stage_settings."):
-        argument = f"++{argument}"  # any setting of artart.train
-    key, equals, value = argument.partition("=")
-    name = key.lstrip("+").removeprefix("first_stage_settings.")
-    if not equals or name not in (*PATHS, "label") or re.fullmatch(r"null|'.*'|\".*\"", value):
-        return argument
-    if is_sweep and "," in value and not Path(value).expanduser().exists():
-        return argument  # several paths
-    if key == "label" and value.startswith("{"):
-        return f"{key}={value.replace('${', chr(92) + '${')}"
-    escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)
-    return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
+def _tell_torchrun(sentence: str) -> None:
+    """Put an error into the file whose content torchrun prints last, below tracebacks of its own."""
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        Path(file).write_text(
+            json.dumps({"message": {"message": sentence, "extraInfo": {"timestamp": int(time.time())}}})
+        )
 
 
 def _sentence(error: Exception, config_name: str, words: Sequence[str], sweeps: bool = False) -> str:
     """An error of Hydra, OmegaConf or YAML in one line, with the remedy."""
-    text = str(error)
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, ArtError):
+        return text
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = error.missing_cfg_file.partition("/")
+        group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: no such option; choose {join_words(sorted(error.options or []))}"
     if match := re.match(r"Could not (?:override|delete from config)[^']*'([^']+)'", text):
         key = match[1]

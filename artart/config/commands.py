@@ -3,11 +3,14 @@
 They are checked before anything slow is imported, so this module imports little.
 """
 
+import os
+import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 from annotated_types import Len, Predicate
 from pydantic import Field
@@ -26,10 +29,10 @@ class Rule(Predicate):
 
 
 AnyPath = Annotated[str, Rule(lambda _: True, "a path")]
-File = Annotated[str, Rule(lambda path: Path(path).is_file(), "a file that exists")]
-Folder = Annotated[str, Rule(lambda path: Path(path).is_dir(), "a folder that exists")]
+File = Annotated[str, Rule(os.path.isfile, "a file that exists")]  # Path.is_file raises for a long name
+Folder = Annotated[str, Rule(os.path.isdir, "a folder that exists")]
 
-PATHS: dict[str, Any] = {  # cli.py quotes them, schema.py makes them absolute, except literals
+PATHS: dict[str, Any] = {  # words.py quotes them, paths.py makes them absolute, except literals
     "data.root": Folder | None,
     "data.metadata": File | None,
     "data.cache_dir": AnyPath | None,
@@ -66,7 +69,8 @@ SETTINGS: dict[str, Any] = PATHS | {
     "optimizer.lr": Positive,
     "mode": Literal["reconstruct", "sample", "img2img", "inpaint", "interpolate"] | None,
     "show": bool,
-    "upscale": Annotated[int, Field(ge=1, le=16)],
+    "scale": Annotated[int, Field(ge=1, le=16)],
+    "resample": Literal["lanczos", "nearest"],
     "batch_size": Count,
     "device": Literal["auto", "cpu", "cuda", "mps"],
     "trusted_classes": Annotated[
@@ -117,3 +121,15 @@ def check_mode(config: Mapping[str, Any], mode: str, able: Sequence[str]) -> Non
             raise ArtError(f"{key}={format_value(value)}: mode={mode} does not take it; leave it out{others}")
     if mode == "inpaint" and Path(config["input"]).is_dir():
         raise ArtError(f"input={config['input']}: mode=inpaint takes one image, not a folder")
+
+
+def literals(hint: Any) -> list[Any]:
+    """The literal values of an annotation."""
+    if typing.get_origin(hint) is Literal:
+        return list(typing.get_args(hint))
+    return [value for one in typing.get_args(hint) if is_union(hint) for value in literals(one)]
+
+
+def is_union(hint: Any) -> bool:
+    """Whether an annotation has alternatives."""
+    return typing.get_origin(hint) in (Union, types.UnionType)

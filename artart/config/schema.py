@@ -6,11 +6,10 @@ Types, choices and ranges are annotations of the parameters of each `_target_`, 
 
 import functools
 import inspect
-import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from hydra.utils import get_object
@@ -30,13 +29,17 @@ from artart.config.build import (
     options,
     select_or_none,
 )
-from artart.config.commands import PATHS, SETTINGS, settings_of
+from artart.config.commands import SETTINGS, is_union, settings_of
+from artart.config.paths import make_paths_absolute
+from artart.config.unfit import leave_out_unfit
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
 WORDS[Callable] = "an object with a _target_"
 ORDER = (bool, int, float, Literal, str, Path)  # of alternatives; others follow, null comes last
 PLURALS = {int: "whole numbers such as [1,2]", float: "numbers such as [0.1,0.9]", str: "texts such as [a,b]"}
+MAX_LINES = 3  # of mistakes
+TRUSTED = ("artart", "lightning", "torch", "torchmetrics")  # packages whose classes settings may name
 LIMITS = {Ge: "at least {0.ge}", Gt: "above {0.gt}", Le: "at most {0.le}", Lt: "below {0.lt}"}
 
 
@@ -50,34 +53,33 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     """
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ArtError("\n".join(f"{key}: needs a value: {key}=..." for key in missing))
-    _make_paths_absolute(cfg)
-    probe = cfg.copy()
-    if "run_dir" in probe:
-        probe.run_dir = probe.run_dir or "outputs/runs"  # a new folder is named later
-    config = as_dict(probe)
-    for look in (_wrong_settings, _wrong_parts):
-        if problems := list(look(config)):
-            # Schedule and sampler also occur in other parts, by interpolation: report a mistake in them once.
-            once = [one for one in problems if not any(one.endswith(f".{other}") for other in problems)]
-            raise ArtError("\n".join(once))
+    make_paths_absolute(cfg)
+    _refuse(_wrong_settings(_probed(cfg)))
+    if "monitor" in cfg:
+        leave_out_unfit(cfg, TRUSTED)
+    _refuse(_wrong_parts(_probed(cfg)))
     return as_dict(cfg)
+
+
+def _probed(cfg: DictConfig) -> dict[str, Any]:
+    """Plain settings, with a folder in the place of a new one, which is named later."""
+    return as_dict(OmegaConf.merge(cfg, {"run_dir": cfg.run_dir or "outputs/runs"}) if "run_dir" in cfg else cfg)
+
+
+def _refuse(problems: Iterator[str]) -> None:
+    """Raises ArtError if there are problems, with MAX_LINES lines at most."""
+    found = list(problems)
+    # Schedule and sampler also occur in other parts, by interpolation: report a mistake in them once.
+    once = [one for one in found if not any(one.endswith(f".{other}") for other in found)]
+    more = [f"and {len(once) - MAX_LINES + 1} more"] if len(once) > MAX_LINES else []
+    if once:
+        raise ArtError("\n".join([*once[: MAX_LINES - len(more)], *more]))
 
 
 def check_values(**values: object) -> None:
     """Raises ArtError, a line per mistake, if arguments from Python are not allowed for the settings of their names."""
     if problems := [line for key, value in values.items() for line in _wrong_value(key, value, SETTINGS[key])]:
         raise ArtError("\n".join(problems))
-
-
-def _make_paths_absolute(cfg: DictConfig) -> None:
-    for key, hint in PATHS.items():
-        value = OmegaConf.select(cfg, key)
-        if value == "":
-            raise ArtError(f"{key}=: is empty; set a path, or null")
-        if value is not None and value not in literals(hint):
-            if "${" in str(value):
-                raise ArtError(f"{key}={value}: ${{ begins an interpolation and cannot be part of a name; rename it")
-            OmegaConf.update(cfg, key, str(Path(str(value)).expanduser().absolute()))
 
 
 def _wrong_settings(config: Mapping[str, Any]) -> Iterator[str]:
@@ -104,27 +106,42 @@ def _wrong_parts(config: Mapping[str, Any]) -> Iterator[str]:
         for name, value in (config.get(group) or {}).items():
             if value is not None and not (isinstance(value, Mapping) and "_target_" in value):
                 yield f"{group}.{name}={format_value(value)}: needs a _target_, or null to leave it out"
+    trusted = config.get("trusted_classes", [])
     for key, node in config.items():
-        yield from wrong_arguments(node, key)
+        yield from wrong_arguments(node, key, [trusted] if isinstance(trusted, str) else trusted)
 
 
-def wrong_arguments(node: Any, key: str) -> Iterator[str]:
-    """A line for each key and value in nested plain data that the `_target_` above it forbids."""
+def wrong_arguments(node: Any, key: str, trusted: Collection[str] = ()) -> Iterator[str]:
+    """A line for each key and value in nested plain data that the `_target_` above it forbids.
+
+    Args:
+        node: the data.
+        key: its name.
+        trusted: full names of classes that may be named beside those of TRUSTED.
+    """
     if isinstance(node, Mapping):
         if "_target_" in node:
-            yield from _wrong_call(node, key)
+            yield from _wrong_call(node, key, trusted)
         for name, value in node.items():
-            yield from wrong_arguments(value, f"{key}.{name}")
+            yield from wrong_arguments(value, f"{key}.{name}", trusted)
     elif isinstance(node, list):
         for value in node:
-            yield from wrong_arguments(value, key)
+            yield from wrong_arguments(value, key, trusted)
 
 
-def _wrong_call(node: Mapping[str, Any], key: str) -> Iterator[str]:
+def _wrong_call(node: Mapping[str, Any], key: str, trusted: Collection[str]) -> Iterator[str]:
+    name = str(node["_target_"])
+    foreign = f"{key}._target_={name}: is no class of {join_words(TRUSTED)}; if you trust it: trusted_classes=[{name}]"
+    if name not in trusted and name.partition(".")[0] not in TRUSTED:
+        yield foreign
+        return
     try:
-        target = get_object(node["_target_"])
+        target = get_object(name)
     except Exception as error:  # noqa: BLE001 - a user's module can raise anything
-        yield f"{key}._target_={node['_target_']}: cannot be imported ({' '.join(str(error).split())})"
+        yield f"{key}._target_={name}: cannot be imported ({' '.join(str(error).split())})"
+        return
+    if name not in trusted and not _is_trusted(target):
+        yield foreign
         return
     try:
         parameters = inspect.signature(target).parameters
@@ -135,6 +152,12 @@ def _wrong_call(node: Mapping[str, Any], key: str) -> Iterator[str]:
     hints = hints_of(target)
     known = {name: hints.get(name, Any) for name in [*parameters, *(node if takes_any else ())]}
     yield from _wrong_items(key, arguments, known, f"{node['_target_']} has no such argument")
+
+
+def _is_trusted(target: Callable[..., Any]) -> bool:
+    """Whether it is defined where its name says; a name such as torch.os.system leads out of torch."""
+    package = str(getattr(target, "__module__", None)).partition(".")[0]
+    return package == "artart" or (package in TRUSTED and inspect.isclass(target))
 
 
 def _wrong_items(key: str, items: Mapping[str, Any], hints: Mapping[str, Any], unknown: str) -> Iterator[str]:
@@ -193,13 +216,6 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
         return None
 
 
-def literals(hint: Any) -> list[Any]:
-    """The literal values of an annotation."""
-    if typing.get_origin(hint) is Literal:
-        return list(typing.get_args(hint))
-    return [value for one in typing.get_args(hint) if _is_union(hint) for value in literals(one)]
-
-
 def describe(hint: Any) -> str:
     """An annotation in words: `Annotated[int, Field(ge=1)] | None` is "a whole number, at least 1, or null"."""
     words = list(dict.fromkeys(_options(hint)))
@@ -209,7 +225,7 @@ def describe(hint: Any) -> str:
 def _options(hint: Any) -> Iterator[str]:
     """The alternatives of an annotation in words, in a fixed order."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if _is_union(hint):
+    if is_union(hint):
         for one in sorted(arguments, key=lambda one: (_rank(one), describe(one))):
             yield from _options(one)
     elif origin is Literal:
@@ -230,10 +246,6 @@ def _options(hint: Any) -> Iterator[str]:
 def _rank(hint: Any) -> int:
     base = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else typing.get_origin(hint) or hint
     return ORDER.index(base) if base in ORDER else len(ORDER) + (base is type(None))
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (Union, types.UnionType)
 
 
 def _annotated(base: Any, *notes: Any) -> str:

@@ -20,12 +20,13 @@ from artart.data.dataset import ImageSet, Storage, check_usable, images_of, pain
 from artart.data.decode import MAX_PIXELS, ResizeMode
 from artart.data.folder import ArtFolder, FolderSettings
 from artart.data.index import Entry, Rules, write_unused
-from artart.data.labels import CLASS, NO_CLASS, check_columns
+from artart.data.labels import CLASS, NO_CLASS, check_columns, labels_without_images
 from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import LatentLoader, Loader
 from artart.data.split import split
 from artart.io.images import Batch, to_model
 from artart.io.ranges import Count, Fraction, ImageSize, Seed
+from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class ArtDataModule(LightningDataModule):
     metadata: str | Path | None = None  # a CSV table with a column path; files that it does not name are excluded
     licences: list[str] | None = None  # allowed ones, or patterns such as "CC0*"; None: all
     labels: list[str] = field(default_factory=lambda: [CLASS])  # K columns of the table, or class: the folder
+    class_level: Count = 1  # of the folders that are classes: 1 are those in root, 2 those in these
     min_per_label: Count = 50  # values of other columns than class that fewer files have are no labels
     exclude: Exclude = field(default_factory=EXCLUDE.copy)
     max_pixels: Count = MAX_PIXELS  # larger images are not decoded
@@ -77,7 +79,9 @@ class ArtDataModule(LightningDataModule):
         check_columns(self.labels, self.metadata)
         self.folder = None if self.root is None else ArtFolder(self._folder_settings(Path(self.root)))
         self.latents: Latents | None = None  # of which batches consist, if `encode` was called
-        self.unused: list[Entry] = []  # files that are not trained on
+        self.entries: list[Entry] = []  # every file of the folder
+        self.train_ids: list[int] = []
+        self.val_ids: list[int] = []
         self.loader_state: dict[str, Any] = {}  # of a checkpoint, for the training loader
 
     def _folder_settings(self, root: Path) -> FolderSettings:
@@ -89,6 +93,7 @@ class ArtDataModule(LightningDataModule):
             metadata_file=None if self.metadata is None else Path(self.metadata),
             licences=self.licences,
             labels=self.labels,
+            class_level=self.class_level,
             min_per_label=self.min_per_label,
             cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
             num_workers=self.num_workers,
@@ -114,6 +119,7 @@ class ArtDataModule(LightningDataModule):
             "sha256": sha256("\n".join(described).encode()).hexdigest(),
             "num_train": len(self.train_ids),
             "num_val": len(self.val_ids),
+            "untrained_labels": self.untrained_labels,
         }
 
     def load(self, loaded: "ArtDataModule | None" = None) -> None:
@@ -126,11 +132,11 @@ class ArtDataModule(LightningDataModule):
             ArtError: if too many files are unusable or too few images are left.
         """
         if loaded:
-            self.__dict__ |= {name: vars(loaded)[name] for name in ("images", "unused", "train_ids", "val_ids")}
+            self.__dict__ |= {name: vars(loaded)[name] for name in ("images", "entries", "train_ids", "val_ids")}
             return
         self.images = self._read_images()
         num_images = len(self.images.digests)
-        self.val_ids = split(self.images.digests, self.images.groups, self.val_fraction)
+        self.val_ids = split(self.images.digests, self.images.groups, self.val_fraction, self._labels_of_images())
         if self.val_is_held_out and not self.val_ids:
             raise ArtError(
                 f"data.val_fraction={self.val_fraction}: all {num_images} images are near-duplicates, "
@@ -140,8 +146,22 @@ class ArtDataModule(LightningDataModule):
         num_train = len(self.train_ids)
         held_out = f"{len(self.val_ids)} held out for validation" if self.val_ids else "none held out"
         log.info("%d images: %d for training, %s", num_images, num_train, held_out)
+        for column, names in self.untrained_labels.items():
+            shown = ", ".join(map(printable, names[:10])) + ", ..." * (len(names) > 10)
+            log.warning("%s: no training image has %s; label=all leaves that out", column, shown)
         if num_train < self.batch_size:
             log.info("data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, num_train)
+
+    @property
+    def untrained_labels(self) -> dict[str, list[str]]:
+        """By column, the names of labels that no training image has."""
+        return labels_without_images(self.images.labels[self.train_ids], self.label_names)
+
+    def _labels_of_images(self) -> list[list[tuple[int, int]]]:
+        """The labels of each image: column and number, without "none"."""
+        nums = [len(names) for names in self.label_names.values()]
+        rows = self.images.labels.tolist()
+        return [[(k, label) for k, label in enumerate(row) if label < nums[k]] for row in rows]
 
     def encode(self, encoder: Encoder, device: torch.device) -> None:
         """Replace the images of batches by their latents.
@@ -161,14 +181,14 @@ class ArtDataModule(LightningDataModule):
         if self.folder is None:
             return paint_demo_art(self.num_demo_images, self.image_size, self.seed)
         contents = self.folder.read()
-        self.unused = [entry for entry in contents.entries if entry.status != "ok"]
+        self.entries = contents.entries
         check_usable(contents.entries, self.folder, self.max_rejected_fraction)
         return images_of(self.folder, contents)
 
     def list_unused(self, folder: Path) -> None:
         """Write rejected.csv and excluded.csv into a folder."""
         if self.folder:
-            write_unused(self.unused, self.folder.root, folder)
+            write_unused(self.entries, self.folder.root, folder)
 
     def setup(self, stage: str) -> None:
         """Load the images unless `load` has been called; of several processes one reads a folder and the others wait.

@@ -6,14 +6,18 @@ import threading
 import warnings
 from contextlib import nullcontext, suppress
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+for plugin in ("pillow_heif.HeifImagePlugin", "pillow_jxl"):  # of the extra "formats": HEIC and JPEG XL
+    with suppress(ImportError):
+        import_module(plugin)
 Image.init()  # Image.open fails on the name of a plugin that is not loaded, and threads would race to load them
-_KNOWN = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_KNOWN = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 FORMATS = tuple(name for name in _KNOWN if name in Image.OPEN)  # older Pillows have no AVIF; MPO opens as JPEG
 SRGB = ImageCms.createProfile("sRGB")
 PAPER = (255, 255, 255)

@@ -3,33 +3,31 @@
 import hashlib
 import logging
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import PIL
 import platformdirs
-from filelock import FileLock, Timeout
-from rich.filesize import decimal
 
 from artart import ArtError
 from artart.data import index, metadata, store
+from artart.data.cache import check_disk_space, clear_if_made_by_another_version, locked
 from artart.data.decode import ResizeMode
+from artart.data.find import Found, find_all
 from artart.data.index import Entry, Rules, status_of
-from artart.data.labels import CLASS, frequent_names
+from artart.data.labels import CLASS, class_of, describe_folders, frequent_names
 from artart.data.metadata import Metadata
-from artart.data.scan import FileInfo, class_of, examine_all, find
-from artart.data.store import Kind, Store, Writer
+from artart.data.scan import FileInfo, examine_all, identity
+from artart.data.store import Kind, Store
 from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
-MADE_BY = f"artart 3, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
-ROW_BYTES = 600  # of the index, for a path of usual length
+ROW_BYTES = 1300  # of index, journal and store, for a path of usual length
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class FolderSettings:
     metadata_file: Path | None = None  # the user's table; files that it does not name are excluded
     licences: Sequence[str] | None = None  # allowed values of the table's column "licence"; None: all
     labels: Sequence[str] = (CLASS,)  # columns of the table whose values are labels
+    class_level: int = 1  # of the folders that are classes: 1 are those in root
     min_per_label: int = 50  # files that a value of a column other than "class" must have to be a label
     cache_dir: Path | None = None  # where index and pixels are kept; None: the user's cache
     num_workers: int | None = None  # processes that decode; None: one per core
@@ -51,7 +50,7 @@ class FolderSettings:
 class Contents(NamedTuple):
     """What a folder holds."""
 
-    entries: list[Entry]  # of every file, sorted by path
+    entries: list[Entry]  # of every file, sorted by path, those of other kinds last
     store: Store | None  # the pixels of every entry that is ok; None where none is
 
 
@@ -67,15 +66,23 @@ class ArtFolder:
         self.cache = (settings.cache_dir or platformdirs.user_cache_path("artart")) / f"{resolved.name[:40]}-{key}"
 
     @cached_property
-    def files(self) -> list[Path]:
-        """The image files below root.
+    def found(self) -> Found:
+        """What lies below root.
 
         Raises:
-            ArtError: if there are none.
+            ArtError: if there is no image that is read.
         """
-        if not (files := find(self.root)):
-            raise ArtError(f"data.root={self.root}: no image below this folder; name one that holds images")
-        return files
+        found = find_all(self.root)
+        if not found.images:
+            others = "; ".join(f"{number} {kind}" for kind, number in Counter(found.others.values()).most_common(3))
+            remedy = f"that can be read, but {others}" if others else "; name one that holds images"
+            raise ArtError(f"data.root={self.root}: no image below this folder{' ' * bool(others)}{remedy}")
+        return found
+
+    @property
+    def files(self) -> list[Path]:
+        """The image files below root that are read."""
+        return self.found.images
 
     @cached_property
     def metadata(self) -> Metadata | None:
@@ -104,7 +111,13 @@ class ArtFolder:
         """A file's value in a column of the table; empty: none. Without a column "class" it is the sub-folder."""
         if self.metadata is not None and column in self.metadata.columns:
             return metadata.name_in(self.metadata.rows.get(path, {}), column)
-        return class_of(path, self.root) or ""
+        return class_of(path, self.root, self.settings.class_level) or ""
+
+    @property
+    def has_classes_by_folder(self) -> bool:
+        """Whether classes are the folders in root."""
+        has_column = self.metadata is not None and CLASS in self.metadata.columns
+        return CLASS in self.settings.labels and self.settings.class_level == 1 and not has_column
 
     @cached_property
     def label_names(self) -> dict[str, list[str]]:
@@ -113,6 +126,8 @@ class ArtFolder:
         Nothing is decoded for this. Every class is a label; of other columns, values of `min_per_label` files or more.
         """
         listed = [path for path in self.files if path not in self.excluded_by_table]
+        if self.has_classes_by_folder and (wrong := describe_folders(listed, self.root)):
+            log.warning("data.root=%s: %s", self.root, wrong)
         least = dict.fromkeys(self.settings.labels, self.settings.min_per_label) | {CLASS: 1}
         return {
             column: frequent_names(column, (self.name_of(path, column) for path in listed), least[column])
@@ -134,72 +149,54 @@ class ArtFolder:
                 "%d paths of data.metadata name no image below %s, such as %r",
                 *(len(lost), relative_to_cwd(self.root), lost[0]),
             )
-        with self.locked():
+        with locked(self.cache, self.root):
             store.clean(self.cache)
-            self._clear_if_made_by_another_version()
+            clear_if_made_by_another_version(self.cache)
             before = index.read(self.cache / "index.csv")
-            pixels = store.find(self.cache, self.kind)
-            store.clean(self.cache, f"{self.kind.name}-*", keep=pixels.folder if pixels else None)
-            facts, pixels, error = self._examine_new(self._unchanged(before), pixels)
+            known = {entry.path: entry.facts for entry in [*before, *index.read(self.cache / "journal.csv")]}
+            facts, pixels = self._examine_new(self._unchanged(known))
             files = (
                 (path.relative_to(self.root).as_posix(), self.name_of(path), fact, self.excluded_by_table.get(path, ""))
                 for path, fact in facts.items()
             )
-            entries = index.find_near_duplicates(index.entries_of(files, self.settings.rules), before)
+            entries = index.entries_of(files, self.settings.rules) + self._others()
+            entries = index.find_near_duplicates(entries, before)
             if entries != before:
                 index.write(entries, self.cache / "index.csv")
-            if error:
-                log.info("what has been read is kept; the next call continues there")
-                raise error
+            (self.cache / "journal.csv").unlink(missing_ok=True)
             return Contents(entries, pixels)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from reading this folder."""
-        lock = FileLock(self.cache / "lock", fallback_to_soft=False)  # a soft lock outlives a process that is killed
-        try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                log.info("another process is reading %s; waiting for it", relative_to_cwd(self.root))
-                lock.acquire()
-        except OSError as error:  # also of a file system without locks
-            raise ArtError(
-                f"data.cache_dir: {error.filename or self.cache}: {error.strerror}; name a folder that can be written: "
-                "data.cache_dir=DIR"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+    def _others(self) -> list[Entry]:
+        """The entries of image files that are not read."""
+        facts = {path: FileInfo(bytes=os.lstat(path).st_size) for path in self.found.others}
+        return [
+            Entry(path.relative_to(self.root).as_posix(), self.name_of(path), facts[path], "other", reason)
+            for path, reason in self.found.others.items()
+        ]
 
-    def _clear_if_made_by_another_version(self) -> None:
-        """Another decoder might give other pixels and other reasons."""
-        note = self.cache / "made_by"
-        if not note.is_file() or note.read_text() != MADE_BY:
-            store.clean(self.cache, "*", keep=self.cache / "lock")
-            note.write_text(MADE_BY)
-
-    def _unchanged(self, before: Sequence[Entry]) -> dict[Path, FileInfo]:
-        """The facts of files whose size and modification time are those in the index."""
-        known = {self.root / entry.path: entry.facts for entry in before if entry.facts.sha256}
+    def _unchanged(self, known: Mapping[str, FileInfo]) -> dict[Path, FileInfo]:
+        """The facts of files whose size and times, or whose size and content, are those that are known."""
         unchanged = {}
         for path in self.files:
             with suppress(OSError, KeyError):
-                facts, status = known[path], path.stat()
-                if (status.st_size, status.st_mtime_ns) == (facts.bytes, facts.mtime):
-                    unchanged[path] = facts
+                facts, status = known[path.relative_to(self.root).as_posix()], path.stat()
+                if not facts.sha256 or status.st_size != facts.bytes:
+                    continue
+                if (status.st_mtime_ns, status.st_ctime_ns) != (facts.mtime, facts.ctime):
+                    with path.open("rb") as file:
+                        now = identity(file)
+                    if now.sha256 != facts.sha256:
+                        continue
+                    facts = facts._replace(mtime=now.mtime, ctime=now.ctime)
+                unchanged[path] = facts
         return unchanged
 
-    def _examine_new(
-        self, known: Mapping[Path, FileInfo], pixels: Store | None
-    ) -> tuple[dict[Path, FileInfo], Store | None, BaseException | None]:
-        """Examine the files that are not known or whose pixels are missing.
+    def _examine_new(self, known: Mapping[Path, FileInfo]) -> tuple[dict[Path, FileInfo], Store | None]:
+        """Examine the files that are not known or whose pixels are missing; each is kept at once.
 
-        Returns the facts of all files, a store with the pixels of those that are used, and the exception that
-        interrupted the reading, if any: then the facts are those that were known by then.
+        Returns the facts of all files, and a store with the pixels of those that are used.
         """
+        pixels = store.find(self.cache, self.kind, max_rows=2 * len(self.files))
         rows = pixels.rows if pixels else {}
 
         def needs_pixels(path: Path, facts: FileInfo) -> bool:
@@ -208,42 +205,23 @@ class ArtFolder:
 
         new = [path for path in self.files if path not in known or needs_pixels(path, known[path])]
         if not new:
-            return dict(known), pixels, None
+            return dict(known), pixels
         log.info("%s: reading %d of %d files", relative_to_cwd(self.root), len(new), len(self.files))
-        self.check_disk_space("pixels", len(rows) + len(new), self.kind.row_bytes, ROW_BYTES * len(self.files))
-        facts, interrupted_by, settings = dict(known), None, self.settings
+        num_bytes = len(new) * (self.kind.row_bytes + ROW_BYTES)
+        check_disk_space(self.cache, "pixels", len(new), num_bytes)
+        facts, settings = dict(known), self.settings
         examined = examine_all(
             new, settings.size, settings.resize_mode, settings.rules.max_pixels, settings.num_workers
         )
-        with closing(examined), ExitStack() as publishing:
-            writer: Writer | None = None
+        journal, writing = index.journal(self.cache / "journal.csv"), store.writing(self.cache, self.kind)
+        with closing(examined), journal as note, writing as writer:
             try:
                 for path, fact, image in examined:
                     if image is not None and needs_pixels(path, fact):
-                        writer = writer or publishing.enter_context(store.writing(self.cache, self.kind))
                         writer.add(fact.sha256, image.transpose(2, 0, 1))
+                    note(path.relative_to(self.root).as_posix(), fact)
                     facts[path] = fact
-            except OSError:  # such as a full disk: nothing can be kept
+            except KeyboardInterrupt:
+                log.info("what has been read is kept; the next call continues there")
                 raise
-            except BaseException as error:  # noqa: BLE001 - also Ctrl-C
-                interrupted_by = error
-            if writer and pixels:
-                for digest in rows.keys() & {fact.sha256 for fact in facts.values()}:
-                    writer.add(digest, pixels.values[rows[digest]])
-        found = store.find(self.cache, self.kind)
-        return {path: facts[path] for path in self.files if path in facts}, found, interrupted_by
-
-    def check_disk_space(self, what: str, num_images: int, row_bytes: int, more_bytes: int = 0) -> None:
-        """Log how much the pixels or latents of images take in the cache.
-
-        Raises:
-            ArtError: if the disk has too little space.
-        """
-        need, free = num_images * row_bytes + more_bytes, shutil.disk_usage(self.cache).free
-        place = relative_to_cwd(self.cache)
-        log.info("the %s of %d images take at most %s in %s", what, num_images, decimal(need), place)
-        if need > free:
-            raise ArtError(
-                f"data.cache_dir: the {what} of {num_images} images need {decimal(need)} and {self.cache} "
-                f"has {decimal(free)} left; free some space, set data.cache_dir=DIR, or lower image_size"
-            )
+        return {path: facts[path] for path in self.files}, store.find(self.cache, self.kind)

@@ -3,9 +3,11 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
+from zlib import crc32
 
 from artart.data.perceptual_hash import groups
 from artart.data.scan import FileInfo
@@ -13,7 +15,8 @@ from artart.io.files import atomic, write_new
 from artart.io.provenance import AI_SOURCES
 from artart.io.terminal import relative_to_cwd
 
-Status = Literal["ok", "rejected", "excluded"]
+Status = Literal["ok", "rejected", "excluded", "other"]  # other: an image file of a kind that is not read
+UNUSED: dict[Status, str] = {"rejected": "unusable", "excluded": "left out", "other": "of kinds that are not read"}
 
 
 class Entry(NamedTuple):
@@ -45,7 +48,7 @@ class Rules(NamedTuple):
     ai_made: bool  # True: exclude images marked as AI-made
 
 
-COLUMNS = ("path", "class", *FileInfo._fields, "status", "reason", "duplicate_of")
+COLUMNS = ("path", "class", *FileInfo._fields, "status", "reason", "duplicate_of", "crc32")
 LIST_COLUMNS = ("path", "reason", "bytes")
 
 
@@ -104,13 +107,13 @@ def find_near_duplicates(entries: Sequence[Entry], before: Sequence[Entry]) -> l
 def counts(entries: Iterable[Entry]) -> dict[str, int]:
     """The number of entries (`found`) and of each status."""
     statuses = Counter(entry.status for entry in entries)
-    return {"found": statuses.total(), **{status: statuses[status] for status in ("ok", "rejected", "excluded")}}
+    return {"found": statuses.total(), **{status: statuses[status] for status in get_args(Status)}}
 
 
 def describe_unused(entries: Sequence[Entry], index: Path) -> dict[str, str]:
-    """One line for each of rejected and excluded, if there are such files: how many, the main reasons, the index."""
-    lines = {}
-    for status, meaning in (("rejected", "unusable"), ("excluded", "left out")):
+    """One line for each status of files that are not used: how many, the main reasons, the index."""
+    lines: dict[str, str] = {}
+    for status, meaning in UNUSED.items():
         if kinds := Counter(entry.kind for entry in entries if entry.status == status):
             most = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(3))
             where = relative_to_cwd(index)
@@ -125,12 +128,30 @@ def write(entries: Iterable[Entry], file: Path) -> None:
         OSError: if it cannot be written.
     """
     with atomic(file) as out:
-        out.write(_csv(COLUMNS, ((path, name, *facts, *rest) for path, name, facts, *rest in entries)))
+        out.write(_csv(COLUMNS, map(_row, entries)))
+
+
+@contextmanager
+def journal(file: Path) -> Iterator[Callable[[str, FileInfo], None]]:
+    """Yield a function that appends a file's path and facts to a table, which `read` reads however this ends.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    write(read(file), file)  # without a row that was cut short
+    with file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as out:
+        writer = csv.writer(out)
+
+        def note(path: str, facts: FileInfo) -> None:
+            writer.writerow(_row(Entry(path, "", facts, "ok", "")))
+            out.flush()
+
+        yield note
 
 
 def write_unused(entries: Sequence[Entry], root: Path, folder: Path) -> None:
-    """Write rejected.csv and excluded.csv, the files below root that are not used, into a run's folder."""
-    for status in ("rejected", "excluded"):
+    """Write rejected.csv, excluded.csv and other.csv, the files below root that are not used, into a run's folder."""
+    for status in UNUSED:
         unused = ((root / one.path, one.reason, one.facts.bytes) for one in entries if one.status == status)
         with atomic(folder / f"{status}.csv") as out:
             out.write(_csv(LIST_COLUMNS, unused))
@@ -150,13 +171,27 @@ def _csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
 
 
 def read(file: Path) -> list[Entry]:
-    """Read what `write` wrote; empty if the file is missing, damaged or of another version of artart."""
+    """Read what `write` or `journal` wrote, but for rows that are damaged or of another version of artart."""
+    entries = []
     try:
         with file.open(newline="", encoding="utf-8", errors="surrogateescape") as text:
-            columns, *rows = csv.reader(text)
-        return [_entry(row) for row in rows] if tuple(columns) == COLUMNS else []
+            for row in csv.reader(text):
+                if len(row) == len(COLUMNS) and row[-1] == _checksum(row[:-1]):
+                    entries.append(_entry(row[:-1]))
     except (OSError, ValueError, csv.Error):
-        return []
+        pass
+    return entries
+
+
+def _row(entry: Entry) -> list[str]:
+    path, name, facts, *rest = entry
+    cells = [str(cell) for cell in (path, name, *facts, *rest)]
+    return [*cells, _checksum(cells)]
+
+
+def _checksum(cells: Sequence[str]) -> str:
+    """Of the names of columns too, so that rows of other columns do not fit."""
+    return f"{crc32(repr((COLUMNS, *cells)).encode()):08x}"
 
 
 def _entry(row: list[str]) -> Entry:

@@ -1,8 +1,10 @@
 """Labels of images: K columns of names. The number of a column's names stands for "none"."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +15,38 @@ log = logging.getLogger(__name__)
 
 CLASS = "class"  # the column that sub-folders stand for
 NO_CLASS = "(no class)"
+# Names of the parts of a data set, which are no classes
+PARTS = frozenset(["dev", "eval", "holdout", "test", "testing", "train", "training", "val", "valid", "validation"])
+
+
+def class_of(path: Path, root: Path, level: int = 1) -> str | None:
+    """The name of the folder that a file lies in at a level below root, at any depth; None if there is none.
+
+    Bytes that are not UTF-8 become `\\xe9`, so that checkpoints, tables and pages can hold the name.
+    """
+    parts = path.relative_to(root).parts
+    return os.fsencode(parts[level - 1]).decode(errors="backslashreplace") if len(parts) > level else None
+
+
+def describe_folders(paths: Sequence[Path], root: Path) -> str:
+    """What seems wrong with the folders right below root as classes, and what to do; empty: nothing.
+
+    A folder around all others is no class, nor are the parts of a data set, such as train and test.
+    """
+    folders = {path.relative_to(root).parts[:-1] for path in paths}
+    around = Path(os.path.commonpath([Path(*parts) for parts in folders])).parts if len(folders) > 1 else ()
+    level = len(around) + 1
+    names = sorted({parts[level - 1] for parts in folders if len(parts) >= level})
+    parts = [name for name in names if name.casefold() in PARTS]
+    if len(parts) > 1 or (parts and parts == names):
+        message = f"the classes {', '.join(parts)} seem to be parts of a data set"
+        level += 1
+    elif around:
+        message = f"{Path(*around)} holds all images, so there is one class"
+    else:
+        return ""
+    one = root.joinpath(*around, *sorted(parts, key=lambda name: "train" not in name.casefold())[:1])
+    return f"{message}; for the folders below as classes: data.class_level={level}, or data.root={one}"
 
 
 def frequent_names(column: str, names: Iterable[str], least: int) -> list[str]:
@@ -34,6 +68,16 @@ def labels_of(rows: Sequence[Sequence[str]], label_names: Mapping[str, Sequence[
     return torch.tensor(
         [[known.get(name, len(known)) for name, known in zip(row, columns, strict=True)] for row in rows]
     )
+
+
+def labels_without_images(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The names, by column, that no row of labels (N, K) has; columns of which there are none are left out."""
+    used = [set(column) for column in labels.T.tolist()]
+    unused = {
+        column: [name for label, name in enumerate(names) if label not in known]
+        for (column, names), known in zip(label_names.items(), used, strict=True)
+    }
+    return {column: names for column, names in unused.items() if names}
 
 
 def num_classes_of(label_names: Mapping[str, Sequence[str]]) -> int | list[int]:

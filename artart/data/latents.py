@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from artart.data import store
+from artart.data.cache import check_disk_space, locked
 from artart.data.dataset import ImageSet
 from artart.data.folder import ArtFolder
 from artart.data.store import Kind
@@ -64,15 +65,12 @@ def latents_of(
         return Latents(values.flatten(0, 1), num_sides * torch.arange(len(values)), encoder.normalize)
     name = f"{'flips' if flips else 'latents'}-{encoder.sha256[:16]}-{folder.kind.name}"
     kind = Kind(name, (num_sides, *encoder.shape), np.float16)
-    with folder.locked():
-        known = store.find(folder.cache, kind)
+    with locked(folder.cache, folder.root):
+        known = store.find(folder.cache, kind, max_rows=2 * len(images.digests))
         rows = known.rows if known else {}
         if new := [k for k, digest in enumerate(images.digests) if digest not in rows]:
-            folder.check_disk_space("latents", len(images.digests), kind.row_bytes)
+            check_disk_space(folder.cache, "latents", len(new), len(new) * kind.row_bytes)
             with store.writing(folder.cache, kind) as writer:
-                for digest in set(images.digests) & rows.keys():
-                    assert known
-                    writer.add(digest, known.values[rows[digest]])
                 for k, sides in zip(new, _encoded(images, new, encoder, device, flips), strict=True):
                     writer.add(images.digests[k], sides)
             known = store.find(folder.cache, kind)

@@ -103,15 +103,15 @@ def allowed(licence: str, licences: Sequence[str]) -> bool:
 def _locate(path: str, base: str, images: dict[str, Path]) -> Path | str:
     """The image that a path of the table names; without one, the absolute path."""
     for spelling in dict.fromkeys((path, path.strip().replace("\\", "/"))):
-        target = _normal(spelling if spelling.startswith("/") else f"{base}/{spelling}")
+        target = _normal(spelling if Path(spelling).is_absolute() else f"{base}/{spelling}")
         if image := images.get(target) or images.get(_nfc(target)):
             return image
     return _nfc(target)
 
 
 def _normal(path: str | Path) -> str:
-    """Remove `..`, `.` and doubled slashes; normpath keeps two slashes at the start."""
-    return os.path.normpath(path).replace("//", "/")
+    """Remove `..`, `.` and doubled slashes; with / on Windows too. normpath keeps two slashes at the start."""
+    return Path(os.path.normpath(path)).as_posix().replace("//", "/")
 
 
 def _nfc(path: str) -> str:

@@ -1,25 +1,28 @@
 """The report of artart.prepare on a folder of images."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from artart.data.folder import ArtFolder
-from artart.data.index import Entry, counts
+from artart.data.datamodule import ArtDataModule
+from artart.data.index import UNUSED, counts
 from artart.data.labels import NO_CLASS
-from artart.data.split import split
 from artart.io.terminal import printable
 
 
-def make_report(folder: ArtFolder, entries: Sequence[Entry], val_fraction: float) -> dict[str, Any]:
-    """Counts, reasons, near-duplicates and the split of a folder as plain data."""
-    used = [entry for entry in entries if entry.status == "ok"]
-    groups = [entry.group for entry in used]
-    held_out = split([entry.facts.sha256 for entry in used], groups, val_fraction)
-    shared = [size for size in Counter(groups).values() if size > 1]
+def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
+    """Counts, reasons, near-duplicates and the split of a folder that was read, as plain data.
+
+    Args:
+        data: of a folder.
+        refusal: why it cannot be trained on; empty: it can.
+    """
+    folder, entries = data.folder, data.entries
+    assert folder
+    shared = [size for size in Counter(entry.group for entry in entries if entry.status == "ok").values() if size > 1]
     names = sorted({entry.class_name for entry in entries})
     table = folder.metadata
     return {
@@ -28,11 +31,13 @@ def make_report(folder: ArtFolder, entries: Sequence[Entry], val_fraction: float
         "counts": counts(entries),
         "reasons": {
             status: dict(Counter(entry.kind for entry in entries if entry.status == status).most_common())
-            for status in ("rejected", "excluded")
+            for status in UNUSED
         },
         "classes": {name or NO_CLASS: counts(one for one in entries if one.class_name == name) for name in names},
         "near_duplicates": {"groups": len(shared), "images": sum(shared)},
-        "split": {"train": len(used) - len(held_out), "val": len(held_out)},
+        "ignored": dict(folder.found.ignored.most_common()),
+        "split": {"train": len(data.train_ids), "val": len(data.val_ids)},
+        "refusal": refusal,
         "metadata": table and {"only_in_file": table.only_in_file, "only_in_folder": len(table.only_in_folder)},
     }
 

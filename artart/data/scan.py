@@ -1,8 +1,9 @@
-"""Finds the image files below a folder and examines each: its facts, its pixels, or why it is no usable image.
+"""Examines image files: the facts of each, its pixels, or why it is no usable image.
 
 Worker processes import this module: it needs no torch.
 """
 
+import errno
 import hashlib
 import io
 import logging
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from artart.data.decode import FORMATS, MAX_PIXELS, ResizeMode, TooLarge, open_image, resize, upright
+from artart.data.decode import MAX_PIXELS, ResizeMode, TooLarge, open_image, resize, upright
+from artart.data.find import describe, kind_of
 from artart.data.perceptual_hash import perceptual_hash
 from artart.data.workers import in_workers
 from artart.io.provenance import provenance_of
@@ -28,13 +30,16 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ORIENTATION = 0x0112  # EXIF
 MAX_IN_PROCESS = 1  # files that are examined without worker processes: any file may crash its decoder
 MAX_PAGES = 100  # of a TIFF that are counted
+MAX_BYTES = 2**36  # of a file: /proc/kcore says 2**47
+NO_MEMORY = "needs more memory than there is: lower data.num_workers or data.max_pixels"
 
 
 class FileInfo(NamedTuple):
     """The facts of a file; sides in pixels as in its header."""
 
     bytes: int = 0
-    mtime: int = 0  # nanoseconds
+    mtime: int = 0  # nanoseconds, of the content
+    ctime: int = 0  # nanoseconds, of content or inode: also changes if a program sets mtime back
     sha256: str = ""  # empty: its content could not be read
     format: str = ""
     width: int = 0
@@ -58,69 +63,24 @@ class Examined(NamedTuple):
     pixels: np.ndarray | None  # uint8 (S, S, 3)
 
 
-def find(root: Path) -> list[Path]:
-    """Every file below root that is an image by its content or its suffix, sorted.
-
-    Hidden files and folders and the folders of artart's runs are ignored. Links to folders are followed, each real
-    folder once.
-    """
-
-    def ignore(error: OSError) -> None:
-        log.warning("%s: %s; this folder is ignored", error.filename, error.strerror)
-
-    files, seen = [], set()
-    for folder, folders, names in os.walk(root, onerror=ignore, followlinks=True):
-        real = os.path.realpath(folder)
-        is_run = ".hydra" in folders and {"train.log", "prepare.log"} & set(names) and Path(folder) != root
-        if real in seen or is_run:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(folder, name) for name in names if not name.startswith(".")]
-    formats = {*FORMATS, "MPO"}  # MPO is a JPEG followed by further images; Pillow opens it as JPEG
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
-    # Path.is_file raises an error in a folder that can be listed but not entered.
-    files = [path for path in files if os.path.isfile(path)]  # noqa: PTH113
-    return sorted(path for path in files if path.suffix.lower() in suffixes or _is_image(path))
-
-
-def _is_image(path: Path) -> bool:
-    """Whether a file has an image's header. The rest is not read. TGA is left out: its header has no magic number."""
-    try:
-        with open_image(path, formats=tuple(name for name in FORMATS if name != "TGA")):
-            return True
-    except (TooLarge, Image.DecompressionBombError):
-        return True
-    except Exception:  # noqa: BLE001 - Pillow's decoders raise nearly anything on foreign bytes
-        return False
-
-
-def class_of(path: Path, root: Path) -> str | None:
-    """The name of root's sub-folder that holds the file at any depth; None for a file in root itself."""
-    parts = path.relative_to(root).parts
-    return parts[0] if len(parts) > 1 else None
-
-
 def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixels: int = MAX_PIXELS) -> Examined:
     """Read and decode a file completely; any error becomes its flaw. An image above max_pixels is not decoded."""
     facts = FileInfo()
     try:
         with path.open("rb") as file:
-            facts = _identity(file)
+            facts = identity(file)
             file.seek(0)
-            start = file.read(len(LFS_POINTER))
-            if not start or start == LFS_POINTER:
-                pointer = "Git-LFS pointer, not the image itself: run `git lfs pull`"
-                return Examined(path, facts._replace(flaw=pointer if start else "empty file"), None)
+            head = file.read(64)
+            if flaw := _flaw_of_content(head):
+                return Examined(path, facts._replace(flaw=flaw), None)
             with open_image(file, max_pixels) as image:
                 facts = facts._replace(**_header(image))
                 if image.format == "PNG":
                     image.load()  # getexif does so, and of a damaged image the second load raises nothing
                 facts = facts._replace(orientation=_orientation(image))
                 flat = upright(image)
-                provenance = provenance_of(image)
                 pixels = resize(flat, size, resize_mode)
+                provenance = provenance_of(image, file)
                 facts = facts._replace(
                     alpha=image.has_transparency_data,
                     perceptual_hash=perceptual_hash(flat),
@@ -130,25 +90,41 @@ def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixe
                 )
                 return Examined(path, facts, pixels)
     except MemoryError:  # no facts: it is tried again, as it may succeed later or elsewhere
-        return Examined(path, FileInfo(flaw="takes more memory to decode than there is"), None)
+        return Examined(path, FileInfo(flaw=NO_MEMORY), None)
     except TooLarge as error:
         return Examined(path, facts._replace(width=error.size[0], height=error.size[1]), None)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
         return Examined(path, facts._replace(perceptual_hash="", flaw=_flaw(error)), None)
 
 
-def _identity(file: io.BufferedReader) -> FileInfo:
-    """The facts by which an unchanged file is recognised."""
+def identity(file: io.BufferedReader) -> FileInfo:
+    """The facts by which an unchanged file is recognised. Of an empty file, as in /proc, nothing is read."""
     status = os.fstat(file.fileno())
-    return FileInfo(status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
+    if status.st_size > MAX_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    content = file if status.st_size else io.BytesIO()
+    digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return FileInfo(status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest)
 
 
-def _crashed(path: Path) -> Examined:
-    """The result for a file that kills the process that decodes it. Its identity is kept, so it is not tried again."""
-    facts = FileInfo()
+def _flaw_of_content(head: bytes) -> str:
+    """What the first bytes of a file say against it."""
+    if head.startswith(LFS_POINTER):
+        return "Git-LFS pointer, not the image itself: run `git lfs pull`"
+    kind = kind_of(head)
+    return describe(kind) if kind else "" if head else "empty file"
+
+
+def _crashed(path: Path, was_killed: bool) -> Examined:
+    """The result for a file that ends the process that decodes it.
+
+    One that was killed, as the system does if there is no memory left, is tried again by the next call. Otherwise the
+    file's identity is kept, so that it is not.
+    """
+    facts = FileInfo(flaw=NO_MEMORY if was_killed else "crashes the decoder")
     with suppress(OSError), path.open("rb") as file:
-        facts = _identity(file)
-    return Examined(path, facts._replace(flaw="crashes the decoder"), None)
+        facts = facts if was_killed else identity(file)._replace(flaw=facts.flaw)
+    return Examined(path, facts, None)
 
 
 def _header(image: Image.Image) -> dict[str, Any]:

@@ -1,14 +1,24 @@
 """Which images are held out of training: a function of their content."""
 
-from collections.abc import Hashable, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 
 
-def split(digests: Sequence[str], groups: Sequence[Hashable], val_fraction: float) -> list[int]:
+def split(
+    digests: Sequence[str],
+    groups: Sequence[Hashable],
+    val_fraction: float,
+    labels: Sequence[Iterable[Hashable]] = (),
+) -> list[int]:
     """Indices of held-out images: the groups of near-duplicates whose hash is in the lowest val_fraction of all.
 
     The hash of a group is the SHA-256 (hexadecimal) of the member whose second half is lowest, so it is as random as
     that of a single image. An image keeps its side when others are added, unless they are near-duplicates of it. With
-    two groups or more no side is empty: the lowest is always held out, the highest never.
+    two groups or more no side is empty: the lowest is always held out, the highest never. If all groups of a label
+    would be held out, that of the highest hash is not, unless it is the only one.
+
+    Args:
+        labels: of each image.
     """
     if val_fraction == 0 or not digests:
         return []
@@ -18,4 +28,11 @@ def split(digests: Sequence[str], groups: Sequence[Hashable], val_fraction: floa
         chosen[group] = min(digest, chosen.get(group, digest), key=lambda text: text[32:])
     lowest, highest = min(chosen.values()), max(chosen.values())
     held_out = ({digest for digest in chosen.values() if int(digest[:16], 16) < limit} | {lowest}) - {highest}
+    by_label = defaultdict[Hashable, set[str]](set)
+    for group, own in zip(groups, labels, strict=False):
+        for label in own:
+            by_label[label].add(chosen[group])
+    for last in sorted((max(of_label) for of_label in by_label.values() if of_label <= held_out), reverse=True):
+        if len(held_out) > 1:
+            held_out.discard(last)
     return [i for i, group in enumerate(groups) if chosen[group] in held_out]

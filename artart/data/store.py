@@ -1,129 +1,132 @@
-"""A store: arrays of one shape, such as decoded images, in a file that is mapped into memory and never half written."""
+"""A store: arrays of one shape, such as decoded images, in a file that is mapped into memory, grows and is checked."""
 
-import math
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf, prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from uuid import uuid4
+from zlib import crc32
 
 import numpy as np
 
-VALUES, DIGESTS = "values.bin", "digests.npy"
+from artart.io.terminal import progress_bar
+
+VALUES, ROWS = "values.bin", "rows.bin"
+ROW = np.dtype([("digest", "V32"), ("crc", "<u4")])
 
 
 class Kind(NamedTuple):
     """What a store holds of each image."""
 
-    name: str  # of its folder, without a random end
+    name: str  # of its folder
     shape: tuple[int, ...]
     dtype: type = np.uint8
 
     @property
     def row_bytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class Store:
     """An array for each image, by the SHA-256 of its file's content.
 
-    A folder of two files: `values.bin`, N arrays, and `digests.npy`, (N, 32) uint8.
+    A folder of two files: `values.bin`, N arrays, and `rows.bin`, for each of them the digest and a CRC-32 of both. An
+    array that does not fit its CRC, because a write was cut short or the disk has lost a bit, is not there.
     """
 
     def __init__(self, folder: Path, kind: Kind) -> None:
-        """Map a store into memory.
+        """Map a store into memory and check it, at about 1 GB/s.
 
         Raises:
-            Exception: of many types, if its files are damaged, do not fit each other or cannot be read.
+            OSError, ValueError: if it cannot be read or is empty.
         """
-        digests = np.load(folder / DIGESTS)
-        if (folder / VALUES).stat().st_size != len(digests) * kind.row_bytes:
-            raise ValueError(f"{folder}: damaged")
+        rows = np.fromfile(folder / ROWS, ROW)
+        num_rows = min(len(rows), (folder / VALUES).stat().st_size // kind.row_bytes)
         self.folder = folder
-        self.values = np.memmap(folder / VALUES, kind.dtype, mode="c", shape=(len(digests), *kind.shape))
-        self.rows = {digest.tobytes().hex(): row for row, digest in enumerate(digests)}
+        self.values = np.memmap(folder / VALUES, kind.dtype, mode="c", shape=(num_rows, *kind.shape))
+        self.rows: dict[str, int] = {}
+        with progress_bar() as bar:
+            for row in bar.track(range(num_rows), description="checking the cache"):
+                digest = rows["digest"][row].tobytes()
+                if _checksum(digest, self.values[row]) == rows["crc"][row]:
+                    self.rows[digest.hex()] = row
 
 
 class Writer:
-    """Writes arrays of a kind into a new store in an empty folder."""
+    """Appends arrays of a kind to a store's files."""
 
-    def __init__(self, folder: Path, kind: Kind) -> None:
-        self.folder = folder
-        self.row_bytes = kind.row_bytes
-        self.rows: dict[str, int] = {}
-        self.file = (folder / VALUES).open("xb")
+    def __init__(self, values: BinaryIO, rows: BinaryIO, kind: Kind) -> None:
+        self.files = (values, kind.row_bytes), (rows, ROW.itemsize)
+        self.num_rows = min(file.seek(0, 2) // row_bytes for file, row_bytes in self.files)
+        self.added: set[str] = set()
 
     def add(self, digest: str, values: np.ndarray) -> None:
-        """Append the array of an image unless it is there; an interrupted call adds nothing."""
-        if digest not in self.rows:
-            self.file.seek(len(self.rows) * self.row_bytes)
-            self.file.write(values.tobytes())
-            self.rows[digest] = len(self.rows)
-
-    def finish(self) -> None:
-        """Write everything to the disk, so that it survives a power failure."""
-        self.file.truncate(len(self.rows) * self.row_bytes)
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        digests = np.frombuffer(bytes.fromhex("".join(self.rows)), np.uint8).reshape(-1, 32)
-        with (self.folder / DIGESTS).open("xb") as file:
-            np.save(file, digests)
+        """Append the array of an image unless this writer has; an interrupted call adds nothing."""
+        if digest in self.added:
+            return
+        key, data = bytes.fromhex(digest), values.tobytes()
+        for (file, row_bytes), content in zip(self.files, (data, key + _crc_bytes(key, data)), strict=True):
+            file.seek(self.num_rows * row_bytes)
+            file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        sync(self.folder)
+        self.added.add(digest)
+        self.num_rows += 1
 
 
-def find(folder: Path, kind: Kind) -> Store | None:
-    """The newest undamaged store of a kind below a folder; None if there is none."""
-    stores = folder.glob(f"{kind.name}-*")
-    for candidate in sorted(stores, key=lambda path: path.stat().st_mtime, reverse=True):
-        with suppress(Exception):  # np.load raises nearly anything on damaged bytes
-            return Store(candidate, kind)
+def _checksum(digest: bytes, values: Any) -> int:
+    return crc32(values, crc32(digest))
+
+
+def _crc_bytes(digest: bytes, values: bytes) -> bytes:
+    return _checksum(digest, values).to_bytes(4, "little")
+
+
+def find(folder: Path, kind: Kind, max_rows: float = inf) -> Store | None:
+    """The store of a kind below a folder; None if it holds nothing.
+
+    One of more than max_rows arrays, of which most are of images that are gone, is removed.
+    """
+    with suppress(OSError, ValueError):
+        store = Store(folder / kind.name, kind)
+        if len(store.values) > max_rows:
+            remove(store.folder)
+        elif store.rows:
+            return store
     return None
 
 
 @contextmanager
 def writing(folder: Path, kind: Kind) -> Iterator[Writer]:
-    """Write a new store, which replaces the older one once it is on the disk; on an error nothing changes.
+    """Append to the store of a kind below a folder; what was added stays, whatever happens then.
 
-    Only one process at a time may write below a folder. Processes that have the older store open keep it.
+    Only one process at a time may write below a folder. Others keep what they have found.
 
     Raises:
         OSError: if it cannot be written.
     """
-    part = folder / f".{uuid4().hex}.part"
-    part.mkdir()
+    place = folder / kind.name
     try:
-        writer = Writer(part, kind)
-        with writer.file:
-            yield writer
-            writer.finish()
-        published = part.rename(folder / f"{kind.name}-{uuid4().hex[:8]}")
-        sync(folder)
-        clean(folder, f"{kind.name}-*", keep=published)
+        place.mkdir(exist_ok=True)
+        for name in (VALUES, ROWS):
+            (place / name).touch()
+        with (place / VALUES).open("r+b") as values, (place / ROWS).open("r+b") as rows:
+            yield Writer(values, rows, kind)
     except OSError as error:
         error.filename = error.filename or str(folder)  # a write that fails does not say where
         raise
-    finally:
-        clean(folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder; one that another process holds stays whole (Windows) or is hidden at once (NFS)."""
+    hidden = path.with_name(f".{uuid4().hex}.part")
+    with suppress(OSError):
+        path.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True) if hidden.is_dir() else hidden.unlink()
 
 
 def clean(folder: Path, pattern: str = ".*.part", keep: Path | None = None) -> None:
     """Remove what matches a pattern; by default what an interrupted process left behind."""
     for path in set(folder.glob(pattern)) - {keep}:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)  # NFS refuses to remove a folder whose files are still mapped
-        else:
-            path.unlink(missing_ok=True)
-
-
-def sync(folder: Path) -> None:
-    """Make renames in a folder survive a power failure, where the system can open folders: Windows cannot."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        remove(path)

@@ -25,7 +25,7 @@ CHUNK = 16  # items that a process takes at once
 def in_workers(
     call: Callable[[Item], Result],
     items: Sequence[Item],
-    crashed: Callable[[Item], Result],
+    crashed: Callable[[Item, bool], Result],
     num_workers: int | None = None,
     preload: str = __name__,
 ) -> Iterator[Result]:
@@ -33,7 +33,7 @@ def in_workers(
 
     Args:
         call: must not raise; an item that kills its process is tried again in a separate process.
-        crashed: the result for an item that kills that too.
+        crashed: the result for an item that ends that too, and whether by SIGKILL, as a lack of memory does.
         num_workers: None: one per core.
         preload: the module that they need, imported once for all of them.
     """
@@ -64,12 +64,14 @@ def _each(call: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]
     return [call(item) for item in items]
 
 
-def _alone(call: Callable[[Item], Result], item: Item, crashed: Callable[[Item], Result], preload: str) -> Result:
+def _alone(call: Callable[[Item], Result], item: Item, crashed: Callable[[Item, bool], Result], preload: str) -> Result:
     with _pool(1, preload) as pool:
+        (process,) = pool._processes.values()
         try:
             return pool.submit(call, item).result()
         except BrokenProcessPool:
-            return crashed(item)
+            pass
+    return crashed(item, process.exitcode == -9)  # SIGKILL, which Windows does not have
 
 
 def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
@@ -78,9 +80,10 @@ def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
     They would import its main module, which is slow if it imports torch and endless if it has no guard, so that is
     hidden. All are started before any works: one that dies while another starts can hang the pool (Python 3.11).
     """
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    context.set_forkserver_preload([preload])
-    if os.name == "posix":
+    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
+    if can_fork:
+        context.set_forkserver_preload([preload])
         resource_tracker.ensure_running()  # it unblocks Ctrl-C
     all_started = context.Barrier(num_workers)
     pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(all_started,))
@@ -101,7 +104,7 @@ def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
     """Delay Ctrl-C while processes start: half-started ones would print errors. They inherit the blocked signal."""
-    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
     came: list[int] = []

@@ -10,12 +10,30 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.data.datamodule import ArtDataModule
-from artart.features.alexnet import CHUNK, alexnet_on, features_of
+from artart.features.alexnet import CHUNK, alexnet_for, alexnet_on, features_of
 from artart.io.files import atomic
 from artart.io.terminal import progress_bar
 from artart.io.weights import load_weights
 
 log = logging.getLogger(__name__)
+
+NEEDS_ALEXNET = {"sample": "KID, precision and recall", "reconstruct": "LPIPS and KID"}  # by the objective's mode
+
+
+def alexnet_or_none(weights: str | None, mode: str) -> tuple[str | None, dict[str, object]]:
+    """The weights of AlexNet to measure with, and their origin; None and what is not measured, if `auto` finds none.
+
+    Raises ArtError if the weights that are named cannot be used.
+    """
+    if weights is None:
+        return None, {"not_measured": NEEDS_ALEXNET[mode]}
+    try:
+        return weights, {"alexnet": alexnet_for("metrics.weights", weights)}
+    except ArtError as error:
+        if weights != "auto":
+            raise
+        log.warning("%s; not measured without it: %s", error, NEEDS_ALEXNET[mode])
+        return None, {"not_measured": NEEDS_ALEXNET[mode]}
 
 
 def features(pixels: Tensor, weights: str, device: torch.device) -> Tensor:

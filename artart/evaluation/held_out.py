@@ -3,16 +3,23 @@
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.checkpoints.validate import printable
+from artart.config.build import select_or_none
 from artart.data.datamodule import ArtDataModule
+from artart.data.decode import MAX_PIXELS
 from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
 NOT_FROM_A_FILE = ("_target_", "cache_dir", "num_workers")  # these concern this machine
+MAX_DEMO_BYTES = 2**32  # of the demo art that a file may ask for
 
 
 def held_out_data(
@@ -24,11 +31,15 @@ def held_out_data(
 ) -> ArtDataModule:
     """The data of a network's training, not read yet; `root` and `metadata` name them if they have moved.
 
-    Raises ArtError if they are not here, or if nothing was held out.
+    A folder or table that only a checkpoint names is not read: it may come from anyone. Its run must name it too, or
+    the caller.
+
+    Raises ArtError if they are not here or must be named, or if nothing was held out.
     """
     given = {"root": root, "metadata": metadata, "cache_dir": cache_dir, "num_workers": num_workers}
     settings = {key: value for key, value in loaded.config["data"].items() if key not in NOT_FROM_A_FILE}
     settings |= {"image_size": loaded.config["image_size"], "labels": list(loaded.label_names)}
+    settings["max_pixels"] = min(settings.get("max_pixels", MAX_PIXELS), MAX_PIXELS)
     settings |= {key: value for key, value in given.items() if value is not None}
     if "root" not in settings:
         raise ArtError(
@@ -41,6 +52,16 @@ def held_out_data(
     for key, (is_here, words) in places.items():
         if (path := settings.get(key)) is not None and not is_here(path):
             raise ArtError(f"data.{key}: {printable(path)}, {words.format(loaded.path)}")
+        if path is not None and given[key] is None and _of_run(loaded.path, f"data.{key}") != path:
+            raise ArtError(
+                f"data.{key}: {loaded.path} names {printable(path)}, and it does not lie in the folder of a run that "
+                f"does; if that is what it was trained with: data.{key}={printable(path)}"
+            )
+    num_bytes = settings.get("num_demo_images", 0) * 3 * settings["image_size"] ** 2
+    if settings.get("root") is None and num_bytes > MAX_DEMO_BYTES:
+        raise ArtError(
+            f"{loaded.path}: its {settings['num_demo_images']} images of demo art are more than memory holds"
+        )
     try:
         data = ArtDataModule(**settings)
     except TypeError as error:
@@ -50,11 +71,21 @@ def held_out_data(
     return data
 
 
+def _of_run(path: Path, key: str) -> Any:
+    """A setting of the run in whose folder a checkpoint lies; None if there is none."""
+    try:
+        settings = yaml.safe_load((path.resolve().parent.parent / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return select_or_none(settings, key) if isinstance(settings, dict) else None
+
+
 def load_held_out(data: ArtDataModule, loaded: Loaded) -> dict[str, object]:
     """Read the data and describe them; warn if they differ from those of the training.
 
     Raises ArtError if they cannot be used.
     """
+    log.info("held-out images: those of %s", relative_to_cwd(data.folder.root) if data.folder else "demo art")
     data.load()
     if data.facts["sha256"] != loaded.facts["data"].get("sha256"):
         log.warning(

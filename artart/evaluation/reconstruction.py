@@ -9,16 +9,16 @@ from torch import Generator, Tensor
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
 from artart.evaluation.features import features, known_features
-from artart.evaluation.report import Evaluation, Table, curves, grid_image, histograms, interval
+from artart.evaluation.report import IN_ROW, Evaluation, Figure, Table, curves, histograms, interval, rows_of_images
 from artart.features.alexnet import lpips_alex
-from artart.io.images import grid, to_model, to_pixels
+from artart.io.images import to_model, to_pixels
 from artart.io.terminal import progress_bar
 from artart.metrics.distances import by_label, mean, paired_kernel_distance
 from artart.metrics.pixel import psnr, ssim
 from artart.metrics.spectrum import decibels, radial_power
 
 MAX_PSNR: Final = 100.0  # dB; an equal image counts as this, so that means are finite
-NUM_SHOWN: Final = 8
+MAX_SHOWN: Final = 3 * IN_ROW  # held-out images
 NAMES: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-Alex", "kid_alexnet": "KID, AlexNet"}
 BETTER: Final = {
     "psnr": "higher",
@@ -62,7 +62,8 @@ def measure(
         of_images = known_features(x0, weights, loaded.device, data)
         of_reconstructions = features(x0_hat, weights, loaded.device)
         metrics["kid_alexnet"] = paired_kernel_distance(of_reconstructions, of_images)._asdict()
-    return Evaluation(metrics, _tables(metrics), _draw_images(x0, x0_hat, scores["psnr"], facts))
+    images = _draw_images(x0, x0_hat, scores["psnr"], facts)
+    return Evaluation(metrics, [_verdict(metrics)], images, _tables(metrics), _draw_curves(x0, x0_hat, scores["psnr"]))
 
 
 def _summary(scores: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -88,26 +89,39 @@ def _tables(metrics: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-def _draw_images(x0: Tensor, x0_hat: Tensor, scores: Tensor, facts: Mapping[str, object]) -> list[Any]:
+def _verdict(metrics: Mapping[str, Any]) -> str:
+    means = ", ".join(
+        f"{name} {metrics[key]['mean']:.3g}" for key, name in NAMES.items() if "mean" in metrics.get(key, ())
+    )
+    return f"{metrics['num_images']} held-out images are reproduced with {means}."
+
+
+def _draw_images(x0: Tensor, x0_hat: Tensor, scores: Tensor, facts: Mapping[str, object]) -> list[Figure]:
+    """Images above their reconstructions: all of few, else the best, the worst and some between; none twice."""
     order = scores.argsort(descending=True)
-    num = min(NUM_SHOWN, len(order))
-    spread = order[torch.linspace(0, len(order) - 1, num).round().long()]
+    if len(order) <= MAX_SHOWN:
+        return [_pairs("From the best to the worst", x0, x0_hat, order, facts, "By PSNR.")]
+    between = order[torch.linspace(IN_ROW, len(order) - IN_ROW - 1, IN_ROW).round().long()]
+    return [
+        _pairs("The best", x0, x0_hat, order[:IN_ROW], facts, "By PSNR."),
+        _pairs("In between", x0, x0_hat, between, facts, "From the better to the worse."),
+        _pairs("The worst", x0, x0_hat, order[-IN_ROW:], facts, "The worst last."),
+    ]
 
-    def pairs(ids: Tensor) -> Tensor:
-        return grid([to_model(x0[ids]), to_model(x0_hat[ids])])
 
+def _pairs(title: str, x0: Tensor, x0_hat: Tensor, ids: Tensor, facts: Mapping[str, object], note: str) -> Figure:
+    rows = [(name, of[part]) for part in ids.split(IN_ROW) for name, of in (("image", x0), ("output", x0_hat))]
+    return rows_of_images(title, rows, facts, note)
+
+
+def _draw_curves(x0: Tensor, x0_hat: Tensor, scores: Tensor) -> list[Figure]:
     powers = {"images": radial_power(to_model(x0)), "reconstructions": radial_power(to_model(x0_hat))}
     levels = {name: decibels(power.mean(dim=0)).tolist() for name, power in powers.items()}
-    frequencies = list(range(1, len(levels["images"]) + 1))
-    above = "Images above, their reconstructions below."
     return [
-        grid_image("From the best to the worst", pairs(spread), facts, above),
-        grid_image("The best", pairs(order[:num]), facts, "By PSNR."),
-        grid_image("The worst", pairs(order[-num:].flip(0)), facts, "By PSNR; the worst first."),
         histograms("PSNR", "PSNR (dB)", {"held-out images": scores.tolist()}),
         curves(
             "Power spectrum",
-            ("periods over the image", frequencies),
+            ("periods over the image", list(range(1, len(levels["images"]) + 1))),
             "mean power (dB)",
             levels,
             "Reconstructions that fall below the images on the right are blurred.",

@@ -12,20 +12,23 @@ from typing import Any, NamedTuple
 import jinja2
 import matplotlib as mpl
 import rich.table
+import torch
 from filelock import FileLock, Timeout
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 from rich.text import Text
 from torch import Tensor
 
 from artart import ArtError, __version__
 from artart.io.files import as_json, remove_empty, write_new
-from artart.io.images import encode
+from artart.io.images import encode, grid, to_model
 from artart.io.provenance import ImageProvenance
+from artart.io.terminal import escaped
 
 log = logging.getLogger(__name__)
 
 LOCK = ".evaluate.lock"
+IN_ROW = 8  # images
 TEMPLATE = Path(__file__).with_suffix(".html")
 
 
@@ -38,11 +41,11 @@ class Table(NamedTuple):
     note: str = ""
 
     def for_terminal(self) -> rich.table.Table:
-        table = rich.table.Table(title=Text(self.title), title_justify="left", title_style="bold")
+        table = rich.table.Table(title=Text(escaped(self.title)), title_justify="left", title_style="bold")
         for k, name in enumerate(self.header):
-            table.add_column(Text(name), justify="right" if k else "left")
+            table.add_column(Text(escaped(name)), justify="right" if k else "left")
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(escaped(cell)) for cell in row))
         return table
 
 
@@ -51,26 +54,33 @@ def interval(low: float | None, high: float | None, form: str = ".3g") -> str:
     return "" if low is None or high is None else f"{low:{form}} .. {high:{form}}"
 
 
-class ReportImage(NamedTuple):
-    """A grid of images (PNG) or curves (SVG)."""
+class Figure(NamedTuple):
+    """Rows of images (PNG), or one of curves (SVG)."""
 
     title: str
-    content: bytes
+    rows: Sequence[tuple[str, bytes]]  # the name of each, perhaps empty, and its content
     note: str = ""
 
     @property
-    def source(self) -> str:
-        """The image as a data URL."""
-        kind = "png" if self.content.startswith(b"\x89PNG") else "svg+xml"
-        return f"data:image/{kind};base64,{b64encode(self.content).decode()}"
+    def sources(self) -> list[tuple[str, str]]:
+        """The name of each row, and its content as a data URL."""
+        return [
+            (name, f"data:image/{_kind(content)};base64,{b64encode(content).decode()}") for name, content in self.rows
+        ]
+
+
+def _kind(content: bytes) -> str:
+    return "png" if content.startswith(b"\x89PNG") else "svg+xml"
 
 
 class Evaluation(NamedTuple):
     """Metrics as plain data, and how they are shown."""
 
     metrics: Mapping[str, Any]
+    verdict: Sequence[str]  # sentences
+    images: Sequence[Figure]
     tables: Sequence[Table]
-    images: Sequence[ReportImage]
+    curves: Sequence[Figure]
 
 
 @contextmanager
@@ -116,26 +126,32 @@ def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, obj
     return write_new(out / "metrics.json", metrics), write_new(out / "report.html", content)
 
 
-def grid_image(title: str, grid: Tensor, facts: Mapping[str, object], note: str = "") -> ReportImage:
-    """A grid, uint8 (3, H, W), whose provenance says that a network made it."""
-    return ReportImage(title, encode(grid, ImageProvenance("composite", facts)), note)
+def rows_of_images(
+    title: str, rows: Sequence[tuple[str, Tensor]], facts: Mapping[str, object], note: str = ""
+) -> Figure:
+    """Named rows of uint8 images, (n, 3, S, S) with n up to IN_ROW, whose provenance says that a network made them."""
+    drawn = []
+    for name, images in rows:
+        blank = torch.ones(IN_ROW - len(images), *images.shape[1:])
+        drawn.append((name, encode(grid([torch.cat([to_model(images), blank])]), ImageProvenance("composite", facts))))
+    return Figure(title, drawn, note)
 
 
 def curves(
     title: str, x: tuple[str, Sequence[float]], y: str, lines: Mapping[str, Sequence[float]], note: str = ""
-) -> ReportImage:
+) -> Figure:
     """Lines over the same values of x, a name and numbers."""
-    figure, axes = _axes(x[0], y)
+    drawing, axes = _axes(x[0], y)
     for name, values in lines.items():
         axes.plot(x[1], values, label=name)
-    return ReportImage(title, _svg(figure, axes), note)
+    return Figure(title, [("", _svg(drawing, axes))], note)
 
 
 def histograms(
     title: str, x: str, of: Mapping[str, Sequence[float]], limit: tuple[str, float] | None = None, note: str = ""
-) -> ReportImage:
+) -> Figure:
     """Histograms in shares of each set; `limit` is the name and place of a vertical line."""
-    figure, axes = _axes(x, "share of the images")
+    drawing, axes = _axes(x, "share of the images")
     lowest, highest = (edge(value for values in of.values() for value in values) for edge in (min, max))
     for name, values in of.items():
         weights = [1 / len(values)] * len(values)
@@ -144,20 +160,20 @@ def histograms(
         )
     if limit:
         axes.axvline(limit[1], color="black", linestyle="--", label=limit[0])
-    return ReportImage(title, _svg(figure, axes), note)
+    return Figure(title, [("", _svg(drawing, axes))], note)
 
 
-def _axes(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
-    axes = figure.subplots()
+def _axes(x: str, y: str) -> tuple[Drawing, Axes]:
+    drawing = Drawing(figsize=(7, 3.5), layout="constrained")
+    axes = drawing.subplots()
     axes.set(xlabel=x, ylabel=y)
     axes.grid(visible=True, alpha=0.3)
-    return figure, axes
+    return drawing, axes
 
 
-def _svg(figure: Figure, axes: Axes) -> bytes:
+def _svg(drawing: Drawing, axes: Axes) -> bytes:
     axes.legend()
     file = io.BytesIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "artart"}):  # text stays text
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        drawing.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()

@@ -4,16 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import torch
 from torch import Tensor
 
-from artart.evaluation.report import ReportImage, Table, curves, grid_image, histograms, interval
-from artart.io.images import grid, to_model
-from artart.metrics.memorization import MemorizationTest, Nearest
+from artart.evaluation.report import IN_ROW, Figure, Table, curves, histograms, interval, rows_of_images
+from artart.metrics.memorization import FALSE_ALARMS, MemorizationTest, Nearest
 from artart.metrics.spectrum import decibels
 
 NUM_PAIRS: Final = 16
-NUM_SHOWN: Final = 8  # in a row
 MAX_ROWS: Final = 20  # classes shown
 SETS: Final = ("samples", "held-out images", "training images")
 DISTANCES: Final = {
@@ -96,13 +93,34 @@ def _by_label(memorization: Mapping[str, Any]) -> Table:
     return Table("Memorization by label", ["label", "samples", *TITLES.values()], rows)
 
 
-def draw_images(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, object]) -> list[ReportImage]:
-    """Grids of samples and of the closest pairs, and curves."""
+def verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Quality and memorization in a sentence each."""
+    if kid := metrics.get("kid_alexnet"):
+        of_art = kid["real"]
+        alike = kid["low"] is not None and of_art["high"] is not None and kid["low"] <= of_art["high"]
+        words = "cannot be told from" if alike else "differ from"
+        yield (
+            f"Samples {words} held-out art: their KID is {kid['value']:.3g}; training images in their place have "
+            f"{of_art['value']:.3g}."
+        )
+    criteria = [metrics["memorization"][key] for key in TITLES]
+    most = max(criteria, key=lambda one: one["value"] - one["held_out"])
+    suspicious = any((one["low"] or 0) > max(one["held_out"], FALSE_ALARMS) for one in criteria)
+    yield (
+        f"{'The network has memorized training images' if suspicious else 'No sign of memorization'}: "
+        f"{most['value']:.1%} of the samples are near-duplicates of one, as are {most['held_out']:.1%} of held-out art."
+    )
+
+
+def draw_images(shown: Shown, facts: Mapping[str, object]) -> list[Figure]:
+    """Samples, and the closest pairs."""
+    return [by_class(shown, facts), *typical_images(shown, facts), closest_pairs(shown, facts)]
+
+
+def draw_curves(metrics: Mapping[str, Any], shown: Shown) -> list[Figure]:
+    """Distances, spectra and errors."""
     errors, nearest, test = metrics["error_by_noise_level"], shown.nearest, shown.test
     return [
-        by_class(shown, facts),
-        *typical_images(shown, facts),
-        closest_pairs(shown, facts),
         histograms(
             "Distance to the nearest training image",
             "distance of thumbnails",
@@ -133,31 +151,29 @@ def draw_images(metrics: Mapping[str, Any], shown: Shown, facts: Mapping[str, ob
     ]
 
 
-def by_class(shown: Shown, facts: Mapping[str, object]) -> ReportImage:
+def by_class(shown: Shown, facts: Mapping[str, object]) -> Figure:
     """A row of samples for each of the most frequent classes; white where a class has too few."""
-    most, images = sorted(name for name, _ in Counter(sorted(shown.names)).most_common(MAX_ROWS)), []
-    for name in most:
-        row = to_model(shown.samples[[own == name for own in shown.names]][:NUM_SHOWN])
-        images.append(torch.cat([row, torch.ones(NUM_SHOWN - len(row), *row.shape[1:])]))
-    return grid_image("Samples", grid(images), facts, f"From the top: {', '.join(most)}.")
+    most = sorted(name for name, _ in Counter(sorted(shown.names)).most_common(MAX_ROWS))
+    rows = [(name, shown.samples[[own == name for own in shown.names]][:IN_ROW]) for name in most]
+    return rows_of_images("Samples", rows, facts)
 
 
-def typical_images(shown: Shown, facts: Mapping[str, object]) -> Iterator[ReportImage]:
+def typical_images(shown: Shown, facts: Mapping[str, object]) -> Iterator[Figure]:
     """The samples whose features lie nearest to, and farthest from, those of a held-out image."""
     if shown.typical is None:
         return
-    order, num = shown.typical.argsort(), min(2 * NUM_SHOWN, len(shown.typical) // 2)
+    order, num = shown.typical.argsort(), min(2 * IN_ROW, len(shown.typical) // 2)
     for title, ids, note in (
         ("The best", order[:num], "Their features lie nearest to those of a held-out image."),
         ("The worst", order[-num:].flip(0), "Their features lie farthest from those of any held-out image."),
     ):
-        yield grid_image(title, grid(to_model(shown.samples[ids]).split(NUM_SHOWN)), facts, note)
+        yield rows_of_images(title, [("", shown.samples[part]) for part in ids.split(IN_ROW)], facts, note)
 
 
-def closest_pairs(shown: Shown, facts: Mapping[str, object]) -> ReportImage:
+def closest_pairs(shown: Shown, facts: Mapping[str, object]) -> Figure:
     """The samples that are nearest to a training image, each above that image."""
-    order = shown.nearest.distance.argsort()[:NUM_PAIRS]
-    above, below = to_model(shown.samples[order]), to_model(shown.test.train[shown.nearest.which[order]])
-    rows = [row for pair in zip(above.split(NUM_SHOWN), below.split(NUM_SHOWN), strict=True) for row in pair]
+    rows = []
+    for part in shown.nearest.distance.argsort()[:NUM_PAIRS].split(IN_ROW):
+        rows += [("sample", shown.samples[part]), ("training image", shown.test.train[shown.nearest.which[part]])]
     note = "Samples above, the nearest training image below; the closest pair first."
-    return grid_image("Closest pairs", grid(rows), facts, note)
+    return rows_of_images("Closest pairs", rows, facts, note)

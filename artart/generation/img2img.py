@@ -1,7 +1,9 @@
 """Variations of an image (SDEdit), and inpainting (RePaint)."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -9,52 +11,79 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.checkpoints.load import Loaded
-from artart.data.decode import ResizeMode, decode, resize, to_srgb
+from artart.data.decode import ResizeMode, decode, to_srgb
 from artart.data.scan import FileInfo, examine
-from artart.diffusion.sampling import Given
-from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_copy
-from artart.generation.labels import Label, label_in_words, labels_for
-from artart.generation.plan import Item, Plan, Sampling, details_of, make
-from artart.generation.sample import MAX_IN_GRID
-from artart.io.images import grid, save_new, to_model
+from artart.generation.inputs import Input, find_inputs, provenance_of_inputs, read_inputs, reason, upright_copy
+from artart.generation.labels import Label, label_in_name, label_in_words, labels_for
+from artart.generation.original import WHITE, repainted, spread
+from artart.generation.output import ContactSheet, Output, Written
+from artart.generation.plan import Item, Plan, Sampling, Start, details_of, make
+from artart.io.images import to_model
+
+log = logging.getLogger(__name__)
 
 STRENGTH = 0.5  # half image, half noise
 ROUNDS = (1.0, 0.9, 0.7, 0.5)  # successive strengths of inpainting, which fit the new part to the rest
 GREY = to_model(torch.tensor(128, dtype=torch.uint8))
-BLACK = (0, 0, 0)  # in a mask: is kept
+MAX_IN_ROW = 16  # images of a grid that are made from one input
 
 
 def plan_variations(
-    loaded: Loaded, how: Sampling, inputs: Sequence[Input], given: Given, num_images: int, label: Label, seed: int
+    loaded: Loaded,
+    how: Sampling,
+    inputs: Iterable[Input],
+    num_inputs: int,
+    start: Start,
+    num_images: int,
+    label: Label,
+    seed: int,
 ) -> Plan:
-    """Plan `num_images` of each input, NAME_00000.png ...; image k of each has the seed `seed + k`.
+    """Plan `num_images` of each input, NAME_00000_LABEL.png ...; image k of each has the seed `seed + k`.
 
-    `given` holds the inputs in their order: `noised` for mode=img2img, `masked` for mode=inpaint. Label None means no
-    label. Raises ArtError if the network has no such label.
+    Args:
+        inputs: read one by one; for mode=inpaint those of `masked`.
+        num_inputs: as many or fewer are read.
+        start: `noised` for mode=img2img, `masked` for mode=inpaint.
+        label: None means no label.
+
+    Raises ArtError if the network has no such label.
     """
     label, names = "none" if label is None else label, loaded.label_names
-    details = details_of(loaded, "img2img" if given.repaint is None else "inpaint", how)
-    details["strength"] = ", ".join(map(str, given.strengths))
-    items = []
-    for one in inputs:
-        for k, labels in enumerate(labels_for(label, num_images, names)):
-            own = {**details, "seed": seed + k, "label": label_in_words(labels, names)}
-            name = one.name.with_name(f"{one.name.stem}_{k:05}.png")
-            items.append(Item(name, provenance_of_inputs([one], own), labels, seed + k))
-    return Plan(items, how, {**details, "seed": seed, "label": label}, given)
+    details = details_of(loaded, "img2img" if start.repaint is None else "inpaint", how)
+    details["strength"] = ", ".join(map(str, start.strengths))
+    details["network_size"] = "{0} x {0}".format(loaded.config["image_size"])
+    labels_for(label, num_images, names)  # raises
+
+    def items() -> Iterator[Item]:
+        for one in inputs:
+            for k, labels in enumerate(labels_for(label, num_images, names, loaded.untrained_labels)):
+                own = {**details, "seed": seed + k, "label": label_in_words(labels, names)}
+                name = one.name.with_name(f"{one.name.stem}_{k:05}{label_in_name(labels, names)}.png")
+                yield Item(name, provenance_of_inputs([one], own), labels, seed + k, one)
+
+    return Plan(items(), num_inputs * num_images, how, {**details, "seed": seed, "label": label}, start)
 
 
-def noised(inputs: Sequence[Input], strength: float | None) -> Given:
-    """Inputs that will be noised to the level `strength` and refined from there. None: STRENGTH."""
-    return Given(torch.stack([one.x0 for one in inputs]), (strength or STRENGTH,))
+def noised(strength: float | None) -> Start:
+    """Noise inputs to the level `strength` and refine them from there. None: STRENGTH."""
+    return Start((strength or STRENGTH,))
 
 
-def masked(one: Input, repaint: Tensor) -> Given:
-    """An input, grey where `repaint`, (1, S, S) bool, is true: the network never sees these pixels."""
-    return Given(torch.where(repaint, GREY, one.x0)[None], ROUNDS, repaint)
+class Mask(NamedTuple):
+    """What is painted anew of an input."""
+
+    image: Image.Image  # of the input's size, mode L: 255 there, else 0
+    repaint: Tensor  # (1, S, S) bool: the network's pixels that this touches
 
 
-def read_mask(path: Path, given: FileInfo, size: int, resize_mode: ResizeMode) -> Tensor:
+def masked(one: Input, mask: Mask) -> tuple[Input, Start]:
+    """An input, grey where it is painted anew: the network never sees these pixels; and how to start from it."""
+    grey = torch.where(mask.repaint, GREY, one.x0)
+    original = one.original and one.original._replace(mask=mask.image)
+    return one._replace(x0=grey, original=original), Start(ROUNDS, mask.repaint)
+
+
+def read_mask(path: Path, given: FileInfo, size: int, resize_mode: ResizeMode) -> Mask:
     """`mask_of` a file. Raises ArtError also if the file is no image."""
     mask = examine(path, size, resize_mode)
     if mask.pixels is None:
@@ -64,62 +93,79 @@ def read_mask(path: Path, given: FileInfo, size: int, resize_mode: ResizeMode) -
 
 def mask_of(
     mask: Image.Image | Tensor, given: FileInfo, size: int, resize_mode: ResizeMode, name: str = "mask"
-) -> Tensor:
-    """The pixels to repaint, (1, S, S) bool: those that are more than half white or transparent.
+) -> Mask:
+    """What a mask paints anew: the pixels that are more than half white or transparent.
 
     Args:
         mask: an image of the input's size; or a tensor (S, S), (1, S, S) or (3, S, S), bool or white above 0.
         given: the facts of the input.
+        size: S, of the network's images.
+        resize_mode: of the input.
         name: of the mask, in errors.
 
     Raises ArtError if the mask does not fit the input or leaves nothing to repaint.
     """
+    sides = (given.width, given.height) if given.orientation < 5 else (given.height, given.width)  # upright
     if isinstance(mask, Tensor):
         if mask.shape[-2:] != (size, size) or mask.numel() not in (size**2, 3 * size**2):
             raise ArtError(f"{name}: has the shape {tuple(mask.shape)}; give a PIL image or (1, {size}, {size})")
         repaint = (mask > 0).reshape(-1, size, size).all(dim=0, keepdim=True).cpu()
+        image = spread(repaint, sides, resize_mode)
     else:
         mask = to_srgb(upright_copy(mask, name))
-        sides = (given.width, given.height) if given.orientation < 5 else (given.height, given.width)  # upright
         if mask.size != sides:
             its, wanted = ("{} x {}".format(*one) for one in (mask.size, sides))
             raise ArtError(f"{name}: has {its} pixels, the input {wanted}; they must be the same")
-        white = mask.convert("L").point(lambda level: 255 * (level > 127))
-        repaint = torch.tensor(resize(white, size, resize_mode, paper=BLACK)).permute(2, 0, 1)[:1] > 127
+        image = mask.convert("L").point(lambda level: 255 * (level > WHITE))
+        repaint = repainted(image, size, resize_mode)
     if not repaint.any():
         raise ArtError(f"{name}: leaves nothing to paint; white marks what is painted anew")
-    return repaint
+    return Mask(image, repaint)
 
 
 def write_variations(
     loaded: Loaded,
     how: Sampling,
-    out: Path,
+    out: Output,
     input: str,  # noqa: A002 - the command's key
     num_images: int,
     label: Label,
     seed: int,
     strength: float | None,
     mask: str | None,
-) -> list[Path]:
+) -> Written:
     """Write variations of each input, or with a mask inpaintings of the only input; and grid.png.
 
-    Keeps sub-folders and replaces no file. The grid has a row for each input: the input, with a mask also its kept
-    part on grey, and the images made from it. Returns the paths, the grid's first. Raises ArtError if no input can be
-    used, and the errors of `read_mask`, `plan_variations` and `make`.
+    Images have their input's size. Keeps sub-folders and replaces no file. The grid, which is the first, has a row for
+    each input: the input, with a mask also its kept part on grey, and up to 16 of the images made from it.
+
+    Raises ArtError if no input can be used, and the errors of `read_mask`, `plan_variations` and `make`.
     """
-    inputs, written = list(read_inputs(Path(input), out, *loaded.preprocessing)), []
-    rows = [[one.x0] for one in inputs[:MAX_IN_GRID]]
-    if mask is None:
-        given = noised(inputs, strength)
-    else:
-        given = masked(inputs[0], read_mask(Path(mask), inputs[0].facts, *loaded.preprocessing))
-        rows[0].append(given.x0[0])
-    plan = plan_variations(loaded, how, inputs, given, num_images, label, seed)
-    rows = rows[: max(1, MAX_IN_GRID // (len(rows[0]) + num_images))]
-    for n, (item, image) in enumerate(make(loaded, plan)):
-        written.append(item.save(image, out, how.upscale))
-        if n // num_images < len(rows):
-            rows[n // num_images].append(image)
-    provenance = provenance_of_inputs(inputs[: len(rows)], plan.details)
-    return [save_new(grid([torch.stack(row) for row in rows]), out / "grid.png", provenance), *written]
+    files = find_inputs(Path(input), out.folder)
+    inputs, start = read_inputs(Path(input), files, out.folder, *loaded.preprocessing), noised(strength)
+    if mask is not None:
+        (one,) = inputs
+        one, start = masked(one, read_mask(Path(mask), one.facts, *loaded.preprocessing))
+        inputs = iter([one])
+    plan = plan_variations(loaded, how, inputs, len(files.images), start, num_images, label, seed)
+    size = loaded.config["image_size"]
+    log.info("the network makes %d x %d pixels, which are scaled to the input's size", size, size)
+    sheet, shown, num = ContactSheet(size, out.resample), list[Input](), 0
+    num_columns = (1 if mask is None else 2) + min(num_images, MAX_IN_ROW)
+    for num, (item, image) in enumerate(make(loaded, plan), start=1):
+        path, k = out.save(pixels := item.finished(image), item.name, item.provenance), (num - 1) % num_images
+        assert item.source
+        if k == 0 and (in_sheet := not shown or sheet.has_room(num_columns)):
+            shown.append(item.source)
+            _show(item.source, sheet)
+        if in_sheet and k < MAX_IN_ROW:
+            sheet.add(pixels, path.stem.removeprefix(f"{item.source.name.stem}_"))
+    return Written(out.save_sheet(sheet, num_columns, provenance_of_inputs(shown, plan.details)), num + 1)
+
+
+def _show(one: Input, sheet: ContactSheet) -> None:
+    """Add an input and, if it has a mask, what is kept of it."""
+    assert one.original
+    sheet.add(one.original.pixels(), one.name.stem)
+    if one.original.mask:
+        sheet.add(one.original.kept(), "kept")

@@ -3,8 +3,10 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import lru_cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -12,9 +14,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from artart import ArtError
-from artart.data.decode import ResizeMode, resize, upright
+from artart.data.decode import ResizeMode, decode, resize, to_srgb, upright
+from artart.data.find import find_all
 from artart.data.index import write_list
-from artart.data.scan import FileInfo, examine_all, find
+from artart.data.scan import FileInfo, examine_all
+from artart.generation.original import Original
 from artart.io.images import to_model
 from artart.io.provenance import ImageProvenance, provenance_of
 from artart.io.terminal import relative_to_cwd
@@ -30,30 +34,49 @@ class Input(NamedTuple):
     name: Path  # relative to the input folder
     x0: Tensor  # (3, S, S) in [-1, 1]
     facts: FileInfo
+    original: Original | None  # None: it has the network's size
 
 
-def read_inputs(path: Path, out: Path, size: int, resize_mode: ResizeMode) -> Iterator[Input]:
-    """Yield the usable images of a file or folder; list the others in a new file out/rejected.csv.
+class Files(NamedTuple):
+    """What a file or folder holds."""
 
-    Raises ArtError if `out` is that folder, or no image can be used.
+    images: list[Path]
+    others: Mapping[Path, str] = MappingProxyType({})  # that cannot be read, with the reason
+
+
+def find_inputs(path: Path, out: Path) -> Files:
+    """The files of a file or folder, without what earlier calls wrote into `out`.
+
+    Raises ArtError if `out` is that folder.
     """
     if out.resolve() == path.resolve():
         raise ArtError(f"out={out}: must be a folder, and not the one that holds the input")
-    root, files = path.parent, [path]
-    if path.is_dir():
-        root, files = path, [file for file in find(path) if out not in file.parents]  # of an earlier call
-    rejected: list[tuple[Path, str, int]] = []
-    for one in examine_all(files, size, resize_mode):
+    if not path.is_dir():
+        return Files([path])
+    found = find_all(path)
+    return Files([file for file in found.images if out not in file.parents], found.others)
+
+
+def read_inputs(path: Path, files: Files, out: Path, size: int, resize_mode: ResizeMode) -> Iterator[Input]:
+    """Yield the usable ones of the files that `find_inputs(path)` found; list the others in a new out/rejected.csv.
+
+    Raises ArtError if none can be used.
+    """
+    root = path if path.is_dir() else path.parent
+    rejected = [(file, why, 0) for file, why in files.others.items()]
+    num_files = len(files.images) + len(rejected)
+    for one in examine_all(files.images, size, resize_mode):
         if one.pixels is None:
             rejected.append((one.path, reason(one.facts), one.facts.bytes))
         else:
-            yield Input(one.path.relative_to(root), _x0(one.pixels), one.facts)
-    if len(rejected) == len(files):
+            original = Original(partial(_decoded, one.path), resize_mode)
+            yield Input(one.path.relative_to(root), _x0(one.pixels), one.facts, original)
+    if len(rejected) == num_files:
         reasons = "; ".join(f"{file.name}: {why}" for file, why, _ in rejected[:3]) or "no image below this folder"
         raise ArtError(f"input={path}: nothing to work on ({reasons})")
     if rejected:
         table = write_list(rejected, out / "rejected.csv")
-        log.warning("%d of %d files cannot be used: see %s", len(rejected), len(files), relative_to_cwd(table))
+        log.warning("%d of %d files cannot be used: see %s", len(rejected), num_files, relative_to_cwd(table))
 
 
 def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]:
@@ -62,10 +85,13 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
     Raises ArtError if there is none, or one cannot be used.
     """
     if isinstance(images, Image.Image):
-        flat = upright_copy(images)
-        origin, name = provenance_of(images), Path(os.fsdecode(getattr(images, "filename", ""))).name or "image"
+        path = Path(os.fsdecode(getattr(images, "filename", "")))
+        flat, name = upright_copy(images), path.name or "image"
+        with path.open("rb") if path.is_file() else nullcontext() as file:
+            origin = provenance_of(images, file)
         facts = FileInfo(width=flat.width, height=flat.height, opt_out=origin.opt_out, source=origin.source)
-        return [Input(Path(name), _x0(resize(flat, size, resize_mode)), facts)]
+        original = Original(partial(to_srgb, flat), resize_mode)
+        return [Input(Path(name), _x0(resize(flat, size, resize_mode)), facts, original)]
     if isinstance(images, Tensor):
         batch = images if images.ndim == 4 else images[None]
         if not batch.is_floating_point() or batch.shape[1:] != (3, size, size):
@@ -75,7 +101,7 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
             )
         if not (batch.abs() <= 1).all():
             raise ArtError("image: a tensor with values outside of [-1, 1]; scale it, or give PIL images")
-        inputs = [Input(Path("image"), x0, FileInfo(width=size, height=size)) for x0 in batch.float().cpu()]
+        inputs = [Input(Path("image"), x0, FileInfo(width=size, height=size), None) for x0 in batch.float().cpu()]
     elif isinstance(images, Iterable) and not isinstance(images, str):
         inputs = [one for image in images for one in inputs_of(image, size, resize_mode)]
     else:
@@ -83,6 +109,11 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
     if not inputs:
         raise ArtError("image: is empty; give a PIL image or a tensor, or several")
     return inputs
+
+
+@lru_cache(maxsize=1)  # several images are made from each
+def _decoded(path: Path) -> Image.Image:
+    return decode(path)
 
 
 def upright_copy(image: Image.Image, name: str = "image") -> Image.Image:

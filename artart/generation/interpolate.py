@@ -1,19 +1,23 @@
 """Images between images: noise that lies between the noise of seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice, starmap
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.diffusion.noise import Between
 from artart.generation.labels import Label, labels_for
+from artart.generation.output import Output, Written, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
-from artart.io.images import grid, save_animation, save_new, to_pixels
+from artart.io.images import save_animation, save_new
 from artart.io.provenance import ImageProvenance
 
 MAX_IN_STRIP = 16  # images
+MAX_IN_ANIMATION = 300  # images
 
 
 def plan_interpolation(loaded: Loaded, how: Sampling, seeds: Sequence[int], num_images: int, label: Label) -> Plan:
@@ -27,40 +31,49 @@ def plan_interpolation(loaded: Loaded, how: Sampling, seeds: Sequence[int], num_
     if num_images < len(seeds):
         raise ArtError(f"num_images={num_images}: fewer than the {len(seeds)} seeds; ask for more")
     label = "none" if label is None else label
-    labels = labels_for(label, num_images, loaded.label_names)
-    if len(set(labels)) > 1:
+    rows = labels_for(label, num_images, loaded.label_names, loaded.untrained_labels)
+    if len(different := set(islice(rows, 2))) > 1:
         raise ArtError(f"label={label}: mode=interpolate keeps to one label; choose a class or none")
+    (labels,) = different
     details = {**details_of(loaded, "interpolate", how), "seeds": "-".join(map(str, seeds)), "label": label}
-    items = []
-    for k, place in enumerate(places(seeds, num_images)):
+
+    def item(k: int, place: Between) -> Item:
         provenance = ImageProvenance("trained", {**details, "place": f"{k}/{num_images - 1}"})
-        items.append(Item(Path(f"{k:05}.png"), provenance, labels[k], place))
-    return Plan(items, how, details)
+        return Item(Path(f"{k:05}.png"), provenance, labels, place)
+
+    return Plan(starmap(item, enumerate(places(seeds, num_images))), num_images, how, details)
 
 
 def write_interpolation(
-    loaded: Loaded, how: Sampling, out: Path, seeds: Sequence[int], num_images: int, label: Label
-) -> list[Path]:
-    """Write 00000.png ..., strip.png with up to 16 of them, and trajectory.webp. Replaces no file.
+    loaded: Loaded, how: Sampling, out: Output, seeds: Sequence[int], num_images: int, label: Label
+) -> Written:
+    """Write 00000.png ..., strip.png with up to 16 of them, and trajectory.webp with up to 300. Replaces no file.
 
-    Returns the paths, the strip's first. Raises the errors of `plan_interpolation` and `make`.
+    The first is the strip. Raises the errors of `plan_interpolation` and `make`.
     """
     plan = plan_interpolation(loaded, how, seeds, num_images, label)
-    images, written = [], []
-    for item, image in make(loaded, plan):
-        images.append(image)
-        written.append(item.save(image, out, how.upscale))
-    moments = torch.linspace(0, num_images - 1, min(num_images, MAX_IN_STRIP)).round().int()
+    in_animation, in_strip = (_moments(num_images, most) for most in (MAX_IN_ANIMATION, MAX_IN_STRIP))
+    frames, strip = list[Tensor](), list[Tensor]()
+    for k, (item, image) in enumerate(make(loaded, plan)):
+        out.save(item.finished(image), item.name, item.provenance)
+        if k in in_animation:
+            frames.append(shown([image[None]], out.resample))
+        if k in in_strip:
+            strip.append(image)
     provenance = ImageProvenance("trained", plan.details)
-    strip = save_new(grid([torch.stack(images)[moments]]), out / "strip.png", provenance)
-    return [strip, save_animation([*map(to_pixels, images)], out / "trajectory.webp", provenance), *written]
+    first = save_new(shown([torch.stack(strip)], out.resample), out.folder / "strip.png", provenance)
+    save_animation(frames, out.folder / "trajectory.webp", provenance)
+    return Written(first, num_images + 2)
 
 
-def places(seeds: Sequence[int], num: int) -> list[Between]:
-    """`num` evenly spaced places on the path through two or more seeds, from the first to the last."""
-    path = []
+def _moments(num: int, most: int) -> set[int]:
+    """At most `most` of the numbers below `num`, spread evenly, with the first and the last."""
+    return {*torch.linspace(0, num - 1, min(num, most), dtype=torch.float64).round().long().tolist()}
+
+
+def places(seeds: Sequence[int], num: int) -> Iterator[Between]:
+    """Yield `num` evenly spaced places on the path through two or more seeds, from the first to the last."""
     for k in range(num):
         segment = min(k * (len(seeds) - 1) // (num - 1), len(seeds) - 2)
         share = (k * (len(seeds) - 1) - segment * (num - 1)) / (num - 1)  # 0 and 1 exactly at the ends
-        path.append(Between(seeds[segment], seeds[segment + 1], share))
-    return path
+        yield Between(seeds[segment], seeds[segment + 1], share)

@@ -1,6 +1,9 @@
 """From the names of labels to their numbers, and back."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import cycle, islice, repeat
+from types import MappingProxyType
 
 from artart import ArtError
 from artart.checkpoints.validate import printable
@@ -10,10 +13,19 @@ Label = str | Mapping[str, str | None] | None
 """A name, "all", "none", {column: name, "all" or "none"}; None: the default of the mode."""
 
 
-def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequence[str]]) -> list[tuple[int, ...]]:
+MAX_IN_NAME = 40  # characters of a label in a file's name
+
+
+def labels_for(
+    label: object,
+    num_images: int,
+    label_names: Mapping[str, Sequence[str]],
+    untrained: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> Iterator[tuple[int, ...]]:
     """A row of K labels for each image: those of a name, of `all` names of the first column in turn, or `none`.
 
-    {column: name, all or none} asks for several; columns that it does not name have none.
+    {column: name, all or none} asks for several; columns that it does not name have none. `all` leaves out the names
+    in `untrained`, by column, that no training image has.
 
     Raises ArtError if there is no such name or column, or if several columns have the name.
     """
@@ -26,8 +38,8 @@ def labels_for(label: object, num_images: int, label_names: Mapping[str, Sequenc
             raise ArtError(
                 f"label.{column}={name}: no such {column}{_choice(str(name), label_names[column], 'all', 'none')}"
             )
-    columns = (_numbers(wanted.get(column), num_images, names) for column, names in label_names.items())
-    return list(zip(*columns, strict=True))
+    columns = [_numbers(wanted.get(column), names, untrained.get(column, ())) for column, names in label_names.items()]
+    return islice(zip(*columns, strict=True), num_images)
 
 
 def label_in_words(labels: Sequence[int], label_names: Mapping[str, Sequence[str]]) -> str:
@@ -36,6 +48,12 @@ def label_in_words(labels: Sequence[int], label_names: Mapping[str, Sequence[str
     if len(names) == 1:
         return names[0]
     return ", ".join(f"{column}: {name}" for column, name in zip(label_names, names, strict=True))
+
+
+def label_in_name(labels: Sequence[int], label_names: Mapping[str, Sequence[str]]) -> str:
+    """The label as the end of a file's name on any system, such as "_ink_Ada"; "" for none."""
+    words = [names[label] for names, label in zip(label_names.values(), labels, strict=True) if label < len(names)]
+    return "".join("_" + re.sub(r"[^\w-]+", "-", word)[:MAX_IN_NAME] for word in words)
 
 
 def _column_of(name: object, label_names: Mapping[str, Sequence[str]]) -> str:
@@ -51,11 +69,12 @@ def _column_of(name: object, label_names: Mapping[str, Sequence[str]]) -> str:
     return next(iter(having or label_names))
 
 
-def _numbers(name: str | None, num_images: int, names: Sequence[str]) -> list[int]:
-    """The labels of a column; a class may itself be named "all" or "none"."""
+def _numbers(name: str | None, names: Sequence[str], untrained: Collection[str]) -> Iterator[int]:
+    """The labels of a column, without end; a class may itself be named "all" or "none"."""
     if name in names:
-        return [names.index(name)] * num_images
-    return [k % len(names) if name == "all" and names else len(names) for k in range(num_images)]
+        return repeat(names.index(name))
+    trained = [k for k, one in enumerate(names) if one not in untrained]
+    return cycle(trained if name == "all" and trained else [len(names)])
 
 
 def _choice(name: str, known: Sequence[str], *words: str) -> str:

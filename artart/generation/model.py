@@ -21,7 +21,7 @@ from artart.generation.labels import Label
 from artart.generation.plan import Item, Plan, Sampling, guidance_for, make, mode_of
 from artart.generation.reconstruct import reconstruct
 from artart.generation.sample import plan_samples
-from artart.io.images import to_pil, to_pixels
+from artart.io.images import to_pil
 
 OutputType = Literal["pil", "pt"]
 
@@ -52,7 +52,8 @@ class Model:
     - guidance: the guidance weight; 1: none. A Guidance, from `guidance`, also has an interval and a network.
     - sampler: a name in conf/sampler (ddim, ddpm, dpmpp_2m, heun) or a Sampler; num_steps: of a sampler by name.
     - output_type: "pil": a list of PIL images with their provenance as XMP in `info["xmp"]`, which
-      `artart.save_image` writes; "pt": a tensor (N, 3, S, S) in [-1, 1] on the CPU.
+      `artart.save_image` writes, after `img2img` and `inpaint` of the size of their PIL image; "pt": a tensor
+      (N, 3, S, S) in [-1, 1] on the CPU.
 
     Every method raises ArtError if an argument is wrong or the network was not trained for it, and FloatingPointError
     if the network outputs NaN or infinity.
@@ -101,7 +102,7 @@ class Model:
             "img2img", guidance, sampler, num_steps, batch_size, strength=strength, num_images=num_images, seed=seed
         )
         inputs = self._inputs(image)
-        plan = plan_variations(self.loaded, how, inputs, noised(inputs, strength), num_images, label, seed)
+        plan = plan_variations(self.loaded, how, inputs, len(inputs), noised(strength), num_images, label, seed)
         return self._make(plan, output_type)
 
     def inpaint(
@@ -125,8 +126,8 @@ class Model:
         inputs = self._inputs(image)
         if len(inputs) > 1:
             raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
-        given = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.loaded.preprocessing))
-        return self._make(plan_variations(self.loaded, how, inputs, given, num_images, label, seed), output_type)
+        one, start = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.loaded.preprocessing))
+        return self._make(plan_variations(self.loaded, how, [one], 1, start, num_images, label, seed), output_type)
 
     def interpolate(
         self,
@@ -194,7 +195,7 @@ def _output(made: Iterable[tuple[Item, Tensor]], output_type: OutputType) -> lis
         raise ArtError(f"output_type={output_type}: must be pil or pt")
     if output_type == "pt":
         return torch.stack([image.clamp(-1, 1) for _, image in made])
-    return [to_pil(to_pixels(image), item.provenance) for item, image in made]
+    return [to_pil(item.finished(image), item.provenance) for item, image in made]
 
 
 def sampler_for(sampler: str | Sampler, num_steps: int | None) -> Sampler:

@@ -1,6 +1,7 @@
 """Which images to make, from which noise, and the one loop that makes them."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import Between
 from artart.diffusion.samplers import Sampler, Step
 from artart.diffusion.sampling import Given, sample_images
-from artart.io.images import enlarged, save_new, to_pixels
+from artart.generation.inputs import Input
+from artart.io.images import to_pixels
 from artart.io.provenance import ImageProvenance
 from artart.io.terminal import progress_bar
 
@@ -31,7 +33,6 @@ class Sampling(NamedTuple):
     sampler: Sampler
     guidance: Guidance
     batch_size: int
-    upscale: int = 1  # factor by which files are enlarged
 
     @property
     def details(self) -> dict[str, object]:
@@ -40,7 +41,6 @@ class Sampling(NamedTuple):
         details = {"guidance": weight, "guidance_interval": "-".join(map(str, interval))}
         details |= {} if network is None else {"guidance_network_sha256": sha256}
         settings = {name: value for name, value in vars(self.sampler).items() if isinstance(value, int | float | str)}
-        details |= {} if self.upscale == 1 else {"upscale": self.upscale}
         return {**details, "sampler": type(self.sampler).__name__, **settings}
 
 
@@ -51,19 +51,30 @@ class Item(NamedTuple):
     provenance: ImageProvenance
     labels: tuple[int, ...] = ()  # K labels
     seed: int | Between = 0
+    source: Input | None = None  # the image that it is made from
 
-    def save(self, image: Tensor, out: Path, upscale: int) -> Path:
-        """Write the image (3, H, W), enlarged by a factor, into a folder under a free name, and return that name."""
-        return save_new(enlarged(to_pixels(image), upscale), out / self.name, self.provenance)
+    def finished(self, image: Tensor) -> Tensor:
+        """The network's image, (3, S, S) in [-1, 1], as uint8 (3, H, W), pasted into its source if it has one."""
+        pixels = to_pixels(image)
+        original = self.source and self.source.original
+        return original.paste(pixels) if original else pixels
+
+
+class Start(NamedTuple):
+    """How sampling starts from images; as in `Given`."""
+
+    strengths: tuple[float, ...]
+    repaint: Tensor | None = None
 
 
 class Plan(NamedTuple):
-    """Images to make in the same way."""
+    """Images to make in the same way, named one by one, so that any number fits into memory."""
 
-    items: list[Item]
+    items: Iterable[Item]
+    num: int  # of them, at most
     how: Sampling
     details: Mapping[str, object]  # provenance of a grid of them
-    given: Given | None = None  # M images, each of which becomes len(items) / M consecutive items
+    start: Start | None = None  # of items with a source; None: from noise
 
 
 def mode_of(loaded: Loaded, mode: str | None) -> str:
@@ -127,10 +138,8 @@ def make(
 
     Raises FloatingPointError if the network outputs NaN or infinity.
     """
-    items, (sampler, guidance, batch_size, _), _, given = plan
-    y, seeds = torch.tensor([item.labels for item in items], device=loaded.device), [item.seed for item in items]
-    starts = range(0, len(items), batch_size)
-    num_steps = len(starts) * sampler.num_steps * (len(given.strengths) if given else 1)
+    how, remaining, start = plan.how, iter(plan.items), plan.start
+    num_steps = -(-plan.num // how.batch_size) * how.sampler.num_steps * (len(start.strengths) if start else 1)
     with progress_bar() as bar:
         task = bar.add_task("sampling", total=num_steps)
 
@@ -138,8 +147,17 @@ def make(
             on_step(step)
             bar.advance(task)
 
-        net, process = loaded.net, loaded.process
-        batches = sample_images(net, process, sampler, y, seeds, guidance, batch_size, given, advance)
-        for start, images in zip(starts, batches, strict=True):
+        while batch := list(islice(remaining, how.batch_size)):
+            y = torch.tensor([item.labels for item in batch], device=loaded.device)
+            seeds, given = [item.seed for item in batch], _given(batch, start)
+            common = loaded.net, loaded.process, how.sampler
+            (images,) = sample_images(*common, y, seeds, how.guidance, len(batch), given, advance)
             check_numbers(images, loaded.path)
-            yield from zip(items[start : start + batch_size], images.cpu(), strict=True)
+            yield from zip(batch, images.cpu(), strict=True)
+
+
+def _given(batch: Sequence[Item], start: Start | None) -> Given | None:
+    """The sources of a batch."""
+    if start is None:
+        return None
+    return Given(torch.stack([item.source.x0 for item in batch if item.source]), *start)

@@ -1,6 +1,7 @@
-"""Images from noise: files, a grid, and the sampling trajectory."""
+"""Images from noise: files, a contact sheet, and the sampling trajectory."""
 
 import math
+from itertools import starmap
 from pathlib import Path
 
 import torch
@@ -8,12 +9,12 @@ from torch import Tensor
 
 from artart.checkpoints.load import Loaded
 from artart.diffusion.samplers import Step
-from artart.generation.labels import Label, label_in_words, labels_for
+from artart.generation.labels import Label, label_in_name, label_in_words, labels_for
+from artart.generation.output import MAX_IN_SHEET, ContactSheet, Output, Written, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
-from artart.io.images import grid, save_animation, save_new
+from artart.io.images import save_animation, save_new
 from artart.io.provenance import ImageProvenance
 
-MAX_IN_GRID = 256  # images
 MAX_RECORDED = 16  # images in a trajectory
 MOMENTS = 8  # of a trajectory, on its strip
 
@@ -24,45 +25,52 @@ def plan_samples(loaded: Loaded, how: Sampling, num_images: int, label: Label, s
     Raises ArtError if the network has no such label.
     """
     label, names = "all" if label is None else label, loaded.label_names
-    details, items = details_of(loaded, "sample", how), []
-    for k, labels in enumerate(labels_for(label, num_images, names)):
+    details = details_of(loaded, "sample", how)
+    rows = labels_for(label, num_images, names, loaded.untrained_labels)
+
+    def item(k: int, labels: tuple[int, ...]) -> Item:
         own = {"seed": seed + k, "label": label_in_words(labels, names)}
-        items.append(Item(Path(f"{k:05}.png"), ImageProvenance("trained", {**details, **own}), labels, seed + k))
-    return Plan(items, how, {**details, "seed": seed, "label": label})
+        name = Path(f"{k:05}{label_in_name(labels, names)}.png")
+        return Item(name, ImageProvenance("trained", {**details, **own}), labels, seed + k)
+
+    return Plan(starmap(item, enumerate(rows)), num_images, how, {**details, "seed": seed, "label": label})
 
 
 def write_samples(
-    loaded: Loaded, how: Sampling, out: Path, num_images: int, label: Label, seed: int, save_trajectory: bool
-) -> list[Path]:
-    """Write 00000.png ... and grid.png, with `save_trajectory` also trajectory.png and trajectory.webp.
+    loaded: Loaded, how: Sampling, out: Output, num_images: int, label: Label, seed: int, save_trajectory: bool
+) -> Written:
+    """Write 00000_LABEL.png ... and grid.png, with `save_trajectory` also trajectory.png and trajectory.webp.
 
-    Replaces no file. Returns the paths, the grid's first. Raises the errors of `plan_samples` and `make`.
+    Replaces no file. The first is the grid. Raises the errors of `plan_samples` and `make`.
     """
     plan = plan_samples(loaded, how, num_images, label, seed)
-    shown: list[Tensor] = []  # in the grid
+    sheet, in_sheet = ContactSheet(loaded.config["image_size"], out.resample), set[tuple[int, ...]]()
     steps: list[Tensor] = []  # of each batch, one after the other
-    written: list[Path] = []
+    num = 0
 
     def record(step: Step) -> None:
-        if len(written) < MAX_RECORDED:
-            steps.append(loaded.process.first_stage.decode(step.x_t[: MAX_RECORDED - len(written)]).cpu())
+        if num < MAX_RECORDED:
+            steps.append(loaded.process.first_stage.decode(step.x_t[: MAX_RECORDED - num]).cpu())
 
-    for item, image in make(loaded, plan, *[record] * save_trajectory):
-        shown += [image] * (len(shown) < MAX_IN_GRID)
-        written.append(item.save(image, out, how.upscale))
-    provenance, num_labels = ImageProvenance("trained", plan.details), len({item.labels for item in plan.items})
-    num_columns = num_labels if num_labels > 1 else math.ceil(math.sqrt(len(shown)))
-    grids = [save_new(grid(torch.stack(shown).split(num_columns)), out / "grid.png", provenance)]
+    for num, (item, image) in enumerate(make(loaded, plan, *[record] * save_trajectory), start=1):
+        path = out.save(pixels := item.finished(image), item.name, item.provenance)
+        sheet.add(pixels, path.stem)
+        if num <= MAX_IN_SHEET:
+            in_sheet.add(item.labels)
+    num_columns = len(in_sheet) if len(in_sheet) > 1 else math.ceil(math.sqrt(min(num, MAX_IN_SHEET)))
+    provenance = ImageProvenance("trained", plan.details)
+    first = out.save_sheet(sheet, num_columns, provenance)
     if save_trajectory:
         num_steps = len(steps) // math.ceil(min(num_images, MAX_RECORDED) / how.batch_size)
         batches = [torch.stack(steps[k : k + num_steps]) for k in range(0, len(steps), num_steps)]
-        grids += _write_trajectory(torch.cat(batches, dim=1), num_columns, out, provenance)
-    return [*grids, *written]
+        _write_trajectory(torch.cat(batches, dim=1), num_columns, out, provenance)
+    return Written(first, num + (3 if save_trajectory else 1))
 
 
-def _write_trajectory(steps: Tensor, num_columns: int, out: Path, provenance: ImageProvenance) -> list[Path]:
+def _write_trajectory(steps: Tensor, num_columns: int, out: Output, provenance: ImageProvenance) -> None:
     """Steps (num_steps, n, C, S, S) as a strip, a row for each image, and as an animation of their grid."""
     moments = torch.linspace(0, len(steps) - 1, MOMENTS).round().int()
-    strip = save_new(grid(steps[moments].transpose(0, 1).unbind()), out / "trajectory.png", provenance)
-    frames = [grid(step.split(num_columns)) for step in steps]
-    return [strip, save_animation(frames, out / "trajectory.webp", provenance)]
+    strip = shown(steps[moments].transpose(0, 1).unbind(), out.resample)
+    save_new(strip, out.folder / "trajectory.png", provenance)
+    frames = [shown(step.split(num_columns), out.resample) for step in steps]
+    save_animation(frames, out.folder / "trajectory.webp", provenance)

@@ -8,7 +8,7 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from artart.io.files import atomic, write_new
 from artart.io.provenance import ImageProvenance, xmp
 
 log = logging.getLogger(__name__)
+
+Resample = Literal["lanczos", "nearest"]
 
 
 class Batch(NamedTuple):
@@ -105,12 +107,12 @@ def as_png(image: Image.Image, packet: str) -> bytes:
     return file.getvalue()
 
 
-def enlarged(pixels: Tensor, factor: int) -> Tensor:
-    """uint8 (3, H, W) to (3, factor H, factor W), by Lanczos resampling."""
+def enlarged(pixels: Tensor, factor: int, resample: Resample = "lanczos") -> Tensor:
+    """uint8 (3, H, W) to (3, factor H, factor W)."""
     if factor == 1:
         return pixels
     _, height, width = pixels.shape
-    large = _pil(pixels).resize((factor * width, factor * height), Image.Resampling.LANCZOS)
+    large = _pil(pixels).resize((factor * width, factor * height), Image.Resampling[resample.upper()])
     return torch.from_numpy(np.array(large)).permute(2, 0, 1)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 MAX_DEPTH = 50  # containers inside each other
 MAX_VALUES = 1_000_000
-MAX_CHARACTERS = 20_000_000  # of all strings
+MAX_CHARACTERS = 5_000_000  # of all strings
 
 
 def rebuild(value: object, num_bytes: float = math.inf) -> Any:

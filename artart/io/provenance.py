@@ -1,15 +1,21 @@
 """The origin of an image file and its opt-out of data mining: XMP, written and read."""
 
 import re
+import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from itertools import chain
+from typing import BinaryIO, Literal, NamedTuple
 from xml.sax.saxutils import escape
 
 from PIL import Image
 
 from artart import __version__
 
+WINDOW, OVERLAP = 2**20, 2**10  # bytes of a file that are searched at once
+EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"  # begins a header of 75 bytes
+MAX_TEXTS = 2**25  # bytes of all texts of a PNG
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -67,32 +73,67 @@ class FileProvenance(NamedTuple):
     source: str  # IPTC "Digital Source Type": "digitalCapture"
 
 
-def provenance_of(image: Image.Image) -> FileProvenance:
-    """The provenance in the XMP of a loaded image; nothing in a file makes this raise an error.
+def provenance_of(image: Image.Image, file: BinaryIO | None = None) -> FileProvenance:
+    """The provenance in a loaded image and the file that it was read from; nothing in a file makes this raise an error.
 
     Of several sources an AI source is preferred. Source of the terms: PLUS LDF 2.0.1,
     http://ns.useplus.org/LDF/.
     """
-    opt_outs, sources = [], []
-    for packet in _packets(image):
-        opt_outs += _PROHIBITED.findall(packet)
-        sources += _SOURCE.findall(packet)
-    terms = [term.decode() for term in sources]
-    return FileProvenance(
-        opt_outs[0].decode() if opt_outs else "",
-        next((term for term in terms if term in AI_SOURCES), terms[0] if terms else ""),
-    )
+    opt_out, sources = "", dict[str, None]()
+    for packet in chain(_packets(image), _texts_of_png(file), _windows(file)):
+        text = packet.replace(b"\0", b"")  # ASCII in UTF-16 and UTF-32
+        if not opt_out and (found := _PROHIBITED.search(text)):
+            opt_out = found[0].decode()
+        sources |= dict.fromkeys(term.decode() for term in _SOURCE.findall(text))
+    return FileProvenance(opt_out, next((term for term in sources if term in AI_SOURCES), next(iter(sources), "")))
 
 
 def _packets(image: Image.Image) -> Iterator[bytes]:
-    """Everything that may hold XMP; without zeros, so that ASCII is found in UTF-16 and UTF-32."""
-    values = [image.info.get(key) for key in ("xmp", "XML:com.adobe.xmp")]
-    with suppress(Exception):  # long packets of a JPEG continue in further segments
-        values.append(b"".join(data for name, data in image.applist if name == "APP1"))  # type: ignore[attr-defined]
-    with suppress(Exception):  # ImageMagick's form for PNG: a title, a length, hexadecimal digits
-        values.append(bytes.fromhex("".join(image.info["Raw profile type xmp"].split()[2:])))
-    for value in values:
-        if isinstance(value, str):
-            value = value.encode(errors="replace")
-        if isinstance(value, bytes):
-            yield value.replace(b"\0", b"")
+    """What Pillow has read that may hold XMP."""
+    for name, value in image.info.items():
+        text = value.encode(errors="replace") if isinstance(value, str) else value
+        if isinstance(text, bytes):
+            yield _profile(str(name).encode(errors="replace"), text)
+    with suppress(Exception):  # a long packet of a JPEG continues in further segments, each after its own header
+        segments = (data for name, data in image.applist if name == "APP1")  # type: ignore[attr-defined]
+        yield b"".join(data[75:] if data.startswith(EXTENDED_XMP) else data for data in segments)
+
+
+def _windows(file: BinaryIO | None) -> Iterator[bytes]:
+    """Overlapping parts of a file: most formats, such as GIF and JPEG 2000, hold XMP as plain text."""
+    if file:
+        file.seek(0)
+        window = b""
+        while part := file.read(WINDOW):
+            yield (window := window[-OVERLAP:] + part)
+
+
+def _texts_of_png(file: BinaryIO | None) -> Iterator[bytes]:
+    """The texts of a PNG, of which several may have one name.
+
+    Source: PNG (third edition), 11.3.3.
+    """
+    if file is None or file.seek(0) or file.read(8) != b"\x89PNG\r\n\x1a\n":
+        return
+    left = MAX_TEXTS
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        end = file.tell() + length + 4
+        if kind in (b"tEXt", b"zTXt", b"iTXt") and length <= left:
+            with suppress(ValueError, IndexError, zlib.error):
+                name, _, text = file.read(length).partition(b"\0")
+                if kind == b"iTXt":
+                    method, text = text[:1], text[2:].split(b"\0", 2)[2]
+                if kind == b"zTXt" or (kind == b"iTXt" and method == b"\1"):
+                    text = zlib.decompressobj().decompress(text[kind == b"zTXt" :], left)
+                left = max(1, left - len(text))
+                yield _profile(name, text)
+        file.seek(end)
+
+
+def _profile(name: bytes, text: bytes) -> bytes:
+    """A text of a PNG. ImageMagick's "Raw profile type ..." has a line of title, one of length, hexadecimal digits."""
+    if name.startswith(b"Raw profile type"):
+        with suppress(ValueError, IndexError):
+            return bytes.fromhex(text.strip().split(b"\n", 2)[2].decode())
+    return text

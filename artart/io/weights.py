@@ -27,6 +27,7 @@ METADATA = "artart"  # the key of the facts in a .safetensors file
 NUM_PICKLES = 5  # in a row in torch's old format: magic number, version, system, content, names of storages
 TAIL = 98  # bytes of an archive behind its directory, at most: the ZIP64 end, its locator, the end
 MAX_HEADER = 16 * 2**20  # bytes of everything except the tensors, which Python parses
+MAX_STEPS = 2_000_000  # of a pickle; each takes about a microsecond, twice
 PLAIN = {  # names that a pickle may import, besides storages
     "collections OrderedDict",
     "collections Counter",
@@ -121,8 +122,10 @@ def _refuse_odd_pickles(file: BinaryIO) -> None:
 def _names_in(file: BinaryIO) -> Iterator[str]:
     """The names that the next pickle imports."""
     try:
-        for opcode, name, place in pickletools.genops(file):
+        for step, (opcode, name, place) in enumerate(pickletools.genops(file)):
             _check_header(place or 0)
+            if step > MAX_STEPS:
+                raise ValueError(f"its pickle has more than {MAX_STEPS:,} steps")
             if "GLOBAL" in opcode.name:
                 yield str(name)
     except ValueError as error:

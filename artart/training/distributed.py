@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)  # while rank zero reads a new folder of images
+OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+OTHER_LAUNCHERS = {"SLURM_STEP_NUM_TASKS": "srun", "OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec"}
+BY_TORCHRUN = "start one process, or several by torchrun (docs/scaling.md)"
 
 _patient: list[Any] = []  # the group of all processes that has this timeout
 
@@ -42,6 +45,7 @@ def launch(trainer: MutableMapping[str, Any]) -> None:
     Raises:
         ArtError: if the settings contradict each other or the number of processes that torchrun has started.
     """
+    _check_launcher()
     given = trainer["devices"]
     if started := "LOCAL_RANK" in os.environ:
         here = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -71,6 +75,17 @@ def launch(trainer: MutableMapping[str, Any]) -> None:
                 f"trainer.devices={given}: a call from Python trains in one process; use python -m artart.train"
             )
         sys.exit(_start(number))
+
+
+def _check_launcher() -> None:
+    """Raises ArtError if something but torchrun has started several processes, each of which would train by itself."""
+    if "LOCAL_RANK" in os.environ:
+        if missing := [name for name in OF_TORCHRUN if not os.environ.get(name, "").isdecimal()]:
+            raise ArtError(f"LOCAL_RANK={os.environ['LOCAL_RANK']}: set without a number {missing[0]}; {BY_TORCHRUN}")
+        return
+    for name, launcher in OTHER_LAUNCHERS.items():
+        if (number := os.environ.get(name, "1")) != "1":
+            raise ArtError(f"{name}={number}: {launcher} has started {number} processes; {BY_TORCHRUN}")
 
 
 def _start(number: int) -> int:

@@ -1,6 +1,7 @@
 """Initialize a run with the weights of a checkpoint of another run, perhaps of other images and labels."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from artart import ArtError
 from artart.checkpoints.load import read
 from artart.checkpoints.validate import NETWORKS, PARTS, builder
-from artart.config.build import as_dict, format_value, select_or_none
+from artart.config.build import as_dict, format_value, options, select_or_none
+from artart.config.cli import compose_config
+from artart.config.schema import check
 from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
@@ -20,7 +23,39 @@ log = logging.getLogger(__name__)
 MUST_MATCH = ("image_size", "model", "objective.parameterization", "schedule")  # the weights depend on these
 FILLED_IN = ("num_classes", "conditioned", "augment_dim")  # of the model: decided by the new run
 MAY_DIFFER = (*FILLED_IN, "dropout")  # no weight depends on them
+PARTS_OF_OBJECTIVE = ("objective", "loss")
 TABLE = "condition.label.weight"  # a row for each label
+
+
+def with_objective_of(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
+    """The settings, composed anew for the objective of the checkpoint `cfg.init_from` if that is another.
+
+    Loss and objective are then the checkpoint's.
+
+    Args:
+        cfg: the settings of the new run.
+        words: what was set on the command line, key=value. An objective among them counts.
+
+    Raises:
+        ArtError: if the file cannot be used.
+    """
+    if cfg.init_from is None or any(re.match(r"\+*objective=", word) for word in words):
+        return cfg
+    theirs = read(path := Path(cfg.init_from))["config"]
+    if (its := _kind(theirs)) == _kind(as_dict(cfg)) or its not in options("objective"):
+        return cfg
+    _check_origin(path, theirs, PARTS_OF_OBJECTIVE)
+    anew = compose_config("train", [f"objective={its}", *words])
+    for key in PARTS_OF_OBJECTIVE if its == "reconstruction" else ():
+        if not any(re.match(rf"\+*{key}\b", word) for word in words):
+            OmegaConf.update(anew, key, theirs[key], merge=False)
+    check(anew)
+    return anew
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """The name of the objective's class, which is that of its option in conf/."""
+    return str(select_or_none(config, "objective._target_")).rpartition(".")[2].lower()
 
 
 def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None:
@@ -41,7 +76,7 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
     content = read(path := Path(cfg.init_from))
     theirs = content["config"] | {"schedule": select_or_none(content["config"], "objective.schedule")}
     own, given = as_dict(cfg), {word.lstrip("+").partition("=")[0]: word for word in words}  # the last counts
-    _check_origin(path, theirs)
+    _check_origin(path, theirs, MUST_MATCH)
     if "first_stage" in content:
         if own["first_stage"] not in (None, cfg.init_from):
             raise ArtError(f"first_stage={cfg.first_stage}: init_from={path} brings its own; set first_stage=null")
@@ -60,10 +95,10 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
     return {key: content[key] for key in ("state_dict", "labels")}
 
 
-def _check_origin(path: Path, theirs: Mapping[str, Any]) -> None:
+def _check_origin(path: Path, theirs: Mapping[str, Any], keys: Sequence[str]) -> None:
     """Raises ArtError if settings of the checkpoint name classes that are not artart's, or hold words of Hydra."""
     try:
-        for key in MUST_MATCH:
+        for key in keys:
             builder(its := select_or_none(theirs, key), modules=NETWORKS if key == "model" else PARTS)
             if word := next(_hydra_words(its), None):
                 raise ArtError(f"its {key} holds {printable(word)}, which no checkpoint of artart does")
@@ -87,9 +122,7 @@ def _hydra_words(node: Any) -> Iterator[str]:
 
 def _check_agreement(path: Path, theirs: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, str]) -> None:
     """Raises ArtError if a word of the command line, by key in `given`, contradicts the checkpoint."""
-    its, ours = (
-        str(select_or_none(config, "objective._target_")).rpartition(".")[2].lower() for config in (theirs, own)
-    )
+    its, ours = map(_kind, (theirs, own))
     if its != ours:
         raise ArtError(
             f"objective={ours}: init_from={path} was trained by {printable(its)}; add objective={printable(its)}"

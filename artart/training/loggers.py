@@ -68,7 +68,7 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
         ArtError: if a run did not write the table.
     """
     try:
-        header, *rows = list(csv.reader(table.read_text().splitlines())) or [["step"]]
+        header, *rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines())) or [["step"]]
         place = header.index("step")
         named = ((row[place], zip(header, row, strict=True)) for row in rows)
         return [(int(step), {name: value for name, value in row if value and name != "step"}) for step, row in named]

@@ -53,6 +53,7 @@ class ArtModule(LightningModule):
         self.label_names = {column: list(names) for column, names in label_names.items()}
         self.stage = stage
         self.images_seen = 0  # in training, by all processes
+        self.metrics_before: dict[str, float] = {}  # in the checkpoint that the run is resumed from
 
     @property
     def place(self) -> str:
@@ -100,6 +101,11 @@ class ArtModule(LightningModule):
         return int(for_batch), int(for_rank)
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """The last metrics, of a resumed run also those before."""
+        return self.metrics_before | {name: one.item() for name, one in self.trainer.callback_metrics.items()}
+
+    @property
     def total_steps(self) -> float:
         """The number of steps at the end of the run."""
         max_steps = self.config["trainer"]["max_steps"]
@@ -122,7 +128,7 @@ class ArtModule(LightningModule):
             self.clip_gradients(alone, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["artart"] = {"format": FORMAT, "version": __version__}
+        checkpoint["artart"] = {"format": FORMAT, "version": __version__, "threads": torch.get_num_threads()}
         checkpoint["config"] = self.config
         checkpoint["labels"] = self.label_names
         checkpoint["data"] = self.trainer.datamodule.facts  # type: ignore[attr-defined]
@@ -130,11 +136,11 @@ class ArtModule(LightningModule):
         if (first_stage := self.objective.first_stage.content) is not None:
             checkpoint["first_stage"] = first_stage
         checkpoint["curves"] = loggers.lengths(self.trainer.loggers, Path(self.trainer.default_root_dir))
-        metrics = self.trainer.callback_metrics.items()
-        checkpoint["metrics"] = {name: value.item() for name, value in metrics if name.startswith("val/")}
+        checkpoint["metrics"] = {name: value for name, value in self.metrics.items() if name.startswith("val/")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.images_seen = checkpoint["images_seen"]
+        self.metrics_before = checkpoint.get("metrics", {})
 
 
 def optimizer_for(

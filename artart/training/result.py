@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from artart import __version__
 from artart.config.build import in_sweep, select_or_none
 from artart.io import files, weights
-from artart.io.terminal import relative_to_cwd
+from artart.io.terminal import printable, relative_to_cwd
 from artart.training.module import ArtModule
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Result:
 
     def write(self, trainer: Trainer, module: ArtModule) -> TrainingResult:
         """Write result.json and HPARAMS, and log what to do next, once for all processes."""
-        best = self._best(trainer)
+        best = self._best(trainer, module)
         if trainer.is_global_zero:
             content = self._content(trainer, module, best)
             files.write_json(self.run_dir / "result.json", content)
@@ -66,7 +66,7 @@ class Result:
             self._log(result, module)
         return result
 
-    def _best(self, trainer: Trainer) -> dict[str, float]:
+    def _best(self, trainer: Trainer, module: ArtModule) -> dict[str, float]:
         """The best score and its epoch, from the checkpoint callback that monitors it; without one, the last score."""
         monitor = self.config["monitor"]
         for callback in trainer.checkpoint_callbacks:
@@ -74,14 +74,14 @@ class Result:
                 assert callback.best_model_score is not None
                 epoch = weights.load(Path(callback.best_model_path))["epoch"] + 1
                 return {monitor: callback.best_model_score.item(), "epoch": epoch}
-        value = trainer.callback_metrics.get(monitor, torch.tensor(math.nan))
-        return {monitor: value.item(), "epoch": trainer.current_epoch} if value.isfinite() else {}
+        value = module.metrics.get(monitor, math.nan)
+        return {monitor: value, "epoch": trainer.current_epoch} if math.isfinite(value) else {}
 
     def _content(self, trainer: Trainer, module: ArtModule, best: Mapping[str, float]) -> dict[str, Any]:
         return {
             "status": "finished",
             "best": best,
-            "last": {name: value.item() for name, value in trainer.callback_metrics.items() if value.isfinite()},
+            "last": {name: value for name, value in module.metrics.items() if math.isfinite(value)},
             "epochs": trainer.current_epoch,
             "max_epochs": self.config["trainer"]["max_epochs"],
             "steps": trainer.global_step,
@@ -108,6 +108,7 @@ class Result:
             if key not in ("run_dir", "resume"):
                 value = select_or_none(self.config, key)
                 settings[key] = value if isinstance(value, (bool, int, float, str)) else text
+        settings = {key: printable(value) if isinstance(value, str) else value for key, value in settings.items()}
         settings |= {f"loss.{term}.weights used": origin for term, origin in self.pretrained.items()}
         metrics = {f"best/{name}": value for name, value in content["best"].items()}
         metrics |= {f"last/{name}": value for name, value in content["last"].items() if name.startswith("val/")}

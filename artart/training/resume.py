@@ -6,20 +6,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from artart import ArtError
 from artart.checkpoints.format import is_older
 from artart.checkpoints.load import read
 from artart.checkpoints.validate import finished_epochs
 from artart.config.build import format_value, join_words, select_or_none
+from artart.config.paths import PREVIOUS
 from artart.data.labels import CLASS
 from artart.diffusion.first_stage import FrozenAutoencoder, fingerprint
-from artart.io.terminal import printable, relative_to_cwd
-from artart.training.callbacks.last import PREVIOUS
+from artart.io.terminal import pasteable, printable, relative_to_cwd
 from artart.training.restore import misfit, unusable
 
 log = logging.getLogger(__name__)
 
 MUST_MATCH = ("image_size", "model", "objective", "optimizer", "scheduler")  # the checkpoint's state fits no others
+OF_STEPS = ("optimizer", "scheduler")  # which a run that begins with the weights may change
 MAX_SHOWN_DIFFERENCES = 12
 
 
@@ -67,6 +70,12 @@ def load_resume_state(
     if reason := misfit(content, config):
         raise unusable(path, reason)
     log.info("resume: from %s", relative_to_cwd(path))
+    if (threads := content["artart"].get("threads", torch.get_num_threads())) != torch.get_num_threads():
+        log.warning(
+            "resume: trained with %s threads, now %d: rounding differs on a CPU, so the result is not bitwise the same",
+            printable(threads),
+            torch.get_num_threads(),
+        )
     _log_differences(differences, content["config"])
     step, curves = content["global_step"], content.get("curves", {})
     return ResumeState(path, step, finished_epochs(content), content["data"], curves, _is_within_epoch(content), held)
@@ -135,9 +144,11 @@ def _check_settings(
     """Raises ArtError if the checkpoint is of another kind of run, or beyond the end of this one."""
     for key, was, now in differences:
         if key.partition(".")[0] in MUST_MATCH:
+            weights = f"begin with its weights: init_from={pasteable(path)}"
+            remedy = weights if key.partition(".")[0] in OF_STEPS else "start afresh in another folder"
             raise ArtError(
                 f"resume={path}: was trained with {key}={printable(format_value(was))}, not {format_value(now)}; "
-                "ask for that, or start afresh in another folder"
+                f"ask for that, or {remedy}"
             )
     if _is_within_epoch(content) and (was := _batches(content["config"])) != (now := _batches(config)):
         raise ArtError(

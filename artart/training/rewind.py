@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 
 from artart import ArtError
 from artart.checkpoints.load import read
+from artart.config.paths import LAST
 from artart.data.datamodule import ArtDataModule
 from artart.io.files import new_folder
 from artart.io.terminal import relative_to_cwd
-from artart.training.callbacks.last import LAST
 from artart.training.distributed import rank
 from artart.training.loggers import cut_back, files
 from artart.training.resume import ResumeState

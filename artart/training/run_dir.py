@@ -15,11 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
 from artart.config.build import in_sweep
+from artart.config.paths import CHECKPOINTS, LAST, RUNS, checkpoint_in
 from artart.io.files import is_writable, new_folder
+from artart.io.locks import unless_missing
 from artart.io.terminal import relative_to_cwd
 from artart.training import run_files
-from artart.training.callbacks.last import LAST, PREVIOUS
-from artart.training.run_files import RUNS, disk_errors
+from artart.training.run_files import disk_errors
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +146,7 @@ def _saved_at(run_dir: Path) -> float:
 
 def newest_in(run_dir: Path) -> Path | None:
     """The checkpoint that a run resumes: last.ckpt, or the one before it; None if there is neither."""
-    places = (run_dir / "checkpoints" / name for name in (LAST, PREVIOUS))
-    return next((path for path in places if path.is_file()), None)
+    return checkpoint_in(run_dir, CHECKPOINTS["resume"])
 
 
 @contextmanager
@@ -163,7 +163,7 @@ def _lock(run_dir: Path) -> None:
 
     Raises:
         ArtError: if another process has it.
-        OSError: if the lock cannot be written, or is a link.
+        OSError: if the lock cannot be written, or is a link; a file system without locks is a warning.
     """
     place = run_dir / ".hydra" / "lock"
     if str(place) in [lock.lock_file for lock in _locks]:
@@ -171,7 +171,8 @@ def _lock(run_dir: Path) -> None:
     # It empties no file and follows no link; a soft lock would outlive a process that is killed.
     lock = FileLock(place, timeout=0, fallback_to_soft=False)
     try:
-        lock.acquire()
+        with unless_missing(run_dir):
+            lock.acquire()
     except Timeout:
         raise ArtError(
             f"run_dir={run_dir}: another process is writing there; wait for it, or name another folder"

@@ -13,10 +13,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
+from artart.config.paths import RUNS
 from artart.io.files import atomic
 from artart.training.distributed import rank
 
-RUNS = Path("outputs/runs")
 LOG = "train.log"
 KEYS = {"data", "image_size", "run_dir", "seed"}  # in the settings of every training and preparation
 
@@ -50,7 +50,7 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ArtError(f"{run_dir} is not the folder of a run: it has no .hydra/config.yaml")
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001 - a YAML parser raises anything
@@ -78,7 +78,7 @@ def reached_limit(run_dir: Path, cfg: DictConfig) -> tuple[str, int] | None:
     if not file.exists():
         return None
     try:
-        result = json.loads(file.read_text() if file.is_file() else "")
+        result = json.loads(file.read_text(encoding="utf-8") if file.is_file() else "")
         done = {"max_steps": result["steps"], "max_epochs": result["epochs"]}
         return next((one for one in done.items() if 0 <= cfg.trainer[one[0]] <= one[1]), None)
     except (ValueError, KeyError, TypeError, RecursionError):

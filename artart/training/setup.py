@@ -29,7 +29,7 @@ from artart.training import distributed
 from artart.training.finetune import init_weights
 from artart.training.module import ArtModule
 from artart.training.resume import ResumeState
-from artart.training.trainer import device_of, precision_of
+from artart.training.trainer import check_arguments, device_of, precision_of
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ def validate(
     check_parts(config, objective.mode, label_names, hasattr(net, "posterior"))
     check_writable(config, label_names, net, objective.first_stage.content)
     check_monitor(config, objective.metrics)
+    check_arguments(config["trainer"])
     build(config, "trainer", precision=precision_of(config), logger=False)  # raises if its arguments are wrong
 
 

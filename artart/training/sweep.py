@@ -4,11 +4,13 @@ import atexit
 import csv
 import gc
 import io
+import json
 import logging
 import math
 import shutil
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +20,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich import get_console
 from rich.table import Table
+from rich.text import Text
 
 from artart import ArtError
+from artart.io.terminal import escaped
+
+JOBS = ".jobs"  # a folder in that of the sweep, with a file for each job
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +41,14 @@ class Job(NamedTuple):
 
 
 class SweepTable(Callback):
-    """Collects the jobs of a multirun in this process; a failed one does not stop the others."""
+    """Collects the jobs of a multirun; a failed one does not stop the others.
 
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
+    Each job leaves a file, since launchers such as joblib run jobs in processes of their own.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        for file in Path(config.hydra.sweep.dir, JOBS).glob("*.json"):  # of an earlier sweep
+            file.unlink()
         atexit.register(_remove_unused, Path(config.hydra.sweep.dir))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -57,8 +65,11 @@ class SweepTable(Callback):
             # Else Hydra drops the results of the others.
             job_return.status, job_return.return_value = JobStatus.COMPLETED, math.nan
         score = math.nan if job_return.return_value is None else job_return.return_value
-        self.jobs.append(Job(config.hydra.job.num, tuple(config.hydra.overrides.task), score, seconds, status))
-        self._write(config)  # at once, so that Ctrl-C in a later job does not lose it
+        job = Job(config.hydra.job.num, tuple(config.hydra.overrides.task), score, seconds, status)
+        folder = Path(config.hydra.sweep.dir, JOBS)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{job.number}.json").write_text(json.dumps(job), encoding="utf-8")
+        _write(config)  # at once, so that Ctrl-C in a later job does not lose it
         gc.collect()  # trainer, module and callbacks form reference cycles
 
     def _report(self, folder: Path, error: BaseException) -> None:
@@ -67,36 +78,49 @@ class SweepTable(Callback):
         if not isinstance(error, ArtError):
             folder.mkdir(parents=True, exist_ok=True)
             trace = f"\n  trace: {folder / 'train.log'}"
-            with (folder / "train.log").open("a") as file:
+            with (folder / "train.log").open("a", encoding="utf-8") as file:
                 traceback.print_exception(error, file=file)
         log.error("job %s failed: %s%s", folder.name, error, trace)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        jobs = _write(config)
         table = Table("job", "settings", config.monitor, "seconds", "status", title=str(Path(config.hydra.sweep.dir)))
-        for job in self.jobs:
+        for job in jobs:
             shown = "" if math.isnan(job.score) else f"{job.score:.4f}"
-            table.add_row(str(job.number), self._swept(job), shown, f"{job.seconds:.0f}", job.status.split(":")[0])
+            cells = (str(job.number), _swept(job, jobs), shown, f"{job.seconds:.0f}", job.status.split(":")[0])
+            table.add_row(*(Text(escaped(cell)) for cell in cells))
         get_console().print(table)
-        if failed := [job for job in self.jobs if job.status != "ok"]:
-            log.error("%d of %d jobs failed", len(failed), len(self.jobs))
+        if failed := [job for job in jobs if job.status != "ok"]:
+            log.error("%d of %d jobs failed", len(failed), len(jobs))
             raise SystemExit(1)
 
-    def _swept(self, job: Job) -> str:
-        """The settings of a job in which the jobs differ."""
-        common = set.intersection(*(set(job.settings) for job in self.jobs)) if len(self.jobs) > 1 else set()
-        return " ".join(setting for setting in job.settings if setting not in common)
 
-    def _write(self, config: DictConfig) -> None:
-        from artart.io.files import atomic
+def _jobs(folder: Path) -> list[Job]:
+    """The jobs of a sweep that have ended."""
+    fields = (json.loads(file.read_text(encoding="utf-8")) for file in (folder / JOBS).glob("*.json"))
+    return [Job(number, tuple(settings), *rest) for number, settings, *rest in fields]
 
-        worst = -math.inf if config.mode == "max" else math.inf
-        self.jobs.sort(key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.mode == "max")
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["job", "settings", config.monitor, "seconds", "status"])
-        writer.writerows((job.number, self._swept(job), job.score, job.seconds, job.status) for job in self.jobs)
-        with atomic(Path(config.hydra.sweep.dir) / "sweep.csv") as file:
-            file.write(text.getvalue().encode())
+
+def _swept(job: Job, jobs: Sequence[Job]) -> str:
+    """The settings of a job in which the jobs differ."""
+    common = set.intersection(*(set(one.settings) for one in jobs)) if len(jobs) > 1 else set()
+    return " ".join(setting for setting in job.settings if setting not in common)
+
+
+def _write(config: DictConfig) -> list[Job]:
+    """Write sweep.csv; return its jobs, the best first."""
+    from artart.io.files import atomic
+
+    worst = -math.inf if config.mode == "max" else math.inf
+    jobs = sorted(_jobs(folder := Path(config.hydra.sweep.dir)), key=lambda job: job.number)
+    jobs.sort(key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.mode == "max")
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["job", "settings", config.monitor, "seconds", "status"])
+    writer.writerows((job.number, _swept(job, jobs), job.score, job.seconds, job.status) for job in jobs)
+    with atomic(folder / "sweep.csv") as file:
+        file.write(text.getvalue().encode())
+    return jobs
 
 
 def _remove_unused(folder: Path) -> None:

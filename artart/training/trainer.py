@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from artart import ArtError
 from artart.checkpoints.load import read, read_back
-from artart.config.build import build, build_all, in_sweep
+from artart.config.build import build, build_all, format_value, in_sweep
 from artart.data.datamodule import ArtDataModule
 from artart.io.terminal import printable, relative_to_cwd
 from artart.training.callbacks.checkpoints import AtomicCheckpointIO
@@ -26,6 +26,17 @@ from artart.training.module import ArtModule
 from artart.training.restore import unusable
 
 log = logging.getLogger(__name__)
+
+OURS = {  # arguments of the Trainer that artart sets itself
+    "barebones": "leave it out; callbacks=none logger=none writes nothing during training",
+    "callbacks": "is a group of its own: callbacks=none, +callbacks.NAME={_target_: ...}",
+    "enable_checkpointing": "leave it out; callbacks=none, or callbacks.last=null and others, writes no checkpoints",
+    "fast_dev_run": "leave it out; trainer=debug tries a few batches",
+    "logger": "is a group of its own: logger=none, logger=csv",
+    "overfit_batches": "leave it out; each epoch has other batches; name a folder of few images: data.root=DIR",
+    "plugins": "leave it out; checkpoints are written by artart's plugin",
+    "reload_dataloaders_every_n_epochs": "leave it out; the images are read once",
+}
 
 HINTS = (  # warnings of Lightning about what is intended here
     ".*is smaller than the logging interval.*",
@@ -55,6 +66,12 @@ def device_of(config: Mapping[str, Any]) -> torch.device:
     """The device on which to compute before there is a Trainer."""
     on_cuda = config["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return torch.device("cuda" if on_cuda else "cpu")
+
+
+def check_arguments(trainer: Mapping[str, Any]) -> None:
+    """Raises ArtError if a Trainer argument would have no effect, since artart decides it."""
+    for key in [key for key in OURS if trainer.get(key) is not None]:
+        raise ArtError(f"trainer.{key}={format_value(trainer[key])}: {OURS[key]}")
 
 
 def make_trainer(config: Mapping[str, Any], val_is_held_out: bool) -> Trainer:
@@ -92,6 +109,8 @@ def quieten_lightning() -> None:
         logger.handlers.clear()
         logger.setLevel(logging.WARNING)
         logger.propagate = True
+    for name in ("profilers.profiler", "callbacks.model_summary"):  # what was asked for
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     for hint in HINTS:
         warnings.filterwarnings("ignore", hint, module="lightning")
 

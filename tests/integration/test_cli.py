@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from artart.config.cli import _options_first, _quoted, cli
+from artart.config.cli import cli
+from artart.config.words import quoted, to_hydra
 
 
 def artart(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -43,7 +44,7 @@ def artart(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 )
 @pytest.mark.parametrize("key", ["data.root", "input", "+resume", "label"])
 def test_a_file_name_reaches_the_program_as_it_was_typed(key, name):
-    (override,) = OverridesParser.create().parse_overrides([_quoted(f"{key}={name}")])
+    (override,) = OverridesParser.create().parse_overrides([quoted(f"{key}={name}")])
     value = override.value()
     text = value if isinstance(value, str) else value.text
     assert text.replace("\\${", "${") == name
@@ -61,7 +62,7 @@ def test_a_file_name_reaches_the_program_as_it_was_typed(key, name):
     ],
 )
 def test_what_hydra_understands_is_left_alone(argument):
-    assert _quoted(argument) == argument
+    assert quoted(argument) == argument
 
 
 @pytest.mark.parametrize(
@@ -75,12 +76,12 @@ def test_what_hydra_understands_is_left_alone(argument):
     ],
 )
 def test_options_may_stand_anywhere(words, order):
-    assert _options_first(words.split()) == order.split()
+    assert to_hydra(words.split(), "train") == order.split()
 
 
 def test_quoted_leaves_several_paths_of_a_sweep():
-    assert _quoted("data.root=one dir,other dir", is_sweep=True) == "data.root=one dir,other dir"
-    assert _quoted("data.root=one dir,other dir") == "data.root='one dir,other dir'"
+    assert quoted("data.root=one dir,other dir", is_sweep=True) == "data.root=one dir,other dir"
+    assert quoted("data.root=one dir,other dir") == "data.root='one dir,other dir'"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from torch.testing import assert_close
 
@@ -19,7 +21,7 @@ from artart.data.labels import NO_CLASS
 from artart.diffusion.guidance import Guidance
 from artart.evaluation import features, reconstruction, report, samples
 from artart.evaluation.held_out import held_out_data
-from artart.evaluation.sample_report import tables
+from artart.evaluation.sample_report import tables, verdict
 from artart.io.images import to_model, to_pixels
 
 LAST = "checkpoints/last.ckpt"
@@ -215,6 +217,64 @@ def test_the_page_needs_nothing_beside_it_and_says_how_it_was_made(kind, judge, 
     assert not re.search(r"<script|url\(|@import", page)
     assert "last.ckpt" in page
     assert str(tmp_path) not in page, "a page may be shown to others"
+
+
+@pytest.mark.parametrize("kind", ["reconstruction", pytest.param("samples", marks=pytest.mark.slow)])
+def test_the_page_begins_with_a_verdict_and_named_images_and_repeats_none(
+    kind, judge, evaluate, finished_run, tmp_path
+):
+    judge() if kind == "samples" else evaluate(f"checkpoint={finished_run / LAST}")
+    page = (tmp_path / "judged" / "report.html").read_text()
+    places = [page.index(text) for text in ('class="verdict"', "data:image/png", "<table>", "data:image/svg")]
+    assert places == sorted(places)
+    images = re.findall(r'src="data:image/png;base64,([^"]+)', page)
+    assert len(images) == len(set(images)) > 1
+    names = re.findall(r'<span class="name">(.*?)</span>', page)
+    assert set(names) >= ({"image", "output"} if kind == "reconstruction" else {"sample", "training image", "painting"})
+    assert "Not measured, for want of AlexNet" in page
+
+
+def test_few_reconstructions_are_all_shown_and_many_in_three_parts_without_repeats():
+    def shown(num):
+        x0 = torch.arange(num, dtype=torch.uint8).view(-1, 1, 1, 1).expand(num, 3, 4, 4)
+        found = reconstruction._draw_images(x0, x0, torch.arange(float(num)), {})
+        levels = []
+        for _, content in (row for figure in found for row in figure.rows if row[0] == "image"):
+            row = np.asarray(Image.open(io.BytesIO(content)))[4, 3:-2:6, 0].tolist()
+            levels += [level for level in row if level < 255]
+        return len(found), levels
+
+    assert shown(5) == (1, [4, 3, 2, 1, 0])
+    assert shown(24) == (1, list(range(23, -1, -1)))
+    num_parts, levels = shown(60)
+    assert num_parts == 3
+    assert levels[:8] == list(range(59, 51, -1))
+    assert levels[-8:] == list(range(7, -1, -1))
+    assert levels == sorted(set(levels), reverse=True)
+
+
+def test_offline_what_needs_no_download_is_measured_and_the_rest_is_named(
+    evaluate, finished_run, offline, tmp_path, capsys
+):
+    assert evaluate(f"checkpoint={finished_run / LAST}", "metrics.weights=auto") == 0
+    assert figures(tmp_path)["not_measured"] == "LPIPS and KID"
+    assert figures(tmp_path)["psnr"]["mean"] > 0
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"metrics.weights=auto: .*; name a file or folder: .*; not measured without it: LPIPS and KID", printed
+    )
+    assert "held-out images are reproduced with PSNR (dB)" in printed
+
+
+@pytest.mark.parametrize(("value", "low", "words"), [(0.01, 0.0, "No sign of"), (0.3, 0.2, "has memorized training")])
+def test_the_verdict_tells_memorization_from_chance(value, low, words):
+    rate = {"value": value, "low": low, "high": 0.5, "held_out": 0.01}
+    metrics = {"memorization": dict.fromkeys(CRITERIA, rate)}
+    (sentence,) = verdict(metrics)
+    assert words in sentence
+    kid = {"value": 0.3, "low": 0.2, "high": 0.4, "real": {"value": 0.01, "low": 0.0, "high": 0.25}}
+    assert "cannot be told from" in next(verdict(metrics | {"kid_alexnet": kid}))
+    assert "differ from" in next(verdict(metrics | {"kid_alexnet": kid | {"low": 0.26}}))
 
 
 def test_the_table_of_near_duplicates_says_what_the_test_cannot_see():

@@ -29,6 +29,7 @@ from omegaconf import DictConfig
 from artart import ArtError
 from artart.checkpoints.load import load, load_first_stage, read
 from artart.config.cli import compose_config
+from artart.data.decode import MAX_PIXELS
 from artart.evaluation.held_out import held_out_data
 from artart.inspect import describe, run
 from artart.io import weights as weights_files
@@ -464,6 +465,34 @@ def test_no_class_is_built_for_the_data(content, refused, save, place):
 def test_settings_of_the_data_of_a_wrong_kind_are_refused(content, refused, save, name, value):
     content["config"]["data"][name] = value
     refused(save(content), "evaluate", saying=f"data.{name}")
+
+
+@pytest.mark.parametrize("place", [{"root": "/proc"}, {"root": "/proc", "metadata": "/etc/passwd"}])
+def test_a_place_that_only_the_file_names_is_not_read(content, refused, save, place):
+    content["config"]["data"].update(place)
+    refused(
+        save(content), "evaluate", saying="and it does not lie in the folder of a run that does; if that is what it"
+    )
+
+
+def test_a_place_that_the_run_names_too_is_read_and_limits_are_ours(content, art_folder, tmp_path):
+    content["config"]["data"].update(root=str(art_folder), max_pixels=10**12)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra").mkdir()
+    torch.save(content, path := tmp_path / "run" / "checkpoints" / "last.ckpt")
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"data: {{root: '{art_folder}'}}")
+    data = held_out_data(load(path))
+    assert data.folder.root == art_folder
+    assert data.max_pixels == MAX_PIXELS
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text("data: {root: /home}")
+    with pytest.raises(ArtError, match=f"if that is what it was trained with: data.root={art_folder}"):
+        held_out_data(load(path))
+    assert held_out_data(load(path), root=str(art_folder)).folder.root == art_folder
+
+
+def test_more_demo_art_than_memory_holds_is_refused(content, refused, save):
+    content["config"]["data"]["num_demo_images"] = 10**8
+    refused(save(content), "evaluate", saying="its 100000000 images of demo art are more than memory holds")
 
 
 def test_a_place_of_the_data_that_can_be_no_name_is_not_here(content, refused, save):
@@ -1063,6 +1092,26 @@ def test_records_that_share_their_bytes_are_refused(refused, tmp_path):
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1000, 1000, len(entries), start, 0)
     path.write_bytes(whole[:start] + entries + end)
     refused(path, saying="larger than the file")
+
+
+@pytest.mark.parametrize("place", ["config/model", "config/data", "labels"])
+def test_a_text_that_is_there_3000_times_is_refused(content, refused, save, place):
+    put(content, f"{place}/long", [6600 * "x"] * 3000)
+    for name in ("load", "inspect"):
+        refused(save(content), name, saying="more than 5,000,000 characters")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_bytes", [15_000_000, 60_000_000])
+@pytest.mark.parametrize("in_archive", [True, False])
+def test_a_pickle_of_millions_of_steps_is_refused(refused, tmp_path, num_bytes, in_archive):
+    steps = b"\x80\x02" + b"N0" * (num_bytes // 2) + b"}."
+    path = tmp_path / "hostile.ckpt"
+    path.write_bytes(steps)
+    if in_archive:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", steps)
+    refused(path)
 
 
 def test_a_flipped_byte_in_a_weight_is_seen(good, refused):

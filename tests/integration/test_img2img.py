@@ -3,8 +3,10 @@
 import math
 import re
 import shutil
-from itertools import pairwise
+import tracemalloc
+from itertools import islice, pairwise
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -13,15 +15,19 @@ from PIL import Image, PngImagePlugin
 from torch import nn
 from torch.testing import assert_close
 
+from artart.checkpoints.load import load
 from artart.data.decode import decode, resize
-from artart.data.scan import examine
+from artart.data.scan import FileInfo, examine
+from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import Between, from_seeds, slerp
 from artart.diffusion.samplers import DDIM, DPMpp2M, Heun
 from artart.diffusion.sampling import Given, sample_steps
 from artart.diffusion.schedule import Cosine, Flow
-from artart.generation.img2img import masked, read_mask
+from artart.generation.img2img import masked, noised, plan_variations, read_mask
 from artart.generation.inputs import Input, inputs_of, provenance_of_inputs
-from artart.generation.interpolate import places
+from artart.generation.interpolate import places, plan_interpolation
+from artart.generation.plan import Sampling, make
+from artart.generation.sample import plan_samples
 from artart.io.provenance import provenance_of
 from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import MSE, WeightedSum
@@ -74,17 +80,25 @@ def mask(tmp_path) -> Path:
 
 
 def repainted() -> np.ndarray:
-    wanted = np.zeros((16, 16), bool)
-    wanted[:8, :8] = wanted[:, 7:9] = True
+    wanted = np.zeros((32, 32), bool)
+    wanted[:16, :16] = wanted[:, 14:18] = True
     return wanted
 
 
+def found(path: str | Path) -> Path:
+    """The file of that name, or of that number and any label."""
+    path = Path(path)
+    return path if path.exists() else next(path.parent.glob(f"{path.stem}_*{path.suffix}"))
+
+
 def pixels(path: str | Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return np.asarray(Image.open(found(path)).convert("RGB")).astype(int)
 
 
-def tile(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
-    return sheet[2 + 18 * row : 18 + 18 * row, 2 + 18 * column : 18 + 18 * column]
+def tile(sheet: np.ndarray, row: int, column: int, side: int = 16) -> np.ndarray:
+    """An image of that side in a contact sheet that was written with resample=nearest."""
+    top, left = 2 + (98 + 15) * row, 2 + 98 * column
+    return sheet[top : top + 96, left : left + 96][:: 96 // side, :: 96 // side]
 
 
 def at_16(path: Path) -> np.ndarray:
@@ -93,7 +107,7 @@ def at_16(path: Path) -> np.ndarray:
 
 def settings_of(path: str | Path) -> dict[str, str]:
     """What an image says of how it was made."""
-    with Image.open(path) as image:
+    with Image.open(found(path)) as image:
         packet = image.info.get("xmp") or image.text["XML:com.adobe.xmp"]
     text = packet if isinstance(packet, str) else packet.decode()
     described = re.search(r'x-default">(.*?)</rdf:li>', text, re.DOTALL)[1]
@@ -101,7 +115,7 @@ def settings_of(path: str | Path) -> dict[str, str]:
 
 
 def provenance_in(path: str | Path):
-    with Image.open(path) as image:
+    with Image.open(found(path)) as image:
         image.load()
         return provenance_of(image)
 
@@ -178,8 +192,8 @@ def test_noise_between_seeds_is_as_strong_as_theirs_in_every_step():
 
 
 def test_places_lie_at_even_distances_from_the_first_seed_to_the_last():
-    assert places([8, 9], 3) == [Between(8, 9, 0), Between(8, 9, 0.5), Between(8, 9, 1)]
-    assert places([1, 2, 1], 5) == [
+    assert list(places([8, 9], 3)) == [Between(8, 9, 0), Between(8, 9, 0.5), Between(8, 9, 1)]
+    assert list(places([1, 2, 1], 5)) == [
         Between(1, 2, 0),
         Between(1, 2, 0.5),
         Between(2, 1, 0),
@@ -193,18 +207,19 @@ def test_places_lie_at_even_distances_from_the_first_seed_to_the_last():
 
 
 def test_each_input_has_its_variations_and_a_row_in_the_grid(generate, best, art_folder):
-    assert generate(f"checkpoint={best}", "mode=img2img", f"input={art_folder}", "num_images=2", FAST, "out=made") == 0
+    same = ("mode=img2img", f"input={art_folder}", "num_images=2", FAST, "resample=nearest")
+    assert generate(f"checkpoint={best}", *same, "out=made") == 0
     inputs = sorted(path for path in art_folder.rglob("*.*") if path.is_file())
     assert len(inputs) == 12
     assert len(list(Path("made").rglob("*.png"))) == 12 * 2 + 1
     sheet = pixels("made/grid.png")
-    assert sheet.shape == (12 * 18 + 2, 3 * 18 + 2, 3)
+    assert sheet.shape == (12 * 113 + 2, 3 * 98 + 2, 3)
     for row, path in enumerate(inputs):
         stem = path.relative_to(art_folder).with_suffix("")
         made = [pixels(f"made/{stem}_0000{k}.png") for k in range(2)]
-        assert (tile(sheet, row, 0) == at_16(path)).all()
-        assert (tile(sheet, row, 1) == made[0]).all()
-        assert (tile(sheet, row, 2) == made[1]).all()
+        assert (tile(sheet, row, 0, 32) == np.asarray(decode(path))).all()
+        assert (tile(sheet, row, 1, 32) == made[0]).all()
+        assert (tile(sheet, row, 2, 32) == made[1]).all()
         assert (made[0] != made[1]).any()
 
 
@@ -224,9 +239,9 @@ def test_the_weaker_the_closer_and_at_strength_1_it_is_what_mode_sample_makes(ge
     for strength in (0.01, 0.3, 1):
         arguments = ("mode=img2img", f"input={image}", f"strength={strength}", f"out={strength}", *same)
         assert generate(f"checkpoint={best}", *arguments) == 0
-        distances.append(np.abs(pixels(f"{strength}/{image.stem}_00001.png") - at_16(image)).mean())
+        distances.append(np.abs(pixels(f"{strength}/{image.stem}_00001.png") - np.asarray(decode(image))).mean())
     assert distances == sorted(distances)
-    assert generate(f"checkpoint={best}", "out=sample", *same) == 0
+    assert generate(f"checkpoint={best}", "out=sample", "scale=2", *same) == 0
     for k in range(2):
         assert (pixels(f"1/{image.stem}_0000{k}.png") == pixels(f"sample/0000{k}.png")).all()
     said = settings_of(f"0.3/{image.stem}_00001.png")
@@ -241,9 +256,9 @@ def test_without_a_label_none_is_asked_for(generate, best, image):
 
 
 def test_the_grid_is_not_larger_than_256_images(generate, best, art_folder, monkeypatch):
-    monkeypatch.setattr("artart.generation.img2img.MAX_IN_GRID", 7)
+    monkeypatch.setattr("artart.generation.output.MAX_IN_SHEET", 7)
     assert generate(f"checkpoint={best}", "mode=img2img", f"input={art_folder}", "num_images=2", FAST, "out=made") == 0
-    assert pixels("made/grid.png").shape == (2 * 18 + 2, 3 * 18 + 2, 3)
+    assert pixels("made/grid.png").shape == (2 * 113 + 2, 3 * 98 + 2, 3)
 
 
 def test_unusable_inputs_are_listed_and_nothing_is_overwritten(generate, best, tmp_path, capsys):
@@ -269,18 +284,18 @@ def test_unusable_inputs_are_listed_and_nothing_is_overwritten(generate, best, t
 )
 def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, image, mask, sampler):
     arguments = (f"input={image}", f"mask={mask}", f"sampler={sampler}", FAST, "num_images=3", "out=made")
-    assert generate(f"checkpoint={best}", "mode=inpaint", *arguments) == 0
-    given, made = at_16(image), [pixels(f"made/{image.stem}_0000{k}.png") for k in range(3)]
+    assert generate(f"checkpoint={best}", "mode=inpaint", "resample=nearest", *arguments) == 0
+    given, made = pixels(image), [pixels(f"made/{image.stem}_0000{k}.png") for k in range(3)]
     for one in made:
         assert (one[~repainted()] == given[~repainted()]).all()
         assert np.abs(one[repainted()] - given[repainted()]).max() > 10
     assert (made[0] != made[1]).any()
     sheet = pixels("made/grid.png")
-    assert sheet.shape == (20, 5 * 18 + 2, 3)
-    assert (tile(sheet, 0, 0) == given).all()
-    assert (tile(sheet, 0, 1) == np.where(repainted()[..., None], 128, given)).all()
+    assert sheet.shape == (115, 5 * 98 + 2, 3)
+    assert (tile(sheet, 0, 0, 32) == given).all()
+    assert (tile(sheet, 0, 1, 32) == np.where(repainted()[..., None], 128, given)).all()
     for k in range(3):
-        assert (tile(sheet, 0, 2 + k) == made[k]).all()
+        assert (tile(sheet, 0, 2 + k, 32) == made[k]).all()
 
 
 def test_what_a_sampler_leaves_elsewhere_is_not_shown(generate, best, image, mask, monkeypatch):
@@ -291,7 +306,7 @@ def test_what_a_sampler_leaves_elsewhere_is_not_shown(generate, best, image, mas
     monkeypatch.setattr("artart.diffusion.sampling.sample_steps", restless)
     arguments = (f"input={image}", f"mask={mask}", FAST, "num_images=1", "out=made")
     assert generate(f"checkpoint={best}", "mode=inpaint", *arguments) == 0
-    assert (pixels(f"made/{image.stem}_00000.png") == at_16(image))[~repainted()].all()
+    assert (pixels(f"made/{image.stem}_00000.png") == pixels(image))[~repainted()].all()
 
 
 @pytest.mark.slow
@@ -314,7 +329,7 @@ def test_masked_leaves_nothing_of_what_the_mask_covers(image, mask, tmp_path):
         opened.save(tmp_path / "other.png")
     given = inputs_of([Image.open(image), Image.open(tmp_path / "other.png")], 16, "stretch")
     assert (given[0].x0 != given[1].x0).any()
-    left = [masked(one, read_mask(mask, one.facts, 16, "stretch")).x0 for one in given]
+    left = [masked(one, read_mask(mask, one.facts, 16, "stretch"))[0].x0 for one in given]
     assert torch.equal(*left)
 
 
@@ -337,7 +352,7 @@ def test_a_mask_lies_where_the_image_lies_and_margins_stay(tmp_path):
     given = examine(tmp_path / "image.png", 16, "pad").facts
     wanted = torch.zeros(1, 16, 16, dtype=torch.bool)
     wanted[:, 4:12, :8] = True
-    assert torch.equal(read_mask(tmp_path / "mask.png", given, 16, "pad"), wanted)
+    assert torch.equal(read_mask(tmp_path / "mask.png", given, 16, "pad").repaint, wanted)
 
 
 def test_a_mask_may_be_turned_like_its_image(tmp_path):
@@ -345,7 +360,7 @@ def test_a_mask_may_be_turned_like_its_image(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
     Image.new("L", (20, 30), 255).save(tmp_path / "mask.png")
-    assert read_mask(tmp_path / "mask.png", examine(tmp_path / "turned.jpg", 16).facts, 16, "stretch").all()
+    assert read_mask(tmp_path / "mask.png", examine(tmp_path / "turned.jpg", 16).facts, 16, "stretch").repaint.all()
 
 
 # --- mode=interpolate
@@ -369,15 +384,16 @@ def test_the_ends_of_the_way_are_what_mode_sample_makes(generate, best, sampler)
 
 
 def test_the_strip_and_the_trajectory_show_the_images(generate, best):
-    assert generate(f"checkpoint={best}", "mode=interpolate", "seeds=[1,2,3]", "num_images=20", FAST, "out=made") == 0
+    arguments = ("mode=interpolate", "seeds=[1,2,3]", "num_images=20", FAST, "resample=nearest", "out=made")
+    assert generate(f"checkpoint={best}", *arguments) == 0
     strip = pixels("made/strip.png")
-    assert strip.shape == (20, 16 * 18 + 2, 3)
+    assert strip.shape == (100, 16 * 98 + 2, 3)
     assert (tile(strip, 0, 0) == pixels("made/00000.png")).all()
     assert (tile(strip, 0, 15) == pixels("made/00019.png")).all()
     with Image.open("made/trajectory.webp") as trajectory:
         assert trajectory.n_frames == 20
         trajectory.seek(7)
-        assert (np.asarray(trajectory.convert("RGB")) == pixels("made/00007.png")).all()
+        assert (np.asarray(trajectory.convert("RGB"))[::6, ::6] == pixels("made/00007.png")).all()
     assert (
         settings_of("made/trajectory.webp").items()
         >= {"mode": "interpolate", "seeds": "1-2-3", "label": "none"}.items()
@@ -418,7 +434,7 @@ def test_reconstructions_keep_what_their_inputs_say(generate, finished_run, tmp_
 def test_a_grid_of_several_inputs_keeps_the_widest_wish(tmp_path):
     def read(*terms):
         one = examine(marked(tmp_path / "one.png", *terms), 16)
-        return Input(Path("one.png"), torch.tensor(one.pixels), one.facts)
+        return Input(Path("one.png"), torch.tensor(one.pixels), one.facts, None)
 
     assert provenance_of_inputs([read(), read(OPT_OUT), read(OPT_OUT)], {}).opt_out == OPT_OUT
     assert provenance_of_inputs([read(OTHER), read(OPT_OUT)], {}).opt_out == "DMI-PROHIBITED"
@@ -474,3 +490,48 @@ def test_a_network_of_diffusion_says_what_it_can_do(generate, best, capsys):
 def test_results_do_not_go_among_the_inputs(generate, best, art_folder, capsys):
     assert generate(f"checkpoint={best}", "mode=img2img", f"input={art_folder}", f"out={art_folder}") == 2
     assert "must be a folder, and not the one that holds the input" in capsys.readouterr().err
+
+
+# --- sizes, and many images
+
+
+def test_outputs_have_the_size_of_their_input(generate, best, tmp_path, capsys):
+    """A work of 384 x 304 pixels, at 16: what the mask leaves is untouched, what it covers is the network's."""
+    rng = np.random.default_rng(0)
+    work = Image.fromarray(rng.integers(0, 256, (304, 384, 3), dtype=np.uint8))
+    white = np.zeros((304, 384), bool)
+    white[100:200, 37:200] = True
+    work.save(tmp_path / "work.png")
+    Image.fromarray(white).save(tmp_path / "mask.png")
+    same = (f"checkpoint={best}", "input=work.png", FAST, "num_images=1")
+    assert generate(*same, "mode=inpaint", "mask=mask.png", "out=made") == 0
+    assert "the network makes 16 x 16 pixels, which are scaled to the input's size" in capsys.readouterr().out
+    made, given = pixels("made/work_00000.png"), np.asarray(work).astype(int)
+    assert (made[~white] == given[~white]).all()
+    across = np.abs(np.diff(made[101:199, 38:199], axis=1)).mean()  # each of its pixels is 24 wide
+    assert across < 0.2 * np.abs(np.diff(given, axis=1)).mean()
+    assert settings_of("made/work_00000.png")["network_size"] == "16 x 16"
+    assert generate(*same, "mode=img2img", "scale=2", "label=painting", "out=made") == 0
+    assert pixels("made/work_00000_painting.png").shape == (608, 768, 3)
+    assert settings_of("made/work_00000_painting.png")["scale"] == "2"
+    assert Image.open("made/grid-2.png").size == (2 * 98 + 2, 115)
+
+
+def test_memory_does_not_grow_with_the_number_of_images(best):
+    loaded, how, num, alive = load(best), Sampling(DDIM(1), Guidance(1.0), 2), 10**6, WeakSet()
+
+    def inputs():
+        while True:
+            alive.add(x0 := torch.zeros(3, 16, 16))
+            yield Input(Path("a.png"), x0, FileInfo(), None)
+
+    tracemalloc.start()
+    for plan in (
+        plan_samples(loaded, how, num, "all", 0),
+        plan_interpolation(loaded, how, [1, 2], num, None),
+        plan_variations(loaded, how, inputs(), num, noised(0.5), 1, "all", 0),
+    ):
+        for _ in islice(make(loaded, plan), 8):
+            assert len(alive) <= 5
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    tracemalloc.stop()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from artart.data import demo
-from artart.data.scan import find
+from artart.data.find import find
 
 
 def report(folder: str = "report") -> dict:
@@ -42,13 +42,13 @@ def mixed_folder(art_folder: Path) -> Path:
 def test_the_report_counts_what_is_usable(prepare, mixed_folder):
     assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
     found = report()
-    assert found["counts"] == {"found": 16, "ok": 12, "rejected": 2, "excluded": 2}
+    assert found["counts"] == {"found": 16, "ok": 12, "rejected": 2, "excluded": 2, "other": 0}
     assert found["reasons"] == {
         "rejected": {"empty file": 1, "cut off or damaged": 1},
         "excluded": {"exact duplicate": 1, "AI-made": 1},
     }
-    assert found["classes"]["drawing"] == {"found": 5, "ok": 4, "rejected": 0, "excluded": 1}
-    assert found["classes"]["(no class)"] == {"found": 2, "ok": 0, "rejected": 2, "excluded": 0}
+    assert found["classes"]["drawing"] == {"found": 5, "ok": 4, "rejected": 0, "excluded": 1, "other": 0}
+    assert found["classes"]["(no class)"] == {"found": 2, "ok": 0, "rejected": 2, "excluded": 0, "other": 0}
     assert sum(found["split"].values()) == 12
     assert rows("rejected.csv") == {
         "empty.png": "empty file",
@@ -93,7 +93,7 @@ def test_a_folder_where_nothing_is_usable_has_a_report_too(prepare, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.jpg").write_bytes(b"<html>404</html>")
     assert prepare("data.root=bad", "run_dir=report") == 0
-    assert report()["counts"] == {"found": 1, "ok": 0, "rejected": 1, "excluded": 0}
+    assert report()["counts"] == {"found": 1, "ok": 0, "rejected": 1, "excluded": 0, "other": 0}
     assert report()["split"] == {"train": 0, "val": 0}
 
 
@@ -101,7 +101,7 @@ def test_the_users_table_is_held_against_the_folder(prepare, art_folder):
     Path("art.csv").write_text("path,class,licence\ndrawing/drawing_0.png,mine,CC0\nlost.png,mine,CC0\n")
     assert prepare(f"data.root={art_folder}", "data.metadata=art.csv", "run_dir=report") == 0
     assert report()["metadata"] == {"only_in_file": ["lost.png"], "only_in_folder": 11}
-    assert report()["counts"] == {"found": 12, "ok": 1, "rejected": 0, "excluded": 11}
+    assert report()["counts"] == {"found": 12, "ok": 1, "rejected": 0, "excluded": 11, "other": 0}
     assert report()["classes"]["mine"]["ok"] == 1
 
 
@@ -141,7 +141,7 @@ def test_any_name_can_be_shown(prepare, tmp_path, monkeypatch):
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="utf-8", errors="strict", write_through=True))
     assert prepare("data.root=art", "run_dir=report") == 0
-    for name in ("[bold] sketches", "caf\\udce9", ":art:"):
+    for name in ("[bold] sketches", "caf\\xe9", ":art:"):
         assert name in shown.getvalue().decode()
 
 

@@ -48,8 +48,25 @@ def louder(content) -> None:
             value.add_(noise * (1 if "label" in name else 0.1))
 
 
+def found(path: str | Path) -> Path:
+    """The file of that name, or of that number and any label."""
+    path = Path(path)
+    return path if path.exists() else next(path.parent.glob(f"{path.stem}_*{path.suffix}"))
+
+
+def tile(sheet: np.ndarray, row: int, column: int, side: int = 16) -> np.ndarray:
+    """An image of that side in a contact sheet that was written with resample=nearest."""
+    top, left = 2 + (98 + 15) * row, 2 + 98 * column
+    return sheet[top : top + 96, left : left + 96][:: 96 // side, :: 96 // side]
+
+
+def in_frame(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
+    """An image of 16 px in a strip or animation that was written with resample=nearest."""
+    return sheet[2 + 98 * row : 98 + 98 * row, 2 + 98 * column : 98 + 98 * column][::6, ::6]
+
+
 def pixels(path: str | Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return np.asarray(Image.open(found(path)).convert("RGB")).astype(int)
 
 
 def names(folder: str) -> list[str]:
@@ -63,7 +80,7 @@ def packet(image: Image.Image) -> str:
 
 def settings(path: str | Path) -> dict[str, str]:
     """What an image says of how it was made."""
-    with Image.open(path) as image:
+    with Image.open(found(path)) as image:
         described = re.search(r'x-default">(.*?)</rdf:li>', packet(image), re.DOTALL)[1]
     return dict(part.split("=", 1) for part in described.split("; "))
 
@@ -72,20 +89,20 @@ def settings(path: str | Path) -> dict[str, str]:
 
 
 def test_noise_becomes_images_and_a_grid_of_them(generate, best, capsys):
-    assert generate(f"checkpoint={best}", "num_images=7", FAST, "out=made") == 0
-    assert names("made") == [f"0000{k}.png" for k in range(7)] + ["grid.png"]
+    assert generate(f"checkpoint={best}", "num_images=7", FAST, "resample=nearest", "out=made") == 0
+    assert names("made") == [f"0000{k}_{CLASSES[k % 5]}.png" for k in range(7)] + ["grid.png"]
     grid = pixels("made/grid.png")
-    assert grid.shape == (2 * 18 + 2, 5 * 18 + 2, 3)  # a column for each class
+    assert grid.shape == (2 * 113 + 2, 5 * 98 + 2, 3)  # a column for each class, and captions
     for k in range(7):
         row, column = divmod(k, 5)
-        assert (
-            grid[2 + 18 * row : 18 + 18 * row, 2 + 18 * column : 18 + 18 * column] == pixels(f"made/0000{k}.png")
-        ).all()
-    assert (grid[20:, 2 * 18 + 2 :] == 255).all()
+        assert (tile(grid, row, column) == pixels(f"made/0000{k}.png")).all()
+        caption = grid[98 + 113 * row : 113 + 113 * row, 2 + 98 * column : 98 + 98 * column]
+        assert caption.min() < 100
+    assert (grid[115:, 2 * 98 + 2 :] == 255).all()
     assert "8 files in made: grid.png ..." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("num_images", "shape"), [(1, (16, 16)), (3, (38, 38)), (5, (38, 56))])
+@pytest.mark.parametrize(("num_images", "shape"), [(1, (115, 100)), (3, (228, 198)), (5, (228, 296))])
 def test_a_single_class_is_a_square_grid(generate, best, num_images, shape):
     assert generate(f"checkpoint={best}", "label=painting", f"num_images={num_images}", FAST, "out=made") == 0
     assert pixels("made/grid.png").shape[:2] == shape
@@ -106,6 +123,7 @@ def test_every_sampler_makes_the_same_images_in_any_batch(generate, changed, sam
     for batch_size in (1, 3, 5):
         arguments = (f"sampler={sampler}", FAST, "num_images=5", f"batch_size={batch_size}", f"out={batch_size}")
         assert generate(f"checkpoint={checkpoint}", *arguments) == 0
+    assert len(names("5")) == 6
     for name in names("5"):
         for other in ("1", "3"):
             assert np.abs(pixels(f"5/{name}") - pixels(f"{other}/{name}")).max() <= 1  # a rounding
@@ -250,7 +268,8 @@ def test_no_file_is_overwritten(generate, best):
     for _ in range(2):
         assert generate(f"checkpoint={best}", "num_images=1", FAST, "save_trajectory=true", "out=made") == 0
     assert Path("made/grid.png").read_text() == "mine"
-    assert names("made") == ["00000-2.png", "00000.png", "grid-2.png", "grid-3.png", "grid.png",
+    drawn = ["00000_drawing-2.png", "00000_drawing.png"]
+    assert names("made") == [*drawn, "grid-2.png", "grid-3.png", "grid.png",
                              "trajectory-2.png", "trajectory-2.webp", "trajectory.png", "trajectory.webp"]  # fmt: skip
 
 
@@ -276,7 +295,7 @@ def test_show_opens_the_grid(generate, best, monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
     assert generate(f"checkpoint={best}", "num_images=5", FAST, "out=made", "show=true") == 0
-    assert shown == [(5 * 18 + 2, 20)]
+    assert shown == [(5 * 98 + 2, 115)]
 
 
 # --- labels
@@ -296,7 +315,7 @@ def test_show_opens_the_grid(generate, best, monkeypatch):
     ],
 )
 def test_a_label_is_a_class_all_in_turn_or_none(label, class_names, labels):
-    assert labels_for(label, 5, {"class": class_names}) == [(one,) for one in labels]
+    assert list(labels_for(label, 5, {"class": class_names})) == [(one,) for one in labels]
 
 
 @pytest.mark.parametrize(
@@ -320,7 +339,7 @@ def test_a_label_reaches_the_network(generate, changed):
     for label in ("drawing", "painting", "none"):
         assert generate(f"checkpoint={checkpoint}", f"label={label}", "num_images=1", FAST, "out=made") == 0
     assert generate(f"checkpoint={checkpoint}", "label=all", "num_images=5", "out=all", FAST) == 0
-    one, two, three = (pixels(f"made/{name}.png") for name in ("00000", "00000-2", "00000-3"))
+    one, two, three = (pixels(f"made/{name}.png") for name in ("00000_drawing", "00000_painting", "00000"))
     assert np.abs(one - pixels("all/00000.png")).max() <= 1
     assert min(np.abs(one - two).max(), np.abs(two - three).max(), np.abs(one - three).max()) > 5
 
@@ -369,24 +388,24 @@ def test_without_classes_images_are_of_none(generate, changed, label):
 
 def test_a_trajectory_shows_every_step_and_ends_with_the_grid(generate, best):
     arguments = ("num_images=7", "sampler=ddim", "sampler.num_steps=6", "save_trajectory=true", "out=made")
-    assert generate(f"checkpoint={best}", *arguments) == 0
-    grid = pixels("made/grid.png")
+    assert generate(f"checkpoint={best}", "resample=nearest", *arguments) == 0
     with Image.open("made/trajectory.webp") as trajectory:
         assert trajectory.n_frames == 6
         frames = []
         for k in range(6):
             trajectory.seek(k)
             frames.append(np.asarray(trajectory.convert("RGB")).astype(int))
-    assert (frames[-1] == grid).all()
-    distances = [np.abs(frame - grid).mean() for frame in frames]
+    images = np.stack([pixels(f"made/0000{k}.png") for k in range(7)])
+    shown = [np.stack([in_frame(frame, *divmod(k, 5)) for k in range(7)]) for frame in frames]
+    assert (shown[-1] == images).all()
+    distances = [np.abs(frame - images).mean() for frame in shown]
     assert distances == sorted(distances, reverse=True)
     assert distances[0] > 5
     strip = pixels("made/trajectory.png")
-    assert strip.shape == (7 * 18 + 2, 8 * 18 + 2, 3)  # a row for each image, eight moments
+    assert strip.shape == (7 * 98 + 2, 8 * 98 + 2, 3)  # a row for each image, eight moments
     for k in range(7):
-        assert (strip[2 + 18 * k : 18 + 18 * k, 128:144] == pixels(f"made/0000{k}.png")).all()
-        first = frames[0][2 + 18 * (k // 5) : 18 + 18 * (k // 5), 2 + 18 * (k % 5) : 18 + 18 * (k % 5)]
-        assert (strip[2 + 18 * k : 18 + 18 * k, 2:18] == first).all()
+        assert (in_frame(strip, k, 7) == images[k]).all()
+        assert (in_frame(strip, k, 0) == shown[0][k]).all()
 
 
 def test_a_trajectory_is_the_same_in_any_batch(generate, best):
@@ -395,13 +414,11 @@ def test_a_trajectory_is_the_same_in_any_batch(generate, best):
         assert generate(f"checkpoint={best}", *arguments) == 0
     for name in ("trajectory.png", "grid.png"):
         assert np.abs(pixels(f"2/{name}") - pixels(f"5/{name}")).max() <= 1
-    with Image.open("2/trajectory.webp") as trajectory:
-        trajectory.seek(2)
-        assert (np.asarray(trajectory.convert("RGB")) == pixels("2/grid.png")).all()
 
 
 def test_a_trajectory_has_no_more_than_16_images_and_a_grid_no_more_than_256(generate, best, monkeypatch):
-    monkeypatch.setattr("artart.generation.sample.MAX_IN_GRID", 18)
+    monkeypatch.setattr("artart.generation.sample.MAX_IN_SHEET", 18)
+    monkeypatch.setattr("artart.generation.output.MAX_IN_SHEET", 18)
     arguments = (
         "num_images=20",
         "batch_size=17",
@@ -411,11 +428,11 @@ def test_a_trajectory_has_no_more_than_16_images_and_a_grid_no_more_than_256(gen
         "out=made",
     )
     assert generate(f"checkpoint={best}", *arguments) == 0
-    assert pixels("made/trajectory.png").shape == (16 * 18 + 2, 8 * 18 + 2, 3)
+    assert pixels("made/trajectory.png").shape == (16 * 98 + 2, 8 * 98 + 2, 3)
     grid = pixels("made/grid.png")
-    assert grid.shape == (4 * 18 + 2, 5 * 18 + 2, 3)
-    assert (grid[3 * 18 :, 3 * 18 :] == 255).all()  # 18 images, in rows of five
-    assert (grid[3 * 18 :, : 3 * 18] != 255).any()
+    assert grid.shape == (4 * 113 + 2, 5 * 98 + 2, 3)
+    assert (grid[3 * 113 + 2 :, 3 * 98 + 2 :] == 255).all()  # 18 images, in rows of five
+    assert (grid[3 * 113 + 2 :, : 3 * 98] != 255).any()
     assert len(names("made")) == 20 + 3
 
 
@@ -451,7 +468,7 @@ def test_every_file_says_that_a_network_made_it_and_how(generate, best):
         "trajectory.png": {"seed": "9", "label": "all"},
         "trajectory.webp": {"seed": "9", "label": "all"},
     }.items():
-        with Image.open(Path("made", name)) as image:
+        with Image.open(found(Path("made", name))) as image:
             image.load()
             assert provenance_of(image).source == "trainedAlgorithmicMedia"
         message = settings(Path("made", name))
@@ -562,7 +579,7 @@ ARTISTS = {"class": ["drawing", "print", "both"], "artist": ["Ada", "Bo", "both"
     ],
 )
 def test_labels_of_several_columns(label, labels):
-    assert labels_for(label, 4, ARTISTS) == labels
+    assert list(labels_for(label, 4, ARTISTS)) == labels
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed
 
+from artart.config.paths import LAST, PREVIOUS
 from artart.io.images import Batch
 from artart.io.ranges import Positive
 from artart.training.callbacks.checkpoints import AtomicCheckpointIO
 
 log = logging.getLogger(__name__)
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 A_MOMENT = 1.0  # seconds
 SAVE = 1  # a request of a process, as are the numbers of signals, which are higher
 

@@ -3,6 +3,7 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from artart.io.terminal import pasteable
 from artart.training.callbacks.last import LastCheckpoint
 
 
@@ -22,10 +23,11 @@ class TerminateOnNaN(Callback):
             lasts = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
             newest = lasts[0].newest_good(trainer.global_step) if lasts else None
             good = f"the newest good checkpoint is {newest}" if newest else "no good checkpoint was written before"
+            begin = f"begin with its weights, init_from={pasteable(newest)}, and " if newest else "begin again with "
             raise FloatingPointError(
                 f"{name}={loss.item()} at step {trainer.global_step}, epoch {trainer.current_epoch + 1}: training "
-                f"stopped; {good}. Try a lower optimizer.lr, "
-                "trainer.gradient_clip_val=1 or trainer.precision=32-true"
+                f"stopped; {good}; {begin}a lower optimizer.lr, trainer.gradient_clip_val=1 or "
+                "trainer.precision=32-true"
             )
 
 

@@ -108,7 +108,7 @@ def test_words_in_the_place_of_a_path_stay_words():
         ("+optimizer.weight_deca=3", "did you mean optimizer.weight_decay?"),
         ("+trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
         ("+traner.max_epochs=3", "traner: no such key; did you mean trainer?"),
-        ("model._target_=no.such.Net", "model._target_=no.such.Net: cannot be imported"),
+        ("model._target_=artart.no.Net", "model._target_=artart.no.Net: cannot be imported"),
         ("model._target_=artart.models.conv_diffusion.Nett", "model._target_=artart.models.conv_diffusion.Nett"),
     ],
 )
@@ -205,7 +205,17 @@ def test_a_misspelt_key_in_an_experiment_file_is_found(tmp_path):
     ],
 )
 def test_what_hydra_can_build_is_not_refused(override):
-    check(config(override))
+    check(config(override, "trusted_classes=[builtins.dict,pathlib.Path.cwd]"))
+
+
+@pytest.mark.parametrize("target", ["builtins.print", "torch.os.system", "artart.io.files.shutil.rmtree", "torch.load"])
+def test_check_refuses_a_target_of_another_package(target):
+    with pytest.raises(ArtError) as error:
+        check(config(f"data={{_target_: {target}}}"))
+    assert str(error.value).startswith(
+        f"data._target_={target}: is no class of artart, lightning, torch or torchmetrics"
+    )
+    assert "\n" not in str(error.value)
 
 
 def test_all_mistakes_of_a_kind_are_reported_at_once():

@@ -18,8 +18,8 @@ from artart.data import demo
 from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import place
 from artart.data.decode import decode, resize
+from artart.data.find import find
 from artart.data.loader import Loader
-from artart.data.scan import find
 from artart.io.images import Batch, to_model
 
 SIZE = 16
@@ -411,7 +411,7 @@ def test_a_second_load_gives_the_images_of_the_folder_as_it_is_then(load: Load, 
     (art_folder / "drawing" / "drawing_0.png").unlink()
     for seed in range(3):
         Image.fromarray(demo.paint("painting", seed, 32)).save(art_folder / "engraving" / f"0{seed}.png")
-    del data.folder.files  # type: ignore[union-attr]  # which was looked at once
+    del data.folder.found  # type: ignore[union-attr]  # which was looked at once
     data.load()
     assert_holds_the_files(data, art_folder)
     shown = torch.cat([batch.x0 for batch in batches_of(data.train_dataloader())])

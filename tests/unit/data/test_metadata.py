@@ -8,8 +8,8 @@ from unicodedata import normalize
 import pytest
 
 from artart import ArtError
+from artart.data.find import find
 from artart.data.metadata import Metadata, allowed, name_in, read
-from artart.data.scan import find
 
 ROOT = Path("/images/art")  # nothing needs to lie there: only names count
 NAMES = ("drawing/a.jpg", "drawing/1900/b.jpg", "painting/c.jpg")

@@ -25,8 +25,10 @@ from PIL import Image, ImageCms
 
 from artart.data import demo, scan
 from artart.data.decode import FORMATS, open_image, resize, upright
+from artart.data.find import find
 from artart.data.index import write_list
-from artart.data.scan import MAX_PAGES, Examined, FileInfo, class_of, examine, examine_all, find
+from artart.data.labels import class_of
+from artart.data.scan import MAX_PAGES, Examined, FileInfo, examine, examine_all
 from artart.data.workers import CHUNK
 from artart.io.provenance import ImageProvenance, xmp
 
@@ -217,7 +219,7 @@ def test_folders_that_cannot_be_entered_are_passed_over_with_a_warning(
         paths = find(public_path)
     for name in ("closed", "only_listed"):
         (public_path / name).chmod(0o755)
-    assert paths == [public_path / "open" / "image.png"]
+    assert paths == [public_path / "only_listed" / "image.png", public_path / "open" / "image.png"]  # one is rejected
     assert caplog.messages == [f"{public_path / 'closed'}: Permission denied; this folder is ignored"]
 
 
@@ -282,7 +284,7 @@ def test_the_facts_are_those_of_the_file(
         options = {"save_all": True, "append_images": more}
     first.save(path, **options)
     one = examined(path)
-    own = ("bytes", "mtime", "sha256", "perceptual_hash")
+    own = ("bytes", "mtime", "ctime", "sha256", "perceptual_hash")
     assert one.facts == facts._replace(width=40, height=30, **{name: getattr(one.facts, name) for name in own})
     assert_array_equal(one.pixels, expected(path))
 
@@ -511,7 +513,9 @@ def test_a_bomb_is_measured_not_decoded(content: bytes, tmp_path: Path) -> None:
         one = examined(path)
     assert one.pixels is None
     size = {"width": 60000, "height": 60000}
-    assert one.facts == FileInfo(len(content), path.stat().st_mtime_ns, sha256(content).hexdigest(), **size)
+    assert one.facts == FileInfo(
+        len(content), path.stat().st_mtime_ns, path.stat().st_ctime_ns, sha256(content).hexdigest(), **size
+    )
 
 
 def test_the_limit_of_pixels_is_the_callers(tmp_path: Path) -> None:
@@ -608,7 +612,8 @@ def test_a_file_that_vanishes_meanwhile_is_the_only_one_missing(count: int, tmp_
 SILENT = """
 import sys
 from pathlib import Path
-from artart.data.scan import examine_all, find
+from artart.data.find import find
+from artart.data.scan import examine_all
 for one in examine_all(find(Path(sys.argv[1])), 16, num_workers=1):
     print(one.path.name, one.pixels is not None)
 """
@@ -650,7 +655,7 @@ from artart.data.workers import CHUNK
 
 def deadly(path, **settings):
     if path.name in ("0003.png", "0050.png"):
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL if path.name == "0003.png" else signal.SIGSEGV)
     return examine(path, **settings)
 
 def deadly_once(path, **settings):
@@ -706,8 +711,9 @@ def test_a_file_that_kills_its_workers_is_flawed_and_no_other(
     assert len(results) == len(paths)
     for one, path in zip(results, paths, strict=True):
         if path.name in deaths:
-            known = examine(path, SIZE).facts[:3]  # bytes, mtime, sha256: it is not tried again
-            assert one == Examined(path, FileInfo(*known, flaw="crashes the decoder"), None)
+            killed = FileInfo(flaw="needs more memory than there is: lower data.num_workers or data.max_pixels")
+            crashed = FileInfo(*examine(path, SIZE).facts[:4], flaw="crashes the decoder")  # is not tried again
+            assert one == Examined(path, killed if path.name == "0003.png" else crashed, None)
         else:
             assert same(one, examine(path, SIZE))
 
@@ -779,7 +785,8 @@ ENDLESS = """
 import multiprocessing, signal, sys, time
 from contextlib import closing
 from pathlib import Path
-from artart.data.scan import examine_all, find
+from artart.data.find import find
+from artart.data.scan import examine_all
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 results = examine_all(find(Path(sys.argv[1])) * 1000, 16, num_workers=2)
@@ -828,7 +835,8 @@ def test_ctrl_c_stops_the_parent_and_its_workers_without_a_word_of_theirs(pause:
 INTERRUPTED = """
 import os, signal, sys, threading
 from pathlib import Path
-from artart.data.scan import examine_all, find
+from artart.data.find import find
+from artart.data.scan import examine_all
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 paths = find(Path(sys.argv[1])) * 1000

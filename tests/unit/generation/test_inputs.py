@@ -81,7 +81,9 @@ def test_mask_of_gives_the_same_for_images_and_tensors():
     white[:5, 3:] = True
     masks = [Image.fromarray(white.numpy()), white, white[None], white.float() * 2 - 1, white.expand(3, -1, -1)]
     for mask in masks:
-        assert torch.equal(mask_of(mask, given.facts, 16, "stretch"), white[None])
+        found = mask_of(mask, given.facts, 16, "stretch")
+        assert torch.equal(found.repaint, white[None])
+        assert (np.asarray(found.image) == 255 * white.numpy()).all()
 
 
 @pytest.mark.parametrize(

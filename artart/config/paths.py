@@ -1,0 +1,55 @@
+"""Paths among the settings: absolute, and checkpoints that are named by the folder of their run."""
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from artart import ArtError
+from artart.config.commands import PATHS, literals
+
+RUNS = Path("outputs/runs")
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+LATEST = "latest"  # stands for the newest run under RUNS
+CHECKPOINTS = {  # keys that may name a run, and which of its files they take
+    **dict.fromkeys(("checkpoint", "init_from", "first_stage", "guidance.network"), (BEST, LAST, PREVIOUS)),
+    "resume": (LAST, PREVIOUS),
+}
+
+
+def make_paths_absolute(cfg: DictConfig) -> None:
+    """Make the paths in cfg absolute; the folder of a run, or `latest`, becomes a checkpoint of it.
+
+    Raises:
+        ArtError: if a path is empty or no checkpoint is there.
+    """
+    for key, hint in PATHS.items():
+        value = OmegaConf.select(cfg, key)
+        if value == "":
+            raise ArtError(f"{key}=: is empty; set a path, or null")
+        if value is not None and value not in literals(hint):
+            if "${" in str(value):
+                raise ArtError(f"{key}={value}: ${{ begins an interpolation and cannot be part of a name; rename it")
+            path = Path(str(value)).expanduser().absolute()
+            OmegaConf.update(cfg, key, str(_checkpoint(key, str(value), path) if key in CHECKPOINTS else path))
+
+
+def _checkpoint(key: str, value: str, path: Path) -> Path:
+    """The checkpoint of the run that a path or `latest` names; a path of something else as it is."""
+    names = CHECKPOINTS[key]
+    if value == LATEST and not os.path.exists(path):
+        runs = sorted(RUNS.absolute().glob("*/*"), reverse=True)  # by date and time
+        found = next((one for run in runs for one in [checkpoint_in(run, names)] if one), None)
+        if not found:
+            raise ArtError(f"{key}={LATEST}: there is no run with a checkpoint under {RUNS}; name one: {key}=FILE")
+        return found
+    if os.path.isdir(path):
+        if not (found := checkpoint_in(path, names)):
+            raise ArtError(f"{key}={value}: this folder has no checkpoints/{names[0]}; name a checkpoint or a run")
+        return found
+    return path
+
+
+def checkpoint_in(run_dir: Path, names: tuple[str, ...]) -> Path | None:
+    """The first of these checkpoints that a run has."""
+    return next((path for name in names if os.path.isfile(path := run_dir / "checkpoints" / name)), None)

@@ -1,0 +1,86 @@
+"""The words of a command line, as people type them, made into words of Hydra's grammar."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from artart import ArtError
+from artart.config import renames
+from artart.config.build import options
+from artart.config.commands import PATHS
+
+MULTIRUN = {"-m", "--multirun"}
+POSITIONAL = {"train": "data.root", "prepare": "data.root"}  # the key of a word without one; others: checkpoint
+HYDRA = ("hydra.sweep.dir", "hydra.sweeper.", "hydra.launcher.", "hydra.searchpath", "hydra.verbose")  # have an effect
+
+
+def to_hydra(words: Sequence[str], command: str) -> list[str]:
+    """Words for Hydra: options first, paths quoted, a path alone as the value of its key.
+
+    Raises:
+        ArtError: one line for each word that has no effect, or has another name now.
+    """
+    is_sweep = bool(MULTIRUN & set(words))
+    given, settings = _divided(words)
+    bare = [word for word in settings if _is_bare(word)]
+    if len(bare) > 1:
+        raise ArtError(f"{bare[0]}, {bare[1]}: need key=value; a name with blanks needs quotes: 'a b'")
+    if bare and command == "train" and bare[0] in options("experiment") and not os.path.exists(bare[0]):
+        raise ArtError(f"{bare[0]}: needs a key: experiment={bare[0]}")
+    key = POSITIONAL.get(command, "checkpoint")
+    settings = [f"{key}={word}" if word in bare else word for word in settings]
+    if wrong := [*_renamed(settings), *_without_effect(settings)]:
+        raise ArtError("\n".join(wrong))
+    return given + [quoted(word, is_sweep) for word in settings]
+
+
+def _is_bare(word: str) -> bool:
+    """Whether it is a path without a key; ~key and +key are Hydra's."""
+    return ("=" not in word or os.path.exists(word)) and not re.match(r"~[\w@.]|\+", word)
+
+
+def _divided(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options, which Hydra wants first, and settings."""
+    given, settings, before = list[str](), list[str](), ""
+    for word in words:
+        is_value = before.startswith("--") and before not in MULTIRUN and "=" not in before + word
+        (given if word.startswith("-") or is_value else settings).append(word)
+        before = word
+    return given, settings
+
+
+def _renamed(words: Sequence[str]) -> Iterator[str]:
+    """A line for each word that has another name now."""
+    for word in words:
+        if line := renames.explain(word, words):
+            yield line
+
+
+def _without_effect(words: Sequence[str]) -> Iterator[str]:
+    """A line for each setting of Hydra that artart does not use."""
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        if key.startswith("hydra.") and not key.startswith(HYDRA):
+            yield f"{word}: has no effect; the folder of a run is run_dir=DIR, that of a sweep hydra.sweep.dir=DIR"
+        if key == "hydra.verbose" and not re.fullmatch(r"(?!inf$|nan$|null$)\[?[a-z_][\w.,]*\]?", value, re.IGNORECASE):
+            yield f"{word}: must be true, false or names of loggers such as [artart]"
+
+
+def quoted(argument: str, is_sweep: bool = False) -> str:
+    """Quote the path in key=value, in which Hydra's grammar misreads blanks, commas, accents and numbers.
+
+    A label in braces, {column: name, ...}, has its own quotes.
+    """
+    if argument.startswith("first_stage_settings."):
+        argument = f"++{argument}"  # any setting of artart.train
+    key, equals, value = argument.partition("=")
+    name = key.lstrip("+").removeprefix("first_stage_settings.")
+    if not equals or name not in (*PATHS, "label") or re.fullmatch(r"null|'.*'|\".*\"", value):
+        return argument
+    if is_sweep and "," in value and not os.path.exists(Path(value).expanduser()):
+        return argument  # several paths
+    if key == "label" and value.startswith("{"):
+        return f"{key}={value.replace('${', chr(92) + '${')}"
+    escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)
+    return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
