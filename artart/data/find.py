@@ -148,17 +148,17 @@ def kind_of(head: bytes) -> str | None:
 
 def _walk(root: Path, ignored: Counter[str]) -> Iterator[Path]:
     """Every file below root, links to nothing too. Not os.walk, which before Python 3.12 fails at 1,000 levels."""
-    folders, seen = [str(root)], set()
+    folders, seen = [(str(root), os.path.realpath(root))], set()
     while folders:
-        folder = folders.pop()
+        folder, real = folders.pop()
         try:
-            entries = list(os.scandir(folder))
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)  # the last is popped first
         except OSError as error:
             log.warning("%s: %s; this folder is ignored", error.filename, error.strerror)
             continue
         names = {entry.name for entry in entries}
         is_run = ".hydra" in names and {"train.log", "prepare.log"} & names and folder != str(root)
-        if is_run or (real := os.path.realpath(folder)) in seen:
+        if is_run or real in seen:
             continue
         seen.add(real)
         for entry in entries:
@@ -166,7 +166,15 @@ def _walk(root: Path, ignored: Counter[str]) -> Iterator[Path]:
                 ignored[HIDDEN] += 1
             elif FOREIGN.fullmatch(entry.name):
                 ignored[FOREIGN_NAME] += 1
-            elif os.path.isdir(entry.path):  # noqa: PTH112 - Path.is_dir raises an error if it may not be entered
-                folders.append(entry.path)
+            elif _is_folder(entry):
+                own = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}{os.sep}{entry.name}"
+                folders.append((entry.path, own))
             else:
                 yield Path(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or one that may not be followed
+        return False

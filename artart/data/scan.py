@@ -70,7 +70,7 @@ def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixe
         with path.open("rb") as file:
             facts = identity(file)
             file.seek(0)
-            head = file.read(64)
+            head = file.read(64) if facts.bytes else b""
             if flaw := _flaw_of_content(head):
                 return Examined(path, facts._replace(flaw=flaw), None)
             with open_image(file, max_pixels) as image:

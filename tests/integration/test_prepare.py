@@ -46,6 +46,7 @@ def test_the_report_counts_what_is_usable(prepare, mixed_folder):
     assert found["reasons"] == {
         "rejected": {"empty file": 1, "cut off or damaged": 1},
         "excluded": {"exact duplicate": 1, "AI-made": 1},
+        "other": {},
     }
     assert found["classes"]["drawing"] == {"found": 5, "ok": 4, "rejected": 0, "excluded": 1, "other": 0}
     assert found["classes"]["(no class)"] == {"found": 2, "ok": 0, "rejected": 2, "excluded": 0, "other": 0}

@@ -52,5 +52,18 @@ def test_no_side_is_ever_empty(num: int, val_fraction: float) -> None:
         assert 0 < len(alone(digests(num, start), val_fraction)) < num
 
 
+def test_the_only_image_of_a_label_stays_in_training() -> None:
+    names = digests(40)
+    first, second = sorted(alone(names, 0.5), key=lambda i: names[i])[1:3]  # the lowest is always held out
+    labels = [[("single")] if i == first else ["pair"] if i == second else ["many"] for i in range(40)]
+    before, after = set(alone(names, 0.5)), set(split(names, range(40), 0.5, labels))
+    assert {first, second} <= before
+    assert after == before - {first, second}
+
+
+def test_no_side_is_empty_if_each_image_has_a_label_of_its_own() -> None:
+    assert len(split(digests(20), range(20), 0.3, [[i] for i in range(20)])) == 1
+
+
 def test_nothing_is_held_out_with_a_fraction_of_0() -> None:
     assert alone(digests(20), 0) == []

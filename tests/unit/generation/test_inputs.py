@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from artart import ArtError
 from artart.data.scan import examine
 from artart.generation.img2img import mask_of
-from artart.generation.inputs import inputs_of
+from artart.generation.inputs import inputs_of, provenance_of_inputs, read_inputs
 from artart.io.images import to_model
 
 
@@ -40,6 +40,25 @@ def test_inputs_of_turns_an_image_and_leaves_it_as_it_was(tmp_path):
         assert (np.asarray(image) == before).all()
     wanted = to_model(torch.tensor(examine(tmp_path / "turned.jpg", 16).pixels).permute(2, 0, 1))
     assert_close(given.x0, wanted, rtol=0, atol=0)
+
+
+def test_outputs_keep_the_opt_out_of_a_gif(tmp_path):
+    path = tmp_path / "in" / "a.gif"
+    path.parent.mkdir()
+    Image.linear_gradient("L").resize((32, 32)).save(path)
+    extension = b"\x21\xff\x0bXMP DataXMP" + b"<x>DMI-PROHIBITED-AIMLTRAINING</x>" + b"\1" + bytes(range(255, -1, -1))
+    path.write_bytes(path.read_bytes()[:-1] + extension + b"\0;")
+    with Image.open(path) as image:
+        given = inputs_of(image, 16, "stretch")
+    for inputs in (given, [*read_inputs(path.parent, tmp_path / "out", 16, "stretch")]):
+        assert provenance_of_inputs(inputs, {}).opt_out == "DMI-PROHIBITED-AIMLTRAINING"
+
+
+def test_read_inputs_names_kinds_that_are_not_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ArtError, match=r"nothing to work on \(a\.heic: HEIC \(pip install 'artart\[formats\]'"):
+        list(read_inputs(tmp_path / "in", tmp_path / "out", 16, "stretch"))
 
 
 def test_inputs_of_takes_tensors_and_sequences():

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from artart.data.decode import FORMATS, open_image, upright
 from artart.io.images import save
-from artart.io.provenance import AI_SOURCES, FileProvenance, ImageProvenance, provenance_of, xmp
+from artart.io.provenance import AI_SOURCES, WINDOW, FileProvenance, ImageProvenance, provenance_of, xmp
 
 OPT_OUT = "DMI-PROHIBITED-AIMLTRAINING"
 PLUS = f"http://ns.useplus.org/ldf/vocab/{OPT_OUT}"
@@ -51,10 +51,11 @@ def bearing(info: object) -> Image.Image:
 
 
 def provenance_in(file: io.BytesIO | Path) -> FileProvenance:
-    """As the data module asks: of an image that is loaded, turned and converted."""
+    """As the data module asks: of an image that is loaded, turned and converted, and of its file."""
     with open_image(file) as image:
         upright(image)
-        return provenance_of(image)
+        content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
+        return provenance_of(image, io.BytesIO(content))
 
 
 def written(kind: str, **options: Any) -> io.BytesIO:
@@ -251,3 +252,67 @@ def test_hostile_packets_cost_no_time(bait: str) -> None:
     provenance_of(image)
     assert time.process_time() - start < 1
     assert max(map(len, provenance_of(image))) < 100
+
+
+# --- where XMP lies that Pillow does not hand over
+
+BOTH = FileProvenance(OPT_OUT, SOURCE)
+
+
+def in_gif() -> bytes:
+    """As exiftool writes it: an application extension with the packet as it is, and a trailer of 257 bytes."""
+    gif = written("GIF").getvalue()
+    trailer = b"\x01" + bytes(range(255, -1, -1)) + b"\0"
+    return gif[:-1] + b"\x21\xff\x0bXMP DataXMP" + packet() + trailer + b";"
+
+
+def in_jpeg_2000() -> bytes:
+    """As exiftool writes it: a box at the end."""
+    content = bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + packet()
+    return written("JPEG2000").getvalue() + struct.pack(">I4s", len(content) + 8, b"uuid") + content
+
+
+def in_png(*texts: tuple[str, str], compressed: bool) -> bytes:
+    chunks = PngInfo()
+    for name, text in texts:
+        chunks.add_itxt(name, text, zip=compressed) if name.startswith("XML") else chunks.add_text(
+            name, text, zip=compressed
+        )
+    return written("PNG", pnginfo=chunks).getvalue()
+
+
+def raw_profile(kind: str) -> tuple[str, str]:
+    content = b"http://ns.adobe.com/xap/1.0/\0" + packet()
+    return f"Raw profile type {kind}", f"\ngeneric profile\n{len(content):8}\n{content.hex()}\n"
+
+
+XMP_OF_PNG = ("XML:com.adobe.xmp", packet().decode())
+PLACES = {
+    "GIF": in_gif(),
+    "JPEG 2000": in_jpeg_2000(),
+    "PNG, first of two": in_png(XMP_OF_PNG, ("XML:com.adobe.xmp", "<x/>"), compressed=True),
+    "PNG, second of two": in_png(("XML:com.adobe.xmp", "<x/>"), XMP_OF_PNG, compressed=True),
+    "PNG, APP1": in_png(raw_profile("APP1"), compressed=False),
+    "PNG, compressed APP1": in_png(raw_profile("APP1"), compressed=True),
+    "PNG, compressed text": in_png(("Comment", packet().decode()), compressed=True),
+}
+
+
+@pytest.mark.parametrize("content", PLACES.values(), ids=PLACES)
+def test_provenance_is_found_wherever_a_file_holds_it(content: bytes) -> None:
+    assert provenance_in(io.BytesIO(content)) == BOTH
+
+
+def test_a_term_between_two_windows_is_found() -> None:
+    image = Image.new("L", (8, 8))
+    for shift in range(0, len(OPT_OUT), 5):
+        file = io.BytesIO(bytes(WINDOW - shift) + PLUS.encode() + bytes(WINDOW))
+        assert provenance_of(image, file).opt_out == OPT_OUT
+
+
+def test_texts_that_unpack_to_gigabytes_are_cut() -> None:
+    chunk = b"Comment\0\0" + zlib.compress(bytes(10**8))
+    body = struct.pack(">I4s", len(chunk), b"zTXt") + chunk + bytes(4)
+    start = time.monotonic()
+    assert provenance_of(Image.new("L", (8, 8)), io.BytesIO(b"\x89PNG\r\n\x1a\n" + 40 * body)) == FileProvenance("", "")
+    assert time.monotonic() - start < 5
