@@ -1,7 +1,6 @@
 """python -m artart.export: write a checkpoint as one file to share: weights and their description, without paths."""
 
 import logging
-import shlex
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,8 +38,8 @@ def main(cfg: DictConfig) -> None:
     from artart.checkpoints import onnx, safetensors
     from artart.checkpoints.load import load
     from artart.io import files, weights
-    from artart.io.terminal import relative_to_cwd
-    from artart.training.result import TRY
+    from artart.io.terminal import pasteable, relative_to_cwd
+    from artart.training.next_commands import TRY
 
     loaded = load(source, config["trusted_classes"])
     facts, note = safetensors.to_share(loaded), ""
@@ -55,8 +54,7 @@ def main(cfg: DictConfig) -> None:
     written = relative_to_cwd(out)
     log.info("%s, %s%s", written, decimal(out.stat().st_size), note)
     if not is_onnx:
-        word = shlex.quote(f"checkpoint={written}")
-        log.info("try next\n  python -m artart.generate %s %s", word, TRY[loaded.objective.mode])
+        log.info("try next\n  python -m artart.generate checkpoint=%s %s", pasteable(out), TRY[loaded.objective.mode])
 
 
 def run() -> None:

@@ -1,6 +1,5 @@
 """Settings that exclude each other, found before any work."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from artart import ArtError
 from artart.config.build import in_sweep, select_or_none
 from artart.data.labels import CLASS, num_classes_of
 from artart.diffusion.augment import AUGMENT_DIM
+from artart.io import memory
 from artart.metrics.memorization import MIN_HELD_OUT
 from artart.objectives.losses import Perceptual
 
@@ -125,13 +125,12 @@ def check_memory(config: Mapping[str, Any], num_images: int) -> None:
     """Raises ArtError if cached features of these images would take more than half of the memory that holds them."""
     if _caches_targets(config):
         wanted = num_images * Perceptual.bytes_per_target(config["image_size"])
-        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if select_or_none(config, "trainer.accelerator") != "cpu" and torch.cuda.is_available():
-            here = torch.cuda.mem_get_info()[1]
-        if wanted > here / 2:
+        on_gpu = select_or_none(config, "trainer.accelerator") != "cpu" and torch.cuda.is_available()
+        here = memory.available(torch.device("cuda" if on_gpu else "cpu"))
+        if here is not None and wanted > here / 2:
             raise ArtError(
                 f"loss.perceptual.cache_targets=true: the features of {num_images} images take {decimal(wanted)}, "
-                f"more than half of the {decimal(here)} here; leave it false, or use fewer or smaller images"
+                f"more than half of the {decimal(here)} that are free; leave it false, or use fewer or smaller images"
             )
 
 

@@ -3,8 +3,6 @@
 import logging
 import math
 import platform
-import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +21,11 @@ from artart.config.build import in_sweep, select_or_none
 from artart.io import files, weights
 from artart.io.terminal import printable, relative_to_cwd
 from artart.training.module import ArtModule
+from artart.training.next_commands import next_commands, python
 
 log = logging.getLogger(__name__)
 
 HPARAMS = ("data.batch_size", "image_size", "optimizer.lr", "seed", "trainer.max_epochs")
-TRY = {"reconstruct": "input=FILE_OR_FOLDER side_by_side=true", "sample": "num_images=16 save_trajectory=true"}
 
 
 class TrainingResult(NamedTuple):
@@ -122,19 +120,11 @@ class Result:
         place = f"{module.stage}: " if module.stage else ""
         score = "not measured" if math.isnan(result.best_score) else f"{result.best_score:.4g}"
         log.info("%sdone in %.0f s, best %s %s", place, time.monotonic() - self.started, self.config["monitor"], score)
-        python = "python" if shutil.which("python") == sys.executable else relative_to_cwd(Path(sys.executable))
-        run_dir, commands = relative_to_cwd(self.run_dir), list[str]()
         if grids := sorted((self.run_dir / "samples").glob("epoch_????.png")):
             log.info("  grid        %s", relative_to_cwd(grids[-1]))
         if result.checkpoint:
-            checkpoint = relative_to_cwd(result.checkpoint)
-            log.info("  checkpoint  %s", checkpoint)
-            commands.append(f"artart.generate checkpoint={checkpoint} {TRY[module.objective.mode]}")
-            if self.config["data"].get("val_fraction") != 0:
-                commands.append(f"artart.evaluate checkpoint={checkpoint}")
-        log.info("  log folder  %s", run_dir)
+            log.info("  checkpoint  %s", relative_to_cwd(result.checkpoint))
+        log.info("  log folder  %s", relative_to_cwd(self.run_dir))
         log.info("try next")
-        commands.append("artart.train data.root=FOLDER_OF_YOUR_ART")
-        commands.append(f"tensorboard.main --logdir {run_dir} --samples_per_plugin images=1000")
-        for command in commands:
-            log.info("  %s -m %s", python, command)
+        for command, note in next_commands(self.config, module, result.checkpoint):
+            log.info("  %s -m %s%s", python(), command, note and f"   # {note}")

@@ -13,9 +13,9 @@ from artart.config.build import as_dict, fill_in
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.objectives.base import Objective
-from artart.training import distributed, resume, rewind, run_dir, setup
+from artart.training import cost, distributed, resume, rewind, run_dir, setup
 from artart.training.result import Result, TrainingResult
-from artart.training.trainer import fit, make_trainer
+from artart.training.trainer import device_of, fit, make_trainer
 
 
 class Run(NamedTuple):
@@ -69,8 +69,10 @@ def prepare(
 
 
 def load_images(run: Run, loaded: ArtDataModule | None = None) -> None:
-    """As `setup.load_images`."""
-    setup.load_images(run.data, as_dict(run.cfg), run.state, loaded)
+    """As `setup.load_images`; then check that there is enough memory."""
+    config = as_dict(run.cfg)
+    setup.load_images(run.data, config, run.state, loaded)
+    cost.check(config, run.net, run.objective, len(run.data.train_ids), device_of(config))
 
 
 def begin(run: Run) -> Trainer:

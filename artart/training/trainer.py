@@ -19,7 +19,7 @@ from artart import ArtError
 from artart.checkpoints.load import read, read_back
 from artart.config.build import build, build_all, format_value, in_sweep
 from artart.data.datamodule import ArtDataModule
-from artart.io.terminal import printable, relative_to_cwd
+from artart.io.terminal import pasteable, printable
 from artart.training.callbacks.checkpoints import AtomicCheckpointIO
 from artart.training.callbacks.stopping import MaxSteps
 from artart.training.module import ArtModule
@@ -151,6 +151,6 @@ def _exit(number: signal.Signals, module: ArtModule, run_dir: Path) -> None:
     elif not any(run_dir.rglob("checkpoints/last.ckpt")):
         remedy = "nothing was saved"
     else:
-        remedy = f"to resume, repeat the command with resume=auto run_dir={relative_to_cwd(run_dir)}"
+        remedy = f"to resume, repeat the command with resume=auto run_dir={pasteable(run_dir)}"
     log.warning("stopped by %s in %s; %s", name, module.place, remedy)
     sys.exit(128 + number)

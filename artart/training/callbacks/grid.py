@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import Field
 from torch import Tensor
@@ -18,10 +18,11 @@ from artart.io.provenance import ImageProvenance
 from artart.io.ranges import Count, NonNegative
 from artart.objectives.reconstruction import Reconstruction
 from artart.training.callbacks.ema import EMA
+from artart.training.callbacks.progress import SamplingCallback
 from artart.training.module import ArtModule
 
 
-class Grid(Callback, ABC):
+class Grid(SamplingCallback, ABC):
     """A grid of images after epochs 1, n, 2n, ... and the last, as a file and in TensorBoard.
 
     It is drawn inside the validation loop, where evaluation mode and averaged weights are set.
@@ -124,19 +125,34 @@ class SampleGrid(Grid):
         real = trainer.datamodule.preview(num_real)  # type: ignore[attr-defined]
         labels = real.y.unflatten(0, (-1, num_real))[:, :num_samples].flatten(0, 1).to(module.device)
         seeds, objective = range(len(labels)), cast(NoiseProcess, module.objective)
-        made = sample_images(module.net, objective, self.sampler, labels, seeds, self.guidance, self.batch_size)
-        pairs = zip(real.x0.to(module.device).split(num_real), torch.cat([*made]).split(num_samples), strict=True)
-        steps = sample_steps(module.net, objective, self.sampler, labels[:1], seeds[:1], self.guidance)
-        trajectory = [step.x_t[0] for step in steps]
+        how = (module.net, objective, self.sampler)
+        with self.bar(trainer, "samples for the grid", self._units(trainer)) as on_step:
+            made = torch.cat([*sample_images(*how, labels, seeds, self.guidance, self.batch_size, on_step=on_step)])
+            trajectory = [step.x_t[0] for step in sample_steps(*how, labels[:1], seeds[:1], self.guidance)]
+        pairs = zip(real.x0.to(module.device).split(num_real), made.split(num_samples), strict=True)
         moments = torch.linspace(0, len(trajectory) - 1, self.num_images).round().int().tolist()
         decoded = objective.first_stage.decode(torch.stack([trajectory[k] for k in moments]))
         return [*(torch.cat(pair) for pair in pairs), decoded]
 
+    def _units(self, trainer: Trainer) -> int:
+        """Images of a grid times steps; the trajectory is one more."""
+        num_rows = len(trainer.datamodule.preview(1).y)  # type: ignore[attr-defined]
+        return (num_rows * (self.num_images // 2) + 1) * self.sampler.num_steps
+
+    def sampling_left(self, trainer: Trainer, module: ArtModule) -> float:
+        """Of the grids to come, each twice while those of the raw weights are drawn too."""
+        first, last, every = trainer.current_epoch, trainer.max_epochs or 0, self.every_n_epochs
+        number = last // every - first // every + (first == 0 and every > 1) + (last % every > 0)
+        return number * self._units(trainer) * (1 + self._draws_raw(trainer, module))
+
+    def _draws_raw(self, trainer: Trainer, module: ArtModule) -> bool:
+        has_average = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        return has_average and module.images_seen < self.RAW_UNTIL
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         """After validation, when the weights are those of training again."""
         epoch = trainer.current_epoch + 1
-        has_average = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        if self.drawn_after == epoch and has_average and pl_module.images_seen < self.RAW_UNTIL:
+        if self.drawn_after == epoch and self._draws_raw(trainer, pl_module):
             pl_module.eval()
             with torch.inference_mode(), trainer.precision_plugin.forward_context():
                 rows = self.rows(trainer, pl_module)

@@ -5,7 +5,7 @@ import math
 from typing import Annotated, Any, ClassVar, Final, cast
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from pydantic import Field
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from artart.io.images import Batch, to_pixels
 from artart.io.ranges import Count, Fraction, NonNegative
 from artart.metrics.distances import kernel_distance, share
 from artart.metrics.memorization import FALSE_ALARMS, MIN_HELD_OUT, MemorizationTest
+from artart.training.callbacks.progress import SamplingCallback
 from artart.training.module import ArtModule
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 MAX_HELD_OUT: Final = 2560  # held-out images that samples are compared with
 
 
-class MemorizationMonitor(Callback):
+class MemorizationMonitor(SamplingCallback):
     """Logs, every n images, the share of samples that are near-duplicates of training images.
 
     `memorization/rate`, `rate_ratio` and `rate_third` use the criteria of `metrics.memorization`; the first two find
@@ -107,7 +108,7 @@ class MemorizationMonitor(Callback):
             groups = [data.images.groups[i] for i in data.train_ids]
             self.test = MemorizationTest(data.pixels_of(data.train_ids), groups, data.pixels_of(data.val_ids))
         with trainer.precision_plugin.forward_context():
-            samples = self._samples(module, data)
+            samples = self._samples(trainer, module, data)
         found = self.test.judge(self.test.nearest(samples))
         rates = {name: share(int(is_memorized.sum()), len(is_memorized)) for name, is_memorized in found.items()}
         for name, rate in rates.items():
@@ -133,10 +134,19 @@ class MemorizationMonitor(Callback):
             self.held_out = features_of(data.pixels_of(data.val_ids[:MAX_HELD_OUT]), weights, device)
         return kernel_distance(features_of(samples, weights, device), self.held_out).value
 
-    def _samples(self, module: ArtModule, data: ArtDataModule) -> Tensor:
+    def sampling_left(self, trainer: Trainer, module: ArtModule) -> float:
+        data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if len(data.val_ids) < MIN_HELD_OUT:
+            return 0.0
+        num_seen = (trainer.max_epochs or 0) * len(data.train_ids)
+        number = num_seen // self.every_n_images - self.tested_at // self.every_n_images
+        return number * self.num_images * self.sampler.num_steps
+
+    def _samples(self, trainer: Trainer, module: ArtModule, data: ArtDataModule) -> Tensor:
         """uint8 (num_images, 3, S, S)."""
         labels = data.images.labels[data.train_ids]
         y = labels[torch.randint(len(labels), (self.num_images,), generator=torch.Generator().manual_seed(0))]
         y, seeds, process = y.to(module.device), range(self.num_images), cast(NoiseProcess, module.objective)
-        made = sample_images(module.net, process, self.sampler, y, seeds, self.guidance, self.batch_size)
-        return torch.cat([to_pixels(x).cpu() for x in made])
+        how = (module.net, process, self.sampler, y, seeds, self.guidance, self.batch_size)
+        with self.bar(trainer, "samples for the memorization test", len(y) * self.sampler.num_steps) as on_step:
+            return torch.cat([to_pixels(x).cpu() for x in sample_images(*how, on_step=on_step)])

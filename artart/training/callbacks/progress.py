@@ -2,13 +2,15 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.progress import Progress, TaskID
 
+from artart.diffusion.samplers import Step
 from artart.io.images import Batch
 from artart.io.terminal import progress_bar
 from artart.training.module import ArtModule
@@ -16,11 +18,28 @@ from artart.training.module import ArtModule
 log = logging.getLogger(__name__)
 
 
+class SamplingCallback(Callback):
+    """A callback that draws samples, whose work counts in the bar and in the time left; its unit is an image's step."""
+
+    def sampling_left(self, trainer: Trainer, module: ArtModule) -> float:
+        """Units until the end of the run."""
+        return 0.0
+
+    @contextmanager
+    def bar(self, trainer: Trainer, name: str, units: int) -> Iterator[Callable[[Step], object]]:
+        """A bar within that of the run; what is given is called after each step of a sampler."""
+        bars = [callback for callback in trainer.callbacks if isinstance(callback, RunProgress)]  # type: ignore[attr-defined]
+        with bars[0].sampling(name, units) if bars else nullcontext(lambda _: None) as on_step:
+            yield on_step
+
+
 class RunProgress(Callback):
     """A bar for the run, or for each stage, and every `log_every_n_steps` a line with losses, images/s and time left.
 
-    `images_per_second` includes the wait for data, not validation.
+    `images_per_second` includes the wait for data, not validation. The time left includes samples.
     """
+
+    num_units, sampling_seconds = 0, 0.0  # that samples took, see SamplingCallback
 
     bar: Progress
     task: TaskID
@@ -53,17 +72,31 @@ class RunProgress(Callback):
             metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}  # waits for the device
             images_per_second = self.num_images / (time.monotonic() - self.counting_since)
             pl_module.log("images_per_second", images_per_second)
-            log.info(self._line(pl_module, metrics, images_per_second))
+            left = self._time_left(trainer, pl_module, images_per_second)
+            log.info(self._line(pl_module, metrics, images_per_second, left))
             self._start_count()
 
-    def _line(self, module: ArtModule, metrics: Mapping[str, float], images_per_second: float) -> str:
+    @contextmanager
+    def sampling(self, name: str, units: int) -> Iterator[Callable[[Step], object]]:
+        """A bar for samples, see SamplingCallback."""
+        started, task = time.monotonic(), self.bar.add_task(name, total=units)
+        yield lambda step: self.bar.advance(task, len(step.x_t))
+        self.bar.remove_task(task)
+        self.num_units += units
+        self.sampling_seconds += time.monotonic() - started
+
+    def _line(self, module: ArtModule, metrics: Mapping[str, float], images_per_second: float, left: str) -> str:
         losses = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("train/"))
-        left = f"{self._time_left()} left" + " in this stage" * bool(module.stage)
+        left = f"{left} left" + " in this stage" * bool(module.stage)
         return f"{module.place}  step {self.step}  {losses}  {images_per_second:.0f} images/s  {left}"
 
-    def _time_left(self) -> str:
-        per_step = (time.monotonic() - self.started) / (self.step - self.first_step)
-        seconds = per_step * (self.total - self.step)
+    def _time_left(self, trainer: Trainer, module: ArtModule, images_per_second: float) -> str:
+        """Until samples are measured, a step for one of them counts as an image of training."""
+        per_step = (time.monotonic() - self.started - self.sampling_seconds) / (self.step - self.first_step)
+        per_unit = self.sampling_seconds / self.num_units if self.num_units else 1 / images_per_second
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        units = sum(one.sampling_left(trainer, module) for one in callbacks if isinstance(one, SamplingCallback))
+        seconds = per_step * (self.total - self.step) + per_unit * units
         return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "?"
 
     def on_validation_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]

@@ -1,0 +1,24 @@
+"""How much memory is free."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")  # of a container or a batch job
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that this process can still take on a device; None if the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with suppress(OSError, ValueError, IndexError):
+        free = 1024 * int(MEMINFO.read_text().partition("MemAvailable:")[2].split()[0])
+        with suppress(OSError, ValueError):  # "max" where there is no limit
+            limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+            stat = (CGROUP / "memory.stat").read_text()
+            cached = int(stat.partition("\ninactive_file ")[2].split()[0])
+            free = min(free, limit - used + cached)
+        return free
+    return None

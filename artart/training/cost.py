@@ -1,0 +1,110 @@
+"""Memory and time of a run, from a few steps on a copy of its network before it begins."""
+
+import logging
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, NamedTuple, cast
+
+import torch
+from rich.filesize import decimal
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from artart import ArtError
+from artart.diffusion.guidance import null_labels
+from artart.io import memory
+from artart.io.images import Batch
+from artart.objectives.base import Objective
+
+log = logging.getLogger(__name__)
+
+FEW = (2, 4)  # images in the measured steps; batch normalization needs two
+MAX_SECONDS = 1.0  # that a step on a whole batch may take, to be measured too
+STATE = 16  # bytes per parameter: gradient, two moments of Adam, average
+BEYOND_SAVED = 1.3  # peak of a step over what it saves for the backward pass: gradients of maps, work space
+
+
+class Cost(NamedTuple):
+    """Of a training step."""
+
+    fixed: float  # bytes
+    per_image: float  # bytes
+    seconds: float  # for an image
+
+    def bytes(self, num_images: int) -> float:
+        return self.fixed + self.per_image * num_images
+
+
+def measure(net: nn.Module, objective: Objective, batch_size: int, device: torch.device) -> Cost:
+    """Take steps on noise with copies of network and objective; neither they nor the state of random numbers change."""
+    # The copy is not compiled.
+    net, objective = deepcopy(net).to(device), deepcopy(objective)
+    net._compiled_call_impl = None
+    with torch.random.fork_rng():
+        (few, _), (more, seconds) = (_step(net, objective, size, device) for size in FEW)
+        per_image = (more - few) / (FEW[1] - FEW[0])
+        fixed = max(0.0, few - FEW[0] * per_image) + STATE * sum(one.numel() for one in net.parameters())
+        per_second = FEW[1] / seconds
+        if batch_size / per_second < MAX_SECONDS:
+            per_second = batch_size / _step(net, objective, batch_size, device)[1]
+    return Cost(fixed, BEYOND_SAVED * per_image, 1 / per_second)
+
+
+def _step(net: nn.Module, objective: Objective, num_images: int, device: torch.device) -> tuple[int, float]:
+    """Bytes that are saved for the backward pass, without parameters, and seconds."""
+    shape = (num_images, *(cast(int, size) for size in (net.channels, net.image_size, net.image_size)))
+    batch = Batch(torch.rand(shape, device=device) * 2 - 1, null_labels(net, device).expand(num_images, -1))
+    own = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    saved = dict[int, int]()
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    started = time.perf_counter()
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        losses = objective(net, batch, torch.Generator(device).manual_seed(0))
+    losses["loss"].mean().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return sum(size for place, size in saved.items() if place not in own), time.perf_counter() - started
+
+
+def check(
+    config: Mapping[str, Any], net: nn.Module, objective: Objective, num_images: int, device: torch.device
+) -> None:
+    """Log the memory and time of a run that trains on these images in one process.
+
+    Raises:
+        ArtError: if a step needs more memory than there is.
+    """
+    batch_size = min(config["data"]["batch_size"], num_images)
+    cost, trainer = measure(net, objective, batch_size, device), config["trainer"]
+    num_processes = 1 if device.type == "cuda" else trainer["devices"]
+    free, needed = memory.available(device), num_processes * cost.bytes(batch_size)
+    if free is not None and needed > free:
+        fits = int((0.8 * free / num_processes - cost.fixed) / cost.per_image)
+        smaller = f"data.batch_size={fits}, or " if fits > 0 else ""
+        raise ArtError(
+            f"data.batch_size={config['data']['batch_size']}: a step takes about {decimal(int(needed))} of memory, and "
+            f"{decimal(free)} are free; set {smaller}a smaller image_size or model"
+        )
+    steps = trainer["max_epochs"] * max(1, num_images // (batch_size * trainer["devices"] * trainer["num_nodes"]))
+    if (limit := trainer["max_steps"]) != -1:
+        steps = min(steps, limit * trainer["accumulate_grad_batches"])
+    seconds = steps * batch_size * cost.seconds
+    log.info("a step takes about %s of memory, the run %s; samples extra", decimal(int(needed)), in_words(seconds))
+
+
+def in_words(seconds: float) -> str:
+    """A duration, rounded: "about 40 s", "about 25 min", "about 3 h"."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return (
+                f"about {seconds / length:.2g} {unit}"
+                if seconds < 10 * length
+                else f"about {seconds / length:.0f} {unit}"
+            )
+    return f"about {max(1, seconds):.0f} s"
