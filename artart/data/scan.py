@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from artart.data.decode import MAX_PIXELS, ResizeMode, TooLarge, open_image, resize, upright
+from artart.data.decode import MAX_PIXELS, ResizeMode, TooLarge, is_blank, open_image, orientation, resize, upright
 from artart.data.find import describe, kind_of
+from artart.data.layouts import Unsupported
 from artart.data.perceptual_hash import perceptual_hash
 from artart.data.workers import in_workers
 from artart.io.provenance import provenance_of
@@ -27,10 +28,10 @@ from artart.io.terminal import progress_bar
 log = logging.getLogger(__name__)
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-ORIENTATION = 0x0112  # EXIF
 MAX_IN_PROCESS = 1  # files that are examined without worker processes: any file may crash its decoder
 MAX_PAGES = 100  # of a TIFF that are counted
 MAX_BYTES = 2**36  # of a file: /proc/kcore says 2**47
+BLANK = "blank: nothing is seen of it on white"
 NO_MEMORY = "needs more memory than there is: lower data.num_workers or data.max_pixels"
 
 
@@ -75,14 +76,15 @@ def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixe
                 return Examined(path, facts._replace(flaw=flaw), None)
             with open_image(file, max_pixels) as image:
                 facts = facts._replace(**_header(image))
-                if image.format == "PNG":
-                    image.load()  # getexif does so, and of a damaged image the second load raises nothing
-                facts = facts._replace(orientation=_orientation(image))
+                turned = orientation(image) if image.format == "TIFF" else 0  # which Pillow turns when it is loaded
                 flat = upright(image)
+                if image.has_transparency_data and is_blank(flat):
+                    return Examined(path, facts._replace(flaw=BLANK), None)
                 pixels = resize(flat, size, resize_mode)
                 provenance = provenance_of(image, file)
                 facts = facts._replace(
                     alpha=image.has_transparency_data,
+                    orientation=turned or orientation(image),
                     perceptual_hash=perceptual_hash(flat),
                     opt_out=provenance.opt_out,
                     source=provenance.source,
@@ -139,13 +141,6 @@ def _header(image: Image.Image) -> dict[str, Any]:
     return facts
 
 
-def _orientation(image: Image.Image) -> int:
-    with suppress(Exception):  # damaged EXIF says nothing about the pixels
-        orientation = image.getexif().get(ORIENTATION, 1)
-        return int(orientation) if orientation in range(1, 9) else 1
-    return 1
-
-
 def _num_frames(image: Image.Image) -> int:
     """Frames or pages, as far as they can be counted; at most MAX_PAGES of a TIFF: Pillow takes quadratic time."""
     frames = 1
@@ -163,6 +158,8 @@ def _flaw(error: Exception) -> str:
     match error:
         case Image.UnidentifiedImageError():
             return "not an image, or cut off in its header"
+        case Unsupported():
+            return str(error)
         case Image.DecompressionBombError():
             return "a frame is larger than data.max_pixels"
         case FileNotFoundError():

@@ -12,7 +12,7 @@ from artart.checkpoints.load import Loaded
 from artart.data.decode import ResizeMode, decode, resize, to_srgb
 from artart.data.scan import FileInfo, examine
 from artart.diffusion.sampling import Given
-from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_copy
+from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_image
 from artart.generation.labels import Label, label_in_words, labels_for
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
 from artart.generation.sample import MAX_IN_GRID
@@ -79,7 +79,7 @@ def mask_of(
             raise ArtError(f"{name}: has the shape {tuple(mask.shape)}; give a PIL image or (1, {size}, {size})")
         repaint = (mask > 0).reshape(-1, size, size).all(dim=0, keepdim=True).cpu()
     else:
-        mask = to_srgb(upright_copy(mask, name))
+        mask = to_srgb(upright_image(mask, name))
         sides = (given.width, given.height) if given.orientation < 5 else (given.height, given.width)  # upright
         if mask.size != sides:
             its, wanted = ("{} x {}".format(*one) for one in (mask.size, sides))

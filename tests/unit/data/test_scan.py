@@ -266,7 +266,6 @@ SAVED = {
     "animated GIF": (".gif", "P", {}, FileInfo(format="GIF", mode="P", frames=3)),
     "animated WebP": (".webp", "RGB", {}, FileInfo(format="WEBP", mode="RGB", frames=3)),
     "TIFF of several pages": (".tif", "RGB", {}, FileInfo(format="TIFF", mode="RGB", frames=3)),
-    "float TIFF": (".tif", "F", {}, FileInfo(format="TIFF", mode="F", frames=1)),
     "BMP": (".bmp", "RGB", {}, FileInfo(format="BMP", mode="RGB", frames=1)),
     "PPM": (".ppm", "RGB", {}, FileInfo(format="PPM", mode="RGB", frames=1)),
     "TGA": (".tga", "RGB", {}, FileInfo(format="TGA", mode="RGB", frames=1)),
@@ -414,8 +413,8 @@ BAD = {
     "web page": (b"<!DOCTYPE html><html>404</html>", "not an image, or cut off in its header"),
     "zeros": (bytes(5000), "not an image, or cut off in its header"),
     "JPEG header alone": (encoded("JPEG")[:30], "cut off or damaged: Truncated File Read"),
-    "PNG with a flipped byte": (flipped(PNG, PNG.index(b"IDAT") + 60), "cut off or damaged: broken data stream"),
-    "PNG with a flipped length": (flipped(PNG, PNG.index(b"IDAT") - 2), "cut off or damaged: broken PNG file"),
+    "PNG with a flipped byte": (flipped(PNG, PNG.index(b"IDAT") + 60), "cut off or damaged: the checksum of IDAT"),
+    "PNG with a flipped length": (flipped(PNG, PNG.index(b"IDAT") - 2), "cut off or damaged: the checksum of IDAT"),
 }
 
 
