@@ -21,7 +21,7 @@ from artart.data.decode import MAX_PIXELS, ResizeMode, TooLarge, is_blank, open_
 from artart.data.find import describe, kind_of
 from artart.data.layouts import Unsupported
 from artart.data.perceptual_hash import perceptual_hash
-from artart.data.workers import in_workers
+from artart.data.workers import MAX_SECONDS, OUT_OF_TIME, exclusive, in_workers
 from artart.io.provenance import provenance_of
 from artart.io.terminal import progress_bar
 
@@ -31,7 +31,9 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_IN_PROCESS = 1  # files that are examined without worker processes: any file may crash its decoder
 MAX_PAGES = 100  # of a TIFF that are counted
 MAX_BYTES = 2**36  # of a file: /proc/kcore says 2**47
+LARGE = 25_000_000  # pixels; one process at a time decodes such an image, which takes 4 to 20 bytes a pixel
 BLANK = "blank: nothing is seen of it on white"
+TOO_SLOW = f"takes more than {MAX_SECONDS} s to decode: save it again"
 NO_MEMORY = "needs more memory than there is: lower data.num_workers or data.max_pixels"
 
 
@@ -74,7 +76,7 @@ def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixe
             head = file.read(64) if facts.bytes else b""
             if flaw := _flaw_of_content(head):
                 return Examined(path, facts._replace(flaw=flaw), None)
-            with open_image(file, max_pixels) as image:
+            with open_image(file, max_pixels) as image, exclusive(image.width * image.height > LARGE):
                 facts = facts._replace(**_header(image))
                 turned = orientation(image) if image.format == "TIFF" else 0  # which Pillow turns when it is loaded
                 flat = upright(image)
@@ -117,16 +119,18 @@ def _flaw_of_content(head: bytes) -> str:
     return describe(kind) if kind else "" if head else "empty file"
 
 
-def _crashed(path: Path, was_killed: bool) -> Examined:
+def _crashed(path: Path, by_signal: int) -> Examined:
     """The result for a file that ends the process that decodes it.
 
     One that was killed, as the system does if there is no memory left, is tried again by the next call. Otherwise the
     file's identity is kept, so that it is not.
     """
-    facts = FileInfo(flaw=NO_MEMORY if was_killed else "crashes the decoder")
+    if by_signal == 9:  # SIGKILL, which Windows does not have
+        return Examined(path, FileInfo(flaw=NO_MEMORY), None)
+    facts = FileInfo()
     with suppress(OSError), path.open("rb") as file:
-        facts = facts if was_killed else identity(file)._replace(flaw=facts.flaw)
-    return Examined(path, facts, None)
+        facts = identity(file)
+    return Examined(path, facts._replace(flaw=TOO_SLOW if by_signal == OUT_OF_TIME else "crashes the decoder"), None)
 
 
 def _header(image: Image.Image) -> dict[str, Any]:
