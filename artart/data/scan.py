@@ -32,7 +32,7 @@ MAX_IN_PROCESS = 1  # files that are examined without worker processes: any file
 MAX_PAGES = 100  # of a TIFF that are counted
 MAX_BYTES = 2**36  # of a file: /proc/kcore says 2**47
 LARGE = 25_000_000  # pixels; one process at a time decodes such an image, which takes 4 to 20 bytes a pixel
-BLANK = "blank: nothing is seen of it on white"
+BLANK = "blank: nothing is seen of it on white; save it on another background"
 TOO_SLOW = f"takes more than {MAX_SECONDS} s to decode: save it again"
 NO_MEMORY = "needs more memory than there is: lower data.num_workers or data.max_pixels"
 

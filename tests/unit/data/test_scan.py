@@ -752,7 +752,7 @@ def test_a_blank_image_is_rejected_and_a_white_one_is_not(tmp_path: Path) -> Non
     icon.paste((255, 255, 255, 255), (8, 8, 24, 24))
     icon.save(tmp_path / "icon.png")
     icon.convert("RGB").save(tmp_path / "white.png")
-    assert flaw(tmp_path / "icon.png") == "blank: nothing is seen of it on white"
+    assert flaw(tmp_path / "icon.png") .startswith("blank: nothing is seen of it on white")
     assert examined(tmp_path / "white.png").pixels is not None
 
 
