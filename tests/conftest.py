@@ -146,6 +146,17 @@ def adobe_rgb() -> bytes:
 
 
 @pytest.fixture(scope="session")
+def linear_profile() -> bytes:
+    """The primaries of sRGB, brought to D50, and linear light."""
+    primaries = {
+        b"rXYZ": xyz(0.43607, 0.22249, 0.01392),
+        b"gXYZ": xyz(0.38515, 0.71687, 0.09708),
+        b"bXYZ": xyz(0.14307, 0.06061, 0.71410),
+    }
+    return icc_profile(b"RGB ", "Linear sRGB", primaries | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve(256)))
+
+
+@pytest.fixture(scope="session")
 def dot_gain() -> bytes:
     """A profile of grey in print: a table, for ink that spreads."""
     levels = [round(65535 * (i / 255) ** 1.7) for i in range(256)]

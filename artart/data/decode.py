@@ -1,17 +1,18 @@
 """Decodes image files to upright sRGB pixels, without torch, so that worker processes start fast and stay small."""
 
-import io
 import struct
 import threading
 import warnings
 from contextlib import nullcontext, suppress
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
+
+from artart.data import deep, layouts, png, profiles
+from artart.data.profiles import to_srgb
 
 for plugin in ("pillow_heif.HeifImagePlugin", "pillow_jxl"):  # of the extra "formats": HEIC and JPEG XL
     with suppress(ImportError):
@@ -19,9 +20,12 @@ for plugin in ("pillow_heif.HeifImagePlugin", "pillow_jxl"):  # of the extra "fo
 Image.init()  # Image.open fails on the name of a plugin that is not loaded, and threads would race to load them
 _KNOWN = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 FORMATS = tuple(name for name in _KNOWN if name in Image.OPEN)  # older Pillows have no AVIF; MPO opens as JPEG
-SRGB = ImageCms.createProfile("sRGB")
-PAPER = (255, 255, 255)
+WHITE = (255, 255, 255)
 MAX_PIXELS = 200_000_000
+ORIENTATION = 0x0112  # EXIF
+TURNS = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), start=2))  # by EXIF orientation
+HEAD = 65536  # bytes; the header of an AVIF ends there
+Colour = tuple[int, int, int]  # sRGB
 ResizeMode = Literal["stretch", "center_crop", "pad"]
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow has one limit for the whole process; open_image checks the caller's instead
@@ -46,29 +50,78 @@ class TooLarge(ValueError):  # noqa: N818 - a fact about an image
 def open_image(
     file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
-    """Read an image's header; its pixels are decoded later.
+    """Read an image's header; its pixels are decoded later. A profile of its colours is in `info["icc_profile"]`.
 
     Raises:
         TooLarge: if the header says that it has more than max_pixels.
+        Unsupported: if it may be decoded to wrong pixels.
         Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
     """
     with Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
         opened.seek(0)
-        head = opened.read(30)
-    canvas = _canvas(head)
-    if canvas[0] * canvas[1] > max_pixels:
-        raise TooLarge(canvas)
+        head = opened.read(HEAD)
+        canvas = _canvas(head[:30])
+        if canvas[0] * canvas[1] > max_pixels:
+            raise TooLarge(canvas)
+        found = png.readable(opened) if head.startswith(png.SIGNATURE) else None
+        source = found.file if found and found.file is not opened else file
+        try:
+            image = _open(source, head, max_pixels, formats)
+        except Image.UnidentifiedImageError:
+            layouts.check_tiff(opened)  # says what it is
+            raise
+        try:
+            if image.width * image.height > max_pixels:
+                raise TooLarge(image.size)
+            _check(image, opened, head)
+            _add_profile(image, head, found)
+        except ValueError:
+            with image:  # closes the file, unless it is the caller's
+                raise
+    return image
+
+
+def _open(source: str | Path | BinaryIO, head: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
     with _PILLOWS_LIMIT:
         if head.startswith(b"GIF8"):  # may hold a frame larger than its canvas, which Pillow fills when it opens it
             Image.MAX_IMAGE_PIXELS = max_pixels
         try:
-            image = Image.open(file, formats=formats)
+            return Image.open(source, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = None
-    if image.width * image.height > max_pixels:
-        with image:  # closes the file, unless it is the caller's
-            raise TooLarge(image.size)
-    return image
+
+
+def _check(image: Image.Image, file: BinaryIO, head: bytes) -> None:
+    """Raise Unsupported if an opened image may be decoded to wrong pixels."""
+    at = file.tell()
+    if image.format == "TGA":
+        layouts.check_tga(head)
+    if image.format == "TIFF":
+        layouts.check_tiff(file)
+    if image.format in ("JPEG", "MPO"):
+        layouts.check_scans(file, image.width * image.height)
+    layouts.check(image)
+    file.seek(at)
+
+
+def _add_profile(image: Image.Image, head: bytes, found: png.Readable | None) -> None:
+    """Make a profile of what other than a profile tells an image's colours. Source: PNG 3rd edition, 4.3."""
+    if found:
+        png.scale_transparent_grey(image, found.bits)
+    code_points = found.cicp[:2] if found else _code_points(head)
+    profile = image.info.get("icc_profile")
+    if code_points:
+        profile = profiles.of_code_points(*code_points)
+    elif not profile and image.format == "PNG" and "gamma" in image.info and "srgb" not in image.info:
+        profile = profiles.of_gamma(image.info["gamma"], image.info.get("chromaticity", ()))
+    if profile:
+        image.info["icc_profile"] = profile
+
+
+def _code_points(head: bytes) -> tuple[int, ...]:
+    """Primaries and transfer function of an AVIF or HEIF (ISO/IEC 14496-12, 12.1.5); empty: not told."""
+    at = head.find(b"colrnclx")
+    return struct.unpack_from(">HH", head, at + 8) if head[4:8] == b"ftyp" and at >= 0 else ()
 
 
 def _canvas(head: bytes) -> tuple[int, int]:
@@ -90,11 +143,13 @@ def _canvas(head: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The first frame of an opened image, decoded to the last byte, upright, 8 bits deep, on white.
+def upright(image: Image.Image, background: Colour = WHITE) -> Image.Image:
+    """The first frame of an opened image, decoded to the last byte, upright, 8 bits deep, on a background.
 
-    Its colours stay in its own profile. Bit depths are scaled where Pillow would clip them, and transparent pixels
-    become white.
+    Colours without alpha stay in their own profile.
+
+    Args:
+        background: an sRGB colour, seen where the image is transparent.
 
     Returns:
         An image in mode L, RGB, CMYK or LAB; `image` itself if it is that already.
@@ -102,44 +157,42 @@ def upright(image: Image.Image) -> Image.Image:
     Raises:
         Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
     """
+    low = deep.low_bytes(image)
+    if low:
+        low.load()
     image.load()
+    flat = _on_background(image, low, background)
+    turn = TURNS.get(orientation(image))
+    return flat if turn is None else flat.transpose(turn)
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8. Reading it decodes a PNG; decoding turns a TIFF upright."""
     with suppress(Exception):  # damaged EXIF says nothing about the pixels
-        ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I") or image.mode == "F":
-        flat = _to_8_bit(image)
-    elif image.has_transparency_data:
-        mode = "L" if image.mode in ("L", "LA") else "RGB"  # a grey profile needs grey
-        flat = Image.new(mode, image.size, "white")
-        rgba = image.convert("RGBA")
-        flat.paste(rgba.convert(mode), mask=rgba.getchannel("A"))
-    else:
+        number = image.getexif().get(ORIENTATION, 1)
+        return int(number) if number in range(1, 9) else 1
+    return 1
+
+
+def _on_background(image: Image.Image, low: Image.Image | None, background: Colour) -> Image.Image:
+    if low or image.mode.startswith("I"):
+        return deep.flatten(image, low, background)
+    if not image.has_transparency_data:
         return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("RGB")
+    sheet = Image.new("RGB", image.size, background)
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     if icc := image.info.get("icc_profile"):
-        flat.info["icc_profile"] = icc
-    return flat
+        colours = rgba.convert("L" if image.mode in ("L", "LA") else "RGB")  # a grey profile needs grey
+        colours.info["icc_profile"] = icc
+        sheet.paste(to_srgb(colours), mask=rgba.getchannel("A"))
+    else:
+        sheet.paste(rgba, mask=rgba)
+    return sheet
 
 
-def to_srgb(image: Image.Image) -> Image.Image:
-    """The result of `upright` in mode RGB, through its colour profile if that can be read and fits the image.
-
-    Slower than decoding, so resize first.
-    """
-    if icc := image.info.get("icc_profile"):
-        with suppress(ImageCms.PyCMSError, OSError, ValueError):
-            if transform := _transform(icc, image.mode):
-                converted = ImageCms.applyTransform(image, transform)
-                assert converted is not None
-                return converted
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-@lru_cache(maxsize=16)
-def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The transform from a profile to sRGB; None if it is sRGB already."""
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-    if "sRGB" in ImageCms.getProfileDescription(profile):
-        return None
-    return ImageCms.buildTransform(profile, SRGB, mode, "RGB")
+def is_blank(flat: Image.Image, background: Colour = WHITE) -> bool:
+    """Whether the result of `upright` of a transparent image shows nothing but the background."""
+    return flat.getextrema() == tuple((level, level) for level in background)
 
 
 def decode(file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -148,21 +201,7 @@ def decode(file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.I
         return to_srgb(upright(image))
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Convert modes I;16, I and F to L; NaN becomes black.
-
-    Of I and F white is the first of 1, 255, 65535 and the largest value that is not exceeded.
-    """
-    if image.mode.startswith("I;16"):
-        levels = (np.arange(65536) / 257).round().astype(np.uint8)
-        return Image.fromarray(levels[np.asarray(image)])
-    values = np.asarray(image, dtype=np.float64)
-    peak = values.max(initial=0, where=np.isfinite(values))
-    white = next(white for white in (1.0, 255.0, 65535.0, peak) if peak <= white)
-    return Image.fromarray(np.nan_to_num(values / white * 255).clip(0, 255).round().astype(np.uint8))
-
-
-def resize(image: Image.Image, size: int, resize_mode: ResizeMode, paper: tuple[int, int, int] = PAPER) -> np.ndarray:
+def resize(image: Image.Image, size: int, resize_mode: ResizeMode, paper: Colour = WHITE) -> np.ndarray:
     """Resize the result of `upright` to sRGB, uint8 (size, size, 3), antialiased.
 
     Args:

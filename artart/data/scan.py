@@ -17,20 +17,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from artart.data.decode import MAX_PIXELS, ResizeMode, TooLarge, open_image, resize, upright
+from artart.data.decode import MAX_PIXELS, ResizeMode, TooLarge, is_blank, open_image, orientation, resize, upright
 from artart.data.find import describe, kind_of
+from artart.data.layouts import Unsupported
 from artart.data.perceptual_hash import perceptual_hash
-from artart.data.workers import in_workers
+from artart.data.workers import MAX_SECONDS, OUT_OF_TIME, exclusive, in_workers
 from artart.io.provenance import provenance_of
 from artart.io.terminal import progress_bar
 
 log = logging.getLogger(__name__)
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-ORIENTATION = 0x0112  # EXIF
 MAX_IN_PROCESS = 1  # files that are examined without worker processes: any file may crash its decoder
 MAX_PAGES = 100  # of a TIFF that are counted
 MAX_BYTES = 2**36  # of a file: /proc/kcore says 2**47
+LARGE = 25_000_000  # pixels; one process at a time decodes such an image, which takes 4 to 20 bytes a pixel
+BLANK = "blank: nothing is seen of it on white; save it on another background"
+TOO_SLOW = f"takes more than {MAX_SECONDS} s to decode: save it again"
 NO_MEMORY = "needs more memory than there is: lower data.num_workers or data.max_pixels"
 
 
@@ -73,16 +76,17 @@ def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixe
             head = file.read(64) if facts.bytes else b""
             if flaw := _flaw_of_content(head):
                 return Examined(path, facts._replace(flaw=flaw), None)
-            with open_image(file, max_pixels) as image:
+            with open_image(file, max_pixels) as image, exclusive(image.width * image.height > LARGE):
                 facts = facts._replace(**_header(image))
-                if image.format == "PNG":
-                    image.load()  # getexif does so, and of a damaged image the second load raises nothing
-                facts = facts._replace(orientation=_orientation(image))
+                turned = orientation(image) if image.format == "TIFF" else 0  # which Pillow turns when it is loaded
                 flat = upright(image)
+                if image.has_transparency_data and is_blank(flat):
+                    return Examined(path, facts._replace(flaw=BLANK), None)
                 pixels = resize(flat, size, resize_mode)
                 provenance = provenance_of(image, file)
                 facts = facts._replace(
                     alpha=image.has_transparency_data,
+                    orientation=turned or orientation(image),
                     perceptual_hash=perceptual_hash(flat),
                     opt_out=provenance.opt_out,
                     source=provenance.source,
@@ -115,16 +119,18 @@ def _flaw_of_content(head: bytes) -> str:
     return describe(kind) if kind else "" if head else "empty file"
 
 
-def _crashed(path: Path, was_killed: bool) -> Examined:
+def _crashed(path: Path, by_signal: int) -> Examined:
     """The result for a file that ends the process that decodes it.
 
     One that was killed, as the system does if there is no memory left, is tried again by the next call. Otherwise the
     file's identity is kept, so that it is not.
     """
-    facts = FileInfo(flaw=NO_MEMORY if was_killed else "crashes the decoder")
+    if by_signal == 9:  # SIGKILL, which Windows does not have
+        return Examined(path, FileInfo(flaw=NO_MEMORY), None)
+    facts = FileInfo()
     with suppress(OSError), path.open("rb") as file:
-        facts = facts if was_killed else identity(file)._replace(flaw=facts.flaw)
-    return Examined(path, facts, None)
+        facts = identity(file)
+    return Examined(path, facts._replace(flaw=TOO_SLOW if by_signal == OUT_OF_TIME else "crashes the decoder"), None)
 
 
 def _header(image: Image.Image) -> dict[str, Any]:
@@ -137,13 +143,6 @@ def _header(image: Image.Image) -> dict[str, Any]:
             description = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(icc)))
             facts["icc"] = " ".join(description[:100].split())
     return facts
-
-
-def _orientation(image: Image.Image) -> int:
-    with suppress(Exception):  # damaged EXIF says nothing about the pixels
-        orientation = image.getexif().get(ORIENTATION, 1)
-        return int(orientation) if orientation in range(1, 9) else 1
-    return 1
 
 
 def _num_frames(image: Image.Image) -> int:
@@ -163,6 +162,8 @@ def _flaw(error: Exception) -> str:
     match error:
         case Image.UnidentifiedImageError():
             return "not an image, or cut off in its header"
+        case Unsupported():
+            return str(error)
         case Image.DecompressionBombError():
             return "a frame is larger than data.max_pixels"
         case FileNotFoundError():

@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
-from multiprocessing.synchronize import Barrier
+from multiprocessing.synchronize import Barrier, Lock
 from types import ModuleType
 from typing import TypeVar
 
@@ -20,12 +20,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK = 16  # items that a process takes at once
+MAX_SECONDS = 120  # of processor time that an item may take, where the system can limit it: not on Windows
+OUT_OF_TIME = getattr(signal, "SIGPROF", 0)
+_exclusive: AbstractContextManager[object] = nullcontext()  # in worker processes: their common lock
 
 
 def in_workers(
     call: Callable[[Item], Result],
     items: Sequence[Item],
-    crashed: Callable[[Item, bool], Result],
+    crashed: Callable[[Item, int], Result],
     num_workers: int | None = None,
     preload: str = __name__,
 ) -> Iterator[Result]:
@@ -33,7 +36,8 @@ def in_workers(
 
     Args:
         call: must not raise; an item that kills its process is tried again in a separate process.
-        crashed: the result for an item that ends that too, and whether by SIGKILL, as a lack of memory does.
+        crashed: the result for an item that ends that too, and the number of the signal that ended it, such as SIGKILL
+            if there is no memory left, and OUT_OF_TIME; 0 or less: none.
         num_workers: None: one per core.
         preload: the module that they need, imported once for all of them.
     """
@@ -61,17 +65,36 @@ def _num_cores() -> int:
 
 
 def _each(call: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [call(item) for item in items]
+    return [_limited(call, item) for item in items]
 
 
-def _alone(call: Callable[[Item], Result], item: Item, crashed: Callable[[Item, bool], Result], preload: str) -> Result:
+def _limited(call: Callable[[Item], Result], item: Item) -> Result:
+    """call(item), which ends this process if it takes longer than MAX_SECONDS: code in C cannot be interrupted."""
+    _end_after(MAX_SECONDS)
+    try:
+        return call(item)
+    finally:
+        _end_after(0)
+
+
+def _end_after(seconds: int) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def exclusive(needed: bool) -> AbstractContextManager[object]:
+    """Held, if needed, by one worker process at a time: for work that takes much memory."""
+    return _exclusive if needed else nullcontext()
+
+
+def _alone(call: Callable[[Item], Result], item: Item, crashed: Callable[[Item, int], Result], preload: str) -> Result:
     with _pool(1, preload) as pool:
         (process,) = pool._processes.values()
         try:
-            return pool.submit(call, item).result()
+            return pool.submit(_limited, call, item).result()
         except BrokenProcessPool:
             pass
-    return crashed(item, process.exitcode == -9)  # SIGKILL, which Windows does not have
+    return crashed(item, -(process.exitcode or 0))
 
 
 def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
@@ -86,7 +109,7 @@ def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
         context.set_forkserver_preload([preload])
         resource_tracker.ensure_running()  # it unblocks Ctrl-C
     all_started = context.Barrier(num_workers)
-    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(all_started,))
+    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(all_started, context.Lock()))
     main = sys.modules["__main__"]
     try:
         with _ctrl_c_later():
@@ -119,8 +142,10 @@ def _ctrl_c_later() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _start_worker(all_started: Barrier) -> None:
+def _start_worker(all_started: Barrier, lock: Lock) -> None:
     """Ignore Ctrl-C, which the parent handles, discard what decoders in C print, and end with the parent."""
+    global _exclusive
+    _exclusive = lock
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -13,7 +13,7 @@ from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.data.decode import ResizeMode, decode, to_srgb
 from artart.data.scan import FileInfo, examine
-from artart.generation.inputs import Input, find_inputs, provenance_of_inputs, read_inputs, reason, upright_copy
+from artart.generation.inputs import Input, find_inputs, provenance_of_inputs, read_inputs, reason, upright_image
 from artart.generation.labels import Label, label_in_name, label_in_words, labels_for
 from artart.generation.original import WHITE, repainted, spread
 from artart.generation.output import ContactSheet, Output, Written
@@ -112,7 +112,7 @@ def mask_of(
         repaint = (mask > 0).reshape(-1, size, size).all(dim=0, keepdim=True).cpu()
         image = spread(repaint, sides, resize_mode)
     else:
-        mask = to_srgb(upright_copy(mask, name))
+        mask = to_srgb(upright_image(mask, name))
         if mask.size != sides:
             its, wanted = ("{} x {}".format(*one) for one in (mask.size, sides))
             raise ArtError(f"{name}: has {its} pixels, the input {wanted}; they must be the same")

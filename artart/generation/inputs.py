@@ -3,20 +3,21 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from artart import ArtError
 from artart.data.decode import ResizeMode, decode, resize, to_srgb, upright
 from artart.data.find import find_all
 from artart.data.index import write_list
+from artart.data.layouts import check
 from artart.data.scan import FileInfo, examine_all
 from artart.generation.original import Original
 from artart.io.images import to_model
@@ -86,7 +87,7 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
     """
     if isinstance(images, Image.Image):
         path = Path(os.fsdecode(getattr(images, "filename", "")))
-        flat, name = upright_copy(images), path.name or "image"
+        flat, name = upright_image(images), path.name or "image"
         with path.open("rb") if path.is_file() else nullcontext() as file:
             origin = provenance_of(images, file)
         facts = FileInfo(width=flat.width, height=flat.height, opt_out=origin.opt_out, source=origin.source)
@@ -116,14 +117,12 @@ def _decoded(path: Path) -> Image.Image:
     return decode(path)
 
 
-def upright_copy(image: Image.Image, name: str = "image") -> Image.Image:
-    """`decode.upright` of a copy. Raises ArtError, which begins with `name`, if it cannot be decoded."""
+def upright_image(image: Image.Image, name: str = "image") -> Image.Image:
+    """`decode.upright` of a PIL image. Raises ArtError, which begins with `name`, if it cannot be decoded."""
     if not isinstance(image, Image.Image):
         raise ArtError(f"{name}: {type(image).__name__}; give a PIL image, such as PIL.Image.open(path), or a tensor")
     try:
-        image.load()
-        with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
-            image = ImageOps.exif_transpose(image)
+        check(image)
         return upright(image)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
         raise ArtError(f"{name}: cannot be decoded ({error}); give another") from None

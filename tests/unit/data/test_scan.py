@@ -266,7 +266,6 @@ SAVED = {
     "animated GIF": (".gif", "P", {}, FileInfo(format="GIF", mode="P", frames=3)),
     "animated WebP": (".webp", "RGB", {}, FileInfo(format="WEBP", mode="RGB", frames=3)),
     "TIFF of several pages": (".tif", "RGB", {}, FileInfo(format="TIFF", mode="RGB", frames=3)),
-    "float TIFF": (".tif", "F", {}, FileInfo(format="TIFF", mode="F", frames=1)),
     "BMP": (".bmp", "RGB", {}, FileInfo(format="BMP", mode="RGB", frames=1)),
     "PPM": (".ppm", "RGB", {}, FileInfo(format="PPM", mode="RGB", frames=1)),
     "TGA": (".tga", "RGB", {}, FileInfo(format="TGA", mode="RGB", frames=1)),
@@ -414,8 +413,8 @@ BAD = {
     "web page": (b"<!DOCTYPE html><html>404</html>", "not an image, or cut off in its header"),
     "zeros": (bytes(5000), "not an image, or cut off in its header"),
     "JPEG header alone": (encoded("JPEG")[:30], "cut off or damaged: Truncated File Read"),
-    "PNG with a flipped byte": (flipped(PNG, PNG.index(b"IDAT") + 60), "cut off or damaged: broken data stream"),
-    "PNG with a flipped length": (flipped(PNG, PNG.index(b"IDAT") - 2), "cut off or damaged: broken PNG file"),
+    "PNG with a flipped byte": (flipped(PNG, PNG.index(b"IDAT") + 60), "cut off or damaged: the checksum of IDAT"),
+    "PNG with a flipped length": (flipped(PNG, PNG.index(b"IDAT") - 2), "cut off or damaged: the checksum of IDAT"),
 }
 
 
@@ -649,13 +648,24 @@ def test_what_a_decoder_in_c_prints_does_not_reach_the_terminal(tmp_path: Path) 
 HELPER = """
 import os
 import signal
+import time
 from pathlib import Path
 from artart.data.scan import examine
-from artart.data.workers import CHUNK
+from artart.data.workers import CHUNK, exclusive
+
+SIGNALS = {"0003.png": signal.SIGKILL, "0050.png": signal.SIGSEGV, "0051.png": signal.SIGPROF}
 
 def deadly(path, **settings):
-    if path.name in ("0003.png", "0050.png"):
-        os.kill(os.getpid(), signal.SIGKILL if path.name == "0003.png" else signal.SIGSEGV)
+    if path.name in SIGNALS:
+        os.kill(os.getpid(), SIGNALS[path.name])
+    return examine(path, **settings)
+
+def held_alone(path, **settings):
+    with exclusive(True):
+        marks = path.with_name("inside"), path.with_name("overlap")
+        (marks[0] if not marks[0].exists() else marks[1]).touch()
+        time.sleep(0.02)
+        marks[0].unlink(missing_ok=True)
     return examine(path, **settings)
 
 def deadly_once(path, **settings):
@@ -698,7 +708,7 @@ def test_workers_that_are_killed_lose_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("function", "deaths"),
-    [("deadly", {"0003.png", "0050.png"}), ("deadly_once", set())],
+    [("deadly", {"0003.png", "0050.png", "0051.png"}), ("deadly_once", set())],
     ids=["deadly", "deadly_once"],
 )
 def test_a_file_that_kills_its_workers_is_flawed_and_no_other(
@@ -711,11 +721,39 @@ def test_a_file_that_kills_its_workers_is_flawed_and_no_other(
     assert len(results) == len(paths)
     for one, path in zip(results, paths, strict=True):
         if path.name in deaths:
-            killed = FileInfo(flaw="needs more memory than there is: lower data.num_workers or data.max_pixels")
-            crashed = FileInfo(*examine(path, SIZE).facts[:4], flaw="crashes the decoder")  # is not tried again
-            assert one == Examined(path, killed if path.name == "0003.png" else crashed, None)
+            known = FileInfo(*examine(path, SIZE).facts[:4])  # is not tried again
+            facts = {
+                "0003.png": FileInfo(flaw="needs more memory than there is: lower data.num_workers or data.max_pixels"),
+                "0050.png": known._replace(flaw="crashes the decoder"),
+                "0051.png": known._replace(flaw="takes more than 120 s to decode: save it again"),
+            }
+            assert one == Examined(path, facts[path.name], None)
         else:
             assert same(one, examine(path, SIZE))
+
+
+def test_an_item_that_takes_too_long_ends_its_process() -> None:
+    script = "from artart.data import workers; workers.MAX_SECONDS = 0.2; workers._limited(sum, range(10**12))"
+    with within(30):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert done.returncode == -signal.SIGPROF
+
+
+def test_one_worker_at_a_time_is_exclusive(helper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = many(tmp_path, 48)  # three chunks
+    monkeypatch.setattr(scan, "examine", helper.held_alone)
+    with within(60):
+        assert len(list(examine_all(paths, SIZE, num_workers=3))) == 48
+    assert not (paths[0].with_name("overlap")).exists()
+
+
+def test_a_blank_image_is_rejected_and_a_white_one_is_not(tmp_path: Path) -> None:
+    icon = Image.new("RGBA", (32, 32), (255, 255, 255, 0))
+    icon.paste((255, 255, 255, 255), (8, 8, 24, 24))
+    icon.save(tmp_path / "icon.png")
+    icon.convert("RGB").save(tmp_path / "white.png")
+    assert flaw(tmp_path / "icon.png") .startswith("blank: nothing is seen of it on white")
+    assert examined(tmp_path / "white.png").pixels is not None
 
 
 def test_closing_the_results_cancels_the_chunks_that_have_not_begun(

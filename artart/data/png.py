@@ -1,0 +1,93 @@
+"""What Pillow does not do with a PNG: checksums, metadata that it cannot read, and cICP."""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from PIL import Image, PngImagePlugin
+
+from artart.data.layouts import Unsupported
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MB; long texts and profiles are no damage
+
+
+class Readable(NamedTuple):
+    """A PNG without what would stop Pillow."""
+
+    file: BinaryIO  # the original, or a copy without metadata that are damaged or cannot be read
+    bits: int  # per channel
+    cicp: tuple[int, ...]  # primaries, transfer function, matrix, full range (ITU-T H.273); empty: none
+
+
+def readable(file: BinaryIO) -> Readable:
+    """Look through the chunks of a PNG.
+
+    Raises:
+        ValueError: if the checksum of a chunk that makes the pixels is wrong.
+        Unsupported: if it has a chunk that is needed and not in the standard, such as Apple's CgBI.
+    """
+    parts, start, is_whole, bits = [(0, 8)], 8, True, 8
+    cicp: tuple[int, ...] = ()
+    stream = PngImagePlugin.PngStream(io.BytesIO())
+    for kind, data, is_intact in _chunks(file):
+        if kind not in CRITICAL and not kind[0] & 32:
+            raise Unsupported("PNG", f"a chunk {kind.decode('latin-1')!r}")
+        if not is_intact and kind in {*CRITICAL, b"tRNS"}:
+            raise ValueError(f"the checksum of {kind.decode()} is wrong")
+        end = start + 12 + len(data)
+        if kind in {*CRITICAL, b"tRNS"} or (is_intact and _pillow_reads(stream, kind, data)):
+            parts.append((start, end))
+        else:
+            is_whole = False
+        start = end
+        if kind == b"IHDR" and len(data) == 13:
+            bits = data[8]
+            _pillow_reads(stream, kind, data)  # the mode is needed to read others
+        if kind == b"cICP" and is_intact and len(data) == 4:
+            cicp = tuple(data)
+    return Readable(file if is_whole else _joined(file, [*parts, (start, -1)]), bits, cicp)
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Kind, data, and whether the checksum is right, of each chunk up to the last complete one."""
+    file.seek(len(SIGNATURE))
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        data, checksum = file.read(length), file.read(4)
+        if len(checksum) < 4:
+            return
+        yield kind, data, zlib.crc32(data, zlib.crc32(kind)) == int.from_bytes(checksum)
+        if kind == b"IEND":
+            return
+
+
+def _pillow_reads(stream: PngImagePlugin.PngStream, kind: bytes, data: bytes) -> bool:
+    if kind in (b"fcTL", b"fdAT") and stream.im_n_frames is None:  # of an animation whose header is damaged
+        return False
+    stream.fp = io.BytesIO(data)
+    try:
+        stream.call(kind, 0, len(data))
+    except (EOFError, AttributeError):  # a frame; a kind that Pillow ignores
+        return True
+    except Exception:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
+        return False
+    return True
+
+
+def _joined(file: BinaryIO, parts: list[tuple[int, int]]) -> BinaryIO:
+    content = io.BytesIO()
+    for start, end in parts:
+        file.seek(start)
+        content.write(file.read(end - start if end >= 0 else -1))
+    return content
+
+
+def scale_transparent_grey(image: Image.Image, bits: int) -> None:
+    """Pillow scales grey of 2 and 4 bits to 8, but not the one that tRNS names."""
+    if image.mode == "L" and "transparency" in image.info:
+        image.info["transparency"] *= 255 // (2**bits - 1)
