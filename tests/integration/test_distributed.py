@@ -208,7 +208,7 @@ def test_one_process_starts_no_other():
 @pytest.fixture
 def torchrun(monkeypatch):
     """The second of two processes on the second of three machines."""
-    places = {"RANK": 3, "WORLD_SIZE": 6, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}
+    places = {"RANK": 3, "WORLD_SIZE": 6, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 29500}
     for name, value in places.items():
         monkeypatch.setenv(name, str(value))
 
@@ -232,6 +232,26 @@ def test_torchrun_says_how_many_there_are(torchrun, devices):
 def test_what_torchrun_does_not_agree_with_is_reported_in_one_line(torchrun, settings, sentence):
     with pytest.raises(ArtError, match=sentence):
         distributed.launch(trainer(**settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("LOCAL_RANK", "0", "LOCAL_RANK=0: set without a number RANK; start one process, or several by torchrun"),
+        ("SLURM_STEP_NUM_TASKS", "2", "SLURM_STEP_NUM_TASKS=2: srun has started 2 processes; start one process, or"),
+        ("OMPI_COMM_WORLD_SIZE", "4", "OMPI_COMM_WORLD_SIZE=4: mpirun has started 4 processes; "),
+    ],
+)
+def test_launchers_that_would_train_several_runs_are_refused(monkeypatch, name, value, sentence):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ArtError, match=f"^{sentence}"):
+        distributed.launch(trainer())
+
+
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_torchrun_started_by_a_launcher_is_one_run(torchrun, monkeypatch, name):
+    monkeypatch.setenv(name, "3")
+    distributed.launch(trainer(devices="auto", strategy="ddp"))
 
 
 @pytest.mark.slow
