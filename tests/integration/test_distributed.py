@@ -70,7 +70,8 @@ def test_two_processes_that_were_stopped_end_as_one_process(tmp_path, monkeypatc
         "run_dir=two",
     )
     stop = ("+callbacks.a._target_=test_resume.Trouble", "+callbacks.a.event=SIGTERM", "+callbacks.a.place=within")
-    code, said = outcome(start([sys.executable], *two, *stop, "+callbacks.a.step=3"))
+    stop = (*stop, "+callbacks.a.step=3", "trusted_classes=[test_resume.Trouble]")
+    code, said = outcome(start([sys.executable], *two, *stop))
     assert code == 143, said
     assert said.count("stopped by SIGTERM in epoch 1/2; to resume, repeat the command") == 1  # the first speaks for all
     assert "Traceback" not in said
@@ -138,7 +139,12 @@ def test_two_processes_train_both_stages_as_one_process(tmp_path, monkeypatch):
            "trainer.accelerator=cpu", "run_dir=two")  # fmt: skip
     stop = {"_target_": "test_resume.Trouble", "event": "SIGTERM", "place": "within", "step": 3}
     code, said = outcome(
-        start([sys.executable], *two, *(f"+first_stage_settings.callbacks.a.{key}={stop[key]}" for key in stop))
+        start(
+            [sys.executable],
+            *two,
+            *(f"+first_stage_settings.callbacks.a.{key}={stop[key]}" for key in stop),
+            "trusted_classes=[test_resume.Trouble]",
+        )
     )
     assert code == 143, said
     assert said.count("in stage 1 of 2, epoch 1/2; to resume, repeat the command with resume=auto run_dir=two") == 1

@@ -100,7 +100,7 @@ def without_work(monkeypatch):
 
     for module, name in ((distributed, "_start"), (run, "load_images"), (run_dir, "claim_run_dir")):
         monkeypatch.setattr(module, name, accept)
-    for name in ("output_folder", "create"):
+    for name in ("output_folder", "new_folder", "create"):
         monkeypatch.setattr(artart.io.files, name, accept)
     monkeypatch.setattr(artart.io.weights, "save_shared", accept)
     monkeypatch.setattr(setup, "load_pretrained", lambda *_: {})

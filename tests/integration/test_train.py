@@ -268,8 +268,8 @@ def test_weights_spoiled_by_the_last_step_of_an_epoch_leave_the_good_ones_before
     one_step = ("data.batch_size=500", "optimizer=sgd", "scheduler=constant", "run_dir=run")
     assert train("trainer.max_epochs=1", "optimizer.lr=1e-3", *one_step) == 0
     good = Path("run/checkpoints/last.ckpt").read_bytes()
-    spoiling = "+callbacks.spoil._target_=" + __name__ + ".Spoil"
-    assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, "resume=auto", spoiling) == 1
+    spoiling = (f"+callbacks.spoil._target_={__name__}.Spoil", f"trusted_classes=[{__name__}.Spoil]")
+    assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, "resume=auto", *spoiling) == 1
     previous = Path("run/checkpoints/previous.ckpt").absolute()
     error = capsys.readouterr().err
     assert f"the newest good checkpoint is {previous}" in error
