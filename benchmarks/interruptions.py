@@ -35,6 +35,7 @@ EPOCHS, STEPS = 4, 13  # 55 of 60 images, in batches of 4
 SMALL = (
     *("image_size=16", "data.num_demo_images=60", "data.batch_size=4", "data.random_flip=true", "trainer=cpu"),
     *(f"trainer.max_epochs={EPOCHS}", "trainer.log_every_n_steps=1", "+callbacks.brake._target_=interruptions.Brake"),
+    "trusted_classes=[interruptions.Brake]",
     *("callbacks.grid.every_n_epochs=1", "callbacks.last.train_time_interval=0.005", "resume=auto"),
 )
 OBJECTIVES = {

@@ -293,6 +293,12 @@ def run_command(module: ModuleType, *arguments: str) -> int:
         return 0
 
 
+@pytest.fixture(scope="session")
+def call() -> Run:
+    """`call(module, *arguments)`: a command, which returns its exit code."""
+    return run_command
+
+
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`python -m artart.train` in an empty folder, small and offline: 16 px, random filters, 2 epochs on the CPU."""

@@ -10,6 +10,7 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -127,8 +128,12 @@ def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def known_keys(config_name: str, choices: Sequence[str] = ()) -> list[str]:
-    """Every key of a configuration with these options of its groups, dotted, inner and outer."""
-    return list(flat_keys(as_dict(compose(config_name, choices), resolve=False)))
+    """Every key of a configuration with these options of its groups, as far as it has them, dotted, inner and outer."""
+    try:
+        cfg = compose(config_name, choices)
+    except HydraException:
+        cfg = compose(config_name)
+    return list(flat_keys(as_dict(cfg, resolve=False)))
 
 
 def flat_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -11,7 +11,12 @@ from artart.config.build import CONF_DIR, as_dict, flat_keys, format_value, sele
 from artart.config.cli import compose_config
 from artart.config.schema import check
 
-SHARED = ("image_size", "seed", *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")))
+SHARED = (
+    "image_size",
+    "seed",
+    "trusted_classes",
+    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
+)
 OWN_DATA = {"batch_size", "random_flip", "class_balanced"}  # all other settings of the data are shared
 OF_RUN = {"run_dir", "resume", "first_stage", "first_stage_settings"}
 

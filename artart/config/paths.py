@@ -52,4 +52,4 @@ def _checkpoint(key: str, value: str, path: Path) -> Path:
 
 def checkpoint_in(run_dir: Path, names: tuple[str, ...]) -> Path | None:
     """The first of these checkpoints that a run has."""
-    return next((path for name in names if os.path.isfile(path := run_dir / "checkpoints" / name)), None)
+    return next((path for name in names if (path := run_dir / "checkpoints" / name).is_file()), None)

@@ -182,7 +182,11 @@ def _log_differences(differences: Sequence[tuple[str, Any, Any]], before: Mappin
     shown = list[str]()
     for key, was, now in differences:
         repeats = "." in key and top.get(key.rpartition(".")[2]) == (was, now)
-        if key not in ("run_dir", "resume") and not str(was).startswith(str(before.get("run_dir"))) and not repeats:
+        if (
+            key not in ("run_dir", "resume", "trusted_classes")
+            and not str(was).startswith(str(before.get("run_dir")))
+            and not repeats
+        ):
             words = ["set" if isinstance(one, Mapping) else printable(format_value(one)) for one in (now, was)]
             shown.append(f"{key}={words[0]} (was {words[1]})")
     if shown:

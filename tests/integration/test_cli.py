@@ -1,5 +1,7 @@
 """The outer skin of the commands, in processes of their own where that is what counts."""
 
+import argparse
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from artart.config.cli import cli
+from artart import ArtError, __version__, train
+from artart.config.cli import cli, report_error
 from artart.config.words import quoted, to_hydra
 
 
@@ -180,3 +183,57 @@ def test_a_full_disk_that_a_thread_meets_is_left_to_who_waits_for_it(monkeypatch
     cli(lambda: None, "prepare")
     assert meets(OSError(28, "No space left on device")) == ""
     assert "ValueError: odd" in meets(ValueError("odd"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["--help", "--cfg job", "trainer.max_epochs=1 image_size=16 loss=mse run_dir=run"])
+def test_a_command_ends_quietly_when_nobody_reads_its_output(tmp_path, words):
+    command = f"{sys.executable} -u -m artart.train {words} data.num_demo_images=40 trainer=cpu"
+    command = command if "run_dir" in words else f"{sys.executable} -m artart.train {words}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert done.returncode == 141
+    assert "Ctrl-C" not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_full_disk_behind_the_output_is_reported_in_a_line(tmp_path, finished_run):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "artart.inspect", str(finished_run)]
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "standard output: No space left on device\n")
+
+
+def test_version_is_that_of_artart(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", "--version"])
+    cli(lambda: pytest.fail("called"), "train")
+    assert capsys.readouterr().out == f"artart {__version__}\n"
+
+
+def test_hydra_parses_words_where_argparse_checks_help_texts(monkeypatch, capsys):
+    """As argparse of Python 3.14 does."""
+
+    def check_help(parser, action):
+        if action.help and "%" in action.help:  # which raises for Hydra's --shell-completion
+            pass
+
+    def add_argument(parser, *names, add=argparse.ArgumentParser.add_argument, **settings):
+        action = add(parser, *names, **settings)
+        parser._check_help(action)
+        return action
+
+    monkeypatch.setattr(argparse._ActionsContainer, "_check_help", check_help, raising=False)
+    monkeypatch.setattr(argparse.ArgumentParser, "_check_help", check_help, raising=False)
+    monkeypatch.setattr(argparse.ArgumentParser, "add_argument", add_argument)
+    monkeypatch.setattr(sys, "argv", ["artart.train", "lr=3"])
+    with pytest.raises(SystemExit):
+        train.run()
+    assert "did you mean optimizer.lr?" in capsys.readouterr().err
+
+
+def test_torchrun_prints_the_sentence_last(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    assert report_error(ArtError("seed=-1: wrong")) == 2
+    assert json.loads((tmp_path / "error.json").read_text())["message"]["message"] == "seed=-1: wrong"

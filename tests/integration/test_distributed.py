@@ -70,7 +70,8 @@ def test_two_processes_that_were_stopped_end_as_one_process(tmp_path, monkeypatc
         "run_dir=two",
     )
     stop = ("+callbacks.a._target_=test_resume.Trouble", "+callbacks.a.event=SIGTERM", "+callbacks.a.place=within")
-    code, said = outcome(start([sys.executable], *two, *stop, "+callbacks.a.step=3"))
+    stop = (*stop, "+callbacks.a.step=3", "trusted_classes=[test_resume.Trouble]")
+    code, said = outcome(start([sys.executable], *two, *stop))
     assert code == 143, said
     assert said.count("stopped by SIGTERM in epoch 1/2; to resume, repeat the command") == 1  # the first speaks for all
     assert "Traceback" not in said
@@ -138,7 +139,12 @@ def test_two_processes_train_both_stages_as_one_process(tmp_path, monkeypatch):
            "trainer.accelerator=cpu", "run_dir=two")  # fmt: skip
     stop = {"_target_": "test_resume.Trouble", "event": "SIGTERM", "place": "within", "step": 3}
     code, said = outcome(
-        start([sys.executable], *two, *(f"+first_stage_settings.callbacks.a.{key}={stop[key]}" for key in stop))
+        start(
+            [sys.executable],
+            *two,
+            *(f"+first_stage_settings.callbacks.a.{key}={stop[key]}" for key in stop),
+            "trusted_classes=[test_resume.Trouble]",
+        )
     )
     assert code == 143, said
     assert said.count("in stage 1 of 2, epoch 1/2; to resume, repeat the command with resume=auto run_dir=two") == 1
@@ -208,7 +214,7 @@ def test_one_process_starts_no_other():
 @pytest.fixture
 def torchrun(monkeypatch):
     """The second of two processes on the second of three machines."""
-    places = {"RANK": 3, "WORLD_SIZE": 6, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}
+    places = {"RANK": 3, "WORLD_SIZE": 6, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 29500}
     for name, value in places.items():
         monkeypatch.setenv(name, str(value))
 
@@ -232,6 +238,26 @@ def test_torchrun_says_how_many_there_are(torchrun, devices):
 def test_what_torchrun_does_not_agree_with_is_reported_in_one_line(torchrun, settings, sentence):
     with pytest.raises(ArtError, match=sentence):
         distributed.launch(trainer(**settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("LOCAL_RANK", "0", "LOCAL_RANK=0: set without a number RANK; start one process, or several by torchrun"),
+        ("SLURM_STEP_NUM_TASKS", "2", "SLURM_STEP_NUM_TASKS=2: srun has started 2 processes; start one process, or"),
+        ("OMPI_COMM_WORLD_SIZE", "4", "OMPI_COMM_WORLD_SIZE=4: mpirun has started 4 processes; "),
+    ],
+)
+def test_launchers_that_would_train_several_runs_are_refused(monkeypatch, name, value, sentence):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ArtError, match=f"^{sentence}"):
+        distributed.launch(trainer())
+
+
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_torchrun_started_by_a_launcher_is_one_run(torchrun, monkeypatch, name):
+    monkeypatch.setenv(name, "3")
+    distributed.launch(trainer(devices="auto", strategy="ddp"))
 
 
 @pytest.mark.slow

@@ -5,8 +5,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from artart.config.build import as_dict
+from artart.config.cli import compose_config
+from artart.config.schema import check
 from artart.io.weights import load
-from artart.training.finetune import TABLE, table
+from artart.training.finetune import TABLE, adopt_config, table, with_objective_of
+from artart.training.setup import build_data_and_objective, build_net, validate
 
 HARDLY = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "optimizer.lr=1e-30", "run_dir=run")
 
@@ -158,3 +162,25 @@ def test_a_run_that_resumes_keeps_what_it_has_learnt(train, source):
     moved = sum((after[name] - learnt[name]).square().sum() for name in learnt)
     begun = weights_of(source)
     assert moved < sum((after[name] - begun[name]).square().sum() for name in learnt)
+
+
+@pytest.mark.parametrize(
+    ("words", "run", "objective"),
+    [
+        (["experiment=finetune"], "finished_run", "Reconstruction"),
+        (["experiment=finetune"], "autoencoder_run", "Reconstruction"),
+        (["experiment=finetune"], "diffusion_run", "Diffusion"),
+        ([], "diffusion_run", "Diffusion"),
+    ],
+)
+def test_finetune_takes_the_objective_of_its_checkpoint(words, run, objective, request, caplog):
+    run_dir = request.getfixturevalue(run)
+    words = [*words, f"init_from={run_dir}", "trainer.accelerator=cpu", "data.num_demo_images=40"]
+    cfg = compose_config("train", words)
+    check(cfg)
+    cfg = with_objective_of(cfg, words)
+    initial = adopt_config(cfg, words)
+    data, built, _ = build_data_and_objective(as_dict(cfg), None)
+    assert type(built).__name__ == objective
+    config = as_dict(cfg)
+    validate(config, built, data.label_names, build_net(config, initial, data.label_names))

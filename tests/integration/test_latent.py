@@ -120,7 +120,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one_to_the_bit(train, laten
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])  # where Hydra finds the callback
     options = (*latent, "data.num_demo_images=30", "trainer.max_epochs=3")
     assert train(*options, "run_dir=whole") == 0
-    assert train(*options, "run_dir=run", f"+callbacks.stop._target_={__name__}.Stop") == 130
+    stop = (f"+callbacks.stop._target_={__name__}.Stop", f"trusted_classes=[{__name__}.Stop]")
+    assert train(*options, "run_dir=run", *stop) == 130
     assert read(last("run"))["global_step"] == 5
     assert train(*options, "run_dir=run", "resume=auto") == 0
     ours, wanted = read(last("run")), read(last("whole"))

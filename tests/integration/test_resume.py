@@ -86,7 +86,8 @@ class Diary(Callback):
         Diary.losses[trainer.global_step] = outputs["loss"].item()
 
 
-WITH_DIARY = f"+callbacks.diary._target_={__name__}.Diary"
+TRUSTED = f"trusted_classes=[{__name__}.Diary,{__name__}.Trouble]"
+WITH_DIARY = (f"+callbacks.diary._target_={__name__}.Diary", TRUSTED)
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def load(path: str | Path) -> dict:
 
 def trouble(event: str, place: str, step: int) -> tuple[str, ...]:
     options = {"_target_": f"{__name__}.Trouble", "event": event, "place": f"'{place}'", "step": step}
-    return tuple(f"+callbacks.a_trouble.{key}={value}" for key, value in options.items())
+    return TRUSTED, *(f"+callbacks.a_trouble.{key}={value}" for key, value in options.items())
 
 
 def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -136,7 +137,7 @@ def assert_same_end(run: Path, whole: Path) -> None:
 def whole(request, train, importable):
     """A run that nothing befell, and the losses of its steps."""
     kind = request.getfixturevalue("kind")
-    assert train(*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=whole") == 0
+    assert train(*KINDS[kind], EPOCHS, LOGGED, *WITH_DIARY, "run_dir=whole") == 0
     return Diary.losses
 
 
@@ -166,7 +167,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train
         (("SIGTERM", "within", 12), 143, 12),
     ]
     losses: dict[int, float] = {}
-    common = (*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=run")
+    common = (*KINDS[kind], EPOCHS, LOGGED, *WITH_DIARY, "run_dir=run")
     reached = None
     for befalls, code, step in stops:
         assert train(*common, *trouble(*befalls), "resume=auto") == code, befalls
@@ -223,7 +224,7 @@ def test_a_signal_waits_for_a_checkpoint_that_is_being_written(train, importable
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_minutes_saved_is_gone_on_from_after_a_crash(train, whole, kind, capsys):
-    common = (*KINDS[kind], EPOCHS, LOGGED, WITH_DIARY, "run_dir=run", "callbacks.last.train_time_interval=1e-9")
+    common = (*KINDS[kind], EPOCHS, LOGGED, *WITH_DIARY, "run_dir=run", "callbacks.last.train_time_interval=1e-9")
     assert train(*common, *trouble("crash", "before", 7)) == 1
     Path("run/checkpoints/.last.ckpt.0123.part").write_bytes(b"of a kill in the middle of a save")
     assert load("run/checkpoints/last.ckpt")["global_step"] == 6
@@ -251,7 +252,7 @@ def test_ends_and_validations_within_an_epoch_are_met_again(train, importable, o
 
 @pytest.mark.slow
 def test_gradients_that_are_being_accumulated_are_finished_first(train, importable):
-    options = (EPOCHS, "trainer.accumulate_grad_batches=2", WITH_DIARY)
+    options = (EPOCHS, "trainer.accumulate_grad_batches=2", *WITH_DIARY)
     assert train(*options, "run_dir=whole") == 0
     assert train(*options, "run_dir=run", *trouble("SIGINT", "within", 3)) == 130
     assert load("run/checkpoints/last.ckpt")["global_step"] == 3
@@ -588,3 +589,26 @@ def test_a_discriminator_is_resumed_bitwise_and_needed_by_training_alone(
     assert {f"net.{name}" for name in shared} < content["state_dict"].keys()
     assert generate("checkpoint=shared.safetensors", "mode=reconstruct", f"input={grid}", "out=again") == 0
     assert train(*ADVERSARIAL, "trainer.max_epochs=1", f"init_from={last}") == 0
+
+
+@pytest.mark.slow
+def test_a_run_killed_after_its_last_save_has_a_complete_result_once_resumed(train, finished_run):
+    shutil.copytree(finished_run, "run")
+    before = json.loads(Path("run/result.json").read_text())
+    Path("run/result.json").unlink()
+    every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
+    assert train("trainer.max_epochs=3", *every_2, "run_dir=run", "resume=auto") == 0
+    after = json.loads(Path("run/result.json").read_text())
+    of_validation = {name: value for name, value in before["last"].items() if name.startswith("val/")}
+    assert of_validation == {name: value for name, value in after["last"].items() if name.startswith("val/")}
+    assert after["best"] == before["best"]
+
+
+def test_resuming_with_another_number_of_threads_is_said(finished_run, tmp_path, caplog):
+    content = torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)
+    for threads, says in ((torch.get_num_threads(), False), (torch.get_num_threads() + 1, True)):
+        content["artart"]["threads"] = threads
+        torch.save(content, path := tmp_path / "last.ckpt")
+        caplog.clear()
+        resume.load_resume_state(path, content["config"], content["labels"])
+        assert (f"trained with {threads} threads" in caplog.text) == says

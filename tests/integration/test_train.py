@@ -268,10 +268,12 @@ def test_weights_spoiled_by_the_last_step_of_an_epoch_leave_the_good_ones_before
     one_step = ("data.batch_size=500", "optimizer=sgd", "scheduler=constant", "run_dir=run")
     assert train("trainer.max_epochs=1", "optimizer.lr=1e-3", *one_step) == 0
     good = Path("run/checkpoints/last.ckpt").read_bytes()
-    spoiling = "+callbacks.spoil._target_=" + __name__ + ".Spoil"
-    assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, "resume=auto", spoiling) == 1
+    spoiling = (f"+callbacks.spoil._target_={__name__}.Spoil", f"trusted_classes=[{__name__}.Spoil]")
+    assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, "resume=auto", *spoiling) == 1
     previous = Path("run/checkpoints/previous.ckpt").absolute()
-    assert f"the newest good checkpoint is {previous}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"the newest good checkpoint is {previous}" in error
+    assert "begin with its weights, init_from=run/checkpoints/previous.ckpt, and a lower optimizer.lr" in error
     assert previous.read_bytes() == good
     assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, f"resume={previous}") == 0
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 1
@@ -282,7 +284,7 @@ def test_a_nan_stops_before_it_reaches_weights_or_checkpoints(train, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "train/loss=" in error
-    assert "Try a lower optimizer.lr" in error
+    assert "begin again with a lower optimizer.lr" in error
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-import os
 import re
 
 import pytest
@@ -7,6 +6,7 @@ from torch.testing import assert_close
 
 from artart import ArtError
 from artart.config.compatibility import check_memory
+from artart.io import memory
 from artart.io.images import to_model
 from artart.objectives import losses
 from artart.objectives.losses import Perceptual, fingerprints
@@ -81,10 +81,11 @@ def test_the_memory_of_a_target_is_what_is_said():
     assert target.untyped_storage().nbytes() == Perceptual.bytes_per_target(32)
 
 
-def test_more_than_half_of_the_memory_is_refused_before_training():
+def test_more_than_half_of_the_memory_is_refused_before_training(monkeypatch):
     config = {"image_size": 128, "loss": {"weights": {"perceptual": 1.0}, "perceptual": {"cache_targets": True}}}
     config["trainer"] = {"accelerator": "cpu"}
-    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    half = 10**9
+    monkeypatch.setattr(memory, "available", lambda _: 2 * half)
     most = half // Perceptual.bytes_per_target(128)
     check_memory(config, most)
     with pytest.raises(ArtError, match=rf"cache_targets=true: the features of {most + 1} images take .* leave it"):

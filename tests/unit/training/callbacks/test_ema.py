@@ -74,7 +74,8 @@ def test_a_checkpoint_holds_the_average_and_the_weights_beside_it(train, importa
     """Recomputed from the weights of each step: 4 steps of 8 images in each of 2 epochs."""
     fraction = 0.9
     options = (f"callbacks.ema.half_life_fraction={fraction}", "callbacks.ema.max_half_life=40", "optimizer.lr=0.01")
-    assert train(*SMALL_DIFFUSION, *options, f"+callbacks.spy._target_={__name__}.Recorder", "run_dir=run") == 0
+    spy = (f"+callbacks.spy._target_={__name__}.Recorder", f"trusted_classes=[{__name__}.Recorder]")
+    assert train(*SMALL_DIFFUSION, *options, *spy, "run_dir=run") == 0
     assert len(Recorder.trained) == 8
     average, averages = dict(Recorder.trained[0]), []
     for step, weights in enumerate(Recorder.trained, start=1):
@@ -94,7 +95,8 @@ def test_a_checkpoint_holds_the_average_and_the_weights_beside_it(train, importa
 def test_with_gradients_of_two_batches_a_step_is_of_all_their_images(train, importable):
     options = ("callbacks.ema.half_life_fraction=0.9", "callbacks.ema.max_half_life=20",
                "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1")  # fmt: skip
-    assert train(*SMALL_DIFFUSION, *options, f"+callbacks.spy._target_={__name__}.Recorder", "run_dir=run") == 0
+    spy = (f"+callbacks.spy._target_={__name__}.Recorder", f"trusted_classes=[{__name__}.Recorder]")
+    assert train(*SMALL_DIFFUSION, *options, *spy, "run_dir=run") == 0
     first, second = Recorder.trained[1], Recorder.trained[3]  # after 16 and 32 images
     decay = 0.5 ** (16 / 20)
     wanted = {name: decay * first[name] + (1 - decay) * second[name] for name in first}

@@ -112,7 +112,7 @@ def drawn_rows(calls: Calls, data: ArtDataModule, **options):
     sampler = Heun(NUM_STEPS)
     callback = SampleGrid("unused", sampler, **options)
     batch = Batch(torch.zeros(1, 3, S, S), torch.zeros(1, 1, dtype=torch.long))
-    return callback.rows(SimpleNamespace(datamodule=data), module, batch), [*calls], sampler
+    return callback.rows(SimpleNamespace(datamodule=data, callbacks=[]), module, batch), [*calls], sampler
 
 
 def test_samples_have_all_labels_of_the_real_images_beside_them(rows_of):

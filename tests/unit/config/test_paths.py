@@ -1,0 +1,56 @@
+import pytest
+from omegaconf import OmegaConf
+
+from artart import ArtError
+from artart.config.paths import make_paths_absolute
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Two runs: the older with best.ckpt and last.ckpt, the newer with last.ckpt; and one without a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("01/a/checkpoints/best.ckpt", "01/a/checkpoints/last.ckpt", "02/b/checkpoints/last.ckpt", "03/c/x"):
+        path = tmp_path / "outputs" / "runs" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "outputs" / "runs"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("checkpoint", "latest", "02/b/checkpoints/last.ckpt"),
+        ("checkpoint", "outputs/runs/01/a", "01/a/checkpoints/best.ckpt"),
+        ("init_from", "outputs/runs/02/b", "02/b/checkpoints/last.ckpt"),
+        ("resume", "outputs/runs/01/a", "01/a/checkpoints/last.ckpt"),
+        ("checkpoint", "outputs/runs/01/a/checkpoints/last.ckpt", "01/a/checkpoints/last.ckpt"),
+    ],
+)
+def test_make_paths_absolute_finds_the_checkpoint_of_a_run(runs, key, value, found):
+    cfg = OmegaConf.create({key: value})
+    make_paths_absolute(cfg)
+    assert cfg[key] == str(runs / found)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("outputs/runs/03/c", "checkpoint=outputs/runs/03/c: this folder has no checkpoints/best.ckpt"),
+        ("x" * 300, None),
+        ("resume", None),
+    ],
+)
+def test_make_paths_absolute_names_a_folder_without_checkpoint(runs, value, sentence):
+    cfg = OmegaConf.create({"checkpoint": value})
+    if sentence is None:
+        make_paths_absolute(cfg)
+        assert cfg.checkpoint.endswith(value)
+    else:
+        with pytest.raises(ArtError, match=sentence):
+            make_paths_absolute(cfg)
+
+
+def test_make_paths_absolute_says_that_there_is_no_latest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtError, match="checkpoint=latest: there is no run with a checkpoint under outputs/runs"):
+        make_paths_absolute(OmegaConf.create({"checkpoint": "latest"}))

@@ -1,0 +1,82 @@
+"""Memory and time of a run, before it begins."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from artart import ArtError
+from artart.io import memory
+from artart.models.conv_diffusion import ConvDiffusionModel
+from artart.objectives.losses import MSE, WeightedSum
+from artart.objectives.reconstruction import Reconstruction
+from artart.training.cost import BEYOND_SAVED, STATE, check, in_words, measure
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def net():
+    return ConvDiffusionModel(image_size=16)
+
+
+@pytest.fixture
+def objective():
+    return Reconstruction(WeightedSum({"mse": 1.0}, mse=MSE("model")))
+
+
+def config(batch_size: int = 4) -> dict:
+    trainer = {"max_epochs": 2, "max_steps": -1, "devices": 1, "num_nodes": 1, "accumulate_grad_batches": 1}
+    return {"data": {"batch_size": batch_size}, "trainer": trainer}
+
+
+def test_measure_counts_what_a_linear_layer_saves(objective):
+    class Net(torch.nn.Linear):
+        channels, image_size, num_classes = 3, 16, 0
+
+        def forward(self, x):
+            return super().forward(x)
+
+    cost = measure(Net(16, 16), objective, 2, CPU)
+    image = 3 * 16 * 16 * 4
+    assert cost.per_image == pytest.approx(BEYOND_SAVED * 3 * image, rel=0.4)  # input, output and their difference
+    assert cost.fixed == pytest.approx(STATE * (16 * 16 + 16), abs=100)
+
+
+def test_measure_changes_neither_network_nor_random_numbers(net, objective):
+    before, state = deepcopy(net.state_dict()), torch.get_rng_state()
+    measure(net, objective, 8, CPU)
+    assert_close(net.state_dict(), before, rtol=0, atol=0)
+    assert_close(torch.get_rng_state(), state, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_check_refuses_a_batch_that_memory_does_not_hold(net, objective, monkeypatch):
+    needed = measure(net, objective, 64, CPU).bytes(64)
+    monkeypatch.setattr(memory, "available", lambda _: int(needed * 2))
+    check(config(64), net, objective, 100, CPU)
+    monkeypatch.setattr(memory, "available", lambda _: int(needed * 0.9))
+    with pytest.raises(ArtError, match=r"^data.batch_size=64: a step takes .* are free; set data.batch_size=[345]\d,"):
+        check(config(64), net, objective, 100, CPU)
+    check(config(64), net, objective, 2, CPU)  # fewer images than a batch
+
+
+def test_available_is_the_least_of_machine_and_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available(CPU) is None
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    2000 kB\n")
+    (tmp_path / "memory.current").write_text("1000")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 500\n")
+    (tmp_path / "memory.max").write_text("max")
+    assert memory.available(CPU) == 2000 * 1024
+    (tmp_path / "memory.max").write_text("5000")
+    assert memory.available(CPU) == 5000 - 1000 + 500
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.1, "about 1 s"), (80, "about 80 s"), (200, "about 3.3 min"), (5400, "about 1.5 h")]
+)
+def test_durations_are_rounded(seconds, words):
+    assert in_words(seconds) == words

@@ -1,0 +1,40 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from artart.training.next_commands import next_commands
+
+OWN = "experiment=diffusion_cpu data.root=FOLDER_OF_YOUR_ART"
+
+
+def commands(mode: str, root: str | None, run_dir: Path) -> list[str]:
+    config = {"data": {"root": root, "val_fraction": 0.1}, "run_dir": str(run_dir), "trainer": {"accelerator": "cpu"}}
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(train_ids=range(500)))
+    module = SimpleNamespace(objective=SimpleNamespace(mode=mode), trainer=trainer)
+    return [command for command, _ in next_commands(config, module, run_dir / "checkpoints" / "best.ckpt")]
+
+
+@pytest.mark.parametrize(
+    ("mode", "root", "trainings"),
+    [
+        (
+            "reconstruct",
+            None,
+            ["experiment=quickstart_diffusion", "experiment=diffusion_cpu data.root=FOLDER_OF_YOUR_ART"],
+        ),
+        ("sample", None, ["experiment=diffusion_cpu data.root=FOLDER_OF_YOUR_ART"]),
+        ("reconstruct", "/my art", ["experiment=diffusion_cpu data.root='/my art'"]),
+        ("sample", "/my art", []),
+    ],
+)
+def test_next_commands_lead_to_images_of_ones_own(mode, root, trainings, tmp_path):
+    found = [command for command in commands(mode, root, tmp_path) if "artart.train" in command]
+    assert found == [f"artart.train {one}" for one in trainings]
+
+
+def test_next_commands_can_be_pasted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, *_, last = commands("sample", None, tmp_path / "my run")
+    assert first.startswith("artart.generate checkpoint='my run/checkpoints/best.ckpt' ")
+    assert last.startswith("tensorboard.main --logdir 'my run' ")
