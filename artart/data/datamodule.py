@@ -20,7 +20,7 @@ from artart.data.dataset import ImageSet, Storage, check_usable, images_of, pain
 from artart.data.decode import MAX_PIXELS, ResizeMode
 from artart.data.folder import ArtFolder, FolderSettings
 from artart.data.index import Entry, Rules, write_unused
-from artart.data.labels import CLASS, NO_CLASS, check_columns, known_labels, untrained_labels, warn_of_untrained
+from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels, warn_of_untrained
 from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import LatentLoader, Loader
 from artart.data.split import split
@@ -134,9 +134,7 @@ class ArtDataModule(LightningDataModule):
             return
         images = self.images = self._read_images()
         num_images = len(images.digests)
-        self.val_ids = split(
-            images.digests, images.groups, self.val_fraction, known_labels(images.labels, self.label_names)
-        )
+        self.val_ids = split(images.digests, images.groups, self.val_fraction, pairs(images.labels, self.label_names))
         if self.val_is_held_out and not self.val_ids:
             raise ArtError(
                 f"data.val_fraction={self.val_fraction}: all {num_images} images are near-duplicates, "

@@ -71,8 +71,8 @@ def labels_of(rows: Sequence[Sequence[str]], label_names: Mapping[str, Sequence[
     )
 
 
-def known_labels(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -> list[list[tuple[int, int]]]:
-    """For each row of labels (N, K) its columns and numbers but for "none"."""
+def pairs(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -> list[list[tuple[int, int]]]:
+    """For each row of labels (N, K) the pairs of column and label, without "none"."""
     sizes = [len(names) for names in label_names.values()]
     return [[(k, label) for k, label in enumerate(row) if label < sizes[k]] for row in labels.tolist()]
 
