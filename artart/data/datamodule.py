@@ -20,13 +20,12 @@ from artart.data.dataset import ImageSet, Storage, check_usable, images_of, pain
 from artart.data.decode import MAX_PIXELS, ResizeMode
 from artart.data.folder import ArtFolder, FolderSettings
 from artart.data.index import Entry, Rules, write_unused
-from artart.data.labels import CLASS, NO_CLASS, check_columns, labels_without_images
+from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels, warn_of_untrained
 from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import LatentLoader, Loader
 from artart.data.split import split
 from artart.io.images import Batch, to_model
 from artart.io.ranges import Count, Fraction, ImageSize, Seed
-from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +79,7 @@ class ArtDataModule(LightningDataModule):
         self.folder = None if self.root is None else ArtFolder(self._folder_settings(Path(self.root)))
         self.latents: Latents | None = None  # of which batches consist, if `encode` was called
         self.entries: list[Entry] = []  # every file of the folder
-        self.train_ids: list[int] = []
-        self.val_ids: list[int] = []
+        self.train_ids, self.val_ids = list[int](), list[int]()
         self.loader_state: dict[str, Any] = {}  # of a checkpoint, for the training loader
 
     def _folder_settings(self, root: Path) -> FolderSettings:
@@ -119,7 +117,7 @@ class ArtDataModule(LightningDataModule):
             "sha256": sha256("\n".join(described).encode()).hexdigest(),
             "num_train": len(self.train_ids),
             "num_val": len(self.val_ids),
-            "untrained_labels": self.untrained_labels,
+            "untrained_labels": untrained_labels(self.images.labels[self.train_ids], self.label_names),
         }
 
     def load(self, loaded: "ArtDataModule | None" = None) -> None:
@@ -134,9 +132,9 @@ class ArtDataModule(LightningDataModule):
         if loaded:
             self.__dict__ |= {name: vars(loaded)[name] for name in ("images", "entries", "train_ids", "val_ids")}
             return
-        self.images = self._read_images()
-        num_images = len(self.images.digests)
-        self.val_ids = split(self.images.digests, self.images.groups, self.val_fraction, self._labels_of_images())
+        images = self.images = self._read_images()
+        num_images = len(images.digests)
+        self.val_ids = split(images.digests, images.groups, self.val_fraction, pairs(images.labels, self.label_names))
         if self.val_is_held_out and not self.val_ids:
             raise ArtError(
                 f"data.val_fraction={self.val_fraction}: all {num_images} images are near-duplicates, "
@@ -146,22 +144,9 @@ class ArtDataModule(LightningDataModule):
         num_train = len(self.train_ids)
         held_out = f"{len(self.val_ids)} held out for validation" if self.val_ids else "none held out"
         log.info("%d images: %d for training, %s", num_images, num_train, held_out)
-        for column, names in self.untrained_labels.items():
-            shown = ", ".join(map(printable, names[:10])) + ", ..." * (len(names) > 10)
-            log.warning("%s: no training image has %s; label=all leaves that out", column, shown)
+        warn_of_untrained(self.images.labels[self.train_ids], self.label_names)
         if num_train < self.batch_size:
             log.info("data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, num_train)
-
-    @property
-    def untrained_labels(self) -> dict[str, list[str]]:
-        """By column, the names of labels that no training image has."""
-        return labels_without_images(self.images.labels[self.train_ids], self.label_names)
-
-    def _labels_of_images(self) -> list[list[tuple[int, int]]]:
-        """The labels of each image: column and number, without "none"."""
-        nums = [len(names) for names in self.label_names.values()]
-        rows = self.images.labels.tolist()
-        return [[(k, label) for k, label in enumerate(row) if label < nums[k]] for row in rows]
 
     def encode(self, encoder: Encoder, device: torch.device) -> None:
         """Replace the images of batches by their latents.

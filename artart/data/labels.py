@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from artart import ArtError
+from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,20 @@ def labels_of(rows: Sequence[Sequence[str]], label_names: Mapping[str, Sequence[
     )
 
 
-def labels_without_images(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def pairs(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -> list[list[tuple[int, int]]]:
+    """For each row of labels (N, K) the pairs of column and label, without "none"."""
+    sizes = [len(names) for names in label_names.values()]
+    return [[(k, label) for k, label in enumerate(row) if label < sizes[k]] for row in labels.tolist()]
+
+
+def warn_of_untrained(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -> None:
+    """Log the names that no row of labels (N, K) of training images has."""
+    for column, names in untrained_labels(labels, label_names).items():
+        shown = ", ".join(map(printable, names[:10])) + ", ..." * (len(names) > 10)
+        log.warning("%s: no training image has %s; label=all leaves that out", column, shown)
+
+
+def untrained_labels(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The names, by column, that no row of labels (N, K) has; columns of which there are none are left out."""
     used = [set(column) for column in labels.T.tolist()]
     unused = {

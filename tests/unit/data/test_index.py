@@ -93,6 +93,7 @@ def test_a_journal_that_is_cut_goes_on(tmp_path: Path) -> None:
         with index.journal(file) as note:
             for name in names:
                 note(name, facts(len(name)))
+                assert index.read(file)[-1].path == name  # also if the process is killed now
         file.write_bytes(file.read_bytes() + b'"half a row')
     assert [entry.path for entry in index.read(file)] == NAMES
     assert [entry.facts for entry in index.read(file)] == [facts(len(name)) for name in NAMES]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from artart.data.labels import class_of, describe_folders, labels_without_images
+from artart.data.labels import class_of, describe_folders, untrained_labels
 
 ROOT = Path("/art")
 
@@ -53,8 +53,8 @@ def test_describe_folders_says_nothing_of_classes(folders: list[str]) -> None:
     assert describe_folders([ROOT / folder / f"{i}.png" for folder in folders for i in range(2)], ROOT) == ""
 
 
-def test_labels_without_images_names_them_by_column() -> None:
+def test_untrained_labels_are_named_by_column() -> None:
     names = {"class": ["a", "b", "c"], "artist": ["d", "e"]}
     labels = torch.tensor([[0, 1], [2, 0], [3, 2]])  # the last row has none
-    assert labels_without_images(labels, names) == {"class": ["b"]}
-    assert labels_without_images(labels[2:], names) == names
+    assert untrained_labels(labels, names) == {"class": ["b"]}
+    assert untrained_labels(labels[2:], names) == names
