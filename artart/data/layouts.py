@@ -25,7 +25,7 @@ NUM_COLOURS: dict[Any, int] = {2: 3, 5: 4, 6: 3, 8: 3}  # channels without extra
 NUMBERS = {2: " signed", 3: " floating-point"}  # by sample format
 EXTRAS = {0: "an extra channel", 1: "premultiplied alpha", 2: "alpha"}
 FAX, JPEG = {2, 3, 4}, 7
-PACKED = {1, 5, 8, 32773, 32946, 34925, 50000, 50001}  # none, LZW, Deflate, PackBits, Deflate, LZMA, Zstandard, WebP
+PACKED = {1, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, Deflate, PackBits, Deflate, LZMA, Zstandard
 
 Layouts = dict[tuple, list[tuple[int, ...]]]  # kinds of extra channels by colours and bits
 PIXEL_BY_PIXEL: Layouts = {

@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 
 from artart.data.decode import MAX_PIXELS, ResizeMode, TooLarge, is_blank, open_image, orientation, resize, upright
 from artart.data.find import describe, kind_of
-from artart.data.layouts import Unsupported
+from artart.data.layouts import REMEDY, Unsupported
 from artart.data.perceptual_hash import perceptual_hash
 from artart.data.workers import MAX_SECONDS, OUT_OF_TIME, exclusive, in_workers
 from artart.io.provenance import provenance_of
@@ -166,6 +166,8 @@ def _flaw(error: Exception) -> str:
             return str(error)
         case Image.DecompressionBombError():
             return "a frame is larger than data.max_pixels"
+        case OSError(args=[str(reason)]) if reason.startswith("Unsupported"):  # of a BMP, such as a depth of 2 bits
+            return f"unsupported: {reason.removeprefix('Unsupported ')}; {REMEDY}"
         case FileNotFoundError():
             return "vanished while it was read"
         case PermissionError():

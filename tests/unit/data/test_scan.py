@@ -406,13 +406,17 @@ def flipped(content: bytes, position: int) -> bytes:
     return content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :]
 
 
-PNG = encoded("PNG", 256)
+PNG, BMP = encoded("PNG", 256), encoded("BMP")
 BAD = {
     "zero bytes": (b"", "empty file"),
     "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git-LFS pointer"),
     "web page": (b"<!DOCTYPE html><html>404</html>", "not an image, or cut off in its header"),
     "zeros": (bytes(5000), "not an image, or cut off in its header"),
     "JPEG header alone": (encoded("JPEG")[:30], "cut off or damaged: Truncated File Read"),
+    "BMP of 2 bits": (
+        BMP[:28] + b"\2" + BMP[29:],
+        "unsupported: BMP pixel depth (2); save it as PNG with 8 or 16 bits",
+    ),
     "PNG with a flipped byte": (flipped(PNG, PNG.index(b"IDAT") + 60), "cut off or damaged: the checksum of IDAT"),
     "PNG with a flipped length": (flipped(PNG, PNG.index(b"IDAT") - 2), "cut off or damaged: the checksum of IDAT"),
 }
@@ -752,7 +756,7 @@ def test_a_blank_image_is_rejected_and_a_white_one_is_not(tmp_path: Path) -> Non
     icon.paste((255, 255, 255, 255), (8, 8, 24, 24))
     icon.save(tmp_path / "icon.png")
     icon.convert("RGB").save(tmp_path / "white.png")
-    assert flaw(tmp_path / "icon.png") .startswith("blank: nothing is seen of it on white")
+    assert flaw(tmp_path / "icon.png").startswith("blank: nothing is seen of it on white")
     assert examined(tmp_path / "white.png").pixels is not None
 
 

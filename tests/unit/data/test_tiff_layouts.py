@@ -221,6 +221,7 @@ GREY = Layout(8)
         (Layout(8, photometric=2), {"t277": (3, [4])}, "a channel that may be alpha or not"),
         (GREY, {"t262": (3, [32803])}, "camera raw"),
         (GREY, {"t259": (3, [34887])}, "compression 34887"),
+        (GREY, {"t259": (3, [50001])}, "compression 50001"),
         (GREY, {"t259": (3, [6])}, "compression 6"),
     ],
 )
