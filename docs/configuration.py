@@ -14,7 +14,8 @@ from hydra.utils import get_object
 
 from artart.config.build import CONF_DIR, options, select_or_none
 from artart.config.commands import settings_of
-from artart.config.schema import describe, hints_of
+from artart.config.describe import describe
+from artart.config.schema import hints_of
 
 COMMANDS = ("train", "generate", "evaluate", "prepare", "export", "inspect")
 GROUPS = (

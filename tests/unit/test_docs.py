@@ -11,8 +11,9 @@ from hydra.errors import HydraException
 
 from artart import ArtError
 from artart.config.build import CONF_DIR, options
-from artart.config.commands import PATHS
-from artart.config.schema import check, describe, literals
+from artart.config.commands import PATHS, literals
+from artart.config.describe import describe
+from artart.config.schema import check
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

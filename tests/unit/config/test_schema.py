@@ -14,7 +14,8 @@ from pydantic import Field
 from artart import ArtError
 from artart.config.build import CONF_DIR, known_keys
 from artart.config.commands import SETTINGS
-from artart.config.schema import check, describe
+from artart.config.describe import describe
+from artart.config.schema import check
 from artart.diffusion.guidance import Guidance
 
 GROUPS = sorted(folder.name for folder in CONF_DIR.iterdir() if folder.is_dir() and folder.name != "hydra")
