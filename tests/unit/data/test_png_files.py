@@ -212,6 +212,11 @@ def test_metadata_beside_damaged_ones_are_kept() -> None:
         assert image.info["xmp"] == b"<x/>"
 
 
+def test_a_long_text_is_kept() -> None:
+    with open_image(with_chunk(METADATA["4.7 MB of compressed text"])) as image:
+        assert len(image.info["Comment"]) == 95 * 50_000
+
+
 @pytest.mark.parametrize("kind", [b"IHDR", b"IDAT", b"IEND", b"PLTE", b"tRNS"])
 def test_a_wrong_checksum_of_pixels_is_damage(kind: bytes) -> None:
     content = bytearray(png(make_values(3, 8), 3, 8, [(b"tRNS", b"\0")]).getvalue())

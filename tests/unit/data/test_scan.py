@@ -739,7 +739,7 @@ def test_a_file_that_kills_its_workers_is_flawed_and_no_other(
 def test_an_item_that_takes_too_long_ends_its_process() -> None:
     script = "from artart.data import workers; workers.MAX_SECONDS = 0.2; workers._limited(sum, range(10**12))"
     with within(30):
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=20)
     assert done.returncode == -signal.SIGPROF
 
 
