@@ -11,8 +11,8 @@ from hydra.errors import HydraException
 
 from artart import ArtError
 from artart.config.build import CONF_DIR, options
-from artart.config.commands import PATHS
-from artart.config.schema import check, describe, literals
+from artart.config.commands import PATHS, literals
+from artart.config.schema import check, describe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
