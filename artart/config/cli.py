@@ -44,7 +44,7 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
         config_name: its configuration in conf/.
         sweeps: whether it supports -m.
     """
-    argparse.ArgumentParser.print_usage = lambda *_: None  # eight lines of it before an error of one
+    argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign] # eight lines of it before an error of one
     if hasattr(argparse.ArgumentParser, "_check_help"):  # Python 3.14 refuses Hydra's help for --shell-completion
         argparse.ArgumentParser._check_help = lambda *_: None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its exceptions itself
