@@ -10,7 +10,6 @@ import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
@@ -30,11 +29,11 @@ from artart.config.build import (
 from artart.config.commands import SETTINGS, settings_of
 from artart.config.describe import describe
 from artart.config.paths import make_paths_absolute
+from artart.config.targets import target_of
 from artart.config.unfit import leave_out_unfit
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 MAX_LINES = 3  # of mistakes
-TRUSTED = ("artart", "lightning", "torch", "torchmetrics")  # packages whose classes settings may name
 
 
 def check(cfg: DictConfig) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     make_paths_absolute(cfg)
     _refuse(_wrong_settings(_probed(cfg)))
     if "monitor" in cfg:
-        leave_out_unfit(cfg, TRUSTED)
+        leave_out_unfit(cfg)
     _refuse(_wrong_parts(_probed(cfg)))
     return as_dict(cfg)
 
@@ -80,8 +79,11 @@ def _wrong_settings(config: Mapping[str, Any]) -> Iterator[str]:
     """Values that `SETTINGS` forbids, and groups that are missing or not groups."""
     given = set(flat_keys(config))
     for key, hint in settings_of(config).items():
-        if key in given:
-            yield from _wrong_value(key, select_or_none(config, key), hint)
+        value = select_or_none(config, key)
+        if isinstance(value, Mapping) and "_target_" in value:
+            yield f"{key}={value}: must be {describe(hint)}, no object"
+        elif key in given:
+            yield from _wrong_value(key, value, hint)
     if "monitor" in config:  # a training
         for key in [group for group in GROUPS if group not in config]:
             yield f"{key}: is missing; choose {key}={join_words(options(key))}"
@@ -111,7 +113,7 @@ def wrong_arguments(node: Any, key: str, trusted: Collection[str] = ()) -> Itera
     Args:
         node: the data.
         key: its name.
-        trusted: full names of classes that may be named beside those of TRUSTED.
+        trusted: full names of classes that may be named too, see `targets.target_of`.
     """
     if isinstance(node, Mapping):
         if "_target_" in node:
@@ -125,17 +127,10 @@ def wrong_arguments(node: Any, key: str, trusted: Collection[str] = ()) -> Itera
 
 def _wrong_call(node: Mapping[str, Any], key: str, trusted: Collection[str]) -> Iterator[str]:
     name = str(node["_target_"])
-    foreign = f"{key}._target_={name}: is no class of {join_words(TRUSTED)}; if you trust it: trusted_classes=[{name}]"
-    if name not in trusted and name.partition(".")[0] not in TRUSTED:
-        yield foreign
-        return
     try:
-        target = get_object(name)
-    except Exception as error:  # noqa: BLE001 - a user's module can raise anything
-        yield f"{key}._target_={name}: cannot be imported ({' '.join(str(error).split())})"
-        return
-    if name not in trusted and not _is_trusted(target):
-        yield foreign
+        target = target_of(name, trusted)
+    except ArtError as error:
+        yield f"{key}._target_={name}: {error}"
         return
     try:
         parameters = inspect.signature(target).parameters
@@ -146,12 +141,6 @@ def _wrong_call(node: Mapping[str, Any], key: str, trusted: Collection[str]) -> 
     hints = hints_of(target)
     known = {name: hints.get(name, Any) for name in [*parameters, *(node if takes_any else ())]}
     yield from _wrong_items(key, arguments, known, f"{node['_target_']} has no such argument")
-
-
-def _is_trusted(target: Callable[..., Any]) -> bool:
-    """Whether it is defined where its name says; a name such as torch.os.system leads out of torch."""
-    package = str(getattr(target, "__module__", None)).partition(".")[0]
-    return package == "artart" or (package in TRUSTED and inspect.isclass(target))
 
 
 def _wrong_items(key: str, items: Mapping[str, Any], hints: Mapping[str, Any], unknown: str) -> Iterator[str]:

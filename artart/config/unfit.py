@@ -5,22 +5,19 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from artart import ArtError
 from artart.config.build import CONF_DIR, as_dict, flat_keys, join_words
+from artart.config.targets import target_of
 
 log = logging.getLogger(__name__)
 
 
-def leave_out_unfit(cfg: DictConfig, trusted: tuple[str, ...]) -> None:
+def leave_out_unfit(cfg: DictConfig) -> None:
     """Remove settings that the chosen option of a group does not take but another does, and name them.
 
     Such as optimizer.betas of experiment=diffusion with optimizer=sgd, or callbacks.grid with callbacks=none.
-
-    Args:
-        cfg: the settings.
-        trusted: packages whose classes are looked at.
     """
     left_out = list[str]()
     for group in [str(key) for key in cfg if (CONF_DIR / str(key)).is_dir()]:
@@ -28,7 +25,7 @@ def leave_out_unfit(cfg: DictConfig, trusted: tuple[str, ...]) -> None:
         if not isinstance(node, DictConfig):
             continue
         of_others = {key for file in (CONF_DIR / group).glob("*.yaml") for key in flat_keys(_content(file, group))}
-        for key in [key for key in _not_taken(as_dict(node, resolve=False), trusted) if key in of_others]:
+        for key in [key for key in _not_taken(as_dict(node, resolve=False)) if key in of_others]:
             place, _, name = f"{group}.{key}".rpartition(".")
             with open_dict(cfg):
                 del OmegaConf.select(cfg, place)[name]
@@ -43,26 +40,25 @@ def _content(file: Any, group: str) -> Mapping[str, Any]:
     return content.get(group, content)  # of the package _global_
 
 
-def _not_taken(node: Mapping[str, Any], trusted: tuple[str, ...], prefix: str = "") -> Iterator[str]:
+def _not_taken(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Dotted keys that the `_target_` above them does not take; groups and extra arguments must have one themselves."""
-    known, takes_any = _parameters(node, trusted)
+    known, takes_any = _parameters(node)
     for name, value in node.items():
         is_object = isinstance(value, Mapping) and "_target_" in value
         needs_target = takes_any and isinstance(value, Mapping) and not is_object
         if name not in known and not name.startswith("_") and (not takes_any or needs_target):
             yield f"{prefix}{name}"
         elif is_object:
-            yield from _not_taken(value, trusted, f"{prefix}{name}.")
+            yield from _not_taken(value, f"{prefix}{name}.")
 
 
-def _parameters(node: Mapping[str, Any], trusted: tuple[str, ...]) -> tuple[set[str], bool]:
+def _parameters(node: Mapping[str, Any]) -> tuple[set[str], bool]:
     """The names of parameters of a node's `_target_`, and whether it takes any; without one it takes any."""
-    target = str(node.get("_target_", ""))
-    if not target:
+    if "_target_" not in node:
         return set(), True
     try:
-        parameters = inspect.signature(get_object(target)).parameters if target.startswith(trusted) else {}
-    except Exception:  # noqa: BLE001 - reported later
-        parameters = {}
+        parameters = inspect.signature(target_of(str(node["_target_"]))).parameters
+    except (ArtError, TypeError, ValueError):  # reported later, or unknown
+        return set(node), False
     takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     return set(parameters) or set(node), takes_any

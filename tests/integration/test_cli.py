@@ -194,7 +194,7 @@ def test_a_command_ends_quietly_when_nobody_reads_its_output(tmp_path, words):
         ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stderr == ""
-    assert done.returncode == 141
+    assert done.returncode in ((0, 141) if "--cfg" in words else (141,))  # a pipe holds the whole configuration
     assert "Ctrl-C" not in done.stdout
 
 
@@ -203,7 +203,7 @@ def test_a_full_disk_behind_the_output_is_reported_in_a_line(tmp_path, finished_
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "artart.inspect", str(finished_run)]
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (1, "standard output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "output: No space left on device; files written before are intact\n")
 
 
 def test_version_is_that_of_artart(monkeypatch, capsys):

@@ -195,7 +195,7 @@ def test_an_image_becomes_the_same_image(generate, checkpoints, exported, art_fo
     options = (f"input={art_folder}", "device=cpu")
     wanted = made_by(generate, checkpoints["reconstruct"], *options)
     made = made_by(generate, exported["reconstruct", "safetensors"], *options)
-    assert len(made) == len(wanted) == 12
+    assert len(made) == len(wanted) == 13  # with the contact sheet
     assert all(np.array_equal(one, other) for one, other in zip(made, wanted, strict=True))
 
 
@@ -280,7 +280,7 @@ def test_what_to_do_next_is_reported(export, checkpoints, tmp_path, monkeypatch,
     assert written.match("outputs/exports/*/*/secret run_best.safetensors")
     out = capsys.readouterr().out
     assert out.startswith(f"{written}, ")
-    assert f"python -m artart.generate checkpoint={written} {rest}" in out
+    assert f"python -m artart.generate checkpoint='{written}' {rest}" in out
 
 
 @pytest.mark.parametrize("kind", FORMATS)

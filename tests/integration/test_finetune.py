@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from artart.config.build import as_dict
+from artart.config.build import as_dict, fill_in
 from artart.config.cli import compose_config
 from artart.config.schema import check
 from artart.io.weights import load
@@ -180,7 +180,8 @@ def test_finetune_takes_the_objective_of_its_checkpoint(words, run, objective, r
     check(cfg)
     cfg = with_objective_of(cfg, words)
     initial = adopt_config(cfg, words)
-    data, built, _ = build_data_and_objective(as_dict(cfg), None)
+    data, built, decided = build_data_and_objective(as_dict(cfg), None)
+    fill_in(cfg.model, decided, {})
     assert type(built).__name__ == objective
     config = as_dict(cfg)
     validate(config, built, data.label_names, build_net(config, initial, data.label_names))

@@ -50,7 +50,7 @@ def test_prepare_says_what_train_says(prepare, train, capsys):
     Path("art").mkdir()
     for k in range(36):
         icon = Image.new("RGBA", (32, 32), (255, 255, 255, 0))
-        icon.paste((255, 255, 255, 255), (k % 6, k // 6, 20, 20))
+        icon.paste((90 + k, 90, 90, 255), (4, 4, 20, 20))
         icon.save(f"art/{k}.png")
     assert train("data.root=art", "loss=mse") == 2
     refusal = capsys.readouterr().err.strip().splitlines()[-1]

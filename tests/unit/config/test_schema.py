@@ -209,7 +209,9 @@ def test_what_hydra_can_build_is_not_refused(override):
     check(config(override, "trusted_classes=[builtins.dict,pathlib.Path.cwd]"))
 
 
-@pytest.mark.parametrize("target", ["builtins.print", "torch.os.system", "artart.io.files.shutil.rmtree", "torch.load"])
+@pytest.mark.parametrize(
+    "target", ["builtins.print", "torch.os.system", "artart.training.sweep.shutil.rmtree", "torch.load"]
+)
 def test_check_refuses_a_target_of_another_package(target):
     with pytest.raises(ArtError) as error:
         check(config(f"data={{_target_: {target}}}"))
