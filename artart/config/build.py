@@ -30,8 +30,8 @@ NICKNAMES = {  # keys as other programs call them
     "output": ("out", "run_dir"),
     "path": ("data.root", "checkpoint"),
     "prompt": ("label",),
-    "resolution": ("image_size", "upscale"),
-    "size": ("image_size", "upscale"),
+    "resolution": ("image_size", "scale"),
+    "size": ("image_size", "scale"),
     "steps": ("trainer.max_steps", "sampler.num_steps"),
 }
 
