@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -280,7 +281,7 @@ def test_what_to_do_next_is_reported(export, checkpoints, tmp_path, monkeypatch,
     assert written.match("outputs/exports/*/*/secret run_best.safetensors")
     out = capsys.readouterr().out
     assert out.startswith(f"{written}, ")
-    assert f"python -m artart.generate checkpoint={written} {rest}" in out
+    assert f"python -m artart.generate checkpoint={shlex.quote(str(written))} {rest}" in out
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -154,8 +154,8 @@ def test_names_cannot_move_the_cursor(prepare, tmp_path, capsys):
     arguments = ("data.root=art", "data.metadata=art.csv", "data.licences=['CC0']", "run_dir=report")
     assert prepare(*arguments) == 0
     out, err = capsys.readouterr()
-    assert "?[2Jred?31m?" in out
-    assert "data.licences leaves out 1 of 1, most often: no?[1A (1)" in out
+    assert "\\x1b[2Jred\\x9b31m\\u202e" in out
+    assert "data.licences leaves out 1 of 1, most often: no\\x1b[1A (1)" in out
     assert {char for char in out + err if not char.isprintable()} == {"\n"}
     assert name in report()["classes"]
 
