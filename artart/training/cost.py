@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 FEW = (2, 4)  # images in the measured steps; batch normalization needs two
 MAX_SECONDS = 1.0  # that a step on a whole batch may take, to be measured too
 STATE = 16  # bytes per parameter: gradient, two moments of Adam, average
-BEYOND_SAVED = 1.5  # peak of a step over what it saves for the backward pass: gradients of maps, work space
+BEYOND_SAVED = 1.4  # peak of a step over what it saves for the backward pass: gradients of maps, work space
 
 
 class Cost(NamedTuple):

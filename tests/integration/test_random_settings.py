@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def try_once(
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_random_settings_are_accepted_or_refused_in_few_lines(
-    command, call, diffusion_run, without_work, tmp_path, monkeypatch, capfd
+    command, call, diffusion_run, without_work, tmp_path, monkeypatch, capfd, record_property
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging, "raiseExceptions", False)
@@ -148,5 +149,6 @@ def test_random_settings_are_accepted_or_refused_in_few_lines(
         codes.append(code)
         if problem:
             wrong.append(f"{given}: {problem}")
+    record_property("exit codes", Counter(codes))
     assert not wrong, f"{len(wrong)} of {NUM}:\n" + "\n".join(wrong[:40])
     assert {2, ACCEPTED} <= set(codes) or command in ("inspect", "prepare")

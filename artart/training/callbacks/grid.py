@@ -142,7 +142,8 @@ class SampleGrid(Grid):
     def sampling_left(self, trainer: Trainer, module: ArtModule) -> float:
         """Of the grids to come, each twice while those of the raw weights are drawn too."""
         first, last, every = trainer.current_epoch, trainer.max_epochs or 0, self.every_n_epochs
-        number = last // every - first // every + (first == 0 and every > 1) + (last % every > 0)
+        others = [epoch for epoch in {1, last} if first < epoch <= last and epoch % every]
+        number = last // every - first // every + len(others)
         return number * self._units(trainer) * (1 + self._draws_raw(trainer, module))
 
     def _draws_raw(self, trainer: Trainer, module: ArtModule) -> bool:

@@ -108,7 +108,7 @@ class MemorizationMonitor(SamplingCallback):
             groups = [data.images.groups[i] for i in data.train_ids]
             self.test = MemorizationTest(data.pixels_of(data.train_ids), groups, data.pixels_of(data.val_ids))
         with trainer.precision_plugin.forward_context():
-            samples = self._samples(trainer, module, data)
+            samples = self._samples(module, data)
         found = self.test.judge(self.test.nearest(samples))
         rates = {name: share(int(is_memorized.sum()), len(is_memorized)) for name, is_memorized in found.items()}
         for name, rate in rates.items():
@@ -142,11 +142,11 @@ class MemorizationMonitor(SamplingCallback):
         number = num_seen // self.every_n_images - self.tested_at // self.every_n_images
         return number * self.num_images * self.sampler.num_steps
 
-    def _samples(self, trainer: Trainer, module: ArtModule, data: ArtDataModule) -> Tensor:
+    def _samples(self, module: ArtModule, data: ArtDataModule) -> Tensor:
         """uint8 (num_images, 3, S, S)."""
         labels = data.images.labels[data.train_ids]
         y = labels[torch.randint(len(labels), (self.num_images,), generator=torch.Generator().manual_seed(0))]
         y, seeds, process = y.to(module.device), range(self.num_images), cast(NoiseProcess, module.objective)
         how = (module.net, process, self.sampler, y, seeds, self.guidance, self.batch_size)
-        with self.bar(trainer, "samples for the memorization test", len(y) * self.sampler.num_steps) as on_step:
+        with self.bar(module.trainer, "samples for the memorization test", len(y) * self.sampler.num_steps) as on_step:
             return torch.cat([to_pixels(x).cpu() for x in sample_images(*how, on_step=on_step)])
