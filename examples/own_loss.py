@@ -27,6 +27,7 @@ SETTINGS = (
     "loss=mse",
     "+loss.edges._target_=own_loss.Edges",
     "+loss.weights.edges=0.5",
+    "trusted_classes=[own_loss.Edges]",
     "image_size=32",
     "trainer.max_epochs=4",
 )

@@ -53,6 +53,7 @@ SETTINGS = (
     "model._target_=own_network.TinyNet",
     "~model.attention",  # a setting of the network that it replaces
     "+model.width=32",
+    "trusted_classes=[own_network.TinyNet]",
     "image_size=16",
     "trainer.max_epochs=4",
 )

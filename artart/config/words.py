@@ -12,7 +12,7 @@ from artart.config.commands import PATHS
 
 MULTIRUN = {"-m", "--multirun"}
 POSITIONAL = {"train": "data.root", "prepare": "data.root"}  # the key of a word without one; others: checkpoint
-REMOVABLE = ("callbacks.", "logger.", "hydra")
+REMOVABLE = ("callbacks.", "logger.", "hydra", "loss.", "model.", "optimizer.", "scheduler.")
 HYDRA = ("hydra.sweep.dir", "hydra.sweeper.", "hydra.launcher.", "hydra.searchpath", "hydra.verbose")  # have an effect
 
 
@@ -63,7 +63,7 @@ def _without_effect(words: Sequence[str]) -> Iterator[str]:
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
         if word.startswith("~") and not key.startswith(REMOVABLE) and not (CONF_DIR / key).is_dir():
-            yield f"{word}: only callbacks and loggers can be removed; leave it out, or set a value"
+            yield f"{word}: cannot be removed, unlike callbacks, loggers and arguments of model, loss, optimizer and scheduler; leave it out, or set a value"
         if key.startswith("hydra.") and not key.startswith(HYDRA):
             yield f"{word}: has no effect; the folder of a run is run_dir=DIR, that of a sweep hydra.sweep.dir=DIR"
         if key == "hydra.verbose" and not re.fullmatch(r"(?!inf$|nan$|null$)\[?[a-z_][\w.,]*\]?", value, re.IGNORECASE):
