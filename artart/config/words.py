@@ -7,12 +7,12 @@ from pathlib import Path
 
 from artart import ArtError
 from artart.config import renames
-from artart.config.build import CONF_DIR, options
+from artart.config.build import CONF_DIR, join_words, options
 from artart.config.commands import PATHS
 
 MULTIRUN = {"-m", "--multirun"}
 POSITIONAL = {"train": "data.root", "prepare": "data.root"}  # the key of a word without one; others: checkpoint
-REMOVABLE = ("callbacks.", "logger.", "hydra", "loss.", "model.", "optimizer.", "scheduler.")
+REMOVED = ("callbacks", "logger", "loss", "model", "optimizer", "scheduler")  # with ~ before the key
 HYDRA = ("hydra.sweep.dir", "hydra.sweeper.", "hydra.launcher.", "hydra.searchpath", "hydra.verbose")  # have an effect
 
 
@@ -62,8 +62,8 @@ def _without_effect(words: Sequence[str]) -> Iterator[str]:
     """A line for each setting of Hydra that artart does not use, and for settings that are removed."""
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
-        if word.startswith("~") and not key.startswith(REMOVABLE) and not (CONF_DIR / key).is_dir():
-            yield f"{word}: cannot be removed, unlike callbacks, loggers and arguments of model, loss, optimizer and scheduler; leave it out, or set a value"
+        if word.startswith("~") and key.partition(".")[0] not in (*REMOVED, "hydra") and not (CONF_DIR / key).is_dir():
+            yield f"{word}: only settings of {join_words(REMOVED, 'and')} can be removed; leave it out, or set a value"
         if key.startswith("hydra.") and not key.startswith(HYDRA):
             yield f"{word}: has no effect; the folder of a run is run_dir=DIR, that of a sweep hydra.sweep.dir=DIR"
         if key == "hydra.verbose" and not re.fullmatch(r"(?!inf$|nan$|null$)\[?[a-z_][\w.,]*\]?", value, re.IGNORECASE):

@@ -14,10 +14,10 @@ def available(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     with suppress(OSError, ValueError, IndexError):
-        free = 1024 * int(MEMINFO.read_text().partition("MemAvailable:")[2].split()[0])
+        free = 1024 * int(MEMINFO.read_text(encoding="ascii").partition("MemAvailable:")[2].split()[0])
         with suppress(OSError, ValueError):  # "max" where there is no limit
-            limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
-            stat = (CGROUP / "memory.stat").read_text()
+            limit, used = (int((CGROUP / f"memory.{name}").read_text(encoding="ascii")) for name in ("max", "current"))
+            stat = (CGROUP / "memory.stat").read_text(encoding="ascii")
             cached = int(stat.partition("\ninactive_file ")[2].split()[0])
             free = min(free, limit - used + cached)
         return free
