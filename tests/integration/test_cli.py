@@ -74,7 +74,7 @@ def test_what_hydra_understands_is_left_alone(argument):
         ("a=1 -m b=2", "-m a=1 b=2"),
         ("a=1 --config-dir . b=2", "--config-dir . a=1 b=2"),
         ("a=1 --cfg job b=2 --multirun", "--cfg job --multirun a=1 b=2"),
-        ("-m a=1 ~b", "-m a=1 ~b"),
+        ("-m a=1 ~model.b", "-m a=1 ~model.b"),
         ("--config-dir=x a=1", "--config-dir=x a=1"),
     ],
 )
