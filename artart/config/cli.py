@@ -44,18 +44,7 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
         config_name: its configuration in conf/.
         sweeps: whether it supports -m.
     """
-    argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]  # eight lines of it
-    if hasattr(argparse.ArgumentParser, "_check_help"):  # Python 3.14 refuses Hydra's help for --shell-completion
-        argparse.ArgumentParser._check_help = lambda *_: None
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its exceptions itself
-    keep_freed_memory()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _on_sigterm)
-    threading.excepthook = _on_error_of_thread
-    logging.raiseExceptions = False  # a full disk must not add tracebacks of logging to the error
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names can hold bytes that are not UTF-8
+    _prepare_process()
     code: int | str | None = 0
     try:
         _run(main, config_name, sweeps)
@@ -75,6 +64,22 @@ def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> N
             signal.signal(number, signal.SIG_DFL)
     if code:
         sys.exit(code)
+
+
+def _prepare_process() -> None:
+    """Errors take one line, whatever reports them, and texts of any bytes can be printed."""
+    argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]  # eight lines of it
+    if hasattr(argparse.ArgumentParser, "_check_help"):  # Python 3.14 refuses Hydra's help for --shell-completion
+        argparse.ArgumentParser._check_help = lambda *_: None
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its exceptions itself
+    keep_freed_memory()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _on_sigterm)
+    threading.excepthook = _on_error_of_thread
+    logging.raiseExceptions = False  # a full disk must not add tracebacks of logging to the error
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names can hold bytes that are not UTF-8
 
 
 def _run(main: Callable[[], object], config_name: str, sweeps: bool) -> None:

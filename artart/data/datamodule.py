@@ -144,7 +144,7 @@ class ArtDataModule(LightningDataModule):
         num_train = len(self.train_ids)
         held_out = f"{len(self.val_ids)} held out for validation" if self.val_ids else "none held out"
         log.info("%d images: %d for training, %s", num_images, num_train, held_out)
-        warn_of_untrained(self.images.labels[self.train_ids], self.label_names)
+        warn_of_untrained(images.labels[self.train_ids], self.label_names)
         if num_train < self.batch_size:
             log.info("data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, num_train)
 

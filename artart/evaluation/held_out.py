@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 
 NOT_FROM_A_FILE = ("_target_", "cache_dir", "num_workers")  # these concern this machine
 MAX_DEMO_BYTES = 2**32  # of the demo art that a file may ask for
+PLACES: dict[str, tuple[Callable[[str], bool], str]] = {  # os.path raises no error on odd names from a file
+    "root": (os.path.isdir, "on which {} was trained, is not here; name the folder: data.root=DIR"),
+    "metadata": (os.path.isfile, "with which {} was trained, is not here; put it there again"),
+}
 
 
 def held_out_data(
@@ -45,18 +49,9 @@ def held_out_data(
         raise ArtError(
             f"data.root=null: {loaded.path} does not say on which images it was trained; name them: data.root=DIR"
         )
-    places: dict[str, tuple[Callable[[str], bool], str]] = {  # os.path raises no error on odd names from a file
-        "root": (os.path.isdir, "on which {} was trained, is not here; name the folder: data.root=DIR"),
-        "metadata": (os.path.isfile, "with which {} was trained, is not here; put it there again"),
-    }
-    for key, (is_here, words) in places.items():
-        if (path := settings.get(key)) is not None and not is_here(path):
-            raise ArtError(f"data.{key}: {printable(path)}, {words.format(loaded.path)}")
-        if path is not None and given[key] is None and _of_run(loaded.path, f"data.{key}") != path:
-            raise ArtError(
-                f"data.{key}: {loaded.path} names {printable(path)}, and it does not lie in the folder of a run that "
-                f"does; if that is what it was trained with: data.{key}={printable(path)}"
-            )
+    for key in PLACES:
+        if (path := settings.get(key)) is not None:
+            _check_place(key, path, loaded.path, is_given=given[key] is not None)
     num_bytes = settings.get("num_demo_images", 0) * 3 * settings["image_size"] ** 2
     if settings.get("root") is None and num_bytes > MAX_DEMO_BYTES:
         raise ArtError(
@@ -69,6 +64,18 @@ def held_out_data(
     if not data.val_is_held_out:
         raise ArtError(f"{loaded.path}: was trained on all images (data.val_fraction=0), so none can judge it")
     return data
+
+
+def _check_place(key: str, path: str, checkpoint: Path, is_given: bool) -> None:
+    """Raise ArtError if a folder or table is not here, or only the checkpoint names it."""
+    is_here, words = PLACES[key]
+    if not is_here(path):
+        raise ArtError(f"data.{key}: {printable(path)}, {words.format(checkpoint)}")
+    if not is_given and _of_run(checkpoint, f"data.{key}") != path:
+        raise ArtError(
+            f"data.{key}: {checkpoint} names {printable(path)}, and it does not lie in the folder of a run that does; "
+            f"if that is what it was trained with: data.{key}={printable(path)}"
+        )
 
 
 def _of_run(path: Path, key: str) -> Any:
