@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,9 @@ def test_training_shows_and_judges_images(latent_run, monkeypatch):
     loaded, monitor = load(last(latent_run)), MemorizationMonitor(Heun(3), num_images=20, batch_size=7)
     data = held_out_data(loaded)
     data.load()
-    module: Any = type("Module", (), {"net": loaded.net, "objective": loaded.objective, "device": "cpu"})
-    trainer: Any = type("Trainer", (), {"callbacks": []})
-    made = monitor._samples(trainer, module, data)
+    trainer = SimpleNamespace(callbacks=[])
+    module: Any = SimpleNamespace(net=loaded.net, objective=loaded.objective, device="cpu", trainer=trainer)
+    made = monitor._samples(module, data)
     assert made.shape == (20, 3, 16, 16)
     (step, *_) = sample_steps(loaded.net, loaded.process, Heun(3), torch.zeros(1, 1).long(), [0])
     assert step.x_t.shape == (1, 4, 8, 8)

@@ -31,9 +31,7 @@ def result(train, tmp_path):
 @pytest.fixture
 def copier(monkeypatch):
     """Samples are the first training images."""
-    monkeypatch.setattr(
-        MemorizationMonitor, "_samples", lambda self, trainer, module, data: data.pixels_of(data.train_ids[:20])
-    )
+    monkeypatch.setattr(MemorizationMonitor, "_samples", lambda self, module, data: data.pixels_of(data.train_ids[:20]))
 
 
 @pytest.mark.slow
@@ -87,8 +85,8 @@ def test_samples_are_the_same_each_time_and_in_the_classes_of_training(result, m
     drawn = []
     original = MemorizationMonitor._samples
 
-    def samples(self, trainer, module, data):
-        drawn.append((original(self, trainer, module, data), original(self, trainer, module, data)))
+    def samples(self, module, data):
+        drawn.append((original(self, module, data), original(self, module, data)))
         return drawn[-1][0]
 
     monkeypatch.setattr(MemorizationMonitor, "_samples", samples)
@@ -126,8 +124,8 @@ def test_the_kernel_distance_is_that_of_evaluation(result, alexnet_weights, monk
     seen = {}
     original = MemorizationMonitor._samples
 
-    def samples(self, trainer, module, data):
-        seen["samples"], seen["held_out"] = original(self, trainer, module, data), data.pixels_of(data.val_ids)
+    def samples(self, module, data):
+        seen["samples"], seen["held_out"] = original(self, module, data), data.pixels_of(data.val_ids)
         return seen["samples"]
 
     monkeypatch.setattr(MemorizationMonitor, "_samples", samples)
@@ -146,9 +144,9 @@ def test_a_checkpoint_that_near_duplicates_is_never_the_best(result, alexnet_wei
     """Near-duplicates of training images have the lowest distance of all."""
     original = MemorizationMonitor._samples
 
-    def samples(self, trainer, module, data):
+    def samples(self, module, data):
         override = module.trainer.current_epoch > 1
-        return data.pixels_of(data.train_ids[:20]) if override else original(self, trainer, module, data)
+        return data.pixels_of(data.train_ids[:20]) if override else original(self, module, data)
 
     monkeypatch.setattr(MemorizationMonitor, "_samples", samples)
     found = result(f"callbacks.memorization.weights={alexnet_weights}", *BY_KID_NO_MEMORIZATION)
@@ -166,11 +164,11 @@ def test_as_many_near_duplicates_as_held_out_art_are_no_reproach(
     monkeypatch.setattr(MemorizationTest, "false_alarms", lambda self: dict.fromkeys(CRITERIA, 0.05))
     original = MemorizationMonitor._samples
 
-    def samples(self, trainer, module, data):
+    def samples(self, module, data):
         return torch.cat(
             [
                 data.pixels_of(data.train_ids[:num_near_duplicates]),
-                original(self, trainer, module, data)[num_near_duplicates:],
+                original(self, module, data)[num_near_duplicates:],
             ]
         )
 
