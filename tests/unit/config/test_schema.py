@@ -209,6 +209,15 @@ def test_what_hydra_can_build_is_not_refused(override):
     check(config(override, "trusted_classes=[builtins.dict,pathlib.Path.cwd]"))
 
 
+def test_check_imports_no_module_of_others(tmp_path, monkeypatch):
+    (tmp_path / "canary.py").write_text("from pathlib import Path; Path('sung').touch()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtError, match=r"^callbacks.mine._target_=canary.Sing: is no class of artart"):
+        check(config("+callbacks.mine={_target_: canary.Sing}"))
+    assert not Path("sung").exists()
+
+
 @pytest.mark.parametrize(
     "target", ["builtins.print", "torch.os.system", "artart.training.sweep.shutil.rmtree", "torch.load"]
 )

@@ -11,7 +11,7 @@ from artart.io import memory
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.objectives.losses import MSE, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
-from artart.training.cost import BEYOND_SAVED, STATE, check, in_words, measure
+from artart.training.cost import BEYOND_SAVED, check, in_words, measure
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def test_measure_counts_what_a_linear_layer_saves(objective):
     cost = measure(Net(16, 16), objective, 2, CPU)
     image = 3 * 16 * 16 * 4
     assert cost.per_image == pytest.approx(BEYOND_SAVED * 3 * image, rel=0.4)  # input, output and their difference
-    assert cost.fixed == pytest.approx(STATE * (16 * 16 + 16), abs=100)
+    assert cost.fixed == pytest.approx(4 * 4 * (16 * 16 + 16), abs=100)  # gradient, two moments, average
 
 
 def test_measure_changes_neither_network_nor_random_numbers(net, objective):
