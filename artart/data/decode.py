@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from artart.data import deep, layouts, png, profiles
+from artart.data.canvas import canvas_of
 from artart.data.profiles import to_srgb
 
 for plugin in ("pillow_heif.HeifImagePlugin", "pillow_jxl"):  # of the extra "formats": HEIC and JPEG XL
@@ -60,7 +61,7 @@ def open_image(
     with Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
         opened.seek(0)
         head = opened.read(HEAD)
-        canvas = _canvas(head[:30])
+        canvas = canvas_of(head)
         if canvas[0] * canvas[1] > max_pixels:
             raise TooLarge(canvas)
         found = png.readable(opened) if head.startswith(png.SIGNATURE) else None
@@ -122,25 +123,6 @@ def _code_points(head: bytes) -> tuple[int, ...]:
     """Primaries and transfer function of an AVIF or HEIF (ISO/IEC 14496-12, 12.1.5); empty: not told."""
     at = head.find(b"colrnclx")
     return struct.unpack_from(">HH", head, at + 8) if head[4:8] == b"ftyp" and at >= 0 else ()
-
-
-def _canvas(head: bytes) -> tuple[int, int]:
-    """The size of a GIF or a WebP, whose pixels Pillow allocates when it opens them; (0, 0) of other formats.
-
-    Source: GIF89a, 18; RFC 9649 (WebP), 2.5 to 2.7; RFC 6386 (VP8), 9.1.
-    """
-    if head.startswith(b"GIF8") and len(head) >= 10:
-        return struct.unpack_from("<HH", head, 6)
-    if len(head) == 30 and head.startswith(b"RIFF"):
-        if head[8:16] == b"WEBPVP8X":
-            return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
-        if head[8:16] == b"WEBPVP8L":
-            bits = int.from_bytes(head[21:25], "little")
-            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-        if head[8:16] == b"WEBPVP8 ":
-            width, height = struct.unpack_from("<HH", head, 26)
-            return width & 0x3FFF, height & 0x3FFF
-    return 0, 0
 
 
 def upright(image: Image.Image, background: Colour = WHITE) -> Image.Image:

@@ -14,6 +14,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image, ImageCms
 
 from artart.data import layouts
+from artart.data.canvas import canvas_of
 from artart.data.decode import FORMATS, TooLarge, decode, open_image, resize, upright
 from artart.data.layouts import Unsupported
 
@@ -460,6 +461,25 @@ def test_the_header_of_every_webp_is_read(lossless: bool, animated: bool, mode: 
     file = written(frames[0], "WEBP", lossless=lossless, save_all=animated, append_images=frames[1:] * animated)
     with pytest.raises(TooLarge, match=r"^300 x 200 pixels$"):
         open_image(io.BytesIO(file.getvalue()[:30]), max_pixels=1)  # there is nothing more to read it from
+
+
+JXL = {  # code streams by cjxl 0.7
+    "0f3e088a0b01080201001c00": (256, 64),
+    "d8311014170208020100": (80, 60),
+    "6002c680a0b81008020100": (100, 77),
+    "7a3e0441712108020100": (3000, 2000),
+    "fa470541712108020100": (4096, 2304),
+    "f83e1014170208020100": (640, 480),
+}
+
+
+@pytest.mark.parametrize("head", JXL)
+def test_the_header_of_a_jpeg_xl_is_read(head: str) -> None:
+    stream = b"\xff\x0a" + bytes.fromhex(head)
+    container = b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\x14ftypjxl \0\0\0\0jxl \0\0\0\\"
+    for box in (b"jxlc", b"jxlc\0\0\0\0\0\1\0\0", b"jxlp\0\0\0\0"):
+        assert canvas_of(container + box + stream) == JXL[head]
+    assert canvas_of(stream) == JXL[head]
 
 
 def test_the_refusal_of_a_large_image_survives_the_way_between_processes() -> None:
