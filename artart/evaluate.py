@@ -5,20 +5,18 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 from rich import get_console
 
-from artart.config.build import CONF_DIR, build
-from artart.config.cli import cli, handle_errors
+from artart.config.build import build
+from artart.config.cli import command
 from artart.config.schema import check
 
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="evaluate")
-@handle_errors
-def main(cfg: DictConfig) -> None:
+@command("evaluate")
+def run(cfg: DictConfig) -> None:
     """Load network and art, measure what the network was trained for, write metrics.json and report.html."""
     config = check(cfg)
 
@@ -57,10 +55,6 @@ def main(cfg: DictConfig) -> None:
             get_console().print(table.for_terminal())
         log.info("figures: %s", relative_to_cwd(metrics))
         log.info("to look at: %s", relative_to_cwd(page))
-
-
-def run() -> None:
-    cli(main, "evaluate")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,11 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, join_words
-from artart.config.cli import cli, handle_errors
+from artart.config.build import join_words
+from artart.config.cli import command
 from artart.config.schema import check
 
 log = logging.getLogger(__name__)
@@ -18,9 +17,8 @@ log = logging.getLogger(__name__)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # what format=onnx needs
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="export")
-@handle_errors
-def main(cfg: DictConfig) -> None:
+@command("export")
+def run(cfg: DictConfig) -> None:
     """Load a network and write it with its facts to one new file."""
     config = check(cfg)
     source, kind = Path(config["checkpoint"]), config["format"]
@@ -55,10 +53,6 @@ def main(cfg: DictConfig) -> None:
     log.info("%s, %s%s", written, decimal(out.stat().st_size), note)
     if not is_onnx:
         log.info("try next\n  python -m artart.generate checkpoint=%s %s", pasteable(out), TRY[loaded.objective.mode])
-
-
-def run() -> None:
-    cli(main, "export")
 
 
 if __name__ == "__main__":

@@ -6,20 +6,18 @@ from datetime import datetime
 from inspect import signature
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from artart.config.build import CONF_DIR, build
-from artart.config.cli import cli, handle_errors
+from artart.config.build import build
+from artart.config.cli import command
 from artart.config.commands import check_mode
 from artart.config.schema import check
 
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="generate")
-@handle_errors
-def main(cfg: DictConfig) -> None:
+@command("generate")
+def run(cfg: DictConfig) -> None:
     """Load a network and write the images that it makes in a mode it was trained for."""
     config = check(cfg)
 
@@ -56,10 +54,6 @@ def main(cfg: DictConfig) -> None:
     log.info("%s", first if written.number == 1 else others)
     if config["show"]:
         show(first)
-
-
-def run() -> None:
-    cli(main, "generate")
 
 
 if __name__ == "__main__":

@@ -4,21 +4,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import hydra
 import yaml
 from omegaconf import DictConfig
 from rich.filesize import decimal
 
-from artart.config.build import CONF_DIR, select_or_none
-from artart.config.cli import cli, handle_errors
+from artart.config.build import select_or_none
+from artart.config.cli import command
 from artart.config.schema import check
 from artart.io import files
 from artart.io.terminal import escaped
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="inspect")
-@handle_errors
-def main(cfg: DictConfig) -> None:
+@command("inspect")
+def run(cfg: DictConfig) -> None:
     """Print what `describe` finds."""
     described = describe(Path(check(cfg)["checkpoint"]))
     sys.stdout.write(escaped(yaml.safe_dump(described, sort_keys=False, allow_unicode=True)))
@@ -47,10 +45,6 @@ def describe(path: Path) -> dict[str, Any]:
         "data": content.get("data"),
         "config": content["config"],
     }
-
-
-def run() -> None:
-    cli(main, "inspect")
 
 
 if __name__ == "__main__":

@@ -2,22 +2,20 @@
 
 import logging
 
-import hydra
 from omegaconf import DictConfig
 from rich import get_console
 
 from artart import ArtError
-from artart.config.build import CONF_DIR, build, overrides
-from artart.config.cli import cli, handle_errors
+from artart.config.build import build, overrides
+from artart.config.cli import command
 from artart.config.schema import check
 from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="prepare")
-@handle_errors
-def main(cfg: DictConfig) -> None:
+@command("prepare")
+def run(cfg: DictConfig) -> None:
     """Read the folder; write rejected.csv, excluded.csv and report.json; show the report."""
     config = check(cfg)
     if config["data"]["root"] is None:
@@ -60,10 +58,6 @@ def main(cfg: DictConfig) -> None:
         log.warning("training would refuse this folder: %s", refusal)
     log.info("report: %s", relative_to_cwd(run_dir / "report.json"))
     log.info("every file: %s", relative_to_cwd(folder.cache / "index.csv"))
-
-
-def run() -> None:
-    cli(main, "prepare")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import DictConfig
 
-from artart.config.build import CONF_DIR, as_dict, overrides
-from artart.config.cli import cli, compose_config, handle_errors
+from artart.config.build import as_dict, overrides
+from artart.config.cli import command, compose_config
 from artart.config.schema import check
 from artart.training import distributed
 
@@ -17,9 +16,8 @@ if TYPE_CHECKING:
     from artart.training.result import TrainingResult
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
-@handle_errors
-def main(cfg: DictConfig) -> float:
+@command("train", sweeps=True)
+def run(cfg: DictConfig) -> float:
     """Return the best value of `monitor`, by which a sweep compares its jobs."""
     return _train(cfg, overrides()).best_score
 
@@ -75,10 +73,6 @@ def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
             del first  # its images may lie on the GPU
         setup.encode_images(prepared.data, first_stage, as_dict(cfg))
     return run.finish(prepared, trainer, stages.STAGES[1] if cfg.first_stage == "auto" else "")
-
-
-def run() -> None:
-    cli(main, "train", sweeps=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ HERE = Path(__file__).resolve().parents[1]
 # In a wheel, or in a checkout.
 CONF_DIR = HERE / "conf" if (HERE / "conf" / "train.yaml").is_file() else HERE.parent / "conf"
 
+Config = Mapping[str, Any]  # plain settings
+
 NICKNAMES = {  # keys as other programs call them
     "batch": ("data.batch_size", "batch_size"),
     "epoch": ("trainer.max_epochs",),
@@ -43,7 +45,7 @@ def as_dict(cfg: DictConfig | ListConfig, resolve: bool = True) -> dict[str, Any
     return {str(key): value for key, value in config.items()}
 
 
-def select_or_none(config: Mapping[str, Any], key: str) -> Any:
+def select_or_none(config: Config, key: str) -> Any:
     """config["a"]["b"] for "a.b"; None where there is none."""
     value: Any = config
     for part in key.split("."):
@@ -51,7 +53,7 @@ def select_or_none(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def build(config: Mapping[str, Any], key: str, **more: Any) -> Any:
+def build(config: Config, key: str, **more: Any) -> Any:
     """Instantiate config[key]; `more` are arguments that a file cannot hold.
 
     Raises:
@@ -68,7 +70,7 @@ def build(config: Mapping[str, Any], key: str, **more: Any) -> Any:
         raise ArtError(reason if re.match(r"[\w.]+[=:]", reason) else f"{key}: {reason}") from error
 
 
-def build_all(config: Mapping[str, Any], key: str) -> list[Any]:
+def build_all(config: Config, key: str) -> list[Any]:
     """Instantiate the members of a group, except those that are null."""
     return [thing for thing in (build(config, key) or {}).values() if thing is not None]
 

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
+import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,9 +29,30 @@ from artart.io.terminal import CLOSED_PIPE
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 A_MOMENT = 2.0  # seconds
+
+
+def command(config_name: str, sweeps: bool = False) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
+    """Decorate a function of the settings to make it a command: it then takes none and reads the command line.
+
+    Its errors exit with one line, before Hydra adds lines of its own; in a multirun the sweep's table reports them.
+    Arguments as for `cli`.
+    """
+
+    def decorate(main: Callable[[DictConfig], object]) -> Callable[[], None]:
+        @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
+        @functools.wraps(main)
+        def task(cfg: DictConfig) -> object:
+            try:
+                return main(cfg)
+            except Exception as error:
+                if in_sweep():
+                    raise
+                sys.exit(report_error(error))
+
+        return functools.partial(cli, task, config_name, sweeps)
+
+    return decorate
 
 
 def cli(main: Callable[[], object], config_name: str, sweeps: bool = False) -> None:
@@ -123,24 +144,6 @@ def _on_error_of_thread(args: threading.ExceptHookArgs) -> None:
     """Ignore a full disk: the code that waits for the thread (TensorBoard's writer) reports it."""
     if not isinstance(args.exc_value, OSError):
         threading.__excepthook__(args)
-
-
-def handle_errors(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Decorate the function under `hydra.main`: its errors exit with one line, before Hydra adds lines of its own.
-
-    In a multirun the sweep's table reports them.
-    """
-
-    @functools.wraps(main)
-    def wrapper(cfg: DictConfig) -> T:
-        try:
-            return main(cfg)
-        except Exception as error:
-            if in_sweep():
-                raise
-            sys.exit(report_error(error))
-
-    return wrapper
 
 
 def report_error(error: Exception) -> int:

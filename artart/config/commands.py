@@ -6,7 +6,7 @@ They are checked before anything slow is imported, so this module imports little
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ from annotated_types import Len, Predicate
 from pydantic import Field
 
 from artart import ArtError
-from artart.config.build import format_value, join_words
+from artart.config.build import Config, format_value, join_words
 from artart.io.ranges import Count, Fraction, ImageSize, NonNegative, Positive, Seed
 
 
@@ -89,7 +89,7 @@ SETTINGS: dict[str, Any] = PATHS | {
 }
 
 
-def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(config: Config) -> dict[str, Any]:
     """The settings of the command that has this configuration; for artart.train `mode` is Lightning's."""
     return SETTINGS | TRAINING if "monitor" in config else SETTINGS
 
@@ -105,7 +105,7 @@ MODE_KEYS = {  # of artart.generate: the modes that take a key
 NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}
 
 
-def check_mode(config: Mapping[str, Any], mode: str, able: Sequence[str]) -> None:
+def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
     """Hold the keys of artart.generate against a mode, one of those that the network is `able` to do.
 
     Raises:

@@ -1,8 +1,7 @@
 """Settings that exclude each other, found before any work."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,8 +9,8 @@ from hydra.utils import get_object
 from rich.filesize import decimal
 
 from artart import ArtError
-from artart.config.build import in_sweep, select_or_none
-from artart.data.labels import CLASS, num_classes_of
+from artart.config.build import Config, in_sweep, select_or_none
+from artart.data.labels import CLASS, LabelNames, num_classes_of
 from artart.diffusion.augment import AUGMENT_DIM
 from artart.io import memory
 from artart.metrics.memorization import MIN_HELD_OUT
@@ -22,9 +21,7 @@ COARSE = ("bf16-true", "16-true", "64-true")
 GROUPS = {"reconstruct": ("reconstruction", "default"), "sample": ("diffusion", "diffusion")}  # objective, callbacks
 
 
-def check_parts(
-    config: Mapping[str, Any], mode: str, label_names: Mapping[str, Sequence[str]], has_latents: bool = False
-) -> None:
+def check_parts(config: Config, mode: str, label_names: LabelNames, has_latents: bool = False) -> None:
     """Check the parts of a run against each other.
 
     Args:
@@ -44,7 +41,7 @@ def check_parts(
         raise ArtError("\n".join(problems))
 
 
-def check_first_stage(config: Mapping[str, Any]) -> None:
+def check_first_stage(config: Config) -> None:
     """Raises ArtError if settings exclude a first stage."""
     if config["first_stage"] == "auto" and in_sweep():
         raise ArtError("first_stage=auto: each job of a sweep would train one; train it alone: experiment=autoencoder")
@@ -61,7 +58,7 @@ def check_first_stage(config: Mapping[str, Any]) -> None:
         )
 
 
-def _wrong_callbacks(config: Mapping[str, Any], mode: str) -> Iterator[str]:
+def _wrong_callbacks(config: Config, mode: str) -> Iterator[str]:
     """Callbacks that name the `mode` they are for."""
     for name, node in config["callbacks"].items():
         if node and getattr(get_object(node["_target_"]), "mode", mode) != mode:
@@ -69,7 +66,7 @@ def _wrong_callbacks(config: Mapping[str, Any], mode: str) -> Iterator[str]:
             yield f"callbacks.{name}: is not for objective={objective}; use callbacks={callbacks}"
 
 
-def _wrong_latents(config: Mapping[str, Any], mode: str, has_latents: bool) -> Iterator[str]:
+def _wrong_latents(config: Config, mode: str, has_latents: bool) -> Iterator[str]:
     if mode == "sample" and has_latents:
         yield (
             "model: an autoencoder is not conditioned on noise and class, as objective=diffusion needs; choose "
@@ -82,7 +79,7 @@ def _wrong_latents(config: Mapping[str, Any], mode: str, has_latents: bool) -> I
         )
 
 
-def _wrong_for_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
+def _wrong_for_diffusion(config: Config) -> Iterator[str]:
     if select_or_none(config, "model.conditioned") is False:
         yield "model.conditioned=false: objective=diffusion needs a network that is conditioned on time and class"
     probability = select_or_none(config, "objective.augment.probability")
@@ -99,7 +96,7 @@ def _wrong_for_diffusion(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
 
 
-def _wrong_labels(config: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _wrong_labels(config: Config, label_names: LabelNames) -> Iterator[str]:
     num, wanted = select_or_none(config, "model.num_classes") or 0, num_classes_of(label_names)
     if num not in (0, wanted):
         yield f"model.num_classes={num}: the data has {wanted} classes; null takes as many"
@@ -109,7 +106,7 @@ def _wrong_labels(config: Mapping[str, Any], label_names: Mapping[str, Sequence[
             yield f"data.min_per_label={least}: no {column} has so many files; lower it, or remove it from data.labels"
 
 
-def _changing_targets(config: Mapping[str, Any]) -> Iterator[str]:
+def _changing_targets(config: Config) -> Iterator[str]:
     """Settings that change images whose features are cached."""
     if _caches_targets(config):
         for key, remedy in (("data.random_flip", "false"), ("objective.augment.probability", "0")):
@@ -117,11 +114,11 @@ def _changing_targets(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"loss.perceptual.cache_targets=true: images must not change; set {key}={remedy}"
 
 
-def _caches_targets(config: Mapping[str, Any]) -> bool:
+def _caches_targets(config: Config) -> bool:
     return all(select_or_none(config, f"loss.{key}") for key in ("perceptual.cache_targets", "weights.perceptual"))
 
 
-def check_memory(config: Mapping[str, Any], num_images: int) -> None:
+def check_memory(config: Config, num_images: int) -> None:
     """Raises ArtError if cached features of these images would take more than half of the memory that holds them."""
     if _caches_targets(config):
         wanted = num_images * Perceptual.bytes_per_target(config["image_size"])
@@ -134,7 +131,7 @@ def check_memory(config: Mapping[str, Any], num_images: int) -> None:
             )
 
 
-def check_num_images(config: Mapping[str, Any], num_train: int, num_val: int, num_processes: int) -> None:
+def check_num_images(config: Config, num_train: int, num_val: int, num_processes: int) -> None:
     """Check that there are enough images for the processes, and for `monitor`.
 
     Raises:
@@ -164,7 +161,7 @@ def check_num_images(config: Mapping[str, Any], num_train: int, num_val: int, nu
         )
 
 
-def check_monitor(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
+def check_monitor(config: Config, metrics: Sequence[str]) -> None:
     """Raises ArtError if `monitor` is not logged, if `mode` is wrong for it, or if jobs of a sweep differ in it."""
     monitor, mode = config["monitor"], config["mode"]
     if select_or_none(config, "callbacks.memorization.weights"):

@@ -18,6 +18,7 @@ from artart import ArtError
 from artart.config import renames
 from artart.config.build import (
     CONF_DIR,
+    Config,
     as_dict,
     did_you_mean,
     flat_keys,
@@ -75,7 +76,7 @@ def check_values(**values: object) -> None:
         raise ArtError("\n".join(problems))
 
 
-def _wrong_settings(config: Mapping[str, Any]) -> Iterator[str]:
+def _wrong_settings(config: Config) -> Iterator[str]:
     """Values that `SETTINGS` forbids, and groups that are missing or not groups."""
     given = set(flat_keys(config))
     for key, hint in settings_of(config).items():
@@ -93,7 +94,7 @@ def _wrong_settings(config: Mapping[str, Any]) -> Iterator[str]:
         yield "experiment: its file must begin with the line `# @package _global_`"
 
 
-def _wrong_parts(config: Mapping[str, Any]) -> Iterator[str]:
+def _wrong_parts(config: Config) -> Iterator[str]:
     """Unknown keys of experiment files, which Hydra accepts; nodes that should be objects; arguments of objects."""
     known = {key.partition(".")[0] for key in settings_of(config)} | {group.name for group in CONF_DIR.iterdir()}
     for key in config.keys() - known:

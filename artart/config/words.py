@@ -31,7 +31,8 @@ def to_hydra(words: Sequence[str], command: str) -> list[str]:
         raise ArtError(f"{bare[0]}: needs a key: experiment={bare[0]}")
     key = POSITIONAL.get(command, "checkpoint")
     settings = [f"{key}={word}" if word in bare else word for word in settings]
-    if wrong := [*_renamed(settings), *_without_effect(settings)]:
+    renamed = [line for word in settings if (line := renames.explain(word, settings))]
+    if wrong := [*renamed, *_without_effect(settings)]:
         raise ArtError("\n".join(wrong))
     return given + [quoted(word, is_sweep) for word in settings]
 
@@ -49,13 +50,6 @@ def _divided(words: Sequence[str]) -> tuple[list[str], list[str]]:
         (given if word.startswith("-") or is_value else settings).append(word)
         before = word
     return given, settings
-
-
-def _renamed(words: Sequence[str]) -> Iterator[str]:
-    """A line for each word that has another name now."""
-    for word in words:
-        if line := renames.explain(word, words):
-            yield line
 
 
 def _without_effect(words: Sequence[str]) -> Iterator[str]:

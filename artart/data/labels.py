@@ -14,6 +14,8 @@ from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
 
+LabelNames = Mapping[str, Sequence[str]]  # by column
+
 CLASS = "class"  # the column that sub-folders stand for
 NO_CLASS = "(no class)"
 # Names of the parts of a data set, which are no classes
@@ -63,7 +65,7 @@ def frequent_names(column: str, names: Iterable[str], least: int) -> list[str]:
     return frequent
 
 
-def labels_of(rows: Sequence[Sequence[str]], label_names: Mapping[str, Sequence[str]]) -> Tensor:
+def labels_of(rows: Sequence[Sequence[str]], label_names: LabelNames) -> Tensor:
     """Labels (N, K) long of N rows of K names; a name that its column does not have is "none"."""
     columns = [{name: label for label, name in enumerate(names)} for names in label_names.values()]
     return torch.tensor(
@@ -71,20 +73,20 @@ def labels_of(rows: Sequence[Sequence[str]], label_names: Mapping[str, Sequence[
     )
 
 
-def pairs(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -> list[list[tuple[int, int]]]:
+def pairs(labels: Tensor, label_names: LabelNames) -> list[list[tuple[int, int]]]:
     """For each row of labels (N, K) the pairs of column and label, without "none"."""
     sizes = [len(names) for names in label_names.values()]
     return [[(k, label) for k, label in enumerate(row) if label < sizes[k]] for row in labels.tolist()]
 
 
-def warn_of_untrained(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -> None:
+def warn_of_untrained(labels: Tensor, label_names: LabelNames) -> None:
     """Log the names that no row of labels (N, K) of training images has."""
     for column, names in untrained_labels(labels, label_names).items():
         shown = ", ".join(map(printable, names[:10])) + ", ..." * (len(names) > 10)
         log.warning("%s: no training image has %s; label=all leaves that out", column, shown)
 
 
-def untrained_labels(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def untrained_labels(labels: Tensor, label_names: LabelNames) -> dict[str, list[str]]:
     """The names, by column, that no row of labels (N, K) has; columns of which there are none are left out."""
     used = [set(column) for column in labels.T.tolist()]
     unused = {
@@ -94,7 +96,7 @@ def untrained_labels(labels: Tensor, label_names: Mapping[str, Sequence[str]]) -
     return {column: names for column, names in unused.items() if names}
 
 
-def num_classes_of(label_names: Mapping[str, Sequence[str]]) -> int | list[int]:
+def num_classes_of(label_names: LabelNames) -> int | list[int]:
     """The number of names of each column, as `model.num_classes` has it: a single number for one column."""
     first, *others = (len(names) for names in label_names.values())
     return [first, *others] if others else first

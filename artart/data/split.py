@@ -5,10 +5,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 
 def split(
-    digests: Sequence[str],
-    groups: Sequence[Hashable],
-    val_fraction: float,
-    labels: Sequence[Iterable[Hashable]] = (),
+    digests: Sequence[str], groups: Sequence[Hashable], val_fraction: float, labels: Sequence[Iterable[Hashable]] = ()
 ) -> list[int]:
     """Indices of held-out images: the groups of near-duplicates whose hash is in the lowest val_fraction of all.
 

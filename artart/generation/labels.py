@@ -8,6 +8,7 @@ from types import MappingProxyType
 from artart import ArtError
 from artart.checkpoints.validate import printable
 from artart.config.build import did_you_mean, format_value, join_words
+from artart.data.labels import LabelNames
 
 Label = str | Mapping[str, str | None] | None
 """A name, "all", "none", {column: name, "all" or "none"}; None: the default of the mode."""
@@ -19,7 +20,7 @@ MAX_IN_NAME = 40  # characters of a label in a file's name
 def labels_for(
     label: object,
     num_images: int,
-    label_names: Mapping[str, Sequence[str]],
+    label_names: LabelNames,
     untrained: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Iterator[tuple[int, ...]]:
     """A row of K labels for each image: those of a name, of `all` names of the first column in turn, or `none`.
@@ -42,7 +43,7 @@ def labels_for(
     return islice(zip(*columns, strict=True), num_images)
 
 
-def label_in_words(labels: Sequence[int], label_names: Mapping[str, Sequence[str]]) -> str:
+def label_in_words(labels: Sequence[int], label_names: LabelNames) -> str:
     """The name of a label; for several, each after its column."""
     names = [(*names, "none")[label] for names, label in zip(label_names.values(), labels, strict=True)]
     if len(names) == 1:
@@ -50,13 +51,13 @@ def label_in_words(labels: Sequence[int], label_names: Mapping[str, Sequence[str
     return ", ".join(f"{column}: {name}" for column, name in zip(label_names, names, strict=True))
 
 
-def label_in_name(labels: Sequence[int], label_names: Mapping[str, Sequence[str]]) -> str:
+def label_in_name(labels: Sequence[int], label_names: LabelNames) -> str:
     """The label as the end of a file's name on any system, such as "_ink_Ada"; "" for none."""
     words = [names[label] for names, label in zip(label_names.values(), labels, strict=True) if label < len(names)]
     return "".join("_" + re.sub(r"[^\w-]+", "-", word)[:MAX_IN_NAME] for word in words)
 
 
-def _column_of(name: object, label_names: Mapping[str, Sequence[str]]) -> str:
+def _column_of(name: object, label_names: LabelNames) -> str:
     """The column that has a name; the first for all and none."""
     having = [column for column, names in label_names.items() if name in names]
     if len(having) > 1:

@@ -3,46 +3,31 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
+from torch.nn import Module
 
 from artart.diffusion.first_stage import FirstStage
 from artart.io.images import Batch
 from artart.objectives.losses import WeightedSum
 
+Mode = Literal["reconstruct", "sample"]  # what artart.generate does with a network trained for an objective
+
 
 @runtime_checkable
 class Objective(Protocol):
     loss: WeightedSum
+    mode: Mode
+    network: Mapping[str, int]  # settings of `model` that this objective determines
+    inputs: Sequence[str]  # names of the network's inputs, in their order
+    output: str  # name of the network's output
     first_stage: FirstStage  # between images and what batches hold
-
-    @property
-    def mode(self) -> Literal["reconstruct", "sample"]:
-        """What artart.generate does with a network trained for this objective."""
-
-    @property
-    def network(self) -> Mapping[str, int]:
-        """Settings of `model` that this objective determines."""
-
-    @property
-    def inputs(self) -> Sequence[str]:
-        """Names of the network's inputs, in their order."""
-
-    @property
-    def output(self) -> str:
-        """Name of the network's output."""
 
     @property
     def metrics(self) -> Sequence[str]:
         """The names under which training and validation log."""
 
     def __call__(
-        self,
-        net: nn.Module,
-        batch: Batch,
-        generator: Generator,
-        rank: int = 0,
-        world_size: int = 1,
-        progress: float = 1.0,
+        self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
     ) -> dict[str, Tensor]:
         """The losses of a batch, each (B,): training minimises `loss`.
 
@@ -51,7 +36,7 @@ class Objective(Protocol):
         of the run's steps that are done.
         """
 
-    def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def measure(self, net: Module, batch: Batch) -> dict[str, Tensor]:
         """Metrics for validation, by full name, always the same names: a number for each image that has one."""
 
 

@@ -1,10 +1,10 @@
 """Diffusion: the network learns to predict the clean image from a noisy one; sampling starts from pure noise."""
 
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
+from torch.nn import Module
 
 from artart.diffusion import parameterization as parameterizations
 from artart.diffusion import weighting as weightings
@@ -15,7 +15,7 @@ from artart.diffusion.noise import own_generators
 from artart.diffusion.schedule import Level, Noised, Schedule
 from artart.io.images import Batch
 from artart.io.ranges import Fraction
-from artart.objectives.base import logged
+from artart.objectives.base import Mode, logged
 from artart.objectives.losses import WeightedSum
 
 NUM_BINS = 10  # of the noise level r, in validation
@@ -29,8 +29,8 @@ class Diffusion:
     high noise x0_hat is no image yet; the other terms are weighted by noise level.
     """
 
-    mode: ClassVar = "sample"
-    inputs: ClassVar = ("x_t", "t", "y")
+    mode: Mode = "sample"
+    inputs: Sequence[str] = ("x_t", "t", "y")
 
     def __init__(
         self,
@@ -67,23 +67,14 @@ class Diffusion:
         self.class_dropout_prob = class_dropout_prob
         self.augment = augment if augment is not None and augment.probability > 0 else None
         self.first_stage = first_stage
-
-    @property
-    def network(self) -> Mapping[str, int]:
-        return {"conditioned": True, "augment_dim": 0 if self.augment is None else AUGMENT_DIM}
+        self.network: Mapping[str, int] = {"conditioned": True, "augment_dim": AUGMENT_DIM if self.augment else 0}
 
     @property
     def metrics(self) -> list[str]:
         return list(dict.fromkeys([*logged(self.loss), "val/mse"]))
 
     def __call__(
-        self,
-        net: nn.Module,
-        batch: Batch,
-        generator: Generator,
-        rank: int = 0,
-        world_size: int = 1,
-        progress: float = 1.0,
+        self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
     ) -> dict[str, Tensor]:
         """The losses of a batch at drawn noise levels, each (B,): `loss` holds their weights, the terms do not."""
         (x0, y), augment_labels = batch, None
@@ -111,7 +102,7 @@ class Diffusion:
         return draw(1) if num_columns == 1 else draw(1) | draw(num_columns)
 
     def x0_hat(
-        self, net: nn.Module, x0: Tensor, noised: Noised, y: Tensor, augment_labels: Tensor | None = None
+        self, net: Module, x0: Tensor, noised: Noised, y: Tensor, augment_labels: Tensor | None = None
     ) -> Tensor:
         """The network's x0_hat (B, C, S, S), computed from its error: eps-prediction divides by no small alpha."""
         inputs = (noised.x_t, noised.t, y)
@@ -124,7 +115,7 @@ class Diffusion:
         gate = (level.r <= self.perceptual_max_noise).to(weight).flatten()
         return {name: gate if name == "perceptual" else weight for name in self.loss.terms}
 
-    def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def measure(self, net: Module, batch: Batch) -> dict[str, Tensor]:
         """Losses at a noise level drawn as in training; and the squared error of x0_hat at levels drawn evenly.
 
         Noise and levels are a function of each image's pixels, so metrics are comparable across epochs and batch

@@ -1,15 +1,15 @@
 """The article's objective: the network reproduces an image."""
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
+from torch.nn import Module
 
-from artart.diffusion.first_stage import NO_FIRST_STAGE
+from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage
 from artart.io.images import Batch
 from artart.metrics.pixel import psnr
-from artart.objectives.base import logged
+from artart.objectives.base import Mode, logged
 from artart.objectives.losses import WeightedSum
 
 Regularizer = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -19,11 +19,11 @@ ERROR_GAIN = 4  # brightness of the error in a grid
 class Reconstruction:
     """The network reproduces its input image."""
 
-    mode: ClassVar = "reconstruct"
-    network: ClassVar = {"conditioned": False, "augment_dim": 0}
-    inputs: ClassVar = ("x",)
-    output: ClassVar = "x0_hat"
-    first_stage: ClassVar = NO_FIRST_STAGE
+    mode: Mode = "reconstruct"
+    network: Mapping[str, int] = {"conditioned": False, "augment_dim": 0}
+    inputs: Sequence[str] = ("x",)
+    output = "x0_hat"
+    first_stage: FirstStage = NO_FIRST_STAGE
 
     def __init__(self, loss: WeightedSum, regularizer: Regularizer | None = None) -> None:
         """
@@ -40,13 +40,7 @@ class Reconstruction:
         return [*logged(self.loss), *penalty, "val/psnr"]
 
     def __call__(
-        self,
-        net: nn.Module,
-        batch: Batch,
-        generator: Generator,
-        rank: int = 0,
-        world_size: int = 1,
-        progress: float = 1.0,
+        self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
     ) -> dict[str, Tensor]:
         """The losses of a batch, each (B,); only a regularizer draws."""
         if self.regularizer is None:
@@ -58,13 +52,13 @@ class Reconstruction:
         losses = self.loss(net.decode(latents), batch.x0, progress=progress)  # type: ignore[operator]
         return {**losses, "loss": losses["loss"] + penalty, "regularizer": penalty}
 
-    def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def measure(self, net: Module, batch: Batch) -> dict[str, Tensor]:
         """The losses and `val/psnr` (dB) of a batch, each (B,)."""
         x0_hat = net(batch.x0)
         losses = {f"val/{name}": values for name, values in self.loss(x0_hat, batch.x0).items()}
         return {**losses, "val/psnr": psnr(x0_hat, batch.x0)}
 
-    def draw(self, net: nn.Module, batch: Batch) -> list[Tensor]:
+    def draw(self, net: Module, batch: Batch) -> list[Tensor]:
         """Rows of a grid, each (B, 3, S, S) in [-1, 1]: the inputs, the outputs, and their absolute error, brightened.
 
         The error is black where there is none.

@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from rich.filesize import decimal
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from artart import ArtError
+from artart.config.build import Config
 from artart.diffusion.guidance import null_labels
 from artart.io import memory
 from artart.io.images import Batch
@@ -72,9 +72,7 @@ def _step(net: nn.Module, objective: Objective, num_images: int, device: torch.d
     return sum(size for place, size in saved.items() if place not in own), time.perf_counter() - started
 
 
-def check(
-    config: Mapping[str, Any], net: nn.Module, objective: Objective, num_images: int, device: torch.device
-) -> None:
+def check(config: Config, net: nn.Module, objective: Objective, num_images: int, device: torch.device) -> None:
     """Log the memory and time of a run that trains on these images in one process.
 
     Raises:

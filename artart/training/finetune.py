@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from artart import ArtError
 from artart.checkpoints.load import read
 from artart.checkpoints.validate import NETWORKS, PARTS, builder
-from artart.config.build import as_dict, format_value, options, select_or_none
+from artart.config.build import Config, as_dict, format_value, options, select_or_none
 from artart.config.cli import compose_config
 from artart.config.schema import check
+from artart.data.labels import LabelNames
 from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def with_objective_of(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
     return anew
 
 
-def _kind(config: Mapping[str, Any]) -> str:
+def _kind(config: Config) -> str:
     """The name of the objective's class, which is that of its option in conf/."""
     return str(select_or_none(config, "objective._target_")).rpartition(".")[2].lower()
 
@@ -140,7 +141,7 @@ def _without_free_settings(value: Any) -> Any:
     return {key: one for key, one in value.items() if key not in MAY_DIFFER} if isinstance(value, Mapping) else value
 
 
-def init_weights(net: nn.Module, content: Mapping[str, Any], label_names: Mapping[str, Sequence[str]]) -> None:
+def init_weights(net: nn.Module, content: Mapping[str, Any], label_names: LabelNames) -> None:
     """Fill a network with a checkpoint's weights.
 
     Labels are matched by column and name. New labels are initialized from "none" of their column, those of new columns
@@ -162,9 +163,7 @@ def init_weights(net: nn.Module, content: Mapping[str, Any], label_names: Mappin
         log.info("init_from: %d of %d labels are in the checkpoint", sum(known), len(known))
 
 
-def table(
-    fresh: Tensor, theirs: Tensor | None, names: Mapping[str, Sequence[str]], known: Mapping[str, Sequence[str]]
-) -> Tensor:
+def table(fresh: Tensor, theirs: Tensor | None, names: LabelNames, known: LabelNames) -> Tensor:
     """Rows of `fresh` (R, W) for labels by column, from a checkpoint's table for those that it knows."""
     if theirs is None:
         return fresh

@@ -1,6 +1,6 @@
 """The LightningModule of all objectives."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 from artart import __version__
 from artart.checkpoints.format import FORMAT
+from artart.config.build import Config
+from artart.data.labels import LabelNames
 from artart.io.images import Batch
 from artart.objectives.base import Objective
 from artart.objectives.losses import WeightedSum
@@ -29,8 +31,8 @@ class ArtModule(LightningModule):
         objective: Objective,
         optimizer: Callable[[Iterator[nn.Parameter]], Optimizer],
         scheduler: Callable[..., dict[str, Any]],
-        config: Mapping[str, Any],
-        label_names: Mapping[str, Sequence[str]],
+        config: Config,
+        label_names: LabelNames,
         stage: str = "",
     ) -> None:
         """
@@ -117,10 +119,7 @@ class ArtModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}  # type: ignore[return-value]
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip each group by itself: the discriminator's gradient must not scale the network's."""
         for group in optimizer.param_groups:

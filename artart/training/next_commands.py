@@ -2,14 +2,13 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from artart.config.build import as_dict, build, fill_in, is_command
+from artart.config.build import Config, as_dict, build, fill_in, is_command
 from artart.config.cli import compose_config
 from artart.io.terminal import pasteable
 from artart.training.cost import in_words, measure
@@ -25,7 +24,7 @@ def python() -> str:
     return "python" if shutil.which("python") == sys.executable else pasteable(Path(sys.executable))
 
 
-def next_commands(config: Mapping[str, Any], module: ArtModule, checkpoint: Path | None) -> Iterator[tuple[str, str]]:
+def next_commands(config: Config, module: ArtModule, checkpoint: Path | None) -> Iterator[tuple[str, str]]:
     """Modules with their arguments, as a shell reads them, and a note on each."""
     if checkpoint:
         yield f"artart.generate checkpoint={pasteable(checkpoint)} {TRY[module.objective.mode]}", ""
@@ -36,7 +35,7 @@ def next_commands(config: Mapping[str, Any], module: ArtModule, checkpoint: Path
     yield f"tensorboard.main --logdir {logs} --samples_per_plugin images=1000", "curves and grids"
 
 
-def _trainings(config: Mapping[str, Any], module: ArtModule) -> Iterator[tuple[str, str]]:
+def _trainings(config: Config, module: ArtModule) -> Iterator[tuple[str, str]]:
     """Trainings that lead from demo art to one's own, and from an autoencoder to images out of noise."""
     root, can_sample, device = config["data"]["root"], module.objective.mode == "sample", device_of(config)
     experiment = "diffusion" if device.type == "cuda" else "diffusion_cpu"

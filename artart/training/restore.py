@@ -13,7 +13,7 @@ from torch import Tensor
 from artart import ArtError
 from artart.checkpoints.load import DISCRIMINATOR
 from artart.checkpoints.validate import is_count
-from artart.config.build import build, select_or_none
+from artart.config.build import Config, build, select_or_none
 from artart.io.terminal import printable
 from artart.training.module import optimizer_for
 
@@ -29,7 +29,7 @@ def unusable(path: Path, reason: str) -> ArtError:
     )
 
 
-def misfit(content: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+def misfit(content: Mapping[str, Any], config: Config) -> str | None:
     """Why the training state of a checkpoint cannot be restored with these settings; None if it can.
 
     Args:
@@ -81,7 +81,7 @@ def _check_average(content: Mapping[str, Any]) -> None:
             raise ValueError("averaging_state: is not a number of steps")
 
 
-def _check_discriminator(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_discriminator(content: Mapping[str, Any], config: Config) -> None:
     """The weights of a discriminator, which is no part of the network; the settings of the loss may differ."""
     with torch.device("meta"):
         discriminator = build(config, "loss").discriminator
@@ -93,7 +93,7 @@ def _check_discriminator(content: Mapping[str, Any], config: Mapping[str, Any]) 
         raise ValueError("its discriminator is not that of loss")
 
 
-def _check_callbacks(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_callbacks(content: Mapping[str, Any], config: Config) -> None:
     """The states of artart's callbacks, loaded into new ones."""
     for name, node in config["callbacks"].items():
         if node is not None and str(node["_target_"]).startswith("artart."):
@@ -105,7 +105,7 @@ def _check_callbacks(content: Mapping[str, Any], config: Mapping[str, Any]) -> N
                     raise ValueError(f"callbacks.{callback.state_key}: {type(error).__name__}: {error}") from error
 
 
-def _check_optimizer(content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_optimizer(content: Mapping[str, Any], config: Config) -> None:
     """A step of optimizer and schedule on meta tensors, which take no memory."""
     if not len(content["optimizer_states"]) == len(content["lr_schedulers"]) == 1:
         raise ValueError("optimizer_states, lr_schedulers: are not one each")

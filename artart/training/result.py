@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from artart import __version__
-from artart.config.build import in_sweep, select_or_none
+from artart.config.build import Config, in_sweep, select_or_none
 from artart.io import files, weights
 from artart.io.terminal import printable, relative_to_cwd
 from artart.training.module import ArtModule
@@ -40,7 +40,7 @@ class TrainingResult(NamedTuple):
 class Result:
     """Collects what a run produced; created before training starts, since it measures the time."""
 
-    config: Mapping[str, Any]
+    config: Config
     words: Sequence[str]  # set on the command line, key=value
     pretrained: Mapping[str, str]  # the origin of pretrained weights, by loss term or metric
     resumed_at_step: int | None  # None: not resumed

@@ -12,9 +12,9 @@ from artart import ArtError
 from artart.checkpoints.format import is_older
 from artart.checkpoints.load import read
 from artart.checkpoints.validate import finished_epochs
-from artart.config.build import format_value, join_words, select_or_none
+from artart.config.build import Config, format_value, join_words, select_or_none
 from artart.config.paths import PREVIOUS
-from artart.data.labels import CLASS
+from artart.data.labels import CLASS, LabelNames
 from artart.diffusion.first_stage import FrozenAutoencoder, fingerprint
 from artart.io.terminal import pasteable, printable, relative_to_cwd
 from artart.training.restore import misfit, unusable
@@ -39,10 +39,7 @@ class ResumeState(NamedTuple):
 
 
 def load_resume_state(
-    path: Path | None,
-    config: Mapping[str, Any],
-    label_names: Mapping[str, Sequence[str]],
-    first_stage: FrozenAutoencoder | None = None,
+    path: Path | None, config: Config, label_names: LabelNames, first_stage: FrozenAutoencoder | None = None
 ) -> ResumeState | None:
     """Check a checkpoint against the settings, and log the settings that differ; None for no path.
 
@@ -96,7 +93,7 @@ def _readable(path: Path, falls_back: bool) -> tuple[Path, dict[str, Any]]:
         raise
 
 
-def _check_labels(path: Path, before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> None:
+def _check_labels(path: Path, before: LabelNames, now: LabelNames) -> None:
     """Raises ArtError if the labels have another meaning than before."""
     if list(before) != list(now):
         was = printable(", ".join(before))
@@ -114,7 +111,7 @@ def _check_labels(path: Path, before: Mapping[str, Sequence[str]], now: Mapping[
 
 
 def _check_first_stage(
-    path: Path, held: Mapping[str, Any], config: Mapping[str, Any], first_stage: FrozenAutoencoder | None
+    path: Path, held: Mapping[str, Any], config: Config, first_stage: FrozenAutoencoder | None
 ) -> None:
     """Raises ArtError if the checkpoint was trained with another first stage."""
     if held and config.get("first_stage") == "auto":
@@ -139,7 +136,7 @@ def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, An
 
 
 def _check_settings(
-    path: Path, content: Mapping[str, Any], config: Mapping[str, Any], differences: Iterable[tuple[str, Any, Any]]
+    path: Path, content: Mapping[str, Any], config: Config, differences: Iterable[tuple[str, Any, Any]]
 ) -> None:
     """Raises ArtError if the checkpoint is of another kind of run, or beyond the end of this one."""
     for key, was, now in differences:
@@ -170,7 +167,7 @@ def _is_within_epoch(content: Mapping[str, Any]) -> bool:
     return state["batches"] < state["images"] // max(1, state["global_batch_size"])
 
 
-def _batches(config: Mapping[str, Any]) -> tuple[int, int]:
+def _batches(config: Config) -> tuple[int, int]:
     """Images in a step of all processes, and the seed of their order."""
     trainer = config["trainer"]
     return config["data"]["batch_size"] * trainer["devices"] * trainer["num_nodes"], config["seed"]

@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,15 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from artart import ArtError
 from artart.checkpoints.load import check_writable
-from artart.config.build import build, select_or_none
-from artart.config.compatibility import (
-    check_memory,
-    check_monitor,
-    check_num_images,
-    check_parts,
-)
+from artart.config.build import Config, build, select_or_none
+from artart.config.compatibility import check_memory, check_monitor, check_num_images, check_parts
 from artart.data.datamodule import ArtDataModule
-from artart.data.labels import num_classes_of
+from artart.data.labels import LabelNames, num_classes_of
 from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.features.alexnet import alexnet_for
 from artart.objectives.base import Objective
@@ -35,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def build_data_and_objective(
-    config: Mapping[str, Any], first_stage: FrozenAutoencoder | None
+    config: Config, first_stage: FrozenAutoencoder | None
 ) -> tuple[ArtDataModule, Objective, dict[str, Any]]:
     """Data and objective, and the settings of the network that depend on them."""
     data: ArtDataModule = build(config, "data")
@@ -44,9 +39,7 @@ def build_data_and_objective(
     return data, objective, {"num_classes": num_classes_of(data.label_names), **objective.network}
 
 
-def build_net(
-    config: Mapping[str, Any], initial: Mapping[str, Any] | None, label_names: Mapping[str, Sequence[str]]
-) -> nn.Module:
+def build_net(config: Config, initial: Mapping[str, Any] | None, label_names: LabelNames) -> nn.Module:
     """The network, with the weights of `initial` (see `finetune.adopt_config`) or fresh ones; logs its size."""
     seed_everything(config["seed"], verbose=False)
     net: nn.Module = build(config, "model")
@@ -79,20 +72,14 @@ def _compile(net: nn.Module, accelerator: str) -> None:
 
 
 def build_module(
-    config: Mapping[str, Any],
-    net: nn.Module,
-    objective: Objective,
-    label_names: Mapping[str, Sequence[str]],
-    stage: str = "",
+    config: Config, net: nn.Module, objective: Objective, label_names: LabelNames, stage: str = ""
 ) -> ArtModule:
     """The LightningModule, with optimizer and learning-rate schedule."""
     optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
     return ArtModule(net, objective, optimizer, scheduler, config, label_names, stage)
 
 
-def validate(
-    config: Mapping[str, Any], objective: Objective, label_names: Mapping[str, Sequence[str]], net: nn.Module
-) -> None:
+def validate(config: Config, objective: Objective, label_names: LabelNames, net: nn.Module) -> None:
     """Check the parts against each other, and that checkpoints of the run will be readable.
 
     Raises:
@@ -105,7 +92,7 @@ def validate(
     build(config, "trainer", precision=precision_of(config), logger=False)  # raises if its arguments are wrong
 
 
-def load_pretrained(config: Mapping[str, Any], objective: Objective) -> dict[str, str]:
+def load_pretrained(config: Config, objective: Objective) -> dict[str, str]:
     """Load pretrained networks, perhaps by download; returns the origin of each one's weights, by loss term or metric.
 
     Raises:
@@ -119,7 +106,7 @@ def load_pretrained(config: Mapping[str, Any], objective: Objective) -> dict[str
 
 
 def load_images(
-    data: ArtDataModule, config: Mapping[str, Any], state: ResumeState | None, loaded: ArtDataModule | None = None
+    data: ArtDataModule, config: Config, state: ResumeState | None, loaded: ArtDataModule | None = None
 ) -> None:
     """Read the images, in the first process first, or share those that have been `loaded`.
 
@@ -141,7 +128,7 @@ def load_images(
         log.warning("resume: other images than before: %s", message)
 
 
-def encode_images(data: ArtDataModule, first_stage: FrozenAutoencoder, config: Mapping[str, Any]) -> None:
+def encode_images(data: ArtDataModule, first_stage: FrozenAutoencoder, config: Config) -> None:
     """Encode the images, in the first process first, and normalise their latents.
 
     Raises:

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from artart import ArtError
 from artart.checkpoints.load import read, read_back
-from artart.config.build import build, build_all, format_value, in_sweep
+from artart.config.build import Config, build, build_all, format_value, in_sweep
 from artart.data.datamodule import ArtDataModule
 from artart.io.terminal import pasteable, printable
 from artart.training.callbacks.checkpoints import AtomicCheckpointIO
@@ -48,7 +48,7 @@ HINTS = (  # warnings of Lightning about what is intended here
 )
 
 
-def precision_of(config: Mapping[str, Any]) -> str:
+def precision_of(config: Config) -> str:
     """trainer.precision; where it is null, bf16 on a GPU that computes in it, else full precision.
 
     Raises:
@@ -62,7 +62,7 @@ def precision_of(config: Mapping[str, Any]) -> str:
     return precision or ("bf16-mixed" if has_bf16 else "32-true")
 
 
-def device_of(config: Mapping[str, Any]) -> torch.device:
+def device_of(config: Config) -> torch.device:
     """The device on which to compute before there is a Trainer."""
     on_cuda = config["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return torch.device("cuda" if on_cuda else "cpu")
@@ -74,7 +74,7 @@ def check_arguments(trainer: Mapping[str, Any]) -> None:
         raise ArtError(f"trainer.{key}={format_value(trainer[key])}: {OURS[key]}")
 
 
-def make_trainer(config: Mapping[str, Any], val_is_held_out: bool) -> Trainer:
+def make_trainer(config: Config, val_is_held_out: bool) -> Trainer:
     """Lightning's Trainer with loggers, checkpoints and those callbacks that apply.
 
     Args:
