@@ -30,8 +30,7 @@ def run(cfg: DictConfig) -> None:
 
     default = Path(f"outputs/evaluations/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     trust = {key: config[key] for key in ("trusted_classes", "device")}
-    with output_folder(config["out"], default) as out, report.reserved(out):
-        report.check_folder(out, config["data"]["root"])
+    with output_folder(config["out"], default) as out, report.reserved(out, config["data"]["root"]):
         loaded = load(Path(config["checkpoint"]), **trust)
         data = held_out_data(loaded, **config["data"])
         facts: dict[str, object] = {"checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}

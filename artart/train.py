@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from artart.config.build import as_dict, overrides
+from artart.config.build import overrides
 from artart.config.cli import command, compose_config
 from artart.config.schema import check
 from artart.training import distributed
@@ -28,9 +28,8 @@ def train(overrides: Sequence[str] = ()) -> "TrainingResult":
     Args:
         overrides: settings as on the command line, `key=value` each.
 
-    Raises:
-        ArtError: if a setting, the images or a checkpoint cannot be used.
-        KeyboardInterrupt: at Ctrl-C, once last.ckpt is saved.
+    Raises ArtError if a setting, the images or a checkpoint cannot be used. Raises KeyboardInterrupt at Ctrl-C, once
+    last.ckpt is saved.
     """
     from artart.training.run_files import close_log
 
@@ -46,14 +45,12 @@ def train(overrides: Sequence[str] = ()) -> "TrainingResult":
 def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
     """Check the settings, read the images, claim the folder, train one or both stages, report.
 
-    Args:
-        cfg: the settings.
-        words: what was set on the command line, key=value.
+    `words` were set on the command line, key=value.
     """
     check(cfg)
     distributed.launch(cfg.trainer)
 
-    from artart.training import finetune, run, setup, stages
+    from artart.training import finetune, run, stages
     from artart.training.trainer import quieten_lightning
 
     quieten_lightning()
@@ -71,7 +68,7 @@ def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
         if first:
             stages.train_first_stage(first, prepared, first_stage)
             del first  # its images may lie on the GPU
-        setup.encode_images(prepared.data, first_stage, as_dict(cfg))
+        run.encode_images(prepared, first_stage)
     return run.finish(prepared, trainer, stages.STAGES[1] if cfg.first_stage == "auto" else "")
 
 

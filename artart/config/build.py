@@ -56,8 +56,7 @@ def select_or_none(config: Config, key: str) -> Any:
 def build(config: Config, key: str, **more: Any) -> Any:
     """Instantiate config[key]; `more` are arguments that a file cannot hold.
 
-    Raises:
-        ArtError: if that fails, with the reason.
+    Raises ArtError if that fails, with the reason.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -95,7 +94,7 @@ def _prepare_process() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its exceptions itself
     keep_freed_memory()
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # files are finished or removed
     threading.excepthook = _on_error_of_thread
     logging.raiseExceptions = False  # a full disk must not add tracebacks of logging to the error
     for stream in (sys.stdout, sys.stderr):
@@ -123,8 +122,7 @@ def _run(main: Callable[[], object], config_name: str, sweeps: bool) -> None:
 def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration that a command would have with these words, `key=value` each, for a call from Python.
 
-    Raises:
-        ArtError: one line with key, value and remedy.
+    Raises ArtError, one line with key, value and remedy.
     """
     words = to_hydra(overrides, config_name)
     try:
@@ -133,11 +131,6 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
         return cfg
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ArtError(_sentence(error, config_name, words)) from None
-
-
-def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    """Exit as at Ctrl-C: files are finished or removed."""
-    sys.exit(128 + number)
 
 
 def _on_error_of_thread(args: threading.ExceptHookArgs) -> None:

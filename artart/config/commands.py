@@ -108,8 +108,7 @@ NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}
 def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
     """Hold the keys of artart.generate against a mode, one of those that the network is `able` to do.
 
-    Raises:
-        ArtError: if a key is missing that the mode needs, or one is given that it does not take.
+    Raises ArtError if a key is missing that the mode needs, or one is given that it does not take.
     """
     for key, modes in MODE_KEYS.items():
         value = config[key]

@@ -24,14 +24,9 @@ GROUPS = {"reconstruct": ("reconstruction", "default"), "sample": ("diffusion", 
 def check_parts(config: Config, mode: str, label_names: LabelNames, has_latents: bool = False) -> None:
     """Check the parts of a run against each other.
 
-    Args:
-        config: the plain settings.
-        mode: that of the objective: reconstruct or sample.
-        label_names: those of the data, by column.
-        has_latents: whether the network is an autoencoder with a `posterior` of latents.
+    `mode` is the objective's; `has_latents`: whether the network is an autoencoder with a `posterior` of latents.
 
-    Raises:
-        ArtError: one line per mistake, with key, value and remedy.
+    Raises ArtError, one line per mistake, with key, value and remedy.
     """
     problems = [*_wrong_callbacks(config, mode), *_changing_targets(config), *_wrong_labels(config, label_names)]
     problems += _wrong_latents(config, mode, has_latents)
@@ -134,8 +129,7 @@ def check_memory(config: Config, num_images: int) -> None:
 def check_num_images(config: Config, num_train: int, num_val: int, num_processes: int) -> None:
     """Check that there are enough images for the processes, and for `monitor`.
 
-    Raises:
-        ArtError: if a process would have none while others wait for it, or if the metric would never be computed.
+    Raises ArtError if a process would have none while others wait for it, or if the metric would never be computed.
     """
     if num_train < num_processes:
         raise ArtError(

@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
@@ -10,6 +12,7 @@ from artart.config.commands import PATHS, literals
 
 RUNS = Path("outputs/runs")
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+KEYS = {"data", "image_size", "run_dir", "seed"}  # in the settings of every training and preparation
 LATEST = "latest"  # stands for the newest run under RUNS
 CHECKPOINTS = {  # keys that may name a run, and which of its files they take
     **dict.fromkeys(("checkpoint", "init_from", "first_stage", "guidance.network"), (BEST, LAST, PREVIOUS)),
@@ -20,8 +23,7 @@ CHECKPOINTS = {  # keys that may name a run, and which of its files they take
 def make_paths_absolute(cfg: DictConfig) -> None:
     """Make the paths in cfg absolute; the folder of a run, or `latest`, becomes a checkpoint of it.
 
-    Raises:
-        ArtError: if a path is empty or no checkpoint is there.
+    Raises ArtError if a path is empty or no checkpoint is there.
     """
     for key, hint in PATHS.items():
         value = OmegaConf.select(cfg, key)
@@ -53,3 +55,22 @@ def _checkpoint(key: str, value: str, path: Path) -> Path:
 def checkpoint_in(run_dir: Path, names: tuple[str, ...]) -> Path | None:
     """The first of these checkpoints that a run has."""
     return next((path for name in names if (path := run_dir / "checkpoints" / name).is_file()), None)
+
+
+def read_settings(run_dir: Path) -> dict[str, Any]:
+    """The settings that artart saved in the folder of a run or a preparation.
+
+    Raises ArtError if there are none, or something else.
+    """
+    file = run_dir / ".hydra" / "config.yaml"
+    if not file.is_file():
+        raise ArtError(f"{run_dir} is not the folder of a run: it has no .hydra/config.yaml")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a YAML parser raises anything
+        raise ArtError(f"{file} cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict) or not content.keys() >= KEYS:
+        raise ArtError(f"{file} holds no settings of artart")
+    return content

@@ -84,11 +84,9 @@ FORMS = {  # of values whose type has changed
 
 
 def explain(word: str, words: Sequence[str] = ()) -> str | None:
-    """The replacement of key=value on the command line, in one line; None if it has no old name.
+    """The replacement of key=value, which may begin with + or ~, in one line; None if it has no old name.
 
-    Args:
-        word: may begin with + or ~.
-        words: the whole command line, which names the kind of network.
+    `words` are the whole command line, which names the kind of network.
     """
     key, equals, value = word.lstrip("+~").partition("=")
     if any(re.match(rf"\+*{re.escape(key.partition('.')[0])}\._target_=", other) for other in words):

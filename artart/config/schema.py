@@ -42,8 +42,7 @@ def check(cfg: DictConfig) -> dict[str, Any]:
 
     Mistakes are reported all at once: first those that need no imports, then keys and values of each `_target_`.
 
-    Raises:
-        ArtError: one line per mistake, with key, value and remedy.
+    Raises ArtError, one line per mistake, with key, value and remedy.
     """
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ArtError("\n".join(f"{key}: needs a value: {key}=..." for key in missing))
@@ -109,12 +108,9 @@ def _wrong_parts(config: Config) -> Iterator[str]:
 
 
 def wrong_arguments(node: Any, key: str, trusted: Collection[str] = ()) -> Iterator[str]:
-    """A line for each key and value in nested plain data that the `_target_` above it forbids.
+    """A line for each key and value in nested plain data, named `key`, that the `_target_` above it forbids.
 
-    Args:
-        node: the data.
-        key: its name.
-        trusted: full names of classes that may be named too, see `targets.target_of`.
+    `trusted` are full names of classes that may be named too, see `targets.target_of`.
     """
     if isinstance(node, Mapping):
         if "_target_" in node:

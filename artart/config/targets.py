@@ -12,14 +12,9 @@ TRUSTED = ("artart", "lightning", "torch", "torchmetrics")  # packages whose cla
 
 
 def target_of(name: str, trusted: Collection[str] = ()) -> Any:
-    """What a full name stands for.
+    """What a full name such as torch.optim.Adam stands for; `trusted` are names outside of TRUSTED that are allowed.
 
-    Args:
-        name: such as torch.optim.Adam.
-        trusted: names outside of TRUSTED that are allowed.
-
-    Raises:
-        ArtError: if it is not allowed, or cannot be imported.
+    Raises ArtError if it is not allowed, or cannot be imported.
     """
     foreign = ArtError(f"is no class of {join_words(TRUSTED)}; if you trust it: trusted_classes=[{name}]")
     if name not in trusted and name.partition(".")[0] not in TRUSTED:
@@ -28,12 +23,7 @@ def target_of(name: str, trusted: Collection[str] = ()) -> Any:
         target = pkgutil.resolve_name(name)
     except Exception as error:  # noqa: BLE001 - a user's module can raise anything
         raise ArtError(f"cannot be imported ({' '.join(str(error).split())})") from None
-    if name not in trusted and not _is_of_its_package(target):
+    package = str(getattr(target, "__module__", None)).partition(".")[0]  # torch.os.system leads out of torch
+    if name not in trusted and package != "artart" and not (package in TRUSTED and inspect.isclass(target)):
         raise foreign
     return target
-
-
-def _is_of_its_package(target: Any) -> bool:
-    """Whether it is defined in one of TRUSTED; a name such as torch.os.system leads out of torch."""
-    package = str(getattr(target, "__module__", None)).partition(".")[0]
-    return package == "artart" or (package in TRUSTED and inspect.isclass(target))

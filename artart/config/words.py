@@ -19,8 +19,7 @@ HYDRA = ("hydra.sweep.dir", "hydra.sweeper.", "hydra.launcher.", "hydra.searchpa
 def to_hydra(words: Sequence[str], command: str) -> list[str]:
     """Words for Hydra: options first, paths quoted, a path alone as the value of its key.
 
-    Raises:
-        ArtError: one line for each word that has no effect, or has another name now.
+    Raises ArtError, one line for each word that has no effect, or has another name now.
     """
     is_sweep = bool(MULTIRUN & set(words))
     given, settings = _divided(words)

@@ -3,15 +3,15 @@
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
+from artart.config.paths import read_settings
 from artart.data.datamodule import ArtDataModule
 from artart.data.decode import MAX_PIXELS
 from artart.io.terminal import relative_to_cwd
@@ -80,11 +80,9 @@ def _check_place(key: str, path: str, checkpoint: Path, is_given: bool) -> None:
 
 def _of_run(path: Path, key: str) -> Any:
     """A setting of the run in whose folder a checkpoint lies; None if there is none."""
-    try:
-        settings = yaml.safe_load((path.resolve().parent.parent / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return select_or_none(settings, key) if isinstance(settings, dict) else None
+    with suppress(ArtError, OSError):
+        return select_or_none(read_settings(path.resolve().parent.parent), key)
+    return None
 
 
 def load_held_out(data: ArtDataModule, loaded: Loaded) -> dict[str, object]:

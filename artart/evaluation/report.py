@@ -84,10 +84,10 @@ class Evaluation(NamedTuple):
 
 
 @contextmanager
-def reserved(folder: Path) -> Iterator[None]:
+def reserved(folder: Path, root: str | None) -> Iterator[None]:
     """Make a folder, if it is missing, and lock it for other evaluations; a folder that stays empty is removed again.
 
-    Raises ArtError if another process is evaluating there.
+    Raises ArtError if another process is evaluating there, or it holds an evaluation, or is `root`, the images' folder.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,20 +99,16 @@ def reserved(folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:  # a file system without locks; files are not replaced there either
         log.debug("%s: not locked: %s", folder, error)
     try:
+        if (folder / "metrics.json").exists():
+            raise ArtError(f"out={folder}: holds metrics.json already; name another folder")
+        if root is not None and folder.resolve() == Path(root).resolve():
+            raise ArtError(f"out={folder}: is the folder of your images, which is only read; name another")
         yield
     finally:
         with suppress(OSError):  # Windows does not remove what is open, but filelock does there
             (folder / LOCK).unlink()
         lock.release()
         remove_empty(missing)
-
-
-def check_folder(folder: Path, root: str | None) -> None:
-    """Raise ArtError if a folder holds an evaluation, or is the folder of the images."""
-    if (folder / "metrics.json").exists():
-        raise ArtError(f"out={folder}: holds metrics.json already; name another folder")
-    if root is not None and folder.resolve() == Path(root).resolve():
-        raise ArtError(f"out={folder}: is the folder of your images, which is only read; name another")
 
 
 def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, object]) -> tuple[Path, Path]:

@@ -112,11 +112,6 @@ def verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def draw_images(shown: Shown, facts: Mapping[str, object]) -> list[Figure]:
-    """Samples, and the closest pairs."""
-    return [by_class(shown, facts), *typical_images(shown, facts), closest_pairs(shown, facts)]
-
-
 def draw_curves(metrics: Mapping[str, Any], shown: Shown) -> list[Figure]:
     """Distances, spectra and errors."""
     errors, nearest, test = metrics["error_by_noise_level"], shown.nearest, shown.test

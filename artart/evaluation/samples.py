@@ -17,7 +17,16 @@ from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import sample_images
 from artart.evaluation.features import features, known_features
 from artart.evaluation.report import Evaluation
-from artart.evaluation.sample_report import SETS, Shown, draw_curves, draw_images, tables, verdict
+from artart.evaluation.sample_report import (
+    SETS,
+    Shown,
+    by_class,
+    closest_pairs,
+    draw_curves,
+    tables,
+    typical_images,
+    verdict,
+)
 from artart.features.alexnet import CHUNK
 from artart.features.inception import extractor, inception_features
 from artart.io.images import to_model, to_pixels
@@ -85,8 +94,8 @@ def measure(
     errors = errors_by_level(loaded, to_model(held_out[:MAX_DENOISED]), y[:MAX_DENOISED])
     metrics |= {"error_by_noise_level": errors, "num_images": num_images, "num_held_out": len(held_out)}
     shown = Shown(samples, classes, dict(zip(SETS, powers, strict=True)), test, nearest, typical)
-    images, curves = draw_images(shown, facts), draw_curves(metrics, shown)
-    return Evaluation(metrics, [*verdict(metrics)], images, tables(metrics), curves)
+    images = [by_class(shown, facts), *typical_images(shown, facts), closest_pairs(shown, facts)]
+    return Evaluation(metrics, [*verdict(metrics)], images, tables(metrics), draw_curves(metrics, shown))
 
 
 def compare_features(

@@ -13,7 +13,7 @@ from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.data.decode import ResizeMode, decode, to_srgb
 from artart.data.scan import FileInfo, examine
-from artart.generation.inputs import Input, find_inputs, provenance_of_inputs, read_inputs, reason, upright_image
+from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_image
 from artart.generation.labels import Label, label_in_name, label_in_words, labels_for
 from artart.generation.original import WHITE, repainted, spread
 from artart.generation.output import ContactSheet, Output, Written
@@ -127,7 +127,7 @@ def write_variations(
     loaded: Loaded,
     how: Sampling,
     out: Output,
-    input: str,  # noqa: A002 - the command's key
+    input: str,
     num_images: int,
     label: Label,
     seed: int,
@@ -141,31 +141,25 @@ def write_variations(
 
     Raises ArtError if no input can be used, and the errors of `read_mask`, `plan_variations` and `make`.
     """
-    files = find_inputs(Path(input), out.folder)
-    inputs, start = read_inputs(Path(input), files, out.folder, *loaded.preprocessing), noised(strength)
+    num_files, inputs = read_inputs(Path(input), out.folder, *loaded.preprocessing)
+    start = noised(strength)
     if mask is not None:
         (one,) = inputs
         one, start = masked(one, read_mask(Path(mask), one.facts, *loaded.preprocessing))
         inputs = iter([one])
-    plan = plan_variations(loaded, how, inputs, len(files.images), start, num_images, label, seed)
+    plan = plan_variations(loaded, how, inputs, num_files, start, num_images, label, seed)
     size = loaded.config["image_size"]
     log.info("the network makes %d x %d pixels, which are scaled to the input's size", size, size)
     sheet, shown, num = ContactSheet(size, out.resample), list[Input](), 0
     num_columns = (1 if mask is None else 2) + min(num_images, MAX_IN_ROW)
     for num, (item, image) in enumerate(make(loaded, plan), start=1):
         path, k = out.save(pixels := item.finished(image), item.name, item.provenance), (num - 1) % num_images
-        assert item.source
+        assert item.source and item.source.original
         if k == 0 and (in_sheet := not shown or sheet.has_room(num_columns)):
             shown.append(item.source)
-            _show(item.source, sheet)
+            sheet.add(item.source.original.pixels(), item.source.name.stem)
+            if mask is not None:
+                sheet.add(item.source.original.kept(), "kept")
         if in_sheet and k < MAX_IN_ROW:
             sheet.add(pixels, path.stem.removeprefix(f"{item.source.name.stem}_"))
     return Written(out.save_sheet(sheet, num_columns, provenance_of_inputs(shown, plan.details)), num + 1)
-
-
-def _show(one: Input, sheet: ContactSheet) -> None:
-    """Add an input and, if it has a mask, what is kept of it."""
-    assert one.original
-    sheet.add(one.original.pixels(), one.name.stem)
-    if one.original.mask:
-        sheet.add(one.original.kept(), "kept")

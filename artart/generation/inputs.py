@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -26,6 +25,7 @@ from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
+_decoded = lru_cache(maxsize=1)(decode)  # several images are made from each file
 Images = Image.Image | Tensor | Iterable[Image.Image | Tensor]
 
 
@@ -38,35 +38,28 @@ class Input(NamedTuple):
     original: Original | None  # None: it has the network's size
 
 
-class Files(NamedTuple):
-    """What a file or folder holds."""
+def read_inputs(path: Path, out: Path, size: int, resize_mode: ResizeMode) -> tuple[int, Iterator[Input]]:
+    """The number of image files in a file or folder, without what earlier calls wrote into `out`, and the usable ones.
 
-    images: list[Path]
-    others: Mapping[Path, str] = MappingProxyType({})  # that cannot be read, with the reason
-
-
-def find_inputs(path: Path, out: Path) -> Files:
-    """The files of a file or folder, without what earlier calls wrote into `out`.
-
-    Raises ArtError if `out` is that folder.
+    Raises ArtError if `out` is that folder, and once all are read if none could be used.
     """
     if out.resolve() == path.resolve():
         raise ArtError(f"out={out}: must be a folder, and not the one that holds the input")
     if not path.is_dir():
-        return Files([path])
+        return 1, _usable(path, [path], {}, out, size, resize_mode)
     found = find_all(path)
-    return Files([file for file in found.images if out not in file.parents], found.others)
+    images = [file for file in found.images if out not in file.parents]
+    return len(images), _usable(path, images, found.others, out, size, resize_mode)
 
 
-def read_inputs(path: Path, files: Files, out: Path, size: int, resize_mode: ResizeMode) -> Iterator[Input]:
-    """Yield the usable ones of the files that `find_inputs(path)` found; list the others in a new out/rejected.csv.
-
-    Raises ArtError if none can be used.
-    """
+def _usable(
+    path: Path, images: Sequence[Path], others: Mapping[Path, str], out: Path, size: int, resize_mode: ResizeMode
+) -> Iterator[Input]:
+    """Yield the usable images; list the others, and files of kinds that are not read, in a new out/rejected.csv."""
     root = path if path.is_dir() else path.parent
-    rejected = [(file, why, 0) for file, why in files.others.items()]
-    num_files = len(files.images) + len(rejected)
-    for one in examine_all(files.images, size, resize_mode):
+    rejected = [(file, why, 0) for file, why in others.items()]
+    num_files = len(images) + len(rejected)
+    for one in examine_all(images, size, resize_mode):
         if one.pixels is None:
             rejected.append((one.path, reason(one.facts), one.facts.bytes))
         else:
@@ -110,11 +103,6 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
     if not inputs:
         raise ArtError("image: is empty; give a PIL image or a tensor, or several")
     return inputs
-
-
-@lru_cache(maxsize=1)  # several images are made from each
-def _decoded(path: Path) -> Image.Image:
-    return decode(path)
 
 
 def upright_image(image: Image.Image, name: str = "image") -> Image.Image:

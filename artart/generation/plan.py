@@ -149,15 +149,9 @@ def make(
 
         while batch := list(islice(remaining, how.batch_size)):
             y = torch.tensor([item.labels for item in batch], device=loaded.device)
-            seeds, given = [item.seed for item in batch], _given(batch, start)
+            seeds = [item.seed for item in batch]
+            given = start and Given(torch.stack([item.source.x0 for item in batch if item.source]), *start)
             common = loaded.net, loaded.process, how.sampler
             (images,) = sample_images(*common, y, seeds, how.guidance, len(batch), given, advance)
             check_numbers(images, loaded.path)
             yield from zip(batch, images.cpu(), strict=True)
-
-
-def _given(batch: Sequence[Item], start: Start | None) -> Given | None:
-    """The sources of a batch."""
-    if start is None:
-        return None
-    return Given(torch.stack([item.source.x0 for item in batch if item.source]), *start)

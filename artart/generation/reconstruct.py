@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from artart.checkpoints.load import Loaded, check_numbers
-from artart.generation.inputs import Input, find_inputs, provenance_of_inputs, read_inputs
+from artart.generation.inputs import Input, provenance_of_inputs, read_inputs
 from artart.generation.output import ContactSheet, Output, Written
 from artart.generation.plan import Item, Sampling, details_of
 from artart.io.images import to_pixels
@@ -34,22 +34,15 @@ def reconstruct(
             yield item, torch.cat([one.x0, image], dim=-1) if side_by_side else image
 
 
-def write_reconstructions(
-    loaded: Loaded,
-    how: Sampling,
-    out: Output,
-    input: str,  # noqa: A002 - the command's key
-    side_by_side: bool,
-) -> Written:
+def write_reconstructions(loaded: Loaded, how: Sampling, out: Output, input: str, side_by_side: bool) -> Written:
     """Write the reconstruction of each input, and of a folder grid.png: inputs and reconstructions side by side.
 
     Keeps sub-folders and replaces no file. The first is the grid, if there is one.
 
     Raises ArtError if no input can be used, and FloatingPointError as `reconstruct`.
     """
-    files, shown = find_inputs(Path(input), out.folder), list[Input]()
-    inputs = read_inputs(Path(input), files, out.folder, *loaded.preprocessing)
-    sheet, num = ContactSheet(loaded.config["image_size"], out.resample), 0
+    num_files, inputs = read_inputs(Path(input), out.folder, *loaded.preprocessing)
+    sheet, shown, num = ContactSheet(loaded.config["image_size"], out.resample), list[Input](), 0
     for item, image in reconstruct(loaded, inputs, how.batch_size, side_by_side):
         num += 1
         path = out.save(item.finished(image), item.name, item.provenance)
@@ -57,7 +50,7 @@ def write_reconstructions(
             shown.append(item.source)
             sheet.add(to_pixels(item.source.x0), item.source.name.stem)
             sheet.add(to_pixels(image[..., -image.shape[-2] :]))  # without the input beside it
-    if len(files.images) == 1:
+    if num_files == 1:
         return Written(path, num)
     provenance = provenance_of_inputs(shown, details_of(loaded, "reconstruct"))
     return Written(out.save_sheet(sheet, IN_ROW, provenance), num + 1)

@@ -75,8 +75,7 @@ def _step(net: nn.Module, objective: Objective, num_images: int, device: torch.d
 def check(config: Config, net: nn.Module, objective: Objective, num_images: int, device: torch.device) -> None:
     """Log the memory and time of a run that trains on these images in one process.
 
-    Raises:
-        ArtError: if a step needs more memory than there is.
+    Raises ArtError if a step needs more memory than there is.
     """
     batch_size = min(config["data"]["batch_size"], num_images)
     cost, trainer = measure(net, objective, batch_size, device), config["trainer"]
@@ -100,9 +99,5 @@ def in_words(seconds: float) -> str:
     """A duration, rounded: "about 40 s", "about 25 min", "about 3 h"."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length:
-            return (
-                f"about {seconds / length:.2g} {unit}"
-                if seconds < 10 * length
-                else f"about {seconds / length:.0f} {unit}"
-            )
+            return f"about {seconds / length:{'.2g' if seconds < 10 * length else '.0f'}} {unit}"
     return f"about {max(1, seconds):.0f} s"

@@ -39,11 +39,9 @@ def world_size() -> int:
 def launch(trainer: MutableMapping[str, Any]) -> None:
     """Determine the number of processes and start them if they are not running; that call does not return.
 
-    Args:
-        trainer: its settings; `devices` and `num_nodes` become numbers.
+    `devices` and `num_nodes` of the Trainer's settings become numbers.
 
-    Raises:
-        ArtError: if the settings contradict each other or the number of processes that torchrun has started.
+    Raises ArtError if the settings contradict each other or the number of processes that torchrun has started.
     """
     _check_launcher()
     given = trainer["devices"]

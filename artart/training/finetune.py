@@ -31,14 +31,9 @@ TABLE = "condition.label.weight"  # a row for each label
 def with_objective_of(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
     """The settings, composed anew for the objective of the checkpoint `cfg.init_from` if that is another.
 
-    Loss and objective are then the checkpoint's.
+    Loss and objective are then the checkpoint's. An objective among the `words` of the command line, key=value, counts.
 
-    Args:
-        cfg: the settings of the new run.
-        words: what was set on the command line, key=value. An objective among them counts.
-
-    Raises:
-        ArtError: if the file cannot be used.
+    Raises ArtError if the file cannot be used.
     """
     if cfg.init_from is None or any(re.match(r"\+*objective=", word) for word in words):
         return cfg
@@ -62,15 +57,9 @@ def _kind(config: Config) -> str:
 def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None:
     """Set in cfg the settings that the weights of the checkpoint `cfg.init_from` need; None if that is null.
 
-    Args:
-        cfg: the settings of the new run.
-        words: what was set on the command line, key=value.
+    Returns `state_dict` and `labels` of the file. `words` were set on the command line, key=value.
 
-    Returns:
-        `state_dict` and `labels` of the file.
-
-    Raises:
-        ArtError: if the file cannot be used, or the command line contradicts it.
+    Raises ArtError if the file cannot be used, or the command line contradicts it.
     """
     if cfg.init_from is None:
         return None
@@ -147,8 +136,7 @@ def init_weights(net: nn.Module, content: Mapping[str, Any], label_names: LabelN
     Labels are matched by column and name. New labels are initialized from "none" of their column, those of new columns
     at random. Only weights of the augmentation embedding may be missing.
 
-    Raises:
-        ArtError: if the shapes of weights differ.
+    Raises ArtError if the shapes of weights differ.
     """
     weights = {name[4:]: value for name, value in content["state_dict"].items() if name.startswith("net.")}
     own = net.state_dict()

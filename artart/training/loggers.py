@@ -62,11 +62,7 @@ def _length(path: Path) -> int:
 
 
 def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Step and metrics of each row.
-
-    Raises:
-        ArtError: if a run did not write the table.
-    """
+    """Step and metrics of each row. Raises ArtError if a run did not write the table."""
     try:
         header, *rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines())) or [["step"]]
         place = header.index("step")

@@ -30,8 +30,7 @@ def cosine(
 
     Source: SGDR without restarts (Loshchilov and Hutter 2017, arXiv 1608.03983, Eq. 5).
 
-    Raises:
-        ValueError: if the run has no known end.
+    Raises ValueError if the run has no known end.
     """
     if not math.isfinite(total_steps):
         raise ValueError("scheduler=cosine: needs the end of the run; set trainer.max_epochs or trainer.max_steps")

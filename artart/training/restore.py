@@ -29,12 +29,11 @@ def unusable(path: Path, reason: str) -> ArtError:
     )
 
 
-def misfit(content: Mapping[str, Any], config: Config) -> str | None:
-    """Why the training state of a checkpoint cannot be restored with these settings; None if it can.
+def check_state(path: Path, content: Mapping[str, Any], config: Config) -> None:
+    """Raise ArtError unless the training state of a checkpoint can be restored with these settings.
 
-    Args:
-        content: of a file that `checkpoints.load.read` accepts, with a training state; this function may change it.
-        config: settings with the same model, optimizer and schedule.
+    `checkpoints.load.read` has accepted the `content`, which this function may change; model, optimizer and schedule
+    of the settings are those of the checkpoint.
     """
     try:
         if Version(content["pytorch-lightning_version"]) < OLDEST:
@@ -46,9 +45,9 @@ def misfit(content: Mapping[str, Any], config: Config) -> str | None:
         _check_optimizer(content, config)
     except ArtError:  # about settings
         raise
-    except Exception as error:  # noqa: BLE001 - Lightning and torch raise anything
-        return printable(f"{type(error).__name__}: {error}" if type(error) is not ValueError else error)
-    return None
+    except Exception as error:
+        reason = error if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise unusable(path, printable(reason)) from error
 
 
 def _check_loops(content: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from artart.config.paths import PREVIOUS
 from artart.data.labels import CLASS, LabelNames
 from artart.diffusion.first_stage import FrozenAutoencoder, fingerprint
 from artart.io.terminal import pasteable, printable, relative_to_cwd
-from artart.training.restore import misfit, unusable
+from artart.training.restore import check_state
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,7 @@ def load_resume_state(
 ) -> ResumeState | None:
     """Check a checkpoint against the settings, and log the settings that differ; None for no path.
 
-    Raises:
-        ArtError: if it is damaged, of another kind of run, or beyond the end of this one.
+    Raises ArtError if it is damaged, of another kind of run, or beyond the end of this one.
     """
     if path is None:
         return None
@@ -64,8 +63,7 @@ def load_resume_state(
     _check_settings(path, content, config, differences)
     if "current_model_state" in content and not select_or_none(config, "callbacks.ema"):
         raise ArtError(f"callbacks.ema=null: {path} holds an average of the weights; resume with callbacks.ema")
-    if reason := misfit(content, config):
-        raise unusable(path, reason)
+    check_state(path, content, config)
     log.info("resume: from %s", relative_to_cwd(path))
     if (threads := content["artart"].get("threads", torch.get_num_threads())) != torch.get_num_threads():
         log.warning(

@@ -1,4 +1,4 @@
-"""Open the folder of a run: its log and settings, and curves and files put back to the step that it resumes from."""
+"""Curves and files in the folder of a run, put back to the step that it resumes from."""
 
 import logging
 import shutil
@@ -6,49 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
 
 from artart import ArtError
 from artart.checkpoints.load import read
 from artart.config.paths import LAST
-from artart.data.datamodule import ArtDataModule
 from artart.io.files import new_folder
 from artart.io.terminal import relative_to_cwd
-from artart.training.distributed import rank
 from artart.training.loggers import cut_back, files
 from artart.training.resume import ResumeState
-from artart.training.run_dir import Plan
-from artart.training.run_files import open_log, save_settings
 
 log = logging.getLogger(__name__)
-
-
-def open_run_dir(
-    cfg: DictConfig,
-    words: Sequence[str],
-    planned: Plan,
-    state: ResumeState | None,
-    trainer: Trainer,
-    data: ArtDataModule,
-) -> None:
-    """Open the log in the run's folder, and write there what belongs to a run before its first step.
-
-    A folder whose run is resumed gets the new settings with the first checkpoint that has them: if the command fails
-    before that, resume=auto finds the run by its old ones.
-    """
-    open_log(cfg)
-    if rank():
-        return
-    prepare_run_dir(Path(cfg.run_dir), state, trainer.loggers)
-    data.list_unused(Path(cfg.run_dir))
-    if planned.is_in_place:
-        save = LambdaCallback(on_save_checkpoint=lambda *_: save_settings(cfg, words))
-        trainer.callbacks.insert(0, save)  # type: ignore[attr-defined]
-    else:
-        save_settings(cfg, words)
 
 
 def prepare_run_dir(run_dir: Path, before: ResumeState | None, loggers: Sequence[Logger]) -> None:

@@ -1,21 +1,37 @@
-"""A run in three steps: checked without writing anything, begun in its folder, trained."""
+"""A run in steps: its parts are built and checked without writing anything; then it begins in its folder and trains."""
 
+import logging
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning.pytorch import Trainer
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from artart import ArtError
-from artart.config.build import as_dict, fill_in
+from artart.checkpoints.load import check_writable
+from artart.config.build import Config, as_dict, build, fill_in, select_or_none
+from artart.config.compatibility import check_memory, check_monitor, check_num_images, check_parts
 from artart.data.datamodule import ArtDataModule
+from artart.data.labels import LabelNames, num_classes_of
 from artart.diffusion.first_stage import FrozenAutoencoder
+from artart.features.alexnet import alexnet_for
 from artart.objectives.base import Objective
-from artart.training import cost, distributed, resume, rewind, run_dir, setup
+from artart.training import cost, distributed, resume, run_dir
+from artart.training.finetune import init_weights
+from artart.training.module import ArtModule
 from artart.training.result import Result, TrainingResult
-from artart.training.trainer import device_of, fit, make_trainer
+from artart.training.rewind import prepare_run_dir
+from artart.training.run_files import open_log, save_settings
+from artart.training.trainer import check_arguments, device_of, fit, make_trainer, precision_of
+
+log = logging.getLogger(__name__)
 
 
 class Run(NamedTuple):
@@ -41,22 +57,25 @@ def prepare(
     """Build the parts and check them against each other and against what is resumed. Writes nothing but a lock.
 
     Args:
-        cfg: the settings, which `schema.check` has checked.
+        cfg: the settings, which `schema.check` has checked; those of the network that depend on other parts are set.
         words: what was set on the command line, key=value.
         initial: of `finetune.adopt_config`.
         first_stage: of latent diffusion.
         is_part: whether it is the first stage of another run of this process.
 
-    Raises:
-        ArtError: one line per mistake, with key, value and remedy.
+    Raises ArtError, one line per mistake, with key, value and remedy.
     """
-    data, objective, decided = setup.build_data_and_objective(as_dict(cfg), first_stage)
+    config = as_dict(cfg)
+    data: ArtDataModule = build(config, "data")
+    latent = {} if first_stage is None else {"first_stage": first_stage}
+    objective: Objective = build(config, "objective", loss=build(config, "loss"), **latent)
+    decided = {"num_classes": num_classes_of(data.label_names), **objective.network}
     fill_in(cfg.model, decided, objective.first_stage.network)
     plan = distributed.broadcast_from_rank_zero(lambda: run_dir.plan(cfg, is_part))
     config = as_dict(cfg)
     state = resume.load_resume_state(plan.checkpoint, config, data.label_names, first_stage)
     try:
-        net = setup.build_net(config, initial, data.label_names)
+        net = _build_net(config, initial, data.label_names)
     except ArtError as error:
         if first_stage and str(error).startswith("image_size="):
             side = first_stage.network["image_size"]
@@ -64,24 +83,108 @@ def prepare(
                 f"image_size={cfg.image_size}: the network has latents of {side} x {side}: {error}"
             ) from None
         raise
-    setup.validate(config, objective, data.label_names, net)
-    return Run(cfg, words, plan, state, data, objective, net, setup.load_pretrained(config, objective))
+    check_parts(config, objective.mode, data.label_names, hasattr(net, "posterior"))
+    check_writable(config, data.label_names, net, objective.first_stage.content)
+    check_monitor(config, objective.metrics)
+    check_arguments(config["trainer"])
+    build(config, "trainer", precision=precision_of(config), logger=False)  # raises if its arguments are wrong
+    return Run(cfg, words, plan, state, data, objective, net, load_pretrained(config, objective))
+
+
+def _build_net(config: Config, initial: Mapping[str, Any] | None, label_names: LabelNames) -> nn.Module:
+    """The network, with the weights of `initial` or fresh ones; logs its size."""
+    seed_everything(config["seed"], verbose=False)
+    net: nn.Module = build(config, "model")
+    if initial:
+        init_weights(net, initial, label_names)
+    log.info(describe_net(net))
+    if config["compile"]:
+        on_cpu = config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
+        if on_cpu and not shutil.which(os.environ.get("CXX", "g++")):
+            raise ArtError(
+                "compile=true: needs a C++ compiler on the CPU, and there is no g++; install it or omit compile"
+            )
+        net.compile()  # in place, which keeps the names in checkpoints
+    return net
+
+
+def describe_net(net: nn.Module) -> str:
+    """A network's parameters and its operations for one image, in words."""
+    num_parameters = sum(parameter.numel() for parameter in net.parameters())
+    counter = FlopCounterMode(display=False)
+    was_training = net.training
+    shape: Any = (1, net.channels, net.image_size, net.image_size)
+    with torch.no_grad(), counter:
+        net.eval()(torch.zeros(shape))
+    net.train(was_training)
+    return f"network: {num_parameters:,} parameters, {counter.get_total_flops() / 1e9:.2f} GFLOPs per image"
+
+
+def load_pretrained(config: Config, objective: Objective) -> dict[str, str]:
+    """Load pretrained networks, perhaps by download; returns the origin of each one's weights, by loss term or metric.
+
+    Raises ArtError if weights are not available.
+    """
+    with distributed.rank_zero_first():
+        origins = objective.loss.load()
+        if weights := select_or_none(config, "callbacks.memorization.weights"):
+            origins |= {"samples/kid_alexnet": alexnet_for("callbacks.memorization.weights", weights)}
+    return origins
 
 
 def load_images(run: Run, loaded: ArtDataModule | None = None) -> None:
-    """As `setup.load_images`; then check that there is enough memory."""
-    config = as_dict(run.cfg)
-    setup.load_images(run.data, config, run.state, loaded)
-    cost.check(config, run.net, run.objective, len(run.data.train_ids), device_of(config))
+    """Read the images, in the first process first, or share those that have been `loaded`.
+
+    Raises ArtError if they are too few for the settings or not those of the run that is resumed, or if training needs
+    more memory than there is.
+    """
+    config, data, state = as_dict(run.cfg), run.data, run.state
+    with distributed.rank_zero_first():
+        data.load(loaded)
+    num_train, num_val = len(data.train_ids), len(data.val_ids)
+    check_num_images(config, num_train, num_val, distributed.world_size())
+    check_memory(config, num_train + num_val)
+    if state and state.data["sha256"] != data.facts["sha256"]:
+        before = f"which were {state.data['num_train']} and {state.data['num_val']}"
+        message = f"{num_train} for training and {num_val} held out, {before}"
+        if state.is_within_epoch:
+            raise ArtError(
+                f"resume={state.path}: lies within an epoch of other images ({message}); resume from an epoch's end"
+            )
+        log.warning("resume: other images than before: %s", message)
+    cost.check(config, run.net, run.objective, num_train, device_of(config))
 
 
 def begin(run: Run) -> Trainer:
-    """Claim the folder, open its log, and make the Trainer."""
+    """Claim the folder, make the Trainer, and write what belongs to a run before its first step.
+
+    A folder whose run is resumed gets the new settings with the first checkpoint that has them: if the command fails
+    before that, resume=auto finds the run by its old ones.
+    """
     cfg = run.cfg
     cfg.run_dir = str(distributed.broadcast_from_rank_zero(lambda: run_dir.claim_run_dir(cfg, run.plan)))
     trainer = make_trainer(as_dict(cfg), run.data.val_is_held_out)
-    rewind.open_run_dir(cfg, run.words, run.plan, run.state, trainer, run.data)
+    open_log(cfg)
+    if distributed.rank():
+        return trainer
+    prepare_run_dir(Path(cfg.run_dir), run.state, trainer.loggers)
+    run.data.list_unused(Path(cfg.run_dir))
+    if run.plan.is_in_place:
+        save = LambdaCallback(on_save_checkpoint=lambda *_: save_settings(cfg, run.words))
+        trainer.callbacks.insert(0, save)  # type: ignore[attr-defined]
+    else:
+        save_settings(cfg, run.words)
     return trainer
+
+
+def encode_images(run: Run, first_stage: FrozenAutoencoder) -> None:
+    """Encode the images, in the first process first, and normalise their latents.
+
+    Raises ArtError if the cache cannot be written or has too little space.
+    """
+    with distributed.rank_zero_first():
+        run.data.encode(first_stage, device_of(as_dict(run.cfg)))
+        first_stage.normalize_by(run.data.training_latents())
 
 
 def finish(run: Run, trainer: Trainer, stage: str = "", within: Path | None = None) -> TrainingResult:
@@ -94,7 +197,8 @@ def finish(run: Run, trainer: Trainer, stage: str = "", within: Path | None = No
         within: the folder of the run that this one is a part of; None: of none.
     """
     config = as_dict(run.cfg)
-    module = setup.build_module(config, run.net, run.objective, run.data.label_names, stage)
+    optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
+    module = ArtModule(run.net, run.objective, optimizer, scheduler, config, run.data.label_names, stage)
     result = Result(config, run.words, run.pretrained, run.state and run.state.step, within)
     fit(trainer, module, run.data, run.state and run.state.path, within)
     return result.write(trainer, module)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
 from artart.config.build import in_sweep
-from artart.config.paths import CHECKPOINTS, LAST, RUNS, checkpoint_in
+from artart.config.paths import CHECKPOINTS, LAST, RUNS, checkpoint_in, read_settings
 from artart.io.files import is_writable, new_folder
 from artart.io.locks import unless_missing
 from artart.io.terminal import relative_to_cwd
@@ -47,14 +47,10 @@ class Plan(NamedTuple):
 def plan(cfg: DictConfig, is_part: bool = False) -> Plan:
     """The folder and the checkpoint that `run_dir` and `resume` name. Writes nothing but a lock.
 
-    Log lines are kept from here on, for the run's log.
+    Log lines are kept from here on, for the run's log. `is_part`: whether it is the first stage of another run of this
+    process, which stays locked and keeps the lines.
 
-    Args:
-        cfg: the settings.
-        is_part: whether it is the first stage of another run of this process, which stays locked and keeps the lines.
-
-    Raises:
-        ArtError: if a run cannot resume in the folder, a new one would mix with its content, or the run has finished.
+    Raises ArtError if a run cannot resume in the folder, a new one would mix with its content, or the run has finished.
     """
     if in_sweep() and (cfg.run_dir or cfg.get("resume")):
         raise ArtError("run_dir and resume: each job of a sweep has its own new folder; leave them out")
@@ -123,7 +119,7 @@ def _newest_unfinished(cfg: DictConfig) -> Plan:
             checkpoint = newest_in(run_dir)
             if (
                 (checkpoint or newest_in(run_dir / FIRST_STAGE))
-                and run_files.read_settings(run_dir) | PATHS == wanted
+                and read_settings(run_dir) | PATHS == wanted
                 and not run_files.reached_limit(run_dir, cfg)
             ):
                 run_files.check_run(run_dir)
@@ -161,9 +157,8 @@ def _prefixed(key: str, remedy: str) -> Iterator[None]:
 def _lock(run_dir: Path) -> None:
     """Reserve a folder for this process, unless that is done.
 
-    Raises:
-        ArtError: if another process has it.
-        OSError: if the lock cannot be written, or is a link; a file system without locks is a warning.
+    Raises ArtError if another process has it. Raises OSError if the lock cannot be written, or is a link; a file system
+    without locks is a warning.
     """
     place = run_dir / ".hydra" / "lock"
     if str(place) in [lock.lock_file for lock in _locks]:
@@ -185,8 +180,7 @@ def claim_run_dir(cfg: DictConfig, planned: Plan) -> Path:
 
     A new folder is <sweep.dir>/<job number> in a sweep, else outputs/runs/<date>/<time>.
 
-    Raises:
-        ArtError: if it cannot be written, or another process is writing there, or has written there since `plan`.
+    Raises ArtError if it cannot be written, or another process is writing there, or has written there since `plan`.
     """
     with disk_errors(cfg):
         if in_sweep():

@@ -7,18 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
-from artart.config.paths import RUNS
+from artart.config.paths import RUNS, read_settings
 from artart.io.files import atomic
 from artart.training.distributed import rank
 
 LOG = "train.log"
-KEYS = {"data", "image_size", "run_dir", "seed"}  # in the settings of every training and preparation
 
 _lines = MemoryHandler(1_000_000)  # log lines of the run of this process
 
@@ -40,26 +37,6 @@ def check_free(folder: Path) -> None:
     check_links(folder)
 
 
-def read_settings(run_dir: Path) -> dict[str, Any]:
-    """The settings that artart saved in the folder of a run or a preparation.
-
-    Raises:
-        ArtError: if there are none, or something else.
-    """
-    file = run_dir / ".hydra" / "config.yaml"
-    if not file.is_file():
-        raise ArtError(f"{run_dir} is not the folder of a run: it has no .hydra/config.yaml")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a YAML parser raises anything
-        raise ArtError(f"{file} cannot be read ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict) or not content.keys() >= KEYS:
-        raise ArtError(f"{file} holds no settings of artart")
-    return content
-
-
 def check_links(run_dir: Path) -> None:
     """Raises ArtError if something might be written outside of the folder."""
     inside = os.path.realpath(run_dir)
@@ -71,8 +48,7 @@ def check_links(run_dir: Path) -> None:
 def reached_limit(run_dir: Path, cfg: DictConfig) -> tuple[str, int] | None:
     """The limit at which a run has finished, max_steps or max_epochs of the trainer, and its number of these; or None.
 
-    Raises:
-        ArtError: if its result.json is not what artart writes.
+    Raises ArtError if its result.json is not what artart writes.
     """
     file = run_dir / "result.json"
     if not file.exists():
@@ -88,8 +64,7 @@ def reached_limit(run_dir: Path, cfg: DictConfig) -> tuple[str, int] | None:
 def save_settings(cfg: DictConfig, words: Sequence[str]) -> None:
     """Write the settings, and the `words` of the command line, into cfg.run_dir, unless they are there.
 
-    Raises:
-        OSError: if they cannot be written.
+    Raises OSError if they cannot be written.
     """
     texts = {"config.yaml": OmegaConf.to_yaml(cfg), "overrides.yaml": OmegaConf.to_yaml(list(words))}
     for name, text in texts.items():
@@ -112,8 +87,7 @@ def open_log(cfg: DictConfig, log_name: str = LOG) -> None:
 
     A process of a higher rank has a file of its own.
 
-    Raises:
-        ArtError: if it cannot be written.
+    Raises ArtError if it cannot be written.
     """
     log_name = f"train_rank_{rank()}.log" if rank() else log_name
     with disk_errors(cfg):

@@ -95,12 +95,6 @@ class SweepTable(Callback):
             raise SystemExit(1)
 
 
-def _jobs(folder: Path) -> list[Job]:
-    """The jobs of a sweep that have ended."""
-    fields = (json.loads(file.read_text(encoding="utf-8")) for file in (folder / JOBS).glob("*.json"))
-    return [Job(number, tuple(settings), *rest) for number, settings, *rest in fields]
-
-
 def _swept(job: Job, jobs: Sequence[Job]) -> str:
     """The settings of a job in which the jobs differ."""
     common = set.intersection(*(set(one.settings) for one in jobs)) if len(jobs) > 1 else set()
@@ -108,11 +102,13 @@ def _swept(job: Job, jobs: Sequence[Job]) -> str:
 
 
 def _write(config: DictConfig) -> list[Job]:
-    """Write sweep.csv; return its jobs, the best first."""
+    """Write sweep.csv of the jobs that have ended; return them, the best first."""
     from artart.io.files import atomic
 
-    worst = -math.inf if config.mode == "max" else math.inf
-    jobs = sorted(_jobs(folder := Path(config.hydra.sweep.dir)), key=lambda job: job.number)
+    folder, worst = Path(config.hydra.sweep.dir), -math.inf if config.mode == "max" else math.inf
+    fields = (json.loads(file.read_text(encoding="utf-8")) for file in (folder / JOBS).glob("*.json"))
+    jobs = [Job(number, tuple(settings), *rest) for number, settings, *rest in fields]
+    jobs.sort(key=lambda job: job.number)
     jobs.sort(key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.mode == "max")
     text = io.StringIO()
     writer = csv.writer(text)

@@ -51,8 +51,7 @@ HINTS = (  # warnings of Lightning about what is intended here
 def precision_of(config: Config) -> str:
     """trainer.precision; where it is null, bf16 on a GPU that computes in it, else full precision.
 
-    Raises:
-        ArtError: if a GPU is asked for and there is none.
+    Raises ArtError if a GPU is asked for and there is none.
     """
     accelerator, precision = config["trainer"]["accelerator"], config["trainer"]["precision"]
     has_cuda = torch.cuda.is_available()
@@ -77,9 +76,7 @@ def check_arguments(trainer: Mapping[str, Any]) -> None:
 def make_trainer(config: Config, val_is_held_out: bool) -> Trainer:
     """Lightning's Trainer with loggers, checkpoints and those callbacks that apply.
 
-    Args:
-        config: the settings.
-        val_is_held_out: whether there are validation metrics.
+    `val_is_held_out`: whether there are validation metrics.
     """
     callbacks, loggers = build_all(config, "callbacks"), build_all(config, "logger")
     if (max_steps := config["trainer"]["max_steps"]) != -1:
@@ -120,8 +117,7 @@ def fit(trainer: Trainer, module: ArtModule, data: ArtDataModule, checkpoint: Pa
 
     `within` is the folder of the run that this one is a part of, which is to be resumed then.
 
-    Raises:
-        ArtError: if the state of training in the checkpoint cannot be used.
+    Raises ArtError if the state of training in the checkpoint cannot be used.
     """
     run_dir = within or Path(module.config["run_dir"])
     began: list[int] = []  # the step at which training began, once it did

@@ -70,11 +70,6 @@ def test_reconstruct_and_generate_make_the_output_of_the_network(generate, best,
     assert x0_hat.shape == (1, 3, 16, 16)
 
 
-def test_generate_draws_no_samples_of_an_autoencoder(generate, best, capsys):
-    assert generate(f"checkpoint={best}", "mode=sample") == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 def test_inspect_prints_an_autoencoder(best, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["artart.inspect", str(best)])
     artart.inspect.run()

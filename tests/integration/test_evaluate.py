@@ -13,7 +13,6 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from torch.testing import assert_close
 
-import artart.evaluate
 from artart import ArtError
 from artart.checkpoints import load as checkpoint
 from artart.data.datamodule import ArtDataModule
@@ -335,11 +334,6 @@ def test_figures_that_are_there_are_not_replaced(evaluate, finished_run, tmp_pat
             ("metrics.weights=.",),
             r"metrics.weights=.*: no AlexNet .* there \(no file that ends in .*\); name a",
         ),
-        pytest.param(
-            ("guidance.interval=[0.95,0.9]",),
-            r"guidance.interval=\[0.95, 0.9\]: must be two noise levels",
-            marks=pytest.mark.slow,
-        ),
         pytest.param(("num_image=3",), "num_image=3: no such key; did you mean num_images", marks=pytest.mark.slow),
         pytest.param(
             ("data.root=nowhere",), r"data.root=.*nowhere: must be a folder that exists", marks=pytest.mark.slow
@@ -408,20 +402,6 @@ def test_files_of_the_users_in_the_folder_are_left_alone(train, evaluate, art_fo
     out = capsys.readouterr().out
     assert "index.csv" in out
     assert "judged/report-2.html" in out
-
-
-@pytest.mark.slow
-def test_two_evaluations_in_the_same_second_have_two_folders(evaluate, finished_run, monkeypatch, tmp_path):
-    class Noon(artart.evaluate.datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return cls(2026, 1, 1, 12)
-
-    monkeypatch.setattr(artart.evaluate, "datetime", Noon)
-    for _ in range(2):
-        assert evaluate(f"checkpoint={finished_run / LAST}", "out=null") == 0
-    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("metrics*")}
-    assert made == {f"outputs/evaluations/2026-01-01/{time}/metrics.json" for time in ("12-00-00", "12-00-00-2")}
 
 
 @pytest.mark.slow

@@ -5,12 +5,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from artart.config.build import as_dict, fill_in
 from artart.config.cli import compose_config
 from artart.config.schema import check
 from artart.io.weights import load
+from artart.training import run as runs
 from artart.training.finetune import TABLE, adopt_config, table, with_objective_of
-from artart.training.setup import build_data_and_objective, build_net, validate
 
 HARDLY = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "optimizer.lr=1e-30", "run_dir=run")
 
@@ -173,15 +172,12 @@ def test_a_run_that_resumes_keeps_what_it_has_learnt(train, source):
         ([], "diffusion_run", "Diffusion"),
     ],
 )
-def test_finetune_takes_the_objective_of_its_checkpoint(words, run, objective, request, caplog):
+def test_finetune_takes_the_objective_of_its_checkpoint(words, run, objective, request, monkeypatch):
     run_dir = request.getfixturevalue(run)
+    monkeypatch.setattr(runs, "load_pretrained", lambda *_: {})
     words = [*words, f"init_from={run_dir}", "trainer.accelerator=cpu", "data.num_demo_images=40"]
     cfg = compose_config("train", words)
     check(cfg)
     cfg = with_objective_of(cfg, words)
     initial = adopt_config(cfg, words)
-    data, built, decided = build_data_and_objective(as_dict(cfg), None)
-    fill_in(cfg.model, decided, {})
-    assert type(built).__name__ == objective
-    config = as_dict(cfg)
-    validate(config, built, data.label_names, build_net(config, initial, data.label_names))
+    assert type(runs.prepare(cfg, words, initial).objective).__name__ == objective

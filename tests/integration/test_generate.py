@@ -153,13 +153,6 @@ def test_the_mode_may_be_named(generate, best, art_folder):
     assert Path("made", source.stem + ".png").is_file()
 
 
-def test_what_was_trained_to_reproduce_cannot_begin_with_noise(generate, best, capsys):
-    assert generate(f"checkpoint={best}", "mode=sample") == 2
-    error = capsys.readouterr().err
-    assert error == f"mode=sample: {best} was not trained for that; it can do mode=reconstruct\n"
-    assert not Path("outputs").exists()
-
-
 def test_show_opens_the_grid(generate, best, art_folder, monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))

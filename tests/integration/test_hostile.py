@@ -847,7 +847,7 @@ def test_a_state_that_fails_where_it_is_used_is_laid_to_the_checkpoint(
     finished_run, train, save, capsys, monkeypatch, place, value
 ):
     """Whatever was not seen before."""
-    monkeypatch.setattr("artart.training.resume.misfit", lambda *_: None)
+    monkeypatch.setattr("artart.training.resume.check_state", lambda *_: None)
     put(content := whole(finished_run), place, value)
     assert train(f"resume={save(content)}", "run_dir=run", "trainer.max_epochs=9") == 2
     error = capsys.readouterr().err

@@ -20,7 +20,7 @@ import artart.inspect
 import artart.prepare
 import artart.train
 from artart.config.build import CONF_DIR, known_keys, options
-from artart.training import distributed, run, run_dir, setup
+from artart.training import distributed, run, run_dir
 
 NUM = int(os.environ.get("RANDOM_SETTINGS", 300))
 SEED = int(os.environ.get("RANDOM_SEED", 0))
@@ -104,7 +104,7 @@ def without_work(monkeypatch):
     for name in ("output_folder", "new_folder", "create"):
         monkeypatch.setattr(artart.io.files, name, accept)
     monkeypatch.setattr(artart.io.weights, "save_shared", accept)
-    monkeypatch.setattr(setup, "load_pretrained", lambda *_: {})
+    monkeypatch.setattr(run, "load_pretrained", lambda *_: {})
 
 
 def try_once(

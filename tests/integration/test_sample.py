@@ -291,13 +291,6 @@ def test_it_is_the_average_of_the_weights_that_draws(generate, best, changed):
     assert (pixels("one/00000.png") == pixels("two/00000.png")).all()
 
 
-def test_show_opens_the_grid(generate, best, monkeypatch):
-    shown = []
-    monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
-    assert generate(f"checkpoint={best}", "num_images=5", FAST, "out=made", "show=true") == 0
-    assert shown == [(5 * 98 + 2, 115)]
-
-
 # --- labels
 
 
@@ -483,16 +476,6 @@ def test_every_file_says_that_a_network_made_it_and_how(generate, best):
     [
         (["label=paintings"], "label=paintings: no such class; did you mean painting?"),
         (["label=xyz"], "label=xyz: no such class; choose all, none, drawing, engraving, iconography, painting or"),
-        (["mode=reconstruct"], "was not trained for that; it can do mode=sample"),
-        (["sampler.num_steps=0"], "sampler.num_steps=0: must be a whole number, at least 1"),
-        (
-            ["guidance.interval=[0,2]"],
-            "guidance.interval=[0, 2]: must be two noise levels from 0 to 1 that rise: [low,high]",
-        ),
-        (
-            ["guidance.interval=[0.95,0.9]"],
-            "guidance.interval=[0.95, 0.9]: must be two noise levels from 0 to 1 that rise",
-        ),
     ],
 )
 def test_mistakes_are_reported_in_a_line_and_nothing_is_written(generate, best, capsys, arguments, sentence):

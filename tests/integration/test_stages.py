@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import artart.train
 from artart.data import datamodule
-from artart.training import run, setup
+from artart.training import run
 
 STAGE_1 = (
     "experiment=autoencoder", "model.model_channels=8", "model.channel_mult=[1]", "loss=mse", "trainer.max_epochs=2",
@@ -105,7 +105,7 @@ def test_stages_that_are_stopped_again_and_again_end_as_if_nothing_had_been(
     stopped(143, f"stopped by SIGTERM in stage 1 of 2, epoch 2/2; {hint}", "resume: from RUN/first_stage/checkpoints/")
     at("", 0, None)
     with monkeypatch.context() as patch:
-        patch.setattr(setup, "encode_images", lambda *_: 1 / 0)
+        patch.setattr(run, "encode_images", lambda *_: 1 / 0)
         stopped(1, "stage 1 of 2: done, best val/psnr ")
     at("stage 2", 6, send(signal.SIGINT))
     _, output = stopped(130, "trained before, RUN/first_stage/checkpoints/best.ckpt\n", "in stage 2 of 2, epoch 2/2;")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from artart.training import setup
+from artart.training import run
 from artart.training.module import ArtModule
 
 
@@ -47,12 +47,12 @@ def test_scores_to_be_lowered_are_sorted_the_other_way(train):
 
 @pytest.mark.slow
 def test_a_failed_job_is_marked_and_the_others_resume(train, monkeypatch, capsys):
-    def refuse_sgd(config, key, build=setup.build, **more):
+    def refuse_sgd(config, key, build=run.build, **more):
         if key == "optimizer" and config["optimizer"]["_target_"].endswith("SGD"):
             raise RuntimeError("injected")
         return build(config, key, **more)
 
-    monkeypatch.setattr(setup, "build", refuse_sgd)
+    monkeypatch.setattr(run, "build", refuse_sgd)
     assert train("-m", "optimizer=sgd,adam", "trainer.max_epochs=1") == 1
     adam, sgd = rows()
     assert (adam["job"], adam["status"]) == ("1", "ok")

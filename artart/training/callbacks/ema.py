@@ -4,7 +4,6 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from artart.io.images import Batch
@@ -25,10 +24,10 @@ class EMA(WeightAveraging):
             half_life_fraction: half-life as a share of the images seen so far.
             max_half_life: in images.
         """
-        super().__init__(multi_avg_fn=self._average)
+        self.decay = 0.0
+        super().__init__(multi_avg_fn=lambda *averages: get_ema_multi_avg_fn(self.decay)(*averages))
         self.half_life_fraction = half_life_fraction
         self.max_half_life = max_half_life
-        self.decay = 0.0
         self.images_seen = 0  # at the last step
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -54,6 +53,3 @@ class EMA(WeightAveraging):
         """The share of the average that remains after a step."""
         half_life = min(self.half_life_fraction * images_seen, self.max_half_life)
         return 0.5 ** (images_per_step / half_life)
-
-    def _average(self, averaged: Any, current: Any, num_averaged: Tensor | int) -> None:
-        get_ema_multi_avg_fn(self.decay)(averaged, current, num_averaged)

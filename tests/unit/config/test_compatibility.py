@@ -31,11 +31,6 @@ def test_all_that_does_not_go_with_diffusion_is_reported_at_once():
     assert keys == ["model.conditioned", "loss.mse.units"]
 
 
-def test_an_autoencoder_is_no_denoiser():
-    with pytest.raises(ArtError, match=r"^model: an autoencoder .*; choose another network such as model=unet_small$"):
-        check_parts(FITTING, "sample", CLASSES, has_latents=True)
-
-
 def test_a_regularizer_needs_latents():
     parts = FITTING | {"callbacks": {}, "objective": {"regularizer": {"_target_": "mine.Mine"}}}
     check_parts(parts, "reconstruct", CLASSES, has_latents=True)

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from artart import ArtError
 from artart.data.scan import examine
 from artart.generation.img2img import mask_of
-from artart.generation.inputs import find_inputs, inputs_of, provenance_of_inputs, read_inputs
+from artart.generation.inputs import inputs_of, provenance_of_inputs, read_inputs
 from artart.io.images import to_model
 
 
@@ -50,8 +50,8 @@ def test_outputs_keep_the_opt_out_of_a_gif(tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + extension + b"\0;")
     with Image.open(path) as image:
         given = inputs_of(image, 16, "stretch")
-    files = find_inputs(path.parent, tmp_path / "out")
-    for inputs in (given, [*read_inputs(path.parent, files, tmp_path / "out", 16, "stretch")]):
+    _, read = read_inputs(path.parent, tmp_path / "out", 16, "stretch")
+    for inputs in (given, list(read)):
         assert provenance_of_inputs(inputs, {}).opt_out == "DMI-PROHIBITED-AIMLTRAINING"
 
 
@@ -59,8 +59,7 @@ def test_read_inputs_names_kinds_that_are_not_read(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
     with pytest.raises(ArtError, match=r"nothing to work on \(a\.heic: HEIC \(pip install 'artart\[formats\]'"):
-        files = find_inputs(tmp_path / "in", tmp_path / "out")
-        list(read_inputs(tmp_path / "in", files, tmp_path / "out", 16, "stretch"))
+        list(read_inputs(tmp_path / "in", tmp_path / "out", 16, "stretch")[1])
 
 
 def test_inputs_of_takes_tensors_and_sequences():

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from artart.training.next_commands import next_commands
+from artart.training.result import next_commands
 
 OWN = "experiment=diffusion_cpu data.root=FOLDER_OF_YOUR_ART"
 
