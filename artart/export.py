@@ -37,7 +37,7 @@ def run(cfg: DictConfig) -> None:
     from artart.checkpoints.load import load
     from artart.io import files, weights
     from artart.io.terminal import pasteable, relative_to_cwd
-    from artart.training.result import TRY
+    from artart.training.next_commands import TRY
 
     loaded = load(source, config["trusted_classes"])
     facts, note = safetensors.to_share(loaded), ""

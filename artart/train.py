@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from artart.config.build import overrides
+from artart.config.build import in_sweep, overrides
 from artart.config.cli import command, compose_config
 from artart.config.schema import check
 from artart.training import distributed
@@ -51,6 +51,7 @@ def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
     distributed.launch(cfg.trainer)
 
     from artart.training import finetune, run, stages
+    from artart.training.next_commands import log_next_commands
     from artart.training.trainer import quieten_lightning
 
     quieten_lightning()
@@ -69,7 +70,10 @@ def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
             stages.train_first_stage(first, prepared, first_stage)
             del first  # its images may lie on the GPU
         run.encode_images(prepared, first_stage)
-    return run.finish(prepared, trainer, stages.STAGES[1] if cfg.first_stage == "auto" else "")
+    result = run.finish(prepared, trainer)
+    if not in_sweep():
+        log_next_commands(prepared, result.checkpoint)
+    return result
 
 
 if __name__ == "__main__":

@@ -74,15 +74,6 @@ def build_all(config: Config, key: str) -> list[Any]:
     return [thing for thing in (build(config, key) or {}).values() if thing is not None]
 
 
-def fill_in(node: DictConfig, values: Mapping[str, object], fixed: Mapping[str, object]) -> None:
-    """Replace settings that are null by `values`, and any by those that are `fixed`."""
-    for key, value in values.items():
-        if key in node and node[key] is None:
-            node[key] = value
-    for key, value in fixed.items():
-        OmegaConf.update(node, key, value, force_add=True)
-
-
 def is_command() -> bool:
     """Whether this process was called as a command, and not from Python."""
     return HydraConfig.initialized()

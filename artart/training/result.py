@@ -1,12 +1,10 @@
-"""The end of a run: result.json, TensorBoard's HPARAMS, and what to do next."""
+"""The result of a run: result.json, TensorBoard's HPARAMS, and what there is to see."""
 
 import logging
 import math
 import platform
-import shutil
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,23 +15,17 @@ import torchvision
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import nn
 
 from artart import __version__
-from artart.config.build import Config, as_dict, build, fill_in, in_sweep, is_command, select_or_none
-from artart.config.cli import compose_config
+from artart.config.build import Config, in_sweep, select_or_none
 from artart.config.paths import BEST, LAST, checkpoint_in
 from artart.io import files, weights
-from artart.io.terminal import pasteable, printable, relative_to_cwd
-from artart.training.cost import in_words, measure
+from artart.io.terminal import printable, relative_to_cwd
 from artart.training.module import ArtModule
-from artart.training.trainer import device_of
 
 log = logging.getLogger(__name__)
 
 HPARAMS = ("data.batch_size", "image_size", "optimizer.lr", "seed", "trainer.max_epochs")
-TRY = {"reconstruct": "input=FILE_OR_FOLDER side_by_side=true", "sample": "num_images=16 save_trajectory=true"}
-THOUSAND = 1000  # images, where the number is unknown
 
 
 class TrainingResult(NamedTuple):
@@ -59,7 +51,7 @@ class Result:
         self.started = time.monotonic()
 
     def write(self, trainer: Trainer, module: ArtModule) -> TrainingResult:
-        """Write result.json and HPARAMS, and log what to do next, once for all processes."""
+        """Write result.json and HPARAMS, once for all processes; log what there is to see."""
         best = self._best(trainer, module)
         if trainer.is_global_zero:
             content = self._content(trainer, module, best)
@@ -123,7 +115,7 @@ class Result:
                 logger.finalize("success")  # again: log_hyperparams has opened the file that the end of training closed
 
     def _log(self, result: TrainingResult, module: ArtModule) -> None:
-        """Log the files and the next commands."""
+        """Log the best score and the files."""
         place = f"{module.stage}: " if module.stage else ""
         score = "not measured" if math.isnan(result.best_score) else f"{result.best_score:.4g}"
         log.info("%sdone in %.0f s, best %s %s", place, time.monotonic() - self.started, self.config["monitor"], score)
@@ -132,47 +124,3 @@ class Result:
         if result.checkpoint:
             log.info("  checkpoint  %s", relative_to_cwd(result.checkpoint))
         log.info("  log folder  %s", relative_to_cwd(self.run_dir))
-        log.info("try next")
-        python = "python" if shutil.which("python") == sys.executable else pasteable(Path(sys.executable))
-        for command, note in next_commands(self.config, module, result.checkpoint):
-            log.info("  %s -m %s%s", python, command, note and f"   # {note}")
-
-
-def next_commands(config: Config, module: ArtModule, checkpoint: Path | None) -> Iterator[tuple[str, str]]:
-    """Modules with their arguments, as a shell reads them, and a note on each."""
-    if checkpoint:
-        yield f"artart.generate checkpoint={pasteable(checkpoint)} {TRY[module.objective.mode]}", ""
-        if config["data"].get("val_fraction") != 0:
-            yield f"artart.evaluate checkpoint={pasteable(checkpoint)}", ""
-    yield from _trainings(config, module)
-    logs = pasteable(Path(config["run_dir"]))
-    yield f"tensorboard.main --logdir {logs} --samples_per_plugin images=1000", "curves and grids"
-
-
-def _trainings(config: Config, module: ArtModule) -> Iterator[tuple[str, str]]:
-    """Trainings that lead from demo art to one's own, and from an autoencoder to images out of noise."""
-    root, can_sample, device = config["data"]["root"], module.objective.mode == "sample", device_of(config)
-    experiment = "diffusion" if device.type == "cuda" else "diffusion_cpu"
-    own = f"artart.train experiment={experiment} data.root="
-    if root is None:
-        if not can_sample:
-            quick = "quickstart_diffusion"
-            yield f"artart.train experiment={quick}", f"images out of noise{_time(quick, None, device)}"
-        yield f"{own}FOLDER_OF_YOUR_ART", f"your art{_time(experiment, THOUSAND, device)} for 1,000 images"
-    elif not can_sample:
-        num_images = len(module.trainer.datamodule.train_ids)  # type: ignore[attr-defined]
-        yield f"{own}{pasteable(Path(root))}", f"images out of noise{_time(experiment, num_images, device)}"
-
-
-def _time(experiment: str, num_images: int | None, device: torch.device) -> str:
-    """How long an experiment trains here, from a few of its steps; "" in a call from Python."""
-    if not is_command():
-        return ""
-    cfg = compose_config("train", [f"experiment={experiment}"])
-    config = as_dict(cfg)
-    objective = build(config, "objective", loss=build(config, "loss"))
-    fill_in(cfg.model, {"num_classes": 0, **objective.network}, {})
-    config = as_dict(cfg)
-    net: nn.Module = build(config, "model")
-    images = config["trainer"]["max_epochs"] * (num_images or config["data"]["num_demo_images"])
-    return f", {in_words(images * measure(net, objective, config['data']['batch_size'], device).seconds)} here"

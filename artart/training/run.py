@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from artart import ArtError
 from artart.checkpoints.load import check_writable
-from artart.config.build import Config, as_dict, build, fill_in, select_or_none
+from artart.config.build import Config, as_dict, build, select_or_none
 from artart.config.compatibility import check_memory, check_monitor, check_num_images, check_parts
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import LabelNames, num_classes_of
@@ -33,6 +33,8 @@ from artart.training.trainer import check_arguments, device_of, fit, make_traine
 
 log = logging.getLogger(__name__)
 
+STAGES = ("stage 1 of 2", "stage 2 of 2")  # of a run with first_stage=auto
+
 
 class Run(NamedTuple):
     """A run, or one of its two stages, whose settings have been checked."""
@@ -45,6 +47,7 @@ class Run(NamedTuple):
     objective: Objective
     net: nn.Module
     pretrained: Mapping[str, str]  # the origin of pretrained weights, by loss term or metric
+    is_part: bool  # whether it is the first stage of another run of this process, in a folder within that one's
 
 
 def prepare(
@@ -61,16 +64,11 @@ def prepare(
         words: what was set on the command line, key=value.
         initial: of `finetune.adopt_config`.
         first_stage: of latent diffusion.
-        is_part: whether it is the first stage of another run of this process.
+        is_part: as in Run.
 
     Raises ArtError, one line per mistake, with key, value and remedy.
     """
-    config = as_dict(cfg)
-    data: ArtDataModule = build(config, "data")
-    latent = {} if first_stage is None else {"first_stage": first_stage}
-    objective: Objective = build(config, "objective", loss=build(config, "loss"), **latent)
-    decided = {"num_classes": num_classes_of(data.label_names), **objective.network}
-    fill_in(cfg.model, decided, objective.first_stage.network)
+    data, objective = build_data_and_objective(cfg, first_stage)
     plan = distributed.broadcast_from_rank_zero(lambda: run_dir.plan(cfg, is_part))
     config = as_dict(cfg)
     state = resume.load_resume_state(plan.checkpoint, config, data.label_names, first_stage)
@@ -88,7 +86,23 @@ def prepare(
     check_monitor(config, objective.metrics)
     check_arguments(config["trainer"])
     build(config, "trainer", precision=precision_of(config), logger=False)  # raises if its arguments are wrong
-    return Run(cfg, words, plan, state, data, objective, net, load_pretrained(config, objective))
+    return Run(cfg, words, plan, state, data, objective, net, load_pretrained(config, objective), is_part)
+
+
+def build_data_and_objective(
+    cfg: DictConfig, first_stage: FrozenAutoencoder | None = None
+) -> tuple[ArtDataModule, Objective]:
+    """Data and objective; the settings of the network that depend on them are set in `cfg`."""
+    config = as_dict(cfg)
+    data: ArtDataModule = build(config, "data")
+    latent = {} if first_stage is None else {"first_stage": first_stage}
+    objective: Objective = build(config, "objective", loss=build(config, "loss"), **latent)
+    for key, value in {"num_classes": num_classes_of(data.label_names), **objective.network}.items():
+        if key in cfg.model and cfg.model[key] is None:
+            cfg.model[key] = value
+    for key, value in objective.first_stage.network.items():
+        OmegaConf.update(cfg.model, key, value, force_add=True)
+    return data, objective
 
 
 def _build_net(config: Config, initial: Mapping[str, Any] | None, label_names: LabelNames) -> nn.Module:
@@ -187,16 +201,11 @@ def encode_images(run: Run, first_stage: FrozenAutoencoder) -> None:
         first_stage.normalize_by(run.data.training_latents())
 
 
-def finish(run: Run, trainer: Trainer, stage: str = "", within: Path | None = None) -> TrainingResult:
-    """Train, and report.
-
-    Args:
-        run: whose data are loaded.
-        trainer: of `begin`.
-        stage: what log lines call it, such as "stage 1 of 2"; empty: it is the only one.
-        within: the folder of the run that this one is a part of; None: of none.
-    """
+def finish(run: Run, trainer: Trainer) -> TrainingResult:
+    """Train with the Trainer of `begin`, and report."""
     config = as_dict(run.cfg)
+    stage = STAGES[0] if run.is_part else STAGES[1] if config["first_stage"] == "auto" else ""
+    within = Path(config["run_dir"]).parent if run.is_part else None
     optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
     module = ArtModule(run.net, run.objective, optimizer, scheduler, config, run.data.label_names, stage)
     result = Result(config, run.words, run.pretrained, run.state and run.state.step, within)

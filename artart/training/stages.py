@@ -21,7 +21,7 @@ from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.io.ranges import MIN_IMAGE_SIZE
 from artart.io.terminal import relative_to_cwd
 from artart.training.finetune import adopt_config
-from artart.training.run import Run, begin, finish, prepare
+from artart.training.run import STAGES, Run, begin, finish, prepare
 from artart.training.run_dir import FIRST_STAGE, newest_in
 from artart.training.run_files import open_log, reached_limit
 
@@ -33,7 +33,6 @@ SHARED = (  # settings of both stages
 )
 OWN_DATA = {"batch_size", "random_flip", "class_balanced"}  # all other settings of the data are shared
 OF_RUN = {"run_dir", "resume", "first_stage", "first_stage_settings"}
-STAGES = ("stage 1 of 2", "stage 2 of 2")
 
 
 def first_stage_for(cfg: DictConfig, words: Sequence[str]) -> FrozenAutoencoder | None:
@@ -144,7 +143,7 @@ def train_first_stage(first: Run, run: Run, first_stage: FrozenAutoencoder) -> N
     folder = Path(run.cfg.run_dir, FIRST_STAGE)
     log.info("%s: the autoencoder", STAGES[0])
     first = first._replace(plan=first.plan._replace(run_dir=folder))
-    result = finish(first, begin(first), STAGES[0], folder.parent)
+    result = finish(first, begin(first))
     open_log(run.cfg)
     last = {"state_dict": first.net.state_dict(), "moments": None}  # callbacks may save none
     first_stage.fill(load_first_stage(result.checkpoint, run.cfg.image_size).content if result.checkpoint else last)

@@ -263,8 +263,8 @@ def test_gradients_that_are_being_accumulated_are_finished_first(train, importab
 
 @pytest.mark.slow
 def test_an_earlier_checkpoint_sets_aside_what_came_after_it(train, capsys):
-    options = ("callbacks.checkpoints.every_n_epochs=1", "callbacks.grid.every_n_epochs=1", "run_dir=run")
-    assert train(*options, EPOCHS) == 0
+    options = ("callbacks.checkpoints.every_n_epochs=1", "callbacks.grid.every_n_epochs=1")
+    assert train(*options, EPOCHS, "run_dir=run") == 0
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.suffix in (".ckpt", ".png", ".json")}
     assert train("resume=run/checkpoints/epoch_0001.ckpt", *options, "trainer.max_epochs=2") == 0
     (aside,) = Path("run").glob("set_aside_*")

@@ -180,13 +180,6 @@ def test_a_folder_that_another_process_writes_into_is_left_alone(train, capsys):
     assert train("trainer.max_epochs=1", "resume=auto", f"run_dir={live}") == 0
 
 
-@pytest.mark.slow
-def test_resume_from_a_checkpoint_resumes_in_its_folder(train):
-    assert train("run_dir=run", "trainer.max_epochs=1") == 0
-    assert train("resume=run/checkpoints/last.ckpt", "trainer.max_epochs=2") == 0
-    assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 4
-
-
 def test_a_folder_that_holds_a_run_is_not_written_into(train, finished_run, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
     assert train(f"run_dir={finished_run}") == 2

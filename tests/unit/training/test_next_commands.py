@@ -2,17 +2,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
-from artart.training.result import next_commands
+from artart.training.next_commands import next_commands
 
 OWN = "experiment=diffusion_cpu data.root=FOLDER_OF_YOUR_ART"
 
 
 def commands(mode: str, root: str | None, run_dir: Path) -> list[str]:
     config = {"data": {"root": root, "val_fraction": 0.1}, "run_dir": str(run_dir), "trainer": {"accelerator": "cpu"}}
-    trainer = SimpleNamespace(datamodule=SimpleNamespace(train_ids=range(500)))
-    module = SimpleNamespace(objective=SimpleNamespace(mode=mode), trainer=trainer)
-    return [command for command, _ in next_commands(config, module, run_dir / "checkpoints" / "best.ckpt")]
+    data, objective = SimpleNamespace(train_ids=range(500)), SimpleNamespace(mode=mode)
+    run = SimpleNamespace(cfg=OmegaConf.create(config), data=data, objective=objective)
+    return [command for command, _ in next_commands(run, run_dir / "checkpoints" / "best.ckpt")]
 
 
 @pytest.mark.parametrize(
