@@ -64,9 +64,9 @@ class ArtModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        for_batch, for_rank = self._seeds(batch_idx, rank)
-        torch.manual_seed(for_rank)  # of what a network draws itself, such as dropout
-        generator = torch.Generator(self.device).manual_seed(for_batch)
+        place = (self.config["seed"], self.current_epoch, batch_idx)  # alone, so that a resumed run draws the same
+        torch.manual_seed(seed_of(*place, rank, 1))  # of what a network draws itself, such as dropout
+        generator = torch.Generator(self.device).manual_seed(seed_of(*place))  # of what is drawn for all processes
         progress = self.trainer.global_step / self.total_steps
         losses = self.objective(self.net, batch, generator, rank, world_size, progress)
         for name, values in losses.items():
@@ -90,17 +90,6 @@ class ArtModule(LightningModule):
             for name, (total, number) in zip(self.measured, found, strict=True):
                 if number:
                     self.log(name, total / number)
-
-    def _seeds(self, batch_idx: int, rank: int) -> tuple[int, int]:
-        """Seeds of a batch: of what is drawn for all processes, and of what this process draws.
-
-        They depend on seed, epoch and batch alone, so that a resumed run draws the same.
-        """
-        place = (self.config["seed"], self.current_epoch, batch_idx)
-        for_batch, for_rank = (
-            np.random.SeedSequence(words).generate_state(1)[0] for words in (place, (*place, rank, 1))
-        )
-        return int(for_batch), int(for_rank)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -140,6 +129,11 @@ class ArtModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.images_seen = checkpoint["images_seen"]
         self.metrics_before = checkpoint.get("metrics", {})
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed that differs for other numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def optimizer_for(

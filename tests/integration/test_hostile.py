@@ -480,11 +480,12 @@ def test_a_place_that_the_run_names_too_is_read_and_limits_are_ours(content, art
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / ".hydra").mkdir()
     torch.save(content, path := tmp_path / "run" / "checkpoints" / "last.ckpt")
-    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"data: {{root: '{art_folder}'}}")
+    others = "image_size: 16\nrun_dir: null\nseed: 0\n"
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"data: {{root: '{art_folder}'}}\n{others}")
     data = held_out_data(load(path))
     assert data.folder.root == art_folder
     assert data.max_pixels == MAX_PIXELS
-    (tmp_path / "run" / ".hydra" / "config.yaml").write_text("data: {root: /home}")
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text("data: {root: /home}\n" + others)
     with pytest.raises(ArtError, match=f"if that is what it was trained with: data.root={art_folder}"):
         held_out_data(load(path))
     assert held_out_data(load(path), root=str(art_folder)).folder.root == art_folder

@@ -82,13 +82,11 @@ class MemorizationMonitor(SamplingCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]
         num_val, num_seen = len(data.val_ids), (trainer.max_epochs or 0) * len(data.train_ids)
-        reason = None
+        no_test, every = "callbacks.memorization: no test:", self.every_n_images
         if num_val < MIN_HELD_OUT:
-            reason = f"{num_val} images are held out, and it needs {MIN_HELD_OUT}"
-        elif 0 < num_seen < self.every_n_images:
-            reason = f"this run sees {num_seen} images, callbacks.memorization.every_n_images={self.every_n_images}"
-        if reason:
-            log.info("callbacks.memorization: no test: %s", reason)
+            log.info("%s %d images are held out, and it needs %d", no_test, num_val, MIN_HELD_OUT)
+        elif 0 < num_seen < every:
+            log.info("%s this run sees %d images, callbacks.memorization.every_n_images=%d", no_test, num_seen, every)
 
     def on_validation_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: ArtModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
