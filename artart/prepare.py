@@ -10,6 +10,7 @@ from artart.config.build import build, overrides
 from artart.config.cli import command
 from artart.config.schema import check
 from artart.io.terminal import relative_to_cwd
+from artart.training.run_files import keep_log_lines, open_log, save_settings
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 @command("prepare")
 def run(cfg: DictConfig) -> None:
     """Read the folder; write rejected.csv, excluded.csv and report.json; show the report."""
+    keep_log_lines()
     config = check(cfg)
     if config["data"]["root"] is None:
         raise ArtError("data.root=null: name the folder to prepare: data.root=DIR")
@@ -25,7 +27,6 @@ def run(cfg: DictConfig) -> None:
     from artart.data.report import make_report, tables
     from artart.io.files import write_json
     from artart.training.run_dir import claim_run_dir, plan
-    from artart.training.run_files import open_log, save_settings
 
     planned = plan(cfg)
     data = build(config, "data")

@@ -3,17 +3,21 @@
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from artart.config.build import as_dict, build, is_command
 from artart.config.cli import compose_config
+from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.io.terminal import pasteable
+from artart.training import auto
 from artart.training.cost import in_words, measure
 from artart.training.run import Run, build_data_and_objective
+from artart.training.stages import settings_of_first_stage
 from artart.training.trainer import device_of
 
 log = logging.getLogger(__name__)
@@ -44,24 +48,32 @@ def next_commands(run: Run, checkpoint: Path | None) -> Iterator[tuple[str, str]
 def _trainings(run: Run) -> Iterator[tuple[str, str]]:
     """Trainings that lead from demo art to one's own, and from an autoencoder to images out of noise."""
     root, can_sample, device = run.cfg.data.root, run.objective.mode == "sample", device_of(as_dict(run.cfg))
-    experiment = "diffusion" if device.type == "cuda" else "diffusion_cpu"
-    own = f"artart.train experiment={experiment} data.root="
     if root is None:
         if not can_sample:
-            quick = "quickstart_diffusion"
-            yield f"artart.train experiment={quick}", f"images out of noise{_time(quick, device)}"
-        yield f"{own}FOLDER_OF_YOUR_ART", f"your art{_time(experiment, device, THOUSAND)} for 1,000 images"
+            quick = "experiment=quickstart_diffusion"
+            yield f"artart.train {quick}", f"images out of noise{_time([quick], device)}"
+        time = _time(auto.words_for(device, THOUSAND), device, THOUSAND)
+        yield f"artart.train {auto.AUTO} data.root=FOLDER_OF_YOUR_ART", f"images like your art{time} for 1,000 of them"
     elif not can_sample:
-        time = _time(experiment, device, len(run.data.train_ids))
-        yield f"{own}{pasteable(Path(root))}", f"images out of noise{time}"
+        num_images = len(run.data.train_ids)
+        time = _time(auto.words_for(device, num_images), device, num_images)
+        yield f"artart.train {auto.AUTO} data.root={pasteable(Path(root))}", f"images out of noise{time}"
 
 
-def _time(experiment: str, device: torch.device, num_images: int | None = None) -> str:
-    """How long an experiment trains here, from a few of its steps; "" in a call from Python."""
-    if not is_command():
-        return ""
-    cfg = compose_config("train", [f"experiment={experiment}"])
-    _, objective = build_data_and_objective(cfg)
+def _time(words: Sequence[str], device: torch.device, num_images: int | None = None) -> str:
+    """How long a training takes here, from a few of its steps; "" in a call from Python."""
+    return f", {in_words(_seconds(compose_config('train', words), device, num_images))} here" if is_command() else ""
+
+
+def _seconds(cfg: DictConfig, device: torch.device, num_images: int | None) -> float:
+    """Of the steps of a training; where no number of images is given, on demo art."""
+    first_stage, seconds = None, 0.0
+    if cfg.first_stage == "auto":
+        OmegaConf.update(cfg, "first_stage_settings.loss.perceptual.weights", "random", force_add=True)  # no download
+        own, *_ = settings_of_first_stage(cfg)
+        seconds = _seconds(own, device, num_images)
+        first_stage = FrozenAutoencoder(build(as_dict(own), "model"), as_dict(own)["model"])
+    _, objective = build_data_and_objective(cfg, first_stage)
     net: nn.Module = build(as_dict(cfg), "model")
     images = cfg.trainer.max_epochs * (num_images or cfg.data.num_demo_images)
-    return f", {in_words(images * measure(net, objective, cfg.data.batch_size, device).seconds)} here"
+    return seconds + images * measure(net, objective, cfg.data.batch_size, device).seconds
