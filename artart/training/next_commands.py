@@ -34,9 +34,9 @@ def next_commands(config: Mapping[str, Any], module: ArtModule, checkpoint: Path
     """Modules with their arguments, as a shell reads them, and a note on each."""
     if checkpoint:
         yield f"artart.generate checkpoint={pasteable(checkpoint)} {TRY[module.objective.mode]}", ""
-        if config["data"].get("val_fraction") != 0:
-            yield f"artart.evaluate checkpoint={pasteable(checkpoint)}", ""
     yield from _trainings(config, module)
+    if checkpoint and config["data"].get("val_fraction") != 0:
+        yield f"artart.evaluate checkpoint={pasteable(checkpoint)}", "how good it is"
     logs = pasteable(Path(config["run_dir"]))
     yield f"tensorboard.main --logdir {logs} --samples_per_plugin images=1000", "curves and grids"
 

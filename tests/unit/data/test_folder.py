@@ -293,7 +293,9 @@ def test_another_background_has_a_cache_of_its_own(opened: Open, tmp_path: Path,
         icon = Image.new("RGBA", (16, 16))
         icon.paste("white", (0, 0, side, side))
         icon.save(root / f"{side}.png")
-    assert reasons(opened(root).read()) == dict.fromkeys(("10.png", "12.png"), "blank on white, try data.background=black")
+    assert reasons(opened(root).read()) == dict.fromkeys(
+        ("10.png", "12.png"), "blank on white, try data.background=black"
+    )
     on_red = opened(root, background=(255, 0, 0))
     for _ in range(2):
         contents = on_red.read()
