@@ -118,7 +118,7 @@ def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
     added = [f"{one.schema}://{one.path}" for one in sources if one.provider not in ("hydra", "main", "schema")]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return hydra.compose(config_name, [f"hydra.searchpath={added}", *overrides])
+        return hydra.compose(config_name, [*[f"hydra.searchpath={added}"] * bool(added), *overrides])
 
 
 def known_keys(config_name: str, choices: Sequence[str] = ()) -> list[str]:

@@ -93,8 +93,8 @@ def words_for(device: torch.device, num_images: int) -> list[str]:
 
 def _epochs(seen: int, num_images: int) -> int:
     """Epochs in which about `seen` images are seen; coarse, so that a few files more change nothing."""
-    epochs = seen / max(1, num_images)
-    return min(MAX_EPOCHS, max(1, round(epochs) if epochs < 10 else round(epochs, -1)))
+    epochs = round(seen / max(1, num_images))
+    return min(MAX_EPOCHS, max(1, epochs if epochs < EVERY else round(epochs, -1)))
 
 
 def _explain(cfg: DictConfig, chosen: str, device: torch.device, num_images: int) -> None:

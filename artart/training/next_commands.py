@@ -38,9 +38,9 @@ def next_commands(run: Run, checkpoint: Path | None) -> Iterator[tuple[str, str]
     """Modules with their arguments, as a shell reads them, and a note on each."""
     if checkpoint:
         yield f"artart.generate checkpoint={pasteable(checkpoint)} {TRY[run.objective.mode]}", ""
-        if run.cfg.data.get("val_fraction") != 0:
-            yield f"artart.evaluate checkpoint={pasteable(checkpoint)}", ""
     yield from _trainings(run)
+    if checkpoint and run.cfg.data.get("val_fraction") != 0:
+        yield f"artart.evaluate checkpoint={pasteable(checkpoint)}", "how good it is"
     logs = pasteable(Path(run.cfg.run_dir))
     yield f"tensorboard.main --logdir {logs} --samples_per_plugin images=1000", "curves and grids"
 
