@@ -92,11 +92,6 @@ def test_train_refuses_a_setting_in_one_line(overrides, sentence):
     assert "\n" not in message
 
 
-def test_train_refuses_every_setting_of_a_wrong_type_in_a_line_each():
-    lines = refusal_of_train("trainer.max_epochs=-5", "seed=-1").splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["seed=-1", "trainer.max_epochs=-5"]
-
-
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
