@@ -20,7 +20,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-train: install ## Train on demo art in a minute; ARGS='data.root=~/art' for your own
+train: install ## Train on demo art in a minute; ARGS='experiment=auto data.root=~/art' for your own
 	$(BIN)/python -m artart.train $(ARGS)
 
 test: install ## Run the fast tests, in about two minutes; TESTS='-k name' for some, TESTS=--cov for coverage

@@ -11,6 +11,7 @@ from artart.config.build import CONF_DIR, build, overrides
 from artart.config.cli import cli, handle_errors
 from artart.config.schema import check
 from artart.io.terminal import relative_to_cwd
+from artart.training.run_files import keep_log_lines, open_log, save_settings
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 @handle_errors
 def main(cfg: DictConfig) -> None:
     """Read the folder; write rejected.csv, excluded.csv and report.json; show the report."""
+    keep_log_lines()
     config = check(cfg)
     if config["data"]["root"] is None:
         raise ArtError("data.root=null: name the folder to prepare: data.root=DIR")
@@ -27,7 +29,6 @@ def main(cfg: DictConfig) -> None:
     from artart.data.report import make_report, tables
     from artart.io.files import write_json
     from artart.training.run_dir import claim_run_dir, plan
-    from artart.training.run_files import open_log, save_settings
 
     planned = plan(cfg)
     data = build(config, "data")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from artart.config.build import CONF_DIR, as_dict, overrides
 from artart.config.cli import cli, compose_config, handle_errors
 from artart.config.schema import check
-from artart.training import distributed
+from artart.training import distributed, run_files
 
 if TYPE_CHECKING:
     from artart.training.result import TrainingResult
@@ -34,15 +34,13 @@ def train(overrides: Sequence[str] = ()) -> "TrainingResult":
         ArtError: if a setting, the images or a checkpoint cannot be used.
         KeyboardInterrupt: at Ctrl-C, once last.ckpt is saved.
     """
-    from artart.training.run_files import close_log
-
     logging.getLogger("artart").setLevel(logging.INFO)  # of train.log; Hydra sets it for the command
     try:
         return _train(compose_config("train", overrides), list(overrides))
     except SystemExit as stop:
         raise KeyboardInterrupt if stop.code == 128 + signal.SIGINT else stop from None
     finally:
-        close_log()
+        run_files.close_log()
 
 
 def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
@@ -52,14 +50,16 @@ def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
         cfg: the settings.
         words: what was set on the command line, key=value.
     """
+    run_files.keep_log_lines()
     check(cfg)
     distributed.launch(cfg.trainer)
 
-    from artart.training import finetune, run, setup, stages
+    from artart.training import auto, finetune, run, setup, stages
     from artart.training.trainer import quieten_lightning
 
     quieten_lightning()
     distributed.init_process_group(cfg.trainer)
+    cfg, words = auto.choose(cfg, words)
     cfg = finetune.with_objective_of(cfg, words)
     initial = finetune.adopt_config(cfg, words)
     first_stage = stages.first_stage_for(cfg, words)

@@ -272,6 +272,7 @@ PIXELS_ALONE = {
     "loss=mse",
     "loss=mse_diffusion",
     "experiment=art",
+    "experiment=auto",
     "experiment=denoise",
     "experiment=diffusion_cpu",
     "experiment=latent",

@@ -13,7 +13,7 @@ from artart.checkpoints.format import FORMAT, join_first_stage, upgrade
 from artart.checkpoints.rebuild import build_part, check_fit, first_stage_of, latent_sizes, network_of, on_meta
 from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
-from artart.data.decode import ResizeMode
+from artart.data.decode import Colour, ResizeMode, colour_of
 from artart.diffusion.first_stage import NO_FIRST_STAGE, FrozenAutoencoder
 from artart.diffusion.sampling import NoiseProcess
 from artart.io import files, weights
@@ -50,9 +50,11 @@ class Loaded(NamedTuple):
         return next(self.net.parameters()).device
 
     @property
-    def preprocessing(self) -> tuple[int, ResizeMode]:
-        """Side in pixels and resize mode of the training images."""
-        return self.config["image_size"], self.config["data"].get("resize_mode", "stretch")
+    def preprocessing(self) -> tuple[int, ResizeMode, Colour]:
+        """Side in pixels, resize mode and background of the training images."""
+        data = self.config["data"]
+        background = colour_of(data.get("background", "white"))
+        return self.config["image_size"], data.get("resize_mode", "stretch"), background
 
 
 def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu") -> Loaded:

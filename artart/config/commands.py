@@ -6,27 +6,17 @@ They are checked before anything slow is imported, so this module imports little
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from annotated_types import Len, Predicate
+from annotated_types import Len
 from pydantic import Field
 
 from artart import ArtError
 from artart.config.build import format_value, join_words
-from artart.io.ranges import Count, Fraction, ImageSize, NonNegative, Positive, Seed
-
-
-@dataclass(frozen=True)
-class Rule(Predicate):
-    """A condition, and its description for errors and docs/configuration.md."""
-
-    func: Callable[[Any], bool]
-    words: str
-
+from artart.io.ranges import Count, Fraction, ImageSize, NonNegative, Positive, Rule, Seed
 
 AnyPath = Annotated[str, Rule(lambda _: True, "a path")]
 File = Annotated[str, Rule(os.path.isfile, "a file that exists")]  # Path.is_file raises for a long name

@@ -30,13 +30,21 @@ def make_paths_absolute(cfg: DictConfig) -> None:
         if value is not None and value not in literals(hint):
             if "${" in str(value):
                 raise ArtError(f"{key}={value}: ${{ begins an interpolation and cannot be part of a name; rename it")
-            path = Path(str(value)).expanduser().absolute()
-            OmegaConf.update(cfg, key, str(_checkpoint(key, str(value), path) if key in CHECKPOINTS else path))
+            path = checkpoint_of(key, str(value)) if key in CHECKPOINTS else absolute(str(value))
+            OmegaConf.update(cfg, key, str(path))
 
 
-def _checkpoint(key: str, value: str, path: Path) -> Path:
-    """The checkpoint of the run that a path or `latest` names; a path of something else as it is."""
-    names = CHECKPOINTS[key]
+def absolute(value: str) -> Path:
+    return Path(value).expanduser().absolute()
+
+
+def checkpoint_of(key: str, value: str) -> Path:
+    """The checkpoint that is meant by a value of a key in CHECKPOINTS: a file, the folder of a run, or `latest`.
+
+    Raises:
+        ArtError: if a folder has no checkpoint.
+    """
+    path, names = absolute(value), CHECKPOINTS[key]
     if value == LATEST and not os.path.exists(path):
         runs = sorted(RUNS.absolute().glob("*/*"), reverse=True)  # by date and time
         found = next((one for run in runs for one in [checkpoint_in(run, names)] if one), None)

@@ -71,7 +71,7 @@ def _without_effect(words: Sequence[str]) -> Iterator[str]:
 
 
 def quoted(argument: str, is_sweep: bool = False) -> str:
-    """Quote the path in key=value, in which Hydra's grammar misreads blanks, commas, accents and numbers.
+    """Quote the path or colour in key=value, in which Hydra's grammar misreads blanks, commas, accents, numbers and #.
 
     A label in braces, {column: name, ...}, has its own quotes.
     """
@@ -79,7 +79,7 @@ def quoted(argument: str, is_sweep: bool = False) -> str:
         argument = f"++{argument}"  # any setting of artart.train
     key, equals, value = argument.partition("=")
     name = key.lstrip("+").removeprefix("first_stage_settings.")
-    if not equals or name not in (*PATHS, "label") or re.fullmatch(r"null|'.*'|\".*\"", value):
+    if not equals or name not in (*PATHS, "label", "data.background") or re.fullmatch(r"null|'.*'|\".*\"", value):
         return argument
     if is_sweep and "," in value and not os.path.exists(Path(value).expanduser()):
         return argument  # several paths

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -17,7 +18,7 @@ from torch import Tensor
 from artart import ArtError
 from artart.data import demo
 from artart.data.dataset import ImageSet, Storage, check_usable, images_of, paint_demo_art, place
-from artart.data.decode import MAX_PIXELS, ResizeMode
+from artart.data.decode import MAX_PIXELS, ResizeMode, colour_of
 from artart.data.folder import ArtFolder, FolderSettings
 from artart.data.index import Entry, Rules, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels, warn_of_untrained
@@ -25,7 +26,7 @@ from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import LatentLoader, Loader
 from artart.data.split import split
 from artart.io.images import Batch, to_model
-from artart.io.ranges import Count, Fraction, ImageSize, Seed
+from artart.io.ranges import Count, Fraction, ImageSize, Rule, Seed
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +42,21 @@ class Exclude(TypedDict, total=False):
 EXCLUDE = Exclude(duplicate=True, opt_out=True, ai_made=True)
 
 
+def is_colour(name: str) -> bool:
+    """Whether `PIL.ImageColor` knows a colour."""
+    with suppress(ValueError):
+        return bool(colour_of(name))
+    return False
+
+
 @dataclass(eq=False, repr=False)
 class ArtDataModule(LightningDataModule):
     """Images of a folder, or demo art: decoded once, split by content, kept as uint8."""
 
     root: str | Path | None = None  # a folder; its sub-folders are classes. None: demo art
     image_size: ImageSize = 128  # side of the square images in pixels
-    resize_mode: ResizeMode = "stretch"  # how an image becomes square: stretch, center_crop, or pad with white
+    resize_mode: ResizeMode = "stretch"  # how an image becomes square: stretch, center_crop, or pad with the background
+    background: Annotated[str, Rule(is_colour, "a colour such as white or #808080")] = "white"  # of transparent images
     batch_size: Count = 32  # images per process and step; fewer if the training set is smaller
     val_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.1  # share of the images held out for validation
     random_flip: bool = False  # flip training images left to right with probability 1/2
@@ -88,6 +97,7 @@ class ArtDataModule(LightningDataModule):
             rules=Rules(self.max_pixels, self.min_size, **(EXCLUDE | self.exclude)),
             size=self.image_size,
             resize_mode=self.resize_mode,
+            background=colour_of(self.background),
             metadata_file=None if self.metadata is None else Path(self.metadata),
             licences=self.licences,
             labels=self.labels,
@@ -101,6 +111,11 @@ class ArtDataModule(LightningDataModule):
     def label_names(self) -> dict[str, list[str]]:
         """By column, the names of the labels 0, 1, ...; found without decoding."""
         return {CLASS: list(demo.CLASS_NAMES)} if self.folder is None else self.folder.label_names
+
+    @property
+    def num_found(self) -> int:
+        """The number of images, before any is decoded: some may be unusable."""
+        return self.num_demo_images if self.folder is None else len(self.folder.listed)
 
     @property
     def val_is_held_out(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageOps
 
 from artart.data import deep, layouts, png, profiles
 from artart.data.canvas import canvas_of
@@ -172,29 +172,35 @@ def _on_background(image: Image.Image, low: Image.Image | None, background: Colo
     return sheet
 
 
+def colour_of(name: str) -> Colour:
+    """A colour that `PIL.ImageColor` knows, such as white or #808080. Raises ValueError if it knows none."""
+    red, green, blue = ImageColor.getrgb(name)[:3]
+    return red, green, blue
+
+
 def is_blank(flat: Image.Image, background: Colour = WHITE) -> bool:
     """Whether the result of `upright` of a transparent image shows nothing but the background."""
     return flat.getextrema() == tuple((level, level) for level in background)
 
 
-def decode(file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> Image.Image:
     """A file in mode RGB: open_image, upright and to_srgb."""
     with open_image(file, max_pixels) as image:
-        return to_srgb(upright(image))
+        return to_srgb(upright(image, background))
 
 
-def resize(image: Image.Image, size: int, resize_mode: ResizeMode, paper: Colour = WHITE) -> np.ndarray:
+def resize(image: Image.Image, size: int, resize_mode: ResizeMode, background: Colour = WHITE) -> np.ndarray:
     """Resize the result of `upright` to sRGB, uint8 (size, size, 3), antialiased.
 
     Args:
         resize_mode: stretch: ignore the aspect ratio; center_crop: the largest square of the centre; pad: keep the
-            aspect ratio and centre the image on `paper`, an sRGB colour.
+            aspect ratio and centre the image on `background`.
     """
     if resize_mode == "center_crop":
         return np.asarray(to_srgb(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)))
     if resize_mode == "pad":
         width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
-        sheet = Image.new("RGB", (size, size), paper)
+        sheet = Image.new("RGB", (size, size), background)
         inner = to_srgb(image.resize((width, height), Image.Resampling.BILINEAR))
         sheet.paste(inner, ((size - width) // 2, (size - height) // 2))
         return np.asarray(sheet)

@@ -16,7 +16,7 @@ import platformdirs
 from artart import ArtError
 from artart.data import index, metadata, store
 from artart.data.cache import check_disk_space, clear_if_made_by_another_version, locked
-from artart.data.decode import ResizeMode
+from artart.data.decode import WHITE, Colour, ResizeMode
 from artart.data.find import Found, find_all
 from artart.data.index import Entry, Rules, status_of
 from artart.data.labels import CLASS, class_of, describe_folders, frequent_names
@@ -38,6 +38,7 @@ class FolderSettings:
     rules: Rules
     size: int  # side of the stored images in pixels
     resize_mode: ResizeMode = "stretch"
+    background: Colour = WHITE  # of transparent images
     metadata_file: Path | None = None  # the user's table; files that it does not name are excluded
     licences: Sequence[str] | None = None  # allowed values of the table's column "licence"; None: all
     labels: Sequence[str] = (CLASS,)  # columns of the table whose values are labels
@@ -63,7 +64,9 @@ class ArtFolder:
         resolved = self.root.resolve()
         key = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:12]
         self.kind = Kind(f"{settings.size}-{settings.resize_mode}", (3, settings.size, settings.size))
-        self.cache = (settings.cache_dir or platformdirs.user_cache_path("artart")) / f"{resolved.name[:40]}-{key}"
+        colour = "" if settings.background == WHITE else f"-{bytes(settings.background).hex()}"
+        caches = settings.cache_dir or platformdirs.user_cache_path("artart")
+        self.cache = caches / f"{resolved.name[:40]}-{key}{colour}"
 
     @cached_property
     def found(self) -> Found:
@@ -107,6 +110,11 @@ class ArtFolder:
         """Reasons by file."""
         return {} if self.metadata is None else metadata.excluded(self.metadata, self.settings.licences)
 
+    @cached_property
+    def listed(self) -> list[Path]:
+        """The files that the table does not exclude."""
+        return [path for path in self.files if path not in self.excluded_by_table]
+
     def name_of(self, path: Path, column: str = CLASS) -> str:
         """A file's value in a column of the table; empty: none. Without a column "class" it is the sub-folder."""
         if self.metadata is not None and column in self.metadata.columns:
@@ -125,12 +133,11 @@ class ArtFolder:
 
         Nothing is decoded for this. Every class is a label; of other columns, values of `min_per_label` files or more.
         """
-        listed = [path for path in self.files if path not in self.excluded_by_table]
-        if self.has_classes_by_folder and (wrong := describe_folders(listed, self.root)):
+        if self.has_classes_by_folder and (wrong := describe_folders(self.listed, self.root)):
             log.warning("data.root=%s: %s", self.root, wrong)
         least = dict.fromkeys(self.settings.labels, self.settings.min_per_label) | {CLASS: 1}
         return {
-            column: frequent_names(column, (self.name_of(path, column) for path in listed), least[column])
+            column: frequent_names(column, (self.name_of(path, column) for path in self.listed), least[column])
             for column in self.settings.labels
         }
 
@@ -211,7 +218,8 @@ class ArtFolder:
         check_disk_space(self.cache, "pixels", len(new), num_bytes)
         facts, settings = dict(known), self.settings
         examined = examine_all(
-            new, settings.size, settings.resize_mode, settings.rules.max_pixels, settings.num_workers
+            *(new, settings.size, settings.resize_mode, settings.background),
+            *(settings.rules.max_pixels, settings.num_workers),
         )
         journal, writing = index.journal(self.cache / "journal.csv"), store.writing(self.cache, self.kind)
         with closing(examined), journal as note, writing as writer:

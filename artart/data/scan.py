@@ -17,7 +17,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from artart.data.decode import MAX_PIXELS, ResizeMode, TooLarge, is_blank, open_image, orientation, resize, upright
+from artart.data.decode import (
+    MAX_PIXELS,
+    WHITE,
+    Colour,
+    ResizeMode,
+    TooLarge,
+    is_blank,
+    open_image,
+    orientation,
+    resize,
+    upright,
+)
 from artart.data.find import describe, kind_of
 from artart.data.layouts import REMEDY, Unsupported
 from artart.data.perceptual_hash import perceptual_hash
@@ -32,7 +43,7 @@ MAX_IN_PROCESS = 1  # files that are examined without worker processes: any file
 MAX_PAGES = 100  # of a TIFF that are counted
 MAX_BYTES = 2**36  # of a file: /proc/kcore says 2**47
 LARGE = 25_000_000  # pixels; one process at a time decodes such an image, which takes 4 to 20 bytes a pixel
-BLANK = "blank: nothing is seen of it on white; save it on another background"
+BLANK = "blank on {}, try data.background={}: nothing is seen of it"
 TOO_SLOW = f"takes more than {MAX_SECONDS} s to decode: save it again"
 NO_MEMORY = "needs more memory than there is: lower data.num_workers or data.max_pixels"
 
@@ -66,7 +77,13 @@ class Examined(NamedTuple):
     pixels: np.ndarray | None  # uint8 (S, S, 3)
 
 
-def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixels: int = MAX_PIXELS) -> Examined:
+def examine(
+    path: Path,
+    size: int,
+    resize_mode: ResizeMode = "stretch",
+    background: Colour = WHITE,
+    max_pixels: int = MAX_PIXELS,
+) -> Examined:
     """Read and decode a file completely; any error becomes its flaw. An image above max_pixels is not decoded."""
     facts = FileInfo()
     try:
@@ -79,10 +96,10 @@ def examine(path: Path, size: int, resize_mode: ResizeMode = "stretch", max_pixe
             with open_image(file, max_pixels) as image, exclusive(image.width * image.height > LARGE):
                 facts = facts._replace(**_header(image))
                 turned = orientation(image) if image.format == "TIFF" else 0  # which Pillow turns when it is loaded
-                flat = upright(image)
-                if image.has_transparency_data and is_blank(flat):
-                    return Examined(path, facts._replace(flaw=BLANK), None)
-                pixels = resize(flat, size, resize_mode)
+                flat = upright(image, background)
+                if image.has_transparency_data and is_blank(flat, background):
+                    return Examined(path, facts._replace(flaw=_blank(background)), None)
+                pixels = resize(flat, size, resize_mode, background)
                 provenance = provenance_of(image, file)
                 facts = facts._replace(
                     alpha=image.has_transparency_data,
@@ -157,6 +174,12 @@ def _num_frames(image: Image.Image) -> int:
     return frames
 
 
+def _blank(background: Colour) -> str:
+    """The flaw of an image of which nothing is seen."""
+    name = "white" if background == WHITE else f"#{bytes(background).hex()}"
+    return BLANK.format(name, "black" if sum(background) > sum(WHITE) / 2 else "white")
+
+
 def _flaw(error: Exception) -> str:
     """An error in one line that a user understands."""
     match error:
@@ -181,12 +204,13 @@ def examine_all(
     paths: Sequence[Path],
     size: int,
     resize_mode: ResizeMode = "stretch",
+    background: Colour = WHITE,
     max_pixels: int = MAX_PIXELS,
     num_workers: int | None = None,
     description: str = "reading images",
 ) -> Generator[Examined, None, None]:
     """Examine files in the order given, with a progress bar, in worker processes if there are several."""
-    one = partial(examine, size=size, resize_mode=resize_mode, max_pixels=max_pixels)
+    one = partial(examine, size=size, resize_mode=resize_mode, background=background, max_pixels=max_pixels)
     few = len(paths) <= MAX_IN_PROCESS
     results = map(one, paths) if few else in_workers(one, paths, _crashed, num_workers, preload=__name__)
     with progress_bar() as bar:

@@ -145,7 +145,7 @@ def write_variations(
     inputs, start = read_inputs(Path(input), files, out.folder, *loaded.preprocessing), noised(strength)
     if mask is not None:
         (one,) = inputs
-        one, start = masked(one, read_mask(Path(mask), one.facts, *loaded.preprocessing))
+        one, start = masked(one, read_mask(Path(mask), one.facts, *loaded.preprocessing[:2]))
         inputs = iter([one])
     plan = plan_variations(loaded, how, inputs, len(files.images), start, num_images, label, seed)
     size = loaded.config["image_size"]

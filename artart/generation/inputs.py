@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from artart import ArtError
-from artart.data.decode import ResizeMode, decode, resize, to_srgb, upright
+from artart.data.decode import WHITE, Colour, ResizeMode, decode, resize, to_srgb, upright
 from artart.data.find import find_all
 from artart.data.index import write_list
 from artart.data.layouts import check
@@ -58,7 +58,9 @@ def find_inputs(path: Path, out: Path) -> Files:
     return Files([file for file in found.images if out not in file.parents], found.others)
 
 
-def read_inputs(path: Path, files: Files, out: Path, size: int, resize_mode: ResizeMode) -> Iterator[Input]:
+def read_inputs(
+    path: Path, files: Files, out: Path, size: int, resize_mode: ResizeMode, background: Colour = WHITE
+) -> Iterator[Input]:
     """Yield the usable ones of the files that `find_inputs(path)` found; list the others in a new out/rejected.csv.
 
     Raises ArtError if none can be used.
@@ -66,11 +68,11 @@ def read_inputs(path: Path, files: Files, out: Path, size: int, resize_mode: Res
     root = path if path.is_dir() else path.parent
     rejected = [(file, why, 0) for file, why in files.others.items()]
     num_files = len(files.images) + len(rejected)
-    for one in examine_all(files.images, size, resize_mode):
+    for one in examine_all(files.images, size, resize_mode, background):
         if one.pixels is None:
             rejected.append((one.path, reason(one.facts), one.facts.bytes))
         else:
-            original = Original(partial(_decoded, one.path), resize_mode)
+            original = Original(partial(_decoded, one.path, background), resize_mode)
             yield Input(one.path.relative_to(root), _x0(one.pixels), one.facts, original)
     if len(rejected) == num_files:
         reasons = "; ".join(f"{file.name}: {why}" for file, why, _ in rejected[:3]) or "no image below this folder"
@@ -80,19 +82,19 @@ def read_inputs(path: Path, files: Files, out: Path, size: int, resize_mode: Res
         log.warning("%d of %d files cannot be used: see %s", len(rejected), num_files, relative_to_cwd(table))
 
 
-def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]:
+def inputs_of(images: Images, size: int, resize_mode: ResizeMode, background: Colour = WHITE) -> list[Input]:
     """PIL images, preprocessed like files, or tensors (3, S, S) or (N, 3, S, S), float in [-1, 1].
 
     Raises ArtError if there is none, or one cannot be used.
     """
     if isinstance(images, Image.Image):
         path = Path(os.fsdecode(getattr(images, "filename", "")))
-        flat, name = upright_image(images), path.name or "image"
+        flat, name = upright_image(images, background=background), path.name or "image"
         with path.open("rb") if path.is_file() else nullcontext() as file:
             origin = provenance_of(images, file)
         facts = FileInfo(width=flat.width, height=flat.height, opt_out=origin.opt_out, source=origin.source)
         original = Original(partial(to_srgb, flat), resize_mode)
-        return [Input(Path(name), _x0(resize(flat, size, resize_mode)), facts, original)]
+        return [Input(Path(name), _x0(resize(flat, size, resize_mode, background)), facts, original)]
     if isinstance(images, Tensor):
         batch = images if images.ndim == 4 else images[None]
         if not batch.is_floating_point() or batch.shape[1:] != (3, size, size):
@@ -104,7 +106,7 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
             raise ArtError("image: a tensor with values outside of [-1, 1]; scale it, or give PIL images")
         inputs = [Input(Path("image"), x0, FileInfo(width=size, height=size), None) for x0 in batch.float().cpu()]
     elif isinstance(images, Iterable) and not isinstance(images, str):
-        inputs = [one for image in images for one in inputs_of(image, size, resize_mode)]
+        inputs = [one for image in images for one in inputs_of(image, size, resize_mode, background)]
     else:
         raise ArtError(f"image: {type(images).__name__}; give PIL images, such as PIL.Image.open(path), or tensors")
     if not inputs:
@@ -113,17 +115,17 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode) -> list[Input]
 
 
 @lru_cache(maxsize=1)  # several images are made from each
-def _decoded(path: Path) -> Image.Image:
-    return decode(path)
+def _decoded(path: Path, background: Colour) -> Image.Image:
+    return decode(path, background=background)
 
 
-def upright_image(image: Image.Image, name: str = "image") -> Image.Image:
+def upright_image(image: Image.Image, name: str = "image", background: Colour = WHITE) -> Image.Image:
     """`decode.upright` of a PIL image. Raises ArtError, which begins with `name`, if it cannot be decoded."""
     if not isinstance(image, Image.Image):
         raise ArtError(f"{name}: {type(image).__name__}; give a PIL image, such as PIL.Image.open(path), or a tensor")
     try:
         check(image)
-        return upright(image)
+        return upright(image, background)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
         raise ArtError(f"{name}: cannot be decoded ({error}); give another") from None
 

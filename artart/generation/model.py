@@ -11,6 +11,7 @@ from torch import Tensor
 from artart import ArtError
 from artart.checkpoints import load as checkpoint
 from artart.config.build import build, join_words, option, options
+from artart.config.paths import checkpoint_of
 from artart.config.schema import check_values, wrong_arguments
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
@@ -30,14 +31,14 @@ def load(path: str | Path, device: str = "auto", trusted_classes: Collection[str
     """Load a checkpoint of artart.train, or what artart.export made of one.
 
     Args:
-        path: the file.
+        path: the file, the folder of a run, or `latest`: the newest run under outputs/runs.
         device: auto (the fastest here), cpu, cuda or mps.
         trusted_classes: full names of classes of yours that the checkpoint may build, such as ["mypkg.Net"].
 
     Raises ArtError if the file cannot be used, or asks for a class that is neither artart's nor trusted.
     """
     check_values(device=device)
-    return Model(checkpoint.load(Path(path).expanduser(), trusted_classes, device))
+    return Model(checkpoint.load(checkpoint_of("checkpoint", str(path)), trusted_classes, device))
 
 
 class Model:
@@ -126,7 +127,7 @@ class Model:
         inputs = self._inputs(image)
         if len(inputs) > 1:
             raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
-        one, start = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.loaded.preprocessing))
+        one, start = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.loaded.preprocessing[:2]))
         return self._make(plan_variations(self.loaded, how, [one], 1, start, num_images, label, seed), output_type)
 
     def interpolate(
@@ -161,13 +162,14 @@ class Model:
         network: str | Path | None = None,
         trusted_classes: Collection[str] = (),
     ) -> Guidance:
-        """Guidance in an interval of noise levels r; `network` is a weaker network's checkpoint (autoguidance)."""
+        """Guidance in an interval of noise levels r; `network` is a weaker one's checkpoint or run (autoguidance)."""
         if isinstance(weight, Guidance):
             if weight.network is not None and not weight.network_sha256:
                 raise ArtError("guidance.network: a network of unknown origin; use model.guidance(3, network=PATH)")
             return weight
         check_values(**{"guidance.weight": weight, "guidance.interval": list(interval)})
-        return guidance_for(self.loaded, weight, interval, network, trusted_classes, self.loaded.device.type)
+        path = network and checkpoint_of("guidance.network", str(network))
+        return guidance_for(self.loaded, weight, interval, path, trusted_classes, self.loaded.device.type)
 
     def _how(
         self,

@@ -1,11 +1,23 @@
 """Ranges of settings, as annotations of parameters: `batch_size: Count = 32`. `artart.config.schema` checks them."""
 
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+from annotated_types import Predicate
 from pydantic import Field
 
 MIN_IMAGE_SIZE = 8
 MAX_IMAGE_SIZE = 8192  # limits the memory that a checkpoint can make artart reserve
+
+
+@dataclass(frozen=True)
+class Rule(Predicate):
+    """A condition, and its description for errors and docs/configuration.md."""
+
+    func: Callable[[Any], bool]
+    words: str
+
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

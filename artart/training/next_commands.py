@@ -2,18 +2,23 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from artart.config.build import as_dict, build, fill_in, is_command
 from artart.config.cli import compose_config
+from artart.config.first_stage import settings_of_first_stage
+from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.io.terminal import pasteable
+from artart.training import auto
 from artart.training.cost import in_words, measure
 from artart.training.module import ArtModule
+from artart.training.setup import build_data_and_objective
 from artart.training.trainer import device_of
 
 TRY = {"reconstruct": "input=FILE_OR_FOLDER side_by_side=true", "sample": "num_images=16 save_trajectory=true"}
@@ -29,9 +34,9 @@ def next_commands(config: Mapping[str, Any], module: ArtModule, checkpoint: Path
     """Modules with their arguments, as a shell reads them, and a note on each."""
     if checkpoint:
         yield f"artart.generate checkpoint={pasteable(checkpoint)} {TRY[module.objective.mode]}", ""
-        if config["data"].get("val_fraction") != 0:
-            yield f"artart.evaluate checkpoint={pasteable(checkpoint)}", ""
     yield from _trainings(config, module)
+    if checkpoint and config["data"].get("val_fraction") != 0:
+        yield f"artart.evaluate checkpoint={pasteable(checkpoint)}", "how good it is"
     logs = pasteable(Path(config["run_dir"]))
     yield f"tensorboard.main --logdir {logs} --samples_per_plugin images=1000", "curves and grids"
 
@@ -39,33 +44,33 @@ def next_commands(config: Mapping[str, Any], module: ArtModule, checkpoint: Path
 def _trainings(config: Mapping[str, Any], module: ArtModule) -> Iterator[tuple[str, str]]:
     """Trainings that lead from demo art to one's own, and from an autoencoder to images out of noise."""
     root, can_sample, device = config["data"]["root"], module.objective.mode == "sample", device_of(config)
-    experiment = "diffusion" if device.type == "cuda" else "diffusion_cpu"
-    own = f"artart.train experiment={experiment} data.root="
     if root is None:
         if not can_sample:
             quick = "experiment=quickstart_diffusion"
-            yield f"artart.train {quick}", f"images out of noise{_time(quick, None, device)}"
-        yield (
-            f"{own}FOLDER_OF_YOUR_ART",
-            f"your art{_time(f'experiment={experiment}', THOUSAND, device)} for 1,000 images",
-        )
+            yield f"artart.train {quick}", f"images out of noise{_time([quick], device)}"
+        time = _time(auto.words_for(device, THOUSAND), device, THOUSAND)
+        yield f"artart.train {auto.AUTO} data.root=FOLDER_OF_YOUR_ART", f"images like your art{time} for 1,000 of them"
     elif not can_sample:
         num_images = len(module.trainer.datamodule.train_ids)  # type: ignore[attr-defined]
-        yield (
-            f"{own}{pasteable(Path(root))}",
-            f"images out of noise{_time(f'experiment={experiment}', num_images, device)}",
-        )
+        time = _time(auto.words_for(device, num_images), device, num_images)
+        yield f"artart.train {auto.AUTO} data.root={pasteable(Path(root))}", f"images out of noise{time}"
 
 
-def _time(word: str, num_images: int | None, device: torch.device) -> str:
-    """How long an experiment trains here, from a few of its steps; "" in a call from Python."""
-    if not is_command():
-        return ""
-    cfg = compose_config("train", [word])
-    config = as_dict(cfg)
-    objective = build(config, "objective", loss=build(config, "loss"))
-    fill_in(cfg.model, {"num_classes": 0, **objective.network}, {})
-    config = as_dict(cfg)
-    net: nn.Module = build(config, "model")
-    images = config["trainer"]["max_epochs"] * (num_images or config["data"]["num_demo_images"])
-    return f", {in_words(images * measure(net, objective, config['data']['batch_size'], device).seconds)} here"
+def _time(words: Sequence[str], device: torch.device, num_images: int | None = None) -> str:
+    """How long a training takes here, from a few of its steps; "" in a call from Python."""
+    return f", {in_words(_seconds(compose_config('train', words), device, num_images))} here" if is_command() else ""
+
+
+def _seconds(cfg: DictConfig, device: torch.device, num_images: int | None) -> float:
+    """Of the steps of a training; where no number of images is given, on demo art."""
+    first_stage, seconds = None, 0.0
+    if cfg.first_stage == "auto":
+        OmegaConf.update(cfg, "first_stage_settings.loss.perceptual.weights", "random", force_add=True)  # no download
+        own = settings_of_first_stage(cfg)
+        seconds = _seconds(own, device, num_images)
+        first_stage = FrozenAutoencoder(build(as_dict(own), "model"), as_dict(own)["model"])
+    _, objective, decided = build_data_and_objective(as_dict(cfg), first_stage)
+    fill_in(cfg.model, decided, objective.first_stage.network)
+    net: nn.Module = build(as_dict(cfg), "model")
+    images = cfg.trainer.max_epochs * (num_images or cfg.data.num_demo_images)
+    return seconds + images * measure(net, objective, cfg.data.batch_size, device).seconds

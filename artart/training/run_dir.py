@@ -47,11 +47,9 @@ class Plan(NamedTuple):
 def plan(cfg: DictConfig, is_part: bool = False) -> Plan:
     """The folder and the checkpoint that `run_dir` and `resume` name. Writes nothing but a lock.
 
-    Log lines are kept from here on, for the run's log.
-
     Args:
         cfg: the settings.
-        is_part: whether it is the first stage of another run of this process, which stays locked and keeps the lines.
+        is_part: whether it is the first stage of another run of this process, which stays locked.
 
     Raises:
         ArtError: if a run cannot resume in the folder, a new one would mix with its content, or the run has finished.
@@ -61,7 +59,6 @@ def plan(cfg: DictConfig, is_part: bool = False) -> Plan:
     if not is_part:
         while _locks:
             _locks.pop().release()  # of an earlier run in the same process
-        run_files.keep_log_lines()
     with disk_errors(cfg):
         planned = _find(cfg)
         if planned.run_dir and planned.checkpoint and planned.is_in_place:

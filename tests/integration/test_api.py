@@ -41,6 +41,15 @@ def image(art_folder) -> Path:
     return sorted(art_folder.rglob("*.png"))[0]
 
 
+@pytest.mark.parametrize("name", ["outputs/runs/2026-11-26/run", "latest"])
+def test_load_takes_the_folder_of_a_run_and_the_latest(best, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (day := Path("outputs/runs/2026-11-26")).mkdir(parents=True)
+    (day / "run").symlink_to(best.parents[1])
+    loaded = artart.load(name, device="cpu").loaded
+    assert loaded.path == tmp_path / day / "run" / "checkpoints" / "best.ckpt"
+
+
 def pixels(image: Image.Image | str | Path) -> np.ndarray:
     return np.asarray(image if isinstance(image, Image.Image) else Image.open(image)).astype(int)
 

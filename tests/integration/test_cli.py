@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from artart import ArtError, __version__, train
+from artart.config.build import CONF_DIR
 from artart.config.cli import cli, report_error
 from artart.config.words import quoted, to_hydra
 
@@ -137,6 +139,14 @@ def test_a_broken_experiment_file_is_reported_in_one_line(tmp_path):
     assert done.returncode == 2
     assert "mine.yaml" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_settings_that_are_composed_again_see_the_folder_of_config_dir(call, tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    shutil.copy(CONF_DIR / "model" / "unet_tiny.yaml", tmp_path / "model" / "mine.yaml")
+    words = ("--config-dir", str(tmp_path), "experiment=auto", "model=mine", "image_size=16", "trainer=debug")
+    assert call(train, *words, "+trainer.fast_dev_run=1") == 2
+    assert "trainer.fast_dev_run=1: leave it out" in capsys.readouterr().err
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch):

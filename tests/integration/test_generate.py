@@ -301,3 +301,19 @@ def test_inputs_with_names_of_250_bytes_are_all_used(generate, finished_run, dif
         assert generate(f"checkpoint={diffusion_run}/checkpoints/last.ckpt", *arguments) == 0
     assert len(list(Path("one").iterdir())) == 2 * (3 + 1)
     assert len(list(Path("two").glob("*_0000[01]*.png"))) == 2 * 2 * 3
+
+
+@pytest.mark.slow
+def test_inputs_have_the_background_of_training(train, generate, tmp_path):
+    (tmp_path / "icons").mkdir()
+    for side in range(4, 16):
+        icon = Image.new("RGBA", (16, 16))
+        icon.paste("white", (0, 0, side, side))
+        icon.save(tmp_path / "icons" / f"{side}.png")
+    options = ("loss=mse", "data.root=icons", "data.background=#203040", "trainer.max_epochs=1", "run_dir=run")
+    assert train(*options) == 0
+    assert generate("checkpoint=run", "input=icons/8.png", "side_by_side=true", "out=made") == 0
+    assert pixels(Path("made/8.png"))[15, 15].tolist() == [0x20, 0x30, 0x40]
+    with Image.open("icons/8.png") as image:
+        beside = artart.load("run").reconstruct(image)[0]
+    assert np.abs(pixels(Path("made/8.png"))[:, 16:].astype(int) - np.asarray(beside)).max() <= 1

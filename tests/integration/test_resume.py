@@ -612,3 +612,17 @@ def test_resuming_with_another_number_of_threads_is_said(finished_run, tmp_path,
         caplog.clear()
         resume.load_resume_state(path, content["config"], content["labels"])
         assert (f"trained with {threads} threads" in caplog.text) == says
+
+
+@pytest.mark.slow
+def test_auto_finds_its_run_again_and_the_run_names_what_was_chosen(importable, train, art_folder, capsys):
+    small = ("callbacks.grid=null", "callbacks.memorization=null", *trouble("SIGTERM", "after", 1))
+    settings = ("experiment=auto", f"data.root={art_folder}", *small)
+    assert train(*settings) == 128 + signal.SIGTERM
+    assert train(*settings, "resume=auto") == 0
+    out = capsys.readouterr().out
+    assert out.count("experiment=auto: experiment=diffusion_cpu image_size=16 data.batch_size=8") == 2
+    assert "resume: from" in out
+    (run,) = Path("outputs/runs").glob("*/*")
+    assert "- experiment=diffusion_cpu\n" in (run / ".hydra" / "overrides.yaml").read_text()
+    assert "experiment=auto: experiment=diffusion_cpu" in (run / "train.log").read_text()

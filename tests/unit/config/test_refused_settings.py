@@ -59,6 +59,8 @@ def refusal_of_generate(*overrides: str) -> str:
         (["seed=[1"], "seed=[1: cannot be read as key=value"),
         (["trainer.accelerator=foo"], "trainer: "),
         (["image_size=20"], "image_size=20: not divisible by 8"),
+        (["data.background=blak"], "data.background=blak: must be a colour such as white or #808080"),
+        (["data.background=null"], "data.background=null: must be a colour such as white or #808080"),
         (["loss.mse=null"], "loss.mse=None: not a loss; to leave it out, set loss.weights.mse=0"),
         (["model=null"], "model=null: a group needs an option; choose autoencoder, autoencoder_f8, conv_diffusion"),
         (["logger=null"], "logger=null: a group needs an option; choose csv, none or tensorboard"),

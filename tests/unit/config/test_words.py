@@ -28,6 +28,10 @@ def test_to_hydra_takes_a_file_whose_name_looks_like_a_setting(tmp_path, monkeyp
     assert to_hydra(["lr=1"], "train") == ["data.root='lr=1'"]
 
 
+def test_to_hydra_quotes_a_colour():
+    assert to_hydra(["data.background=#203040"], "train") == ["data.background='#203040'"]
+
+
 @pytest.mark.parametrize("word", ["~callbacks.grid", "+callbacks.grid", "-m"])
 def test_to_hydra_leaves_words_of_hydra(word):
     assert to_hydra([word], "train") == [word]

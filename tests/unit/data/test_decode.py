@@ -578,7 +578,9 @@ def test_pad_keeps_the_aspect_ratio_and_centres_on_white(height: int, width: int
 def test_pad_and_crop_lose_no_image_however_narrow(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (10, 20, 30))
     assert_array_equal(resize(image, 16, "center_crop"), np.broadcast_to([10, 20, 30], (16, 16, 3)))
-    assert (resize(image, 16, "pad") == [10, 20, 30]).all(axis=-1).sum() == 16
+    padded = resize(image, 16, "pad", (1, 2, 3))
+    assert (padded == [10, 20, 30]).all(axis=-1).sum() == 16
+    assert (padded == [1, 2, 3]).all(axis=-1).sum() == 16 * 15
 
 
 @pytest.mark.parametrize("resize_mode", ["stretch", "center_crop", "pad"])

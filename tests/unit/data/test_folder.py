@@ -286,6 +286,25 @@ def test_another_size_or_resize_mode_has_a_store_of_its_own(
     assert names == {"16-stretch", "16-pad", "8-stretch"}
 
 
+def test_another_background_has_a_cache_of_its_own(opened: Open, tmp_path: Path, calls: list[list[str]]) -> None:
+    root = tmp_path / "icons"
+    root.mkdir()
+    for side in (10, 12):
+        icon = Image.new("RGBA", (16, 16))
+        icon.paste("white", (0, 0, side, side))
+        icon.save(root / f"{side}.png")
+    assert reasons(opened(root).read()) == dict.fromkeys(
+        ("10.png", "12.png"), "blank on white, try data.background=black"
+    )
+    on_red = opened(root, background=(255, 0, 0))
+    for _ in range(2):
+        contents = on_red.read()
+        pixels = np.frombuffer(held(contents)["10.png"], np.uint8).reshape(3, SIZE, SIZE)
+        assert pixels[:, 15, 15].tolist() == [255, 0, 0]
+        assert len(opened(root).read().entries) == 2
+    assert len(calls) == 2
+
+
 def test_one_folder_has_one_cache_however_it_is_named(
     opened: Open, art_folder: Path, tmp_path: Path, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

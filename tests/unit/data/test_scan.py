@@ -756,8 +756,17 @@ def test_a_blank_image_is_rejected_and_a_white_one_is_not(tmp_path: Path) -> Non
     icon.paste((255, 255, 255, 255), (8, 8, 24, 24))
     icon.save(tmp_path / "icon.png")
     icon.convert("RGB").save(tmp_path / "white.png")
-    assert flaw(tmp_path / "icon.png").startswith("blank: nothing is seen of it on white")
+    assert flaw(tmp_path / "icon.png").startswith("blank on white, try data.background=black: ")
     assert examined(tmp_path / "white.png").pixels is not None
+    shown = examined(tmp_path / "icon.png", background=(0, 0, 0)).pixels
+    assert shown is not None
+    assert (shown[0, 0].tolist(), shown[8, 8].tolist()) == ([0, 0, 0], [255, 255, 255])
+
+
+def test_a_blank_image_on_a_dark_background_needs_a_light_one(tmp_path: Path) -> None:
+    Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(tmp_path / "icon.png")
+    flaw = examined(tmp_path / "icon.png", background=(0, 0, 16)).facts.flaw
+    assert flaw.startswith("blank on #000010, try data.background=white: ")
 
 
 def test_closing_the_results_cancels_the_chunks_that_have_not_begun(

@@ -75,6 +75,18 @@ def test_available_is_the_least_of_machine_and_container(tmp_path, monkeypatch):
     assert memory.available(CPU) == 5000 - 1000 + 500
 
 
+def test_total_is_the_least_of_machine_and_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.total(CPU) is None
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    2000 kB\n")
+    assert memory.total(CPU) == 9000 * 1024
+    (tmp_path / "memory.max").write_text("max")
+    assert memory.total(CPU) == 9000 * 1024
+    (tmp_path / "memory.max").write_text("5000")
+    assert memory.total(CPU) == 5000
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.1, "about 1 s"), (80, "about 80 s"), (200, "about 3.3 min"), (5400, "about 1.5 h")]
 )

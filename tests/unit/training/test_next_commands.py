@@ -5,7 +5,7 @@ import pytest
 
 from artart.training.next_commands import next_commands
 
-OWN = "experiment=diffusion_cpu data.root=FOLDER_OF_YOUR_ART"
+OWN = "experiment=auto data.root=FOLDER_OF_YOUR_ART"
 
 
 def commands(mode: str, root: str | None, run_dir: Path) -> list[str]:
@@ -21,10 +21,10 @@ def commands(mode: str, root: str | None, run_dir: Path) -> list[str]:
         (
             "reconstruct",
             None,
-            ["experiment=quickstart_diffusion", "experiment=diffusion_cpu data.root=FOLDER_OF_YOUR_ART"],
+            ["experiment=quickstart_diffusion", OWN],
         ),
-        ("sample", None, ["experiment=diffusion_cpu data.root=FOLDER_OF_YOUR_ART"]),
-        ("reconstruct", "/my art", ["experiment=diffusion_cpu data.root='/my art'"]),
+        ("sample", None, [OWN]),
+        ("reconstruct", "/my art", ["experiment=auto data.root='/my art'"]),
         ("sample", "/my art", []),
     ],
 )

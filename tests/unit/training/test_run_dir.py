@@ -260,6 +260,7 @@ def test_a_run_that_lost_its_last_checkpoint_resumes_from_the_one_before(home, i
 def test_what_was_logged_before_there_was_a_log_stands_in_it_in_order():
     cfg = config("new")
     logging.getLogger().setLevel(logging.INFO)
+    run_files.keep_log_lines()
     planned = run_dir.plan(cfg)
     logging.getLogger("artart").info("first")
     run_dir.claim_run_dir(cfg, planned)
