@@ -43,8 +43,7 @@ def absolute(value: str) -> Path:
 def checkpoint_of(key: str, value: str) -> Path:
     """The checkpoint that is meant by a value of a key in CHECKPOINTS: a file, the folder of a run, or `latest`.
 
-    Raises:
-        ArtError: if a folder has no checkpoint.
+    Raises ArtError if a folder has no checkpoint.
     """
     path, names = absolute(value), CHECKPOINTS[key]
     if value == LATEST and not os.path.exists(path):

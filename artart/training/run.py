@@ -49,6 +49,11 @@ class Run(NamedTuple):
     pretrained: Mapping[str, str]  # the origin of pretrained weights, by loss term or metric
     is_part: bool  # whether it is the first stage of another run of this process, in a folder within that one's
 
+    @property
+    def stage(self) -> str:
+        """What log lines call it; empty: it is no stage of two."""
+        return STAGES[0] if self.is_part else STAGES[1] if self.cfg.first_stage == "auto" else ""
+
 
 def prepare(
     cfg: DictConfig,
@@ -204,10 +209,9 @@ def encode_images(run: Run, first_stage: FrozenAutoencoder) -> None:
 def finish(run: Run, trainer: Trainer) -> TrainingResult:
     """Train with the Trainer of `begin`, and report."""
     config = as_dict(run.cfg)
-    stage = STAGES[0] if run.is_part else STAGES[1] if config["first_stage"] == "auto" else ""
     within = Path(config["run_dir"]).parent if run.is_part else None
     optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
-    module = ArtModule(run.net, run.objective, optimizer, scheduler, config, run.data.label_names, stage)
+    module = ArtModule(run.net, run.objective, optimizer, scheduler, config, run.data.label_names, run.stage)
     result = Result(config, run.words, run.pretrained, run.state and run.state.step, within)
     fit(trainer, module, run.data, run.state and run.state.path, within)
     return result.write(trainer, module)
