@@ -114,9 +114,8 @@ def _run(main: Callable[[], object], config_name: str, sweeps: bool) -> None:
         main()
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 - Hydra raises anything; errors of `main` end in `handle_errors`
-        log.error(_sentence(error, config_name, sys.argv[1:], sweeps))
-        sys.exit(2)
+    except Exception as error:  # noqa: BLE001 - Hydra raises anything; errors of `main` end in `command`
+        sys.exit(_refuse(_sentence(error, config_name, sys.argv[1:], sweeps)))
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -141,13 +140,9 @@ def _on_error_of_thread(args: threading.ExceptHookArgs) -> None:
 
 def report_error(error: Exception) -> int:
     """Log an error, with a traceback only if it is a bug of artart; return the exit code."""
-    if os.environ.get("RANK", "0") != "0" and "LOCAL_RANK" in os.environ:
-        time.sleep(A_MOMENT)  # rank zero reports an error that all have, and torchrun then ends this process
     match error:
         case ArtError() | OmegaConfBaseException():
-            log.error(sentence := _sentence(error, "", sys.argv[1:]))
-            _tell_torchrun(sentence)
-            return 2
+            return _refuse(_sentence(error, "", sys.argv[1:]))
         case MemoryError():
             log.error("not enough memory (%s): a smaller image_size or fewer images need less", error)
         case FloatingPointError():
@@ -161,12 +156,18 @@ def report_error(error: Exception) -> int:
     return 1
 
 
-def _tell_torchrun(sentence: str) -> None:
-    """Put an error into the file whose content torchrun prints last, below tracebacks of its own."""
+def _refuse(sentence: str) -> int:
+    """Log a mistake in the call, from rank zero alone; return the exit code.
+
+    It is written into the file whose content torchrun prints last, below tracebacks of its own.
+    """
+    if os.environ.get("RANK", "0") != "0" and "LOCAL_RANK" in os.environ:
+        time.sleep(A_MOMENT)  # torchrun ends this process, once rank zero has reported what all have met
+    log.error(sentence)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        Path(file).write_text(
-            json.dumps({"message": {"message": sentence, "extraInfo": {"timestamp": int(time.time())}}})
-        )
+        content = {"message": {"message": sentence, "extraInfo": {"timestamp": int(time.time())}}}
+        Path(file).write_text(json.dumps(content))
+    return 2
 
 
 def _sentence(error: Exception, config_name: str, words: Sequence[str], sweeps: bool = False) -> str:

@@ -249,7 +249,10 @@ def test_hydra_parses_words_where_argparse_checks_help_texts(monkeypatch, capsys
     assert "did you mean optimizer.lr?" in capsys.readouterr().err
 
 
-def test_torchrun_prints_the_sentence_last(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("word", "sentence"), [("seed=-1", "seed=-1: must be a whole number"), ("lr=3", "lr=3: no such key")]
+)
+def test_torchrun_prints_the_sentence_last(word, sentence, call, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
-    assert report_error(ArtError("seed=-1: wrong")) == 2
-    assert json.loads((tmp_path / "error.json").read_text())["message"]["message"] == "seed=-1: wrong"
+    assert call(train, word) == 2
+    assert json.loads((tmp_path / "error.json").read_text())["message"]["message"].startswith(sentence)

@@ -80,7 +80,10 @@ def test_names_that_are_not_utf_8_work_to_the_end(train, evaluate):
     root = Path(os.fsdecode(b"r\xf6t"))
     for k, name in enumerate((os.fsdecode(b"caf\xe9"), "b")):
         fill(root / name, *range(30), name=demo.CLASS_NAMES[k])
-    assert train(f"data.root={root}", *DIFFUSION, "data.val_fraction=0.6", "run_dir=run") == 0
-    assert load(Path("run/checkpoints/last.ckpt")).label_names == {"class": ["b", "caf\\xe9"]}
-    assert evaluate("checkpoint=run/checkpoints/last.ckpt", "num_images=20") == 0
+    run_dir = Path(os.fsdecode(b"\xe9t\xe9"))
+    words = (f"data.root={root}", *DIFFUSION, "data.val_fraction=0.6", f"run_dir={run_dir}", "logger=[tensorboard,csv]")
+    assert train(*words) == 0
+    assert [path.name for path in run_dir.rglob("*.csv") if path.name == "metrics.csv"]
+    assert load(run_dir / "checkpoints/last.ckpt").label_names == {"class": ["b", "caf\\xe9"]}
+    assert evaluate(f"checkpoint={run_dir}/checkpoints/last.ckpt", "num_images=20") == 0
     assert "caf\\xe9" in Path("judged/report.html").read_text()
