@@ -85,11 +85,11 @@ def _is_first_stage(node: Any) -> bool:
 
 
 def _are_labels(node: Any) -> bool:
-    return isinstance(node, dict) and all(map(_are_names, node.values()))
-
-
-def _are_names(names: Any) -> bool:
-    return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    """Whether it holds lists of different names."""
+    return isinstance(node, dict) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+        for names in node.values()
+    )
 
 
 def _are_numbers(node: Mapping[Any, Any]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-MAX_PAGES = 100  # of a TIFF that are looked at
+MAX_PAGES = 100  # of a TIFF that are looked at or counted
 MAX_SCANS, MAX_SCANNED_PIXELS = 20, 4_000_000_000  # of a JPEG: encoders write about ten, and each is decoded
 REMEDY = "save it as PNG with 8 or 16 bits per channel"
 

@@ -27,9 +27,8 @@ class Readable(NamedTuple):
 def readable(file: BinaryIO) -> Readable:
     """Look through the chunks of a PNG.
 
-    Raises:
-        ValueError: if the checksum of a chunk that makes the pixels is wrong.
-        Unsupported: if it has a chunk that is needed and not in the standard, such as Apple's CgBI.
+    Raises ValueError if the checksum of a chunk that makes the pixels is wrong; Unsupported if it has a chunk that is
+    needed and not in the standard, such as Apple's CgBI.
     """
     parts, start, is_whole, bits = [(0, 8)], 8, True, 8
     cicp: tuple[int, ...] = ()

@@ -41,10 +41,8 @@ READING = {"empty", "set_", "detach", "alias"}  # operations on tensors by which
 def load(path: Path, mapped: bool = False) -> Any:
     """Read what torch.save wrote, as exact plain data on the CPU (`plain.rebuild`).
 
-    Args:
-        path: the file.
-        mapped: leave the tensors in the file until they are used, and do not check them for damage; not possible
-            in torch's old format.
+    With `mapped` the tensors stay in the file until they are used, and are not checked for damage; not possible in
+    torch's old format.
 
     Raises ArtError if the file is missing, damaged or holds more than plain data.
     """
