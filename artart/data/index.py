@@ -1,4 +1,7 @@
-"""The index of a folder: for each file its facts and whether it is used for training."""
+"""The index of a folder: for each file its facts and whether it is used for training.
+
+Functions that write raise OSError if they cannot.
+"""
 
 import csv
 import io
@@ -120,20 +123,14 @@ def describe_unused(entries: Sequence[Entry], index: Path) -> dict[str, str]:
 
 
 def write(entries: Iterable[Entry], file: Path) -> None:
-    """Write the index as a CSV table, atomically. Any file name can be read back.
-
-    Raises OSError if it cannot be written.
-    """
+    """Write the index as a CSV table, atomically. Any file name can be read back."""
     with atomic(file) as out:
         out.write(_csv(COLUMNS, map(_row, entries)))
 
 
 @contextmanager
 def journal(file: Path) -> Iterator[Callable[[str, FileInfo], None]]:
-    """Yield a function that appends a file's path and facts to a table, which `read` reads however this ends.
-
-    Raises OSError if it cannot be written.
-    """
+    """Yield a function that appends a file's path and facts to a table, which `read` reads however this ends."""
     write(read(file), file)  # without a row that was cut short
     with file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as out:
         writer = csv.writer(out)

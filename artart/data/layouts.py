@@ -46,10 +46,9 @@ class Unsupported(ValueError):  # noqa: N818 - a fact about an image
 
     def __init__(self, kind: str, what: str, remedy: str = REMEDY) -> None:
         super().__init__(kind, what, remedy)
-        self.kind, self.what, self.remedy = kind, what, remedy
 
     def __str__(self) -> str:
-        return f"unsupported {self.kind}: {self.what}; {self.remedy}"
+        return "unsupported {}: {}; {}".format(*self.args)
 
 
 def check(image: Image.Image) -> None:

@@ -18,7 +18,7 @@ MIN_STD: Final = 1e-6  # of a channel of latents
 
 
 class FirstStage:
-    """None: the diffusion model works on images."""
+    """What lies between images and a diffusion model; here nothing: it works on the images."""
 
     max_value = 1.0  # of a clean value, to which guidance is clamped
 

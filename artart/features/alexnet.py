@@ -60,12 +60,8 @@ def lpips_heads(weights: str, device: torch.device) -> Sequence[Tensor]:
 def alexnet_for(setting: str, weights: str, without: str | None = None) -> str:
     """Load AlexNet and the heads of LPIPS before any work; returns the origin of AlexNet's weights.
 
-    Args:
-        setting: the key that asks for them, for errors.
-        weights: its value, as for `alexnet_on`.
-        without: the setting that does without them; None: `setting=null`.
-
-    Raises ArtError if the weights are not available.
+    Raises ArtError if the weights are not available. It names the key that asks for them, `setting`, its value
+    `weights` (as for `alexnet_on`), and the setting that does `without` them; None: `setting=null`.
     """
     try:
         origin = alexnet_on(weights, cpu := torch.device("cpu")).origin

@@ -286,32 +286,16 @@ def test_a_16_bit_colour_png_is_examined(tmp_path: Path) -> None:
     assert_array_equal(one.pixels, np.broadcast_to([255, 128, 0], (SIZE, SIZE, 3)))
 
 
-TURNS: list[Callable[[np.ndarray], np.ndarray]] = [  # EXIF 2.32, 4.6.4: where the first row and column belong
-    lambda upright: upright,
-    lambda upright: upright[:, ::-1],
-    lambda upright: upright[::-1, ::-1],
-    lambda upright: upright[::-1],
-    lambda upright: upright.swapaxes(0, 1),
-    lambda upright: upright[:, ::-1].swapaxes(0, 1),
-    lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
-    lambda upright: upright[::-1].swapaxes(0, 1),
-]
-
-
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_reported_and_undone(orientation: int, suffix: str, tmp_path: Path) -> None:
-    upright = np.asarray(image(size=64))[:40]
-    stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation - 1](upright)))
-    exif = Image.Exif()
+def test_the_orientation_is_reported_beside_the_stored_sides(orientation: int, suffix: str, tmp_path: Path) -> None:
+    stored, exif = image(size=64).crop((0, 0, 64, 40)), Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / f"a{suffix}", exif=exif, quality=95)
-    one = examined(tmp_path / f"a{suffix}")
-    assert one.facts.orientation == orientation
+    stored.save(tmp_path / f"a{suffix}", exif=exif)
+    facts = facts_of(tmp_path / f"a{suffix}")
+    assert facts.orientation == orientation
     if suffix != ".tif":  # whose sides Pillow tells upright
-        assert (one.facts.width, one.facts.height) == stored.size
-    assert one.pixels is not None
-    assert np.abs(one.pixels - resize(Image.fromarray(upright), SIZE, "stretch").astype(float)).mean() < 3
+        assert (facts.width, facts.height) == stored.size
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
