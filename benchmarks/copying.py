@@ -20,7 +20,7 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib import pyplot
 
-from artart.data.find import find
+from artart.data.find import find_all
 
 matplotlib.use("Agg")
 HELD_OUT = {100: 0.75, 1000: 0.75, 5000: 0.34}  # share, so that there are some to take thresholds from
@@ -46,7 +46,7 @@ def train(name: str, args: argparse.Namespace) -> Path:
     curves, table = run_dir / "csv" / "metrics.csv", args.runs / f"{num}.csv"
     if (run_dir / "result.json").exists():
         return curves
-    files = sorted(find(args.root))
+    files = sorted(find_all(args.root).images)
     chosen = random.Random(0).sample(files, min(len(files), round(num / (1 - HELD_OUT[num]))))
     args.runs.mkdir(parents=True, exist_ok=True)
     table.write_text("path\n" + "".join(f'"{path.relative_to(args.root)}"\n' for path in sorted(chosen)))

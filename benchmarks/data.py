@@ -28,7 +28,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from artart.data.datamodule import ArtDataModule
-from artart.data.find import find
+from artart.data.find import find_all
 
 BATCH_SIZE = 32
 
@@ -62,7 +62,7 @@ def served(batches: Iterable[tuple[Tensor, Tensor]], num_epochs: int = 1) -> int
 
 def repeat(root: Path, num_files: int, into: Path) -> None:
     """Copy num_files JPEGs of root, by class; a copy differs in a comment."""
-    files = [path for path in find(root) if path.suffix.lower() in (".jpg", ".jpeg")]
+    files = [path for path in find_all(root).images if path.suffix.lower() in (".jpg", ".jpeg")]
     assert files, f"{root} holds no JPEG"
     for i in range(num_files):
         source = files[i % len(files)]

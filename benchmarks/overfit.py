@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from artart.data.find import find
+from artart.data.find import find_all
 from artart.data.scan import examine_all
 from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.samplers import Heun
@@ -40,8 +40,8 @@ SIZE = 32
 def images(root: Path) -> Tensor:
     """One image of each of the first eight sub-folders, (8, 3, S, S)."""
     folders = islice(sorted(folder for folder in root.iterdir() if folder.is_dir()), NUM_IMAGES)
-    files = [find(folder)[0] for folder in folders]
-    pixels = [torch.tensor(one.pixels) for one in examine_all(files, SIZE, "stretch", description="reading")]
+    files = [find_all(folder).images[0] for folder in folders]
+    pixels = [torch.tensor(one.pixels) for one in examine_all(files, SIZE, "stretch")]
     return to_model(torch.stack(pixels).permute(0, 3, 1, 2))
 
 

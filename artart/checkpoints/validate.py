@@ -15,6 +15,7 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.labels import num_classes_of
 from artart.io.ranges import MAX_IMAGE_SIZE
 from artart.io.terminal import printable
+from artart.io.weights import is_state_dict
 from artart.objectives.base import Objective
 
 CONTENT = {"config", "labels", "state_dict", "epoch", "global_step"}
@@ -42,7 +43,7 @@ def is_whole(content: Mapping[str, Any]) -> bool:
     return (
         not _holds_tensor([content.get(key) for key in (*CONTENT - {"state_dict"}, *DICTS, "images_seen")])
         and all(isinstance(content.get(key, {}), dict) for key in DICTS)
-        and _are_weights(weights)
+        and is_state_dict(weights)
         and _are_labels(labels)
         and len(labels) > 0
         and all(isinstance(column, str) and column.isprintable() for column in labels)
@@ -63,12 +64,6 @@ def is_whole(content: Mapping[str, Any]) -> bool:
     )
 
 
-def _are_weights(node: Any) -> bool:
-    return isinstance(node, dict) and all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in node.items()
-    )
-
-
 def _is_first_stage(node: Any) -> bool:
     """Whether it has the form of `FrozenAutoencoder.content`, with its moments."""
     if not isinstance(node, dict) or not isinstance(settings := node.get("model"), dict):
@@ -76,7 +71,7 @@ def _is_first_stage(node: Any) -> bool:
     moments = node.get("moments")
     return (
         not _holds_tensor(settings)
-        and _are_weights(node.get("state_dict"))
+        and is_state_dict(node.get("state_dict"))
         and isinstance(moments, Tensor)
         and moments.ndim == len(moments) == 2
         and moments.dtype == torch.float32
@@ -85,11 +80,11 @@ def _is_first_stage(node: Any) -> bool:
 
 
 def _are_labels(node: Any) -> bool:
-    return isinstance(node, dict) and all(map(_are_names, node.values()))
-
-
-def _are_names(names: Any) -> bool:
-    return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    """Whether it holds lists of different names."""
+    return isinstance(node, dict) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+        for names in node.values()
+    )
 
 
 def _are_numbers(node: Mapping[Any, Any]) -> bool:
@@ -105,7 +100,7 @@ def _is_resumable(content: Mapping[str, Any]) -> bool:
         and all(
             isinstance(one, dict) and {"state", "param_groups"} <= one.keys() for one in content["optimizer_states"]
         )
-        and _are_weights(content.get("current_model_state", {}))
+        and is_state_dict(content.get("current_model_state", {}))
         and _is_progress(content.get("ArtDataModule"), *LOADER)
         and _is_progress(select_or_none(content, "loops.fit_loop.epoch_progress.current"), "processed", "ready")
         and content.get("data", {}).keys() >= {"sha256", "num_train", "num_val"}

@@ -24,8 +24,7 @@ MADE_BY = f"artart 5, Pillow {PIL.__version__}"  # another number if a file woul
 def locked(cache: Path, root: Path) -> Iterator[None]:
     """Keep other processes from writing the cache of the images in root; with a warning if files cannot be locked.
 
-    Raises:
-        ArtError: if the cache cannot be written.
+    Raises ArtError if the cache cannot be written.
     """
     lock = FileLock(cache / "lock", fallback_to_soft=False)  # a soft lock outlives a process that is killed
     try:
@@ -58,8 +57,7 @@ def clear_if_made_by_another_version(cache: Path) -> None:
 def check_disk_space(cache: Path, what: str, num_images: int, num_bytes: int) -> None:
     """Log how much the pixels or latents of images take in the cache.
 
-    Raises:
-        ArtError: if the disk has too little space.
+    Raises ArtError if the disk has too little space.
     """
     free = shutil.disk_usage(cache).free
     log.info("the %s of %d images take at most %s in %s", what, num_images, decimal(num_bytes), relative_to_cwd(cache))

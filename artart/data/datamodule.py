@@ -1,6 +1,7 @@
 """Lightning's source of training and validation images."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.data import demo
-from artart.data.dataset import ImageSet, Storage, check_usable, images_of, paint_demo_art, place
+from artart.data.dataset import Storage, check_usable, images_of, paint_demo_art, place
 from artart.data.decode import MAX_PIXELS, ResizeMode, colour_of
-from artart.data.folder import ArtFolder, FolderSettings
+from artart.data.folder import ArtFolder
 from artart.data.index import Entry, Rules, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels, warn_of_untrained
 from artart.data.latents import Encoder, Latents, latents_of
@@ -85,15 +86,15 @@ class ArtDataModule(LightningDataModule):
             raise ArtError(f"data.licences={self.licences}: {'null allows all' if self.metadata else remedy}")
         self.labels = [" ".join(column.split()) for column in self.labels]  # as metadata names its columns
         check_columns(self.labels, self.metadata)
-        self.folder = None if self.root is None else ArtFolder(self._folder_settings(Path(self.root)))
+        self.folder = None if self.root is None else self._open_folder(Path(self.root))
         self.latents: Latents | None = None  # of which batches consist, if `encode` was called
         self.entries: list[Entry] = []  # every file of the folder
         self.train_ids, self.val_ids = list[int](), list[int]()
         self.loader_state: dict[str, Any] = {}  # of a checkpoint, for the training loader
 
-    def _folder_settings(self, root: Path) -> FolderSettings:
-        return FolderSettings(
-            root=root,
+    def _open_folder(self, root: Path) -> ArtFolder:
+        return ArtFolder(
+            root,
             rules=Rules(self.max_pixels, self.min_size, **(EXCLUDE | self.exclude)),
             size=self.image_size,
             resize_mode=self.resize_mode,
@@ -136,19 +137,21 @@ class ArtDataModule(LightningDataModule):
         }
 
     def load(self, loaded: "ArtDataModule | None" = None) -> None:
-        """Read new files and split the images.
+        """Read new files and split the images; or share those of `loaded`, whose settings differ in batches alone.
 
-        Args:
-            loaded: whose images are shared instead; its settings are the same, but for those of batches.
-
-        Raises:
-            ArtError: if too many files are unusable or too few images are left.
+        Raises ArtError if too many files are unusable or too few images are left.
         """
         if loaded:
             self.__dict__ |= {name: vars(loaded)[name] for name in ("images", "entries", "train_ids", "val_ids")}
             return
-        images = self.images = self._read_images()
-        num_images = len(images.digests)
+        if self.folder is None:
+            self.images = paint_demo_art(self.num_demo_images, self.image_size, self.seed)
+        else:
+            contents = self.folder.read()
+            self.entries = contents.entries
+            check_usable(contents.entries, self.folder, self.max_rejected_fraction)
+            self.images = images_of(self.folder, contents)
+        images, num_images = self.images, len(self.images.digests)
         self.val_ids = split(images.digests, images.groups, self.val_fraction, pairs(images.labels, self.label_names))
         if self.val_is_held_out and not self.val_ids:
             raise ArtError(
@@ -166,24 +169,15 @@ class ArtDataModule(LightningDataModule):
     def encode(self, encoder: Encoder, device: torch.device) -> None:
         """Replace the images of batches by their latents.
 
-        Raises:
-            ArtError: as for `latents_of`.
+        Raises ArtError as for `latents_of`.
         """
         self.latents = latents_of(self.images, encoder, self.folder, device, self.random_flip)
 
-    def training_latents(self, chunk: int = 1024) -> Iterator[Tensor]:
+    def training_latents(self) -> Iterator[Tensor]:
         """The latents of training images, not normalised, in parts (n, C, H, W)."""
         assert self.latents
-        for rows in self.latents.rows[self.train_ids].split(chunk):
+        for rows in self.latents.rows[self.train_ids].split(1024):
             yield self.latents.values[rows].float()
-
-    def _read_images(self) -> ImageSet:
-        if self.folder is None:
-            return paint_demo_art(self.num_demo_images, self.image_size, self.seed)
-        contents = self.folder.read()
-        self.entries = contents.entries
-        check_usable(contents.entries, self.folder, self.max_rejected_fraction)
-        return images_of(self.folder, contents)
 
     def list_unused(self, folder: Path) -> None:
         """Write rejected.csv and excluded.csv into a folder."""
@@ -224,12 +218,10 @@ class ArtDataModule(LightningDataModule):
 
         Held-out images come first; a label with too few images repeats them. Few labels get several rows each.
         """
-        classes = self.images.labels[:, 0]
-        labels, counts = classes.unique(return_counts=True)
-        shown = sorted(labels[counts.argsort(descending=True, stable=True)[:max_rows]].tolist())
+        label_of = self.images.labels[:, 0].tolist()
+        shown = sorted(label for label, _ in Counter(sorted(label_of)).most_common(max_rows))
         num_rows = -(-min_rows // len(shown))
         ids: list[int] = []
-        label_of = classes.tolist()
         for label in shown:
             members = [i for i in (*self.val_ids, *self.train_ids) if label_of[i] == label]
             ids += islice(cycle(members), num_rows * per_row)

@@ -34,13 +34,7 @@ class ImageSet(NamedTuple):
 
 
 def paint_demo_art(number: int, size: int, seed: int) -> ImageSet:
-    """Demo art of `size` x `size` pixels.
-
-    Raises:
-        ArtError: if the number is too low.
-    """
-    if number < MIN_IMAGES:
-        raise ArtError(f"data.num_demo_images={number}: {MIN_IMAGES} are the least")
+    """Demo art of `size` x `size` pixels."""
     log.info("data.root=null: painting %d images of demo art", number)
     with progress_bar() as bar:
         paintings = bar.track(demo.make(number, size, seed), total=number, description="painting")
@@ -69,8 +63,7 @@ def images_of(folder: ArtFolder, contents: Contents) -> ImageSet:
 def check_usable(entries: Sequence[Entry], folder: ArtFolder, max_rejected_fraction: float) -> None:
     """Log how many files are not used, and why.
 
-    Raises:
-        ArtError: if too few images are left or too many files were rejected.
+    Raises ArtError if too few images are left or too many files were rejected.
     """
     root, found = folder.root, counts(entries)
     unused = describe_unused(entries, folder.cache / "index.csv")
@@ -91,8 +84,7 @@ def check_usable(entries: Sequence[Entry], folder: ArtFolder, max_rejected_fract
 def place(pixels: Tensor, storage: Storage, device: torch.device) -> Tensor:
     """The pixels in memory or on the device; auto: on a GPU if they take less than a quarter of its free memory.
 
-    Raises:
-        ArtError: if they do not fit there.
+    Raises ArtError if they do not fit there.
     """
     if storage == "memory" or (storage == "auto" and device.type != "cuda") or pixels.device == device:
         return pixels

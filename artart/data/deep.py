@@ -40,8 +40,7 @@ def _low(args: Any) -> Any:
 def flatten(high: Image.Image, low: Image.Image | None, background: tuple[int, int, int]) -> Image.Image:
     """Convert colours, their low bytes given, or grey (modes I;16 and I) to sRGB of 8 bits on a background.
 
-    Raises:
-        Unsupported: if colours have a profile that 8 bits are too few for.
+    Raises Unsupported if colours have a profile that 8 bits are too few for.
     """
     icc, transparent = high.info.get("icc_profile"), high.info.get("transparency")
     if icc and space(icc) != "GRAY" and needs_16_bits(icc):

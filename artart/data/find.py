@@ -69,8 +69,6 @@ FOREIGN = re.compile(
     r"|ehthumbs(_vista)?\.db|desktop\.ini|icon\r|.*@syno(eastream|resource)|.*\.(lrdata|photoslibrary|cocatalog)",
     re.IGNORECASE,
 )
-
-
 HIDDEN, FOREIGN_NAME = "hidden", "of other programs"
 
 
@@ -80,11 +78,6 @@ class Found(NamedTuple):
     images: list[Path]  # by content or suffix, sorted
     others: dict[Path, str]  # image files that are not read: their kind, and what to do
     ignored: Counter[str]  # number of all other files by suffix, of hidden ones, and of those of other programs
-
-
-def find(root: Path) -> list[Path]:
-    """The image files below root, sorted."""
-    return find_all(root).images
 
 
 def find_all(root: Path) -> Found:

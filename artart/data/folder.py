@@ -30,9 +30,16 @@ log = logging.getLogger(__name__)
 ROW_BYTES = 1300  # of index, journal and store, for a path of usual length
 
 
-@dataclass(frozen=True)
-class FolderSettings:
-    """Which files of a folder are used, and how they become pixels."""
+class Contents(NamedTuple):
+    """What a folder holds."""
+
+    entries: list[Entry]  # of every file, sorted by path, those of other kinds last
+    store: Store | None  # the pixels of every entry that is ok; None where none is
+
+
+@dataclass(eq=False)
+class ArtFolder:
+    """A folder of images: which files are used, and how they become pixels."""
 
     root: Path  # its sub-folders are classes, unless the table has a column "class"
     rules: Rules
@@ -47,33 +54,19 @@ class FolderSettings:
     cache_dir: Path | None = None  # where index and pixels are kept; None: the user's cache
     num_workers: int | None = None  # processes that decode; None: one per core
 
-
-class Contents(NamedTuple):
-    """What a folder holds."""
-
-    entries: list[Entry]  # of every file, sorted by path, those of other kinds last
-    store: Store | None  # the pixels of every entry that is ok; None where none is
-
-
-class ArtFolder:
-    """A folder of images, read as its settings say."""
-
-    def __init__(self, settings: FolderSettings) -> None:
-        self.settings = settings
-        self.root = settings.root
+    def __post_init__(self) -> None:
         resolved = self.root.resolve()
         key = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:12]
-        self.kind = Kind(f"{settings.size}-{settings.resize_mode}", (3, settings.size, settings.size))
-        colour = "" if settings.background == WHITE else f"-{bytes(settings.background).hex()}"
-        caches = settings.cache_dir or platformdirs.user_cache_path("artart")
+        self.kind = Kind(f"{self.size}-{self.resize_mode}", (3, self.size, self.size))
+        colour = "" if self.background == WHITE else f"-{bytes(self.background).hex()}"
+        caches = self.cache_dir or platformdirs.user_cache_path("artart")
         self.cache = caches / f"{resolved.name[:40]}-{key}{colour}"
 
     @cached_property
     def found(self) -> Found:
         """What lies below root.
 
-        Raises:
-            ArtError: if there is no image that is read.
+        Raises ArtError if there is no image that is read.
         """
         found = find_all(self.root)
         if not found.images:
@@ -91,24 +84,22 @@ class ArtFolder:
     def metadata(self) -> Metadata | None:
         """The user's table of the images.
 
-        Raises:
-            ArtError: if it cannot be read or lacks a column that the settings name.
+        Raises ArtError if it cannot be read or lacks a column that the settings name.
         """
-        file, labels = self.settings.metadata_file, self.settings.labels
-        if file is None:
+        if (file := self.metadata_file) is None:
             return None
         table = metadata.read(file, self.root, self.files)
-        columns = ", ".join(table.columns)
-        if self.settings.licences is not None and "licence" not in table.columns:
+        columns, labels = ", ".join(table.columns), ", ".join(self.labels)
+        if self.licences is not None and "licence" not in table.columns:
             raise ArtError(f"data.licences: {file} has no column licence; it has {columns}")
-        if missing := [column for column in labels if column not in (CLASS, *table.columns)]:
-            raise ArtError(f"data.labels=[{', '.join(labels)}]: {file} has no column {missing[0]}; it has {columns}")
+        if missing := [column for column in self.labels if column not in (CLASS, *table.columns)]:
+            raise ArtError(f"data.labels=[{labels}]: {file} has no column {missing[0]}; it has {columns}")
         return table
 
     @cached_property
     def excluded_by_table(self) -> dict[Path, str]:
         """Reasons by file."""
-        return {} if self.metadata is None else metadata.excluded(self.metadata, self.settings.licences)
+        return {} if self.metadata is None else metadata.excluded(self.metadata, self.licences)
 
     @cached_property
     def listed(self) -> list[Path]:
@@ -118,14 +109,8 @@ class ArtFolder:
     def name_of(self, path: Path, column: str = CLASS) -> str:
         """A file's value in a column of the table; empty: none. Without a column "class" it is the sub-folder."""
         if self.metadata is not None and column in self.metadata.columns:
-            return metadata.name_in(self.metadata.rows.get(path, {}), column)
-        return class_of(path, self.root, self.settings.class_level) or ""
-
-    @property
-    def has_classes_by_folder(self) -> bool:
-        """Whether classes are the folders in root."""
-        has_column = self.metadata is not None and CLASS in self.metadata.columns
-        return CLASS in self.settings.labels and self.settings.class_level == 1 and not has_column
+            return self.metadata.rows.get(path, {}).get(column, "").strip()
+        return class_of(path, self.root, self.class_level) or ""
 
     @cached_property
     def label_names(self) -> dict[str, list[str]]:
@@ -133,12 +118,14 @@ class ArtFolder:
 
         Nothing is decoded for this. Every class is a label; of other columns, values of `min_per_label` files or more.
         """
-        if self.has_classes_by_folder and (wrong := describe_folders(self.listed, self.root)):
+        has_column = self.metadata is not None and CLASS in self.metadata.columns
+        by_folder = CLASS in self.labels and self.class_level == 1 and not has_column
+        if by_folder and (wrong := describe_folders(self.listed, self.root)):
             log.warning("data.root=%s: %s", self.root, wrong)
-        least = dict.fromkeys(self.settings.labels, self.settings.min_per_label) | {CLASS: 1}
+        least = dict.fromkeys(self.labels, self.min_per_label) | {CLASS: 1}
         return {
             column: frequent_names(column, (self.name_of(path, column) for path in self.listed), least[column])
-            for column in self.settings.labels
+            for column in self.labels
         }
 
     def read(self) -> Contents:
@@ -147,9 +134,7 @@ class ArtFolder:
         What has been read is kept, also after an interruption. If several processes read the same folder, one reads and
         the others wait and then find everything known.
 
-        Raises:
-            ArtError: if the cache cannot be written or has too little space.
-            OSError: if the disk fills up.
+        Raises ArtError if the cache cannot be written or has too little space; OSError if the disk fills up.
         """
         if self.metadata and (lost := self.metadata.only_in_file):
             log.warning(
@@ -163,21 +148,24 @@ class ArtFolder:
             known = {entry.path: entry.facts for entry in [*before, *index.read(self.cache / "journal.csv")]}
             facts, pixels = self._examine_new(self._unchanged(known))
             files = (
-                (path.relative_to(self.root).as_posix(), self.name_of(path), fact, self.excluded_by_table.get(path, ""))
+                (self._key(path), self.name_of(path), fact, self.excluded_by_table.get(path, ""))
                 for path, fact in facts.items()
             )
-            entries = index.entries_of(files, self.settings.rules) + self._others()
+            entries = index.entries_of(files, self.rules) + self._others()
             entries = index.find_near_duplicates(entries, before)
             if entries != before:
                 index.write(entries, self.cache / "index.csv")
             (self.cache / "journal.csv").unlink(missing_ok=True)
             return Contents(entries, pixels)
 
+    def _key(self, path: Path) -> str:
+        """A file's path in the index."""
+        return path.relative_to(self.root).as_posix()
+
     def _others(self) -> list[Entry]:
         """The entries of image files that are not read."""
-        facts = {path: FileInfo(bytes=os.lstat(path).st_size) for path in self.found.others}
         return [
-            Entry(path.relative_to(self.root).as_posix(), self.name_of(path), facts[path], "other", reason)
+            Entry(self._key(path), self.name_of(path), FileInfo(bytes=path.lstat().st_size), "other", reason)
             for path, reason in self.found.others.items()
         ]
 
@@ -186,7 +174,7 @@ class ArtFolder:
         unchanged = {}
         for path in self.files:
             with suppress(OSError, KeyError):
-                facts, status = known[path.relative_to(self.root).as_posix()], path.stat()
+                facts, status = known[self._key(path)], path.stat()
                 if not facts.sha256 or status.st_size != facts.bytes:
                     continue
                 if (status.st_mtime_ns, status.st_ctime_ns) != (facts.mtime, facts.ctime):
@@ -207,19 +195,17 @@ class ArtFolder:
         rows = pixels.rows if pixels else {}
 
         def needs_pixels(path: Path, facts: FileInfo) -> bool:
-            status, _ = status_of(facts, self.settings.rules, self.excluded_by_table.get(path, ""))
+            status, _ = status_of(facts, self.rules, self.excluded_by_table.get(path, ""))
             return status == "ok" and facts.sha256 not in rows
 
         new = [path for path in self.files if path not in known or needs_pixels(path, known[path])]
         if not new:
             return dict(known), pixels
         log.info("%s: reading %d of %d files", relative_to_cwd(self.root), len(new), len(self.files))
-        num_bytes = len(new) * (self.kind.row_bytes + ROW_BYTES)
-        check_disk_space(self.cache, "pixels", len(new), num_bytes)
-        facts, settings = dict(known), self.settings
+        check_disk_space(self.cache, "pixels", len(new), len(new) * (self.kind.row_bytes + ROW_BYTES))
+        facts = dict(known)
         examined = examine_all(
-            *(new, settings.size, settings.resize_mode, settings.background),
-            *(settings.rules.max_pixels, settings.num_workers),
+            new, self.size, self.resize_mode, self.background, self.rules.max_pixels, self.num_workers
         )
         journal, writing = index.journal(self.cache / "journal.csv"), store.writing(self.cache, self.kind)
         with closing(examined), journal as note, writing as writer:
@@ -227,7 +213,7 @@ class ArtFolder:
                 for path, fact, image in examined:
                     if image is not None and needs_pixels(path, fact):
                         writer.add(fact.sha256, image.transpose(2, 0, 1))
-                    note(path.relative_to(self.root).as_posix(), fact)
+                    note(self._key(path), fact)
                     facts[path] = fact
             except KeyboardInterrupt:
                 log.info("what has been read is kept; the next call continues there")

@@ -1,10 +1,13 @@
-"""The index of a folder: for each file its facts and whether it is used for training."""
+"""The index of a folder: for each file its facts and whether it is used for training.
+
+Functions that write raise OSError if they cannot.
+"""
 
 import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 from zlib import crc32
@@ -55,9 +58,8 @@ LIST_COLUMNS = ("path", "reason", "bytes")
 def status_of(facts: FileInfo, rules: Rules, excluded: str = "", copy_of: str = "") -> tuple[Status, str]:
     """Decide whether a file is used, and why not.
 
-    Args:
-        excluded: the reason why the metadata table excludes it; empty: it does not.
-        copy_of: an image that is used and has the same content; empty: none.
+    `excluded` is the reason why the metadata table excludes it, `copy_of` an image that is used and has the same
+    content; empty: none.
     """
     sides = f"{facts.width} x {facts.height} pixels"
     if facts.flaw:
@@ -78,10 +80,9 @@ def status_of(facts: FileInfo, rules: Rules, excluded: str = "", copy_of: str = 
 
 
 def entries_of(files: Iterable[tuple[str, str, FileInfo, str]], rules: Rules) -> list[Entry]:
-    """The entry of each file. Of exact duplicates the first that is not excluded otherwise is used.
+    """The entries of files: path, class name, facts, and the reason why the metadata table excludes it, or "".
 
-    Args:
-        files: path, class name, facts, and the reason why the metadata table excludes it, or "".
+    Of exact duplicates the first that is not excluded otherwise is used.
     """
     entries, used = [], dict[str, str]()  # used: path by SHA-256
     for path, class_name, facts, excluded in files:
@@ -122,22 +123,14 @@ def describe_unused(entries: Sequence[Entry], index: Path) -> dict[str, str]:
 
 
 def write(entries: Iterable[Entry], file: Path) -> None:
-    """Write the index as a CSV table, atomically. Any file name can be read back.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Write the index as a CSV table, atomically. Any file name can be read back."""
     with atomic(file) as out:
         out.write(_csv(COLUMNS, map(_row, entries)))
 
 
 @contextmanager
 def journal(file: Path) -> Iterator[Callable[[str, FileInfo], None]]:
-    """Yield a function that appends a file's path and facts to a table, which `read` reads however this ends.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Yield a function that appends a file's path and facts to a table, which `read` reads however this ends."""
     write(read(file), file)  # without a row that was cut short
     with file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as out:
         writer = csv.writer(out)
@@ -173,13 +166,11 @@ def _csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
 def read(file: Path) -> list[Entry]:
     """Read what `write` or `journal` wrote, but for rows that are damaged or of another version of artart."""
     entries = []
-    try:
-        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as text:
-            for row in csv.reader(text):
-                if len(row) == len(COLUMNS) and row[-1] == _checksum(row[:-1]):
-                    entries.append(_entry(row[:-1]))
-    except (OSError, ValueError, csv.Error):
-        pass
+    with suppress(OSError, ValueError, csv.Error):
+        text = io.StringIO(file.read_bytes().decode("utf-8", "surrogateescape"), newline="")
+        for row in csv.reader(text):
+            if len(row) == len(COLUMNS) and row[-1] == _checksum(row[:-1]):
+                entries.append(_entry(row[:-1]))
     return entries
 
 

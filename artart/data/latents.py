@@ -46,18 +46,11 @@ class Latents(NamedTuple):
 def latents_of(
     images: ImageSet, encoder: Encoder, folder: ArtFolder | None, device: torch.device, flips: bool
 ) -> Latents:
-    """Encode images, or find their latents in the folder's cache; without a folder they stay in memory.
+    """Encode images on a device, with flips also their mirror images, or find their latents in the folder's cache.
 
-    Args:
-        images: whose latents are wanted.
-        encoder: that makes them.
-        folder: of the images; None: of none.
-        device: to encode on.
-        flips: whether the latents of mirror images are wanted too.
+    Without a folder they stay in memory.
 
-    Raises:
-        ArtError: if the cache cannot be written or has too little space.
-        OSError: if the disk fills up.
+    Raises ArtError if the cache cannot be written or has too little space; OSError if the disk fills up.
     """
     num_sides = 1 + flips
     if folder is None:

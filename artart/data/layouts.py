@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-MAX_PAGES = 100  # of a TIFF that are looked at
+MAX_PAGES = 100  # of a TIFF that are looked at or counted
 MAX_SCANS, MAX_SCANNED_PIXELS = 20, 4_000_000_000  # of a JPEG: encoders write about ten, and each is decoded
 REMEDY = "save it as PNG with 8 or 16 bits per channel"
 
@@ -46,10 +46,9 @@ class Unsupported(ValueError):  # noqa: N818 - a fact about an image
 
     def __init__(self, kind: str, what: str, remedy: str = REMEDY) -> None:
         super().__init__(kind, what, remedy)
-        self.kind, self.what, self.remedy = kind, what, remedy
 
     def __str__(self) -> str:
-        return f"unsupported {self.kind}: {self.what}; {self.remedy}"
+        return "unsupported {}: {}; {}".format(*self.args)
 
 
 def check(image: Image.Image) -> None:

@@ -40,17 +40,11 @@ class Loader:
     batch_sampler = None  # Lightning asks for it if there is a sampler
 
     def __post_init__(self) -> None:
-        """Raises ValueError if the images do not fill one training batch."""
         assert len(self.labels) == len(self.ids)
         assert 0 <= self.rank < self.world_size
         assert self.shuffle or not (self.random_flip or self.class_balanced)
         self.labels, self.ids = self.labels.cpu(), self.ids.cpu()
         self.global_batch_size = self.batch_size * self.world_size
-        if self.shuffle and len(self.ids) < self.global_batch_size:
-            raise ValueError(
-                f"{len(self.ids)} images do not fill one batch of {self.global_batch_size} "
-                f"({self.batch_size} in each of {self.world_size} processes)"
-            )
         self._identity = {"seed": self.seed, "images": len(self.ids), "global_batch_size": self.global_batch_size}
         self._epoch = 0
         self._handed_out = (0, 0)  # epoch, batches
@@ -134,8 +128,7 @@ class Loader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Make the next iterator skip the batches that were handed out, if it is of the same epoch.
 
-        Raises:
-            ArtError: if the state is within an epoch of other batches.
+        Raises ArtError if the state is within an epoch of other batches.
         """
         before = {name: state[name] for name in self._identity}
         if before != self._identity and state["batches"] < before["images"] // before["global_batch_size"]:

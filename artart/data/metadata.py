@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 
 DELIMITERS = ",;\t"  # Excel's depend on the country
 
-
 Row = tuple[int, dict[str, str]]  # line in the file, from 1; cells by column
 
 
@@ -38,8 +37,7 @@ def read(file: Path, root: Path, files: Sequence[Path]) -> Metadata:
     Its paths are absolute, or relative to root or to the table's folder, whichever matches more images; if both match
     as many, to root. Rows outside root are ignored. No link is followed.
 
-    Raises:
-        ArtError: if the table cannot be read, contradicts itself or names none of the images.
+    Raises ArtError if the table cannot be read, contradicts itself or names none of the images.
     """
     try:
         columns, table = _table(file)
@@ -88,11 +86,6 @@ def excluded(table: Metadata, licences: Sequence[str] | None) -> dict[Path, str]
     return reasons | {path: f"not in data.licences: {licence}" for path, licence in refused.items()}
 
 
-def name_in(row: dict[str, str], column: str) -> str:
-    """A row's value in a column; empty: none."""
-    return row.get(column, "").strip()
-
-
 def allowed(licence: str, licences: Sequence[str]) -> bool:
     """Whether it matches one of licences, a whole text or a shell-style pattern. Case is ignored; "" matches none."""
     text = licence.strip().casefold()
@@ -122,8 +115,7 @@ def _nfc(path: str) -> str:
 def _table(file: Path) -> tuple[tuple[str, ...], list[Row]]:
     """The names of the columns and the rows that are not blank.
 
-    Raises:
-        ValueError: if there are none or they make no sense.
+    Raises ValueError if there are none or they make no sense.
     """
     text = _text(file)
     headers = {delimiter: _header(text, delimiter) for delimiter in DELIMITERS}

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 from artart.data.layouts import Unsupported
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}  # chunks that make them
 
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MB; long texts and profiles are no damage
 
@@ -27,30 +27,27 @@ class Readable(NamedTuple):
 def readable(file: BinaryIO) -> Readable:
     """Look through the chunks of a PNG.
 
-    Raises:
-        ValueError: if the checksum of a chunk that makes the pixels is wrong.
-        Unsupported: if it has a chunk that is needed and not in the standard, such as Apple's CgBI.
+    Raises ValueError if the checksum of a chunk that makes the pixels is wrong; Unsupported if it has a chunk that is
+    needed and not in the standard, such as Apple's CgBI.
     """
-    parts, start, is_whole, bits = [(0, 8)], 8, True, 8
     cicp: tuple[int, ...] = ()
+    dropped, start, bits = list[slice](), len(SIGNATURE), 8
     stream = PngImagePlugin.PngStream(io.BytesIO())
     for kind, data, is_intact in _chunks(file):
-        if kind not in CRITICAL and not kind[0] & 32:
+        if kind not in PIXELS and not kind[0] & 32:
             raise Unsupported("PNG", f"a chunk {kind.decode('latin-1')!r}")
-        if not is_intact and kind in {*CRITICAL, b"tRNS"}:
+        if kind in PIXELS and not is_intact:
             raise ValueError(f"the checksum of {kind.decode()} is wrong")
         end = start + 12 + len(data)
-        if kind in {*CRITICAL, b"tRNS"} or (is_intact and _pillow_reads(stream, kind, data)):
-            parts.append((start, end))
-        else:
-            is_whole = False
+        if kind not in PIXELS and not (is_intact and _pillow_reads(stream, kind, data)):
+            dropped.append(slice(start, end))
         start = end
         if kind == b"IHDR" and len(data) == 13:
             bits = data[8]
             _pillow_reads(stream, kind, data)  # the mode is needed to read others
         if kind == b"cICP" and is_intact and len(data) == 4:
             cicp = tuple(data)
-    return Readable(file if is_whole else _joined(file, [*parts, (start, -1)]), bits, cicp)
+    return Readable(_without(dropped, file) if dropped else file, bits, cicp)
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes, bool]]:
@@ -79,12 +76,12 @@ def _pillow_reads(stream: PngImagePlugin.PngStream, kind: bytes, data: bytes) ->
     return True
 
 
-def _joined(file: BinaryIO, parts: list[tuple[int, int]]) -> BinaryIO:
-    content = io.BytesIO()
-    for start, end in parts:
-        file.seek(start)
-        content.write(file.read(end - start if end >= 0 else -1))
-    return content
+def _without(parts: list[slice], file: BinaryIO) -> BinaryIO:
+    file.seek(0)
+    content = bytearray(file.read())
+    for part in reversed(parts):
+        del content[part]
+    return io.BytesIO(content)
 
 
 def scale_transparent_grey(image: Image.Image, bits: int) -> None:

@@ -70,8 +70,7 @@ def needs_16_bits(icc: bytes) -> bool:
 def of_code_points(primaries: int, transfer: int) -> bytes | None:
     """The profile of colours that are named by code points of ITU-T H.273; None: those of sRGB.
 
-    Raises:
-        Unsupported: for other colours than standard ones of SDR.
+    Raises Unsupported for other colours than standard ones of SDR.
     """
     if transfer in (16, 18):
         raise Unsupported("colours", "HDR", "save it with the colours of sRGB")

@@ -16,9 +16,7 @@ from artart.io.terminal import printable
 def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
     """Counts, reasons, near-duplicates and the split of a folder that was read, as plain data.
 
-    Args:
-        data: of a folder.
-        refusal: why it cannot be trained on; empty: it can.
+    `refusal` says why it cannot be trained on; empty: it can.
     """
     folder, entries = data.folder, data.entries
     assert folder

@@ -30,7 +30,7 @@ from artart.data.decode import (
     upright,
 )
 from artart.data.find import describe, kind_of
-from artart.data.layouts import REMEDY, Unsupported
+from artart.data.layouts import MAX_PAGES, REMEDY, Unsupported
 from artart.data.perceptual_hash import perceptual_hash
 from artart.data.workers import MAX_SECONDS, OUT_OF_TIME, exclusive, in_workers
 from artart.io.provenance import provenance_of
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_IN_PROCESS = 1  # files that are examined without worker processes: any file may crash its decoder
-MAX_PAGES = 100  # of a TIFF that are counted
 MAX_BYTES = 2**36  # of a file: /proc/kcore says 2**47
 LARGE = 25_000_000  # pixels; one process at a time decodes such an image, which takes 4 to 20 bytes a pixel
 BLANK = "blank on {}, try data.background={}: nothing is seen of it"
@@ -152,8 +151,7 @@ def _crashed(path: Path, by_signal: int) -> Examined:
 
 def _header(image: Image.Image) -> dict[str, Any]:
     """The facts in an image's header."""
-    facts: dict[str, Any] = {"format": image.format, "mode": image.mode, "frames": 1}
-    facts["width"], facts["height"] = image.size
+    facts = {"format": image.format, "mode": image.mode, "width": image.width, "height": image.height, "frames": 1}
     if icc := image.info.get("icc_profile"):
         facts["icc"] = "unreadable"
         with suppress(Exception):
@@ -207,11 +205,10 @@ def examine_all(
     background: Colour = WHITE,
     max_pixels: int = MAX_PIXELS,
     num_workers: int | None = None,
-    description: str = "reading images",
 ) -> Generator[Examined, None, None]:
     """Examine files in the order given, with a progress bar, in worker processes if there are several."""
     one = partial(examine, size=size, resize_mode=resize_mode, background=background, max_pixels=max_pixels)
     few = len(paths) <= MAX_IN_PROCESS
     results = map(one, paths) if few else in_workers(one, paths, _crashed, num_workers, preload=__name__)
     with progress_bar() as bar:
-        yield from bar.track(results, total=len(paths), description=description)
+        yield from bar.track(results, total=len(paths), description="reading images")

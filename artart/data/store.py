@@ -39,12 +39,10 @@ class Store:
     def __init__(self, folder: Path, kind: Kind) -> None:
         """Map a store into memory and check it, at about 1 GB/s.
 
-        Raises:
-            OSError, ValueError: if it cannot be read or is empty.
+        Raises OSError or ValueError if it cannot be read or is empty.
         """
         rows = np.fromfile(folder / ROWS, ROW)
         num_rows = min(len(rows), (folder / VALUES).stat().st_size // kind.row_bytes)
-        self.folder = folder
         self.values = np.memmap(folder / VALUES, kind.dtype, mode="c", shape=(num_rows, *kind.shape))
         self.rows: dict[str, int] = {}
         with progress_bar() as bar:
@@ -67,7 +65,8 @@ class Writer:
         if digest in self.added:
             return
         key, data = bytes.fromhex(digest), values.tobytes()
-        for (file, row_bytes), content in zip(self.files, (data, key + _crc_bytes(key, data)), strict=True):
+        row = key + _checksum(key, data).to_bytes(4, "little")
+        for (file, row_bytes), content in zip(self.files, (data, row), strict=True):
             file.seek(self.num_rows * row_bytes)
             file.write(content)
             file.flush()
@@ -79,10 +78,6 @@ def _checksum(digest: bytes, values: Any) -> int:
     return crc32(values, crc32(digest))
 
 
-def _crc_bytes(digest: bytes, values: bytes) -> bytes:
-    return _checksum(digest, values).to_bytes(4, "little")
-
-
 def find(folder: Path, kind: Kind, max_rows: float = inf) -> Store | None:
     """The store of a kind below a folder; None if it holds nothing.
 
@@ -91,7 +86,7 @@ def find(folder: Path, kind: Kind, max_rows: float = inf) -> Store | None:
     with suppress(OSError, ValueError):
         store = Store(folder / kind.name, kind)
         if len(store.values) > max_rows:
-            remove(store.folder)
+            remove(folder / kind.name)
         elif store.rows:
             return store
     return None
@@ -103,8 +98,7 @@ def writing(folder: Path, kind: Kind) -> Iterator[Writer]:
 
     Only one process at a time may write below a folder. Others keep what they have found.
 
-    Raises:
-        OSError: if it cannot be written.
+    Raises OSError if it cannot be written.
     """
     place = folder / kind.name
     try:

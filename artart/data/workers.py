@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Barrier, Lock
@@ -65,16 +65,13 @@ def _num_cores() -> int:
 
 
 def _each(call: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [_limited(call, item) for item in items]
-
-
-def _limited(call: Callable[[Item], Result], item: Item) -> Result:
-    """call(item), which ends this process if it takes longer than MAX_SECONDS: code in C cannot be interrupted."""
-    _end_after(MAX_SECONDS)
-    try:
-        return call(item)
-    finally:
-        _end_after(0)
+    """call(item) of each; one that takes longer than MAX_SECONDS ends this process: code in C cannot be interrupted."""
+    results = []
+    for item in items:
+        _end_after(MAX_SECONDS)
+        results.append(call(item))
+    _end_after(0)
+    return results
 
 
 def _end_after(seconds: int) -> None:
@@ -90,10 +87,8 @@ def exclusive(needed: bool) -> AbstractContextManager[object]:
 def _alone(call: Callable[[Item], Result], item: Item, crashed: Callable[[Item, int], Result], preload: str) -> Result:
     with _pool(1, preload) as pool:
         (process,) = pool._processes.values()
-        try:
-            return pool.submit(_limited, call, item).result()
-        except BrokenProcessPool:
-            pass
+        with suppress(BrokenProcessPool):
+            return pool.submit(_each, call, [item]).result()[0]
     return crashed(item, -(process.exitcode or 0))
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,48 +17,38 @@ MAX_PIXELS: Final = 2**20  # encoded or decoded at once: the features of 64 imag
 MIN_STD: Final = 1e-6  # of a channel of latents
 
 
-class FirstStage(Protocol):
-    max_value: float  # of a clean value, to which guidance is clamped
+class FirstStage:
+    """What lies between images and a diffusion model; here nothing: it works on the images."""
+
+    max_value = 1.0  # of a clean value, to which guidance is clamped
 
     @property
     def network(self) -> Mapping[str, int]:
         """Settings of `model` that it determines."""
+        return {}
 
     @property
     def content(self) -> dict[str, Any] | None:
         """Plain data that a checkpoint holds of it."""
+        return None
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1] to what the network is trained on."""
-
-    def decode(self, x: Tensor) -> Tensor:
-        """What the network makes to images (B, 3, S, S), about [-1, 1]."""
-
-    def repaint(self, mask: Tensor) -> Tensor:
-        """The values (1, H, W) that change with the pixels of a mask (1, S, S) bool."""
-
-
-class NoFirstStage:
-    """The diffusion model works on images."""
-
-    max_value = 1.0
-    network: Mapping[str, int] = {}
-    content = None
-
-    def encode(self, images: Tensor) -> Tensor:
         return images
 
     def decode(self, x: Tensor) -> Tensor:
+        """What the network makes to images (B, 3, S, S), about [-1, 1]."""
         return x
 
     def repaint(self, mask: Tensor) -> Tensor:
+        """The values (1, H, W) that change with the pixels of a mask (1, S, S) bool."""
         return mask
 
 
-NO_FIRST_STAGE = NoFirstStage()
+NO_FIRST_STAGE = FirstStage()
 
 
-class FrozenAutoencoder:
+class FrozenAutoencoder(FirstStage):
     """Latents of an autoencoder, normalised to zero mean and unit variance in each channel."""
 
     max_value = math.inf
@@ -71,13 +61,9 @@ class FrozenAutoencoder:
             moments: (2, C), mean and standard deviation of each channel of the latents; None: set by `normalize_by`.
         """
         self.net: Any = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.image_size = cast(int, net.image_size)  # side of the images in pixels
         self.settings = dict(settings)
         self.moments = moments
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return cast(int, self.net.image_size)
 
     @property
     def network(self) -> Mapping[str, int]:

@@ -15,7 +15,7 @@ MIN_ALPHA = 0.02  # below it, eps does not determine x0
 
 
 class Parameterization(Protocol):
-    start: float  # the noise level r at which sampling begins
+    start: float = 1.0  # the noise level r at which sampling begins
 
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The output of a perfect network."""
@@ -27,10 +27,8 @@ class Parameterization(Protocol):
         """x0_hat - x0, computed from the error of the output."""
 
 
-class X0Prediction:
+class X0Prediction(Parameterization):
     """The network outputs the clean image."""
-
-    start = 1.0
 
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         return x0
@@ -42,7 +40,7 @@ class X0Prediction:
         return output - x0
 
 
-class EpsPrediction:
+class EpsPrediction(Parameterization):
     """The network outputs the noise (Ho et al. 2020, arXiv 2006.11239); near t = 1 that does not determine x0."""
 
     start = 0.98
@@ -57,13 +55,11 @@ class EpsPrediction:
         return level.sigma / level.alpha.clamp(min=MIN_ALPHA) * (eps - output)
 
 
-class VPrediction:
+class VPrediction(Parameterization):
     """The network outputs the velocity v = (alpha' x0 + sigma' eps) / (alpha sigma' - alpha' sigma): finite everywhere.
 
     Source: Salimans and Ho 2022, arXiv 2202.00512, Appendix D; on the flow schedule it is eps - x0.
     """
-
-    start = 1.0
 
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         return level.v_x0 * x0 + level.v_eps * eps

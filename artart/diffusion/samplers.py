@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from artart.diffusion.schedule import Schedule, Spacing
+from artart.diffusion.schedule import Level, Schedule, Spacing
 from artart.io.ranges import Count, Fraction
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -48,8 +48,8 @@ class DDIM:
     eta: Fraction = 0.0  # share of the noise that each step draws anew, 0 to 1
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
-        for i, (now, after) in enumerate(pairwise(_levels(schedule, times)), start=1):
-            x0_hat = denoise(x, now.t.to(x).expand(len(x)))
+        for i, ((t, now), (_, after)) in enumerate(pairwise(_levels(schedule, times)), start=1):
+            x0_hat = denoise(x, t.to(x).expand(len(x)))
             eps_hat = (x - now.alpha * x0_hat) / now.sigma
             fresh = (now.sigma**2 - (now.alpha / after.alpha) ** 2 * after.sigma**2).clamp(min=0)
             q = self.eta * fresh.sqrt() * after.sigma / now.sigma
@@ -70,13 +70,13 @@ class Heun:
     spacing: Spacing = "r"
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
-        for now, after in pairwise(_levels(schedule, times)):
-            x0_hat = denoise(x, now.t.to(x).expand(len(x)))
+        for (t, now), (t_after, after) in pairwise(_levels(schedule, times)):
+            x0_hat = denoise(x, t.to(x).expand(len(x)))
             slope = (x - now.alpha * x0_hat) / now.sigma - x0_hat
             start, length = x / (now.alpha + now.sigma), after.r - now.r
             x = (after.alpha + after.sigma) * (start + length * slope)
             if after.sigma > 0:
-                x0_hat = denoise(x, after.t.to(x).expand(len(x)))
+                x0_hat = denoise(x, t_after.to(x).expand(len(x)))
                 slope = (slope + (x - after.alpha * x0_hat) / after.sigma - x0_hat) / 2
                 x = (after.alpha + after.sigma) * (start + length * slope)
             yield Step(x, x0_hat)
@@ -94,8 +94,8 @@ class DPMpp2M:
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         before: tuple[Tensor, Tensor] | None = None  # x0_hat and the length in lambda of the step before
-        for now, after in pairwise(_levels(schedule, times)):
-            x0_hat = denoise(x, now.t.to(x).expand(len(x)))
+        for (t, now), (_, after) in pairwise(_levels(schedule, times)):
+            x0_hat = denoise(x, t.to(x).expand(len(x)))
             length = (after.alpha / after.sigma).log() - (now.alpha / now.sigma).log()
             direction = x0_hat
             if before is not None and after.sigma > 0:
@@ -105,15 +105,6 @@ class DPMpp2M:
             yield Step(x, x0_hat)
 
 
-class _Level(NamedTuple):
-    """A schedule at one time: 0-dimensional tensors, which do not change the dtype of the images they scale."""
-
-    t: Tensor
-    alpha: Tensor
-    sigma: Tensor
-    r: Tensor
-
-
-def _levels(schedule: Schedule, times: Tensor) -> Iterator[_Level]:
-    level = schedule.at(times)
-    return (_Level(*values) for values in zip(times, level.alpha, level.sigma, level.r, strict=True))
+def _levels(schedule: Schedule, times: Tensor) -> Iterator[tuple[Tensor, Level]]:
+    """Each time with its level: 0-dimensional tensors, which do not change the dtype of the images they scale."""
+    return ((t, Level(*values)) for t, *values in zip(times, *schedule.at(times), strict=True))

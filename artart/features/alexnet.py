@@ -29,9 +29,7 @@ LPIPS_HEADS: Final = "LPIPS v0.1 of AlexNet"
 def alexnet_on(weights: str, device: torch.device) -> Filters:
     """AlexNet `features[:12]`, up to relu5, on a device; one copy per process and device.
 
-    Args:
-        weights: `auto`: torchvision's, from its cache or by download; else a file or folder, as for
-            `pretrained.find_weights`.
+    With weights=`auto` torchvision's, from its cache or by download; else of a file or folder (`find_weights`).
 
     Raises ArtError if the weights are not available.
     """
@@ -46,9 +44,7 @@ def alexnet_on(weights: str, device: torch.device) -> Filters:
 def lpips_heads(weights: str, device: torch.device) -> Sequence[Tensor]:
     """The weights of LPIPS v0.1 for the channels of AlexNet's five layers, each (C, 1, 1), on a device.
 
-    Args:
-        weights: a file or folder, as for `pretrained.find_weights`; `auto`, or if it holds none: those in
-            torchmetrics.
+    Of a file or folder (`find_weights`); with weights=`auto`, or if there are none, those in torchmetrics.
 
     Raises ArtError if several files have them.
     """
@@ -64,12 +60,8 @@ def lpips_heads(weights: str, device: torch.device) -> Sequence[Tensor]:
 def alexnet_for(setting: str, weights: str, without: str | None = None) -> str:
     """Load AlexNet and the heads of LPIPS before any work; returns the origin of AlexNet's weights.
 
-    Args:
-        setting: the key that asks for them, for errors.
-        weights: its value, as for `alexnet_on`.
-        without: the setting that does without them; None: `setting=null`.
-
-    Raises ArtError if the weights are not available.
+    Raises ArtError if the weights are not available. It names the key that asks for them, `setting`, its value
+    `weights` (as for `alexnet_on`), and the setting that does `without` them; None: `setting=null`.
     """
     try:
         origin = alexnet_on(weights, cpu := torch.device("cpu")).origin
@@ -98,15 +90,8 @@ def features_of(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
 def lpips_alex(x_hat: Tensor, x: Tensor, weights: str) -> Tensor:
     """LPIPS v0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924): 0 for equal images, about 0.7 for unrelated ones.
 
-    Images with a side below 64 px are enlarged to that (bicubic).
-
-    Args:
-        x_hat: (B, 3, H, W), clamped to [-1, 1].
-        x: the same shape, in [-1, 1].
-        weights: as for `alexnet_on`.
-
-    Returns:
-        (B,)
+    x_hat, which is clamped, and x are (B, 3, H, W) in [-1, 1], the result (B,); `weights` as for `alexnet_on`. Images
+    with a side below 64 px are enlarged to that (bicubic).
     """
     x_hat = x_hat.float().clamp(-1, 1)
     if (enlarged := MIN_SIDE_FOR_LPIPS / min(x.shape[-2:])) > 1:

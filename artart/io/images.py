@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
 from artart import ArtError
@@ -49,13 +49,9 @@ def grid(rows: Sequence[Tensor]) -> Tensor:
 
 def to_pil(pixels: Tensor, provenance: ImageProvenance) -> Image.Image:
     """uint8 (3, H, W) as a PIL image with its provenance: XMP in `info["xmp"]`."""
-    image = _pil(pixels)
+    image = to_pil_image(pixels)
     image.info["xmp"] = xmp(provenance).encode()
     return image
-
-
-def _pil(pixels: Tensor) -> Image.Image:
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def save(pixels: Tensor, path: Path, provenance: ImageProvenance) -> None:
@@ -95,7 +91,7 @@ def save_image(image: Image.Image | Tensor, path: str | Path) -> Path:
 
 def encode(pixels: Tensor, provenance: ImageProvenance) -> bytes:
     """uint8 (3, H, W) as a PNG with its provenance."""
-    return as_png(_pil(pixels), xmp(provenance))
+    return as_png(to_pil_image(pixels), xmp(provenance))
 
 
 def as_png(image: Image.Image, packet: str) -> bytes:
@@ -112,8 +108,8 @@ def enlarged(pixels: Tensor, factor: int, resample: Resample = "lanczos") -> Ten
     if factor == 1:
         return pixels
     _, height, width = pixels.shape
-    large = _pil(pixels).resize((factor * width, factor * height), Image.Resampling[resample.upper()])
-    return torch.from_numpy(np.array(large)).permute(2, 0, 1)
+    large = to_pil_image(pixels).resize((factor * width, factor * height), Image.Resampling[resample.upper()])
+    return pil_to_tensor(large)
 
 
 def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProvenance) -> Path:
@@ -121,7 +117,7 @@ def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProven
 
     Returns the name that `write_new` chooses.
     """
-    first, *others = map(_pil, frames)
+    first, *others = map(to_pil_image, frames)
     durations = [100] * len(others) + [2000]  # ms
     file, packet = io.BytesIO(), xmp(provenance).encode()
     options = {"append_images": others, "duration": durations, "loop": 0, "lossless": True, "xmp": packet}

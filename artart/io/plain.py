@@ -21,11 +21,7 @@ def rebuild(value: object, num_bytes: float = math.inf) -> Any:
 
     Containers and strings count once per reference, since readers walk the copy as a tree.
 
-    Args:
-        value: what was read.
-        num_bytes: size of the file that it was read from.
-
-    Raises ValueError if there is anything else, too much of it, or a tensor that needs more bytes than the file has.
+    Raises ValueError if there is anything else, too much of it, or a tensor of more bytes than the file's, `num_bytes`.
     """
     return _Rebuild(num_bytes).value(value, MAX_DEPTH)
 

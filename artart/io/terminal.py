@@ -34,8 +34,7 @@ class TerminalHandler(logging.Handler):
 
     Control characters, which may come from file names, are escaped.
 
-    Raises:
-        SystemExit: with CLOSED_PIPE, if nobody reads the lines any more.
+    Raises SystemExit with CLOSED_PIPE, if nobody reads the lines any more.
     """
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -41,10 +41,8 @@ READING = {"empty", "set_", "detach", "alias"}  # operations on tensors by which
 def load(path: Path, mapped: bool = False) -> Any:
     """Read what torch.save wrote, as exact plain data on the CPU (`plain.rebuild`).
 
-    Args:
-        path: the file.
-        mapped: leave the tensors in the file until they are used, and do not check them for damage; not possible
-            in torch's old format.
+    With `mapped` the tensors stay in the file until they are used, and are not checked for damage; not possible in
+    torch's old format.
 
     Raises ArtError if the file is missing, damaged or holds more than plain data.
     """
@@ -145,12 +143,14 @@ def load_weights(path: Path, mapped: bool = False) -> dict[str, Tensor]:
     if is_safetensors(path):
         with _safetensors(path) as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    weights = load(path, mapped)
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
-    ):
+    if not is_state_dict(weights := load(path, mapped)):
         raise ArtError(f"{path}: not a state dict (names and tensors)")
     return weights
+
+
+def is_state_dict(node: Any) -> bool:
+    """Whether it is a dict of tensors by name."""
+    return isinstance(node, dict) and all(isinstance(key, str) and isinstance(node[key], Tensor) for key in node)
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:

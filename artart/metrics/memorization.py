@@ -42,12 +42,7 @@ class MemorizationTest:
     """The test for some training and held-out images; all images are uint8 (N, 3, S, S), as they are saved."""
 
     def __init__(self, train: Tensor, groups: Sequence[str], held_out: Tensor) -> None:
-        """
-        Args:
-            train: the training images.
-            groups: a name for each of them; similar images have the same.
-            held_out: images of the same kind that were not trained on.
-        """
+        """`groups`: a name for each training image; similar images have the same."""
         number = {group: k for k, group in enumerate(dict.fromkeys(groups))}
         self.train = train
         self.groups = torch.tensor([number[group] for group in groups])

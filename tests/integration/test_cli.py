@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from artart import ArtError, __version__, train
+from artart import __version__, train
 from artart.config.build import CONF_DIR
-from artart.config.cli import cli, report_error
+from artart.config.cli import cli
 from artart.config.words import quoted, to_hydra
 
 

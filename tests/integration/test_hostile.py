@@ -947,12 +947,11 @@ def test_an_objective_that_takes_no_first_stage_is_refused(of_latents, content, 
     refused(save(of_latents), "init_from", "resume")
 
 
-def test_a_first_stage_that_settings_describe_is_none(of_latents, of_diffusion, save):
+def test_a_first_stage_that_settings_describe_is_refused(of_latents, of_diffusion, refused, save):
     """Only an entry of its own, whose weights are checked, makes one."""
     for content in (of_latents, of_diffusion):
         content["config"]["objective"]["first_stage"] = 3
-        stage = load(save(content)).process.first_stage
-        assert (stage.content is not None) == (content is of_latents)
+        refused(save(content), "load", saying="objective.first_stage=3: must be FirstStage")
 
 
 class Own(Autoencoder):

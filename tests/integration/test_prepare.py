@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from artart.data import demo
-from artart.data.find import find
+from artart.data.find import find_all
 
 
 def report(folder: str = "report") -> dict:
@@ -85,7 +85,9 @@ def test_every_file_of_the_folder_stands_in_the_index(prepare, mixed_folder):
     assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
     with Path(report()["index"]).open(newline="") as table:
         index = list(csv.DictReader(table))
-    assert [row["path"] for row in index] == [str(path.relative_to(mixed_folder)) for path in find(mixed_folder)]
+    assert [row["path"] for row in index] == [
+        str(path.relative_to(mixed_folder)) for path in find_all(mixed_folder).images
+    ]
     assert {"path", "class", "bytes", "mtime", "sha256", "format", "width", "height", "mode"} <= index[0].keys()
     assert {"frames", "alpha", "icc", "orientation", "perceptual_hash", "status", "reason"} <= index[0].keys()
 
@@ -193,7 +195,8 @@ def test_a_hydra_folder_of_somebody_else_hides_nothing(prepare, art_folder):
 
 def test_licences_that_are_left_out_are_named(prepare, art_folder, capsys):
     rows = [
-        f"{path.relative_to(art_folder)},{'CC BY' if 'drawing' in path.parts else 'CC0'}" for path in find(art_folder)
+        f"{path.relative_to(art_folder)},{'CC BY' if 'drawing' in path.parts else 'CC0'}"
+        for path in find_all(art_folder).images
     ]
     Path("art.csv").write_text("\n".join(["path,licence", *rows]))
     arguments = (f"data.root={art_folder}", "data.metadata=art.csv", "data.licences=['CC0']", "run_dir=report")

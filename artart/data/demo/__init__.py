@@ -31,8 +31,6 @@ SEED_STRIDE: Final = 1_000_003
 
 def paint(class_name: str, seed: int, size: int) -> NDArray[np.uint8]:
     """One (size, size, 3) RGB image whose content is fixed by the class and the seed (0 or more)."""
-    if class_name not in _PAINTERS:
-        raise ValueError(f"unknown class {class_name!r}: choose one of {', '.join(CLASS_NAMES)}")
     factor = max(2, -(-MIN_RENDER_SIDE // size))
     canvas = Canvas(np.random.default_rng([CLASS_NAMES.index(class_name), seed]), size * factor)
     _PAINTERS[class_name](canvas)

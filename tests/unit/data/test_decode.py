@@ -123,21 +123,12 @@ def test_a_16_bit_grey_png_is_scaled_not_saturated() -> None:
     assert_array_equal(decoded(Image.fromarray(values), "PNG"), grey((values / 257).round().astype(np.uint8)))
 
 
-def test_a_dark_16_bit_image_stays_dark() -> None:
-    assert decoded(Image.fromarray(np.full((2, 2), 200, np.uint16)), "PNG").max() == 1
-
-
 @pytest.mark.parametrize("colour_type", [2, 6], ids=["RGB", "RGBA"])
 def test_a_16_bit_colour_png_is_scaled_not_saturated(colour_type: int) -> None:
     values = make_image().astype(np.uint16) * 257
     if colour_type == 6:
         values = np.dstack([values, np.full(values.shape[:2], 65535, np.uint16)])
     assert_array_equal(seen(png(values, colour_type)), make_image())
-
-
-def test_a_1_bit_image_is_black_and_white() -> None:
-    dots = np.indices((8, 8)).sum(axis=0) % 2 == 0
-    assert_array_equal(decoded(Image.fromarray(dots), "PNG"), grey(dots * np.uint8(255)))
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "PPM"])
@@ -155,25 +146,6 @@ def test_of_several_frames_the_first_is_taken(kind: str) -> None:
     first, *others = (Image.new("RGB", (16, 16), colour) for colour in ("#ff0000", "#00ff00", "#0000ff"))
     pixels = decoded(first, kind, save_all=True, append_images=others)
     assert_near(pixels, [255, 0, 0], levels=2)
-
-
-def test_a_transparent_palette_entry_becomes_white() -> None:
-    image = Image.new("P", (2, 1))
-    image.putpalette([200, 0, 0, 0, 0, 200])
-    image.putpixel((1, 0), 1)
-    assert decoded(image, "PNG", transparency=0).tolist() == [[[255, 255, 255], [0, 0, 200]]]
-    assert decoded(image, "PNG", transparency=bytes([51, 255])).tolist() == [[[244, 204, 204], [0, 0, 200]]]
-
-
-def test_a_palette_without_transparency_keeps_its_colours() -> None:
-    image = Image.new("P", (1, 1))
-    image.putpalette([200, 10, 0])
-    assert decoded(image, "PNG").tolist() == [[[200, 10, 0]]]
-
-
-def test_a_transparent_colour_of_an_rgb_png_becomes_white() -> None:
-    image = Image.fromarray(np.array([[[9, 8, 7], [1, 2, 3]]], np.uint8))
-    assert decoded(image, "PNG", transparency=(9, 8, 7)).tolist() == [[[255, 255, 255], [1, 2, 3]]]
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
@@ -501,25 +473,6 @@ def test_pillows_own_limit_is_off_from_the_start() -> None:
 
 
 # --- resizing
-
-
-def test_stretch_averages_what_is_finer_than_a_pixel() -> None:
-    checkerboard = Image.fromarray((np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)).convert("RGB")
-    pixels = resize(checkerboard, 32, "stretch")
-    assert pixels.shape == (32, 32, 3)
-    assert pixels.dtype == np.uint8
-    assert_near(pixels, [127.5], levels=4)
-
-
-@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (7, 3), (40, 20)])
-def test_stretch_makes_a_square_of_any_shape(size: tuple[int, int]) -> None:
-    assert_array_equal(
-        resize(Image.new("RGB", size, (10, 20, 30)), 16, "stretch"), np.broadcast_to([10, 20, 30], (16, 16, 3))
-    )
-
-
-def test_stretch_keeps_left_and_right_top_and_bottom() -> None:
-    assert_array_equal(resize(Image.fromarray(make_image(16, 16)), 16, "stretch"), make_image(16, 16))
 
 
 def averaged(values: np.ndarray, start: float, scale: float, size: int) -> np.ndarray:

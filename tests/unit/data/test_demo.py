@@ -64,8 +64,3 @@ def test_a_longer_set_starts_with_the_shorter_one_and_another_seed_shares_no_ima
     elsewhere, _ = make(12, 32, 1)
     assert not {image.tobytes() for image in images} & {image.tobytes() for image in elsewhere}
     assert np.array_equal(images[6], paint("engraving", 1, 32))
-
-
-def test_unknown_class_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"fresco.*drawing.*sculpture"):
-        paint("fresco", 0, 32)

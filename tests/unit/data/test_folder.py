@@ -24,8 +24,8 @@ from artart.data import cache, folder, index, store
 from artart.data.cache import locked
 from artart.data.decode import ResizeMode, open_image, resize, upright
 from artart.data.demo import paint
-from artart.data.find import find
-from artart.data.folder import ArtFolder, Contents, FolderSettings
+from artart.data.find import find_all
+from artart.data.folder import ArtFolder, Contents
 from artart.data.index import Rules
 from artart.data.scan import Examined
 
@@ -45,7 +45,7 @@ def opened(art_folder: Path, tmp_path: Path) -> Open:
         root: Path = art_folder, size: int = SIZE, cache_dir: Path = tmp_path / "cache", **more: Any
     ) -> ArtFolder:
         rules = RULES._replace(**{name: more.pop(name) for name in Rules._fields if name in more})
-        return ArtFolder(FolderSettings(root, rules, size, cache_dir=cache_dir, **more))
+        return ArtFolder(root, rules, size, cache_dir=cache_dir, **more)
 
     return opened
 
@@ -241,17 +241,17 @@ def test_what_was_only_touched_is_not_decoded_again(opened: Open, art_folder: Pa
 def test_new_files_are_read_and_the_pixels_of_the_others_kept(
     opened: Open, art_folder: Path, calls: list[list[str]]
 ) -> None:
-    first = opened().read()
-    assert first.store is not None
-    before = (first.store.folder / "values.bin").read_bytes()
+    one = opened()
+    first = one.read()
+    values = one.cache / one.kind.name / "values.bin"
+    before = values.read_bytes()
     image(art_folder / "aaa.png")
     image(art_folder / "drawing" / "zzz.png", 98)
     second = opened().read()
     assert calls[1:] == [["aaa.png", "zzz.png"]]
     assert set(first.entries) < set(second.entries)
     assert held(second) == oracle(art_folder)
-    assert second.store is not None
-    assert (second.store.folder / "values.bin").read_bytes().startswith(before)
+    assert values.read_bytes().startswith(before)
 
 
 def test_what_was_removed_is_forgotten(opened: Open, art_folder: Path, calls: list[list[str]]) -> None:
@@ -264,7 +264,7 @@ def test_what_was_removed_is_forgotten(opened: Open, art_folder: Path, calls: li
     third = opened().read()
     assert calls[1:] == [["new.png"]]
     assert held(third) == oracle(art_folder)
-    for path in find(art_folder)[4:]:
+    for path in find_all(art_folder).images[4:]:
         path.unlink()
     fourth = opened().read()  # most of the store is of images that are gone
     assert [len(call) for call in calls] == [12, 1, 4]
@@ -335,7 +335,7 @@ def test_folders_of_one_name_have_caches_of_their_own(opened: Open, art_folder: 
 def test_the_cache_is_the_users_unless_another_is_named(
     art_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    one = ArtFolder(FolderSettings(art_folder, RULES, SIZE))
+    one = ArtFolder(art_folder, RULES, SIZE)
     assert one.cache.parent == platformdirs.user_cache_path("artart")
     assert one.cache.is_relative_to(tmp_path_factory.getbasetemp())  # tests leave the real one alone
     one.read()
@@ -611,8 +611,8 @@ def test_a_store_is_written_only_if_there_are_new_pixels(opened: Open, art_folde
     opened().read()
     before = state(opened().cache / "16-stretch")
     (art_folder / "empty.png").touch()
-    os.utime(find(art_folder)[1], (5, 5))
-    shutil.copy(find(art_folder)[2], art_folder / "zz_copy.png")
+    os.utime(find_all(art_folder).images[1], (5, 5))
+    shutil.copy(find_all(art_folder).images[2], art_folder / "zz_copy.png")
     assert index.counts(opened().read().entries) == {
         "found": 14,
         "ok": 12,
@@ -637,10 +637,10 @@ def test_what_another_decoder_made_is_made_anew(
 BUILD = """
 import sys
 from pathlib import Path
-from artart.data.folder import ArtFolder, FolderSettings
+from artart.data.folder import ArtFolder
 from artart.data.index import Rules
 rules = Rules(10**8, 1, True, True, True)
-ArtFolder(FolderSettings(Path(sys.argv[1]), rules, 16, cache_dir=Path(sys.argv[2]))).read()
+ArtFolder(Path(sys.argv[1]), rules, 16, cache_dir=Path(sys.argv[2])).read()
 """
 
 

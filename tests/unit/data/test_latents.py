@@ -18,7 +18,7 @@ from artart import ArtError
 from artart.data import cache, demo, latents, store
 from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import ImageSet, images_of
-from artart.data.folder import ArtFolder, FolderSettings
+from artart.data.folder import ArtFolder
 from artart.data.index import Rules
 from artart.data.latents import latents_of
 from artart.data.loader import LatentLoader, Loader
@@ -54,7 +54,7 @@ def opened(art_folder: Path, tmp_path: Path) -> Callable[[], tuple[ArtFolder, Im
 
     def opened() -> tuple[ArtFolder, ImageSet]:
         rules = Rules(max_pixels=10_000, min_size=8, duplicate=True, opt_out=True, ai_made=True)
-        one = ArtFolder(FolderSettings(art_folder, rules, SIZE, cache_dir=tmp_path / "cache"))
+        one = ArtFolder(art_folder, rules, SIZE, cache_dir=tmp_path / "cache")
         return one, images_of(one, one.read())
 
     return opened
@@ -206,7 +206,7 @@ def test_images_of_equal_content_share_their_latents(tmp_path):
     digests = [64 * "a", 64 * "b", 64 * "a"]
     images = ImageSet(pixels, torch.tensor([0, 1, 0]), torch.zeros(3, 1).long(), digests, digests)
     rules = Rules(max_pixels=10_000, min_size=8, duplicate=False, opt_out=True, ai_made=True)
-    one = ArtFolder(FolderSettings(tmp_path, rules, SIZE, cache_dir=tmp_path / "cache"))
+    one = ArtFolder(tmp_path, rules, SIZE, cache_dir=tmp_path / "cache")
     found = latents_of(images, Encoder(), one, CPU, flips=True)
     assert found.rows.tolist() == [0, 2, 0]
     assert_are_latents(found, images, Encoder())

@@ -171,12 +171,6 @@ def test_the_ranks_together_serve_the_batches_of_one_process(world_size: int) ->
     assert {len(batch.x0) for rank in ranks for batch in rank} == {3}
 
 
-def test_a_set_that_does_not_fill_a_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^53 images do not fill one batch of 56 \(14 in each of 4 processes\)$"):
-        loader(14, world_size=4)
-    assert len(loader(13, world_size=4)) == 1
-
-
 # --- flips
 
 

@@ -8,8 +8,8 @@ from unicodedata import normalize
 import pytest
 
 from artart import ArtError
-from artart.data.find import find
-from artart.data.metadata import Metadata, allowed, name_in, read
+from artart.data.find import find_all
+from artart.data.metadata import Metadata, allowed, read
 
 ROOT = Path("/images/art")  # nothing needs to lie there: only names count
 NAMES = ("drawing/a.jpg", "drawing/1900/b.jpg", "painting/c.jpg")
@@ -78,20 +78,20 @@ def real(art_files: list[Path], tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("root", "num_rows"), [("art", 40), (".", 40), ("art/painting", 11)])
 def test_a_real_table_fits_each_root(root: str, num_rows: int, real: Path) -> None:
-    files = find(real / root)
+    files = find_all(real / root).images
     metadata = read(real / "art.csv", real / root, files)
     assert len(metadata.rows) == num_rows
     assert metadata.only_in_file == []
     assert metadata.only_in_folder == [path for path in files if path.parent.name == "more"]
     for path, row in metadata.rows.items():
         assert path == real / row["path"]
-        assert name_in(row, "class") == path.parent.name
+        assert row["class"] == path.parent.name
 
 
 def test_a_real_table_holds_classes_and_licences(real: Path) -> None:
-    art = read(real / "art.csv", real / "art", find(real / "art"))
+    art = read(real / "art.csv", real / "art", find_all(real / "art").images)
     assert art.columns == ("path", "class", "title", "artist", "licence", "source")
-    assert Counter(name_in(row, "class") for row in art.rows.values()) == {
+    assert Counter(row["class"] for row in art.rows.values()) == {
         "painting": 11,
         "engraving": 11,
         "drawing": 9,
@@ -104,11 +104,11 @@ def test_a_real_table_holds_classes_and_licences(real: Path) -> None:
 
 def test_a_root_that_is_none_of_the_tables_says_so(real: Path, odd_files: Path) -> None:
     with pytest.raises(ArtError, match=r"art\.csv: no path in it names an image below data\.root=.*odd: it has 'art/"):
-        read(real / "art.csv", odd_files, find(odd_files))
+        read(real / "art.csv", odd_files, find_all(odd_files).images)
 
 
 def test_odd_names_are_found(odd_files: Path, tmp_path: Path) -> None:
-    files = find(odd_files)
+    files = find_all(odd_files).images
     text = lines("path,title", *(f"{quoted(path.name)},{quoted(path.stem)}" for path in files))
     metadata = read(table(tmp_path, text), odd_files, files)
     assert {path: row["title"] for path, row in metadata.rows.items()} == {path: path.stem for path in files}
@@ -256,19 +256,18 @@ def test_rows_that_contradict_each_other_are_reported_with_their_lines(path: str
 
 
 def test_names_of_columns_are_lower_case_without_spaces(tmp_path: Path) -> None:
-    metadata = read_text(tmp_path, lines(" Title , PATH,License ,Class", "A,drawing/a.jpg,CC0, ink "))
+    metadata = read_text(tmp_path, lines(" Title , PATH,License ,Class", "A,drawing/a.jpg,CC0, ink"))
     assert metadata.columns == ("title", "path", "licence", "class")
     row = metadata.rows[ROOT / "drawing/a.jpg"]
-    assert (row["title"], row["licence"], name_in(row, "class")) == ("A", "CC0", "ink")
+    assert (row["title"], row["licence"], row["class"]) == ("A", "CC0", "ink")
 
 
 def test_cells_and_columns_may_be_missing(tmp_path: Path) -> None:
     metadata = read_text(tmp_path, lines("path,title,class", "drawing/a.jpg", "", ",,", "painting/c.jpg,C"))
     assert [row["title"] for row in metadata.rows.values()] == ["", "C"]
-    assert [name_in(row, "class") for row in metadata.rows.values()] == ["", ""]
+    assert [row["class"] for row in metadata.rows.values()] == ["", ""]
     metadata = read_text(tmp_path, lines("path", "drawing/a.jpg"))
     assert metadata.columns == ("path",)
-    assert [name_in(row, "class") for row in metadata.rows.values()] == [""]
 
 
 def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
@@ -368,8 +367,3 @@ def test_a_table_that_cannot_be_read_is_refused_with_a_remedy(tmp_path: Path) ->
 )
 def test_a_licence_is_allowed_if_one_of_the_list_fits(licence: str, licences: list[str], expected: bool) -> None:
     assert allowed(licence, licences) is expected
-
-
-def test_any_column_gives_a_name() -> None:
-    row = {"path": "a.jpg", "artist": " Helen Hyde ", "year": ""}
-    assert [name_in(row, column) for column in ("artist", "year", "title")] == ["Helen Hyde", "", ""]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artart.data.store import Kind, Store, clean, find, writing
+from artart.data.store import Kind, Store, find, writing
 
 SIZE = 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, SIZE, SIZE), np.uint8)
@@ -49,7 +49,7 @@ def test_what_is_written_is_found(tmp_path: Path) -> None:
     assert pixels.values.shape == (3, 3, SIZE, SIZE)
     assert pixels.rows == {DIGESTS[3]: 0, DIGESTS[0]: 1, DIGESTS[4]: 2}
     assert held(pixels) == expected(3, 0, 4)
-    assert (pixels.folder / "values.bin").read_bytes() == IMAGES[[3, 0, 4]].tobytes()
+    assert (tmp_path / kind().name / "values.bin").read_bytes() == IMAGES[[3, 0, 4]].tobytes()
 
 
 def test_a_digest_is_kept_once_and_the_first_stays(tmp_path: Path) -> None:
@@ -191,19 +191,6 @@ def test_an_image_that_is_interrupted_leaves_nothing(name: str, tmp_path: Path) 
     assert held(find(tmp_path, kind())) == expected(0)
     write(tmp_path, 1)
     assert held(find(tmp_path, kind())) == expected(0, 1)
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    write(tmp_path, 0)
-    (tmp_path / "index.csv").write_text("path")
-    before = content(tmp_path)
-    part = tmp_path / ".0123abcd.part"
-    part.mkdir()
-    (part / "values.bin").write_bytes(bytes(100))
-    (tmp_path / ".index.csv.0123abcd.part").write_bytes(b"pa")
-    clean(tmp_path)
-    assert content(tmp_path) == before
-    assert not part.exists()
 
 
 def test_a_store_that_cannot_be_removed_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

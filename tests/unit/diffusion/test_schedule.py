@@ -35,13 +35,6 @@ def test_time_1_is_pure_noise_to_the_last_digit(schedule, dtype):
     assert (level.alpha, level.sigma, level.r) == (0, 1, 1)
 
 
-def test_half_of_the_way():
-    half = number(0.5)
-    assert_close(Flow().at(half)[:2], (half, half))
-    assert_close(Cosine().at(half)[:2], (half.sqrt(), half.sqrt()))
-    assert_close(Linear().at(half)[:2], (number(0.281182880), number(0.959654181)))  # exp(-1.26875), by hand
-
-
 def test_the_middle_of_flow_and_cosine_by_their_definitions():
     assert_close(Flow().at(TIMES)[:2], (1 - TIMES, TIMES))
     assert_close(Cosine().at(TIMES)[:2], (torch.cos(math.pi / 2 * TIMES), torch.sin(math.pi / 2 * TIMES)))

@@ -101,21 +101,6 @@ def test_equal_images_have_no_distance(art, weights, size):
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_lpips_is_symmetric(art, weights, size):
-    x = art(size)
-    y = x.roll(1, dims=0)
-    assert_close(lpips_alex(x, y, weights), lpips_alex(y, x, weights))
-
-
-@pytest.mark.parametrize(("change", "strengths"), [(noisy, (0.05, 0.2, 0.8)), (blurred, (0.6, 1.2, 3.0))])
-def test_lpips_grows_with_the_change(art, weights, change, strengths):
-    x = art(64)
-    values = torch.stack([lpips_alex(change(x, strength), x, weights) for strength in strengths])
-    assert (values[0] > 0).all()
-    assert (values.diff(dim=0) > 0).all()
-
-
-@pytest.mark.parametrize("size", [32, 64])
 def test_lpips_judges_the_image_that_would_be_saved(art, weights, size):
     x = art(size)
     x_hat = 3 * noisy(x, 0.3)

@@ -1,5 +1,4 @@
 import errno
-import hashlib
 import json
 import os
 import stat
@@ -125,12 +124,6 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None
 def test_sha256_is_that_of_the_standard(content: bytes, digest: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     assert sha256(tmp_path / "file") == digest
-
-
-def test_sha256_reads_a_file_of_many_blocks(tmp_path: Path) -> None:
-    content = bytes(range(256)) * 5000
-    (tmp_path / "file").write_bytes(content)
-    assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 # --- names of their own

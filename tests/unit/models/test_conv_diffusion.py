@@ -126,13 +126,6 @@ def test_the_denoisers_parameters_can_be_counted(num_classes):
     )
 
 
-def test_the_denoiser_begins_with_grey():
-    torch.manual_seed(0)
-    x_t, t, y = given()
-    output = ConvDiffusionModel(S, num_classes=NUM_CLASSES, conditioned=True)(x_t, t, y)
-    assert_close(output, torch.zeros_like(x_t), rtol=0, atol=0)
-
-
 def test_the_denoisers_output_is_that_of_its_formula():
     net = conditioned()
     p, (x_t, t, y) = net.state_dict(), given()
@@ -165,20 +158,6 @@ def test_the_denoisers_output_is_that_of_its_formula():
     assert_close(net(x_t, t, y), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_time_and_class_have_an_influence():
-    net, (x_t, t, y) = conditioned(), given()
-    output = net(x_t, t, y)
-    for other in (net(x_t, t + 0.05, y), net(x_t, t, y + 1)):
-        assert ((output - other).abs().amax(dim=(1, 2, 3)) > 1e-3).all()
-
-
-def test_time_0_and_no_class_are_meant_where_nothing_is_said():
-    net, (x_t, t, _) = conditioned(), given()
-    none = torch.full((B,), NUM_CLASSES)
-    assert_close(net(x_t), net(x_t, torch.zeros(B), none), rtol=0, atol=0)
-    assert_close(net(x_t, t), net(x_t, t, none), rtol=0, atol=0)
-
-
 def test_a_denoiser_without_classes_takes_no_notice_of_labels():
     torch.manual_seed(0)
     net = ConvDiffusionModel(S, conditioned=True)
@@ -188,19 +167,10 @@ def test_a_denoiser_without_classes_takes_no_notice_of_labels():
     assert_close(net(x_t, t, torch.zeros(B, dtype=torch.long)), net(x_t, t), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("attention", [False, True])
-def test_no_image_depends_on_its_neighbours_in_the_batch(training, attention):
-    net, (x_t, t, y) = conditioned(attention=attention).train(training), given(num=6)
-    one_by_one = torch.cat([net(x_t[k : k + 1], t[k : k + 1], y[k : k + 1]) for k in range(6)])
-    assert_close(net(x_t, t, y), one_by_one, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("options", [{}, {"conditioned": True}, {"conditioned": True, "attention": True}])
-def test_images_are_in_full_precision_under_autocast(options):
-    net, (x_t, *_) = ConvDiffusionModel(S, **options).eval(), given()
+def test_images_of_the_printed_network_are_in_full_precision_under_autocast():
+    net, (x, *_) = ConvDiffusionModel(S).eval(), given()
     with torch.autocast("cpu", torch.bfloat16):
-        assert net(x_t).dtype == torch.float32
+        assert net(x).dtype == torch.float32
 
 
 def test_the_last_layer_can_hand_x_t_on_unrounded_under_autocast():
