@@ -65,9 +65,9 @@ def _train(cfg: DictConfig, words: Sequence[str]) -> "TrainingResult":
     first_stage = stages.first_stage_for(cfg, words)
     prepared = run.prepare(cfg, words, initial, first_stage)
     first = first_stage and stages.prepare_first_stage(prepared, first_stage)
-    run.load_images(prepared)
+    run.load_images(prepared, stage=stages.STAGES[1] if first else "the run")
     if first:
-        run.load_images(first, prepared.data)
+        run.load_images(first, prepared.data, stages.STAGES[0])
     trainer = run.begin(prepared)
     if first_stage:
         if first:

@@ -68,11 +68,11 @@ def prepare(
     return Run(cfg, words, plan, state, data, objective, net, setup.load_pretrained(config, objective))
 
 
-def load_images(run: Run, loaded: ArtDataModule | None = None) -> None:
-    """As `setup.load_images`; then check that there is enough memory."""
+def load_images(run: Run, loaded: ArtDataModule | None = None, stage: str = "the run") -> None:
+    """As `setup.load_images`; then check that there is enough memory, and log the time of the run or stage."""
     config = as_dict(run.cfg)
     setup.load_images(run.data, config, run.state, loaded)
-    cost.check(config, run.net, run.objective, len(run.data.train_ids), device_of(config))
+    cost.check(config, run.net, run.objective, len(run.data.train_ids), device_of(config), stage)
 
 
 def begin(run: Run) -> Trainer:
