@@ -3,13 +3,12 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -19,9 +18,9 @@ from torch import Tensor
 from artart import ArtError
 from artart.data import demo
 from artart.data.dataset import Storage, check_usable, images_of, paint_demo_art, place
-from artart.data.decode import MAX_PIXELS, ResizeMode, colour_of
+from artart.data.decode import MAX_PIXELS, ResizeMode, colour_of, is_colour
 from artart.data.folder import ArtFolder
-from artart.data.index import Entry, Rules, write_unused
+from artart.data.index import EXCLUDE, Entry, Exclude, Rules, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels, warn_of_untrained
 from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import LatentLoader, Loader
@@ -30,24 +29,6 @@ from artart.io.images import Batch, to_model
 from artart.io.ranges import Count, Fraction, ImageSize, Rule, Seed
 
 log = logging.getLogger(__name__)
-
-
-class Exclude(TypedDict, total=False):
-    """Which usable images are left out."""
-
-    duplicate: bool  # all but the first of files with the same content
-    opt_out: bool  # those that opt out of data mining
-    ai_made: bool  # those marked as AI-made
-
-
-EXCLUDE = Exclude(duplicate=True, opt_out=True, ai_made=True)
-
-
-def is_colour(name: str) -> bool:
-    """Whether `PIL.ImageColor` knows a colour."""
-    with suppress(ValueError):
-        return bool(colour_of(name))
-    return False
 
 
 @dataclass(eq=False, repr=False)

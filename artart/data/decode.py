@@ -178,6 +178,13 @@ def colour_of(name: str) -> Colour:
     return red, green, blue
 
 
+def is_colour(name: str) -> bool:
+    """Whether `PIL.ImageColor` knows a colour."""
+    with suppress(ValueError):
+        return bool(colour_of(name))
+    return False
+
+
 def is_blank(flat: Image.Image, background: Colour = WHITE) -> bool:
     """Whether the result of `upright` of a transparent image shows nothing but the background."""
     return flat.getextrema() == tuple((level, level) for level in background)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, cast, get_args
 from zlib import crc32
 
 from artart.data.perceptual_hash import groups
@@ -49,6 +49,17 @@ class Rules(NamedTuple):
     duplicate: bool  # True: exclude exact duplicates
     opt_out: bool  # True: exclude images that opt out of data mining
     ai_made: bool  # True: exclude images marked as AI-made
+
+
+class Exclude(TypedDict, total=False):
+    """Which usable images are left out."""
+
+    duplicate: bool  # all but the first of files with the same content
+    opt_out: bool  # those that opt out of data mining
+    ai_made: bool  # those marked as AI-made
+
+
+EXCLUDE = Exclude(duplicate=True, opt_out=True, ai_made=True)
 
 
 COLUMNS = ("path", "class", *FileInfo._fields, "status", "reason", "duplicate_of", "crc32")

@@ -81,8 +81,15 @@ def _step(net: nn.Module, objective: Objective, num_images: int, device: torch.d
     return sum(size for place, size in saved.items() if place not in own), time.perf_counter() - started
 
 
-def check(config: Config, net: nn.Module, objective: Objective, num_images: int, device: torch.device) -> None:
-    """Log the memory and time of a run that trains on these images in one process.
+def check(
+    config: Config,
+    net: nn.Module,
+    objective: Objective,
+    num_images: int,
+    device: torch.device,
+    stage: str = "the run",
+) -> None:
+    """Log the memory and time of a run, or a stage of one, that trains on these images in one process.
 
     Raises ArtError if a step needs more memory than there is.
     """
@@ -101,7 +108,8 @@ def check(config: Config, net: nn.Module, objective: Objective, num_images: int,
     if (limit := trainer["max_steps"]) != -1:
         steps = min(steps, limit * trainer["accumulate_grad_batches"])
     seconds = steps * batch_size * cost.seconds
-    log.info("a step takes about %s of memory, the run %s; samples extra", decimal(int(needed)), in_words(seconds))
+    memory_of_step = decimal(int(needed))
+    log.info("a step takes about %s of memory, %s %s; samples extra", memory_of_step, stage, in_words(seconds))
 
 
 def in_words(seconds: float) -> str:

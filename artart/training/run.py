@@ -171,7 +171,7 @@ def load_images(run: Run, loaded: ArtDataModule | None = None) -> None:
                 f"resume={state.path}: lies within an epoch of other images ({message}); resume from an epoch's end"
             )
         log.warning("resume: other images than before: %s", message)
-    cost.check(config, run.net, run.objective, num_train, device_of(config))
+    cost.check(config, run.net, run.objective, num_train, device_of(config), run.stage or "the run")
 
 
 def begin(run: Run) -> Trainer:

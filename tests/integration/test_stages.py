@@ -251,6 +251,7 @@ def test_stages_share_the_images_and_the_lock_of_their_folder(train, at, art_fol
     for folder in ("run", "run/first_stage"):
         assert "broken.png" in Path(folder, "rejected.csv").read_text()
     whole, first = (Path(folder, "train.log").read_text() for folder in ("run", "run/first_stage"))
+    assert all(f"of memory, stage {number} of 2 about " in whole for number in (1, 2))
     assert "stage 1 of 2: done, best val/psnr" in whole
     assert "grid run/first_stage/samples/epoch_0002.png" in whole
     assert "stage 2 of 2, epoch 2/2" in whole

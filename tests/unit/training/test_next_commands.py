@@ -2,10 +2,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from artart.config.build import compose
+from artart.config.cli import compose_config
 from artart.training import next_commands as modules
+from artart.training.cost import Cost
 from artart.training.next_commands import next_commands
 
 OWN = "experiment=auto data.root=FOLDER_OF_YOUR_ART"
@@ -54,3 +57,11 @@ def test_next_commands_can_be_pasted(tmp_path, monkeypatch):
     first, *_, last = commands("sample", None, tmp_path / "my run")
     assert first.startswith("artart.generate checkpoint='my run/checkpoints/best.ckpt' ")
     assert last.startswith("tensorboard.main --logdir 'my run' ")
+
+
+@pytest.mark.parametrize(("num_images", "seconds"), [(10, 2 * 10 * (3 + 5)), (None, 2 * 500 * (3 + 5))])
+def test_the_time_of_two_stages_is_that_of_both(monkeypatch, num_images, seconds):
+    monkeypatch.setattr(modules, "measure", lambda *_: Cost(0, 0, 2.0))
+    words = ["experiment=art", "trainer.max_epochs=3", "first_stage_settings.trainer.max_epochs=5"]
+    cfg = compose_config("train", words)
+    assert modules._seconds(cfg, torch.device("cpu"), num_images) == seconds
