@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -10,12 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TextIO
 from urllib.error import URLError
 
 import pytest
 import torch
 import torchmetrics
 from filelock import FileLock
+from hydra._internal.hydra import Hydra
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -26,9 +30,11 @@ import artart.export
 import artart.generate
 import artart.prepare
 import artart.train
+from artart.config.build import CONF_DIR
 from artart.data import demo, scan
 from artart.features.alexnet import CHANNELS
 from artart.io.weights import load
+from artart.training import next_commands
 from artart.training import run_dir as run_dirs
 
 torch.set_num_threads(1)  # the networks here are too small for more
@@ -66,6 +72,33 @@ def own_signals() -> Iterator[None]:
 def own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """No option of pytest, such as -m, counts as one of a command."""
     monkeypatch.setattr(sys, "argv", sys.argv[:1])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def conf_is_parsed_once() -> Iterator[None]:
+    """Many tests compose a configuration, of twenty files each."""
+    load, known = OmegaConf.load, dict[Path, bytes]()
+
+    def load_once(file: Path | TextIO) -> Any:
+        path = Path(file) if isinstance(file, str | Path) else Path(file.name)
+        if CONF_DIR not in path.parents:
+            return load(file)
+        if path not in known:
+            known[path] = pickle.dumps(load(file))
+        return pickle.loads(known[path])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", load_once)
+        patch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # composes too, for hydra.mode, which artart refuses
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_estimates() -> Iterator[None]:
+    """A run ends without the times of larger ones, whose steps take longer than it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(next_commands, "is_command", lambda: False)
+        yield
 
 
 MAX_IN_PROCESS = 32

@@ -24,8 +24,10 @@ def leave_out_unfit(cfg: DictConfig) -> None:
         node = cfg[group]
         if not isinstance(node, DictConfig):
             continue
+        if not (not_taken := [*_not_taken(as_dict(node, resolve=False))]):
+            continue
         of_others = {key for file in (CONF_DIR / group).glob("*.yaml") for key in flat_keys(_content(file, group))}
-        for key in [key for key in _not_taken(as_dict(node, resolve=False)) if key in of_others]:
+        for key in [key for key in not_taken if key in of_others]:
             place, _, name = f"{group}.{key}".rpartition(".")
             with open_dict(cfg):
                 del OmegaConf.select(cfg, place)[name]

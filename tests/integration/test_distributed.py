@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from torch.testing import assert_close
 
 from artart import ArtError
@@ -30,55 +32,83 @@ ADVERSARIAL = (
 )  # fmt: skip
 
 
-def start(command: list[str], *arguments: str, settings: Sequence[str] = SETTINGS) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS))), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, "-m", "artart.train", *settings, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
+TWO = ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=4", "run_dir=two")  # of 8 together
 
 
-def outcome(started: subprocess.Popen) -> tuple[int, str]:
-    """Exit code and what it said, also where it hangs."""
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS))), "OMP_NUM_THREADS": "1"}
+
+
+def launch(*words: str) -> tuple[int, str]:
+    """Exit code and output of `python -m artart.train`, which starts the others."""
+    command = [sys.executable, "-m", "artart.train", *words]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
     try:
-        said = started.communicate(timeout=900)[0]
+        said = started.communicate(timeout=600)[0]
     except subprocess.TimeoutExpired:
         started.terminate()  # torchrun ends the others
         pytest.fail(f"hung after it said:\n{started.communicate()[0]}")
     return started.returncode, said
 
 
+@pytest.fixture(scope="session")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    """Imports what a training needs once for all ranks that it forks."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, TESTS / "ranks.py"], env=environment(), **pipes) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def ranks(forking, tmp_path) -> Callable[..., tuple[list[int], list[str]]]:
+    """Exit codes and outputs of two processes of a training, with the variables that torchrun sets."""
+
+    def ranks(*words: str, num_machines: int = 1) -> tuple[list[int], list[str]]:
+        here = 2 // num_machines
+        common = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(find_free_network_port()), "WORLD_SIZE": "2",
+                  "LOCAL_WORLD_SIZE": str(here), "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip
+        outputs = [tmp_path / f"output_{rank}" for rank in range(2)]
+        jobs = []
+        for rank, output in enumerate(outputs):
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank % here), "GROUP_RANK": str(rank // here)}
+            jobs.append({"folder": str(tmp_path), "environment": common | place, "output": str(output), "words": words})
+        print(json.dumps(jobs), file=forking.stdin, flush=True)
+        codes = json.loads(forking.stdout.readline())
+        return codes, [output.read_text() for output in outputs]
+
+    return ranks
+
+
 def load(path: str) -> dict:
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.distributed
-def test_two_processes_that_were_stopped_end_as_one_process(tmp_path, monkeypatch):
-    """Order, flips, noise, times and dropped labels are those of the whole batch; sums are taken in another order."""
-    monkeypatch.chdir(tmp_path)
-    one = start([sys.executable], *DIFFUSION, "data.batch_size=8", "run_dir=one")
-    assert outcome(one)[0] == 0
-    two = (
-        *DIFFUSION,
-        "trainer=ddp",
-        "trainer.accelerator=cpu",
-        "trainer.devices=2",
-        "data.batch_size=4",
-        "run_dir=two",
+def trouble(prefix: str = "") -> tuple[str, ...]:
+    """SIGTERM within the third step of each process."""
+    settings = {"_target_": "test_resume.Trouble", "event": "SIGTERM", "place": "within", "step": 3}
+    return (
+        *(f"+{prefix}callbacks.a.{key}={value}" for key, value in settings.items()),
+        "trusted_classes=[test_resume.Trouble]",
     )
-    stop = ("+callbacks.a._target_=test_resume.Trouble", "+callbacks.a.event=SIGTERM", "+callbacks.a.place=within")
-    stop = (*stop, "+callbacks.a.step=3", "trusted_classes=[test_resume.Trouble]")
-    code, said = outcome(start([sys.executable], *two, *stop))
+
+
+@pytest.mark.distributed
+def test_two_processes_that_were_stopped_end_as_one_process(train, tmp_path, ranks):
+    """Order, flips, noise, times and dropped labels are those of the whole batch; sums are taken in another order.
+
+    The command starts the processes; those that resume are forked.
+    """
+    words = (*SETTINGS, *DIFFUSION)
+    assert train(*words, "run_dir=one") == 0
+    code, said = launch(*words, *TWO, "trainer.devices=2", *trouble())
     assert code == 143, said
     assert said.count("stopped by SIGTERM in epoch 1/2; to resume, repeat the command") == 1  # the first speaks for all
     assert "Traceback" not in said
     assert load("two/checkpoints/last.ckpt")["global_step"] == 3
-    code, said = outcome(start([sys.executable], *two, "resume=auto"))
-    assert code == 0, said
-    assert said.count("epoch 2/2  step 12") == 1
+    codes, outputs = ranks(*words, *TWO, "trainer.devices=2", "resume=auto")
+    assert codes == [0, 0], outputs
+    assert "".join(outputs).count("epoch 2/2  step 12") == 1
 
     wanted, ours = load("one/checkpoints/last.ckpt"), load("two/checkpoints/last.ckpt")
     for part in ("state_dict", "current_model_state"):
@@ -94,27 +124,22 @@ def test_two_processes_that_were_stopped_end_as_one_process(tmp_path, monkeypatc
 
 
 @pytest.mark.distributed
-def test_a_discriminator_is_trained_by_two_processes_as_by_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert outcome(start([sys.executable], "data.batch_size=8", "run_dir=one", settings=ADVERSARIAL))[0] == 0
-    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=4", "run_dir=two")
-    code, said = outcome(start([sys.executable], *two, settings=ADVERSARIAL))
-    assert code == 0, said
+def test_a_discriminator_is_trained_by_two_processes_as_by_one(train, ranks):
+    assert train(*ADVERSARIAL, "run_dir=one") == 0
+    codes, outputs = ranks(*ADVERSARIAL, *TWO)
+    assert codes == [0, 0], outputs
     wanted, ours = load("one/checkpoints/last.ckpt"), load("two/checkpoints/last.ckpt")
     assert_close(ours["state_dict"], wanted["state_dict"], atol=5e-5, rtol=0)  # of 12 steps of 1e-3
     assert_close(ours["metrics"], wanted["metrics"], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.distributed
-def test_two_processes_train_on_latents_as_one(latent, tmp_path, monkeypatch):
+def test_two_processes_train_on_latents_as_one(latent, train, ranks):
     """Each normalises them by itself. SGD, since AdamW makes steps of a gradient that is nothing but rounding."""
-    monkeypatch.chdir(tmp_path)
-    latent = (*latent, "optimizer=sgd")
-    code, said = outcome(start([sys.executable], *latent, "data.batch_size=8", "run_dir=one"))
-    assert code == 0, said
-    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=4", "run_dir=two")
-    code, said = outcome(start([sys.executable], *latent, *two))
-    assert code == 0, said
+    words = (*SETTINGS, *latent, "optimizer=sgd")
+    assert train(*words, "run_dir=one") == 0
+    codes, outputs = ranks(*words, *TWO)
+    assert codes == [0, 0], outputs
     wanted, ours = load("one/checkpoints/last.ckpt"), load("two/checkpoints/last.ckpt")
     assert_close(ours["first_stage"]["moments"], wanted["first_stage"]["moments"], rtol=0, atol=0)
     for part in ("state_dict", "current_model_state", "metrics"):
@@ -122,9 +147,8 @@ def test_two_processes_train_on_latents_as_one(latent, tmp_path, monkeypatch):
 
 
 @pytest.mark.distributed
-def test_two_processes_train_both_stages_as_one_process(tmp_path, monkeypatch):
+def test_two_processes_train_both_stages_as_one_process(train, ranks):
     """Stopped in the first stage. Sums in another order change latents by a rounding to float16."""
-    monkeypatch.chdir(tmp_path)
     own = (
         "experiment=autoencoder",
         "regularizer.std=0.5",
@@ -133,25 +157,17 @@ def test_two_processes_train_both_stages_as_one_process(tmp_path, monkeypatch):
         "loss=mse",
     )
     first = [f"first_stage_settings.{word}" for word in (*own, "trainer.max_epochs=2")]
-    both = (*DIFFUSION, "model=unet_tiny", "model.model_channels=16", "first_stage=auto", *first)
-    one = start([sys.executable], *both, "first_stage_settings.data.batch_size=8", "data.batch_size=8", "run_dir=one")
-    two = (*both, "first_stage_settings.data.batch_size=4", "data.batch_size=4", "trainer=ddp", "trainer.devices=2",
-           "trainer.accelerator=cpu", "run_dir=two")  # fmt: skip
-    stop = {"_target_": "test_resume.Trouble", "event": "SIGTERM", "place": "within", "step": 3}
-    code, said = outcome(
-        start(
-            [sys.executable],
-            *two,
-            *(f"+first_stage_settings.callbacks.a.{key}={stop[key]}" for key in stop),
-            "trusted_classes=[test_resume.Trouble]",
-        )
-    )
-    assert code == 143, said
-    assert said.count("in stage 1 of 2, epoch 1/2; to resume, repeat the command with resume=auto run_dir=two") == 1
-    code, said = outcome(start([sys.executable], *two, "resume=auto"))
-    assert code == 0, said
+    both = (*SETTINGS, *DIFFUSION, "model=unet_tiny", "model.model_channels=16", "first_stage=auto", *first)
+    assert train(*both, "first_stage_settings.data.batch_size=8", "run_dir=one") == 0
+    two = (*both, *TWO, "first_stage_settings.data.batch_size=4")
+    codes, outputs = ranks(*two, *trouble("first_stage_settings."))
+    assert codes == [143, 143], outputs
+    message = "in stage 1 of 2, epoch 1/2; to resume, repeat the command with resume=auto run_dir=two"
+    assert "".join(outputs).count(message) == 1
+    codes, outputs = ranks(*two, "resume=auto")
+    assert codes == [0, 0], outputs
+    said = "".join(outputs)
     assert said.count("stage 1 of 2: done") == said.count("stage 2 of 2, epoch 2/2  step 12") == 1
-    assert outcome(one)[0] == 0
 
     for run, tolerance in (("first_stage/", 1e-5), ("", 1e-3)):
         wanted, ours = (load(f"{folder}/{run}checkpoints/last.ckpt") for folder in ("one", "two"))
@@ -164,25 +180,14 @@ def test_two_processes_train_both_stages_as_one_process(tmp_path, monkeypatch):
 
 
 @pytest.mark.distributed
-def test_two_machines_of_one_process_each_share_a_folder(tmp_path, monkeypatch):
+def test_two_machines_of_one_process_each_share_a_folder(train, ranks):
     """Both on this one; they meet over the network."""
-    monkeypatch.chdir(tmp_path)
-    together = (
-        *DIFFUSION,
-        "trainer=ddp",
-        "trainer.accelerator=cpu",
-        "trainer.max_epochs=1",
-        "data.batch_size=4",
-    )
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{29500 + os.getpid() % 1000}"]
-    nodes = [start([*torchrun, *meeting], *together) for _ in range(2)]
-    codes, said = zip(*map(outcome, nodes), strict=True)
-    assert codes == (0, 0), said
+    codes, outputs = ranks(*SETTINGS, *DIFFUSION, "trainer.max_epochs=1", *TWO, "run_dir=null", num_machines=2)
+    assert codes == [0, 0], outputs
     (run_dir,) = Path("outputs/runs").glob("*/*")
     assert json.loads((run_dir / "result.json").read_text())["num_processes"] == 2
     assert sorted(path.name for path in run_dir.glob("*.log")) == ["train.log", "train_rank_1.log"]
-    assert sorted("done in" in text for text in said) == [False, True]
+    assert sorted("done in" in text for text in outputs) == [False, True]
 
 
 def trainer(**settings) -> dict:

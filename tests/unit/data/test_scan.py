@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -70,8 +71,11 @@ def public_path() -> Iterator[Path]:
         yield Path(folder)
 
 
+paint = cache(demo.paint)
+
+
 def image(seed: int = 0, size: int = 48) -> Image.Image:
-    return Image.fromarray(demo.paint("painting", seed, size))
+    return Image.fromarray(paint("painting", seed, size))
 
 
 def encoded(kind: str, size: int = 48, mode: str = "RGB", **options: Any) -> bytes:

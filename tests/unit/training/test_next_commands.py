@@ -3,6 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from artart.config.build import compose
+from artart.training import next_commands as modules
 from artart.training.next_commands import next_commands
 
 OWN = "experiment=auto data.root=FOLDER_OF_YOUR_ART"
@@ -31,6 +33,19 @@ def commands(mode: str, root: str | None, run_dir: Path) -> list[str]:
 def test_next_commands_lead_to_images_of_ones_own(mode, root, trainings, tmp_path):
     found = [command for command in commands(mode, root, tmp_path) if "artart.train" in command]
     assert found == [f"artart.train {one}" for one in trainings]
+
+
+def test_next_commands_estimate_the_time_of_a_command_and_none_in_a_notebook(tmp_path, monkeypatch):
+    def note() -> str:
+        config = {"data": {"root": None}, "run_dir": str(tmp_path), "trainer": {"accelerator": "cpu"}}
+        module = SimpleNamespace(objective=SimpleNamespace(mode="sample"))
+        return next(note for command, note in modules.next_commands(config, module, None) if OWN in command)
+
+    monkeypatch.setattr(modules, "measure", lambda *_: SimpleNamespace(seconds=0.06))
+    assert note() == "your art for 1,000 images"
+    monkeypatch.setattr(modules, "is_command", lambda: True)
+    epochs = compose("train", ["experiment=diffusion_cpu"]).trainer.max_epochs
+    assert note() == f"your art, about {epochs} min here for 1,000 images"
 
 
 def test_next_commands_can_be_pasted(tmp_path, monkeypatch):
