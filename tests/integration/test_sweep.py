@@ -84,7 +84,8 @@ def test_several_settings_in_one_value_are_no_sweep(train):
     assert train("-m", weights, "seed=1,2", "monitor=val/loss", "mode=min", "trainer.max_epochs=1") == 0
 
 
-@pytest.mark.parametrize("setting", ["run_dir=mine", pytest.param("resume=auto", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["run_dir=mine", "resume=auto"])
 def test_jobs_do_not_share_a_folder(train, setting):
     assert train("-m", "optimizer.lr=1e-2,1e-3", setting) == 1
     assert all("each job of a sweep has its own new folder" in row["status"] for row in rows())

@@ -155,24 +155,25 @@ OTHERS = [(8, 2), (16, 2), (32, 2), (64, 2), (16, 3), (32, 3), (64, 3)]
 
 
 def layouts(bits: int, numbers: int, compressions: dict[int, int]) -> Iterator[Layout]:
-    """Every combination of colours and compressions that makes sense, with predictors for which a compression exists.
+    """Every combination that makes sense, with predictors for which a compression exists; of tiles and bits, half.
 
-    Of the ways to store them, an orthogonal array: with each compression and each other, each way occurs.
+    Strips and tiles alternate, so that each occurs with any two of the rest; reversed bits come with the first order.
     """
-    for (photometric, extras), (k, compression), other in product(CHANNELS, enumerate(compressions), (False, True)):
-        order, planar = "<>"[other], 1 + (other ^ k % 2)
-        is_tiled, fill_order = bool(other ^ k // 2 % 2), 1 + (other ^ k % 2 ^ k // 2 % 2)
-        predictor = compressions[compression]
-        layout = Layout(bits, numbers, photometric, extras, order, planar, is_tiled, compression, predictor, fill_order)
+    choices = product(CHANNELS, enumerate("<>"), (1, 2), enumerate(compressions.items()))
+    for (photometric, extras), (i, order), planar, (k, (compression, predictor)) in choices:
+        is_tiled = bool((i + planar + k) % 2)
+        layout = Layout(bits, numbers, photometric, extras, order, planar, is_tiled, compression, predictor)
         has_planes = layout.num_colours + len(extras) > 1
         if (planar == 1 or has_planes) and (predictor == 1 or bits in (8, 16)) and (photometric != 3 or bits <= 8):
             yield layout
+            if order == "<":
+                yield layout._replace(fill_order=2)
 
 
 ALL = [layout for kind in INTEGERS + OTHERS for layout in layouts(*kind, {1: 1, 5: 2, 8: 1, 32773: 1})]
 
 
-@pytest.mark.parametrize("some", [slice(0, None, 13), pytest.param(slice(None), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("some", [slice(0, None, 37), pytest.param(slice(None), marks=pytest.mark.slow)], ids=str)
 def test_a_tiff_is_decoded_to_its_pixels_or_refused_for_what_it_is(some: slice) -> None:
     outcomes = {layout: outcome(layout) for layout in ALL[some]}
     for layout, said in outcomes.items():
