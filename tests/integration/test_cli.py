@@ -93,8 +93,14 @@ def test_quoted_leaves_several_paths_of_a_sweep():
     ("arguments", "sentence"),
     [
         (["trainer.max_epoch=3"], "trainer.max_epoch=3: no such key; did you mean trainer.max_epochs?"),
-        (["optimizer.lr=1,2"], "optimizer.lr=1,2: several values: add -m for a sweep"),
-        (["callbacks=diffusion"], "callbacks.grid.sampler: needs a sampler; add objective=diffusion"),
+        pytest.param(
+            ["optimizer.lr=1,2"], "optimizer.lr=1,2: several values: add -m for a sweep", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ["callbacks=diffusion"],
+            "callbacks.grid.sampler: needs a sampler; add objective=diffusion",
+            marks=pytest.mark.slow,
+        ),
         (["trainer.max_epochs=-5", "seed=-1"], "seed=-1: must be a whole number"),
     ],
 )
