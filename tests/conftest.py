@@ -39,7 +39,7 @@ from artart.training import next_commands
 from artart.training import run_dir as run_dirs
 
 torch.set_num_threads(1)  # the networks here are too small for more
-gc.disable()  # while tests are collected; see below
+gc.disable()  # until tests are collected, of which nothing is garbage
 
 ART = Path(__file__).parent / "data" / "art"  # small images of works in the public domain; sources.csv says which
 SMALL = (
@@ -54,8 +54,6 @@ SUB_FOLDERS_AND_SUFFIXES = [("", ".png"), ("1900", ".JPG"), ("1900/spring", ".Jp
 
 
 def pytest_collection_finish() -> None:
-    """Modules and tests stay until the end, and need not be gone through again and again."""
-    gc.freeze()
     gc.enable()
 
 
