@@ -3,7 +3,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from artart.config.build import compose
 from artart.training import next_commands as modules
 from artart.training.next_commands import next_commands
 
@@ -41,11 +40,10 @@ def test_next_commands_estimate_the_time_of_a_command_and_none_in_a_notebook(tmp
         module = SimpleNamespace(objective=SimpleNamespace(mode="sample"))
         return next(note for command, note in modules.next_commands(config, module, None) if OWN in command)
 
-    monkeypatch.setattr(modules, "measure", lambda *_: SimpleNamespace(seconds=0.06))
-    assert note() == "your art for 1,000 images"
+    monkeypatch.setattr(modules, "_seconds", lambda *_: 1800)
+    assert note() == "images like your art for 1,000 of them"
     monkeypatch.setattr(modules, "is_command", lambda: True)
-    epochs = compose("train", ["experiment=diffusion_cpu"]).trainer.max_epochs
-    assert note() == f"your art, about {epochs} min here for 1,000 images"
+    assert note() == "images like your art, about 30 min here for 1,000 of them"
 
 
 def test_next_commands_can_be_pasted(tmp_path, monkeypatch):
