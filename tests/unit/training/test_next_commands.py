@@ -5,7 +5,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from artart.config.build import compose
 from artart.config.cli import compose_config
 from artart.training import next_commands as modules
 from artart.training.cost import Cost
@@ -24,11 +23,7 @@ def commands(mode: str, root: str | None, run_dir: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("mode", "root", "trainings"),
     [
-        (
-            "reconstruct",
-            None,
-            ["experiment=quickstart_diffusion", OWN],
-        ),
+        ("reconstruct", None, ["experiment=quickstart_diffusion", OWN]),
         ("sample", None, [OWN]),
         ("reconstruct", "/my art", ["experiment=auto data.root='/my art'"]),
         ("sample", "/my art", []),
@@ -42,14 +37,13 @@ def test_next_commands_lead_to_images_of_ones_own(mode, root, trainings, tmp_pat
 def test_next_commands_estimate_the_time_of_a_command_and_none_in_a_notebook(tmp_path, monkeypatch):
     def note() -> str:
         config = {"data": {"root": None}, "run_dir": str(tmp_path), "trainer": {"accelerator": "cpu"}}
-        module = SimpleNamespace(objective=SimpleNamespace(mode="sample"))
-        return next(note for command, note in modules.next_commands(config, module, None) if OWN in command)
+        run = SimpleNamespace(cfg=OmegaConf.create(config), objective=SimpleNamespace(mode="sample"))
+        return next(note for command, note in next_commands(run, None) if OWN in command)
 
-    monkeypatch.setattr(modules, "measure", lambda *_: SimpleNamespace(seconds=0.06))
-    assert note() == "your art for 1,000 images"
+    monkeypatch.setattr(modules, "_seconds", lambda *_: 1800)
+    assert note() == "images like your art for 1,000 of them"
     monkeypatch.setattr(modules, "is_command", lambda: True)
-    epochs = compose("train", ["experiment=diffusion_cpu"]).trainer.max_epochs
-    assert note() == f"your art, about {epochs} min here for 1,000 images"
+    assert note() == "images like your art, about 30 min here for 1,000 of them"
 
 
 def test_next_commands_can_be_pasted(tmp_path, monkeypatch):
