@@ -3,6 +3,7 @@
 The answer to a line is a list of exit codes, once all have ended.
 """
 
+import gc
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from artart.training import finetune, next_commands, run, setup, stages  # noqa:
 
 next_commands.is_command = lambda: False  # no estimates, as in conftest.py
 MAX_SECONDS = 300  # that a process may take
+gc.freeze()  # else its collections copy what the ranks share
 
 for line in sys.stdin:
     started = []
