@@ -1,6 +1,8 @@
 """python -m artart.prepare: reads a folder of images once, reports what is usable, and fills the cache for training."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from omegaconf import DictConfig
 from rich import get_console
@@ -24,7 +26,7 @@ def run(cfg: DictConfig) -> None:
         raise ArtError("data.root=null: name the folder to prepare: data.root=DIR")
 
     from artart.data.labels import CLASS
-    from artart.data.report import make_report, tables
+    from artart.data.report import make_report
     from artart.io.files import write_json
     from artart.training.run_dir import claim_run_dir, plan
 
@@ -48,17 +50,23 @@ def run(cfg: DictConfig) -> None:
     data.list_unused(run_dir)
     report = make_report(data, refusal)
     write_json(run_dir / "report.json", report)
+    _show(report, refusal)
+    log.info("report: %s", relative_to_cwd(run_dir / "report.json"))
+    log.info("every file: %s", relative_to_cwd(folder.cache / "index.csv"))
+
+
+def _show(report: Mapping[str, Any], refusal: str) -> None:
+    """Print a report and the reason, if there is one, why training would refuse the folder."""
+    from artart.data.report import tables
+
     for table in tables(report):
         get_console().print(table)
     if ignored := ", ".join(f"{number} {kind}" for kind, number in report["ignored"].items()):
         log.info("files that are no images: %s", ignored)
-    alike = report["near_duplicates"]
-    if alike["groups"]:
+    if (alike := report["near_duplicates"])["groups"]:
         log.info("%(images)d images are near-duplicates; the split divides none of their %(groups)d groups", alike)
     if refusal:
         log.warning("training would refuse this folder: %s", refusal)
-    log.info("report: %s", relative_to_cwd(run_dir / "report.json"))
-    log.info("every file: %s", relative_to_cwd(folder.cache / "index.csv"))
 
 
 if __name__ == "__main__":

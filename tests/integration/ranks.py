@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.utils.tensorboard  # noqa: F401 - as a training does later
 
 import artart.train
-from artart.training import finetune, next_commands, run, setup, stages  # noqa: F401 - the same
+from artart.training import finetune, next_commands, run, stages  # noqa: F401 - the same
 
 next_commands.is_command = lambda: False  # no estimates, as in conftest.py
 MAX_SECONDS = 300  # that a process may take
