@@ -6,6 +6,7 @@ Types, choices and ranges are annotations of the parameters of each `_target_`, 
 
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -134,16 +135,18 @@ def _wrong_call(node: Mapping[str, Any], key: str, trusted: Collection[str]) -> 
     except (TypeError, ValueError):
         return  # such as builtins, whose arguments are unknown
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    arguments = {name: value for name, value in node.items() if not (name.startswith("_") and name.endswith("_"))}
+    arguments = {name: value for name, value in node.items() if not re.fullmatch("_.*_", str(name))}
     hints = hints_of(target)
     known = {name: hints.get(name, Any) for name in [*parameters, *(node if takes_any else ())]}
     yield from _wrong_items(key, arguments, known, f"{node['_target_']} has no such argument")
 
 
-def _wrong_items(key: str, items: Mapping[str, Any], hints: Mapping[str, Any], unknown: str) -> Iterator[str]:
+def _wrong_items(key: str, items: Mapping[Any, Any], hints: Mapping[str, Any], unknown: str) -> Iterator[str]:
     """Names without an annotation, and values that do not fit theirs."""
     for name, value in items.items():
-        if name in hints:
+        if not isinstance(name, str):  # as YAML allows
+            yield f"{key}.{name}={format_value(value)}: {unknown}; names are texts"
+        elif name in hints:
             yield from _wrong_value(f"{key}.{name}", value, hints[name])
         elif renamed := renames.explain(f"{key}.{name}={format_value(value)}"):
             yield renamed
