@@ -31,7 +31,7 @@ from artart.config.build import (
 from artart.config.commands import SETTINGS, settings_of
 from artart.config.describe import describe
 from artart.config.paths import make_paths_absolute
-from artart.config.targets import target_of
+from artart.config.targets import check_kind, target_of
 from artart.config.unfit import leave_out_unfit
 
 GROUPS = ("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger")
@@ -127,6 +127,7 @@ def _wrong_call(node: Mapping[str, Any], key: str, trusted: Collection[str]) -> 
     name = str(node["_target_"])
     try:
         target = target_of(name, trusted)
+        check_kind(key, target, bool(node.get("_partial_")))
     except ArtError as error:
         yield f"{key}._target_={name}: {error}"
         return

@@ -55,6 +55,18 @@ def refusal_of_generate(*overrides: str) -> str:
         (["seed=[1"], "seed=[1: cannot be read as key=value"),
         (["trainer.accelerator=foo"], "trainer: "),
         (["image_size=20"], "image_size=20: not divisible by 8"),
+        (
+            ["+model={_target_: torch.optim.Adam, _partial_: true}"],
+            "model._target_=torch.optim.Adam: is no Module",
+        ),
+        (
+            ["+model._partial_=true"],
+            "model._target_=artart.models.conv_diffusion.ConvDiffusionModel: must be",
+        ),
+        (["+data={_target_: torch.optim.Adam}"], "data._target_=torch.optim.Adam: is no ArtDataModule"),
+        (["+callbacks.x={_target_: torch.nn.ReLU}"], "callbacks.x._target_=torch.nn.ReLU: is no Callback"),
+        (["+logger.x={_target_: torch.nn.ReLU}"], "logger.x._target_=torch.nn.ReLU: is no Logger"),
+        (["+optimizer={_target_: torch.nn.ReLU}"], "optimizer._target_=torch.nn.ReLU: is no Optimizer"),
         (["+callbacks.terminate_on_nan={1: 2}"], "callbacks.terminate_on_nan.1=2: artart.training.callbacks.stopping."),
         (["+data.exclude={1: true}"], "data.exclude.1=true: no such key"),
         (["+data={1: true}"], "data.1=true: artart.data.datamodule.ArtDataModule has no such argument"),

@@ -200,7 +200,7 @@ def test_a_misspelt_key_in_an_experiment_file_is_found(tmp_path):
     "override",
     [
         "+trainer.plugins=[{_target_: lightning.pytorch.plugins.MixedPrecision, precision: bf16-mixed, device: cpu}]",
-        "+callbacks.mine={_target_: builtins.dict, a: 1}",  # nothing is known of its arguments
+        "+loss.mine={_target_: builtins.dict, a: 1}",  # nothing is known of its arguments
         "+callbacks.mine={_target_: pathlib.Path.cwd}",
         "callbacks.grid=null",
     ],
