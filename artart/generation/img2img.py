@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from math import isqrt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,8 +137,8 @@ def write_variations(
 ) -> Written:
     """Write variations of each input, or with a mask inpaintings of the only input; and grid.png.
 
-    Images have their input's size. Keeps sub-folders and replaces no file. The grid, which is the first, has a row for
-    each input: the input, with a mask also its kept part on grey, and up to 16 of the images made from it.
+    Images have their input's size. Keeps sub-folders and replaces no file. The grid, which is the first, has for each
+    input: the input, with a mask also its kept part on grey, and up to 16 of the images made from it.
 
     Raises ArtError if no input can be used, and the errors of `read_mask`, `plan_variations` and `make`.
     """
@@ -162,4 +163,5 @@ def write_variations(
                 sheet.add(item.source.original.kept(), "kept")
         if in_sheet and k < MAX_IN_ROW:
             sheet.add(pixels, path.stem.removeprefix(f"{item.source.name.stem}_"))
+    num_columns *= max(1, isqrt(len(shown) // num_columns))  # several inputs in a row make the sheet about square
     return Written(out.save_sheet(sheet, num_columns, provenance_of_inputs(shown, plan.details)), num + 1)

@@ -206,20 +206,21 @@ def test_places_lie_at_even_distances_from_the_first_seed_to_the_last():
 # --- mode=img2img
 
 
-def test_each_input_has_its_variations_and_a_row_in_the_grid(generate, best, art_folder):
+def test_each_input_has_its_variations_beside_it_in_a_grid_about_square(generate, best, art_folder):
     same = ("mode=img2img", f"input={art_folder}", "num_images=2", FAST, "resample=nearest")
     assert generate(f"checkpoint={best}", *same, "out=made") == 0
     inputs = sorted(path for path in art_folder.rglob("*.*") if path.is_file())
     assert len(inputs) == 12
     assert len(list(Path("made").rglob("*.png"))) == 12 * 2 + 1
     sheet = pixels("made/grid.png")
-    assert sheet.shape == (12 * 113 + 2, 3 * 98 + 2, 3)
-    for row, path in enumerate(inputs):
+    assert sheet.shape == (6 * 113 + 2, 2 * 3 * 98 + 2, 3)
+    for number, path in enumerate(inputs):
+        row, left = number // 2, 3 * (number % 2)
         stem = path.relative_to(art_folder).with_suffix("")
         made = [pixels(f"made/{stem}_0000{k}.png") for k in range(2)]
-        assert (tile(sheet, row, 0, 32) == np.asarray(decode(path))).all()
-        assert (tile(sheet, row, 1, 32) == made[0]).all()
-        assert (tile(sheet, row, 2, 32) == made[1]).all()
+        assert (tile(sheet, row, left, 32) == np.asarray(decode(path))).all()
+        assert (tile(sheet, row, left + 1, 32) == made[0]).all()
+        assert (tile(sheet, row, left + 2, 32) == made[1]).all()
         assert (made[0] != made[1]).any()
 
 
