@@ -11,6 +11,7 @@ from artart.io import memory
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.objectives.losses import MSE, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
+from artart.training import cost as cost_module
 from artart.training.cost import BEYOND_SAVED, check, in_words, measure
 
 CPU = torch.device("cpu")
@@ -50,6 +51,12 @@ def test_measure_changes_neither_network_nor_random_numbers(net, objective):
     assert_close(net.state_dict(), before, rtol=0, atol=0)
     assert_close(torch.get_rng_state(), state, rtol=0, atol=0)
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_the_fastest_of_a_few_steps_is_the_time_of_an_image(net, objective, monkeypatch):
+    times = iter([9.0, 9.0, 0.8, 0.1, 0.4, 0.6, 0.2, 0.5])  # 2 and 4 images, their memory; then 4; then the batch of 8
+    monkeypatch.setattr(cost_module, "_step", lambda *_: (0, next(times)))
+    assert measure(net, objective, 8, CPU).seconds == 0.2 / 8
 
 
 def test_check_refuses_a_batch_that_memory_does_not_hold(net, objective, monkeypatch):
