@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import gc
+import logging
 import os
 import pickle
 import shutil
@@ -326,6 +327,7 @@ def run_command(module: ModuleType, *arguments: str) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        patch.setattr(logging.getLogger(), "handlers", [])  # as Python begins; pytest's would hide early errors
         try:
             module.run()
         except SystemExit as stop:

@@ -17,7 +17,7 @@ from artart import ArtError
 from artart.checkpoints.load import read
 from artart.training.resume import load_resume_state
 
-NUM = int(os.environ.get("RANDOM_STATES", 100))
+NUM = int(os.environ.get("RANDOM_STATES", 300))
 SEED = int(os.environ.get("RANDOM_SEED", 0))
 MAX_RESUMED = 4  # of those that are accepted
 PARTS = (
