@@ -42,7 +42,8 @@ class Shown(NamedTuple):
 def tables(metrics: Mapping[str, Any]) -> list[Table]:
     """Quality, coverage and memorization, overall and by label."""
     memorization = metrics["memorization"]
-    return [_quality(metrics), *_coverage(metrics), _memorization(memorization), _by_label(memorization)]
+    quality = [_quality(metrics), *_coverage(metrics), *_fidelity(metrics)]
+    return [*quality, _memorization(memorization), _by_label(memorization)]
 
 
 def _quality(metrics: Mapping[str, Any]) -> Table:
@@ -67,6 +68,30 @@ def _coverage(metrics: Mapping[str, Any]) -> Iterator[Table]:
             "better, and both count; features of AlexNet, three neighbours."
         )
         yield Table("Coverage", ["share", "samples", "training images"], rows, note)
+
+
+def _fidelity(metrics: Mapping[str, Any]) -> Iterator[Table]:
+    if found := metrics.get("fidelity"):
+        rows = [
+            [
+                column,
+                f"{one['value']:.1%}",
+                interval(one["low"], one["high"], ".1%"),
+                *(f"{one[key]:.1%}" for key in ("floor", "ceiling", "of_ceiling")),
+            ]
+            for column, one in found.items()
+        ]
+        note = (
+            "The share of samples in which a linear classifier on AlexNet's features finds the class of the image "
+            "whose label or caption they were drawn with. Floor: with shuffled classes. Ceiling: of held-out art. "
+            "Reached: 0 is the floor and 100 % the ceiling."
+        )
+        yield Table(
+            "Fidelity to labels or captions",
+            ["column", "samples", "95 % interval", "floor", "ceiling", "reached"],
+            rows,
+            note,
+        )
 
 
 def _memorization(memorization: Mapping[str, Any]) -> Table:

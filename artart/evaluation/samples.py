@@ -40,6 +40,7 @@ from artart.metrics.distances import (
     frechet_estimate,
     kernel_distance,
 )
+from artart.metrics.fidelity import fidelity
 from artart.metrics.memorization import MIN_HELD_OUT, MemorizationTest
 from artart.metrics.spectrum import radial_power, spectral_distance
 
@@ -77,7 +78,8 @@ def measure(
             "train with more images or a larger data.val_fraction"
         )
     names = data.names_of(data.val_ids)
-    y, classes = labels_of(names, loaded.label_names), [name for name, *_ in islice(cycle(names), num_images)]
+    y = labels_of(names, loaded.label_names) if loaded.text is None else data.y_of(data.val_ids)
+    classes = [name for name, *_ in islice(cycle(names), num_images)]
     samples = draw(y[torch.arange(num_images) % len(y)])
     generator = Generator().manual_seed(0)
     real = train[torch.randperm(len(train), generator=generator)[:num_images]]  # as many as samples, where there are
@@ -101,7 +103,7 @@ def measure(
 def compare_features(
     samples: Tensor, held_out: Tensor, real: Tensor, weights: str, device: torch.device, data: ArtDataModule
 ) -> tuple[dict[str, Any], Tensor]:
-    """Distances and coverage in AlexNet's features, and each sample's distance to the nearest held-out image, (N,)."""
+    """Distances, coverage and fidelity in AlexNet's features; each sample's distance to the nearest held-out image."""
     of_samples = features(samples, weights, device)
     of_held_out, of_real = (known_features(x, weights, device, data) for x in (held_out, real))
     metrics = distances("kid_alexnet", "fd_alexnet", of_samples, of_held_out, of_real)
@@ -110,6 +112,9 @@ def compare_features(
         of_same = [one[:num_alike] for one in (of_samples, of_held_out, of_real)]
         metrics["coverage"] = coverage(of_same[0], of_same[1])._asdict()
         metrics["coverage"]["real"] = coverage(of_same[2], of_same[1])._asdict()
+    columns = zip(data.label_names, zip(*data.names_of(data.val_ids), strict=True), strict=True)
+    found = {column: fidelity(of_samples, of_held_out, names) for column, names in columns}
+    metrics["fidelity"] = {column: one for column, one in found.items() if one}
     return metrics, torch.cdist(of_samples, of_held_out).amin(dim=1)
 
 
