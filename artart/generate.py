@@ -22,6 +22,7 @@ def run(cfg: DictConfig) -> None:
     config = check(cfg)
 
     from artart.checkpoints.load import load
+    from artart.generation.conditions import Asked, prompts_of
     from artart.generation.img2img import write_variations
     from artart.generation.interpolate import write_interpolation
     from artart.generation.output import Output, Written
@@ -36,6 +37,7 @@ def run(cfg: DictConfig) -> None:
     loaded = load(Path(config["checkpoint"]), **trust)
     mode = mode_of(loaded, config["mode"])
     check_mode(config, mode, MODES[loaded.objective.mode])
+    asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]))
     writers: dict[str, Callable[..., Written]] = {
         "sample": write_samples,
         "img2img": write_variations,
@@ -44,11 +46,11 @@ def run(cfg: DictConfig) -> None:
         "reconstruct": write_reconstructions,
     }
     with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
-        guidance = guidance_for(loaded, **config["guidance"], **trust)
+        guidance = guidance_for(loaded, **config["guidance"], **trust, negative_prompt=config["negative_prompt"])
         how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
-        keys = signature(writers[mode]).parameters.keys() & config.keys() - {"out"}
-        out = Output(folder, config["scale"], config["resample"])
-        written = writers[mode](loaded, how, out, **{key: config[key] for key in keys})
+        out, given = Output(folder, config["scale"], config["resample"]), {**config, "asked": asked}
+        keys = signature(writers[mode]).parameters.keys() & given.keys() - {"out"}
+        written = writers[mode](loaded, how, out, **{key: given[key] for key in keys})
     first = relative_to_cwd(written.first)
     others = f"{written.number} files in {relative_to_cwd(folder)}: {first.name} ..."
     log.info("%s", first if written.number == 1 else others)

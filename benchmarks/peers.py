@@ -129,8 +129,8 @@ def own_recipe(contender: Contender, clock: Clock, args: argparse.Namespace, rat
 def batches(pixels: Tensor, recipe: Recipe, seed: int, device: torch.device) -> Iterator[Batch]:
     """Endless batches; with fewer images than a batch, images repeat within it."""
     ids = torch.arange(len(pixels)).repeat(max(1, recipe.batch_size // len(pixels)))
-    labels, options = torch.zeros_like(ids), {"shuffle": True, "random_flip": recipe.random_flip}
-    loader = Loader(pixels, labels, ids, recipe.batch_size, seed=seed, device=device, **options)
+    labels, flip = torch.zeros_like(ids), recipe.random_flip
+    loader = Loader(pixels, labels, ids, recipe.batch_size, seed=seed, device=device, shuffle=True, random_flip=flip)
     for epoch in count():
         loader.set_epoch(epoch)
         yield from loader

@@ -455,6 +455,33 @@ def artists_run(once: Callable[[str, Fill], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def text_run(once: Callable[[str, Fill], Path]) -> Path:
+    """The folder of a diffusion of an epoch on two captions each of 40 images, more than half of them held out.
+
+    In last.ckpt prompts have an influence.
+
+    The images, `art`, lie beside it with their captions, NAME.txt.
+    """
+
+    def fill(folder: Path) -> None:
+        for name in demo.CLASS_NAMES[:2]:
+            (folder / "art" / name).mkdir(parents=True)
+            for k in range(20):
+                Image.fromarray(demo.paint(name, k, 16)).save(folder / "art" / name / f"{k}.png")
+                (folder / "art" / name / f"{k}.txt").write_text(f"{name} by hand\nart: {name}\n")
+        options = ("loss=mse_diffusion", "trainer.max_epochs=1", "data.val_fraction=0.6", "callbacks.grid.num_images=4")
+        small_diffusion(folder, *options, f"data.root={folder / 'art'}", "data.captions=auto")
+        checkpoint = folder / "run" / "checkpoints" / "last.ckpt"
+        content = torch.load(checkpoint, weights_only=True)
+        for name, value in content["state_dict"].items():
+            if "scale_shift" in name:  # begins with zeros, so that prompts hardly had an influence yet
+                nn.init.normal_(value, std=0.3, generator=torch.Generator().manual_seed(len(name)))
+        torch.save(content, checkpoint)
+
+    return once("text", fill) / "run"
+
+
+@pytest.fixture(scope="session")
 def latent(autoencoder_run: Path) -> tuple[str, ...]:
     """Settings of a small latent diffusion on the latents of `autoencoder_run`."""
     small = ("model.model_channels=8", "model.channel_mult=[1,2]", "sampler.num_steps=2", "callbacks.grid.num_images=4")

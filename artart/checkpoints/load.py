@@ -14,6 +14,7 @@ from artart.checkpoints.rebuild import build_part, check_fit, first_stage_of, la
 from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.data.decode import Colour, ResizeMode, colour_of
+from artart.data.vocabulary import Vocabulary
 from artart.diffusion.first_stage import NO_FIRST_STAGE, FrozenAutoencoder
 from artart.diffusion.sampling import NoiseProcess
 from artart.io import files, weights
@@ -34,6 +35,7 @@ class Loaded(NamedTuple):
     facts: dict[str, Any]  # artart (format, version), data (sha256, num_train, num_val), epoch, global_step, ...
     path: Path
     sha256: str  # of the file
+    text: Vocabulary | None = None  # of prompts, which the network takes in the place of labels
 
     @property
     def process(self) -> NoiseProcess:
@@ -96,7 +98,26 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         "images_seen": content.get("images_seen"),
         "metrics": content.get("metrics", {}),
     }
-    return Loaded(net.eval(), objective, config, content["labels"], facts, path, files.sha256(path))
+    text = vocabulary_of(content, path)
+    return Loaded(net.eval(), objective, config, content["labels"], facts, path, files.sha256(path), text)
+
+
+def vocabulary_of(content: Mapping[str, Any], path: Path) -> Vocabulary | None:
+    """The vocabulary that a checkpoint holds; None if its network takes no prompts.
+
+    Raises ArtError if it cannot be used, or is not that of the network.
+    """
+    if not (wanted := content["config"]["model"].get("text")):
+        return None
+    if "text" not in content:
+        raise ArtError(f"{path}: its network takes prompts, but their vocabulary is missing")
+    try:
+        text = Vocabulary(**content["text"])
+    except ArtError as error:
+        raise ArtError(f"{path}: {printable(error)}") from None
+    if (found := [text.size, text.num_tokens]) != list(wanted):
+        raise ArtError(f"{path}: its vocabulary has {found[0]} tokens and captions of {found[1]}, not {wanted}")
+    return text
 
 
 def _weights_in(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:

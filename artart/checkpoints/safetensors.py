@@ -13,7 +13,7 @@ from artart.config.build import select_or_none
 from artart.config.commands import PATHS, literals
 
 OF_CONFIG = ("image_size", "model", "objective", "loss")  # what the network is rebuilt from
-OF_DATA = ("resize_mode", "random_flip", "val_fraction", "labels", "min_per_label")
+OF_DATA = ("resize_mode", "random_flip", "val_fraction", "labels", "min_per_label", "captions", "max_tokens")
 FILTERS = "loss.perceptual.weights"
 
 
@@ -35,7 +35,8 @@ def to_share(loaded: Loaded) -> dict[str, Any]:
     facts = _without_paths(loaded.facts)
     if (first_stage := loaded.objective.first_stage.content) is not None:
         facts["first_stage"] = {"model": first_stage["model"], "moments": first_stage["moments"].tolist()}
-    return {**facts, "metrics": metrics, "config": _without_paths(shared), "labels": loaded.label_names}
+    text = {} if loaded.text is None else {"text": loaded.text.content}
+    return {**facts, **text, "metrics": metrics, "config": _without_paths(shared), "labels": loaded.label_names}
 
 
 def weights_of(loaded: Loaded) -> dict[str, Tensor]:

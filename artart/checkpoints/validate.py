@@ -61,6 +61,7 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         and ("first_stage" in content or config["model"].get("image_size") == config["image_size"])
         and ("first_stage" not in content or _is_first_stage(content["first_stage"]))
         and config["model"].get("num_classes") in (None, 0, num_classes_of(labels))
+        and ("text" not in content or _is_text(content["text"]))
     )
 
 
@@ -76,6 +77,19 @@ def _is_first_stage(node: Any) -> bool:
         and moments.ndim == len(moments) == 2
         and moments.dtype == torch.float32
         and bool(moments.isfinite().all() and (moments[1] > 0).all())
+    )
+
+
+def _is_text(node: Any) -> bool:
+    """Whether it has the form of `Vocabulary.content`."""
+    return (
+        isinstance(node, dict)
+        and node.keys() == {"tokenizer", "num_tokens", "words", "prompts"}
+        and isinstance(node["tokenizer"], str)
+        and is_count(node["num_tokens"])
+        and isinstance(node["words"], dict)
+        and all(isinstance(word, str) and is_count(number) for word, number in node["words"].items())
+        and _are_labels({"prompts": node["prompts"]})
     )
 
 

@@ -31,7 +31,6 @@ NICKNAMES = {  # keys as other programs call them
     "n": ("num_images", "data.num_demo_images"),
     "output": ("out", "run_dir"),
     "path": ("data.root", "checkpoint"),
-    "prompt": ("label",),
     "resolution": ("image_size", "scale"),
     "size": ("image_size", "scale"),
     "steps": ("trainer.max_steps", "sampler.num_steps"),

@@ -37,6 +37,7 @@ PATHS: dict[str, Any] = {  # words.py quotes them, paths.py makes them absolute,
     "guidance.network": File | None,
     "input": File | Folder | None,
     "mask": File | None,
+    "prompts": File | None,
     "out": AnyPath | None,
 }
 SEEDS = Rule(
@@ -68,6 +69,8 @@ SETTINGS: dict[str, Any] = PATHS | {
     ],
     "num_images": Count,
     "label": Any,
+    "prompt": str | list[str] | None,
+    "negative_prompt": str | None,
     "guidance.weight": NonNegative,
     "guidance.interval": Annotated[list[Fraction], Len(2, 2), INTERVAL],
     "save_trajectory": bool,
@@ -92,7 +95,7 @@ MODE_KEYS = {  # of artart.generate: the modes that take a key
     "mask": ("inpaint",),
     "seeds": ("interpolate",),
 }
-NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}
+NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}  # prompts can take the place of seeds
 
 
 def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
@@ -102,7 +105,7 @@ def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
     """
     for key, modes in MODE_KEYS.items():
         value = config[key]
-        if mode in modes and key in NEEDED and value is None:
+        if mode in modes and key in NEEDED and value is None and not (key == "seeds" and config["prompts"]):
             raise ArtError(f"{key}: needs a value: {key}={NEEDED[key]}")
         if mode not in modes and value not in (None, False):
             fit = [one for one in modes if one in able]

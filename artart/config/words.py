@@ -13,6 +13,7 @@ from artart.config.commands import PATHS
 MULTIRUN = {"-m", "--multirun"}
 POSITIONAL = {"train": "data.root", "prepare": "data.root"}  # the key of a word without one; others: checkpoint
 REMOVED = ("callbacks", "logger", "loss", "model", "optimizer", "scheduler")  # with ~ before the key
+TEXTS = ("label", "prompt", "negative_prompt", "data.background", "data.captions")
 HYDRA = ("hydra.sweep.dir", "hydra.sweeper.", "hydra.launcher.", "hydra.searchpath", "hydra.verbose")  # have an effect
 
 
@@ -64,18 +65,20 @@ def _without_effect(words: Sequence[str]) -> Iterator[str]:
 
 
 def quoted(argument: str, is_sweep: bool = False) -> str:
-    """Quote the path or colour in key=value, in which Hydra's grammar misreads blanks, commas, accents, numbers and #.
+    """Quote the path or text in key=value, in which Hydra's grammar misreads blanks, commas, accents, numbers and #.
 
-    A label in braces, {column: name, ...}, has its own quotes.
+    A label in braces, {column: name, ...}, has its own quotes, and so have several captions, [...].
     """
     if argument.startswith("first_stage_settings."):
         argument = f"++{argument}"  # any setting of artart.train
     key, equals, value = argument.partition("=")
     name = key.lstrip("+").removeprefix("first_stage_settings.")
-    if not equals or name not in (*PATHS, "label", "data.background") or re.fullmatch(r"null|'.*'|\".*\"", value):
+    if not equals or name not in (*PATHS, *TEXTS) or re.fullmatch(r"null|'.*'|\".*\"", value):
         return argument
     if is_sweep and "," in value and not os.path.exists(Path(value).expanduser()):
         return argument  # several paths
+    if key == "data.captions" and value.startswith("["):
+        return argument
     if key == "label" and value.startswith("{"):
         return f"{key}={value.replace('${', chr(92) + '${')}"
     escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)

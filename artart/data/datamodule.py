@@ -1,12 +1,10 @@
 """Lightning's source of training and validation images."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,11 +19,19 @@ from artart.data.dataset import Storage, check_usable, images_of, paint_demo_art
 from artart.data.decode import MAX_PIXELS, ResizeMode, colour_of, is_colour
 from artart.data.folder import ArtFolder
 from artart.data.index import EXCLUDE, Entry, Exclude, Rules, write_unused
-from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels, warn_of_untrained
+from artart.data.labels import (
+    CLASS,
+    NO_CLASS,
+    check_columns,
+    pairs,
+    untrained_labels,
+    warn_of_untrained,
+)
 from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import LatentLoader, Loader
 from artart.data.split import split
-from artart.io.images import Batch, to_model
+from artart.data.text import Text
+from artart.data.vocabulary import tokens_of
 from artart.io.ranges import Count, Fraction, ImageSize, Rule, Seed
 
 log = logging.getLogger(__name__)
@@ -47,6 +53,9 @@ class ArtDataModule(LightningDataModule):
     metadata: str | Path | None = None  # a CSV table with a column path; files that it does not name are excluded
     licences: list[str] | None = None  # allowed ones, or patterns such as "CC0*"; None: all
     labels: list[str] = field(default_factory=lambda: [CLASS])  # K columns of the table, or class: the folder
+    captions: str | list[str] = "none"  # sources of prompts, which replace labels; see `captions.captions_of`
+    max_tokens: Annotated[int, Field(ge=1, le=512)] = 64  # of a caption; further ones are cut off
+    prompts: list[str] = field(default_factory=list)  # that grids show; none: the most frequent captions
     class_level: Count = 1  # of the folders that are classes: 1 are those in root, 2 those in these
     min_per_label: Count = 50  # values of other columns than class that fewer files have are no labels
     exclude: Exclude = field(default_factory=EXCLUDE.copy)
@@ -68,6 +77,8 @@ class ArtDataModule(LightningDataModule):
         self.labels = [" ".join(column.split()) for column in self.labels]  # as metadata names its columns
         check_columns(self.labels, self.metadata)
         self.folder = None if self.root is None else self._open_folder(Path(self.root))
+        sources = [self.captions] if isinstance(self.captions, str) else self.captions
+        self.text = Text(self.folder, sources, self.max_tokens)
         self.latents: Latents | None = None  # of which batches consist, if `encode` was called
         self.entries: list[Entry] = []  # every file of the folder
         self.train_ids, self.val_ids = list[int](), list[int]()
@@ -110,6 +121,8 @@ class ArtDataModule(LightningDataModule):
         sides = dict.fromkeys(self.train_ids, "train") | dict.fromkeys(self.val_ids, "val")
         lines = zip(self.images.digests, self.images.labels.tolist(), sorted(sides), strict=True)
         described = sorted(f"{digest} {' '.join(map(str, row))} {sides[i]}" for digest, row, i in lines)
+        if self.text.vocabulary is not None:
+            described += sorted(map(repr, zip(self.images.digests, self.images.captions, strict=True)))
         return {
             "sha256": sha256("\n".join(described).encode()).hexdigest(),
             "num_train": len(self.train_ids),
@@ -124,14 +137,14 @@ class ArtDataModule(LightningDataModule):
         """
         if loaded:
             self.__dict__ |= {name: vars(loaded)[name] for name in ("images", "entries", "train_ids", "val_ids")}
-            return
+            return  # the first stage of two has no captions
         if self.folder is None:
             self.images = paint_demo_art(self.num_demo_images, self.image_size, self.seed)
         else:
             contents = self.folder.read()
             self.entries = contents.entries
             check_usable(contents.entries, self.folder, self.max_rejected_fraction)
-            self.images = images_of(self.folder, contents)
+            self.images = images_of(self.folder, contents, self.text.captions.texts)
         images, num_images = self.images, len(self.images.digests)
         self.val_ids = split(images.digests, images.groups, self.val_fraction, pairs(images.labels, self.label_names))
         if self.val_is_held_out and not self.val_ids:
@@ -144,6 +157,7 @@ class ArtDataModule(LightningDataModule):
         held_out = f"{len(self.val_ids)} held out for validation" if self.val_ids else "none held out"
         log.info("%d images: %d for training, %s", num_images, num_train, held_out)
         warn_of_untrained(images.labels[self.train_ids], self.label_names)
+        self.text.note([images.captions[i] for i in self.train_ids])
         if num_train < self.batch_size:
             log.info("data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, num_train)
 
@@ -194,19 +208,11 @@ class ArtDataModule(LightningDataModule):
         shown = self.train_ids[: self.batch_size * self._rank_and_world_size[1]]
         return self._loader(self.val_ids or shown, self.batch_size)
 
-    def preview(self, per_row: int, min_rows: int = 4, max_rows: int = 20) -> Batch:
-        """Real images on the CPU: rows of `per_row` images of one label of the first column, the most frequent labels.
-
-        Held-out images come first; a label with too few images repeats them. Few labels get several rows each.
-        """
-        label_of = self.images.labels[:, 0].tolist()
-        shown = sorted(label for label, _ in Counter(sorted(label_of)).most_common(max_rows))
-        num_rows = -(-min_rows // len(shown))
-        ids: list[int] = []
-        for label in shown:
-            members = [i for i in (*self.val_ids, *self.train_ids) if label_of[i] == label]
-            ids += islice(cycle(members), num_rows * per_row)
-        return Batch(to_model(self.pixels_of(ids)), self.images.labels[ids])
+    def y_of(self, ids: Sequence[int]) -> Tensor:
+        """What a network is told of images: their labels (N, K), or the tokens of their first captions (N, L)."""
+        if self.text.vocabulary is None:
+            return self.images.labels[list(ids)]
+        return self.text.first([self.images.captions[i] for i in ids])
 
     def pixels_of(self, ids: Sequence[int]) -> Tensor:
         """Some of the images, uint8 (N, 3, S, S) on the CPU."""
@@ -222,6 +228,8 @@ class ArtDataModule(LightningDataModule):
         rank, world_size = self._rank_and_world_size
         options = {**options, "seed": self.seed, "device": self._device, "rank": rank, "world_size": world_size}
         labels = self.images.labels[ids]
+        if self.text.vocabulary is not None:
+            options["captions"] = tokens_of([self.images.captions[i] for i in ids], self.text.vocabulary)
         if self.latents is not None:
             self.latents = self.latents._replace(values=place(self.latents.values, self.storage, self._device))
             values, rows, normalize = self.latents

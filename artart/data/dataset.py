@@ -1,8 +1,9 @@
 """The images that a network is trained on: those of a folder, or demo art."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ class ImageSet(NamedTuple):
     labels: Tensor  # (M, K) long, a label in each column; the number of a column's names stands for "none"
     digests: list[str]  # hexadecimal SHA-256 of each image's file
     groups: list[str]  # near-duplicates have the same
+    captions: Sequence[tuple[str, ...]] = ()  # of each image, perhaps none
 
 
 def paint_demo_art(number: int, size: int, seed: int) -> ImageSet:
@@ -41,11 +43,17 @@ def paint_demo_art(number: int, size: int, seed: int) -> ImageSet:
         arrays, labels = zip(*paintings, strict=True)
     pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
     digests = [sha256(array.tobytes()).hexdigest() for array in arrays]
-    return ImageSet(pixels, torch.arange(number), torch.tensor(labels)[:, None], digests, digests)
+    captions = [demo_captions(demo.CLASS_NAMES[label]) for label in labels]
+    return ImageSet(pixels, torch.arange(number), torch.tensor(labels)[:, None], digests, digests, captions)
 
 
-def images_of(folder: ArtFolder, contents: Contents) -> ImageSet:
-    """The images of a folder that are used, of which there is at least one."""
+def demo_captions(class_name: str) -> tuple[str, ...]:
+    """The captions of demo art of a class."""
+    return class_name, f"demo art, {class_name}"
+
+
+def images_of(folder: ArtFolder, contents: Contents, captions: Mapping[Path, tuple[str, ...]]) -> ImageSet:
+    """The images of a folder that are used, of which there is at least one, with their captions by file."""
     assert contents.store is not None
     # This order mixes the classes and does not depend on names.
     used = sorted((entry for entry in contents.entries if entry.status == "ok"), key=lambda one: one.facts.sha256)
@@ -57,6 +65,7 @@ def images_of(folder: ArtFolder, contents: Contents) -> ImageSet:
         labels_of(names, folder.label_names),
         digests,
         [entry.group for entry in used],
+        [captions.get(folder.root / entry.path, ()) for entry in used],
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from artart import ArtError
+from artart.data.vocabulary import Tokens
 from artart.io.images import Batch, to_model
 
 
@@ -36,6 +37,7 @@ class Loader:
     device: torch.device | str = "cpu"  # of the batches
     rank: int = 0
     world_size: int = 1
+    captions: Tokens | None = None  # of the M images, which then replace labels as y
 
     batch_sampler = None  # Lightning asks for it if there is a sampler
 
@@ -65,30 +67,35 @@ class Loader:
         return full + (not self.shuffle and self.rank < rest)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields x0 (B, 3, S, S) float in [-1, 1], channels_last, and y (B, K) long, both on the device."""
+        """Yields x0 (B, 3, S, S) float in [-1, 1], channels_last, and y (B, K) long or (B, L) int32, on the device."""
         epoch = self._epoch
         done = self._resume[1] if self._resume and self._resume[0] == epoch else 0
         self._resume = None
-        order, flips = self._plan(epoch)
+        order, flips, y = self._plan(epoch)
         # The indices of the whole epoch are moved at once, so that no batch waits for its own.
-        rows, y = self._rows(order, flips).to(self.pixels.device), self.labels[order].to(self.device)
-        flips = flips.to(self.device)
+        rows, y, flips = self._rows(order, flips).to(self.pixels.device), y.to(self.device), flips.to(self.device)
         for k in range(done, len(self)):
             self._handed_out = (epoch, k + 1)
             yield Batch(self._fetch(self._share(rows, k), self._share(flips, k)), self._share(y, k))
 
-    def _plan(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """The epoch's order, (M,) long positions in ids, and which of these images are flipped, (M,) bool."""
+    def _plan(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The epoch's order, (M,) long positions in ids; which of these images are flipped, (M,) bool; and their y.
+
+        Training draws one of the captions of each image.
+        """
         num = len(self.ids)
         if not self.shuffle:
-            return torch.arange(num), torch.zeros(num, dtype=torch.bool)
+            order = torch.arange(num)
+            y = self.labels if self.captions is None else self.captions.first(order)
+            return order, torch.zeros(num, dtype=torch.bool), y
         # Not seed + epoch: seed 0 in epoch 1 would be seed 1 in epoch 0.
-        for_order, for_flips = (
+        for_order, for_flips, for_captions = (
             torch.Generator().manual_seed(int(word))
-            for word in np.random.SeedSequence((self.seed, epoch)).generate_state(2)
+            for word in np.random.SeedSequence((self.seed, epoch)).generate_state(3)
         )
         order = self._draw(for_order) if self.class_balanced else torch.randperm(num, generator=for_order)
-        return order, torch.rand(num, generator=for_flips) < 0.5
+        y = self.labels[order] if self.captions is None else self.captions.draw(order, for_captions)
+        return order, torch.rand(num, generator=for_flips) < 0.5, y
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         """M positions in ids, (M,) long: draw a label that occurs in the first column, then an image with it."""

@@ -7,10 +7,14 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from artart.data.captions import words_of
 from artart.data.datamodule import ArtDataModule
 from artart.data.index import UNUSED, counts
 from artart.data.labels import NO_CLASS
 from artart.io.terminal import printable
+
+RARE = 20  # occurrences below which a network hardly learns a word
+SHOWN_WORDS, SHOWN_CAPTIONS = 20, 8
 
 
 def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
@@ -35,9 +39,44 @@ def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
         "near_duplicates": {"groups": len(shared), "images": sum(shared)},
         "ignored": dict(folder.found.ignored.most_common()),
         "split": {"train": len(data.train_ids), "val": len(data.val_ids)},
+        "captions": captions_report(data) if data.text.captions.texts else None,
         "refusal": refusal,
         "metadata": table and {"only_in_file": table.only_in_file, "only_in_folder": len(table.only_in_folder)},
     }
+
+
+def captions_report(data: ArtDataModule) -> dict[str, Any]:
+    """Of the images that are used: how many have captions, and what these are like."""
+    captions, used = data.text.captions, [one for one in data.images.captions if one] if data.train_ids else []
+    texts = Counter(text for one in used for text in one)
+    words = words_of([*texts.elements()])
+    return {
+        "source": captions.source,
+        "images": len(used),
+        "missing": len(data.train_ids) + len(data.val_ids) - len(used),
+        "empty": captions.num_empty,
+        "captions": texts.total(),
+        "different": len(texts),
+        "longest": max(texts, key=len, default=""),
+        "words": dict(words.most_common(SHOWN_WORDS)),
+        "num_words": len(words),
+        "rare_words": sum(number < RARE for number in words.values()),
+        "examples": [*texts][:: max(1, len(texts) // SHOWN_CAPTIONS)][:SHOWN_CAPTIONS],
+    }
+
+
+def _captions_table(captions: Mapping[str, Any]) -> Table:
+    table = Table("captions", captions["source"])
+    table.add_row(
+        "images with captions", f"{captions['images']}, {captions['missing']} without, {captions['empty']} empty"
+    )
+    table.add_row("captions", f"{captions['captions']}, {captions['different']} different")
+    table.add_row("longest", Text(printable(captions["longest"])))
+    table.add_row("words", f"{captions['num_words']}, {captions['rare_words']} occur fewer than {RARE} times")
+    table.add_row("frequent words", ", ".join(f"{word} {number}" for word, number in captions["words"].items()))
+    for name, text in zip(["examples"] + [""] * SHOWN_CAPTIONS, captions["examples"], strict=False):
+        table.add_row(name, Text(printable(text)))
+    return table
 
 
 def tables(report: Mapping[str, Any]) -> list[Table]:
@@ -51,4 +90,5 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
     for status, kinds in report["reasons"].items():
         for kind, number in kinds.items():
             reasons.add_row(status, Text(printable(kind)), str(number))
-    return [classes, reasons] if reasons.row_count else [classes]
+    captions = [_captions_table(report["captions"])] if report["captions"] else []
+    return [classes, *[reasons] * bool(reasons.row_count), *captions]

@@ -24,6 +24,8 @@ class Guidance(NamedTuple):
     interval: tuple[float, float] = (0.1, 0.9)  # noise levels r between which it acts
     network: nn.Module | None = None  # of the same schedule, parameterization and labels
     network_sha256: str = ""  # of its checkpoint, for the provenance of images
+    negative: tuple[int, ...] = ()  # tokens of a prompt in the place of none, away from which it leads; empty: none
+    negative_prompt: str = ""  # the same in words, for the provenance of images
 
 
 NO_GUIDANCE = Guidance(weight=1.0)

@@ -11,7 +11,7 @@ from artart.diffusion.guidance import NO_GUIDANCE, Guidance, denoiser, null_labe
 from artart.diffusion.noise import Between, from_seeds
 from artart.diffusion.parameterization import Parameterization
 from artart.diffusion.samplers import Denoise, Sampler, Step
-from artart.diffusion.schedule import Schedule
+from artart.diffusion.schedule import Schedule, per_image
 
 
 class NoiseProcess(Protocol):
@@ -30,6 +30,13 @@ class Given(NamedTuple):
     repaint: Tensor | None = None  # (1, S, S) bool: pixels to paint anew; None: all
 
 
+class Towards(NamedTuple):
+    """The second of two conditions between which images lie: their x0_hat are mixed at each step."""
+
+    y: Tensor  # (B, K)
+    share: Tensor  # (B,) in [0, 1], of the second
+
+
 @torch.no_grad()
 def sample_steps(
     net: nn.Module,
@@ -39,6 +46,7 @@ def sample_steps(
     seeds: Sequence[int | Between],
     guidance: Guidance = NO_GUIDANCE,
     given: Given | None = None,
+    towards: Towards | None = None,
 ) -> Iterator[Step]:
     """Sample images with the labels y (B, K), image k from seeds[k] alone; yield after each step.
 
@@ -50,8 +58,13 @@ def sample_steps(
     """
     shape = cast(int, net.channels), cast(int, net.image_size), cast(int, net.image_size)
     schedule, parameterization, x0 = process.schedule, process.parameterization, None
-    none, max_value = null_labels(net, y.device), process.first_stage.max_value
+    max_value = process.first_stage.max_value
+    none = torch.tensor(guidance.negative, device=y.device) if guidance.negative else null_labels(net, y.device)
     denoise = denoiser(net, schedule, parameterization, y, none, guidance, max_value)
+    if towards is not None:
+        denoise = _between(
+            denoise, denoiser(net, schedule, parameterization, towards.y, none, guidance, max_value), towards.share
+        )
     if given is not None:
         x0, denoise = given.x0, _keeping(denoise, given)
     for number, strength in enumerate(given.strengths if given is not None else (1.0,)):
@@ -77,6 +90,7 @@ def sample_images(
     batch_size: int = 64,
     given: Given | None = None,
     on_step: Callable[[Step], object] = lambda _: None,
+    towards: Towards | None = None,
 ) -> Iterator[Tensor]:
     """Yield finished images in batches. Each of M given images becomes len(y) / M consecutive ones.
 
@@ -91,13 +105,19 @@ def sample_images(
         if given is not None:
             rows = torch.arange(start, min(start + batch_size, len(y))) * len(given.x0) // len(y)
             own = Given(encoded[rows], given.strengths, repaint)
-        for step in sample_steps(net, process, sampler, y[part], seeds[part], guidance, own):
+        toward = towards and Towards(towards.y[part], towards.share[part])
+        for step in sample_steps(net, process, sampler, y[part], seeds[part], guidance, own, toward):
             on_step(step)
             x_t = step.x_t
         images = first_stage.decode(x_t)
         if given is not None and given.repaint is not None:  # also undoes the samplers' rounding
             images = torch.where(given.repaint.to(y.device), images, given.x0[rows].to(y.device))
         yield images
+
+
+def _between(first: Denoise, second: Denoise, share: Tensor) -> Denoise:
+    """A denoiser whose x0_hat lies between those of two others."""
+    return lambda x_t, t: torch.lerp(first(x_t, t), second(x_t, t), per_image(share, x_t))
 
 
 def _keeping(denoise: Denoise, given: Given) -> Denoise:

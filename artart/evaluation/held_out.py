@@ -61,6 +61,8 @@ def held_out_data(
         data = ArtDataModule(**settings)
     except TypeError as error:
         raise ArtError(f"{loaded.path}: its settings of data are not artart's ({printable(error)})") from None
+    if loaded.text is not None:
+        data.text.vocabulary = loaded.text
     if not data.val_is_held_out:
         raise ArtError(f"{loaded.path}: was trained on all images (data.val_fraction=0), so none can judge it")
     return data

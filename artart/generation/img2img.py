@@ -14,8 +14,8 @@ from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.data.decode import ResizeMode, decode, to_srgb
 from artart.data.scan import FileInfo, examine
+from artart.generation.conditions import Asked, conditions_for
 from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_image
-from artart.generation.labels import Label, label_in_name, label_in_words, labels_for
 from artart.generation.original import WHITE, repainted, spread
 from artart.generation.output import ContactSheet, Output, Written
 from artart.generation.plan import Item, Plan, Sampling, Start, details_of, make
@@ -36,33 +36,33 @@ def plan_variations(
     num_inputs: int,
     start: Start,
     num_images: int,
-    label: Label,
+    asked: Asked,
     seed: int,
 ) -> Plan:
-    """Plan `num_images` of each input, NAME_00000_LABEL.png ...; image k of each has the seed `seed + k`.
+    """Plan `num_images` of each input, NAME_00000_LABEL_OR_PROMPT.png ...; image k of each has the seed `seed + k`.
 
     Args:
         inputs: read one by one; for mode=inpaint those of `masked`.
         num_inputs: as many or fewer are read.
         start: `noised` for mode=img2img, `masked` for mode=inpaint.
-        label: None means no label.
+        asked: by default no label and no prompt.
 
-    Raises ArtError if the network has no such label.
+    Raises the errors of `conditions_for`.
     """
-    label, names = "none" if label is None else label, loaded.label_names
     details = details_of(loaded, "img2img" if start.repaint is None else "inpaint", how)
     details["strength"] = ", ".join(map(str, start.strengths))
     details["network_size"] = "{0} x {0}".format(loaded.config["image_size"])
-    labels_for(label, num_images, names)  # raises
+    conditions = list(conditions_for(loaded, asked, num_images, default="none"))
 
     def items() -> Iterator[Item]:
         for one in inputs:
-            for k, labels in enumerate(labels_for(label, num_images, names, loaded.untrained_labels)):
-                own = {**details, "seed": seed + k, "label": label_in_words(labels, names)}
-                name = one.name.with_name(f"{one.name.stem}_{k:05}{label_in_name(labels, names)}.png")
-                yield Item(name, provenance_of_inputs([one], own), labels, seed + k, one)
+            for k, condition in enumerate(conditions):
+                own = {**details, "seed": seed + k, **condition.in_words}
+                name = one.name.with_name(f"{one.name.stem}_{k:05}{condition.in_name}.png")
+                yield Item(name, provenance_of_inputs([one], own), condition.y, seed + k, source=one)
 
-    return Plan(items(), num_inputs * num_images, how, {**details, "seed": seed, "label": label}, start)
+    whole = {**details, "seed": seed, **asked.in_words(loaded, "none")}
+    return Plan(items(), num_inputs * num_images, how, whole, start)
 
 
 def noised(strength: float | None) -> Start:
@@ -130,7 +130,7 @@ def write_variations(
     out: Output,
     input: str,
     num_images: int,
-    label: Label,
+    asked: Asked,
     seed: int,
     strength: float | None,
     mask: str | None,
@@ -148,7 +148,7 @@ def write_variations(
         (one,) = inputs
         one, start = masked(one, read_mask(Path(mask), one.facts, *loaded.preprocessing[:2]))
         inputs = iter([one])
-    plan = plan_variations(loaded, how, inputs, num_files, start, num_images, label, seed)
+    plan = plan_variations(loaded, how, inputs, num_files, start, num_images, asked, seed)
     size = loaded.config["image_size"]
     log.info("the network makes %d x %d pixels, which are scaled to the input's size", size, size)
     sheet, shown, num = ContactSheet(size, out.resample), list[Input](), 0

@@ -1,7 +1,7 @@
-"""Images between images: noise that lies between the noise of seeds."""
+"""Images between images: noise between the noise of seeds, and what lies between prompts."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice, starmap
+from itertools import count, repeat
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.diffusion.noise import Between
-from artart.generation.labels import Label, labels_for
+from artart.generation.conditions import Asked, conditions_for
 from artart.generation.output import Output, Written, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
 from artart.io.images import save_animation, save_new
@@ -20,38 +20,47 @@ MAX_IN_STRIP = 16  # images
 MAX_IN_ANIMATION = 300  # images
 
 
-def plan_interpolation(loaded: Loaded, how: Sampling, seeds: Sequence[int], num_images: int, label: Label) -> Plan:
-    """Plan a sequence of images through two or more seeds; label None means no label.
+def plan_interpolation(
+    loaded: Loaded, how: Sampling, seeds: Sequence[int], num_images: int, asked: Asked, seed: int = 0
+) -> Plan:
+    """Plan a sequence of images through two or more seeds, or prompts, or both; by default no label and no prompt.
 
-    All noise, also that of single steps, lies on great circles from each seed to the next. The first image is that of
-    `plan_samples` with the first seed, the last that with the last.
+    All noise, also that of single steps, lies on great circles from each seed to the next; without seeds it is that of
+    `seed`. Between prompts x0_hat is mixed. The first image is that of `plan_samples` with the first seed and prompt,
+    the last that with the last.
 
-    Raises ArtError if the label is unknown or means several, or if there are fewer images than seeds.
+    Raises ArtError if the label is unknown or means several, or if there are fewer images than seeds or prompts.
     """
-    if num_images < len(seeds):
-        raise ArtError(f"num_images={num_images}: fewer than the {len(seeds)} seeds; ask for more")
-    label = "none" if label is None else label
-    rows = labels_for(label, num_images, loaded.label_names, loaded.untrained_labels)
-    if len(different := set(islice(rows, 2))) > 1:
-        raise ArtError(f"label={label}: mode=interpolate keeps to one label; choose a class or none")
-    (labels,) = different
-    details = {**details_of(loaded, "interpolate", how), "seeds": "-".join(map(str, seeds)), "label": label}
+    num_prompts = len(asked.prompts)
+    for ends, what in ((len(seeds), "seeds"), (num_prompts, "prompts")):
+        if num_images < ends:
+            raise ArtError(f"num_images={num_images}: fewer than the {ends} {what}; ask for more")
+    ys = [condition.y for condition in conditions_for(loaded, asked, max(2, num_prompts), default="none")]
+    if not num_prompts and len(set(ys)) > 1:
+        raise ArtError(f"label={asked.label}: mode=interpolate keeps to one label; choose a class or none")
+    details = {**details_of(loaded, "interpolate", how), "seeds": "-".join(map(str, seeds or [seed]))}
+    details |= asked.in_words(loaded, "none")
+    noise = places(seeds, num_images) if seeds else repeat(seed, num_images)
+    between = places(range(num_prompts), num_images) if num_prompts > 1 else repeat(None, num_images)
 
-    def item(k: int, place: Between) -> Item:
+    def item(k: int, own: int | Between, place: Between | None) -> Item:
         provenance = ImageProvenance("trained", {**details, "place": f"{k}/{num_images - 1}"})
-        return Item(Path(f"{k:05}.png"), provenance, labels, place)
+        y, towards = ys[0], None
+        if place is not None:
+            y, towards = ys[place.first], (ys[place.second], place.share)
+        return Item(Path(f"{k:05}.png"), provenance, y, own, towards)
 
-    return Plan(starmap(item, enumerate(places(seeds, num_images))), num_images, how, details)
+    return Plan(map(item, count(), noise, between), num_images, how, details)
 
 
 def write_interpolation(
-    loaded: Loaded, how: Sampling, out: Output, seeds: Sequence[int], num_images: int, label: Label
+    loaded: Loaded, how: Sampling, out: Output, seeds: Sequence[int] | None, num_images: int, asked: Asked, seed: int
 ) -> Written:
     """Write 00000.png ..., strip.png with up to 16 of them, and trajectory.webp with up to 300. Replaces no file.
 
     The first is the strip. Raises the errors of `plan_interpolation` and `make`.
     """
-    plan = plan_interpolation(loaded, how, seeds, num_images, label)
+    plan = plan_interpolation(loaded, how, seeds or (), num_images, asked, seed)
     in_animation, in_strip = (_moments(num_images, most) for most in (MAX_IN_ANIMATION, MAX_IN_STRIP))
     frames, strip = list[Tensor](), list[Tensor]()
     for k, (item, image) in enumerate(make(loaded, plan)):

@@ -15,6 +15,7 @@ from artart.config.paths import checkpoint_of
 from artart.config.schema import check_values, wrong_arguments
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
+from artart.generation.conditions import Asked
 from artart.generation.img2img import STRENGTH, mask_of, masked, noised, plan_variations
 from artart.generation.inputs import Images, Input, inputs_of
 from artart.generation.interpolate import plan_interpolation
@@ -25,6 +26,7 @@ from artart.generation.sample import plan_samples
 from artart.io.images import to_pil
 
 OutputType = Literal["pil", "pt"]
+Prompt = str | Sequence[str] | None
 
 
 def load(path: str | Path, device: str = "auto", trusted_classes: Collection[str] = ()) -> "Model":
@@ -49,6 +51,8 @@ class Model:
     - image, images: PIL images of any size, preprocessed as in training; or a tensor (3, S, S) or (N, 3, S, S), float
       in [-1, 1]; or a sequence of these.
     - label: the name of a class, "all" in turn, "none", or {column: name}. None: "all" in `sample`, else "none".
+    - prompt: for a network that was trained with captions, what images show, or several for one image after the other.
+      None: frequent captions in `sample`, else none. negative_prompt: what guidance leads away from.
     - seed: image k has the seed `seed + k`, in any batch size.
     - guidance: the guidance weight; 1: none. A Guidance, from `guidance`, also has an interval and a network.
     - sampler: a name in conf/sampler (ddim, ddpm, dpmpp_2m, heun) or a Sampler; num_steps: of a sampler by name.
@@ -71,6 +75,8 @@ class Model:
         self,
         num_images: int = 16,
         label: Label = None,
+        prompt: Prompt = None,
+        negative_prompt: str | None = None,
         seed: int = 0,
         guidance: float | Guidance = 1.5,
         sampler: str | Sampler = "heun",
@@ -79,8 +85,9 @@ class Model:
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
         """Make images from noise."""
-        how = self._how("sample", guidance, sampler, num_steps, batch_size, num_images=num_images, seed=seed)
-        return self._make(plan_samples(self.loaded, how, num_images, label, seed), output_type)
+        values: dict[str, object] = {"num_images": num_images, "seed": seed}
+        how = self._how("sample", guidance, sampler, num_steps, batch_size, negative_prompt, **values)
+        return self._make(plan_samples(self.loaded, how, num_images, _asked(label, prompt), seed), output_type)
 
     def img2img(
         self,
@@ -88,6 +95,8 @@ class Model:
         strength: float = STRENGTH,
         num_images: int = 16,
         label: Label = None,
+        prompt: Prompt = None,
+        negative_prompt: str | None = None,
         seed: int = 0,
         guidance: float | Guidance = 1.5,
         sampler: str | Sampler = "heun",
@@ -99,11 +108,11 @@ class Model:
 
         `strength` is the noise level r to start from, 0.01 (reproduces the image) to 1 (ignores it).
         """
-        how = self._how(
-            "img2img", guidance, sampler, num_steps, batch_size, strength=strength, num_images=num_images, seed=seed
-        )
+        values: dict[str, object] = {"strength": strength, "num_images": num_images, "seed": seed}
+        how = self._how("img2img", guidance, sampler, num_steps, batch_size, negative_prompt, **values)
         inputs = self._inputs(image)
-        plan = plan_variations(self.loaded, how, inputs, len(inputs), noised(strength), num_images, label, seed)
+        start, asked = noised(strength), _asked(label, prompt)
+        plan = plan_variations(self.loaded, how, inputs, len(inputs), start, num_images, asked, seed)
         return self._make(plan, output_type)
 
     def inpaint(
@@ -112,6 +121,8 @@ class Model:
         mask: Image.Image | Tensor,
         num_images: int = 16,
         label: Label = None,
+        prompt: Prompt = None,
+        negative_prompt: str | None = None,
         seed: int = 0,
         guidance: float | Guidance = 1.5,
         sampler: str | Sampler = "heun",
@@ -123,29 +134,35 @@ class Model:
 
         The mask is a PIL image of the image's size, or a tensor (S, S) or (1, S, S), bool or white above 0.
         """
-        how = self._how("inpaint", guidance, sampler, num_steps, batch_size, num_images=num_images, seed=seed)
+        values: dict[str, object] = {"num_images": num_images, "seed": seed}
+        how = self._how("inpaint", guidance, sampler, num_steps, batch_size, negative_prompt, **values)
         inputs = self._inputs(image)
         if len(inputs) > 1:
             raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
         one, start = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.loaded.preprocessing[:2]))
-        return self._make(plan_variations(self.loaded, how, [one], 1, start, num_images, label, seed), output_type)
+        asked = _asked(label, prompt)
+        return self._make(plan_variations(self.loaded, how, [one], 1, start, num_images, asked, seed), output_type)
 
     def interpolate(
         self,
-        seeds: Sequence[int],
+        seeds: Sequence[int] = (),
         num_images: int = 16,
         label: Label = None,
+        prompt: Prompt = None,
+        negative_prompt: str | None = None,
         guidance: float | Guidance = 1.5,
         sampler: str | Sampler = "heun",
         num_steps: int | None = None,
         batch_size: int = 32,
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
-        """Make a sequence of images through two or more seeds, from the first to the last."""
-        how = self._how(
-            "interpolate", guidance, sampler, num_steps, batch_size, seeds=list(seeds), num_images=num_images
-        )
-        return self._make(plan_interpolation(self.loaded, how, seeds, num_images, label), output_type)
+        """Make a sequence of images through two or more seeds, or prompts, from the first to the last."""
+        asked = _asked(label, prompt)
+        if not seeds and len(asked.prompts) < 2:
+            raise ArtError("seeds: give two or more, such as [1, 2], or two or more prompts")
+        values: dict[str, object] = {"seeds": list(seeds) or None, "num_images": num_images}
+        how = self._how("interpolate", guidance, sampler, num_steps, batch_size, negative_prompt, **values)
+        return self._make(plan_interpolation(self.loaded, how, seeds, num_images, asked), output_type)
 
     def reconstruct(
         self, images: Images, batch_size: int = 32, output_type: OutputType = "pil"
@@ -161,15 +178,19 @@ class Model:
         interval: tuple[float, float] = Guidance().interval,
         network: str | Path | None = None,
         trusted_classes: Collection[str] = (),
+        negative_prompt: str | None = None,
     ) -> Guidance:
         """Guidance in an interval of noise levels r; `network` is a weaker one's checkpoint or run (autoguidance)."""
         if isinstance(weight, Guidance):
+            if negative_prompt:
+                raise ArtError("negative_prompt: goes with a weight; use model.guidance(3, negative_prompt=...)")
             if weight.network is not None and not weight.network_sha256:
                 raise ArtError("guidance.network: a network of unknown origin; use model.guidance(3, network=PATH)")
             return weight
         check_values(**{"guidance.weight": weight, "guidance.interval": list(interval)})
         path = network and checkpoint_of("guidance.network", str(network))
-        return guidance_for(self.loaded, weight, interval, path, trusted_classes, self.loaded.device.type)
+        trust = (trusted_classes, self.loaded.device.type)
+        return guidance_for(self.loaded, weight, interval, path, *trust, negative_prompt)
 
     def _how(
         self,
@@ -178,12 +199,15 @@ class Model:
         sampler: str | Sampler,
         num_steps: int | None,
         batch_size: int,
+        negative_prompt: str | None,
         **values: object,
     ) -> Sampling:
         """Check the arguments of a call and combine those of sampling."""
         mode_of(self.loaded, mode)
-        check_values(batch_size=batch_size, **values)
-        return Sampling(sampler_for(sampler, num_steps), self.guidance(guidance), batch_size)
+        check_values(batch_size=batch_size, negative_prompt=negative_prompt, **values)
+        return Sampling(
+            sampler_for(sampler, num_steps), self.guidance(guidance, negative_prompt=negative_prompt), batch_size
+        )
 
     def _inputs(self, images: Images) -> list[Input]:
         return inputs_of(images, *self.loaded.preprocessing)
@@ -198,6 +222,12 @@ def _output(made: Iterable[tuple[Item, Tensor]], output_type: OutputType) -> lis
     if output_type == "pt":
         return torch.stack([image.clamp(-1, 1) for _, image in made])
     return [to_pil(item.finished(image), item.provenance) for item, image in made]
+
+
+def _asked(label: Label, prompt: Prompt) -> Asked:
+    prompts = [] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
+    check_values(prompt=prompts)
+    return Asked(label, prompts)
 
 
 def sampler_for(sampler: str | Sampler, num_steps: int | None) -> Sampler:

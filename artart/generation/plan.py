@@ -16,7 +16,8 @@ from artart.diffusion.first_stage import fingerprint
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import Between
 from artart.diffusion.samplers import Sampler, Step
-from artart.diffusion.sampling import Given, sample_images
+from artart.diffusion.sampling import Given, Towards, sample_images
+from artart.generation.conditions import negative_for
 from artart.generation.inputs import Input
 from artart.io.images import to_pixels
 from artart.io.provenance import ImageProvenance
@@ -37,11 +38,12 @@ class Sampling(NamedTuple):
     @property
     def details(self) -> dict[str, object]:
         """Guidance and sampler, for an image's provenance."""
-        weight, interval, network, sha256 = self.guidance
-        details = {"guidance": weight, "guidance_interval": "-".join(map(str, interval))}
-        details |= {} if network is None else {"guidance_network_sha256": sha256}
+        how, own = self.guidance, dict[str, object]()
+        own |= {"guidance": how.weight, "guidance_interval": "-".join(map(str, how.interval))}
+        own |= {} if how.network is None else {"guidance_network_sha256": how.network_sha256}
+        own |= {"negative_prompt": how.negative_prompt} if how.negative_prompt else {}
         settings = {name: value for name, value in vars(self.sampler).items() if isinstance(value, int | float | str)}
-        return {**details, "sampler": type(self.sampler).__name__, **settings}
+        return {**own, "sampler": type(self.sampler).__name__, **settings}
 
 
 class Item(NamedTuple):
@@ -49,8 +51,9 @@ class Item(NamedTuple):
 
     name: Path  # of its file
     provenance: ImageProvenance
-    labels: tuple[int, ...] = ()  # K labels
+    y: tuple[int, ...] = ()  # K labels, or the tokens of a prompt
     seed: int | Between = 0
+    towards: tuple[tuple[int, ...], float] | None = None  # another y, and its share
     source: Input | None = None  # the image that it is made from
 
     def finished(self, image: Tensor) -> Tensor:
@@ -98,14 +101,20 @@ def guidance_for(
     network: str | Path | None = None,
     trusted_classes: Collection[str] = (),
     device: str = "cpu",
+    negative_prompt: str | None = None,
 ) -> Guidance:
     """Guidance of a loaded network; `network` is the checkpoint of a weaker one (autoguidance).
 
-    Raises ArtError if that checkpoint cannot be used, differs in schedule, size or labels, or has no effect.
+    Raises ArtError if that checkpoint cannot be used, differs in schedule, size or labels, or has no effect; or if a
+    negative prompt has none.
     """
     low, high = interval
     if network is None:
-        return Guidance(weight, (low, high))
+        if negative_prompt and weight == 1:
+            raise ArtError(f"negative_prompt={negative_prompt}: has no effect with guidance.weight=1; set 1.5")
+        return Guidance(weight, (low, high), None, "", negative_for(loaded, negative_prompt), negative_prompt or "")
+    if negative_prompt:
+        raise ArtError(f"negative_prompt={negative_prompt}: has no effect with guidance.network; leave one of them out")
     if weight == 1:
         raise ArtError(f"guidance.network={network}: has no effect with guidance.weight=1; set guidance.weight=1.5")
     weaker = load(Path(network), trusted_classes, device)
@@ -119,7 +128,10 @@ def guidance_for(
         raise ArtError(
             f"guidance.network={network}: has another first stage; name an earlier checkpoint of the same run"
         )
-    if list(weaker.label_names.items()) != list(loaded.label_names.items()):
+    if [*weaker.label_names.items(), weaker.text and weaker.text.json] != [
+        *loaded.label_names.items(),
+        loaded.text and loaded.text.json,
+    ]:
         raise ArtError(f"guidance.network={network}: has other labels; name an earlier checkpoint of the same run")
     return Guidance(weight, (low, high), weaker.net, weaker.sha256)
 
@@ -148,10 +160,20 @@ def make(
             bar.advance(task)
 
         while batch := list(islice(remaining, how.batch_size)):
-            y = torch.tensor([item.labels for item in batch], device=loaded.device)
+            y = torch.tensor([item.y for item in batch], device=loaded.device)
+            towards = _towards(batch, loaded.device)
             seeds = [item.seed for item in batch]
             given = start and Given(torch.stack([item.source.x0 for item in batch if item.source]), *start)
             common = loaded.net, loaded.process, how.sampler
-            (images,) = sample_images(*common, y, seeds, how.guidance, len(batch), given, advance)
+            (images,) = sample_images(*common, y, seeds, how.guidance, len(batch), given, advance, towards)
             check_numbers(images, loaded.path)
             yield from zip(batch, images.cpu(), strict=True)
+
+
+def _towards(batch: Sequence[Item], device: torch.device) -> Towards | None:
+    """The second conditions of items, if they lie between two."""
+    pairs = [item.towards for item in batch if item.towards]
+    if not pairs:
+        return None
+    y, shares = zip(*pairs, strict=True)
+    return Towards(torch.tensor(y, device=device), torch.tensor(shares, device=device))

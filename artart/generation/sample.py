@@ -9,7 +9,7 @@ from torch import Tensor
 
 from artart.checkpoints.load import Loaded
 from artart.diffusion.samplers import Step
-from artart.generation.labels import Label, label_in_name, label_in_words, labels_for
+from artart.generation.conditions import Asked, Condition, conditions_for
 from artart.generation.output import MAX_IN_SHEET, ContactSheet, Output, Written, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
 from artart.io.images import save_animation, save_new
@@ -19,31 +19,30 @@ MAX_RECORDED = 16  # images in a trajectory
 MOMENTS = 8  # of a trajectory, on its strip
 
 
-def plan_samples(loaded: Loaded, how: Sampling, num_images: int, label: Label, seed: int) -> Plan:
-    """Plan images from noise; image k has the seed `seed + k`; label None means all classes in turn.
+def plan_samples(loaded: Loaded, how: Sampling, num_images: int, asked: Asked, seed: int) -> Plan:
+    """Plan images from noise; image k has the seed `seed + k`; by default of all classes or frequent captions in turn.
 
-    Raises ArtError if the network has no such label.
+    Raises the errors of `conditions_for`.
     """
-    label, names = "all" if label is None else label, loaded.label_names
     details = details_of(loaded, "sample", how)
-    rows = labels_for(label, num_images, names, loaded.untrained_labels)
+    conditions = conditions_for(loaded, asked, num_images, default="all")
 
-    def item(k: int, labels: tuple[int, ...]) -> Item:
-        own = {"seed": seed + k, "label": label_in_words(labels, names)}
-        name = Path(f"{k:05}{label_in_name(labels, names)}.png")
-        return Item(name, ImageProvenance("trained", {**details, **own}), labels, seed + k)
+    def item(k: int, condition: Condition) -> Item:
+        provenance = ImageProvenance("trained", {**details, "seed": seed + k, **condition.in_words})
+        return Item(Path(f"{k:05}{condition.in_name}.png"), provenance, condition.y, seed + k)
 
-    return Plan(starmap(item, enumerate(rows)), num_images, how, {**details, "seed": seed, "label": label})
+    whole = {**details, "seed": seed, **asked.in_words(loaded, "all")}
+    return Plan(starmap(item, enumerate(conditions)), num_images, how, whole)
 
 
 def write_samples(
-    loaded: Loaded, how: Sampling, out: Output, num_images: int, label: Label, seed: int, save_trajectory: bool
+    loaded: Loaded, how: Sampling, out: Output, num_images: int, asked: Asked, seed: int, save_trajectory: bool
 ) -> Written:
-    """Write 00000_LABEL.png ... and grid.png, with `save_trajectory` also trajectory.png and trajectory.webp.
+    """Write 00000_LABEL_OR_PROMPT.png ... and grid.png, with `save_trajectory` also trajectory.png and trajectory.webp.
 
     Replaces no file. The first is the grid. Raises the errors of `plan_samples` and `make`.
     """
-    plan = plan_samples(loaded, how, num_images, label, seed)
+    plan = plan_samples(loaded, how, num_images, asked, seed)
     sheet, in_sheet = ContactSheet(loaded.config["image_size"], out.resample), set[tuple[int, ...]]()
     steps: list[Tensor] = []  # of each batch, one after the other
     num = 0
@@ -56,7 +55,7 @@ def write_samples(
         path = out.save(pixels := item.finished(image), item.name, item.provenance)
         sheet.add(pixels, path.stem)
         if num <= MAX_IN_SHEET:
-            in_sheet.add(item.labels)
+            in_sheet.add(item.y)
     num_columns = len(in_sheet) if len(in_sheet) > 1 else math.ceil(math.sqrt(min(num, MAX_IN_SHEET)))
     provenance = ImageProvenance("trained", plan.details)
     first = out.save_sheet(sheet, num_columns, provenance)

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     """Images and their labels."""
 
     x0: Tensor  # (B, 3, S, S), float in [-1, 1]
-    y: Tensor  # (B, K) long, a label in each column; the number of a column's names means "none"
+    y: Tensor  # (B, K) long, a label in each column; the number of a column's names means "none". Or tokens of prompts
 
 
 def to_model(pixels: Tensor) -> Tensor:

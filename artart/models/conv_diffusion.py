@@ -11,6 +11,7 @@ from artart.io.ranges import Count, ImageSize
 from artart.models.attention import SelfAttention
 from artart.models.base import check_divisible
 from artart.models.embedding import AdaGroupNorm, AugmentDim, ConditionEmbedding, NumClasses, zero_module
+from artart.models.text import Text
 
 EMB_CHANNELS = 256  # of the condition
 
@@ -34,6 +35,7 @@ class ConvDiffusionModel(nn.Module):
         conditioned: bool | None = None,
         attention: bool = False,
         augment_dim: AugmentDim = None,
+        text: Text = None,
     ) -> None:
         """
         Args:
@@ -43,6 +45,7 @@ class ConvDiffusionModel(nn.Module):
             conditioned: whether it takes time and labels; None: no. artart.train asks the objective.
             attention: self-attention at the lowest resolution; from 64 px on no convolution sees the whole image.
             augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
+            text: as for ConditionEmbedding; None: no prompts. artart.train takes those of the data.
 
         Raises ValueError if image_size is not divisible by 8, or if attention or augmentation lacks `conditioned`.
         """
@@ -59,7 +62,7 @@ class ConvDiffusionModel(nn.Module):
         self.dec1 = _up(256, 128, nn.ReLU(), norm(128))
         self.dec2 = _up(128, 64, nn.ReLU(), norm(64))
         self.dec3 = Head(64, channels) if conditioned else _up(64, channels, nn.Sigmoid())
-        self.condition = ConditionEmbedding(num_classes, EMB_CHANNELS, augment_dim) if conditioned else None
+        self.condition = ConditionEmbedding(num_classes, EMB_CHANNELS, augment_dim, text) if conditioned else None
         self.num_classes = () if self.condition is None else self.condition.num_classes
         self.attention = SelfAttention(256) if attention else None
 
@@ -67,7 +70,7 @@ class ConvDiffusionModel(nn.Module):
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """As for `base.Network`; without condition only x is used."""
-        condition = None if self.condition is None else self.condition(x, t, y, augment_labels)
+        condition = None if self.condition is None else self.condition(x, t, y, augment_labels).vector
         skip1 = _run(self.enc1, x, condition)
         skip2 = _run(self.enc2, skip1, condition)
         deepest = _run(self.enc3, skip2, condition)

@@ -1,13 +1,15 @@
-"""The condition of a network: time, labels, and how the image was augmented."""
+"""The condition of a network: time, labels or a prompt, and how the image was augmented."""
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from artart.models.text import Prompt, Text, TextEncoder
 
 AugmentDim = Annotated[int, Field(ge=0)] | None  # numbers that describe an augmentation; None: 0
 NumClasses = Annotated[int, Field(ge=0)] | Sequence[int] | None  # by column of labels, or of the only one
@@ -15,39 +17,60 @@ NumClasses = Annotated[int, Field(ge=0)] | Sequence[int] | None  # by column of 
 T = TypeVar("T", bound=nn.Module)
 
 
-class ConditionEmbedding(nn.Module):
-    """Time, labels and augmentation as one vector."""
+class Condition(NamedTuple):
+    """What a network is conditioned on."""
 
-    def __init__(self, num_classes: NumClasses, emb_channels: int, augment_dim: AugmentDim = None) -> None:
+    vector: Tensor  # (B, emb_channels)
+    prompt: Prompt | None  # its tokens have as many channels
+
+
+class ConditionEmbedding(nn.Module):
+    """Time, labels or prompt, and augmentation as one vector; and the tokens of the prompt."""
+
+    def __init__(
+        self, num_classes: NumClasses, emb_channels: int, augment_dim: AugmentDim = None, text: Text = None
+    ) -> None:
         """
         Args:
             num_classes: number of classes of each column of labels, or of the only one; may be 0. In column k the
                 label `num_classes[k]` means none. None: 0.
             emb_channels: of the vector.
             augment_dim: numbers that describe how an image was augmented; 0 or None: it takes none.
+            text: size of the vocabulary and number of tokens of prompts, which then replace labels: each token is a
+                column of y. None: no prompts.
+
+        Raises ValueError if it has both labels and prompts.
         """
         super().__init__()
-        self.num_classes = tuple(num_classes) if isinstance(num_classes, Sequence) else (num_classes or 0,)
+        if text and num_classes:
+            raise ValueError(f"model.num_classes={num_classes}: prompts replace labels; set it to null")
+        size, num_tokens = text or (0, 0)
+        labels = tuple(num_classes) if isinstance(num_classes, Sequence) else (num_classes or 0,)
+        self.num_classes = (size,) * num_tokens or labels
         self.time = nn.Sequential(nn.Linear(64, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
-        num_rows = sum(self.num_classes) + len(self.num_classes)  # the columns' tables, one below the other
-        self.label = nn.Embedding(num_rows, emb_channels) if any(self.num_classes) else None
+        num_rows = sum(labels) + len(labels)  # the columns' tables, one below the other
+        self.label = nn.Embedding(num_rows, emb_channels) if any(labels) else None
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
         # Zeros mean no augmentation, so there is no bias.
         self.augmentation = zero_module(nn.Linear(augment_dim, emb_channels, bias=False)) if augment_dim else None
+        self.text = TextEncoder(size, num_tokens, emb_channels) if text else None
 
-    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Tensor:
-        """(B, emb_channels) for images x (B, ...); the rest as for `base.Network`."""
-        t = x.new_zeros(len(x)) if t is None else t
-        vector = self.time(timestep_embedding(t, 64))
+    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Condition:
+        """The condition of images x (B, ...); the rest as for `base.Network`."""
+        vector: Tensor = self.time(timestep_embedding(x.new_zeros(len(x)) if t is None else t, 64))
+        prompt, none = None, torch.tensor(self.num_classes, device=x.device)
+        if y is None:
+            y = none.expand(len(x), -1)
         if self.label is not None:
-            none = torch.tensor(self.num_classes, device=x.device)
-            y = none.expand(len(x), -1) if y is None else y.reshape(-1, len(none))
-            vector = vector + self.label(y + F.pad((none + 1).cumsum(0), (1, -1))).sum(dim=1)
+            vector = vector + self.label(y.reshape(-1, len(none)) + F.pad((none + 1).cumsum(0), (1, -1))).sum(dim=1)
+        if self.text is not None:
+            prompt = self.text(y)
+            vector = vector + prompt.mean()
         if self.augmentation is not None:
             none = x.new_zeros(len(x), self.augmentation.in_features)
             vector = vector + self.augmentation(none if augment_labels is None else augment_labels)
-        return vector
+        return Condition(vector, prompt)
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:

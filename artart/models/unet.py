@@ -10,18 +10,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
-from artart.models.attention import SelfAttention
+from artart.models.attention import CrossAttention, SelfAttention
 from artart.models.base import check_divisible
-from artart.models.embedding import AdaGroupNorm, AugmentDim, ConditionEmbedding, NumClasses, zero_module
+from artart.models.embedding import (
+    AdaGroupNorm,
+    AugmentDim,
+    Condition,
+    ConditionEmbedding,
+    NumClasses,
+    zero_module,
+)
+from artart.models.text import Text
 
 HEAD = 64  # channels of an attention head, at least
 
 
 class UNet(nn.Module):
-    """A U-Net conditioned on time, labels and augmentation by scale and shift of its norms.
+    """A U-Net conditioned on time, labels or a prompt, and augmentation by scale and shift of its norms.
 
     After Ho et al. 2020 (arXiv 2006.11239), Dhariwal and Nichol 2021 (arXiv 2105.05233) and Karras et al. 2022 (arXiv
     2206.00364). There are as many blocks up as down; each block up also gets the output of its counterpart down.
+    Where maps have attention, they also attend to the prompt's tokens (Rombach et al. 2022, arXiv 2112.10752).
     """
 
     def __init__(
@@ -36,6 +45,7 @@ class UNet(nn.Module):
         dropout: Annotated[float, Field(ge=0, le=0.9)] = 0.0,
         patch_size: Count = 1,
         augment_dim: AugmentDim = None,
+        text: Text = None,
     ) -> None:
         """
         Args:
@@ -49,17 +59,18 @@ class UNet(nn.Module):
             dropout: share of features that are dropped in training.
             patch_size: side in pixels of the squares that become one place of the first level: 2 costs a quarter.
             augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
+            text: as for ConditionEmbedding; None: no prompts. artart.train takes those of the data.
 
         Raises ValueError if image_size is not divisible as the levels need, or model_channels not by 8.
         """
         super().__init__()
         _check_sizes(image_size, patch_size, model_channels, channel_mult)
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
-        self.condition = ConditionEmbedding(num_classes, 4 * model_channels, augment_dim)
+        self.condition = ConditionEmbedding(num_classes, 4 * model_channels, augment_dim, text)
         self.num_classes = self.condition.num_classes
         widths = [model_channels * multiplier for multiplier in channel_mult]
         attention = [image_size // patch_size >> level in attn_resolutions for level in range(len(widths))]
-        block = partial(Block, emb_channels=4 * model_channels, dropout=dropout)
+        block = partial(Block, emb_channels=4 * model_channels, dropout=dropout, has_prompts=text is not None)
         self.stem = nn.Conv2d(channels * patch_size**2, model_channels, kernel_size=3, padding=1)
         self.down, self.up, self.middle = _levels(model_channels, widths, attention, num_res_blocks, block)
         self.norm = nn.GroupNorm(8, widths[0])
@@ -119,8 +130,10 @@ def _levels(
 class Block(nn.Module):
     """Two convolutions beside a shortcut, the second after the condition's scale and shift; then attention."""
 
-    def __init__(self, inputs: int, outputs: int, emb_channels: int, dropout: float, attention: bool) -> None:
-        """`emb_channels`: of the condition."""
+    def __init__(
+        self, inputs: int, outputs: int, emb_channels: int, dropout: float, attention: bool, has_prompts: bool = False
+    ) -> None:
+        """`emb_channels`: of the condition; `has_prompts`: whether it has prompts, to which attention then goes too."""
         super().__init__()
         self.norm1 = nn.GroupNorm(8, inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
@@ -130,9 +143,12 @@ class Block(nn.Module):
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, kernel_size=1)
         num_heads = next(num for num in range(max(1, outputs // HEAD), 0, -1) if outputs % num == 0)
         self.attention = SelfAttention(outputs, num_heads) if attention else None
+        self.cross = CrossAttention(outputs, emb_channels, num_heads) if attention and has_prompts else None
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
         features = self.conv1(F.silu(self.norm1(x)))
-        features = self.conv2(self.dropout(F.silu(self.norm2(features, condition))))
+        features = self.conv2(self.dropout(F.silu(self.norm2(features, condition.vector))))
         x = self.shortcut(x) + features
-        return x if self.attention is None else self.attention(x)
+        if self.attention is not None:
+            x = self.attention(x)
+        return x if self.cross is None or condition.prompt is None else self.cross(x, condition.prompt)

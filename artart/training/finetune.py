@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from artart import ArtError
-from artart.checkpoints.load import read
+from artart.checkpoints.load import read, vocabulary_of
 from artart.checkpoints.validate import NETWORKS, PARTS, builder
 from artart.config.build import Config, as_dict, format_value, options, select_or_none
 from artart.config.cli import compose_config
@@ -22,7 +22,7 @@ from artart.io.terminal import printable
 log = logging.getLogger(__name__)
 
 MUST_MATCH = ("image_size", "model", "objective.parameterization", "schedule")  # the weights depend on these
-FILLED_IN = ("num_classes", "conditioned", "augment_dim")  # of the model: decided by the new run
+FILLED_IN = ("num_classes", "conditioned", "augment_dim", "text")  # of the model: decided by the new run
 MAY_DIFFER = (*FILLED_IN, "dropout")  # no weight depends on them
 PARTS_OF_OBJECTIVE = ("objective", "loss")
 TABLE = "condition.label.weight"  # a row for each label
@@ -57,7 +57,8 @@ def _kind(config: Config) -> str:
 def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None:
     """Set in cfg the settings that the weights of the checkpoint `cfg.init_from` need; None if that is null.
 
-    Returns `state_dict` and `labels` of the file. `words` were set on the command line, key=value.
+    Returns `state_dict`, `labels` and `text`, its vocabulary or None, of the file. `words` were set on the command
+    line, key=value.
 
     Raises ArtError if the file cannot be used, or the command line contradicts it.
     """
@@ -82,7 +83,7 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
             cfg.model[key] = None
     if "model.dropout" in given:
         cfg.model.dropout = own["model"]["dropout"]
-    return {key: content[key] for key in ("state_dict", "labels")}
+    return {**{key: content[key] for key in ("state_dict", "labels")}, "text": vocabulary_of(content, path)}
 
 
 def _check_origin(path: Path, theirs: Mapping[str, Any], keys: Sequence[str]) -> None:

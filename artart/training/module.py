@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from artart import __version__
 from artart.checkpoints.format import FORMAT
 from artart.config.build import Config
+from artart.data.datamodule import ArtDataModule
 from artart.data.labels import LabelNames
 from artart.io.images import Batch
 from artart.objectives.base import Objective
@@ -119,7 +120,10 @@ class ArtModule(LightningModule):
         checkpoint["artart"] = {"format": FORMAT, "version": __version__, "threads": torch.get_num_threads()}
         checkpoint["config"] = self.config
         checkpoint["labels"] = self.label_names
-        checkpoint["data"] = self.trainer.datamodule.facts  # type: ignore[attr-defined]
+        data: ArtDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["data"] = data.facts
+        if data.text.vocabulary is not None:
+            checkpoint["text"] = data.text.vocabulary.content
         checkpoint["images_seen"] = self.images_seen
         if (first_stage := self.objective.first_stage.content) is not None:
             checkpoint["first_stage"] = first_stage

@@ -15,6 +15,7 @@ from artart.checkpoints.validate import finished_epochs
 from artart.config.build import Config, format_value, join_words, select_or_none
 from artart.config.paths import PREVIOUS
 from artart.data.labels import CLASS, LabelNames
+from artart.data.vocabulary import Vocabulary
 from artart.diffusion.first_stage import FrozenAutoencoder, fingerprint
 from artart.io.terminal import pasteable, printable, relative_to_cwd
 from artart.training.restore import check_state
@@ -39,7 +40,11 @@ class ResumeState(NamedTuple):
 
 
 def load_resume_state(
-    path: Path | None, config: Config, label_names: LabelNames, first_stage: FrozenAutoencoder | None = None
+    path: Path | None,
+    config: Config,
+    label_names: LabelNames,
+    vocabulary: Vocabulary | None = None,
+    first_stage: FrozenAutoencoder | None = None,
 ) -> ResumeState | None:
     """Check a checkpoint against the settings, and log the settings that differ; None for no path.
 
@@ -57,6 +62,11 @@ def load_resume_state(
             f"resume={path}: does not hold enough to resume exactly; begin with its weights: init_from={path}"
         )
     _check_labels(path, content["labels"], label_names)
+    if vocabulary and vocabulary.json != select_or_none(content, "text.tokenizer"):
+        raise ArtError(
+            f"resume={path}: was trained with other captions, whose words have other numbers; begin with its weights, "
+            f"which keeps them: init_from={path}"
+        )
     held = content.get("first_stage", {})
     _check_first_stage(path, held, config, first_stage)
     differences = list(_differences(content["config"], config))

@@ -19,7 +19,7 @@ from artart.checkpoints.load import check_writable
 from artart.config.build import Config, as_dict, build, select_or_none
 from artart.config.compatibility import check_memory, check_monitor, check_num_images, check_parts
 from artart.data.datamodule import ArtDataModule
-from artart.data.labels import LabelNames, num_classes_of
+from artart.data.labels import LabelNames
 from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.features.alexnet import alexnet_for
 from artart.objectives.base import Objective
@@ -73,10 +73,10 @@ def prepare(
 
     Raises ArtError, one line per mistake, with key, value and remedy.
     """
-    data, objective = build_data_and_objective(cfg, first_stage)
+    data, objective = build_data_and_objective(cfg, first_stage, initial)
     plan = distributed.broadcast_from_rank_zero(lambda: run_dir.plan(cfg, is_part))
     config = as_dict(cfg)
-    state = resume.load_resume_state(plan.checkpoint, config, data.label_names, first_stage)
+    state = resume.load_resume_state(plan.checkpoint, config, data.label_names, data.text.vocabulary, first_stage)
     try:
         net = _build_net(config, initial, data.label_names)
     except ArtError as error:
@@ -95,14 +95,19 @@ def prepare(
 
 
 def build_data_and_objective(
-    cfg: DictConfig, first_stage: FrozenAutoencoder | None = None
+    cfg: DictConfig, first_stage: FrozenAutoencoder | None = None, initial: Mapping[str, Any] | None = None
 ) -> tuple[ArtDataModule, Objective]:
-    """Data and objective; the settings of the network that depend on them are set in `cfg`."""
+    """Data and objective; the settings of the network that depend on them are set in `cfg`.
+
+    The words of `initial`, of `finetune.adopt_config`, keep their numbers.
+    """
     config = as_dict(cfg)
     data: ArtDataModule = build(config, "data")
+    if initial and initial["text"] and data.text.vocabulary:
+        data.text.vocabulary = initial["text"]
     latent = {} if first_stage is None else {"first_stage": first_stage}
     objective: Objective = build(config, "objective", loss=build(config, "loss"), **latent)
-    for key, value in {"num_classes": num_classes_of(data.label_names), **objective.network}.items():
+    for key, value in {**data.text.network(data.label_names), **objective.network}.items():
         if key in cfg.model and cfg.model[key] is None:
             cfg.model[key] = value
     for key, value in objective.first_stage.network.items():

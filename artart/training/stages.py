@@ -31,7 +31,14 @@ SHARED = (  # settings of both stages
     *("image_size", "seed", "trusted_classes"),
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
 )
-OWN_DATA = {"batch_size", "random_flip", "class_balanced"}  # all other settings of the data are shared
+OWN_DATA = {
+    "batch_size",
+    "random_flip",
+    "class_balanced",
+    "captions",
+    "max_tokens",
+    "prompts",
+}  # all other settings of the data are shared
 OF_RUN = {"run_dir", "resume", "first_stage", "first_stage_settings"}
 
 

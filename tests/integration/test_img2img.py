@@ -23,6 +23,7 @@ from artart.diffusion.noise import Between, from_seeds, slerp
 from artart.diffusion.samplers import DDIM, DPMpp2M, Heun
 from artart.diffusion.sampling import Given, sample_steps
 from artart.diffusion.schedule import Cosine, Flow
+from artart.generation.conditions import Asked
 from artart.generation.img2img import masked, noised, plan_variations, read_mask
 from artart.generation.inputs import Input, inputs_of, provenance_of_inputs
 from artart.generation.interpolate import places, plan_interpolation
@@ -521,9 +522,9 @@ def test_memory_does_not_grow_with_the_number_of_images(best):
 
     tracemalloc.start()
     for plan in (
-        plan_samples(loaded, how, num, "all", 0),
-        plan_interpolation(loaded, how, [1, 2], num, None),
-        plan_variations(loaded, how, inputs(), num, noised(0.5), 1, "all", 0),
+        plan_samples(loaded, how, num, Asked("all"), 0),
+        plan_interpolation(loaded, how, [1, 2], num, Asked()),
+        plan_variations(loaded, how, inputs(), num, noised(0.5), 1, Asked("all"), 0),
     ):
         for _ in islice(make(loaded, plan), 8):
             assert len(alive) <= 5

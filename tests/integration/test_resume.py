@@ -34,6 +34,7 @@ AUTOENCODER = ("model=autoencoder", "model.model_channels=8", "loss=mse", "objec
 KINDS = {
     "reconstruction": RECONSTRUCTION,
     "diffusion": DIFFUSION,
+    "text": (*DIFFUSION, "data.captions=auto"),
     "noise": (*AUTOENCODER, "+regularizer=noise"),
     "kl": (*AUTOENCODER, "+regularizer=kl", "regularizer.weight=0.01"),
 }

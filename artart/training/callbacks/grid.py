@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import Field
 from torch import Tensor
 
+from artart.data.preview import preview
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import NoiseProcess, sample_images, sample_steps
@@ -86,7 +87,7 @@ class ReconstructionGrid(Grid):
 
 
 class SampleGrid(Grid):
-    """A row for each class: real images on the left, samples with their labels and fixed seeds on the right.
+    """A row for each class or prompt: real images on the left, samples with their labels and fixed seeds on the right.
 
     The last row is the trajectory of the first sample. While few images have been seen, a second grid,
     `epoch_0010_raw.png`, shows samples of the weights without their average.
@@ -122,7 +123,7 @@ class SampleGrid(Grid):
     def rows(self, trainer: Trainer, module: ArtModule, batch: Batch | None = None) -> list[Tensor]:
         num_samples = self.num_images // 2
         num_real = self.num_images - num_samples
-        real = trainer.datamodule.preview(num_real)  # type: ignore[attr-defined]
+        real = preview(trainer.datamodule, num_real)  # type: ignore[attr-defined]
         labels = real.y.unflatten(0, (-1, num_real))[:, :num_samples].flatten(0, 1).to(module.device)
         seeds, objective = range(len(labels)), cast(NoiseProcess, module.objective)
         how = (module.net, objective, self.sampler)
@@ -136,7 +137,7 @@ class SampleGrid(Grid):
 
     def _units(self, trainer: Trainer) -> int:
         """Images of a grid times steps; the trajectory is one more."""
-        num_rows = len(trainer.datamodule.preview(1).y)  # type: ignore[attr-defined]
+        num_rows = len(preview(trainer.datamodule, 1).y)  # type: ignore[attr-defined]
         return (num_rows * (self.num_images // 2) + 1) * self.sampler.num_steps
 
     def sampling_left(self, trainer: Trainer, module: ArtModule) -> float:

@@ -142,8 +142,8 @@ class MemorizationMonitor(SamplingCallback):
 
     def _samples(self, module: ArtModule, data: ArtDataModule) -> Tensor:
         """uint8 (num_images, 3, S, S)."""
-        labels = data.images.labels[data.train_ids]
-        y = labels[torch.randint(len(labels), (self.num_images,), generator=torch.Generator().manual_seed(0))]
+        drawn = torch.randint(len(data.train_ids), (self.num_images,), generator=torch.Generator().manual_seed(0))
+        y = data.y_of([data.train_ids[k] for k in drawn.tolist()])
         y, seeds, process = y.to(module.device), range(self.num_images), cast(NoiseProcess, module.objective)
         how = (module.net, process, self.sampler, y, seeds, self.guidance, self.batch_size)
         with self.bar(module.trainer, "samples for the memorization test", len(y) * self.sampler.num_steps) as on_step:

@@ -70,10 +70,10 @@ def test_explain_knows_the_kind_of_network():
         ("export", "allow=[mypkg.Net]"),
     ],
 )
-def test_every_command_answers_an_old_word_in_one_line(request, caplog, tmp_path, monkeypatch, command, word):
+def test_every_command_answers_an_old_word_in_one_line(request, capsys, tmp_path, monkeypatch, command, word):
     monkeypatch.chdir(tmp_path)
     assert request.getfixturevalue(command)(word) == 2
-    assert caplog.messages == [explain(word)]
+    assert capsys.readouterr().err.splitlines() == [explain(word)]
     assert list(tmp_path.iterdir()) == []
 
 

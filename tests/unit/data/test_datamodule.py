@@ -15,11 +15,13 @@ from torch.testing import assert_close
 
 from artart import ArtError
 from artart.data import demo
+from artart.data.captions import words_in
 from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import place
 from artart.data.decode import decode, resize
 from artart.data.find import find_all
 from artart.data.loader import Loader
+from artart.data.preview import preview
 from artart.io.images import Batch, to_model
 
 SIZE = 16
@@ -449,30 +451,30 @@ def placed_on_a_gpu(data: ArtDataModule, free: float, monkeypatch: pytest.Monkey
 def test_a_preview_has_a_row_for_each_class_and_begins_with_what_is_held_out(load: Load, art_folder: Path) -> None:
     data = load(val_fraction=0.5)
     assert 0 < len(data.val_ids) < 12
-    preview = data.preview(per_row=4, min_rows=3)
-    assert preview.y.flatten().tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert preview.x0.dtype == torch.float32
+    shown = preview(data, per_row=4, min_rows=3)
+    assert shown.y.flatten().tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert shown.x0.dtype == torch.float32
     held_out = {to_model(data.images.pixels[data.images.rows[i]]).numpy().tobytes() for i in data.val_ids}
     of_class = {
         label: {to_model(p).numpy().tobytes() for p, y in oracle(art_folder).values() if y == label}
         for label in range(3)
     }
-    for label, row in enumerate(preview.x0.split(4)):
-        shown = [x0.contiguous().numpy().tobytes() for x0 in row]
-        assert set(shown) == of_class[label]  # each of the four, once
-        flags = [image in held_out for image in shown]
+    for label, row in enumerate(shown.x0.split(4)):
+        own = [x0.contiguous().numpy().tobytes() for x0 in row]
+        assert set(own) == of_class[label]  # each of the four, once
+        flags = [image in held_out for image in own]
         assert flags == sorted(flags, reverse=True)
 
 
 def test_a_preview_of_few_classes_has_several_rows_of_each(load: Load) -> None:
     data = load()
-    assert data.preview(per_row=2).y.flatten().tolist() == [0] * 4 + [1] * 4 + [2] * 4  # 2 rows each make more than 4
-    assert data.preview(per_row=3, min_rows=1).y.flatten().tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert preview(data, per_row=2).y.flatten().tolist() == [0] * 4 + [1] * 4 + [2] * 4  # 2 rows each make more than 4
+    assert preview(data, per_row=3, min_rows=1).y.flatten().tolist() == [0] * 3 + [1] * 3 + [2] * 3
 
 
 def test_a_preview_repeats_the_images_of_a_small_class(load: Load) -> None:
     data = load()
-    rows = data.preview(per_row=10, min_rows=1).x0.split(10)
+    rows = preview(data, per_row=10, min_rows=1).x0.split(10)
     for row in rows:
         assert_close(row[4:8], row[:4], rtol=0, atol=0)
         assert_close(row[8:], row[:2], rtol=0, atol=0)
@@ -483,7 +485,7 @@ def test_a_preview_shows_the_most_frequent_classes_in_their_order(load: Load, ar
         for name in ("drawing", "iconography"):
             Image.fromarray(demo.paint("painting", seed, 32)).save(art_folder / name / f"0_{name}_{seed}.png")
     data = load(exclude={"duplicate": False})
-    assert data.preview(per_row=1, min_rows=1, max_rows=2).y.flatten().tolist() == [0, 2]
+    assert preview(data, per_row=1, min_rows=1, max_rows=2).y.flatten().tolist() == [0, 2]
 
 
 def test_a_preview_of_images_without_classes_is_of_no_class(load: Load, art_folder: Path, tmp_path: Path) -> None:
@@ -493,9 +495,9 @@ def test_a_preview_of_images_without_classes_is_of_no_class(load: Load, art_fold
         shutil.copy(path, flat / f"{number}{path.suffix}")
     data = load(root=flat)
     assert data.label_names == {"class": []}
-    preview = data.preview(per_row=3)
-    assert preview.y.flatten().tolist() == [0] * 12  # four rows of three
-    assert len({x0.contiguous().numpy().tobytes() for x0 in preview.x0}) == 12
+    shown = preview(data, per_row=3)
+    assert shown.y.flatten().tolist() == [0] * 12  # four rows of three
+    assert len({x0.contiguous().numpy().tobytes() for x0 in shown.x0}) == 12
 
 
 # --- labels of several columns
@@ -555,16 +557,79 @@ def test_the_facts_of_one_column_are_what_they_were_and_those_of_two_are_of_both
 
 def test_a_preview_has_rows_by_the_first_column_and_whole_labels(of_artists: Load, art_folder: Path) -> None:
     data = of_artists(val_fraction=0)
-    preview = data.preview(per_row=4, min_rows=1)
-    assert preview.y[:, 0].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    shown = preview(data, per_row=4, min_rows=1)
+    assert shown.y[:, 0].tolist() == [0] * 4 + [1] * 4 + [2] * 4
     expected = expected_rows(art_folder)
     pixels = {
         to_model(data.pixels_of([i])).numpy().tobytes(): expected[key] for i, key in enumerate(data.images.digests)
     }
-    assert [pixels[x0[None].contiguous().numpy().tobytes()] for x0 in preview.x0] == preview.y.tolist()
+    assert [pixels[x0[None].contiguous().numpy().tobytes()] for x0 in shown.x0] == shown.y.tolist()
 
 
 def test_a_column_may_stand_alone(of_artists: Load) -> None:
     data = of_artists(labels=["artist"], val_fraction=0)
     assert data.label_names == {"artist": ["Ada", "Bo"]}
     assert data.images.labels.flatten().bincount().tolist() == [3, 3, 6]
+
+
+# --- captions
+
+
+@pytest.fixture
+def captioned(load: Load, art_folder: Path) -> Load:
+    """Each image has two captions, all of its class; those of the last class have none."""
+    for path in find_all(art_folder).images:
+        name = path.relative_to(art_folder).parts[0]
+        if name != demo.CLASS_NAMES[2]:
+            path.with_suffix(".txt").write_text(f"a {name}\n{name} number {path.stem[-1]}")
+    return lambda **options: load(captions="txt", **options)
+
+
+def test_batches_hold_the_tokens_of_one_of_the_captions(captioned: Load) -> None:
+    data = captioned(val_fraction=0, batch_size=12)
+    vocabulary = data.text.vocabulary
+    assert vocabulary
+    (batch,) = data.train_dataloader()
+    known = [{*map(tuple, vocabulary.encode(texts or ("",)).tolist())} for texts in data.images.captions]
+    of_pixels = {to_model(data.pixels_of([i])).numpy().tobytes(): known[i] for i in range(12)}
+    for x0, y in zip(*batch, strict=True):
+        assert tuple(y.tolist()) in of_pixels[x0[None].contiguous().numpy().tobytes()]
+    assert data.text.network(data.label_names) == {"num_classes": 0, "text": [vocabulary.size, vocabulary.num_tokens]}
+
+
+def test_the_vocabulary_knows_the_words_of_training_images_alone(captioned: Load) -> None:
+    data = captioned(val_fraction=0.5)
+    vocabulary = data.text.vocabulary
+    assert vocabulary
+    texts = [text for i in data.train_ids for text in data.images.captions[i]]
+    assert set(vocabulary.words) == {word for text in texts for word in words_in(text)}
+    assert set(vocabulary.prompts) == set(texts)
+
+
+def test_a_preview_has_a_row_for_each_prompt_with_the_images_that_fit_best(captioned: Load) -> None:
+    name = demo.CLASS_NAMES[1]
+    data = captioned(val_fraction=0, prompts=[f"a {name}", f"{name} number 3"])
+    vocabulary = data.text.vocabulary
+    assert vocabulary
+    shown = preview(data, per_row=2)
+    assert_close(shown.y, vocabulary.encode(data.prompts).repeat_interleave(2, dim=0))
+    captions = {to_model(data.pixels_of([i])).numpy().tobytes(): data.images.captions[i] for i in range(12)}
+    best = [captions[x0[None].contiguous().numpy().tobytes()] for x0 in shown.x0]
+    assert f"a {name}" in best[0]
+    assert f"a {name}" in best[1]
+    assert f"{name} number 3" in best[2]
+
+
+def test_captions_count_in_the_facts_and_labels_are_kept(captioned: Load, load: Load, art_folder: Path) -> None:
+    plain, data = load(), captioned()
+    assert plain.facts["sha256"] != data.facts["sha256"]
+    assert_close(plain.images.labels, data.images.labels)
+    next(art_folder.rglob("*.txt")).write_text("another")
+    assert captioned().facts["sha256"] != data.facts["sha256"]
+
+
+def test_demo_art_has_captions_of_its_classes() -> None:
+    data = ArtDataModule(None, 16, num_demo_images=10, captions="auto")
+    data.load()
+    assert data.images.captions[0] == ("drawing", "demo art, drawing")
+    assert data.text.vocabulary

@@ -55,7 +55,7 @@ def opened(art_folder: Path, tmp_path: Path) -> Callable[[], tuple[ArtFolder, Im
     def opened() -> tuple[ArtFolder, ImageSet]:
         rules = Rules(max_pixels=10_000, min_size=8, duplicate=True, opt_out=True, ai_made=True)
         one = ArtFolder(art_folder, rules, SIZE, cache_dir=tmp_path / "cache")
-        return one, images_of(one, one.read())
+        return one, images_of(one, one.read(), {})
 
     return opened
 

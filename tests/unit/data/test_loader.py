@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from artart import ArtError
 from artart.data.loader import Loader
+from artart.data.vocabulary import tokens_of, train
 from artart.io.images import Batch, to_pixels
 
 SIZE = 8
@@ -455,3 +456,54 @@ def test_lightning_says_nothing_of_the_loader() -> None:
         warnings.simplefilter("always")
         fit()
     assert [str(warning.message) for warning in message if "loader" in str(warning.message)] == []
+
+
+# --- captions
+
+
+VOCABULARY = train([f"image {row}" for row in range(64)] + [f"number {row}" for row in range(64)], max_tokens=8)
+CAPTIONS = [(f"image {row}", f"number {row}")[: 1 + row % 2] for row in IDS.tolist()]
+
+
+def texts_of(batches: Iterable[Batch]) -> list[str]:
+    rows = [row for batch in batches for row in batch.y.tolist()]
+    return [VOCABULARY._tokenizer.decode([one for one in row if one != VOCABULARY.size]).strip() for row in rows]
+
+
+def test_captions_stay_with_their_images_and_each_epoch_draws_one() -> None:
+    own = loader(captions=tokens_of(CAPTIONS, VOCABULARY), random_flip=True)
+    drawn = dict[int, set[str]]()
+    for epoch in range(12):
+        batches = epoch_of(own, epoch)
+        for row, text in zip(rows_of(batches), texts_of(batches), strict=True):
+            drawn.setdefault(row, set()).add(text)
+    for row, texts in drawn.items():
+        assert texts == {f"image {row}", f"number {row}"} if row % 2 else texts == {f"image {row}"}
+
+
+def test_captions_change_neither_order_nor_flips() -> None:
+    plain, own = (
+        epoch_of(loader(random_flip=True, **more)) for more in ({}, {"captions": tokens_of(CAPTIONS, VOCABULARY)})
+    )
+    assert seen(plain) == seen(own)
+
+
+def test_captions_do_not_depend_on_the_number_of_processes() -> None:
+    tokens = tokens_of(CAPTIONS, VOCABULARY)
+    one = epoch_of(loader(4, captions=tokens))
+    two = [epoch_of(loader(2, captions=tokens, rank=rank, world_size=2)) for rank in (0, 1)]
+    for batch, *parts in zip(one, *two, strict=True):
+        assert_close(torch.cat([part.y for part in parts]), batch.y)
+
+
+def test_validation_takes_the_first_caption() -> None:
+    batches = epoch_of(loader(captions=tokens_of(CAPTIONS, VOCABULARY), shuffle=False))
+    assert texts_of(batches) == [f"image {row}" for row in IDS.tolist()]
+
+
+def test_an_epoch_that_goes_on_has_the_same_captions() -> None:
+    tokens = tokens_of(CAPTIONS, VOCABULARY)
+    whole, again = epoch_of(loader(captions=tokens), 3), loader(captions=tokens)
+    state = {"epoch": 3, "batches": 5, "seed": 0, "images": len(IDS), "global_batch_size": 4}
+    again.load_state_dict(state)
+    assert_same(epoch_of(again, 3), whole[5:])

@@ -27,6 +27,7 @@ from artart.objectives.losses import MSE, WeightedSum
 
 B, S = 4, 16
 CLASSES = (5, 3)  # two columns
+VOCABULARY, NUM_TOKENS = 7, 5
 Make = Callable[..., nn.Module]
 
 
@@ -65,6 +66,11 @@ def filled(net: nn.Module, std: float = 0.1) -> nn.Module:
 def full(make: Make, **options) -> nn.Module:
     torch.manual_seed(0)
     return filled(make(num_classes=CLASSES, augment_dim=AUGMENT_DIM, **options))
+
+
+def of_text(make: Make, **options) -> nn.Module:
+    torch.manual_seed(0)
+    return filled(make(text=[VOCABULARY, NUM_TOKENS], **options))
 
 
 @every_network
@@ -281,3 +287,56 @@ def test_networks_of_conf_have_the_size_that_they_state(name, size, num_paramete
     assert num_parameters == pytest.approx(stated * 1e6, rel=0.03)
     first_line = (CONF_DIR / "model" / f"{name}.yaml").read_text().splitlines()[0]
     assert f" {stated} million parameters" in first_line
+
+
+# --- prompts
+
+
+PROMPTS = torch.tensor([[1, 2, 3, 7, 7], [1, 2, 7, 7, 7], [3, 2, 1, 7, 7], [7, 7, 7, 7, 7]])  # 7 means none
+
+
+@every_denoiser
+def test_a_prompt_changes_the_output_and_so_does_the_order_of_its_words(make):
+    net, x, t = of_text(make), torch.randn(1, 3, S, S).expand(B, -1, -1, -1), torch.full((B,), 0.5)
+    assert net.num_classes == (VOCABULARY,) * NUM_TOKENS
+    out = net(x, t, PROMPTS)
+    for i, k in itertools.combinations(range(B), 2):
+        assert (out[i] - out[k]).abs().max() > 1e-3, (i, k)
+    assert_close(net(x, t), out[3:].expand(B, -1, -1, -1), atol=1e-5, rtol=1e-4)  # None: no prompt
+
+
+@every_denoiser
+def test_what_fills_a_prompt_up_has_no_influence(make):
+    net, x, t = of_text(make), torch.randn(B, 3, S, S), torch.full((B,), 0.5)
+    out = net(x, t, PROMPTS)
+    table = net.condition.text.embedding
+    with torch.no_grad():
+        own = table.weight[VOCABULARY].clone()
+        table.weight[VOCABULARY] = 100 * torch.randn_like(own)
+        first = table.weight.new_tensor(0.0)
+    changed = net(x, t, PROMPTS)
+    assert (changed - out).abs().amax() > 1e-3  # the first token of every prompt is the same one
+    with torch.no_grad():
+        table.weight[VOCABULARY] = own
+        net.condition.text.positions[4] = 100 * torch.randn_like(own) + first  # of the fourth word, which none has
+    assert_close(net(x, t, PROMPTS), out)
+
+
+@every_denoiser
+def test_prompts_and_labels_exclude_each_other(make):
+    with pytest.raises(ValueError, match=r"model.num_classes=3: prompts replace labels"):
+        make(num_classes=3, text=[VOCABULARY, NUM_TOKENS])
+
+
+@every_denoiser
+def test_prompts_are_learnt(make):
+    torch.manual_seed(0)
+    net, optimizer = make(text=[VOCABULARY, NUM_TOKENS]), None
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    x, colour = torch.zeros(3, 3, S, S), torch.tensor([-0.8, 0.0, 0.8])[:, None, None, None].expand(-1, 3, S, S)
+    for _ in range(150):
+        loss = (net(x, torch.ones(3), PROMPTS[:3]) - colour).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1  # 0.43 without prompts

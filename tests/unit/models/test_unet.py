@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from artart.models.embedding import AdaGroupNorm
+from artart.models.embedding import AdaGroupNorm, Condition
 from artart.models.unet import Block, UNet
 
 B, S = 2, 16
@@ -49,7 +49,7 @@ def test_its_output_is_that_of_its_formula():
     """Written out level by level, for two levels of two blocks: what was made last on the way down is seen first."""
     net = filled(UNet(S, model_channels=16, channel_mult=(1, 2), num_res_blocks=2, attn_resolutions=(), patch_size=2))
     p, x, t = net.state_dict(), images(), torch.tensor([0.3, 0.8])
-    embedding = F.silu(net.condition(x, t, None))
+    embedding = F.silu(net.condition(x, t, None).vector)
 
     def convolved(x, name, padding=1):
         return F.conv2d(x, p[f"{name}.weight"], p[f"{name}.bias"], padding=padding)
@@ -131,7 +131,7 @@ def test_a_head_of_attention_has_64_channels_or_somewhat_more(model_channels, nu
 
 def test_a_block_begins_as_its_shortcut():
     torch.manual_seed(0)
-    x, condition = torch.randn(B, 16, 4, 4), torch.randn(B, 8)
+    x, condition = torch.randn(B, 16, 4, 4), Condition(torch.randn(B, 8), None)
     assert_close(Block(16, 16, 8, 0.0, attention=True)(x, condition), x, rtol=0, atol=0)
 
 

@@ -59,7 +59,7 @@ NUM_STEPS = 5
 class Calls(list):
     """Stands for `sample_steps`: each step tells seed, label and number, as red, green and blue in hundredths."""
 
-    def __call__(self, net, process, sampler, y, seeds, guidance, given=None):
+    def __call__(self, net, process, sampler, y, seeds, guidance, given=None, towards=None):
         labels = y[:, -1].tolist()
         self.append((net, sampler, labels, list(seeds), guidance, net.training))
         for step in range(1, NUM_STEPS + 1):

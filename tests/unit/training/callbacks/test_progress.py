@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from artart.diffusion.samplers import Heun, Step
+from artart.training.callbacks import grid as callbacks
 from artart.training.callbacks import progress
 from artart.training.callbacks.grid import SampleGrid
 from artart.training.callbacks.progress import RunProgress, SamplingCallback
@@ -58,9 +59,8 @@ def test_samples_need_no_bar():
 @pytest.mark.parametrize(
     ("epoch", "max_epochs", "grids"), [(0, 25, 4), (5, 25, 3), (20, 25, 1), (25, 25, 0), (0, 20, 3), (0, 1, 1)]
 )
-def test_sampling_left_counts_the_grids_to_come(epoch, max_epochs, grids):
+def test_sampling_left_counts_the_grids_to_come(epoch, max_epochs, grids, monkeypatch):
     grid = SampleGrid("unused", Heun(5), every_n_epochs=10, num_images=6)
-    preview = SimpleNamespace(y=torch.zeros(4, 1))
-    data = SimpleNamespace(preview=lambda per_row: preview)
-    trainer = SimpleNamespace(current_epoch=epoch, max_epochs=max_epochs, datamodule=data, callbacks=[])
+    monkeypatch.setattr(callbacks, "preview", lambda data, per_row: SimpleNamespace(y=torch.zeros(4 * per_row, 1)))
+    trainer = SimpleNamespace(current_epoch=epoch, max_epochs=max_epochs, datamodule=None, callbacks=[])
     assert grid.sampling_left(trainer, SimpleNamespace(net=nn.Identity(), images_seen=0)) == grids * (4 * 3 + 1) * 5

@@ -1,0 +1,196 @@
+"""Captions of images: text files beside them, metadata.jsonl, columns of the user's table, templates over columns."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from string import Formatter
+from typing import NamedTuple
+from unicodedata import normalize
+
+from artart import ArtError
+from artart.data.folder import ArtFolder
+from artart.data.labels import CLASS
+from artart.io.terminal import relative_to_cwd
+
+SOURCES = ("none", "auto", "txt", "jsonl")  # words with a meaning; another source is a column or a template
+COLUMNS = ("caption", "text", "prompt", "description", "title")  # of a table, by which auto finds captions
+
+
+class Captions(NamedTuple):
+    """The captions of a folder's images."""
+
+    texts: dict[Path, tuple[str, ...]]  # different ones of each image; images without any are left out
+    source: str  # in words
+    num_empty: int  # images whose text file, cell or item is there, but empty
+
+
+def captions_of(folder: ArtFolder, sources: Sequence[str]) -> Captions:
+    """The captions of the images that the table does not exclude, from each of the sources.
+
+    A source is `txt` (NAME.txt or NAME.jpg.txt beside an image, a caption in each line), `jsonl` (`text` in
+    metadata.jsonl, a text or a list), a column of the table, a template over its columns such as "{fruit} by {artist}",
+    or `auto`: the first of these that is there.
+
+    Raises ArtError if a source is missing or no text, with file and line.
+    """
+    found, empty = dict[Path, dict[str, None]](), set[Path]()
+    reader = _Reader(folder)
+    names = [name for source in sources for name in (reader.find() if source == "auto" else [source])]
+    for name in names:
+        for path, texts in reader.read(name):
+            kept = [text for text in map(clean, texts) if text]
+            found.setdefault(path, {}).update(dict.fromkeys(kept))
+            if not kept:
+                empty.add(path)
+    captions = {path: tuple(kept) for path, kept in found.items() if kept}
+    if not captions:
+        raise ArtError(f"data.captions=[{', '.join(names)}]: no image below {folder.root} has one")
+    return Captions(captions, ", ".join(names), len(empty - captions.keys()))
+
+
+def clean(text: str) -> str:
+    """A caption in one line, with accents as single characters and without signs that cannot be shown."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in normalize("NFC", text)).split())
+
+
+class _Reader:
+    def __init__(self, folder: ArtFolder) -> None:
+        self.folder = folder
+
+    def find(self) -> list[str]:
+        """The source that `auto` takes."""
+        columns = self.folder.metadata.columns if self.folder.metadata else ()
+        if self._sidecars:
+            return ["txt"]
+        if self._lines:
+            return ["jsonl"]
+        if column := next((name for name in COLUMNS if name in columns), None):
+            return [column]
+        has = f"; {self.folder.metadata_file} has {', '.join(columns)}" if columns else ""
+        raise ArtError(
+            f"data.captions=auto: {self.folder.root} has no text beside an image, no metadata.jsonl, and there is no "
+            f"table with a column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}{has}; name a column, or a template such "
+            'as "{class} by {artist}"'
+        )
+
+    def read(self, source: str) -> Iterator[tuple[Path, Sequence[str]]]:
+        if source == "txt":
+            for path, file in self._sidecars.items():
+                yield path, read_text(file).splitlines()
+        elif source == "jsonl":
+            yield from self._lines.items()
+        else:
+            template = self._template(source if "{" in source else f"{{{source}}}", source)
+            for path in self.folder.listed:
+                if (text := template(path)) is not None:
+                    yield path, [text]
+
+    def _template(self, template: str, source: str) -> Callable[[Path], str | None]:
+        """What fills a template with the cells of an image; None where one is empty."""
+        key, table = f"data.captions={source}", self.folder.metadata
+        try:
+            parts = [(before, name, spec) for before, name, spec, _ in Formatter().parse(template)]
+        except ValueError as error:
+            raise ArtError(f'{key}: {error}; a template is a text such as "{{class}} by {{artist}}"') from None
+        columns = list(dict.fromkeys([CLASS, *(table.columns if table else ())]))
+        for name in [" ".join((name or "").lower().split()) for _, name, _ in parts if name is not None]:
+            if name not in columns:
+                wanted = "is no column" if table else "needs a table with that column: data.metadata=FILE.csv"
+                has = f"; {self.folder.metadata_file} has {', '.join(columns)}" if table else ""
+                raise ArtError(f"{key}: {name or '{}'} {wanted}{has}")
+
+        def fill(path: Path) -> str | None:
+            words = []
+            for before, name, _ in parts:
+                words.append(before)
+                if name is not None:
+                    cell = self.folder.name_of(path, " ".join(name.lower().split()))
+                    if not cell:
+                        return "" if template == f"{{{name}}}" else None
+                    words.append(cell)
+            return "".join(words)
+
+        return fill
+
+    @cached_property
+    def _sidecars(self) -> dict[Path, Path]:
+        """The text file of each image that has one: NAME.txt, or NAME.jpg.txt."""
+        found, beside = dict[Path, Path](), dict[Path, dict[str, Path]]()
+        for path in self.folder.listed:
+            if path.parent not in beside:
+                files = (Path(entry.path) for entry in os.scandir(path.parent))
+                beside[path.parent] = {file.name.casefold(): file for file in files if file.suffix.casefold() == ".txt"}
+            for name in (f"{path.stem}.txt", f"{path.name}.txt"):
+                if file := beside[path.parent].get(name.casefold()):
+                    found[path] = file
+        return found
+
+    @cached_property
+    def _lines(self) -> dict[Path, Sequence[str]]:
+        """Texts of metadata.jsonl in any folder, by image; as in Hugging Face's imagefolder."""
+        found, listed = dict[Path, Sequence[str]](), {str(path): path for path in self.folder.listed}
+        for parent in sorted({parent for path in self.folder.listed for parent in path.parents}):
+            file = parent / "metadata.jsonl"
+            if self.folder.root not in (parent, *parent.parents) or not file.is_file():
+                continue
+            for number, line in enumerate(read_text(file).splitlines(), start=1):
+                if line.strip():
+                    name, texts = _item(line, f"{file}: line {number}")
+                    if path := listed.get(os.path.normpath(parent / name)):
+                        found[path] = texts
+        return found
+
+
+def _item(line: str, place: str) -> tuple[str, Sequence[str]]:
+    """File name and captions of a line of metadata.jsonl."""
+    try:
+        item = json.loads(line)
+    except ValueError as error:
+        raise ArtError(f"{place}: no JSON ({error})") from None
+    if not isinstance(item, Mapping) or not isinstance(name := item.get("file_name"), str):
+        raise ArtError(f'{place}: must be an object with "file_name" and "text"')
+    texts = item.get("text")
+    texts = [texts] if isinstance(texts, str) else texts or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ArtError(f'{place}: "text" must be a text or a list of texts')
+    return name, texts
+
+
+def read_text(file: Path) -> str:
+    """The content of a text file in UTF-8, UTF-16 with its mark, or else Windows-1252.
+
+    Raises ArtError with the line that is none of these.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ArtError(f"{relative_to_cwd(file)}: {error.strerror}") from None
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        try:
+            text = content.decode("cp1252") if encoding != "utf-16" else "\0"
+        except UnicodeDecodeError:
+            text = "\0"
+        if any(sign < " " and not sign.isspace() for sign in text):
+            raise ArtError(f"{relative_to_cwd(file)}: line {line} is no text in UTF-8; save it as UTF-8") from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ArtError(f"{relative_to_cwd(file)}: line {line} holds NUL bytes, so it is no UTF-8; save it as UTF-8")
+    return text
+
+
+def words_of(texts: Sequence[str]) -> Counter[str]:
+    """How often each word occurs."""
+    return Counter(word for text in texts for word in words_in(text))
+
+
+def words_in(text: str) -> list[str]:
+    """The words of a text in lower case: runs of letters, digits and what joins them."""
+    kept = "".join(sign if sign.isalnum() or sign in "'-" else " " for sign in normalize("NFKC", text).lower())
+    return [word for word in (one.strip("'-") for one in kept.split()) if word]

@@ -1,0 +1,78 @@
+"""The captions of images in the place of their labels."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from artart import ArtError
+from artart.data import demo
+from artart.data.captions import Captions, captions_of
+from artart.data.dataset import demo_captions
+from artart.data.folder import ArtFolder
+from artart.data.labels import CLASS, LabelNames, num_classes_of
+from artart.data.vocabulary import Vocabulary, train
+
+log = logging.getLogger(__name__)
+
+
+class Text:
+    """Which captions there are, and their words as numbers."""
+
+    def __init__(self, folder: ArtFolder | None, sources: Sequence[str], max_tokens: int) -> None:
+        """
+        Args:
+            folder: of the images; None: demo art.
+            sources: as for `captions_of`; ["none"]: no captions.
+            max_tokens: of a caption; further ones are cut off.
+        """
+        self.folder = folder
+        self.sources = sources
+        self.max_tokens = max_tokens
+
+    @cached_property
+    def captions(self) -> Captions:
+        """The captions by file; found without decoding. Those of demo art are its classes.
+
+        Raises ArtError as for `captions_of`, or for other sources than "auto" of demo art.
+        """
+        if self.sources == ["none"]:
+            return Captions({}, "none", 0)
+        if self.folder is None:
+            if self.sources != ["auto"]:
+                raise ArtError(f"data.captions={', '.join(self.sources)}: demo art has captions of its own; set auto")
+            return Captions({Path(name): demo_captions(name) for name in demo.CLASS_NAMES}, CLASS, 0)
+        return captions_of(self.folder, self.sources)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """Of the captions, or a checkpoint's, where that is set; None: there are no captions."""
+        texts = [text for texts in self.captions.texts.values() for text in texts]
+        return train(texts, self.max_tokens) if texts else None
+
+    def network(self, label_names: LabelNames) -> dict[str, Any]:
+        """Settings of `model` that follow: those of prompts, or else of labels."""
+        if self.vocabulary is None:
+            return {"num_classes": num_classes_of(label_names), "text": None}
+        return {"num_classes": 0, "text": [self.vocabulary.size, self.vocabulary.num_tokens]}
+
+    def note(self, captions: Sequence[tuple[str, ...]]) -> None:
+        """Let the vocabulary know the captions of the training images, some of which may have none."""
+        if self.vocabulary is None:
+            return
+        known = Counter(text for texts in captions for text in texts)
+        self.vocabulary = self.vocabulary.of_training(known)
+        log.info(
+            "captions (%s): %d of %d training images have some, with %d words; %d tokens, at most %d in a caption",
+            *(self.captions.source, sum(map(bool, captions)), len(captions), len(self.vocabulary.words)),
+            *(self.vocabulary.size, self.vocabulary.num_tokens),
+        )
+
+    def first(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
+        """The tokens (N, L) of the first caption of each of N images."""
+        assert self.vocabulary
+        return self.vocabulary.encode([next(iter(texts), "") for texts in captions])

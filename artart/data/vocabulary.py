@@ -1,0 +1,129 @@
+"""Words as numbers: a tokenizer that is trained on the captions of a folder, and kept in checkpoints."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from artart import ArtError
+from artart.data.captions import words_in, words_of
+
+MAX_SIZE = 4096  # tokens
+MIN_PAIRS = 2  # occurrences of what becomes a token
+MAX_WORDS = 50_000  # that checkpoints list
+PART = 10_000  # texts
+MAX_PROMPTS = 20  # frequent captions that checkpoints list
+
+
+class Vocabulary:
+    """Byte pair encoding on bytes (Sennrich et al. 2016, arXiv 1508.07909), so that there is no unknown word."""
+
+    def __init__(self, tokenizer: str, num_tokens: int, words: Mapping[str, int], prompts: Sequence[str]) -> None:
+        """
+        Args:
+            tokenizer: JSON of the library `tokenizers`.
+            num_tokens: L, of a caption; further ones are cut off.
+            words: those of training captions, and how often they occur there.
+            prompts: frequent captions.
+
+        Raises ArtError if `tokenizers` is not installed, or the JSON is none of its.
+        """
+        self.json, self.num_tokens, self.words, self.prompts = tokenizer, num_tokens, dict(words), list(prompts)
+        try:
+            self._tokenizer: Any = _library().Tokenizer.from_str(tokenizer)
+        except ArtError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the library raises bare Exceptions
+            raise ArtError(f"the tokenizer cannot be read ({error})") from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    @property
+    def size(self) -> int:
+        """The number of tokens; this number itself means none."""
+        return self._tokenizer.get_vocab_size()
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Plain data from which it can be made again."""
+        return {"tokenizer": self.json, "num_tokens": self.num_tokens, "words": self.words, "prompts": self.prompts}
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Tokens (N, L) int32 of N texts; an empty one has none."""
+        rows = np.full((len(texts), self.num_tokens), self.size, np.int32)
+        for row, ids in zip(rows, _ids(self._tokenizer, texts), strict=True):
+            row[: len(ids)] = ids[: len(row)]
+        return torch.from_numpy(rows)
+
+    def of_training(self, captions: Mapping[str, int]) -> "Vocabulary":
+        """The same tokens, with the words of these captions too, given with their numbers; the most frequent ones."""
+        words = Counter(self.words)
+        for text, number in captions.items():
+            words.update({word: number * times for word, times in words_of([text]).items()})
+        prompts = [text for text, _ in Counter(captions).most_common(MAX_PROMPTS)]
+        return Vocabulary(self.json, self.num_tokens, dict(words.most_common(MAX_WORDS)), prompts)
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that no training caption has."""
+        return [word for word in dict.fromkeys(words_in(text)) if word not in self.words]
+
+
+class Tokens(NamedTuple):
+    """The captions of M images as tokens."""
+
+    values: Tensor  # (N, L) int32, different captions; the first has no tokens
+    rows: Tensor  # (R,) long: rows of `values`, those of each image one after the other; 0 for an image without any
+    starts: Tensor  # (M,) long: where those of an image begin
+    numbers: Tensor  # (M,) long: how many it has, at least one
+
+    def draw(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        """A caption of each image, (len(ids), L) int32."""
+        drawn = torch.randint(2**62, ids.shape, generator=generator) % self.numbers[ids]
+        return self.values[self.rows[self.starts[ids] + drawn]]
+
+    def first(self, ids: Tensor) -> Tensor:
+        """The first caption of each image, (len(ids), L) int32."""
+        return self.values[self.rows[self.starts[ids]]]
+
+
+def tokens_of(captions: Sequence[tuple[str, ...]], vocabulary: Vocabulary) -> Tokens:
+    """The captions of images, of which some may have none, as tokens."""
+    places = {text: row for row, text in enumerate(dict.fromkeys(["", *(text for one in captions for text in one)]))}
+    numbers = torch.tensor([max(1, len(one)) for one in captions])
+    rows = torch.tensor([places[text] for one in captions for text in one or ("",)])
+    return Tokens(vocabulary.encode([*places]), rows, numbers.cumsum(0) - numbers, numbers)
+
+
+def train(texts: Iterable[str], max_tokens: int) -> Vocabulary:
+    """The vocabulary of captions, each given as often as it occurs; without words and prompts."""
+    library, counted = _library(), Counter(texts)
+    tokenizer = library.Tokenizer(library.models.BPE())
+    tokenizer.normalizer = library.normalizers.Sequence([library.normalizers.NFKC(), library.normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=MAX_SIZE,
+        min_frequency=MIN_PAIRS,
+        initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sorted(counted.elements()), trainer)
+    longest = max(map(len, _ids(tokenizer, [*counted])))
+    return Vocabulary(tokenizer.to_str(), min(longest, max_tokens), {}, [])
+
+
+def _ids(tokenizer: Any, texts: Sequence[str]) -> Iterator[list[int]]:
+    """The tokens of each text; in parts, because the library's own results take kilobytes each."""
+    for start in range(0, len(texts), PART):
+        yield from (one.ids for one in tokenizer.encode_batch(texts[start : start + PART]))
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise ArtError("prompts need the library tokenizers; install it: pip install 'artart[text]'") from None
+    return tokenizers
