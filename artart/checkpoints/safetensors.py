@@ -13,7 +13,8 @@ from artart.config.build import select_or_none
 from artart.config.commands import PATHS, literals
 
 OF_CONFIG = ("image_size", "model", "objective", "loss")  # what the network is rebuilt from
-OF_DATA = ("resize_mode", "random_flip", "val_fraction", "labels", "min_per_label", "captions", "max_tokens")
+OF_DATA = ("resize_mode", "random_flip", "val_fraction", "labels", "min_per_label")
+OF_TEXT = ("captions", "max_tokens")
 FILTERS = "loss.perceptual.weights"
 
 
@@ -36,6 +37,7 @@ def to_share(loaded: Loaded) -> dict[str, Any]:
     if (first_stage := loaded.objective.first_stage.content) is not None:
         facts["first_stage"] = {"model": first_stage["model"], "moments": first_stage["moments"].tolist()}
     text = {} if loaded.text is None else {"text": loaded.text.content}
+    shared["data"] |= {key: config["data"][key] for key in OF_TEXT if text and key in config["data"]}
     return {**facts, **text, "metrics": metrics, "config": _without_paths(shared), "labels": loaded.label_names}
 
 

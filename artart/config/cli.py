@@ -24,7 +24,7 @@ from artart import ArtError, __version__
 from artart.config.build import CONF_DIR, compose, did_you_mean, in_sweep, join_words, known_keys, options
 from artart.config.words import MULTIRUN, to_hydra
 from artart.io.allocator import keep_freed_memory
-from artart.io.terminal import CLOSED_PIPE
+from artart.io.terminal import CLOSED_PIPE, TerminalHandler
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,8 @@ def _prepare_process() -> None:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # files are finished or removed
     threading.excepthook = _on_error_of_thread
     logging.raiseExceptions = False  # a full disk must not add tracebacks of logging to the error
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(TerminalHandler())  # of errors before Hydra sets up its own
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names can hold bytes that are not UTF-8

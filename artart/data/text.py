@@ -2,10 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from artart.data import demo
 from artart.data.captions import Captions, captions_of
 from artart.data.dataset import demo_captions
 from artart.data.folder import ArtFolder
-from artart.data.labels import CLASS, LabelNames, num_classes_of
+from artart.data.labels import CLASS
 from artart.data.vocabulary import Vocabulary, train
 
 log = logging.getLogger(__name__)
@@ -54,11 +53,10 @@ class Text:
         texts = [text for texts in self.captions.texts.values() for text in texts]
         return train(texts, self.max_tokens) if texts else None
 
-    def network(self, label_names: LabelNames) -> dict[str, Any]:
-        """Settings of `model` that follow: those of prompts, or else of labels."""
-        if self.vocabulary is None:
-            return {"num_classes": num_classes_of(label_names), "text": None}
-        return {"num_classes": 0, "text": [self.vocabulary.size, self.vocabulary.num_tokens]}
+    @property
+    def network(self) -> Mapping[str, list[int]]:
+        """Settings of `model` that follow; none without captions."""
+        return {} if self.vocabulary is None else {"text": [self.vocabulary.size, self.vocabulary.num_tokens]}
 
     def note(self, captions: Sequence[tuple[str, ...]]) -> None:
         """Let the vocabulary know the captions of the training images, some of which may have none."""

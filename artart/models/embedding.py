@@ -56,8 +56,14 @@ class ConditionEmbedding(nn.Module):
         self.augmentation = zero_module(nn.Linear(augment_dim, emb_channels, bias=False)) if augment_dim else None
         self.text = TextEncoder(size, num_tokens, emb_channels) if text else None
 
-    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Condition:
-        """The condition of images x (B, ...); the rest as for `base.Network`."""
+    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Tensor:
+        """(B, emb_channels) for images x (B, ...); the rest as for `base.Network`. Of a prompt it has the mean."""
+        return self.with_prompt(x, t, y, augment_labels).vector
+
+    def with_prompt(
+        self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None
+    ) -> Condition:
+        """The same, and the tokens of the prompt."""
         vector: Tensor = self.time(timestep_embedding(x.new_zeros(len(x)) if t is None else t, 64))
         prompt, none = None, torch.tensor(self.num_classes, device=x.device)
         if y is None:

@@ -80,7 +80,7 @@ class UNet(nn.Module):
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """As for `base.Network`."""
-        condition = self.condition(x, t, y, augment_labels)
+        condition = self.condition.with_prompt(x, t, y, augment_labels)
         features = self.stem(F.pixel_unshuffle(x, self.patch_size))
         skips = []
         for part in self.down:

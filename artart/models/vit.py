@@ -71,7 +71,7 @@ class ViT(nn.Module):
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """As for `base.Network`."""
-        vector, prompt = self.condition(x, t, y, augment_labels)
+        vector, prompt = self.condition.with_prompt(x, t, y, augment_labels)
         condition, mask = F.silu(vector), None
         patches = F.pixel_unshuffle(x, self.patch_size)
         side = patches.shape[-1]

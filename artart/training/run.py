@@ -19,7 +19,7 @@ from artart.checkpoints.load import check_writable
 from artart.config.build import Config, as_dict, build, select_or_none
 from artart.config.compatibility import check_memory, check_monitor, check_num_images, check_parts
 from artart.data.datamodule import ArtDataModule
-from artart.data.labels import LabelNames
+from artart.data.labels import LabelNames, num_classes_of
 from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.features.alexnet import alexnet_for
 from artart.objectives.base import Objective
@@ -107,10 +107,12 @@ def build_data_and_objective(
         data.text.vocabulary = initial["text"]
     latent = {} if first_stage is None else {"first_stage": first_stage}
     objective: Objective = build(config, "objective", loss=build(config, "loss"), **latent)
-    for key, value in {**data.text.network(data.label_names), **objective.network}.items():
+    num_classes = num_classes_of(data.label_names) if data.text.vocabulary is None else 0
+    for key, value in {"num_classes": num_classes, **objective.network}.items():
         if key in cfg.model and cfg.model[key] is None:
             cfg.model[key] = value
-    for key, value in objective.first_stage.network.items():
+    sizes: Mapping[str, Any] = {**objective.first_stage.network, **data.text.network}
+    for key, value in sizes.items():
         OmegaConf.update(cfg.model, key, value, force_add=True)
     return data, objective
 

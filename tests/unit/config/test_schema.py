@@ -36,6 +36,7 @@ def needed_by(option: str) -> list[str]:
         "experiment=finetune": "init_from",
         "experiment=latent": "first_stage",
         "experiment=latent_256": "first_stage",
+        "experiment=text": "first_stage",
     }
     named = [f"{file[option]}='{__file__}'"] if option in file else []
     return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table") + named

@@ -594,7 +594,7 @@ def test_batches_hold_the_tokens_of_one_of_the_captions(captioned: Load) -> None
     of_pixels = {to_model(data.pixels_of([i])).numpy().tobytes(): known[i] for i in range(12)}
     for x0, y in zip(*batch, strict=True):
         assert tuple(y.tolist()) in of_pixels[x0[None].contiguous().numpy().tobytes()]
-    assert data.text.network(data.label_names) == {"num_classes": 0, "text": [vocabulary.size, vocabulary.num_tokens]}
+    assert data.text.network == {"text": [vocabulary.size, vocabulary.num_tokens]}
 
 
 def test_the_vocabulary_knows_the_words_of_training_images_alone(captioned: Load) -> None:
