@@ -86,6 +86,7 @@ def test_lpips_needs_its_weights_and_is_left_out_without(evaluate, finished_run,
 # ---------------------------------------------------------------- samples
 
 
+@pytest.mark.slow
 def test_samples_are_measured_by_distance_spectrum_and_near_duplicates(judge, weights, tmp_path):
     assert judge(weights) == 0
     found = figures(tmp_path)

@@ -28,6 +28,7 @@ def test_a_run_begins_with_the_weights_and_the_network_of_another(train, source)
     assert_close(weights_of("run/checkpoints/last.ckpt"), weights_of(source))
 
 
+@pytest.mark.slow
 def test_labels_are_known_by_name_and_new_ones_begin_as_none(train, source, art_folder):
     """Of its five classes the folder has drawing and engraving, and a new one in the place of a third."""
     (art_folder / "iconography").rename(art_folder / "frescoes")

@@ -43,6 +43,7 @@ def test_a_network_of_a_few_steps_memorizes_nothing(result, capsys):
     assert [line.split(":")[0] for line in message] == ["epoch 2", "epoch 4"]
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_reported_and_the_training_resumes(result, copier):
     found = result()
     assert {found["last"][f"memorization/rate{name}"] for name in ("", "_ratio", "_third")} == {1.0}

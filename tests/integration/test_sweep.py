@@ -24,6 +24,7 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_a_table_sorted_by_monitored_metric(train, capsys):
     assert train("-m", "optimizer.lr=1e-2,1e-6", "trainer.max_epochs=1") == 0
     table = rows()

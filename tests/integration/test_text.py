@@ -61,6 +61,7 @@ def test_a_grid_has_a_row_for_each_prompt(text_run):
     assert pixels(text_run / "samples" / "epoch_0001.png").shape == (5 * 18 + 2, 4 * 18 + 2, 3)
 
 
+@pytest.mark.slow
 def test_grids_show_the_prompts_that_are_asked_for(train, art_folder):
     prompts = "data.prompts=[a drawing,an engraving,'drawing, engraving']"
     words = (f"data.root={art_folder}", "data.captions=a {class}", prompts, "trainer.max_epochs=1", "run_dir=run")
@@ -102,6 +103,7 @@ def test_mistakes_are_a_line_before_any_work(train, art_folder, capsys, words, s
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_the_same_words_alone(train, text_run, checkpoint, capsys, tmp_path):
     art, (first, *_) = text_run.parent / "art", sorted((text_run.parent / "art").rglob("*.txt"))
     words = (*TEXT, f"data.root={art}", "data.batch_size=8", "trainer.max_epochs=2", "run_dir=run")
@@ -115,6 +117,7 @@ def test_a_run_resumes_with_the_same_words_alone(train, text_run, checkpoint, ca
     assert "was trained with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_words_keep_their_numbers_in_another_training(train, checkpoint, art_folder):
     words = (f"data.root={art_folder}", "data.captions=a {class}", "data.batch_size=4", f"init_from={checkpoint}")
     assert train(*TEXT, *words, "optimizer.lr=1e-30", "run_dir=run", "callbacks.grid=null") == 0

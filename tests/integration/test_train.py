@@ -235,6 +235,7 @@ def test_fewer_epochs_than_the_checkpoint_has_is_reported_in_one_line(train, fin
     assert "has finished 3 epochs; ask for more, such as trainer.max_epochs=6" in error
 
 
+@pytest.mark.slow
 def test_weights_spoiled_by_the_last_step_of_an_epoch_reach_no_checkpoint(train, capsys):
     one_step = ("data.batch_size=500", "optimizer=sgd", "optimizer.lr=1e30")
     assert train("run_dir=run", "trainer.max_epochs=3", *one_step) == 1
@@ -412,6 +413,7 @@ def test_a_diffusion_leaves_what_every_run_leaves(hybrid_diffusion_run):
     assert checkpoint["config"]["objective"]["_target_"] == "artart.objectives.diffusion.Diffusion"
 
 
+@pytest.mark.slow
 def test_tensorboard_has_losses_by_noise_level_and_both_grids(hybrid_diffusion_run):
     events = EventAccumulator(str(hybrid_diffusion_run / "tensorboard")).Reload()
     scalars = set(events.Tags()["scalars"])

@@ -202,6 +202,7 @@ def test_a_file_of_format_2_gives_the_same_images(generate):
     assert len(made) == 5
 
 
+@pytest.mark.slow
 def test_a_file_of_format_2_can_be_exported_and_initialises_a_run(export, train, generate, tmp_path):
     assert export(f"checkpoint={FORMAT_2}", f"out={tmp_path}/shared.safetensors") == 0
     assert generate(f"checkpoint={tmp_path}/shared.safetensors", "num_images=1", "sampler.num_steps=1", "out=made") == 0

@@ -328,6 +328,7 @@ def test_prompts_and_labels_exclude_each_other(make):
         make(num_classes=3, text=[VOCABULARY, NUM_TOKENS])
 
 
+@pytest.mark.slow
 @every_denoiser
 def test_prompts_are_learnt(make):
     torch.manual_seed(0)

@@ -70,6 +70,7 @@ def load(path: str | Path) -> dict:
     return torch.load(path, weights_only=True)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_average_and_the_weights_beside_it(train, importable):
     """Recomputed from the weights of each step: 4 steps of 8 images in each of 2 epochs."""
     fraction = 0.9
