@@ -22,7 +22,7 @@ def run(cfg: DictConfig) -> None:
     config = check(cfg)
 
     from artart.checkpoints.load import load
-    from artart.generation.conditions import Asked, prompts_of
+    from artart.generation.conditions import Asked, prompts_of, warn_of_unknown
     from artart.generation.img2img import write_variations
     from artart.generation.interpolate import write_interpolation
     from artart.generation.output import Output, Written
@@ -38,6 +38,7 @@ def run(cfg: DictConfig) -> None:
     mode = mode_of(loaded, config["mode"])
     check_mode(config, mode, MODES[loaded.objective.mode])
     asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]))
+    warn_of_unknown(loaded.text, asked.prompts)
     writers: dict[str, Callable[..., Written]] = {
         "sample": write_samples,
         "img2img": write_variations,

@@ -15,7 +15,6 @@ from artart.data.folder import ArtFolder
 from artart.data.labels import CLASS
 from artart.io.terminal import relative_to_cwd
 
-SOURCES = ("none", "auto", "txt", "jsonl")  # words with a meaning; another source is a column or a template
 COLUMNS = ("caption", "text", "prompt", "description", "title")  # of a table, by which auto finds captions
 
 

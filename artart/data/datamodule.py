@@ -209,7 +209,7 @@ class ArtDataModule(LightningDataModule):
         return self._loader(self.val_ids or shown, self.batch_size)
 
     def y_of(self, ids: Sequence[int]) -> Tensor:
-        """What a network is told of images: their labels (N, K), or the tokens of their first captions (N, L)."""
+        """What conditions a network on images: their labels (N, K), or the tokens of their first captions (N, L)."""
         if self.text.vocabulary is None:
             return self.images.labels[list(ids)]
         return self.text.first([self.images.captions[i] for i in ids])

@@ -70,16 +70,17 @@ def conditions_for(loaded: Loaded, asked: Asked, num_images: int, default: str) 
     if asked.label is not None:
         example = next(iter(loaded.text.prompts), "...")
         raise ArtError(f'label={asked.label}: {loaded.path} takes prompts in the place of labels: prompt="{example}"')
-    prompts = [clean(prompt) for prompt in asked.prompts] or (loaded.text.prompts if default == "all" else [""])
-    if asked.prompts:
-        warn_of_unknown(loaded.text, prompts)
+    frequent = loaded.text.prompts if default == "all" else []
+    prompts = [clean(prompt) for prompt in asked.prompts] or frequent or [""]
     tokens = loaded.text.encode(prompts).tolist()
     known = [_of_prompt(prompt, tuple(row)) for prompt, row in zip(prompts, tokens, strict=True)]
     return islice(cycle(known), num_images)
 
 
-def warn_of_unknown(text: Vocabulary, prompts: Sequence[str]) -> None:
+def warn_of_unknown(text: Vocabulary | None, prompts: Sequence[str]) -> None:
     """Log the words of prompts that no caption of the training has, with the nearest that some have."""
+    if text is None:
+        return
     if unknown := list(dict.fromkeys(word for prompt in prompts for word in text.unknown(prompt))):
         words = [f"{word}{did_you_mean(word, text.words).replace('; ', ' (').replace('?', '?)')}" for word in unknown]
         log.warning("prompt: no training caption has %s", join_words(words))

@@ -52,11 +52,11 @@ def plan_variations(
     details = details_of(loaded, "img2img" if start.repaint is None else "inpaint", how)
     details["strength"] = ", ".join(map(str, start.strengths))
     details["network_size"] = "{0} x {0}".format(loaded.config["image_size"])
-    conditions = list(conditions_for(loaded, asked, num_images, default="none"))
+    conditions_for(loaded, asked, num_images, default="none")  # raises
 
     def items() -> Iterator[Item]:
         for one in inputs:
-            for k, condition in enumerate(conditions):
+            for k, condition in enumerate(conditions_for(loaded, asked, num_images, default="none")):
                 own = {**details, "seed": seed + k, **condition.in_words}
                 name = one.name.with_name(f"{one.name.stem}_{k:05}{condition.in_name}.png")
                 yield Item(name, provenance_of_inputs([one], own), condition.y, seed + k, source=one)

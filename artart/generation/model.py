@@ -15,7 +15,7 @@ from artart.config.paths import checkpoint_of
 from artart.config.schema import check_values, wrong_arguments
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
-from artart.generation.conditions import Asked
+from artart.generation.conditions import Asked, warn_of_unknown
 from artart.generation.img2img import STRENGTH, mask_of, masked, noised, plan_variations
 from artart.generation.inputs import Images, Input, inputs_of
 from artart.generation.interpolate import plan_interpolation
@@ -87,7 +87,7 @@ class Model:
         """Make images from noise."""
         values: dict[str, object] = {"num_images": num_images, "seed": seed}
         how = self._how("sample", guidance, sampler, num_steps, batch_size, negative_prompt, **values)
-        return self._make(plan_samples(self.loaded, how, num_images, _asked(label, prompt), seed), output_type)
+        return self._make(plan_samples(self.loaded, how, num_images, self._asked(label, prompt), seed), output_type)
 
     def img2img(
         self,
@@ -111,7 +111,7 @@ class Model:
         values: dict[str, object] = {"strength": strength, "num_images": num_images, "seed": seed}
         how = self._how("img2img", guidance, sampler, num_steps, batch_size, negative_prompt, **values)
         inputs = self._inputs(image)
-        start, asked = noised(strength), _asked(label, prompt)
+        start, asked = noised(strength), self._asked(label, prompt)
         plan = plan_variations(self.loaded, how, inputs, len(inputs), start, num_images, asked, seed)
         return self._make(plan, output_type)
 
@@ -140,7 +140,7 @@ class Model:
         if len(inputs) > 1:
             raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
         one, start = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.loaded.preprocessing[:2]))
-        asked = _asked(label, prompt)
+        asked = self._asked(label, prompt)
         return self._make(plan_variations(self.loaded, how, [one], 1, start, num_images, asked, seed), output_type)
 
     def interpolate(
@@ -157,7 +157,7 @@ class Model:
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
         """Make a sequence of images through two or more seeds, or prompts, from the first to the last."""
-        asked = _asked(label, prompt)
+        asked = self._asked(label, prompt)
         if not seeds and len(asked.prompts) < 2:
             raise ArtError("seeds: give two or more, such as [1, 2], or two or more prompts")
         values: dict[str, object] = {"seeds": list(seeds) or None, "num_images": num_images}
@@ -209,6 +209,12 @@ class Model:
             sampler_for(sampler, num_steps), self.guidance(guidance, negative_prompt=negative_prompt), batch_size
         )
 
+    def _asked(self, label: Label, prompt: Prompt) -> Asked:
+        prompts = [] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
+        check_values(prompt=prompts)
+        warn_of_unknown(self.loaded.text, prompts)
+        return Asked(label, prompts)
+
     def _inputs(self, images: Images) -> list[Input]:
         return inputs_of(images, *self.loaded.preprocessing)
 
@@ -222,12 +228,6 @@ def _output(made: Iterable[tuple[Item, Tensor]], output_type: OutputType) -> lis
     if output_type == "pt":
         return torch.stack([image.clamp(-1, 1) for _, image in made])
     return [to_pil(item.finished(image), item.provenance) for item, image in made]
-
-
-def _asked(label: Label, prompt: Prompt) -> Asked:
-    prompts = [] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
-    check_values(prompt=prompts)
-    return Asked(label, prompts)
 
 
 def sampler_for(sampler: str | Sampler, num_steps: int | None) -> Sampler:

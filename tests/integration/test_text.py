@@ -53,7 +53,7 @@ def test_a_checkpoint_holds_the_words_of_its_training(checkpoint):
     assert set(vocabulary.words) == {"art", "by", "drawing", "engraving", "hand"}
     assert content["config"]["model"]["text"] == [vocabulary.size, vocabulary.num_tokens]
     assert content["config"]["model"]["num_classes"] == 0
-    assert content["labels"] == {"class": ["drawing", "engraving"]}  # of which the network is not told
+    assert content["labels"] == {"class": ["drawing", "engraving"]}  # which the network does not take
 
 
 def test_a_grid_has_a_row_for_each_prompt(text_run):
