@@ -26,19 +26,20 @@ from torch import Tensor
 from artart.checkpoints.load import load
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.guidance import Guidance
-from artart.diffusion.samplers import Heun
+from artart.diffusion.samplers import DPMpp2M
 from artart.evaluation.samples import draw
 from artart.features.alexnet import features_of
 from artart.metrics.fidelity import Classifier
 
 LEAST, MOST = 15, 60  # images of a pair that may be left out
 PER_PAIR = 20  # samples
+NUM_STEPS = 20  # of DPM-Solver++
 
 
 def tables(args: argparse.Namespace) -> tuple[Path, Path, list[tuple[str, str]]]:
     """The table without the images of some pairs, that of these alone, and the pairs."""
     with args.metadata.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [{**row, "path": str(args.metadata.parent.absolute() / row["path"])} for row in csv.DictReader(file)]
     pairs = Counter((row[args.columns[0]], row[args.columns[1]]) for row in rows)
     out = [pair for pair, number in pairs.most_common() if LEAST <= number <= MOST and all(pair)][: args.num_pairs]
     files = args.out / "seen.csv", args.out / "left_out.csv"
@@ -60,6 +61,7 @@ def train(name: str, seed: int, args: argparse.Namespace, table: Path) -> Path:
         f"data.val_fraction={args.val_fraction}",
     ]
     words += [f"seed={seed}", f"trainer.max_epochs={args.epochs}", f"trainer.precision={args.precision}"]
+    words += [f"trainer.check_val_every_n_epoch={args.epochs}", "trainer.limit_val_batches=20"]
     words += ["callbacks.memorization=null", "callbacks.best=null", "resume=auto", f"run_dir={folder}"]
     with FileLock(args.out / f"{name}_{seed}.lock"):
         if not (folder / "result.json").exists():
@@ -72,7 +74,7 @@ def evaluate(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """KID, memorization and fidelity of a run."""
     out = folder.with_name(f"{folder.name}_judged")
     words = [f"checkpoint={folder}", f"metrics.weights={args.weights}", f"num_images={args.num_samples}", f"out={out}"]
-    words += [f"guidance.weight={args.guidance}", "sampler.num_steps=20"]
+    words += [f"guidance.weight={args.guidance}", "sampler=dpmpp_2m", f"sampler.num_steps={NUM_STEPS}"]
     with FileLock(args.out / f"{folder.name}.lock"):
         if not (out / "metrics.json").exists():
             subprocess.run([sys.executable, "-m", "artart.evaluate", *words], check=True, stdout=subprocess.DEVNULL)
@@ -122,7 +124,7 @@ class Pairs:
         assert loaded.text
         asked = [pair for pair in pairs for _ in range(PER_PAIR)]
         y = loaded.text.encode([self.args.prompt.format(*pair) for pair in asked])
-        return self.right(draw(loaded, Heun(20), Guidance(self.args.guidance), 100, 0, y), asked)
+        return self.right(draw(loaded, DPMpp2M(NUM_STEPS), Guidance(self.args.guidance), 100, 0, y), asked)
 
 
 def spread(values: list[float]) -> str:
@@ -133,7 +135,7 @@ def spread(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--metadata", type=Path, required=True)
+    parser.add_argument("--metadata", type=Path, required=True, help="a table, its paths relative to its folder")
     parser.add_argument("--weights", default="auto", help="of AlexNet: auto, or a folder")
     parser.add_argument("--columns", nargs=2, default=["class", "artist"], help="the first is that of labels")
     parser.add_argument(

@@ -14,11 +14,14 @@ from artart.checkpoints.rebuild import build_part, check_fit, first_stage_of, la
 from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.data.decode import Colour, ResizeMode, colour_of
-from artart.data.vocabulary import Vocabulary
+from artart.data.embeddings import Embeddings, EmbeddingTable
+from artart.data.vocabulary import Prompts, Vocabulary
 from artart.diffusion.first_stage import NO_FIRST_STAGE, FrozenAutoencoder
 from artart.diffusion.sampling import NoiseProcess
+from artart.features.text_encoder import FrozenTextEncoder
 from artart.io import files, weights
 from artart.io.plain import rebuild
+from artart.models.text import attach
 from artart.objectives.base import Objective
 
 PREFIX = "net."  # of the network's weights in a state dict
@@ -35,7 +38,7 @@ class Loaded(NamedTuple):
     facts: dict[str, Any]  # artart (format, version), data (sha256, num_train, num_val), epoch, global_step, ...
     path: Path
     sha256: str  # of the file
-    text: Vocabulary | None = None  # of prompts, which the network takes in the place of labels
+    text: Prompts | None = None  # of prompts, which the network takes in the place of labels
 
     @property
     def process(self) -> NoiseProcess:
@@ -99,10 +102,12 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         "metrics": content.get("metrics", {}),
     }
     text = vocabulary_of(content, path)
+    if isinstance(text, Embeddings):
+        attach(net, text.table)
     return Loaded(net.eval(), objective, config, content["labels"], facts, path, files.sha256(path), text)
 
 
-def vocabulary_of(content: Mapping[str, Any], path: Path) -> Vocabulary | None:
+def vocabulary_of(content: Mapping[str, Any], path: Path) -> Prompts | None:
     """The vocabulary that a checkpoint holds; None if its network takes no prompts.
 
     Raises ArtError if it cannot be used, or is not that of the network.
@@ -111,12 +116,19 @@ def vocabulary_of(content: Mapping[str, Any], path: Path) -> Vocabulary | None:
         return None
     if "text" not in content:
         raise ArtError(f"{path}: its network takes prompts, but their vocabulary is missing")
-    try:
-        text = Vocabulary(**content["text"])
-    except ArtError as error:
-        raise ArtError(f"{path}: {printable(error)}") from None
-    if (found := [text.size, text.num_tokens]) != list(wanted):
-        raise ArtError(f"{path}: its vocabulary has {found[0]} tokens and captions of {found[1]}, not {wanted}")
+    held = dict(content["text"])
+    text: Prompts
+    if "encoder" in held:
+        known = held.pop("sha256"), held.pop("channels")
+        encoder = FrozenTextEncoder(held.pop("encoder"), f"{path}: its text encoder", known)
+        text = Embeddings(EmbeddingTable(encoder, held.pop("num_tokens")), **held)
+    else:
+        try:
+            text = Vocabulary(**held)
+        except ArtError as error:
+            raise ArtError(f"{path}: {printable(error)}") from None
+    if text.network != list(wanted):
+        raise ArtError(f"{path}: its vocabulary is for a network of text={text.network}, not {wanted}")
     return text
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from artart import ArtError
 from artart.checkpoints.load import Loaded
+from artart.data.embeddings import Embeddings
 
 TOLERANCE = 1e-4  # between ONNX Runtime and torch, in units of the largest output (of 1, if that is larger)
 
@@ -25,6 +26,10 @@ def model_of(loaded: Loaded, facts: Mapping[str, Any]) -> tuple[bytes, float]:
     Raises ArtError if the network cannot be exported; FloatingPointError if the model's outputs differ from the
     network's, or are not finite.
     """
+    if isinstance(loaded.text, Embeddings):
+        raise ArtError(
+            "format=onnx: holds no text encoder, and this network needs a frozen one; use format=safetensors"
+        )
     inputs, output = loaded.objective.inputs, loaded.objective.output
     batch = torch.export.Dim("batch")
     with quiet():

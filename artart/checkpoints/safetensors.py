@@ -37,6 +37,8 @@ def to_share(loaded: Loaded) -> dict[str, Any]:
     if (first_stage := loaded.objective.first_stage.content) is not None:
         facts["first_stage"] = {"model": first_stage["model"], "moments": first_stage["moments"].tolist()}
     text = {} if loaded.text is None else {"text": loaded.text.content}
+    if text and Path(encoder := text["text"].get("encoder", "")).is_absolute():
+        text["text"]["encoder"] = Path(encoder).name
     shared["data"] |= {key: config["data"][key] for key in OF_TEXT if text and key in config["data"]}
     return {**facts, **text, "metrics": metrics, "config": _without_paths(shared), "labels": loaded.label_names}
 

@@ -23,6 +23,7 @@ GROUPS = ("model", "objective", "loss", "data")
 DICTS = ("artart", "data", "metrics", "curves", "points")
 LOADER = ("epoch", "batches", "seed", "images", "global_batch_size")  # the state of a loader
 STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what decides a step
+OF_PROMPTS = ("num_tokens", "words", "prompts")
 DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate builds it
 NETWORKS = tuple(f"artart.models.{name}" for name in ("autoencoder", "conv_diffusion", "unet", "vit"))
 PARTS = (
@@ -81,12 +82,12 @@ def _is_first_stage(node: Any) -> bool:
 
 
 def _is_text(node: Any) -> bool:
-    """Whether it has the form of `Vocabulary.content`."""
+    """Whether it has the form of `content` of a Vocabulary, or of Embeddings."""
     return (
         isinstance(node, dict)
-        and node.keys() == {"tokenizer", "num_tokens", "words", "prompts"}
-        and isinstance(node["tokenizer"], str)
-        and is_count(node["num_tokens"])
+        and node.keys() in ({*OF_PROMPTS, "tokenizer"}, {*OF_PROMPTS, "encoder", "sha256", "channels"})
+        and all(isinstance(node.get(key, ""), str) for key in ("tokenizer", "encoder", "sha256"))
+        and all(is_count(node.get(key, 0)) for key in ("num_tokens", "channels"))
         and isinstance(node["words"], dict)
         and all(isinstance(word, str) and is_count(number) for word, number in node["words"].items())
         and _are_labels({"prompts": node["prompts"]})

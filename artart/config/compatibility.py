@@ -93,6 +93,8 @@ def _wrong_for_diffusion(config: Config) -> Iterator[str]:
 
 def _wrong_labels(config: Config, label_names: LabelNames) -> Iterator[str]:
     num, wanted = select_or_none(config, "model.num_classes") or 0, num_classes_of(label_names)
+    if config["data"].get("text_encoder") and config["data"].get("captions") == "none":
+        yield "data.text_encoder: needs captions; set data.captions=auto, or leave it null"
     if select_or_none(config, "model.text") and config["data"].get("captions") == "none":
         yield "model.text: prompts need captions; set data.captions=auto, or leave model.text=null"
     if num not in (0, wanted):

@@ -55,6 +55,7 @@ class ArtDataModule(LightningDataModule):
     labels: list[str] = field(default_factory=lambda: [CLASS])  # K columns of the table, or class: the folder
     captions: str | list[str] = "none"  # sources of prompts, which replace labels; see `captions.captions_of`
     max_tokens: Annotated[int, Field(ge=1, le=512)] = 64  # of a caption; further ones are cut off
+    text_encoder: str | None = None  # frozen: a folder of transformers, a model in its cache, clip, or t5
     prompts: list[str] = field(default_factory=list)  # that grids show; none: the most frequent captions
     class_level: Count = 1  # of the folders that are classes: 1 are those in root, 2 those in these
     min_per_label: Count = 50  # values of other columns than class that fewer files have are no labels

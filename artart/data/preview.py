@@ -5,7 +5,7 @@ from itertools import cycle, islice
 
 from artart.data.captions import words_in
 from artart.data.datamodule import ArtDataModule
-from artart.data.vocabulary import Vocabulary
+from artart.data.vocabulary import Prompts
 from artart.io.images import Batch, to_model
 
 MAX_SEARCHED = 20_000  # images whose captions are compared with a prompt
@@ -29,7 +29,7 @@ def preview(data: ArtDataModule, per_row: int, min_rows: int = 4, max_rows: int 
     return Batch(to_model(data.pixels_of(ids)), data.images.labels[ids])
 
 
-def _of_prompts(data: ArtDataModule, vocabulary: Vocabulary, per_row: int, max_rows: int) -> Batch:
+def _of_prompts(data: ArtDataModule, vocabulary: Prompts, per_row: int, max_rows: int) -> Batch:
     """Each row has the images with the captions that share most words with the prompt."""
     prompts = data.prompts or vocabulary.prompts[:max_rows]
     order = [*data.val_ids, *data.train_ids][:MAX_SEARCHED]

@@ -12,9 +12,10 @@ from artart import ArtError
 from artart.data import demo
 from artart.data.captions import Captions, captions_of
 from artart.data.dataset import demo_captions
+from artart.data.embeddings import Embeddings, EmbeddingTable, Encoder
 from artart.data.folder import ArtFolder
 from artart.data.labels import CLASS
-from artart.data.vocabulary import Vocabulary, train
+from artart.data.vocabulary import Prompts, train
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Text:
         self.folder = folder
         self.sources = sources
         self.max_tokens = max_tokens
+        self.encoder: Encoder | None = None  # frozen; None: one is trained along with the network
 
     @cached_property
     def captions(self) -> Captions:
@@ -48,15 +50,18 @@ class Text:
         return captions_of(self.folder, self.sources)
 
     @cached_property
-    def vocabulary(self) -> Vocabulary | None:
+    def vocabulary(self) -> Prompts | None:
         """Of the captions, or a checkpoint's, where that is set; None: there are no captions."""
         texts = [text for texts in self.captions.texts.values() for text in texts]
-        return train(texts, self.max_tokens) if texts else None
+        if not texts or self.encoder is None:
+            return train(texts, self.max_tokens) if texts else None
+        longest = self.encoder.num_tokens([*dict.fromkeys(texts)])
+        return Embeddings(EmbeddingTable(self.encoder, min(longest, self.max_tokens)), {}, [])
 
     @property
     def network(self) -> Mapping[str, list[int]]:
         """Settings of `model` that follow; none without captions."""
-        return {} if self.vocabulary is None else {"text": [self.vocabulary.size, self.vocabulary.num_tokens]}
+        return {} if self.vocabulary is None else {"text": self.vocabulary.network}
 
     def note(self, captions: Sequence[tuple[str, ...]]) -> None:
         """Let the vocabulary know the captions of the training images, some of which may have none."""
@@ -65,12 +70,15 @@ class Text:
         known = Counter(text for texts in captions for text in texts)
         self.vocabulary = self.vocabulary.of_training(known)
         log.info(
-            "captions (%s): %d of %d training images have some, with %d words; %d tokens, at most %d in a caption",
+            "captions (%s): %d of %d training images have some, with %d words; at most %d tokens in a caption",
             *(self.captions.source, sum(map(bool, captions)), len(captions), len(self.vocabulary.words)),
-            *(self.vocabulary.size, self.vocabulary.num_tokens),
+            self.vocabulary.num_tokens,
         )
+        if isinstance(self.vocabulary, Embeddings):
+            self.vocabulary.table.folder = self.folder
+            self.vocabulary.encode([*dict.fromkeys(text for texts in self.captions.texts.values() for text in texts)])
 
     def first(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        """The tokens (N, L) of the first caption of each of N images."""
+        """y (N, K) of the first caption of each of N images."""
         assert self.vocabulary
         return self.vocabulary.encode([next(iter(texts), "") for texts in captions])

@@ -1,8 +1,10 @@
-"""Words as numbers: a tokenizer that is trained on the captions of a folder, and kept in checkpoints."""
+"""Prompts as numbers: by a tokenizer that is trained on the captions of a folder, and kept in checkpoints."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from copy import copy
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,20 +20,65 @@ PART = 10_000  # texts
 MAX_PROMPTS = 20  # frequent captions that checkpoints list
 
 
-class Vocabulary:
+class Prompts(ABC):
+    """From texts to y, the numbers that condition a network; with the words and captions of the training."""
+
+    def __init__(self, num_tokens: int, words: Mapping[str, int], prompts: Sequence[str]) -> None:
+        """
+        Args:
+            num_tokens: L, of a caption; further ones are cut off.
+            words: those of training captions, and how often they occur there.
+            prompts: frequent captions.
+        """
+        self.num_tokens, self.words, self.prompts = num_tokens, dict(words), list(prompts)
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers of a text, as plain data."""
+
+    @property
+    @abstractmethod
+    def network(self) -> list[int]:
+        """The setting `model.text` that follows."""
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """y (N, K) int32 of N texts."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Plain data from which it can be made again."""
+        return {**self.identity, "words": self.words, "prompts": self.prompts}
+
+    def of_training(self, captions: Mapping[str, int]) -> Self:
+        """The same numbers, with the words of these captions too, given with how often there are; the most frequent."""
+        words = Counter(self.words)
+        for text, number in captions.items():
+            words.update({word: number * times for word, times in words_of([text]).items()})
+        prompts = [text for text, _ in Counter(captions).most_common(MAX_PROMPTS)]
+        other = copy(self)
+        Prompts.__init__(other, self.num_tokens, dict(words.most_common(MAX_WORDS)), prompts)
+        return other
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that no training caption has."""
+        return [word for word in dict.fromkeys(words_in(text)) if word not in self.words]
+
+
+class Vocabulary(Prompts):
     """Byte pair encoding on bytes (Sennrich et al. 2016, arXiv 1508.07909), so that there is no unknown word."""
 
     def __init__(self, tokenizer: str, num_tokens: int, words: Mapping[str, int], prompts: Sequence[str]) -> None:
         """
         Args:
             tokenizer: JSON of the library `tokenizers`.
-            num_tokens: L, of a caption; further ones are cut off.
-            words: those of training captions, and how often they occur there.
-            prompts: frequent captions.
+            num_tokens, words, prompts: as for `Prompts`.
 
         Raises ArtError if `tokenizers` is not installed, or the JSON is none of its.
         """
-        self.json, self.num_tokens, self.words, self.prompts = tokenizer, num_tokens, dict(words), list(prompts)
+        super().__init__(num_tokens, words, prompts)
+        self.json = tokenizer
         try:
             self._tokenizer: Any = _library().Tokenizer.from_str(tokenizer)
         except ArtError:
@@ -47,9 +94,12 @@ class Vocabulary:
         return self._tokenizer.get_vocab_size()
 
     @property
-    def content(self) -> dict[str, Any]:
-        """Plain data from which it can be made again."""
-        return {"tokenizer": self.json, "num_tokens": self.num_tokens, "words": self.words, "prompts": self.prompts}
+    def identity(self) -> dict[str, Any]:
+        return {"tokenizer": self.json, "num_tokens": self.num_tokens}
+
+    @property
+    def network(self) -> list[int]:
+        return [self.size, self.num_tokens]
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Tokens (N, L) int32 of N texts; an empty one has none."""
@@ -58,38 +108,26 @@ class Vocabulary:
             row[: len(ids)] = ids[: len(row)]
         return torch.from_numpy(rows)
 
-    def of_training(self, captions: Mapping[str, int]) -> "Vocabulary":
-        """The same tokens, with the words of these captions too, given with their numbers; the most frequent ones."""
-        words = Counter(self.words)
-        for text, number in captions.items():
-            words.update({word: number * times for word, times in words_of([text]).items()})
-        prompts = [text for text, _ in Counter(captions).most_common(MAX_PROMPTS)]
-        return Vocabulary(self.json, self.num_tokens, dict(words.most_common(MAX_WORDS)), prompts)
-
-    def unknown(self, text: str) -> list[str]:
-        """The words of a text that no training caption has."""
-        return [word for word in dict.fromkeys(words_in(text)) if word not in self.words]
-
 
 class Tokens(NamedTuple):
-    """The captions of M images as tokens."""
+    """The captions of M images as y: as many tokens, or rows of a table."""
 
-    values: Tensor  # (N, L) int32, different captions; the first has no tokens
+    values: Tensor  # (N, K) int32, y of different captions; the first is empty
     rows: Tensor  # (R,) long: rows of `values`, those of each image one after the other; 0 for an image without any
     starts: Tensor  # (M,) long: where those of an image begin
     numbers: Tensor  # (M,) long: how many it has, at least one
 
     def draw(self, ids: Tensor, generator: torch.Generator) -> Tensor:
-        """A caption of each image, (len(ids), L) int32."""
+        """A caption of each image, (len(ids), K) int32."""
         drawn = torch.randint(2**62, ids.shape, generator=generator) % self.numbers[ids]
         return self.values[self.rows[self.starts[ids] + drawn]]
 
     def first(self, ids: Tensor) -> Tensor:
-        """The first caption of each image, (len(ids), L) int32."""
+        """The first caption of each image, (len(ids), K) int32."""
         return self.values[self.rows[self.starts[ids]]]
 
 
-def tokens_of(captions: Sequence[tuple[str, ...]], vocabulary: Vocabulary) -> Tokens:
+def tokens_of(captions: Sequence[tuple[str, ...]], vocabulary: Prompts) -> Tokens:
     """The captions of images, of which some may have none, as tokens."""
     places = {text: row for row, text in enumerate(dict.fromkeys(["", *(text for one in captions for text in one)]))}
     numbers = torch.tensor([max(1, len(one)) for one in captions])

@@ -11,7 +11,7 @@ from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.config.build import did_you_mean, join_words
 from artart.data.captions import clean, read_text
-from artart.data.vocabulary import Vocabulary
+from artart.data.vocabulary import Prompts
 from artart.generation.labels import MAX_IN_NAME, Label, label_in_name, label_in_words, labels_for
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def conditions_for(loaded: Loaded, asked: Asked, num_images: int, default: str) 
     return islice(cycle(known), num_images)
 
 
-def warn_of_unknown(text: Vocabulary | None, prompts: Sequence[str]) -> None:
+def warn_of_unknown(text: Prompts | None, prompts: Sequence[str]) -> None:
     """Log the words of prompts that no caption of the training has, with the nearest that some have."""
     if text is None:
         return

@@ -12,6 +12,7 @@ from artart import ArtError
 from artart.checkpoints.load import Loaded, check_numbers, load
 from artart.checkpoints.validate import printable
 from artart.config.build import join_words, select_or_none
+from artart.data.embeddings import Embeddings
 from artart.diffusion.first_stage import fingerprint
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import Between
@@ -22,6 +23,7 @@ from artart.generation.inputs import Input
 from artart.io.images import to_pixels
 from artart.io.provenance import ImageProvenance
 from artart.io.terminal import progress_bar
+from artart.models.text import attach
 
 MODES = {"reconstruct": ("reconstruct",), "sample": ("sample", "img2img", "inpaint", "interpolate")}
 """What a network can do, by the mode of its objective; the first is the default."""
@@ -128,11 +130,13 @@ def guidance_for(
         raise ArtError(
             f"guidance.network={network}: has another first stage; name an earlier checkpoint of the same run"
         )
-    if [*weaker.label_names.items(), weaker.text and weaker.text.json] != [
+    if [*weaker.label_names.items(), weaker.text and weaker.text.identity] != [
         *loaded.label_names.items(),
-        loaded.text and loaded.text.json,
+        loaded.text and loaded.text.identity,
     ]:
         raise ArtError(f"guidance.network={network}: has other labels; name an earlier checkpoint of the same run")
+    if isinstance(loaded.text, Embeddings):
+        attach(weaker.net, loaded.text.table)
     return Guidance(weight, (low, high), weaker.net, weaker.sha256)
 
 

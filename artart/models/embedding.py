@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from artart.models.text import Prompt, Text, TextEncoder
+from artart.models.text import Prompt, Text, text_encoder
 
 AugmentDim = Annotated[int, Field(ge=0)] | None  # numbers that describe an augmentation; None: 0
 NumClasses = Annotated[int, Field(ge=0)] | Sequence[int] | None  # by column of labels, or of the only one
@@ -36,17 +36,15 @@ class ConditionEmbedding(nn.Module):
                 label `num_classes[k]` means none. None: 0.
             emb_channels: of the vector.
             augment_dim: numbers that describe how an image was augmented; 0 or None: it takes none.
-            text: size of the vocabulary and number of tokens of prompts, which then replace labels: each token is a
-                column of y. None: no prompts.
+            text: as for `text.text_encoder`: prompts, which then replace labels in y. None: no prompts.
 
         Raises ValueError if it has both labels and prompts.
         """
         super().__init__()
         if text and num_classes:
             raise ValueError(f"model.num_classes={num_classes}: prompts replace labels; set it to null")
-        size, num_tokens = text or (0, 0)
         labels = tuple(num_classes) if isinstance(num_classes, Sequence) else (num_classes or 0,)
-        self.num_classes = (size,) * num_tokens or labels
+        self.num_classes, self.text = labels, None
         self.time = nn.Sequential(nn.Linear(64, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
         num_rows = sum(labels) + len(labels)  # the columns' tables, one below the other
         self.label = nn.Embedding(num_rows, emb_channels) if any(labels) else None
@@ -54,7 +52,8 @@ class ConditionEmbedding(nn.Module):
             nn.init.normal_(self.label.weight, std=0.02)
         # Zeros mean no augmentation, so there is no bias.
         self.augmentation = zero_module(nn.Linear(augment_dim, emb_channels, bias=False)) if augment_dim else None
-        self.text = TextEncoder(size, num_tokens, emb_channels) if text else None
+        if text:
+            self.text, self.num_classes = text_encoder(text, emb_channels)
 
     def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Tensor:
         """(B, emb_channels) for images x (B, ...); the rest as for `base.Network`. Of a prompt it has the mean."""

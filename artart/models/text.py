@@ -1,15 +1,16 @@
-"""Prompts as vectors for a network: an encoder that is trained along with it."""
+"""Prompts as vectors for a network, by an encoder that is trained along with it or by a frozen one."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
 import torch
 from annotated_types import Len
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from artart.io.ranges import Count
-
-Text = Annotated[list[Count], Len(2, 2)] | None  # size of the vocabulary, tokens of a prompt; None: no prompts
+# Size of the vocabulary and tokens of a prompt; of a frozen encoder 0, tokens and channels. None: no prompts.
+Text = Annotated[list[Annotated[int, Field(ge=0)]], Len(2, 3)] | None
 DEPTH = 2
 HEAD = 32  # channels of an attention head
 
@@ -53,6 +54,56 @@ class TextEncoder(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, mask)
         return Prompt(self.norm(tokens), mask)
+
+
+class FrozenPrompts(nn.Module):
+    """Embeddings of a frozen encoder, in the network's channels."""
+
+    def __init__(self, num_tokens: int, in_channels: int, channels: int) -> None:
+        """
+        Args:
+            num_tokens: T, of a prompt at most.
+            in_channels: of an embedding.
+            channels: D, of an encoded token.
+        """
+        super().__init__()
+        self.table: Callable[[Tensor], Tensor] | None = None  # y (B, 1) to embeddings (B, *shape); see `attach`
+        self.shape = num_tokens, in_channels
+        self.start = nn.Parameter(torch.empty(channels))
+        nn.init.normal_(self.start, std=0.02)
+        self.norm, self.project = nn.LayerNorm(in_channels), nn.Linear(in_channels, channels)
+
+    def forward(self, y: Tensor) -> Prompt:
+        """Prompts of the rows y (B, 1) of the table; 0 means none, and needs no table."""
+        if self.table is None:
+            assert not y.any()
+            embeddings = self.start.new_full((len(y), *self.shape), torch.nan)
+        else:
+            embeddings = self.table(y).to(self.start.dtype)
+        mask = F.pad(embeddings[..., 0].isfinite(), (1, 0), value=True)[:, None, None]
+        tokens = self.project(self.norm(embeddings.nan_to_num()))
+        return Prompt(torch.cat([self.start.to(tokens).expand(len(y), 1, -1), tokens], dim=1), mask)
+
+
+def text_encoder(text: Sequence[int], channels: int) -> tuple[TextEncoder | FrozenPrompts, tuple[int, ...]]:
+    """The encoder of prompts, and the numbers that mean none, by column of y.
+
+    Args:
+        text: the size of a vocabulary and the number of tokens of a prompt, each of which is a column of y; or, of a
+            frozen encoder, 0, the number of tokens and the channels of its embeddings, to whose table y is the row.
+        channels: D, of an encoded token.
+    """
+    size, num_tokens, *frozen = text
+    if frozen:
+        return FrozenPrompts(num_tokens, frozen[0], channels), (0,)
+    return TextEncoder(size, num_tokens, channels), (size,) * num_tokens
+
+
+def attach(net: nn.Module, table: Callable[[Tensor], Tensor]) -> None:
+    """Let a network of `FrozenPrompts` read embeddings from a table."""
+    for module in net.modules():
+        if isinstance(module, FrozenPrompts):
+            module.table = table
 
 
 class Layer(nn.Module):

@@ -15,7 +15,7 @@ from artart.checkpoints.validate import finished_epochs
 from artart.config.build import Config, format_value, join_words, select_or_none
 from artart.config.paths import PREVIOUS
 from artart.data.labels import CLASS, LabelNames
-from artart.data.vocabulary import Vocabulary
+from artart.data.vocabulary import Prompts
 from artart.diffusion.first_stage import FrozenAutoencoder, fingerprint
 from artart.io.terminal import pasteable, printable, relative_to_cwd
 from artart.training.restore import check_state
@@ -43,7 +43,7 @@ def load_resume_state(
     path: Path | None,
     config: Config,
     label_names: LabelNames,
-    vocabulary: Vocabulary | None = None,
+    vocabulary: Prompts | None = None,
     first_stage: FrozenAutoencoder | None = None,
 ) -> ResumeState | None:
     """Check a checkpoint against the settings, and log the settings that differ; None for no path.
@@ -62,7 +62,7 @@ def load_resume_state(
             f"resume={path}: does not hold enough to resume exactly; begin with its weights: init_from={path}"
         )
     _check_labels(path, content["labels"], label_names)
-    if vocabulary and vocabulary.json != select_or_none(content, "text.tokenizer"):
+    if vocabulary and not vocabulary.identity.items() <= content.get("text", {}).items():
         raise ArtError(
             f"resume={path}: was trained with other captions, whose words have other numbers; begin with its weights, "
             f"which keeps them: init_from={path}"

@@ -19,9 +19,12 @@ from artart.checkpoints.load import check_writable
 from artart.config.build import Config, as_dict, build, select_or_none
 from artart.config.compatibility import check_memory, check_monitor, check_num_images, check_parts
 from artart.data.datamodule import ArtDataModule
+from artart.data.embeddings import Embeddings
 from artart.data.labels import LabelNames, num_classes_of
 from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.features.alexnet import alexnet_for
+from artart.features.text_encoder import FrozenTextEncoder
+from artart.models.text import attach
 from artart.objectives.base import Objective
 from artart.training import cost, distributed, resume, run_dir
 from artart.training.finetune import init_weights
@@ -103,7 +106,13 @@ def build_data_and_objective(
     """
     config = as_dict(cfg)
     data: ArtDataModule = build(config, "data")
+    if data.text_encoder is not None:
+        data.text.encoder = FrozenTextEncoder(data.text_encoder)
     if initial and initial["text"] and data.text.vocabulary:
+        if data.text.encoder and data.text.encoder.sha256 != initial["text"].identity.get("sha256"):
+            raise ArtError(
+                f"data.text_encoder={data.text_encoder}: is not that of init_from={cfg.init_from}; leave it out"
+            )
         data.text.vocabulary = initial["text"]
     latent = {} if first_stage is None else {"first_stage": first_stage}
     objective: Objective = build(config, "objective", loss=build(config, "loss"), **latent)
@@ -179,6 +188,8 @@ def load_images(run: Run, loaded: ArtDataModule | None = None) -> None:
             )
         log.warning("resume: other images than before: %s", message)
     cost.check(config, run.net, run.objective, num_train, device_of(config), run.stage or "the run")
+    if isinstance(data.text.vocabulary, Embeddings):
+        attach(run.net, data.text.vocabulary.table)  # no copy of the network is made from here on
 
 
 def begin(run: Run) -> Trainer:

@@ -20,6 +20,7 @@ from artart.diffusion.schedule import Flow
 from artart.models.autoencoder import Autoencoder
 from artart.models.base import Network
 from artart.models.conv_diffusion import ConvDiffusionModel
+from artart.models.text import attach
 from artart.models.unet import UNet
 from artart.models.vit import ViT
 from artart.objectives.diffusion import Diffusion
@@ -319,6 +320,26 @@ def test_what_fills_a_prompt_up_has_no_influence(make):
         table.weight[VOCABULARY] = own
         net.condition.text.positions[4] = 100 * torch.randn_like(own)  # of the fourth word, which none has
     assert_close(net(x, t, PROMPTS), out)
+
+
+@every_denoiser
+def test_embeddings_are_prompts_and_their_padding_has_no_influence(make):
+    nan, embeddings = torch.nan, torch.randn(2, 3, 8)
+    embeddings[1, 2] = nan
+    y, x, t = torch.tensor([[1], [2], [0]]), torch.randn(1, 3, S, S).expand(3, -1, -1, -1), torch.full((3,), 0.5)
+    outputs = []
+    for num_tokens in (3, 5):
+        torch.manual_seed(0)
+        net = filled(make(text=[0, num_tokens, 8]))
+        assert net.num_classes == (0,)
+        alone = net(x, t)  # needs no table
+        padded = nn.functional.pad(embeddings, (0, 0, 0, num_tokens - 3), value=nan)
+        attach(net, lambda y, own=padded: torch.where(y[..., None] > 0, own[(y.flatten() - 1).clamp(0)], nan))
+        outputs.append(net(x, t, y))
+        assert_close(outputs[-1][2], alone[2])
+    assert_close(*outputs)
+    for i, k in itertools.combinations(range(3), 2):
+        assert (outputs[0][i] - outputs[0][k]).abs().max() > 1e-3, (i, k)
 
 
 @every_denoiser
