@@ -10,15 +10,15 @@ from torch import nn
 from artart import ArtError, __version__
 from artart.checkpoints import validate
 from artart.checkpoints.format import FORMAT, join_first_stage, upgrade
+from artart.checkpoints.prompts import prompts_of
 from artart.checkpoints.rebuild import build_part, check_fit, first_stage_of, latent_sizes, network_of, on_meta
 from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.data.decode import Colour, ResizeMode, colour_of
-from artart.data.embeddings import Embeddings, EmbeddingTable
-from artart.data.vocabulary import Prompts, Vocabulary
+from artart.data.embeddings import Embeddings
+from artart.data.vocabulary import Prompts
 from artart.diffusion.first_stage import NO_FIRST_STAGE, FrozenAutoencoder
 from artart.diffusion.sampling import NoiseProcess
-from artart.features.text_encoder import FrozenTextEncoder
 from artart.io import files, weights
 from artart.io.plain import rebuild
 from artart.models.text import attach
@@ -101,35 +101,10 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         "images_seen": content.get("images_seen"),
         "metrics": content.get("metrics", {}),
     }
-    text = vocabulary_of(content, path)
+    text = prompts_of(content, path)
     if isinstance(text, Embeddings):
         attach(net, text.table)
     return Loaded(net.eval(), objective, config, content["labels"], facts, path, files.sha256(path), text)
-
-
-def vocabulary_of(content: Mapping[str, Any], path: Path) -> Prompts | None:
-    """The vocabulary that a checkpoint holds; None if its network takes no prompts.
-
-    Raises ArtError if it cannot be used, or is not that of the network.
-    """
-    if not (wanted := content["config"]["model"].get("text")):
-        return None
-    if "text" not in content:
-        raise ArtError(f"{path}: its network takes prompts, but their vocabulary is missing")
-    held = dict(content["text"])
-    text: Prompts
-    if "encoder" in held:
-        known = held.pop("sha256"), held.pop("channels")
-        encoder = FrozenTextEncoder(held.pop("encoder"), f"{path}: its text encoder", known)
-        text = Embeddings(EmbeddingTable(encoder, held.pop("num_tokens")), **held)
-    else:
-        try:
-            text = Vocabulary(**held)
-        except ArtError as error:
-            raise ArtError(f"{path}: {printable(error)}") from None
-    if text.network != list(wanted):
-        raise ArtError(f"{path}: its vocabulary is for a network of text={text.network}, not {wanted}")
-    return text
 
 
 def _weights_in(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from artart import ArtError
-from artart.checkpoints.load import read, vocabulary_of
+from artart.checkpoints.load import read
+from artart.checkpoints.prompts import prompts_of
 from artart.checkpoints.validate import NETWORKS, PARTS, builder
 from artart.config.build import Config, as_dict, format_value, options, select_or_none
 from artart.config.cli import compose_config
@@ -83,7 +84,7 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
             cfg.model[key] = None
     if "model.dropout" in given:
         cfg.model.dropout = own["model"]["dropout"]
-    return {**{key: content[key] for key in ("state_dict", "labels")}, "text": vocabulary_of(content, path)}
+    return {**{key: content[key] for key in ("state_dict", "labels")}, "text": prompts_of(content, path)}
 
 
 def _check_origin(path: Path, theirs: Mapping[str, Any], keys: Sequence[str]) -> None:
