@@ -19,15 +19,16 @@ log = logging.getLogger(__name__)
 
 @command("prepare")
 def run(cfg: DictConfig) -> None:
-    """Read the folder; write rejected.csv, excluded.csv and report.json; show the report."""
+    """Read the folder; write rejected.csv, excluded.csv and report.json and report.html; show the report."""
     keep_log_lines()
     config = check(cfg)
     if config["data"]["root"] is None:
         raise ArtError("data.root=null: name the folder to prepare: data.root=DIR")
 
     from artart.data.labels import CLASS
+    from artart.data.page import page
     from artart.data.report import make_report
-    from artart.io.files import write_json
+    from artart.io.files import write_json, write_new
     from artart.training.run_dir import claim_run_dir, plan
 
     planned = plan(cfg)
@@ -51,8 +52,9 @@ def run(cfg: DictConfig) -> None:
     data.list_unused(run_dir)
     report = make_report(data, refusal)
     write_json(run_dir / "report.json", report)
+    write_new(run_dir / "report.html", page(report, data))
     _show(report, refusal)
-    log.info("report: %s", relative_to_cwd(run_dir / "report.json"))
+    log.info("report: %s", relative_to_cwd(run_dir / "report.html"))
     log.info("every file: %s", relative_to_cwd(folder.cache / "index.csv"))
 
 

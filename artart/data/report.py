@@ -1,6 +1,6 @@
 """The report of artart.prepare on a folder of images."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +10,10 @@ from rich.text import Text
 from artart.data.captions import words_of
 from artart.data.datamodule import ArtDataModule
 from artart.data.index import UNUSED, counts
-from artart.data.labels import NO_CLASS
+from artart.data.labels import NO_CLASS, PARTS
+from artart.data.representation import by_column, rows
+from artart.data.sizes import sizes
+from artart.io.provenance import AI_SOURCES
 from artart.io.terminal import printable
 
 RARE = 20  # occurrences below which a network hardly learns a word
@@ -24,7 +27,6 @@ def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
     """
     folder, entries = data.folder, data.entries
     assert folder
-    shared = [size for size in Counter(entry.group for entry in entries if entry.status == "ok").values() if size > 1]
     names = sorted({entry.class_name for entry in entries})
     table = folder.metadata
     return {
@@ -36,12 +38,35 @@ def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
             for status in UNUSED
         },
         "classes": {name or NO_CLASS: counts(one for one in entries if one.class_name == name) for name in names},
-        "near_duplicates": {"groups": len(shared), "images": sum(shared)},
+        "representation": by_column(folder, entries),
+        "sizes": sizes(entries, data.image_size),
+        "opt_outs": dict(Counter(one.facts.opt_out for one in entries if one.facts.opt_out).most_common()),
+        "ai_marks": dict(Counter(term for one in entries if (term := one.facts.source) in AI_SOURCES).most_common()),
+        "near_duplicates": near_duplicates(data),
         "ignored": dict(folder.found.ignored.most_common()),
         "split": {"train": len(data.train_ids), "val": len(data.val_ids)},
         "captions": captions_report(data) if data.text.captions.texts else None,
         "refusal": refusal,
         "metadata": table and {"only_in_file": table.only_in_file, "only_in_folder": len(table.only_in_folder)},
+    }
+
+
+def near_duplicates(data: ArtDataModule) -> dict[str, int]:
+    """How many groups there are, of how many images, and which of them something divides."""
+    train, groups = set(data.train_ids), defaultdict[str, set[bool]](set)
+    parts = defaultdict[str, set[str]](set)
+    used = [entry for entry in data.entries if entry.status == "ok"]
+    sizes_of = Counter(entry.group for entry in used)
+    for entry in used:
+        parts[entry.group] |= {name for name in entry.path.lower().split("/")[:-1] if name in PARTS}
+    for row, group in enumerate(data.images.groups if train else ()):
+        groups[group].add(row in train)
+    several = [group for group, size in sizes_of.items() if size > 1]
+    return {
+        "groups": len(several),
+        "images": sum(sizes_of[group] for group in several),
+        "divided": sum(len(groups[group]) > 1 for group in several),  # between the sides of the split
+        "in_several_parts": sum(len(parts[group]) > 1 for group in several),  # folders such as train and test
     }
 
 
@@ -90,5 +115,8 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
     for status, kinds in report["reasons"].items():
         for kind, number in kinds.items():
             reasons.add_row(status, Text(printable(kind)), str(number))
+    columns = Table("column", "values", "effective", "unknown", "most frequent")
+    for row in rows(report["representation"]):
+        columns.add_row(*(Text(printable(cell)) for cell in row))
     captions = [_captions_table(report["captions"])] if report["captions"] else []
-    return [classes, *[reasons] * bool(reasons.row_count), *captions]
+    return [classes, columns, *[reasons] * bool(reasons.row_count), *captions]

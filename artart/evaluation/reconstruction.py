@@ -9,9 +9,10 @@ from torch import Generator, Tensor
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
 from artart.evaluation.features import features, known_features
-from artart.evaluation.report import IN_ROW, Evaluation, Figure, Table, curves, histograms, interval, rows_of_images
+from artart.evaluation.report import IN_ROW, Evaluation, interval, rows_of_images
 from artart.features.alexnet import lpips_alex
 from artart.io.images import to_model, to_pixels
+from artart.io.page import Figure, Table, curves, histograms
 from artart.io.terminal import progress_bar
 from artart.metrics.distances import by_label, mean, paired_kernel_distance
 from artart.metrics.pixel import psnr, ssim

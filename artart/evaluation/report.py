@@ -1,76 +1,30 @@
-"""Tables for the terminal, and a report as one self-contained HTML page."""
+"""The files of an evaluation: metrics as JSON, and a page."""
 
-import io
 import logging
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-import matplotlib as mpl
-import rich.table
 import torch
 from filelock import FileLock, Timeout
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Drawing
-from rich.text import Text
 from torch import Tensor
 
-from artart import ArtError, __version__
+from artart import ArtError
 from artart.io.files import as_json, remove_empty, write_new
 from artart.io.images import encode, grid, to_model
+from artart.io.page import Figure, Table, html
 from artart.io.provenance import ImageProvenance
-from artart.io.terminal import escaped
 
 log = logging.getLogger(__name__)
 
 LOCK = ".evaluate.lock"
 IN_ROW = 8  # images
-TEMPLATE = Path(__file__).with_suffix(".html")
-
-
-class Table(NamedTuple):
-    """A table of text."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-    def for_terminal(self) -> rich.table.Table:
-        table = rich.table.Table(title=Text(escaped(self.title)), title_justify="left", title_style="bold")
-        for k, name in enumerate(self.header):
-            table.add_column(Text(escaped(name)), justify="right" if k else "left")
-        for row in self.rows:
-            table.add_row(*(Text(escaped(cell)) for cell in row))
-        return table
 
 
 def interval(low: float | None, high: float | None, form: str = ".3g") -> str:
     """An interval as text; "" without bounds."""
     return "" if low is None or high is None else f"{low:{form}} .. {high:{form}}"
-
-
-class Figure(NamedTuple):
-    """Rows of images (PNG), or one of curves (SVG)."""
-
-    title: str
-    rows: Sequence[tuple[str, bytes]]  # the name of each, perhaps empty, and its content
-    note: str = ""
-
-    @property
-    def sources(self) -> list[tuple[str, str]]:
-        """The name of each row, and its content as a data URL."""
-        return [
-            (name, f"data:image/{_kind(content)};base64,{b64encode(content).decode()}") for name, content in self.rows
-        ]
-
-
-def _kind(content: bytes) -> str:
-    return "png" if content.startswith(b"\x89PNG") else "svg+xml"
 
 
 class Evaluation(NamedTuple):
@@ -114,11 +68,11 @@ def reserved(folder: Path, root: str | None) -> Iterator[None]:
 def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, object]) -> tuple[Path, Path]:
     """Write metrics.json and report.html into a folder and return their names; no file is replaced."""
     metrics = as_json({**evaluation.metrics, **facts})
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title, facts=facts, evaluation=evaluation, version=__version__, date=f"{datetime.now():%Y-%m-%d %H:%M}"
-    )
-    content = page.encode(errors="backslashreplace")  # names of folders may hold bytes that are not UTF-8
+    sentences = [*evaluation.verdict]
+    if missing := facts.get("not_measured"):
+        sentences.append(f"Not measured, for want of AlexNet's weights (metrics.weights): {missing}.")
+    sections: list[Table | Figure] = [*evaluation.images, *evaluation.tables, *evaluation.curves]
+    content = html(title, sentences, sections, facts)
     return write_new(out / "metrics.json", metrics), write_new(out / "report.html", content)
 
 
@@ -131,45 +85,3 @@ def rows_of_images(
         blank = torch.ones(IN_ROW - len(images), *images.shape[1:])
         drawn.append((name, encode(grid([torch.cat([to_model(images), blank])]), ImageProvenance("composite", facts))))
     return Figure(title, drawn, note)
-
-
-def curves(
-    title: str, x: tuple[str, Sequence[float]], y: str, lines: Mapping[str, Sequence[float]], note: str = ""
-) -> Figure:
-    """Lines over the same values of x, a name and numbers."""
-    drawing, axes = _axes(x[0], y)
-    for name, values in lines.items():
-        axes.plot(x[1], values, label=name)
-    return Figure(title, [("", _svg(drawing, axes))], note)
-
-
-def histograms(
-    title: str, x: str, of: Mapping[str, Sequence[float]], limit: tuple[str, float] | None = None, note: str = ""
-) -> Figure:
-    """Histograms in shares of each set; `limit` is the name and place of a vertical line."""
-    drawing, axes = _axes(x, "share of the images")
-    lowest, highest = (edge(value for values in of.values() for value in values) for edge in (min, max))
-    for name, values in of.items():
-        weights = [1 / len(values)] * len(values)
-        axes.hist(
-            values, bins=40, range=(lowest, highest), weights=weights, histtype="stepfilled", alpha=0.5, label=name
-        )
-    if limit:
-        axes.axvline(limit[1], color="black", linestyle="--", label=limit[0])
-    return Figure(title, [("", _svg(drawing, axes))], note)
-
-
-def _axes(x: str, y: str) -> tuple[Drawing, Axes]:
-    drawing = Drawing(figsize=(7, 3.5), layout="constrained")
-    axes = drawing.subplots()
-    axes.set(xlabel=x, ylabel=y)
-    axes.grid(visible=True, alpha=0.3)
-    return drawing, axes
-
-
-def _svg(drawing: Drawing, axes: Axes) -> bytes:
-    axes.legend()
-    file = io.BytesIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "artart"}):  # text stays text
-        drawing.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()

@@ -6,7 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from torch import Tensor
 
-from artart.evaluation.report import IN_ROW, Figure, Table, curves, histograms, interval, rows_of_images
+from artart.evaluation.report import IN_ROW, interval, rows_of_images
+from artart.io.page import Figure, Table, curves, histograms
 from artart.metrics.memorization import FALSE_ALARMS, MemorizationTest, Nearest
 from artart.metrics.spectrum import decibels
 

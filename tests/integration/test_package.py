@@ -23,7 +23,7 @@ def test_a_wheel_carries_the_configuration_and_runs_without_the_checkout(tmp_pat
         [sys.executable, "-c", script, "--cfg", "job"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "artart.models.conv_diffusion.ConvDiffusionModel" in done.stdout
-    assert (installed / "artart" / "evaluation" / "report.html").is_file()
+    assert (installed / "artart" / "io" / "page.html").is_file()
     assert sorted(p.relative_to(installed / "artart/conf") for p in installed.rglob("*.yaml")) == sorted(
         p.relative_to(ROOT / "conf") for p in (ROOT / "conf").rglob("*.yaml")
     )

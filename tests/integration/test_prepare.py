@@ -237,3 +237,36 @@ def test_a_refused_preparation_leaves_what_is_there(prepare, art_folder, capsys)
     assert "data.cache_dir: " in capsys.readouterr().err
     assert files() == before
     assert "reading 12 of 12 files" in Path("report/prepare.log").read_text()
+
+
+def test_the_page_shows_what_is_left_out_and_who_is_represented(prepare, mixed_folder):
+    paths = [path.relative_to(mixed_folder) for path in find_all(mixed_folder).images]
+    table = [f"{path},{'Ann <b>' if k % 3 else ''},{1890 + k}" for k, path in enumerate(paths)]
+    (mixed_folder.parent / "art.csv").write_text("\n".join(["path,artist,year", *table]))
+    metadata = f"data.metadata={mixed_folder.parent / 'art.csv'}"
+    assert prepare(f"data.root={mixed_folder}", metadata, "run_dir=report") == 0
+    found, page = report(), Path("report/report.html").read_text()
+    used = found["counts"]["ok"]
+    artist, year = found["representation"]["artist"], found["representation"]["year, by decade"]
+    assert artist["known"] + artist["unknown"] == used
+    assert artist["most"] == {"Ann <b>": artist["known"]}
+    assert year["known"] == used
+    assert found["ai_marks"] == {"trainedAlgorithmicMedia": 1}
+    assert found["near_duplicates"]["divided"] == 0
+    assert "Ann &lt;b&gt;" in page
+    assert "<b>" not in page
+    assert page.count("data:image/jpeg") >= 3  # classes, and what is left out
+    assert "exact duplicate" in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "https://matplotlib.org", ""
+    )  # nothing is fetched
+
+
+def test_near_duplicates_in_folders_of_several_parts_are_counted(prepare, art_folder):
+    for part in ("train", "test"):
+        (art_folder / part).mkdir()
+    image = Image.fromarray(demo.paint("painting", 0, 256))
+    image.save(art_folder / "train" / "one.png")
+    image.resize((250, 250)).save(art_folder / "test" / "again.png")
+    assert prepare(f"data.root={art_folder}", "run_dir=report") == 0
+    assert report()["near_duplicates"] == {"groups": 1, "images": 2, "divided": 0, "in_several_parts": 1}

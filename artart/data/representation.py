@@ -1,0 +1,83 @@
+"""How evenly the images of a collection are spread over the values of a column: artists, periods, places, licences."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from artart.data.folder import ArtFolder
+from artart.data.index import Entry
+from artart.data.labels import CLASS
+
+MOST = 10  # values that are listed
+YEAR = re.compile(r"(?<!\d)(1\d{3}|20\d{2})(?!\d)")  # in "c. 1890" and "1890-95"
+LONGEST = 16  # characters of a value that is a period
+UNIQUE = 0.9  # different values per known one, above which a column names single images, as titles do
+MAX_SHOWN = 40  # characters
+YEARS = 0.9  # share of the known values that hold a year, above which a column is one of periods
+
+
+def representation(values: Iterable[str]) -> dict[str, Any]:
+    """Numbers on the values of a column, one of each image; "" is unknown.
+
+    `effective_number` is the number of values that would be as diverse if all were equally frequent: the exponential of
+    the Shannon entropy (Hill 1973, doi 10.2307/1934352). `top_share` is the share of the most frequent one. Both are
+    of the known values, and 0 without any.
+    """
+    counted = Counter(values)
+    unknown = counted.pop("", 0)
+    shares = [number / counted.total() for number in counted.values()]
+    return {
+        "known": counted.total(),
+        "unknown": unknown,
+        "different": len(counted),
+        "effective_number": math.exp(-sum(one * math.log(one) for one in shares)) if shares else 0.0,
+        "top_share": max(shares, default=0.0),
+        "most": dict(counted.most_common(MOST)),
+    }
+
+
+def by_column(folder: ArtFolder, entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    """`representation` of the classes and of each column of the table, over the images that are used.
+
+    Columns of years are counted by decade. Columns such as titles, of which nearly every image has another value, list
+    none.
+    """
+    used = [folder.root / entry.path for entry in entries if entry.status == "ok"]
+    columns = [] if folder.metadata is None else [one for one in folder.metadata.columns if one not in (CLASS, "path")]
+    found = {}
+    for column in (CLASS, *columns):
+        values = [" ".join(folder.name_of(path, column).split()) for path in used]
+        decades = [*map(decade, values)]
+        if column != CLASS and sum(map(bool, decades)) > YEARS * max(1, sum(map(bool, values))):
+            column, values = f"{column}, by decade", decades
+        one = representation(values)
+        is_name = one["different"] > max(MOST, UNIQUE * one["known"])
+        found[column] = one | {"most": {}} if is_name else one
+    return found
+
+
+def decade(value: str) -> str:
+    """The decade of a value such as "1904" or "c. 1890"; "" if it is none."""
+    year = YEAR.search(value) if len(value) <= LONGEST else None
+    return f"{year[1][:3]}0s" if year else ""
+
+
+def shorten(value: str) -> str:
+    return value if len(value) <= MAX_SHOWN else f"{value[: MAX_SHOWN - 1]}\u2026"
+
+
+def rows(columns: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """For a table: column, values, effective number, unknown, the most frequent."""
+    return [
+        [
+            name,
+            str(one["different"]),
+            f"{one['effective_number']:.1f}",
+            str(one["unknown"]),
+            ", ".join(f"{shorten(value)} {number / one['known']:.0%}" for value, number in [*one["most"].items()][:3])
+            or ("nearly all different" if one["known"] else ""),
+        ]
+        for name, one in columns.items()
+    ]

@@ -1,0 +1,125 @@
+"""Tables for the terminal, and one self-contained HTML page of tables, images and curves."""
+
+import io
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+import matplotlib as mpl
+import rich.table
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from rich.text import Text
+
+from artart import __version__
+from artart.io.terminal import escaped
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+
+
+class Table(NamedTuple):
+    """A table of text."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    @property
+    def sides(self) -> list[str]:
+        """By column, where a page aligns it: columns that hold texts, and the first, to the left."""
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.header)
+        is_text = [not k or any(cell[:1].isalpha() for cell in cells) for k, cells in enumerate(columns)]
+        return ["left" if one else "right" for one in is_text]
+
+    def for_terminal(self) -> rich.table.Table:
+        table = rich.table.Table(title=Text(escaped(self.title)), title_justify="left", title_style="bold")
+        for k, name in enumerate(self.header):
+            table.add_column(Text(escaped(name)), justify="right" if k else "left")
+        for row in self.rows:
+            table.add_row(*(Text(escaped(cell)) for cell in row))
+        return table
+
+
+class Figure(NamedTuple):
+    """Rows of images (PNG or JPEG), or one of curves (SVG)."""
+
+    title: str
+    rows: Sequence[tuple[str, bytes]]  # the name of each, perhaps empty, and its content
+    note: str = ""
+
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """The name of each row, and its content as a data URL."""
+        return [
+            (name, f"data:image/{_kind(content)};base64,{b64encode(content).decode()}") for name, content in self.rows
+        ]
+
+
+KINDS = {b"\x89PNG": "png", b"\xff\xd8": "jpeg"}  # by the first bytes
+
+
+def _kind(content: bytes) -> str:
+    return next((kind for start, kind in KINDS.items() if content.startswith(start)), "svg+xml")
+
+
+def html(
+    title: str, sentences: Sequence[str], sections: Sequence[Table | Figure], facts: Mapping[str, object]
+) -> bytes:
+    """The page: sentences first, then the sections, and facts on how it was made at the end."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        sentences=sentences,
+        sections=sections,
+        facts=facts,
+        version=__version__,
+        date=f"{datetime.now():%Y-%m-%d %H:%M}",
+    )
+    return text.encode(errors="backslashreplace")  # names of folders may hold bytes that are not UTF-8
+
+
+def curves(
+    title: str, x: tuple[str, Sequence[float]], y: str, lines: Mapping[str, Sequence[float]], note: str = ""
+) -> Figure:
+    """Lines over the same values of x, a name and numbers."""
+    drawing, axes = _axes(x[0], y)
+    for name, values in lines.items():
+        axes.plot(x[1], values, label=name)
+    return Figure(title, [("", _svg(drawing, axes))], note)
+
+
+def histograms(
+    title: str, x: str, of: Mapping[str, Sequence[float]], limit: tuple[str, float] | None = None, note: str = ""
+) -> Figure:
+    """Histograms in shares of each set; `limit` is the name and place of a vertical line."""
+    drawing, axes = _axes(x, "share of the images")
+    lowest, highest = (edge(value for values in of.values() for value in values) for edge in (min, max))
+    for name, values in of.items():
+        weights = [1 / len(values)] * len(values)
+        axes.hist(
+            values, bins=40, range=(lowest, highest), weights=weights, histtype="stepfilled", alpha=0.5, label=name
+        )
+    if limit:
+        axes.axvline(limit[1], color="black", linestyle="--", label=limit[0])
+    return Figure(title, [("", _svg(drawing, axes))], note)
+
+
+def _axes(x: str, y: str) -> tuple[Drawing, Axes]:
+    drawing = Drawing(figsize=(7, 3.5), layout="constrained")
+    axes = drawing.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(visible=True, alpha=0.3)
+    return drawing, axes
+
+
+def _svg(drawing: Drawing, axes: Axes) -> bytes:
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend()
+    file = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "artart"}):  # text stays text
+        drawing.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
