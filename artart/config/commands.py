@@ -25,6 +25,7 @@ Folder = Annotated[str, Rule(os.path.isdir, "a folder that exists")]
 PATHS: dict[str, Any] = {  # words.py quotes them, paths.py makes them absolute, except literals
     "data.root": Folder | None,
     "data.metadata": File | None,
+    "data.opt_out": File | None,
     "data.cache_dir": AnyPath | None,
     "loss.perceptual.weights": Literal["auto", "imagenet", "random"] | File | Folder,
     "resume": Literal["auto"] | File | None,

@@ -13,7 +13,7 @@ from unicodedata import normalize
 from artart import ArtError
 from artart.data.folder import ArtFolder
 from artart.data.labels import CLASS
-from artart.io.terminal import relative_to_cwd
+from artart.io.files import read_text
 
 COLUMNS = ("caption", "text", "prompt", "description", "title")  # of a table, by which auto finds captions
 
@@ -156,32 +156,6 @@ def _item(line: str, place: str) -> tuple[str, Sequence[str]]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ArtError(f'{place}: "text" must be a text or a list of texts')
     return name, texts
-
-
-def read_text(file: Path) -> str:
-    """The content of a text file in UTF-8, UTF-16 with its mark, or else Windows-1252.
-
-    Raises ArtError with the line that is none of these.
-    """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise ArtError(f"{relative_to_cwd(file)}: {error.strerror}") from None
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        try:
-            text = content.decode("cp1252") if encoding != "utf-16" else "\0"
-        except UnicodeDecodeError:
-            text = "\0"
-        if any(sign < " " and not sign.isspace() for sign in text):
-            raise ArtError(f"{relative_to_cwd(file)}: line {line} is no text in UTF-8; save it as UTF-8") from None
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise ArtError(f"{relative_to_cwd(file)}: line {line} holds NUL bytes, so it is no UTF-8; save it as UTF-8")
-    return text
 
 
 def words_of(texts: Sequence[str]) -> Counter[str]:

@@ -19,16 +19,10 @@ from artart.data.dataset import Storage, check_usable, images_of, paint_demo_art
 from artart.data.decode import MAX_PIXELS, ResizeMode, colour_of, is_colour
 from artart.data.folder import ArtFolder
 from artart.data.index import EXCLUDE, Entry, Exclude, Rules, write_unused
-from artart.data.labels import (
-    CLASS,
-    NO_CLASS,
-    check_columns,
-    pairs,
-    untrained_labels,
-    warn_of_untrained,
-)
+from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels, warn_of_untrained
 from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import LatentLoader, Loader
+from artart.data.opt_out import REASON
 from artart.data.split import split
 from artart.data.text import Text
 from artart.data.vocabulary import tokens_of
@@ -51,6 +45,7 @@ class ArtDataModule(LightningDataModule):
     class_balanced: bool = False  # draw every label of the first column equally often
     storage: Storage = "auto"  # of the pixels while training; memory: a map of the cached file; see `place`
     metadata: str | Path | None = None  # a CSV table with a column path; files that it does not name are excluded
+    opt_out: str | Path | None = None  # a list of images that are excluded, as for `opt_out.read_list`
     licences: list[str] | None = None  # allowed ones, or patterns such as "CC0*"; None: all
     labels: list[str] = field(default_factory=lambda: [CLASS])  # K columns of the table, or class: the folder
     captions: str | list[str] = "none"  # sources of prompts, which replace labels; see `captions.captions_of`
@@ -70,8 +65,9 @@ class ArtDataModule(LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        if self.root is None and self.metadata is not None:
-            raise ArtError(f"data.metadata={self.metadata}: describes a folder; name it by data.root=DIR")
+        for key, file in (("metadata", self.metadata), ("opt_out", self.opt_out)):
+            if self.root is None and file is not None:
+                raise ArtError(f"data.{key}={file}: describes a folder; name it by data.root=DIR")
         if self.licences is not None and (self.metadata is None or not self.licences):
             remedy = "licences are a column of a table; name it by data.metadata=FILE.csv"
             raise ArtError(f"data.licences={self.licences}: {'null allows all' if self.metadata else remedy}")
@@ -94,6 +90,7 @@ class ArtDataModule(LightningDataModule):
             background=colour_of(self.background),
             metadata_file=None if self.metadata is None else Path(self.metadata),
             licences=self.licences,
+            opt_out_file=None if self.opt_out is None else Path(self.opt_out),
             labels=self.labels,
             class_level=self.class_level,
             min_per_label=self.min_per_label,
@@ -128,6 +125,7 @@ class ArtDataModule(LightningDataModule):
             "sha256": sha256("\n".join(described).encode()).hexdigest(),
             "num_train": len(self.train_ids),
             "num_val": len(self.val_ids),
+            "num_opted_out": sum(entry.kind == REASON for entry in self.entries),
             "untrained_labels": untrained_labels(self.images.labels[self.train_ids], self.label_names),
         }
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from artart.data.decode import FORMATS, TooLarge, open_image
+from artart.data.opt_out import SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Found(NamedTuple):
 
     images: list[Path]  # by content or suffix, sorted
     others: dict[Path, str]  # image files that are not read: their kind, and what to do
+    opt_outs: set[Path]  # files of the suffix .optout, which may lie beside images
     ignored: Counter[str]  # number of all other files by suffix, of hidden ones, and of those of other programs
 
 
@@ -86,13 +88,15 @@ def find_all(root: Path) -> Found:
     Hidden files and folders, those that other programs keep (`FOREIGN`) and the folders of artart's runs are passed
     over. Links to folders are followed, each real folder once.
     """
-    found = Found([], {}, Counter())
+    found = Found([], {}, set(), Counter())
     for path in _walk(root, found.ignored):
         kind = _kind(path)
         if kind == READ:
             found.images.append(path)
         elif kind:
             found.others[path] = describe(kind)
+        elif path.suffix == SUFFIX:
+            found.opt_outs.add(path)
         else:
             found.ignored[path.suffix.lower() or "without a suffix"] += 1
     found.images.sort()

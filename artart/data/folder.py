@@ -14,13 +14,14 @@ from typing import NamedTuple
 import platformdirs
 
 from artart import ArtError
-from artart.data import index, metadata, store
+from artart.data import index, metadata, opt_out, store
 from artart.data.cache import check_disk_space, clear_if_made_by_another_version, locked
 from artart.data.decode import WHITE, Colour, ResizeMode
 from artart.data.find import Found, find_all
 from artart.data.index import Entry, Rules, status_of
 from artart.data.labels import CLASS, class_of, describe_folders, frequent_names
 from artart.data.metadata import Metadata
+from artart.data.opt_out import OptOuts
 from artart.data.scan import FileInfo, examine_all, identity
 from artart.data.store import Kind, Store
 from artart.io.terminal import relative_to_cwd
@@ -48,6 +49,7 @@ class ArtFolder:
     background: Colour = WHITE  # of transparent images
     metadata_file: Path | None = None  # the user's table; files that it does not name are excluded
     licences: Sequence[str] | None = None  # allowed values of the table's column "licence"; None: all
+    opt_out_file: Path | None = None  # a list of images that are excluded, as for `opt_out.read_list`
     labels: Sequence[str] = (CLASS,)  # columns of the table whose values are labels
     class_level: int = 1  # of the folders that are classes: 1 are those in root
     min_per_label: int = 50  # files that a value of a column other than "class" must have to be a label
@@ -102,6 +104,25 @@ class ArtFolder:
         return {} if self.metadata is None else metadata.excluded(self.metadata, self.licences)
 
     @cached_property
+    def opt_outs(self) -> OptOuts | None:
+        """The user's list. Raises ArtError if it cannot be read."""
+        return None if self.opt_out_file is None else opt_out.read_list(self.opt_out_file)
+
+    def excluded(self, path: Path, facts: FileInfo) -> str:
+        """Why the table, a file beside it or the list of opt-outs excludes a file; "": nothing does."""
+        if reason := self.excluded_by_table.get(path, ""):
+            return reason
+        if not self.rules.opt_out:
+            return ""
+        name = opt_out.file_beside(path, self.found.opt_outs)
+        if not name and self.opt_outs and self.opt_outs.has(self._named(path, facts)):
+            name = self.opt_outs.file.name
+        return f"{opt_out.REASON}: {name}" if name else ""
+
+    def _named(self, path: Path, facts: FileInfo) -> opt_out.Image:
+        return opt_out.Image(self._key(path), self.name_of(path, "artist"), facts.sha256)
+
+    @cached_property
     def listed(self) -> list[Path]:
         """The files that the table does not exclude."""
         return [path for path in self.files if path not in self.excluded_by_table]
@@ -147,9 +168,10 @@ class ArtFolder:
             before = index.read(self.cache / "index.csv")
             known = {entry.path: entry.facts for entry in [*before, *index.read(self.cache / "journal.csv")]}
             facts, pixels = self._examine_new(self._unchanged(known))
+            if self.opt_outs:
+                self.opt_outs.warn_of_unused(self._named(path, fact) for path, fact in facts.items())
             files = (
-                (self._key(path), self.name_of(path), fact, self.excluded_by_table.get(path, ""))
-                for path, fact in facts.items()
+                (self._key(path), self.name_of(path), fact, self.excluded(path, fact)) for path, fact in facts.items()
             )
             entries = index.entries_of(files, self.rules) + self._others()
             entries = index.find_near_duplicates(entries, before)
@@ -195,7 +217,7 @@ class ArtFolder:
         rows = pixels.rows if pixels else {}
 
         def needs_pixels(path: Path, facts: FileInfo) -> bool:
-            status, _ = status_of(facts, self.rules, self.excluded_by_table.get(path, ""))
+            status, _ = status_of(facts, self.rules, self.excluded(path, facts))
             return status == "ok" and facts.sha256 not in rows
 
         new = [path for path in self.files if path not in known or needs_pixels(path, known[path])]

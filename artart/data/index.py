@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, cast, get_args
 from zlib import crc32
 
+from artart.data.opt_out import REASON
 from artart.data.perceptual_hash import groups
 from artart.data.scan import FileInfo
 from artart.io.files import atomic, write_new
@@ -69,7 +70,7 @@ LIST_COLUMNS = ("path", "reason", "bytes")
 def status_of(facts: FileInfo, rules: Rules, excluded: str = "", copy_of: str = "") -> tuple[Status, str]:
     """Decide whether a file is used, and why not.
 
-    `excluded` is the reason why the metadata table excludes it, `copy_of` an image that is used and has the same
+    `excluded` is the reason why table or opt-out exclude it, `copy_of` an image that is used and has the same
     content; empty: none.
     """
     sides = f"{facts.width} x {facts.height} pixels"
@@ -82,7 +83,7 @@ def status_of(facts: FileInfo, rules: Rules, excluded: str = "", copy_of: str = 
     if excluded:
         return "excluded", excluded
     if rules.opt_out and facts.opt_out:
-        return "excluded", f"opted out of data mining: {facts.opt_out}"
+        return "excluded", f"{REASON}: {facts.opt_out}"
     if rules.ai_made and facts.source in AI_SOURCES:
         return "excluded", f"AI-made: {facts.source}"
     if rules.duplicate and copy_of:
@@ -91,7 +92,7 @@ def status_of(facts: FileInfo, rules: Rules, excluded: str = "", copy_of: str = 
 
 
 def entries_of(files: Iterable[tuple[str, str, FileInfo, str]], rules: Rules) -> list[Entry]:
-    """The entries of files: path, class name, facts, and the reason why the metadata table excludes it, or "".
+    """The entries of files: path, class name, facts, and the reason why table or opt-out exclude it, or "".
 
     Of exact duplicates the first that is not excluded otherwise is used.
     """

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from artart.data.captions import words_of
 from artart.data.datamodule import ArtDataModule
-from artart.data.index import UNUSED, counts
+from artart.data.index import UNUSED, Entry, counts
 from artart.data.labels import NO_CLASS, PARTS
+from artart.data.opt_out import REASON
 from artart.data.representation import by_column, rows
 from artart.data.sizes import sizes
 from artart.io.provenance import AI_SOURCES
@@ -40,7 +41,7 @@ def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
         "classes": {name or NO_CLASS: counts(one for one in entries if one.class_name == name) for name in names},
         "representation": by_column(folder, entries),
         "sizes": sizes(entries, data.image_size),
-        "opt_outs": dict(Counter(one.facts.opt_out for one in entries if one.facts.opt_out).most_common()),
+        "opt_outs": dict(Counter(filter(None, map(opt_out_of, entries))).most_common()),
         "ai_marks": dict(Counter(term for one in entries if (term := one.facts.source) in AI_SOURCES).most_common()),
         "near_duplicates": near_duplicates(data),
         "ignored": dict(folder.found.ignored.most_common()),
@@ -49,6 +50,11 @@ def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
         "refusal": refusal,
         "metadata": table and {"only_in_file": table.only_in_file, "only_in_folder": len(table.only_in_folder)},
     }
+
+
+def opt_out_of(entry: Entry) -> str:
+    """What says that an image is not for training; "": nothing does."""
+    return entry.facts.opt_out or (entry.reason.partition(": ")[2] if entry.kind == REASON else "")
 
 
 def near_duplicates(data: ArtDataModule) -> dict[str, int]:

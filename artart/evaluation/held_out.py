@@ -23,6 +23,7 @@ MAX_DEMO_BYTES = 2**32  # of the demo art that a file may ask for
 PLACES: dict[str, tuple[Callable[[str], bool], str]] = {  # os.path raises no error on odd names from a file
     "root": (os.path.isdir, "on which {} was trained, is not here; name the folder: data.root=DIR"),
     "metadata": (os.path.isfile, "with which {} was trained, is not here; put it there again"),
+    "opt_out": (os.path.isfile, "with which {} was trained, is not here; put it there again"),
 }
 
 
@@ -51,7 +52,7 @@ def held_out_data(
         )
     for key in PLACES:
         if (path := settings.get(key)) is not None:
-            _check_place(key, path, loaded.path, is_given=given[key] is not None)
+            _check_place(key, path, loaded.path, is_given=given.get(key) is not None)
     num_bytes = settings.get("num_demo_images", 0) * 3 * settings["image_size"] ** 2
     if settings.get("root") is None and num_bytes > MAX_DEMO_BYTES:
         raise ArtError(

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.config.build import did_you_mean, join_words
-from artart.data.captions import clean, read_text
+from artart.data.captions import clean
 from artart.data.vocabulary import Prompts
 from artart.generation.labels import MAX_IN_NAME, Label, label_in_name, label_in_words, labels_for
+from artart.io.files import read_text
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from artart import ArtError
+from artart.io.terminal import relative_to_cwd
 
 MAX_NAME = 255  # bytes of a file name
 KEPT = 8  # characters at the end of a stem that is shortened
@@ -169,3 +170,29 @@ def remove_empty(folders: Iterable[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
+
+
+def read_text(file: Path) -> str:
+    """The content of a text file in UTF-8, UTF-16 with its mark, or else Windows-1252.
+
+    Raises ArtError with the line that is none of these.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ArtError(f"{relative_to_cwd(file)}: {error.strerror}") from None
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        try:
+            text = content.decode("cp1252") if encoding != "utf-16" else "\0"
+        except UnicodeDecodeError:
+            text = "\0"
+        if any(sign < " " and not sign.isspace() for sign in text):
+            raise ArtError(f"{relative_to_cwd(file)}: line {line} is no text in UTF-8; save it as UTF-8") from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ArtError(f"{relative_to_cwd(file)}: line {line} holds NUL bytes, so it is no UTF-8; save it as UTF-8")
+    return text

@@ -63,27 +63,39 @@ Source: IPTC NewsCodes "Digital Source Type", http://cv.iptc.org/newscodes/digit
 
 # Foreign packets are searched, not parsed: XML can be a bomb, and an opt-out in a broken packet still counts.
 _PROHIBITED = re.compile(rb"DMI-PROHIBITED[A-Z-]{0,64}")
+# An entry of the C2PA assertion "training and data mining" in CBOR: its use, or why it is constrained, comes first.
+_MINING = re.compile(
+    rb"(?:cawg|c2pa)\.(data_mining|ai_training|ai_generative_training)"
+    rb"(?:\xa1cuse(?:jnotAllowed|kconstrained)|\xa2oconstraint_info|\xa2cusekconstrained)"
+)
+MINING = {
+    b"data_mining": "DMI-PROHIBITED",
+    b"ai_training": "DMI-PROHIBITED-AIMLTRAINING",
+    b"ai_generative_training": "DMI-PROHIBITED-GENAIMLTRAINING",
+}  # the term of PLUS for each
 _SOURCE = re.compile(rb"https?://cv\.iptc\.org/newscodes/digitalsourcetype/([A-Za-z0-9]{1,64})")
 
 
 class FileProvenance(NamedTuple):
     """The provenance in a file; "" for what it does not state."""
 
-    opt_out: str  # PLUS "Data Mining", a term that prohibits: "DMI-PROHIBITED-AIMLTRAINING"
+    opt_out: str  # PLUS "Data Mining" or C2PA's, a term that prohibits: "DMI-PROHIBITED-AIMLTRAINING"
     source: str  # IPTC "Digital Source Type": "digitalCapture"
 
 
 def provenance_of(image: Image.Image, file: BinaryIO | None = None) -> FileProvenance:
     """The provenance in a loaded image and the file that it was read from; nothing in a file makes this raise an error.
 
-    Of several sources an AI source is preferred. Source of the terms: PLUS LDF 2.0.1,
-    http://ns.useplus.org/LDF/.
+    Of several sources an AI source is preferred. Source of the terms: PLUS LDF 2.0.1, http://ns.useplus.org/LDF/;
+    CAWG Training and Data Mining 1.1, https://cawg.io/training-and-data-mining/. No signature is verified.
     """
     opt_out, sources = "", dict[str, None]()
     for packet in chain(_packets(image), _texts_of_png(file), _windows(file)):
         text = packet.replace(b"\0", b"")  # ASCII in UTF-16 and UTF-32
         if not opt_out and (found := _PROHIBITED.search(text)):
             opt_out = found[0].decode()
+        if not opt_out and (found := _MINING.search(packet)):
+            opt_out = MINING[found[1]]
         sources |= dict.fromkeys(term.decode() for term in _SOURCE.findall(text))
     return FileProvenance(opt_out, next((term for term in sources if term in AI_SOURCES), next(iter(sources), "")))
 
@@ -97,6 +109,8 @@ def _packets(image: Image.Image) -> Iterator[bytes]:
     with suppress(Exception):  # a long packet of a JPEG continues in further segments, each after its own header
         segments = (data for name, data in image.applist if name == "APP1")  # type: ignore[attr-defined]
         yield b"".join(data[75:] if data.startswith(EXTENDED_XMP) else data for data in segments)
+    with suppress(Exception):  # C2PA in a JPEG too
+        yield b"".join(data[16:] for name, data in image.applist if name == "APP11")  # type: ignore[attr-defined]
 
 
 def _windows(file: BinaryIO | None) -> Iterator[bytes]:

@@ -316,3 +316,46 @@ def test_texts_of_a_png_are_unpacked_up_to_a_limit(before: int, is_found: bool) 
     body = struct.pack(">I4s", len(chunk), b"zTXt") + chunk + bytes(4)
     found = provenance_of(Image.new("L", (8, 8)), io.BytesIO(b"\x89PNG\r\n\x1a\n" + body))
     assert found.opt_out == (OPT_OUT if is_found else "")
+
+
+# Red squares that c2pa-python 0.38 signed with a certificate of its own, with the assertion cawg.training-mining.
+C2PA = Path(__file__).parents[2] / "data" / "c2pa"
+
+
+@pytest.mark.parametrize(
+    ("name", "opt_out"), [("training_not_allowed", "DMI-PROHIBITED-AIMLTRAINING"), ("inference_not_allowed", "")]
+)
+def test_what_c2pa_says_of_training_is_an_opt_out(name: str, opt_out: str) -> None:
+    content = (C2PA / f"{name}.webp").read_bytes()
+    assert provenance_in(io.BytesIO(content)) == FileProvenance(opt_out, "digitalCapture")
+
+
+def mining(entry: bytes) -> bytes:
+    return b"\xa1gentries\xa2qcawg.ai_inference\xa1cusejnotAllowed" + entry + b"pother\xa1cusejnotAllowed"
+
+
+@pytest.mark.parametrize(
+    ("entry", "opt_out"),
+    [
+        (b"x\x1bcawg.ai_generative_training\xa1cusejnotAllowed", "DMI-PROHIBITED-GENAIMLTRAINING"),
+        (b"pc2pa.data_mining\xa1cusejnotAllowed", "DMI-PROHIBITED"),
+        (b"pcawg.data_mining\xa2oconstraint_infocaskcusekconstrained", "DMI-PROHIBITED"),
+        (b"pcawg.data_mining\xa2cusekconstrainedoconstraint_infocask", "DMI-PROHIBITED"),
+        (b"pcawg.data_mining\xa1cusegallowed", ""),
+    ],
+)
+def test_entries_of_training_mining(entry: bytes, opt_out: str) -> None:
+    assert provenance_of(Image.new("L", (8, 8)), io.BytesIO(mining(entry))).opt_out == opt_out
+
+
+def test_c2pa_in_two_segments_of_a_jpeg_is_found() -> None:
+    image, file = Image.new("L", (8, 8)), io.BytesIO()
+    image.save(file, format="JPEG")
+    text = bytes(60_000) + mining(b"pcawg.data_mining\xa1cusejnotAllowed")
+    at = len(text) - 40  # within the entry
+    header = b"JP\0\1" + bytes(12)
+    segments = b"".join(
+        b"\xff\xeb" + (len(part) + 18).to_bytes(2, "big") + header + part for part in (text[:at], text[at:])
+    )
+    content = file.getvalue()
+    assert provenance_in(io.BytesIO(content[:2] + segments + content[2:])).opt_out == "DMI-PROHIBITED"
