@@ -67,7 +67,7 @@ def _without_effect(words: Sequence[str]) -> Iterator[str]:
 def quoted(argument: str, is_sweep: bool = False) -> str:
     """Quote the path or text in key=value, in which Hydra's grammar misreads blanks, commas, accents, numbers and #.
 
-    A label in braces, {column: name, ...}, has its own quotes, and so have several captions, [...].
+    A label in braces, {column: name, ...}, has its own quotes, and so have several captions or prompts, [...].
     """
     if argument.startswith("first_stage_settings."):
         argument = f"++{argument}"  # any setting of artart.train
@@ -77,7 +77,7 @@ def quoted(argument: str, is_sweep: bool = False) -> str:
         return argument
     if is_sweep and "," in value and not os.path.exists(Path(value).expanduser()):
         return argument  # several paths
-    if key == "data.captions" and value.startswith("["):
+    if key in ("data.captions", "prompt") and value.startswith("["):
         return argument
     if key == "label" and value.startswith("{"):
         return f"{key}={value.replace('${', chr(92) + '${')}"

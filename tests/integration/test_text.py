@@ -142,6 +142,13 @@ def test_a_prompt_decides_and_is_in_the_file(generate, checkpoint):
     assert "prompt=A drawing, by hand" in Image.open("one/00000_A-drawing-by-hand.png").info["xmp"].decode()
 
 
+def test_several_prompts_are_taken_in_turn(generate, checkpoint):
+    words = (f"checkpoint={checkpoint}", FAST, "prompt=[a drawing,'drawing, by hand']")
+    assert generate(*words, "num_images=3", "out=out") == 0
+    names = sorted(path.stem for path in Path("out").glob("0*.png"))
+    assert names == ["00000_a-drawing", "00001_drawing-by-hand", "00002_a-drawing"]
+
+
 def test_prompts_are_taken_in_turn_from_a_file(generate, checkpoint):
     Path("p.txt").write_bytes("a drawing\r\n\r\nan engraving\n".encode("utf-16"))
     assert generate(f"checkpoint={checkpoint}", FAST, "prompts=p.txt", "num_images=3", "out=out") == 0
