@@ -1,9 +1,10 @@
-"""python -m artart.export: write a checkpoint as one file to share: weights and their description, without paths."""
+"""python -m artart.export: write a checkpoint to share: weights and their description, without paths."""
 
 import logging
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -12,19 +13,23 @@ from artart.config.build import join_words
 from artart.config.cli import command
 from artart.config.schema import check
 
+if TYPE_CHECKING:
+    from artart.checkpoints.load import Loaded
+
 log = logging.getLogger(__name__)
 
+NUM_SAMPLES = 16  # that format=hub shows
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # what format=onnx needs
 
 
 @command("export")
 def run(cfg: DictConfig) -> None:
-    """Load a network and write it with its facts to one new file."""
+    """Load a network and write it with its facts to one new file, or a new folder."""
     config = check(cfg)
     source, kind = Path(config["checkpoint"]), config["format"]
     out = Path(config["out"] or f"outputs/exports/{datetime.now():%Y-%m-%d/%H-%M-%S}")
-    taken = ArtError(f"out={out}: exists and is not replaced; name another file")
-    if config["out"] is not None and out.suffix.lower() != f".{kind}":
+    taken = ArtError(f"out={out}: exists and is not replaced; name another")
+    if config["out"] is not None and kind != "hub" and out.suffix.lower() != f".{kind}":
         raise ArtError(f"out={out}: format={kind} needs a name that ends in .{kind}")
     if config["out"] is not None and out.exists():
         raise taken
@@ -40,6 +45,9 @@ def run(cfg: DictConfig) -> None:
     from artart.training.next_commands import TRY
 
     loaded = load(source, config["trusted_classes"])
+    if kind == "hub":
+        _write_folder(loaded, config, out)
+        return
     facts, note = safetensors.to_share(loaded), ""
     if kind == "onnx":
         content, difference = onnx.model_of(loaded, facts)
@@ -53,6 +61,24 @@ def run(cfg: DictConfig) -> None:
     log.info("%s, %s%s", written, decimal(out.stat().st_size), note)
     if not is_onnx:
         log.info("try next\n  python -m artart.generate checkpoint=%s %s", pasteable(out), TRY[loaded.objective.mode])
+
+
+def _write_folder(loaded: "Loaded", config: dict[str, Any], out: Path) -> None:
+    """format=hub."""
+    from artart.evaluation import cards
+    from artart.evaluation.held_out import training_data
+    from artart.generation.model import Model
+    from artart.io.files import new_folder
+    from artart.io.terminal import pasteable, relative_to_cwd
+
+    metrics = cards.read_evaluation(config["evaluation"], loaded)
+    data = training_data(loaded, **config["data"])
+    data.load()
+    samples: Any = Model(loaded).sample(NUM_SAMPLES, output_type="pt") if loaded.objective.mode == "sample" else None
+    out = new_folder(out)
+    for warning in cards.write(out, loaded, data, config["licence"] or "unknown", metrics, samples):
+        log.warning("%s", warning)
+    log.info("%s\ntry next\n  hf upload USER/NAME %s", relative_to_cwd(out), pasteable(out))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ PATHS: dict[str, Any] = {  # words.py quotes them, paths.py makes them absolute,
     "input": File | Folder | None,
     "mask": File | None,
     "prompts": File | None,
+    "evaluation": Folder | None,
     "out": AnyPath | None,
 }
 SEEDS = Rule(
@@ -79,7 +80,8 @@ SETTINGS: dict[str, Any] = PATHS | {
     "seeds": Annotated[list[Seed], Len(2), SEEDS] | None,
     "side_by_side": bool,
     "metrics.inception": bool,
-    "format": Literal["safetensors", "onnx"],
+    "format": Literal["safetensors", "onnx", "hub"],
+    "licence": str | None,
 }
 
 

@@ -1,4 +1,4 @@
-"""The data of a network's training, with the held-out images."""
+"""The data of a network's training."""
 
 import logging
 import os
@@ -27,7 +27,15 @@ PLACES: dict[str, tuple[Callable[[str], bool], str]] = {  # os.path raises no er
 }
 
 
-def held_out_data(
+def held_out_data(loaded: Loaded, **places: Any) -> ArtDataModule:
+    """`training_data` with held-out images. Raises ArtError also if there are none."""
+    data = training_data(loaded, **places)
+    if not data.val_is_held_out:
+        raise ArtError(f"{loaded.path}: was trained on all images (data.val_fraction=0), so none can judge it")
+    return data
+
+
+def training_data(
     loaded: Loaded,
     root: str | None = None,
     metadata: str | None = None,
@@ -39,7 +47,7 @@ def held_out_data(
     A folder or table that only a checkpoint names is not read: it may come from anyone. Its run must name it too, or
     the caller.
 
-    Raises ArtError if they are not here or must be named, or if nothing was held out.
+    Raises ArtError if they are not here or must be named.
     """
     given = {"root": root, "metadata": metadata, "cache_dir": cache_dir, "num_workers": num_workers}
     settings = {key: value for key, value in loaded.config["data"].items() if key not in NOT_FROM_A_FILE}
@@ -64,8 +72,6 @@ def held_out_data(
         raise ArtError(f"{loaded.path}: its settings of data are not artart's ({printable(error)})") from None
     if loaded.text is not None:
         data.text.vocabulary = loaded.text
-    if not data.val_is_held_out:
-        raise ArtError(f"{loaded.path}: was trained on all images (data.val_fraction=0), so none can judge it")
     return data
 
 
