@@ -47,6 +47,7 @@ class EmbeddingTable:
         self.folder: ArtFolder | None = None  # in whose cache the table is kept; None: in memory
         self.rows: dict[str, int] = {}  # of `values`, by a text's digest
         self.values = torch.empty(0, num_tokens, encoder.channels, dtype=torch.float16)
+        self._is_placed = False  # on the device of y, if it fits there
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Rows (N, 1) int32 of N texts, that of an empty one is 0. Encodes those that are new.
@@ -64,12 +65,14 @@ class EmbeddingTable:
         """Embeddings (B, T, D) of rows y (B, 1); NaN beyond the end of a text, and in all of row 0."""
         if not len(self.values):
             return torch.full((len(y), *self.values.shape[1:]), torch.nan, device=y.device)
-        self.values = place(self.values, "auto", y.device)
+        if not self._is_placed:
+            self.values, self._is_placed = place(self.values, "auto", y.device), True
         rows = y.flatten().to(self.values.device)
         found = self.values[(rows - 1).clamp(min=0)].to(y.device)
         return found.masked_fill((y == 0)[..., None], torch.nan)
 
     def _add(self, texts: Mapping[str, str]) -> None:
+        self._is_placed = False
         if self.folder is None:
             own = torch.from_numpy(np.stack([*self._encoded(texts)]))
             self.rows |= {digest: len(self.values) + k for k, digest in enumerate(texts)}

@@ -40,7 +40,10 @@ class OptOuts(NamedTuple):
 
     def warn_of_unused(self, images: Iterable[Image]) -> None:
         """Log how many lines name none of the images."""
-        if left := self.lines.difference(*(image.names for image in images)):
+        left = set(self.lines)
+        for image in images:
+            left -= image.names
+        if left:
             named = f"{len(left)} of {len(self.lines)} lines name no image, artist or SHA-256 here, such as"
             log.warning("data.opt_out=%s: %s %r", relative_to_cwd(self.file), named, min(left))
 
