@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
     from artart.checkpoints.load import load
     from artart.evaluation import reconstruction, report, samples
     from artart.evaluation.features import alexnet_or_none
-    from artart.evaluation.held_out import held_out_data, load_held_out
+    from artart.evaluation.held_out import held_out_data, load_images
     from artart.generation.plan import Sampling, guidance_for
     from artart.io.files import output_folder
     from artart.io.terminal import relative_to_cwd
@@ -40,7 +40,7 @@ def run(cfg: DictConfig) -> None:
         if can_sample:
             samples.prepare(loaded.device, num_images, config["metrics"]["inception"])
         weights, of_alexnet = alexnet_or_none(config["metrics"]["weights"], loaded.objective.mode)
-        facts |= of_alexnet | load_held_out(data, loaded)
+        facts |= of_alexnet | load_images(data, loaded, "held-out")
         if can_sample:
             facts |= {"seed": seed, **how.details}
             draw = partial(samples.draw, loaded, how.sampler, how.guidance, how.batch_size, seed)

@@ -1,9 +1,7 @@
 """python -m artart.generate: a checkpoint makes images, from noise or from images."""
 
 import logging
-from collections.abc import Callable
 from datetime import datetime
-from inspect import signature
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -22,13 +20,11 @@ def run(cfg: DictConfig) -> None:
     config = check(cfg)
 
     from artart.checkpoints.load import load
+    from artart.evaluation.attribution import attribution_for
     from artart.generation.conditions import Asked, prompts_of, warn_of_unknown
-    from artart.generation.img2img import write_variations
-    from artart.generation.interpolate import write_interpolation
-    from artart.generation.output import Output, Written
+    from artart.generation.modes import write_images
+    from artart.generation.output import Output
     from artart.generation.plan import MODES, Sampling, guidance_for, mode_of
-    from artart.generation.reconstruct import write_reconstructions
-    from artart.generation.sample import write_samples
     from artart.io.files import output_folder
     from artart.io.images import show
     from artart.io.terminal import relative_to_cwd
@@ -39,22 +35,19 @@ def run(cfg: DictConfig) -> None:
     check_mode(config, mode, MODES[loaded.objective.mode])
     asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]))
     warn_of_unknown(loaded.text, asked.prompts)
-    writers: dict[str, Callable[..., Written]] = {
-        "sample": write_samples,
-        "img2img": write_variations,
-        "inpaint": write_variations,
-        "interpolate": write_interpolation,
-        "reconstruct": write_reconstructions,
-    }
+    resample, num_nearest = config["resample"], config["attribute"]
+    attribution = attribution_for(loaded, num_nearest, resample, **config["data"]) if num_nearest else None
     with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         guidance = guidance_for(loaded, **config["guidance"], **trust, negative_prompt=config["negative_prompt"])
         how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
-        out, given = Output(folder, config["scale"], config["resample"]), {**config, "asked": asked}
-        keys = signature(writers[mode]).parameters.keys() & given.keys() - {"out"}
-        written = writers[mode](loaded, how, out, **{key: given[key] for key in keys})
+        out = Output(folder, config["scale"], resample, attribution.add if attribution else None)
+        written = write_images(mode, loaded, how, out, {**config, "asked": asked})
+        verdict = attribution.write(folder) if attribution else None
     first = relative_to_cwd(written.first)
     others = f"{written.number} files in {relative_to_cwd(folder)}: {first.name} ..."
     log.info("%s", first if written.number == 1 else others)
+    if verdict:
+        log.info("%s", verdict)
     if config["show"]:
         show(first)
 

@@ -79,6 +79,7 @@ SETTINGS: dict[str, Any] = PATHS | {
     "strength": Annotated[float, Field(ge=0.01, le=1)] | None,
     "seeds": Annotated[list[Seed], Len(2), SEEDS] | None,
     "side_by_side": bool,
+    "attribute": Annotated[int, Field(ge=0, le=16)],
     "metrics.inception": bool,
     "format": Literal["safetensors", "onnx", "hub"],
     "licence": str | None,
@@ -97,6 +98,7 @@ MODE_KEYS = {  # of artart.generate: the modes that take a key
     "strength": ("img2img",),
     "mask": ("inpaint",),
     "seeds": ("interpolate",),
+    "attribute": ("sample", "img2img", "inpaint", "interpolate"),
 }
 NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}  # prompts can take the place of seeds
 
@@ -114,6 +116,9 @@ def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
             fit = [one for one in modes if one in able]
             others = f", or mode={join_words(fit)}" if fit else ""
             raise ArtError(f"{key}={format_value(value)}: mode={mode} does not take it; leave it out{others}")
+    given = [f"data.{key}={format_value(value)}" for key, value in config["data"].items() if value is not None]
+    if given and not config["attribute"]:
+        raise ArtError(f"{given[0]}: has no effect without attribute; leave it out, or set attribute=3")
     if mode == "inpaint" and Path(config["input"]).is_dir():
         raise ArtError(f"input={config['input']}: mode=inpaint takes one image, not a folder")
 

@@ -1,7 +1,7 @@
 """The images that a network is trained on: those of a folder, or demo art."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -52,20 +52,24 @@ def demo_captions(class_name: str) -> tuple[str, ...]:
     return class_name, f"demo art, {class_name}"
 
 
+def used(entries: Iterable[Entry]) -> list[Entry]:
+    """The entries of the images, in their order, which mixes the classes and does not depend on names."""
+    return sorted((entry for entry in entries if entry.status == "ok"), key=lambda one: one.facts.sha256)
+
+
 def images_of(folder: ArtFolder, contents: Contents, captions: Mapping[Path, tuple[str, ...]]) -> ImageSet:
     """The images of a folder that are used, of which there is at least one, with their captions by file."""
     assert contents.store is not None
-    # This order mixes the classes and does not depend on names.
-    used = sorted((entry for entry in contents.entries if entry.status == "ok"), key=lambda one: one.facts.sha256)
-    names = [[folder.name_of(folder.root / entry.path, column) for column in folder.label_names] for entry in used]
-    digests = [entry.facts.sha256 for entry in used]
+    entries = used(contents.entries)
+    names = [[folder.name_of(folder.root / entry.path, column) for column in folder.label_names] for entry in entries]
+    digests = [entry.facts.sha256 for entry in entries]
     return ImageSet(
         torch.from_numpy(contents.store.values),
         torch.tensor([contents.store.rows[digest] for digest in digests]),
         labels_of(names, folder.label_names),
         digests,
-        [entry.group for entry in used],
-        [captions.get(folder.root / entry.path, ()) for entry in used],
+        [entry.group for entry in entries],
+        [captions.get(folder.root / entry.path, ()) for entry in entries],
     )
 
 

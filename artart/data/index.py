@@ -15,7 +15,7 @@ from zlib import crc32
 from artart.data.opt_out import REASON
 from artart.data.perceptual_hash import groups
 from artart.data.scan import FileInfo
-from artart.io.files import atomic, write_new
+from artart.io.files import as_csv, atomic, write_new
 from artart.io.provenance import AI_SOURCES
 from artart.io.terminal import relative_to_cwd
 
@@ -137,7 +137,7 @@ def describe_unused(entries: Sequence[Entry], index: Path) -> dict[str, str]:
 def write(entries: Iterable[Entry], file: Path) -> None:
     """Write the index as a CSV table, atomically. Any file name can be read back."""
     with atomic(file) as out:
-        out.write(_csv(COLUMNS, map(_row, entries)))
+        out.write(as_csv(COLUMNS, map(_row, entries)))
 
 
 @contextmanager
@@ -159,20 +159,12 @@ def write_unused(entries: Sequence[Entry], root: Path, folder: Path) -> None:
     for status in UNUSED:
         unused = ((root / one.path, one.reason, one.facts.bytes) for one in entries if one.status == status)
         with atomic(folder / f"{status}.csv") as out:
-            out.write(_csv(LIST_COLUMNS, unused))
+            out.write(as_csv(LIST_COLUMNS, unused))
 
 
 def write_list(files: Iterable[tuple[Path, str, int]], file: Path) -> Path:
     """Write a table of unused files: path, reason, size in bytes. Returns its name, which `write_new` chooses."""
-    return write_new(file, _csv(LIST_COLUMNS, files))
-
-
-def _csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return write_new(file, as_csv(LIST_COLUMNS, files))
 
 
 def read(file: Path) -> list[Entry]:

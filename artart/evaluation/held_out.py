@@ -94,12 +94,14 @@ def _of_run(path: Path, key: str) -> Any:
     return None
 
 
-def load_held_out(data: ArtDataModule, loaded: Loaded) -> dict[str, object]:
+def load_images(data: ArtDataModule, loaded: Loaded, kind: str) -> dict[str, object]:
     """Read the data and describe them; warn if they differ from those of the training.
+
+    `kind` of images, in words: what they are read for.
 
     Raises ArtError if they cannot be used.
     """
-    log.info("held-out images: those of %s", relative_to_cwd(data.folder.root) if data.folder else "demo art")
+    log.info("%s images: those of %s", kind, relative_to_cwd(data.folder.root) if data.folder else "demo art")
     data.load()
     if data.facts["sha256"] != loaded.facts["data"].get("sha256"):
         log.warning(

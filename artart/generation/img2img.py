@@ -17,8 +17,9 @@ from artart.data.scan import FileInfo, examine
 from artart.generation.conditions import Asked, conditions_for
 from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_image
 from artart.generation.original import WHITE, repainted, spread
-from artart.generation.output import ContactSheet, Output, Written
+from artart.generation.output import Output, Written
 from artart.generation.plan import Item, Plan, Sampling, Start, details_of, make
+from artart.io.contact_sheet import ContactSheet
 from artart.io.images import to_model
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,8 @@ def write_variations(
     sheet, shown, num = ContactSheet(size, out.resample), list[Input](), 0
     num_columns = (1 if mask is None else 2) + min(num_images, MAX_IN_ROW)
     for num, (item, image) in enumerate(make(loaded, plan), start=1):
-        path, k = out.save(pixels := item.finished(image), item.name, item.provenance), (num - 1) % num_images
+        path, pixels = out.save_item(item, image)
+        k = (num - 1) % num_images
         assert item.source and item.source.original
         if k == 0 and (in_sheet := not shown or sheet.has_room(num_columns)):
             shown.append(item.source)

@@ -20,7 +20,7 @@ from artart.data.layouts import check
 from artart.data.scan import FileInfo, examine_all
 from artart.generation.original import Original
 from artart.io.images import to_model
-from artart.io.provenance import ImageProvenance, provenance_of
+from artart.io.provenance import ImageProvenance, joint_opt_out, provenance_of
 from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
@@ -139,6 +139,4 @@ def provenance_of_inputs(inputs: Sequence[Input], details: Mapping[str, object])
     known = {"input": ", ".join(one.name.name for one in inputs)}
     if sources := sorted({one.facts.source for one in inputs} - {""}):
         known["input_source"] = ", ".join(sources)
-    opt_outs = {one.facts.opt_out for one in inputs} - {""}
-    opt_out = "DMI-PROHIBITED" if len(opt_outs) > 1 else "".join(opt_outs)  # includes every other term
-    return ImageProvenance("composite", {**details, **known}, opt_out)
+    return ImageProvenance("composite", {**details, **known}, joint_opt_out(one.facts.opt_out for one in inputs))

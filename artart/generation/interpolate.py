@@ -64,7 +64,7 @@ def write_interpolation(
     in_animation, in_strip = (_moments(num_images, most) for most in (MAX_IN_ANIMATION, MAX_IN_STRIP))
     frames, strip = list[Tensor](), list[Tensor]()
     for k, (item, image) in enumerate(make(loaded, plan)):
-        out.save(item.finished(image), item.name, item.provenance)
+        out.save_item(item, image)
         if k in in_animation:
             frames.append(shown([image[None]], out.resample))
         if k in in_strip:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.generation.inputs import Input, provenance_of_inputs, read_inputs
-from artart.generation.output import ContactSheet, Output, Written
+from artart.generation.output import Output, Written
 from artart.generation.plan import Item, Sampling, details_of
+from artart.io.contact_sheet import ContactSheet
 from artart.io.images import to_pixels
 
 IN_ROW = 8  # images of a grid, half of them inputs

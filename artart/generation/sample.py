@@ -10,8 +10,9 @@ from torch import Tensor
 from artart.checkpoints.load import Loaded
 from artart.diffusion.samplers import Step
 from artart.generation.conditions import Asked, Condition, conditions_for
-from artart.generation.output import MAX_IN_SHEET, ContactSheet, Output, Written, shown
+from artart.generation.output import Output, Written, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
+from artart.io.contact_sheet import MAX_IN_SHEET, ContactSheet
 from artart.io.images import save_animation, save_new
 from artart.io.provenance import ImageProvenance
 
@@ -52,7 +53,7 @@ def write_samples(
             steps.append(loaded.process.first_stage.decode(step.x_t[: MAX_RECORDED - num]).cpu())
 
     for num, (item, image) in enumerate(make(loaded, plan, *[record] * save_trajectory), start=1):
-        path = out.save(pixels := item.finished(image), item.name, item.provenance)
+        path, pixels = out.save_item(item, image)
         sheet.add(pixels, path.stem)
         if num <= MAX_IN_SHEET:
             in_sheet.add(item.y)

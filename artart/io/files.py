@@ -3,7 +3,9 @@
 Functions that write raise OSError if they cannot.
 """
 
+import csv
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -122,6 +124,15 @@ def write_json(path: Path, content: object) -> None:
 def as_json(content: object) -> bytes:
     """Plain data as indented JSON."""
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def as_csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
+    """A table; any file name in it can be read back with errors="surrogateescape"."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def sha256(path: Path) -> str:

@@ -58,14 +58,28 @@ class MemorizationTest:
         found = [self._nearest(part) for part in images.split(CHUNK)]
         return Nearest(*(torch.cat(values) for values in zip(*found, strict=True)))
 
-    def _nearest(self, images: Tensor) -> Nearest:
+    def k_nearest(self, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The distances to the k nearest training images, ascending, and their indices: (B, k) each.
+
+        Where there are fewer training images than k, these.
+        """
+        k = min(k, len(self.train))
+        found = [self._distances(part).topk(k, largest=False) for part in images.split(CHUNK)]
+        distances, which = zip(*found, strict=True)
+        return torch.cat(distances), torch.cat(which)
+
+    def _distances(self, images: Tensor) -> Tensor:
+        """(B, N), to each training image."""
         thumbnails = _thumbnails(images)
         least = torch.full((len(images), len(self.thumbnails)), torch.inf)
         lengths = self.thumbnails.square().sum(dim=1)
         for view in _views(thumbnails):
             squares = view.square().sum(dim=1, keepdim=True) + lengths - 2 * view @ self.thumbnails.T
             least = torch.minimum(least, squares)
-        distances = (least.clamp(min=0) / self.thumbnails.shape[1]).sqrt()
+        return (least.clamp(min=0) / self.thumbnails.shape[1]).sqrt()
+
+    def _nearest(self, images: Tensor) -> Nearest:
+        distances = self._distances(images)
         distance, which = distances.min(dim=1)
         is_similar = self.groups == self.groups[which][:, None]
         second = distances.masked_fill(is_similar, torch.inf).amin(dim=1)

@@ -258,7 +258,7 @@ def test_without_a_label_none_is_asked_for(generate, best, image):
 
 
 def test_the_grid_is_not_larger_than_256_images(generate, best, art_folder, monkeypatch):
-    monkeypatch.setattr("artart.generation.output.MAX_IN_SHEET", 7)
+    monkeypatch.setattr("artart.io.contact_sheet.MAX_IN_SHEET", 7)
     assert generate(f"checkpoint={best}", "mode=img2img", f"input={art_folder}", "num_images=2", FAST, "out=made") == 0
     assert pixels("made/grid.png").shape == (2 * 113 + 2, 3 * 98 + 2, 3)
 

@@ -411,7 +411,7 @@ def test_a_trajectory_is_the_same_in_any_batch(generate, best):
 
 def test_a_trajectory_has_no_more_than_16_images_and_a_grid_no_more_than_256(generate, best, monkeypatch):
     monkeypatch.setattr("artart.generation.sample.MAX_IN_SHEET", 18)
-    monkeypatch.setattr("artart.generation.output.MAX_IN_SHEET", 18)
+    monkeypatch.setattr("artart.io.contact_sheet.MAX_IN_SHEET", 18)
     arguments = (
         "num_images=20",
         "batch_size=17",

@@ -1,0 +1,175 @@
+"""Attribution: the training images that are nearest to samples, with their artists and licences.
+
+Distances and the threshold are those of the memorization test.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from artart.checkpoints.load import Loaded
+from artart.data.datamodule import ArtDataModule
+from artart.data.dataset import used
+from artart.evaluation.held_out import load_images, training_data
+from artart.io.contact_sheet import ContactSheet
+from artart.io.files import as_csv, as_json, write_new
+from artart.io.images import Resample, save_new
+from artart.io.provenance import ImageProvenance, joint_opt_out
+from artart.io.terminal import relative_to_cwd
+from artart.metrics.memorization import MIN_HELD_OUT, MemorizationTest
+
+COLUMNS: Final = ("artist", "licence")  # of the user's table
+MAX_ROWS: Final = 64  # samples in the sheet
+
+
+class Source(NamedTuple):
+    """A training image."""
+
+    path: str  # of its file
+    columns: dict[str, str]  # its cells in those of COLUMNS that the table has
+    group: str  # near-duplicates have the same
+    opt_out: str  # of data mining; "": none
+
+
+class TrainingSet(NamedTuple):
+    """The images of a training; all are uint8."""
+
+    images: Tensor  # (N, 3, S, S)
+    sources: Sequence[Source]  # N
+    held_out: Tensor  # (M, 3, S, S), perhaps none
+
+
+class Sample(NamedTuple):
+    """A generated image."""
+
+    path: Path  # of its file
+    pixels: Tensor  # uint8 (3, S, S), as the network made it
+    opt_out: str  # of the image that it was made from; "": none
+
+
+class Comparison(NamedTuple):
+    """The k training images that are nearest to each of B samples, the nearest first."""
+
+    distances: Tensor  # (B, k)
+    which: Tensor  # (B, k) long, index of the training image
+    threshold: float | None  # 1 % of held-out images are nearer to a training image; None: too few are held out
+
+    @property
+    def num_closer(self) -> int | None:
+        """How many samples are nearer to a training image than the threshold."""
+        return None if self.threshold is None else int((self.distances[:, 0] < self.threshold).sum())
+
+
+def compare(samples: Tensor, training: TrainingSet, k: int) -> Comparison:
+    """Find the k training images that are nearest to each of some samples, uint8 (B, 3, S, S)."""
+    test = MemorizationTest(training.images, [one.group for one in training.sources], training.held_out)
+    threshold = test.thresholds[0] if len(training.held_out) >= MIN_HELD_OUT else None
+    return Comparison(*test.k_nearest(samples, k), threshold)
+
+
+class Attribution:
+    """Collects samples with `add`; `write` lists the training images that are nearest to each."""
+
+    def __init__(self, training: TrainingSet, k: int, facts: dict[str, object], resample: Resample = "lanczos") -> None:
+        """`k`: training images for a sample; `facts`: of network and data, for attribution.json."""
+        self.training, self.k, self.facts, self.resample = training, k, facts, resample
+        self.samples = list[Sample]()
+
+    def add(self, path: Path, pixels: Tensor, provenance: ImageProvenance) -> None:
+        """Keep a sample, uint8 (3, S, S)."""
+        self.samples.append(Sample(path, pixels, provenance.opt_out))
+
+    def write(self, folder: Path) -> str:
+        """Write attribution.csv, attribution.json and attribution.png into the samples' folder; no file is replaced.
+
+        Returns a sentence: how many samples are closer to a training image than held-out art usually is, which is the
+        criterion `rate` of the memorization test. Raises OSError if a file cannot be written.
+        """
+        found = compare(torch.stack([one.pixels for one in self.samples]), self.training, self.k)
+        names = [one.path.relative_to(folder).as_posix() for one in self.samples]
+        listed = dict(zip(names, self._listed(found), strict=True))
+        rows = [[name, k, *one.values()] for name, nearest in listed.items() for k, one in enumerate(nearest, start=1)]
+        table = write_new(folder / "attribution.csv", as_csv(["sample", "rank", *listed[names[0]][0]], rows))
+        numbers: dict[str, float | None] = {
+            "num_train": len(self.training.images),
+            "num_held_out": len(self.training.held_out),
+            "threshold": found.threshold,
+            "num_samples": len(names),
+            "num_closer": found.num_closer,
+        }
+        samples = [{"sample": name, "nearest": nearest} for name, nearest in listed.items()]
+        write_new(folder / "attribution.json", as_json({**self.facts, **numbers, "samples": samples}))
+        self._write_sheet(found, folder)
+        return f"attribution: {_verdict(found, len(self.training.held_out))}: see {relative_to_cwd(table)}"
+
+    def _listed(self, found: Comparison) -> list[list[dict[str, Any]]]:
+        """The training images near each sample, as plain data."""
+
+        def describe(distance: float, which: int) -> dict[str, Any]:
+            source = self.training.sources[which]
+            closer = None if found.threshold is None else distance < found.threshold
+            measured = {"distance": round(distance, 6), "closer_than_held_out": closer}
+            return {"path": source.path, **source.columns, **measured}
+
+        pairs = zip(found.distances.tolist(), found.which.tolist(), strict=True)
+        return [[*map(describe, distances, which)] for distances, which in pairs]
+
+    def _write_sheet(self, found: Comparison, folder: Path) -> None:
+        """A row for each sample: the sample, then its nearest training images with distance and artist."""
+        num_columns, opt_outs = 1 + found.which.shape[1], set[str]()
+        sheet = ContactSheet(self.training.images.shape[-1], self.resample)
+        for sample, distances, which in zip(self.samples[:MAX_ROWS], found.distances, found.which, strict=False):
+            if not sheet.has_room(num_columns):
+                break
+            sheet.add(sample.pixels, sample.path.stem)
+            opt_outs.add(sample.opt_out)
+            for distance, k in zip(distances.tolist(), which.tolist(), strict=True):
+                source = self.training.sources[k]
+                name = source.columns.get("artist") or Path(source.path).name
+                sheet.add(self.training.images[k], f"{distance:.3f} {name}")
+                opt_outs.add(source.opt_out)
+        provenance = ImageProvenance("composite", self.facts, joint_opt_out(opt_outs))
+        save_new(sheet.draw(num_columns), folder / "attribution.png", provenance)
+
+
+def _verdict(found: Comparison, num_held_out: int) -> str:
+    if found.num_closer is None:
+        few = f" ({num_held_out} images were held out, and {MIN_HELD_OUT} are the minimum)" if num_held_out else ""
+        return f"no held-out art to compare with{few}"
+    if found.num_closer == 0:
+        return "samples are no closer to training images than held-out art"
+    number = f"{found.num_closer} of {len(found.which)} samples {'is' if found.num_closer == 1 else 'are'}"
+    return f"{number} closer to a training image than held-out art usually is"
+
+
+def attribution_for(loaded: Loaded, k: int, resample: Resample = "lanczos", **places: Any) -> Attribution:
+    """Read the training images of a network, to find the k that are nearest to each of its samples.
+
+    `places`: of the images, as for `training_data`. Raises the errors of `training_data` and `load_images`.
+    """
+    data = training_data(loaded, **places)
+    facts = {
+        "checkpoint": loaded.path.name,
+        "checkpoint_sha256": loaded.sha256,
+        **load_images(data, loaded, "training"),
+    }
+    return Attribution(training_set(data), k, facts, resample)
+
+
+def training_set(data: ArtDataModule) -> TrainingSet:
+    """The training and held-out images of data that are loaded, with what the table says of the former."""
+    groups = data.images.groups
+    if (folder := data.folder) is None:
+        sources = [Source(f"demo art, image {i}", {}, groups[i], "") for i in data.train_ids]
+    else:
+        entries, table = used(data.entries), folder.metadata
+        columns = [column for column in COLUMNS if table and column in table.columns]
+        sources = []
+        for i in data.train_ids:
+            path = folder.root / entries[i].path
+            cells: dict[str, str] = {column: folder.name_of(path, column) for column in columns}
+            sources.append(Source(str(path), cells, groups[i], entries[i].facts.opt_out))
+    return TrainingSet(data.pixels_of(data.train_ids), sources, data.pixels_of(data.val_ids))
