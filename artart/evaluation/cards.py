@@ -1,7 +1,5 @@
 """A folder to publish a network with: weights, model card, dataset card with Croissant, sources of the images."""
 
-import csv
-import io
 import json
 import re
 from collections import Counter
@@ -18,11 +16,12 @@ from artart import ArtError, __version__
 from artart.checkpoints.load import Loaded
 from artart.checkpoints.safetensors import to_share, weights_of
 from artart.data.datamodule import ArtDataModule
+from artart.data.dataset import used
 from artart.data.labels import CLASS
 from artart.data.report import make_report
 from artart.evaluation.croissant import croissant
 from artart.io import weights
-from artart.io.files import write_json
+from artart.io.files import as_csv, write_json
 from artart.io.images import grid, save
 from artart.io.provenance import ImageProvenance
 from artart.io.terminal import printable
@@ -44,9 +43,7 @@ class Sources(NamedTuple):
     @property
     def content(self) -> bytes:
         """The table as CSV."""
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([self.columns, *self.rows])
-        return text.getvalue().encode(errors="backslashreplace")
+        return as_csv(self.columns, self.rows)
 
     @property
     def licences(self) -> dict[str, int]:
@@ -81,7 +78,6 @@ def sources_of(data: ArtDataModule) -> Sources:
     columns = [CLASS, *(name for name in (table.columns if table else ()) if name not in ("path", CLASS))]
     side = dict.fromkeys(data.train_ids, "train") | dict.fromkeys(data.val_ids, "held out")
     sides = {digest: side[row] for row, digest in enumerate(data.images.digests)}
-    used = sorted((one for one in data.entries if one.status == "ok"), key=lambda one: one.path)
     rows = [
         [
             one.path,
@@ -89,7 +85,7 @@ def sources_of(data: ArtDataModule) -> Sources:
             sides[one.facts.sha256],
             *(folder.name_of(folder.root / one.path, name) for name in columns),
         ]
-        for one in used
+        for one in sorted(used(data.entries), key=lambda one: one.path)
     ]
     return Sources(["path", "sha256", "split", *columns], rows)
 
