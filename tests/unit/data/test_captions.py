@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from artart import ArtError
-from artart.data.captions import captions_of, clean, read_text, words_in
+from artart.data.captions import captions_of, clean, words_in
 from artart.data.folder import ArtFolder
 from artart.data.index import Rules
+from artart.io.files import read_text
 
 RULES = Rules(10**9, 8, duplicate=True, opt_out=True, ai_made=True)
 ROWS = (
