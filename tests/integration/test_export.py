@@ -288,7 +288,7 @@ def test_a_file_that_is_there_is_not_replaced(export, checkpoints, tmp_path, cap
     out = tmp_path / f"mine.{kind}"
     out.write_text("mine")
     assert export(f"checkpoint={checkpoints['sample']}", f"format={kind}", f"out={out}") == 2
-    assert capsys.readouterr().err == f"out={out}: exists and is not replaced; name another file\n"
+    assert capsys.readouterr().err == f"out={out}: exists and is not replaced; name another\n"
     assert out.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -298,7 +298,7 @@ def test_a_file_that_comes_meanwhile_is_not_replaced(export, checkpoints, tmp_pa
     out, fsync = tmp_path / f"net.{kind}", os.fsync
     monkeypatch.setattr(os, "fsync", lambda descriptor: (fsync(descriptor), out.write_text("theirs")))
     assert export(f"checkpoint={checkpoints['sample']}", f"format={kind}", f"out={out}") == 2
-    assert capsys.readouterr().err == f"out={out}: exists and is not replaced; name another file\n"
+    assert capsys.readouterr().err == f"out={out}: exists and is not replaced; name another\n"
     assert out.read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -335,8 +335,8 @@ def test_the_name_of_a_long_run_is_shortened(export, checkpoints, tmp_path, monk
         (["out=net.onnx"], "net.onnx: format=safetensors needs a name that ends in .safetensors"),
         (["out=net.safetensors", "format=onnx"], "net.safetensors: format=onnx needs a name that ends in .onnx"),
         (["out=."], "format=safetensors needs a name that ends in .safetensors"),
-        (["format=pickle"], "format=pickle: must be safetensors or onnx"),
-        (["format=null"], "format=null: must be safetensors or onnx"),
+        (["format=pickle"], "format=pickle: must be safetensors, onnx or hub"),
+        (["format=null"], "format=null: must be safetensors, onnx or hub"),
         ([], "text.ckpt: holds Python objects, not plain weights, or is no weights file"),
         (["checkpoint=nowhere.ckpt"], "nowhere.ckpt: must be a file that exists"),
     ],
