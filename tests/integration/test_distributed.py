@@ -147,6 +147,18 @@ def test_two_processes_train_on_latents_as_one(latent, train, ranks):
 
 
 @pytest.mark.distributed
+def test_two_processes_train_on_captions_as_one(train, ranks):
+    """Which caption is drawn of an image, and which words are dropped, are those of the whole batch."""
+    words = (*SETTINGS, *DIFFUSION, "data.captions=auto", "optimizer=sgd", "optimizer.lr=0.01")
+    assert train(*words, "run_dir=one") == 0
+    codes, outputs = ranks(*words, *TWO)
+    assert codes == [0, 0], outputs
+    wanted, ours = load("one/checkpoints/last.ckpt"), load("two/checkpoints/last.ckpt")
+    assert_close(ours["state_dict"], wanted["state_dict"], atol=1e-5, rtol=1e-5)
+    assert ours["text"] == wanted["text"]
+
+
+@pytest.mark.distributed
 def test_two_processes_train_both_stages_as_one_process(train, ranks):
     """Stopped in the first stage. Sums in another order change latents by a rounding to float16."""
     own = (
