@@ -149,7 +149,7 @@ def test_two_processes_train_on_latents_as_one(latent, train, ranks):
 @pytest.mark.distributed
 def test_two_processes_train_on_captions_as_one(train, ranks):
     """Which caption is drawn of an image, and which words are dropped, are those of the whole batch."""
-    words = (*SETTINGS, *DIFFUSION, "data.captions=auto", "optimizer=sgd", "optimizer.lr=0.01")
+    words = (*SETTINGS, *DIFFUSION, "data.captions=auto", "optimizer=sgd", "optimizer.lr=0.1")
     assert train(*words, "run_dir=one") == 0
     codes, outputs = ranks(*words, *TWO)
     assert codes == [0, 0], outputs
