@@ -33,6 +33,7 @@ def hub(export, checkpoint) -> Path:
     return Path("my art")
 
 
+@pytest.mark.slow
 def test_the_folder_has_weights_cards_samples_and_sources(hub, checkpoint, text_run):
     names = sorted(path.relative_to(hub).as_posix() for path in hub.rglob("*") if path.is_file())
     cards = ["README.md", "attribution.csv", "dataset/README.md", "dataset/croissant.json"]
@@ -45,6 +46,7 @@ def test_the_folder_has_weights_cards_samples_and_sources(hub, checkpoint, text_
         assert path.is_dir() or str(text_run.parent).encode() not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_head_of_the_model_card_is_what_the_hub_reads(hub):
     card = ModelCard.load(hub / "README.md")
     assert card.data.license == "cc-by-4.0"
@@ -54,6 +56,7 @@ def test_the_head_of_the_model_card_is_what_the_hub_reads(hub):
     assert "The licence of 40 of 40 images is unknown." in card.text
 
 
+@pytest.mark.slow
 def test_every_image_is_in_the_table_with_its_hash_and_side(hub, checkpoint, text_run):
     with (hub / "attribution.csv").open(newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}

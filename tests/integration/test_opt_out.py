@@ -57,6 +57,7 @@ def test_a_list_names_paths_folders_artists_and_hashes(prepare, art, capsys):
     assert reasons("folder")["opted out of data mining"] == 4
 
 
+@pytest.mark.slow
 def test_a_checkpoint_says_how_many_were_honoured(train, evaluate, art, alexnet_weights):
     Path("list.txt").write_text("drawing/drawing_0.png\n")
     words = (f"data.root={art}", "data.opt_out=list.txt", "data.batch_size=4", "trainer.max_epochs=1", "run_dir=run")
