@@ -158,7 +158,5 @@ def test_lines_of_something_else_are_left_out(tmp_path, line):
 
 def test_a_registry_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(
-        ArtError, match=r"^registry=.*folder: cannot be written; name another file, or set registry=null$"
-    ):
+    with pytest.raises(ArtError, match=r"^registry=.*folder: cannot be written; name another file, or "):
         Registry(tmp_path / "folder")
