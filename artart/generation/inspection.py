@@ -1,5 +1,6 @@
 """What an image file tells of its origin, and whether a registry has it."""
 
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from PIL import Image
 from rich.filesize import decimal
 
 from artart import ArtError
-from artart.data.decode import open_image
+from artart.data.decode import decode
 from artart.generation.registry import Entries, Match
 from artart.io import signing
 from artart.io.files import sha256
@@ -28,20 +29,20 @@ def is_image(path: Path) -> bool:
 def describe_image(path: Path, registry: Entries | None) -> dict[str, Any]:
     """The metadata, the signed manifests and the registry's entry of an image, as plain data.
 
-    Raises ArtError if it cannot be decoded.
+    Of one that cannot be decoded they are what is left of them.
     """
-    try:
-        with path.open("rb") as file, open_image(path) as image:
+    damage = _damage(path)
+    with path.open("rb") as file, Image.open(path) as image:
+        with suppress(Exception):  # some formats have metadata after the pixels
             image.load()
-            origin, texts = provenance_of(image, file), texts_of(image)
-        match = registry.find(path.read_bytes()) if registry else None
-    except Exception as error:  # noqa: BLE001 - as above
-        raise ArtError(f"{path}: cannot be decoded ({printable(error)})") from None
+        origin, texts = provenance_of(image, file), texts_of(image)
+    match = registry.find(path.read_bytes()) if registry and not damage else None
     signed = _signed(path)
     return {
         "file": str(path),
         "format": f"{image.format}, {image.width} x {image.height}, {decimal(path.stat().st_size)}",
         "sha256": sha256(path),
+        **({"cannot be decoded": damage} if damage else {}),
         "source": origin.source or "not stated",
         "opt-out": origin.opt_out or "none",
         **{name: printable(text) for name, text in texts.items()},
@@ -49,6 +50,15 @@ def describe_image(path: Path, registry: Entries | None) -> dict[str, Any]:
         "registry": _registered(match) if registry else "there is none",
         "changed": _changed(signed, match),
     }
+
+
+def _damage(path: Path) -> str:
+    """Why an image cannot be decoded; "" if it can."""
+    try:
+        decode(path)
+        return ""
+    except Exception as error:  # noqa: BLE001 - as above
+        return printable(error)
 
 
 def _signed(path: Path) -> str | dict[str, Any]:

@@ -86,7 +86,8 @@ MINING = {
     b"ai_training": "DMI-PROHIBITED-AIMLTRAINING",
     b"ai_generative_training": "DMI-PROHIBITED-GENAIMLTRAINING",
 }  # the term of PLUS for each; the broadest first
-_SOURCE = re.compile(rb"https?://cv\.iptc\.org/newscodes/digitalsourcetype/([A-Za-z0-9]{1,64})")
+# A text in CBOR begins with x and its length, and the byte behind it may be a letter.
+_SOURCE = re.compile(rb"(?:x(.))?(https?://cv\.iptc\.org/newscodes/digitalsourcetype/[A-Za-z0-9]{1,64})", re.DOTALL)
 
 _TEXT = re.compile(rb"<(?:xmp|dc):(CreatorTool|description)>(?:\s*<rdf:Alt>\s*<rdf:li[^>]{0,64}>)?([^<]{1,4096})<")
 
@@ -111,7 +112,8 @@ def provenance_of(image: Image.Image, file: BinaryIO | None = None) -> FileProve
             opt_out = found[0].decode()
         for use, not_allowed in _MINING.findall(packet):
             mining.setdefault(not_allowed, set()).add(use)
-        sources |= dict.fromkeys(term.decode() for term in _SOURCE.findall(text))
+        urls = (url[: ord(length or b"\xff")].decode() for length, url in _SOURCE.findall(text))
+        sources |= dict.fromkeys(url.rpartition("/")[2] for url in urls)
     uses = mining.get(b"notAllowed") or mining.get(b"", set())  # else constrained
     opt_out = opt_out or next((term for use, term in MINING.items() if use in uses), "")
     return FileProvenance(opt_out, next((term for term in sources if term in AI_SOURCES), next(iter(sources), "")))

@@ -85,11 +85,15 @@ def test_one_flipped_byte_is_noticed(tmp_path, suffix):
 
 def test_inspect_says_that_a_file_was_changed_or_saved_again(generate, inspect, diffusion_run, signing):
     assert generate(f"checkpoint={diffusion_run / LAST}", "out=made", *FAST, *signing) == 0
-    content = bytearray(Path("made/grid.png").read_bytes())
+    content = bytearray(Path("made/00000.png").read_bytes())
     content[content.index(b"IDAT") + 20] ^= 1
+    Path("flipped.png").write_bytes(content)
     with Image.open("made/00001.png") as image:
         image.save("again.png")
-    (again,) = inspect("again.png")
+    flipped, again = inspect("flipped.png", "again.png")
+    assert (flipped["c2pa"]["state"], flipped["changed"]) == ("Invalid", "since it was signed")
+    assert flipped["cannot be decoded"] == "the checksum of IDAT is wrong"
+    assert flipped["source"] == "trainedAlgorithmicMedia"
     assert (again["c2pa"], again["changed"]) == ("not signed", "since it was generated")
     assert again["registry"]["details"]["seed"] == 1
     assert again["registry"]["has"].startswith("an image that it is a near copy of")
@@ -153,6 +157,15 @@ def test_an_opt_out_that_is_signed_is_read_by_the_search_for_opt_outs(tmp_path, 
     with path.open("rb") as file, Image.open(file) as image:
         image.load()
         assert provenance_of(image, file).opt_out == term
+
+
+@pytest.mark.parametrize("details", [{}, {"seed": 7}])
+def test_a_source_that_is_signed_is_read_whatever_follows_it(tmp_path, details):
+    chain, key = certificate(tmp_path / "own")
+    path = picture(tmp_path / "a.png", provenance=ImageProvenance("trained", details), certificate=chain, key=key)
+    with path.open("rb") as file, Image.open(file) as image:
+        image.load()
+        assert provenance_of(image, file).source == "trainedAlgorithmicMedia"
 
 
 # ---------------------------------------------------------------- refusals
