@@ -73,6 +73,11 @@ def test_entries_find_no_other_works(registry, works):
     )
 
 
+def test_entries_do_not_find_what_lacks_a_tenth_of_each_side(registry, works):
+    found = [registry.find(content_of(crop(image, 0.1, 0.1, 0.1, 0.1))) for image in works[: len(works) // 2]]
+    assert sum(match is not None for match in found) <= 2
+
+
 def test_entries_find_the_file_itself(registry, works):
     match = registry.find(content_of(works[3]))
     assert match.is_same
