@@ -12,7 +12,7 @@ from artart.io.terminal import printable
 MIN_SIDE = 96  # pixels at which an image is shown
 MAX_IN_SHEET = 256  # images
 GAP = 2  # pixels
-FONT_SIZE = 11  # pixels
+FONT_SIZE = 10  # pixels
 CAPTION_HEIGHT = 15  # pixels
 
 
