@@ -89,6 +89,7 @@ SETTINGS: dict[str, Any] = PATHS | {
     "format": Literal["safetensors", "onnx", "hub"],
     "licence": str | None,
     "files": Annotated[list[str], Len(1)],
+    "runs": Annotated[list[str], Len(1)],
     "json": bool,
     "action": Literal["new-certificate"],
     "name": Annotated[str, Len(1, 64)],

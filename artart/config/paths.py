@@ -11,6 +11,7 @@ from artart import ArtError
 from artart.config.commands import PATHS, literals
 
 RUNS = Path("outputs/runs")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is in C, and not in every build
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 KEYS = {"data", "image_size", "run_dir", "seed"}  # in the settings of every training and preparation
 LATEST = "latest"  # stands for the newest run under RUNS
@@ -73,7 +74,7 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ArtError(f"{run_dir} is not the folder of a run: it has no .hydra/config.yaml")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506 - both are safe
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001 - a YAML parser raises anything

@@ -16,6 +16,7 @@ POSITIONAL = {
     "prepare": "data.root",
     "provenance": "action",
 }  # the key of a word without one; others: checkpoint
+LISTS = {"inspect": "files", "compare": "runs"}  # the key of all words without one
 REMOVED = ("callbacks", "logger", "loss", "model", "optimizer", "scheduler")  # with ~ before the key
 TEXTS = ("label", "prompt", "negative_prompt", "data.background", "data.captions")
 HYDRA = ("hydra.sweep.dir", "hydra.sweeper.", "hydra.launcher.", "hydra.searchpath", "hydra.verbose")  # have an effect
@@ -27,9 +28,9 @@ def to_hydra(words: Sequence[str], command: str) -> list[str]:
     Raises ArtError, one line for each word that has no effect, or has another name now.
     """
     is_sweep = bool(MULTIRUN & set(words))
-    if command == "inspect":
+    if command in LISTS:
         given, settings = _divided(["json=true" if word == "--json" else word for word in words])
-        return given + _with_files(settings)
+        return given + _with_list(settings, LISTS[command])
     given, settings = _divided(words)
     bare = [word for word in settings if _is_bare(word)]
     if len(bare) > 1:
@@ -44,12 +45,12 @@ def to_hydra(words: Sequence[str], command: str) -> list[str]:
     return given + [quoted(word, is_sweep) for word in settings]
 
 
-def _with_files(words: Sequence[str]) -> list[str]:
-    """Words of artart.inspect, whose paths without a key become `files`."""
+def _with_list(words: Sequence[str], key: str) -> list[str]:
+    """Words of a command that takes any number of paths, of which those without a key become its value."""
     names = [word.removeprefix("checkpoint=") for word in words if _is_bare(word) or word.startswith("checkpoint=")]
     settings = [quoted(word) for word in words if not _is_bare(word) and not word.startswith("checkpoint=")]
     files = ",".join(quoted(f"checkpoint={name}").removeprefix("checkpoint=") for name in names)
-    return [*settings, f"files=[{files}]"] if names else settings
+    return [*settings, f"{key}=[{files}]"] if names else settings
 
 
 def _is_bare(word: str) -> bool:

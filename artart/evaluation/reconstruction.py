@@ -16,7 +16,7 @@ from artart.io.page import Figure, Table, curves, histograms
 from artart.io.terminal import progress_bar
 from artart.metrics.distances import by_label, mean, paired_kernel_distance
 from artart.metrics.pixel import psnr, ssim
-from artart.metrics.spectrum import decibels, radial_power
+from artart.metrics.spectrum import mean_spectrum, radial_power
 
 MAX_PSNR: Final = 100.0  # dB; an equal image counts as this, so that means are finite
 MAX_SHOWN: Final = 3 * IN_ROW  # held-out images
@@ -117,14 +117,13 @@ def _pairs(title: str, x0: Tensor, x0_hat: Tensor, ids: Tensor, facts: Mapping[s
 
 def _draw_curves(x0: Tensor, x0_hat: Tensor, scores: Tensor) -> list[Figure]:
     powers = {"images": radial_power(to_model(x0)), "reconstructions": radial_power(to_model(x0_hat))}
-    levels = {name: decibels(power.mean(dim=0)).tolist() for name, power in powers.items()}
     return [
         histograms("PSNR", "PSNR (dB)", {"held-out images": scores.tolist()}),
         curves(
             "Power spectrum",
-            ("periods over the image", list(range(1, len(levels["images"]) + 1))),
+            "periods over the image",
             "mean power (dB)",
-            levels,
+            {name: mean_spectrum(power) for name, power in powers.items()},
             "Reconstructions that fall below the images on the right are blurred.",
         ),
     ]

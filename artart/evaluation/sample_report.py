@@ -9,7 +9,7 @@ from torch import Tensor
 from artart.evaluation.report import IN_ROW, interval, rows_of_images
 from artart.io.page import Figure, Table, curves, histograms
 from artart.metrics.memorization import FALSE_ALARMS, MemorizationTest, Nearest
-from artart.metrics.spectrum import decibels
+from artart.metrics.spectrum import mean_spectrum
 
 NUM_PAIRS: Final = 16
 MAX_ROWS: Final = 20  # classes shown
@@ -158,16 +158,16 @@ def draw_curves(metrics: Mapping[str, Any], shown: Shown) -> list[Figure]:
         ),
         curves(
             "Power spectrum",
-            ("periods over the image", list(range(1, shown.powers["samples"].shape[1] + 1))),
+            "periods over the image",
             "mean power (dB)",
-            {name: decibels(power.mean(dim=0)).tolist() for name, power in shown.powers.items()},
+            {name: mean_spectrum(power) for name, power in shown.powers.items()},
             "Too little on the right is blur; a peak at the right end is a checkerboard.",
         ),
         curves(
             "Error by noise level",
-            ("noise level r", [(k + 0.5) / len(errors) for k in range(len(errors))]),
+            "noise level r",
             "squared error of x0_hat",
-            {"held-out images": errors},
+            {"held-out images": ([(k + 0.5) / len(errors) for k in range(len(errors))], errors)},
         ),
     ]
 

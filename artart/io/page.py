@@ -54,20 +54,32 @@ class Figure(NamedTuple):
     @property
     def sources(self) -> list[tuple[str, str]]:
         """The name of each row, and its content as a data URL."""
-        return [
-            (name, f"data:image/{_kind(content)};base64,{b64encode(content).decode()}") for name, content in self.rows
-        ]
+        return [(name, _url(content)) for name, content in self.rows]
+
+
+class Slides(NamedTuple):
+    """Sequences of images, each of which shows one, as far through it as a slider says; at first the last."""
+
+    title: str
+    rows: Sequence[tuple[str, Sequence[tuple[str, bytes]]]]  # the name of each, and its images with theirs
+    note: str = ""
+
+    @property
+    def sequences(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """The name of each sequence, and its images as data URLs."""
+        return [(name, [(caption, _url(content)) for caption, content in images]) for name, images in self.rows]
 
 
 KINDS = {b"\x89PNG": "png", b"\xff\xd8": "jpeg"}  # by the first bytes
 
 
-def _kind(content: bytes) -> str:
-    return next((kind for start, kind in KINDS.items() if content.startswith(start)), "svg+xml")
+def _url(content: bytes) -> str:
+    kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), "svg+xml")
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
 def html(
-    title: str, sentences: Sequence[str], sections: Sequence[Table | Figure], facts: Mapping[str, object]
+    title: str, sentences: Sequence[str], sections: Sequence[Table | Figure | Slides], facts: Mapping[str, object]
 ) -> bytes:
     """The page: sentences first, then the sections, and facts on how it was made at the end."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -83,12 +95,12 @@ def html(
 
 
 def curves(
-    title: str, x: tuple[str, Sequence[float]], y: str, lines: Mapping[str, Sequence[float]], note: str = ""
+    title: str, x: str, y: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], note: str = ""
 ) -> Figure:
-    """Lines over the same values of x, a name and numbers."""
-    drawing, axes = _axes(x[0], y)
+    """Lines, each by its values of x and y."""
+    drawing, axes = _axes(x, y)
     for name, values in lines.items():
-        axes.plot(x[1], values, label=name)
+        axes.plot(*values, label=name)
     return Figure(title, [("", _svg(drawing, axes))], note)
 
 

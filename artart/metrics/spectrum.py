@@ -41,3 +41,9 @@ def spectral_distance(x: Tensor, y: Tensor, generator: Generator | None = None) 
     a, b = (decibels(rows @ z / rows.sum(dim=1, keepdim=True)) for rows, z in chosen)
     values = (a - b).square().mean(dim=1).sqrt()
     return estimate(values[0].item(), values[1:], min(len(x), len(y)))
+
+
+def mean_spectrum(power: Tensor) -> tuple[list[float], list[float]]:
+    """Periods over the image, and the mean of powers (N, P) at each in dB."""
+    levels = decibels(power.mean(dim=0)).tolist()
+    return [float(k) for k in range(1, len(levels) + 1)], levels

@@ -1,0 +1,180 @@
+"""What the folders of runs hold: settings, result, curves and grids, of unfinished and failed runs too."""
+
+import csv
+import json
+import math
+import re
+import shlex
+import struct
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from filelock import FileLock, Timeout
+
+from artart import ArtError
+from artart.config.build import flat_keys, select_or_none
+from artart.config.paths import LOADER, read_settings
+from artart.io.files import sha256
+from artart.io.terminal import pasteable
+
+JOBS = ".jobs"  # of a sweep: a file for each job that has ended
+MAX_CHECKPOINTS = 4  # of a run whose hashes are compared with that of an evaluation
+
+Curve = list[tuple[float, float]]  # step and value
+
+
+class Run(NamedTuple):
+    """A run, as far as its folder tells."""
+
+    folder: Path
+    status: str  # finished, running, unfinished, failed: ..., unreadable: ...
+    settings: Mapping[str, Any]  # by dotted key
+    words: Sequence[str]  # of its command line
+    result: Mapping[str, Any]  # of result.json
+    evaluation: Mapping[str, Any]  # metrics.json of an evaluation of one of its checkpoints
+
+    @property
+    def monitor(self) -> str:
+        return str(self.settings.get("monitor", ""))
+
+    @property
+    def score(self) -> float:
+        """The best value of `monitor`; NaN if there is none."""
+        value = self.result.get("best", {}).get(self.monitor)
+        return float(value) if isinstance(value, int | float) else math.nan
+
+    @property
+    def command(self) -> str:
+        """The command that repeats the run."""
+        kept = [word for word in self.words if not word.startswith(("run_dir=", "resume="))]
+        plain = (re.sub(r"^([^=]+=)'([^']*)'$", r"\1\2", word) for word in kept)  # artart quotes paths itself
+        return " ".join(["python -m artart.train", *map(shlex.quote, plain)])
+
+    def grids(self) -> dict[int, Path]:
+        """Grids of samples by epoch."""
+        found = sorted((self.folder / "samples").glob("epoch_[0-9]*[0-9].png"))
+        return {int(path.stem.removeprefix("epoch_")): path for path in found}
+
+    def curves(self) -> dict[str, Curve]:
+        """Logged values by name, of TensorBoard's files or else of metrics.csv."""
+        found = defaultdict[str, Curve](list)
+        for file in sorted(self.folder.rglob("events.out.tfevents.*")):
+            for name, step, value in _scalars(file):
+                found[name].append((step, value))
+        for file in [] if found else self.folder.rglob("metrics.csv"):
+            for name, step, value in _cells(file):
+                found[name].append((step, value))
+        return dict(found)
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs in folders: of runs, of sweeps, or with runs below them; evaluations among them belong to the runs.
+
+    Raises ArtError if there is none.
+    """
+    found, evaluations = dict[Path, Run](), list[Mapping[str, Any]]()
+    for folder in folders:
+        if not folder.is_dir():
+            raise ArtError(f"runs: {folder} is no folder; name folders of runs or sweeps")
+        evaluations += [json.loads(file.read_text()) for file in [folder / "metrics.json"] if file.is_file()]
+        for settings in sorted(folder.rglob(".hydra/config.yaml")):
+            run = settings.parent.parent
+            if not (run / "prepare.log").exists():
+                found[run] = read_run(run)
+        found |= {run.folder: run for run in _failed_jobs(folder) if run.folder not in found}
+    if not found:
+        raise ArtError(f"runs: there is no run in {', '.join(map(str, folders))}; name folders of runs or sweeps")
+    return [_evaluated(run, evaluations) if evaluations else run for run in found.values()]
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder; what cannot be read is left out and named in its status."""
+    try:
+        config = read_settings(folder)
+    except ArtError as error:
+        return Run(folder, f"unreadable: {error}", {}, (), {}, {})
+    values = ((key, select_or_none(config, key)) for key in flat_keys(config))
+    settings = {key: value for key, value in values if not isinstance(value, Mapping)}
+    words = list[str]()
+    with suppress(OSError, yaml.YAMLError):
+        found = yaml.load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506
+        words = [str(word) for word in found or []]
+    result = dict[str, Any]()
+    with suppress(OSError, ValueError):
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    status = "finished" if result else "running" if _is_locked(folder) else _failure_of(folder) or "unfinished"
+    return Run(folder, status, settings, words, result, {})
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether another process is writing there."""
+    place = folder / ".hydra" / "lock"
+    with suppress(OSError, NotImplementedError):
+        try:
+            if place.is_file():
+                with FileLock(place, timeout=0, fallback_to_soft=False):
+                    return False
+        except Timeout:
+            return True
+    return False
+
+
+def _failure_of(folder: Path) -> str:
+    """The error of a sweep's job; "" if there is none."""
+    with suppress(OSError, ValueError, TypeError):
+        *_, status = json.loads((folder.parent / JOBS / f"{folder.name}.json").read_text(encoding="utf-8"))
+        return status if status != "ok" else ""
+    return ""
+
+
+def _failed_jobs(folder: Path) -> Iterator[Run]:
+    """The jobs of sweeps that failed before they had a folder."""
+    for file in sorted(folder.rglob(f"{JOBS}/*.json")):
+        with suppress(OSError, ValueError, TypeError):
+            number, words, *_, status = json.loads(file.read_text(encoding="utf-8"))
+            settings = dict(word.partition("=")[::2] for word in words)
+            yield Run(file.parent.parent / str(number), status, settings, words, {}, {})
+
+
+def _evaluated(run: Run, evaluations: Sequence[Mapping[str, Any]]) -> Run:
+    """The run with the evaluation of one of its checkpoints, if there is one."""
+    newest = sorted((run.folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    hashes = {sha256(path) for path in newest[-MAX_CHECKPOINTS:]}
+    own = next((one for one in evaluations if one.get("checkpoint_sha256") in hashes), {})
+    return run._replace(evaluation=own)
+
+
+def _scalars(file: Path) -> Iterator[tuple[str, float, float]]:
+    """Name, step and value of the numbers in a file of TensorBoard, up to where it is cut off."""
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+
+    content, place = file.read_bytes(), 0
+    with suppress(Exception):  # of a line that is being written
+        while place < len(content):
+            (length,) = struct.unpack_from("<Q", content, place)
+            event = Event.FromString(content[place + 12 : place + 12 + length])
+            place += length + 16
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    yield value.tag, event.step, value.simple_value
+                elif value.HasField("tensor") and len(value.tensor.float_val) == 1:
+                    yield value.tag, event.step, value.tensor.float_val[0]
+
+
+def _cells(file: Path) -> Iterator[tuple[str, float, float]]:
+    """The same of a table of the CSV logger."""
+    with suppress(OSError, ValueError, KeyError):
+        for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):
+            step = float(row.pop("step"))
+            yield from ((name, step, float(value)) for name, value in row.items() if value)
+
+
+def name_of(run: Run, runs: Sequence[Run]) -> str:
+    """A short name: the folder from where the folders of runs part."""
+    parts = [one.folder.resolve().parts for one in runs]
+    shared = next((k for k, same in enumerate(zip(*parts, strict=False)) if len(set(same)) > 1), len(parts[0]) - 1)
+    return "/".join(run.folder.resolve().parts[shared:]) or pasteable(run.folder)

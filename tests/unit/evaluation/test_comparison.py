@@ -1,0 +1,193 @@
+"""Runs side by side, of folders that runs leave: finished, running, failed and damaged ones."""
+
+import json
+import re
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from filelock import FileLock
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from PIL import Image
+
+import artart.compare
+from artart import ArtError
+from artart.evaluation.comparison import groups_of, page, table
+from artart.evaluation.runs import name_of, read_run, read_runs
+
+BASE = {"data": {"root": None, "batch_size": 32}, "image_size": 16, "monitor": "val/loss", "mode": "min"}
+
+
+def a_run(folder: Path, score: float | None = 0.5, seed: int = 0, lr: float = 0.001, **result: Any) -> Path:
+    """The folder of a run; without a score one that has not finished."""
+    config = {**BASE, "optimizer": {"lr": lr}, "seed": seed, "run_dir": str(folder)}
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"optimizer.lr={lr}", f"seed={seed}"]))
+    if score is not None:
+        content = {"best": {"val/loss": score, "epoch": 3}, "images_seen": 640, "seconds": 90.0, **result}
+        (folder / "result.json").write_text(json.dumps(content))
+    return folder
+
+
+def column(name: str, groups) -> list[str]:
+    shown = table(groups)
+    return [row[shown.header.index(name)] for row in shown.rows]
+
+
+def test_seeds_are_one_group_with_mean_and_spread(tmp_path):
+    for seed, score in enumerate((0.2, 0.4)):
+        a_run(tmp_path / f"a{seed}", score, seed)
+    a_run(tmp_path / "b", 0.1, lr=0.01)
+    groups = groups_of(read_runs([tmp_path]))
+    assert column("run", groups) == ["b", "a0, a1"], "the best first"
+    assert column("command line", groups) == ["optimizer.lr=0.01", "optimizer.lr=0.001"]
+    assert column("val/loss", groups) == ["0.1", "0.3 ± 0.14 (2 seeds)"]
+    assert [group.settings for group in groups] == [{"optimizer.lr": "0.01"}, {"optimizer.lr": "0.001"}]
+    assert column("images", groups) == ["640", "640"]
+    assert column("time", groups) == ["1.5 min", "1.5 min"]
+    assert "parameters" not in table(groups).header, "nobody has any"
+
+
+def test_the_greatest_is_best_where_that_is_the_mode(tmp_path):
+    for name, score in (("a", 20.0), ("b", 30.0)):
+        folder = a_run(tmp_path / name, score, lr=score)
+        text = (folder / ".hydra" / "config.yaml").read_text()
+        (folder / ".hydra" / "config.yaml").write_text(text.replace("mode: min", "mode: max"))
+    assert column("run", groups_of(read_runs([tmp_path]))) == ["b", "a"]
+
+
+def test_every_kind_of_run_has_its_status(tmp_path):
+    sweep = tmp_path / "sweep"
+    for k in range(8):
+        a_run(sweep / str(k), 0.1 * k, lr=0.1 + k)
+    a_run(sweep / "8", None, lr=8)
+    a_run(sweep / "9", None, lr=9)
+    a_run(sweep / "10", None, lr=10)
+    (sweep / ".jobs").mkdir()
+    (sweep / ".jobs" / "9.json").write_text(json.dumps([9, ["optimizer.lr=9"], None, 3.0, "failed: NaN in the loss"]))
+    (sweep / ".jobs" / "11.json").write_text(json.dumps([11, ["image_size=0"], None, 0.1, "failed: image_size=0"]))
+    (sweep / "12" / ".hydra").mkdir(parents=True)
+    (sweep / "12" / ".hydra" / "config.yaml").write_text("a: [")
+    (sweep / "0" / "result.json").write_text("{")
+    with FileLock(sweep / "8" / ".hydra" / "lock"):
+        groups = groups_of(read_runs([sweep]))
+    status = dict(zip(column("run", groups), column("status", groups), strict=True))
+    assert [status[str(k)] for k in (1, 8, 9, 10, 11)] == [
+        *("finished", "running", "failed: NaN in the loss", "unfinished", "failed: image_size=0")
+    ]
+    assert status["0"] == "unfinished"
+    assert status["12"].startswith("unreadable: ")
+    assert len(status) == 13
+    assert b"failed: NaN in the loss" in page(groups)
+
+
+@pytest.mark.parametrize("logger", [TensorBoardLogger, CSVLogger])
+def test_curves_are_those_that_were_logged(tmp_path, logger):
+    folder = a_run(tmp_path / "a")
+    written = logger(tmp_path / "a", name="", version="logs")
+    for step in range(5):
+        written.log_metrics({"val/loss": 1 / (1 + step), "train/loss": 2.0}, step)
+    written.finalize("success")
+    found = read_run(folder).curves()
+    assert found["val/loss"] == [(step, pytest.approx(1 / (1 + step))) for step in range(5)]
+    assert found["train/loss"] == [(step, 2.0) for step in range(5)]
+    for file in folder.rglob("events.out*"):
+        file.write_bytes(file.read_bytes()[:-7])
+        assert len(read_run(folder).curves()["train/loss"]) == 4, "a line that is being written is left out"
+
+
+def test_an_evaluation_belongs_to_the_run_of_its_checkpoint(tmp_path):
+    for name in ("a", "b"):
+        folder = a_run(tmp_path / name, 0.5, lr=ord(name))
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "last.ckpt").write_bytes(name.encode())
+    (tmp_path / "judged").mkdir()
+    kid = {"value": 0.0123, "low": 0.011, "high": 0.0139}
+    content = {
+        "checkpoint_sha256": sha256(b"b").hexdigest(),
+        "kid_alexnet": kid,
+        "memorization": {"rate": {"value": 0.25}},
+    }
+    (tmp_path / "judged" / "metrics.json").write_text(json.dumps(content))
+    groups = groups_of(read_runs([tmp_path / "a", tmp_path / "b", tmp_path / "judged"]))
+    judged = dict(zip(column("run", groups), column("KID of an evaluation", groups), strict=True))
+    assert judged == {"a": "", "b": "0.0123 (0.0110 to 0.0139)"}
+    assert sorted(column("near-duplicates", groups)) == ["", "25.0%"]
+
+
+def test_grids_have_a_slider_and_the_last_is_shown(tmp_path):
+    folder = a_run(tmp_path / "a")
+    (folder / "samples").mkdir()
+    for epoch in range(1, 31):
+        for end in ("", "_raw"):
+            Image.new("RGB", (900, 600), (8 * epoch, 0, 0)).save(folder / "samples" / f"epoch_{epoch:04}{end}.png")
+    text = page(groups_of(read_runs([tmp_path]))).decode()
+    figures = re.findall(r"<figure( hidden)?>.*?<figcaption>epoch (\d+)<", text)
+    assert 4 < len(figures) <= 8
+    assert figures[-1] == ("", "30")
+    assert all(hidden for hidden, _ in figures[:-1])
+
+
+def test_command_repeats_the_run(tmp_path):
+    folder = a_run(tmp_path / "a")
+    words = ["data.root='/my art'", "seed=3", "run_dir='x'", "resume='auto'", "loss.weights={a: 1}"]
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words))
+    assert read_run(folder).command == "python -m artart.train 'data.root=/my art' seed=3 'loss.weights={a: 1}'"
+
+
+def test_names_begin_where_folders_part(tmp_path):
+    runs = [read_run(a_run(tmp_path / day / "12-00-00")) for day in ("monday", "tuesday")]
+    assert [name_of(run, runs) for run in runs] == ["monday/12-00-00", "tuesday/12-00-00"]
+    assert name_of(runs[0], runs[:1]) == "12-00-00"
+
+
+@pytest.mark.slow
+def test_two_hundred_runs_take_seconds_and_a_bounded_page(tmp_path):
+    for k in range(200):
+        folder = a_run(tmp_path / str(k), k / 200, seed=k % 4, lr=k // 4)
+        logger = TensorBoardLogger(folder, name="", version="logs")
+        for step in range(100):
+            logger.log_metrics({"val/loss": step, "train/loss": step}, step)
+        logger.finalize("success")
+        (folder / "samples").mkdir()
+        Image.effect_noise((640, 640), 50).convert("RGB").save(folder / "samples" / "epoch_0001.png")
+    start = time.process_time()
+    text = page(groups_of(read_runs([tmp_path])))
+    assert time.process_time() - start < 10
+    assert len(text) < 5_000_000
+
+
+def test_compare_prints_a_table_and_writes_a_page(call, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    a_run(Path("runs/a b"))
+    a_run(Path("runs/c"), 0.25, lr=0.1)
+    assert call(artart.compare, "runs/a b", "runs/c", "out=side by side") == 0
+    out = capsys.readouterr().out
+    assert "optimizer.lr=0.1" in out
+    assert out.endswith("page: side by side/compare.html\n")
+    assert "0.25" in Path("side by side/compare.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["nowhere"], "runs: {}/nowhere is no folder; name folders of runs or sweeps\n"),
+        (["."], "runs: there is no run in {}; name folders of runs or sweeps\n"),
+        ([], "runs: needs a value: runs=...\n"),
+    ],
+)
+def test_what_is_no_run_is_reported_in_a_line(call, tmp_path, monkeypatch, capsys, words, line):
+    monkeypatch.chdir(tmp_path)
+    assert call(artart.compare, *words) == 2
+    assert capsys.readouterr().err == line.format(tmp_path)
+    assert not Path("outputs").exists()
+
+
+def test_read_runs_refuses_what_is_no_folder(tmp_path):
+    (file := tmp_path / "a.txt").touch()
+    with pytest.raises(ArtError, match="is no folder"):
+        read_runs([file])
