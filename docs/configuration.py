@@ -17,7 +17,7 @@ from artart.config.commands import settings_of
 from artart.config.describe import describe
 from artart.config.schema import hints_of
 
-COMMANDS = ("train", "generate", "evaluate", "prepare", "export", "inspect", "provenance", "compare")
+COMMANDS = ("train", "generate", "evaluate", "prepare", "export", "inspect", "provenance", "compare", "gallery")
 GROUPS = (
     *("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"),
     *("schedule", "sampler", "regularizer", "filter"),

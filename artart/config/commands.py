@@ -88,6 +88,7 @@ SETTINGS: dict[str, Any] = PATHS | {
     "metrics.inception": bool,
     "format": Literal["safetensors", "onnx", "hub"],
     "licence": str | None,
+    "nearest": bool,
     "files": Annotated[list[str], Len(1)],
     "runs": Annotated[list[str], Len(1)],
     "json": bool,

@@ -122,7 +122,7 @@ def page(groups: Sequence[Group]) -> bytes:
         words = f", {printable(best.words)[:MAX_WORDS]}" if best.words else ""
         sentences.append(f"Best {best.runs[0].monitor}: {', '.join(names[run.folder] for run in best.runs)}{words}.")
     sections: list[Table | Figure | Slides] = [table(groups)]
-    with_grids = ((names[run.folder], slides) for run in runs if (slides := _grids(run)))
+    with_grids = ((names[run.folder], slides) for run in runs if (slides := grids_of(run.folder)))
     if shown := [*islice(with_grids, MAX_WITH_GRIDS)]:
         sections.append(Slides("Samples through the epochs", shown, _left_out(len(runs), len(shown))))
     sections += _curves(runs, names)
@@ -137,9 +137,9 @@ def _left_out(number: int, shown: int, what: str = "runs") -> str:
     return f"The first {shown} of {number} {what}." if shown < number else ""
 
 
-def _grids(run: Run) -> list[tuple[str, bytes]]:
+def grids_of(run_dir: Path) -> list[tuple[str, bytes]]:
     """Some grids of a run through its epochs, as JPEGs, with the last."""
-    found = sorted(run.grids().items())
+    found = [(int(path.stem[6:]), path) for path in sorted((run_dir / "samples").glob("epoch_[0-9]*[0-9].png"))]
     step = max(1, -(-len(found) // MAX_EPOCHS))
     return [(f"epoch {epoch}", _small(path)) for epoch, path in found[::-1][::step][::-1]]
 

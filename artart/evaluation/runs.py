@@ -54,11 +54,6 @@ class Run(NamedTuple):
         plain = (re.sub(r"^([^=]+=)'([^']*)'$", r"\1\2", word) for word in kept)  # artart quotes paths itself
         return " ".join(["python -m artart.train", *map(shlex.quote, plain)])
 
-    def grids(self) -> dict[int, Path]:
-        """Grids of samples by epoch."""
-        found = sorted((self.folder / "samples").glob("epoch_[0-9]*[0-9].png"))
-        return {int(path.stem.removeprefix("epoch_")): path for path in found}
-
     def curves(self) -> dict[str, Curve]:
         """Logged values by name, of TensorBoard's files or else of metrics.csv."""
         found = defaultdict[str, Curve](list)

@@ -54,7 +54,7 @@ class Figure(NamedTuple):
     @property
     def sources(self) -> list[tuple[str, str]]:
         """The name of each row, and its content as a data URL."""
-        return [(name, _url(content)) for name, content in self.rows]
+        return [(name, data_url(content)) for name, content in self.rows]
 
 
 class Slides(NamedTuple):
@@ -67,13 +67,14 @@ class Slides(NamedTuple):
     @property
     def sequences(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """The name of each sequence, and its images as data URLs."""
-        return [(name, [(caption, _url(content)) for caption, content in images]) for name, images in self.rows]
+        return [(name, [(caption, data_url(content)) for caption, content in images]) for name, images in self.rows]
 
 
 KINDS = {b"\x89PNG": "png", b"\xff\xd8": "jpeg"}  # by the first bytes
 
 
-def _url(content: bytes) -> str:
+def data_url(content: bytes) -> str:
+    """An image (PNG, JPEG or SVG) as a URL that holds it."""
     kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), "svg+xml")
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
@@ -82,15 +83,15 @@ def html(
     title: str, sentences: Sequence[str], sections: Sequence[Table | Figure | Slides], facts: Mapping[str, object]
 ) -> bytes:
     """The page: sentences first, then the sections, and facts on how it was made at the end."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title,
-        sentences=sentences,
-        sections=sections,
-        facts=facts,
-        version=__version__,
-        date=f"{datetime.now():%Y-%m-%d %H:%M}",
-    )
+    return render(TEMPLATE, title=title, sentences=sentences, sections=sections, facts=facts)
+
+
+def render(template: Path, **values: object) -> bytes:
+    """A page of a template, which may extend page.html, with the values that it names."""
+    loader = jinja2.FileSystemLoader([template.parent, TEMPLATE.parent])
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    now = f"{datetime.now():%Y-%m-%d %H:%M}"
+    text = environment.get_template(template.name).render({"sentences": (), **values}, version=__version__, date=now)
     return text.encode(errors="backslashreplace")  # names of folders may hold bytes that are not UTF-8
 
 

@@ -1,0 +1,48 @@
+"""python -m artart.gallery RUN: one page of samples of a network."""
+
+import logging
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from artart.config.build import build
+from artart.config.cli import command
+from artart.config.schema import check
+
+log = logging.getLogger(__name__)
+
+
+@command("gallery")
+def run(cfg: DictConfig) -> None:
+    """Sample, find the nearest training images, and write gallery.html into a new folder."""
+    config = check(cfg)
+
+    from artart.checkpoints.load import load
+    from artart.evaluation.attribution import training_set_for
+    from artart.evaluation.comparison import grids_of
+    from artart.evaluation.gallery import page, tiles
+    from artart.generation.conditions import Asked, prompts_of, warn_of_unknown
+    from artart.generation.plan import Sampling, guidance_for, make, mode_of
+    from artart.generation.sample import plan_samples
+    from artart.io.files import output_folder, write_new
+    from artart.io.images import to_pixels
+    from artart.io.terminal import relative_to_cwd
+
+    trust = {key: config[key] for key in ("trusted_classes", "device")}
+    loaded = load(path := Path(config["checkpoint"]), **trust)
+    mode_of(loaded, "sample")
+    asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]))
+    warn_of_unknown(loaded.text, asked.prompts)
+    how = Sampling(build(config, "sampler"), guidance_for(loaded, **config["guidance"], **trust), config["batch_size"])
+    plan = plan_samples(loaded, how, config["num_images"], asked, config["seed"])
+    training = training_set_for(loaded, **config["data"]) if config["nearest"] else None
+    with output_folder(config["out"], Path(f"outputs/galleries/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
+        made = [(item.name.stem, to_pixels(image), item.provenance) for item, image in make(loaded, plan)]
+        run_dir = path.resolve().parent.parent
+        content = page(run_dir.name, tiles(made, training), grids_of(run_dir), plan.details)
+        log.info("page: %s", relative_to_cwd(write_new(folder / "gallery.html", content)))
+
+
+if __name__ == "__main__":
+    run()
