@@ -81,7 +81,7 @@ class ArtModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if self.trainer.datamodule.val_is_held_out:  # type: ignore[attr-defined]
             for name, values in self.objective.measure(self.net, batch).items():
-                found = torch.stack([values.float().sum(), torch.tensor(float(len(values)), device=values.device)])
+                found = torch.stack([values.float().sum(), values.new_full((), len(values), dtype=torch.float)])
                 self.measured[name] = self.measured.get(name, torch.zeros_like(found)) + found
 
     def on_validation_epoch_end(self) -> None:
