@@ -125,23 +125,27 @@ def test_two_processes_that_were_stopped_end_as_one_process(train, tmp_path, ran
 
 
 @pytest.mark.distributed
-def test_a_step_of_two_processes_waits_for_nothing(ranks):
+def test_a_step_of_two_processes_waits_for_nothing(train, ranks):
     spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
-    codes, outputs = ranks(
-        *SETTINGS, *DIFFUSION, *TWO, *spy, "data.num_demo_images=120", "trainer.log_every_n_steps=99"
-    )
+    many = ("data.num_demo_images=120", "trainer.log_every_n_steps=99")
+    codes, outputs = ranks(*SETTINGS, *DIFFUSION, *TWO, *spy, *many)
     assert codes == [0, 0], outputs
     found = [json.loads(Path(f"found_{rank}.json").read_text()) for rank in range(2)]
     assert [sorted(one["waits"].items()) for one in found] == [[], []]
 
 
 @pytest.mark.distributed
-def test_a_loss_that_is_no_number_in_one_process_stops_both_and_spoils_no_checkpoint(ranks):
-    spoil = ("+callbacks.spoil._target_=test_train.SpoilBatch", "+callbacks.spoil.rank=1")
+def test_a_loss_that_is_no_number_in_one_process_stops_both_and_spoils_no_checkpoint(train, ranks):
+    """Before a checkpoint they tell each other their losses."""
+    spoil = (
+        "+callbacks.spoil._target_=test_train.SpoilBatch",
+        "+callbacks.spoil.rank=1",
+        "+callbacks.spoil.batch_idx=3",
+    )
     often = ("trusted_classes=[test_train.SpoilBatch]", "callbacks.last.train_time_interval=1e-9")
     codes, outputs = ranks(*SETTINGS, *DIFFUSION, *TWO, *spoil, *often)
     assert codes == [1, 1], outputs
-    assert all("train/loss=nan at step 2, epoch 1: training stopped" in said for said in outputs)
+    assert ["train/loss=nan at step 3, epoch 1: training stopped" in said for said in outputs] == [True, True]
     saved = load("two/checkpoints/last.ckpt")
     assert saved["global_step"] == 2
     assert all(value.isfinite().all() for value in saved["current_model_state"].values())
