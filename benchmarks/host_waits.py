@@ -10,16 +10,24 @@ loop with the same network, objective, loader and optimizer: the difference is w
 measurement runs in a process of its own with one thread; medians over the rounds, in which trees take turns.
 """
 
+import argparse
 import json
+import os
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -61,7 +69,8 @@ SETTINGS = {
     ),
 }
 COUNTED = range(4, 10)  # batches of an epoch
-TIMED = range(4, 16)
+SKIPPED = 4  # steps at the start that are not timed
+UNITS = ("waits", "operators", "µs of a plain step", "µs beyond it")
 WAITING = {  # operators that need a value of a tensor on the host
     *("_local_scalar_dense", "nonzero", "unique_dim", "_unique", "_unique2", "masked_select", "equal", "is_nonzero"),
     "lift_fresh",  # a tensor from Python numbers, which is copied to the device from pageable memory
@@ -136,23 +145,103 @@ def _place(name: str) -> list[str]:
 
 
 class Spy(Callback):
-    """Counts in some batches of an epoch, or times others; writes what it finds to found_RANK.json."""
+    """Counts in some batches of an epoch, or times others and a plain loop; writes found_RANK.json."""
 
     def __init__(self, counts: bool = True) -> None:
         self.counts = counts
+        self.times: list[float] = []  # seconds of CPU at which steps begin
+        self.mode = HostWaits()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        batches = COUNTED if self.counts else TIMED
-        if batch_idx == batches.start:
-            self.started = time.perf_counter()
-            self.mode = HostWaits()
-            if self.counts:
-                self.mode.__enter__()
-        elif batch_idx == batches.stop:
-            seconds = time.perf_counter() - self.started
-            if self.counts:
-                self.mode.__exit__(None, None, None)
-            num = len(batches)
+        if not self.counts:
+            self.times.append(time.process_time())
+        elif batch_idx == COUNTED.start:
+            self.mode.__enter__()
+        elif batch_idx == COUNTED.stop:
+            self.mode.__exit__(None, None, None)
+            num = len(COUNTED)
             waits = {place: count / num for place, count in self.mode.waits.items()}
-            found = {"seconds": seconds / num, "operators": self.mode.num_operators / num, "waits": waits}
-            Path(f"found_{trainer.global_rank}.json").write_text(json.dumps(found), encoding="utf-8")
+            _write(trainer, {"operators": self.mode.num_operators / num, "waits": waits})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.counts:
+            _write(trainer, {"seconds": _median_step(self.times), "bare": _median_step(plain_loop(trainer))})
+
+
+def _write(trainer: Trainer, found: dict[str, Any]) -> None:
+    Path(f"found_{trainer.global_rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def _median_step(times: list[float]) -> float:
+    return statistics.median(after - before for before, after in pairwise(times[SKIPPED:]))
+
+
+def plain_loop(trainer: Trainer) -> list[float]:
+    """Train on for an epoch without Lightning; the seconds of CPU at which steps begin."""
+    module: Any = trainer.lightning_module
+    optimizer, times = trainer.optimizers[0], list[float]()
+    precision: Any = trainer.precision_plugin
+    for batch in trainer.train_dataloader:  # type: ignore[union-attr]
+        times.append(time.process_time())
+        with precision.forward_context():
+            losses = module.objective(module.net, batch, torch.Generator().manual_seed(0))
+        losses["loss"].mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return times
+
+
+def measure(tree: str, name: str, counts: bool) -> dict[str, Any]:
+    """Train with the artart of a folder, in a process and a folder of its own."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((tree, str(Path(__file__).parent))),
+        "OMP_NUM_THREADS": "1",
+    }
+    spy = ("+callbacks.spy._target_=host_waits.Spy", f"+callbacks.spy.counts={counts}")
+    words = (*COMMON, *SETTINGS[name], *spy, "trusted_classes=[host_waits.Spy]")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "artart.train", *words]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{name} of {tree}: {done.stderr}")
+        return json.loads(Path(folder, "found_0.json").read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--trees", nargs="*", default=["."], help="folders that hold artart/, of which the first is before"
+    )
+    parser.add_argument("--settings", nargs="*", choices=SETTINGS, default=[*SETTINGS])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="a file for all figures")
+    args = parser.parse_args()
+    trees = [str(Path(tree).resolve()) for tree in args.trees]
+    pairs = [(name, tree) for name in args.settings for tree in trees]
+    counted = {pair: measure(pair[1], pair[0], counts=True) for pair in pairs}
+    timed = {pair: [measure(pair[1], pair[0], counts=False)] for pair in pairs}
+    for _ in range(1, args.rounds):
+        for name, tree in pairs:
+            timed[name, tree].append(measure(tree, name, counts=False))
+    columns = [f"{what}{' ' + Path(tree).name if len(trees) > 1 else ''}" for what in UNITS for tree in trees]
+    table, rows = Table("step of", *columns), dict[str, Any]()
+    for name in args.settings:
+        rows[name] = {tree: _row(counted[name, tree], timed[name, tree]) for tree in trees}
+        values = [f"{rows[name][tree][what]:.4g}" for what in UNITS for tree in trees]
+        table.add_row(name, *values)
+    Console(width=max(150, Console().width)).print(table)
+    Console().print(f"{os.cpu_count()} CPU cores, 1 thread, torch {torch.__version__}, {args.rounds} rounds")
+    if args.json:
+        args.json.write_text(
+            json.dumps({"rows": rows, "waits": [[*pair, one["waits"]] for pair, one in counted.items()]})
+        )
+
+
+def _row(counted: dict[str, Any], timed: list[dict[str, float]]) -> dict[str, float]:
+    micro = {key: 1e6 * statistics.median(one[key] for one in timed) for key in timed[0]}
+    values = (sum(counted["waits"].values()), counted["operators"], micro["bare"], micro["seconds"] - micro["bare"])
+    return dict(zip(UNITS, values, strict=True))
+
+
+if __name__ == "__main__":
+    main()

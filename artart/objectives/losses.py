@@ -59,6 +59,7 @@ class Perceptual:
         """
         return vgg16(self.weights).origin
 
+    @torch.compiler.disable
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
         if self.crop < 1 and torch.is_grad_enabled():
             x_hat, x = self._cropped(x_hat, x)
@@ -116,6 +117,7 @@ class LPIPS:
         """As for Perceptual."""
         return alexnet_for("loss.perceptual.weights", self.weights, "loss.weights.perceptual=0")
 
+    @torch.compiler.disable
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
         return lpips_alex(x_hat, x, self.weights)
 
