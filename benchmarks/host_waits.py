@@ -6,8 +6,9 @@
 Trains tiny networks by `artart.train` on the CPU, for each set of settings below. In a few steps between two log lines
 it counts operators and those among them for which a GPU's host would wait: reading a value, making a tensor from
 Python numbers, operators whose result has an unknown size. Then it times steps without counting, and those of a plain
-loop with the same network, objective, loader and optimizer: the difference is what Lightning and artart add. Each
-measurement runs in a process of its own with one thread; medians over the rounds, in which trees take turns.
+loop with the same network, objective, loader and optimizer: the difference is what Lightning and artart add (progress,
+average, clipping). CPU time of a process of its own with one thread; medians over steps, and over rounds, in which
+trees take turns.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 COMMON = (
-    *("image_size=16", "data.num_demo_images=80", "data.batch_size=4", "data.random_flip=true", "run_dir=run"),
+    *("image_size=16", "data.num_demo_images=160", "data.batch_size=4", "data.random_flip=true", "run_dir=run"),
     *("trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.log_every_n_steps=1000", "callbacks.grid=null"),
 )
 DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "model=unet_tiny", "model.model_channels=16")
@@ -69,7 +70,6 @@ SETTINGS = {
     ),
 }
 COUNTED = range(4, 10)  # batches of an epoch
-SKIPPED = 4  # steps at the start that are not timed
 UNITS = ("waits", "operators", "µs of a plain step", "µs beyond it")
 WAITING = {  # operators that need a value of a tensor on the host
     *("_local_scalar_dense", "nonzero", "unique_dim", "_unique", "_unique2", "masked_select", "equal", "is_nonzero"),
@@ -145,35 +145,33 @@ def _place(name: str) -> list[str]:
 
 
 class Spy(Callback):
-    """Counts in some batches of an epoch, or times others and a plain loop; writes found_RANK.json."""
+    """Counts in some batches of an epoch, times later ones and a plain loop; writes found_RANK.json."""
 
-    def __init__(self, counts: bool = True) -> None:
-        self.counts = counts
-        self.times: list[float] = []  # seconds of CPU at which steps begin
+    def __init__(self) -> None:
         self.mode = HostWaits()
+        self.times: list[float] = []  # seconds of CPU at which steps begin
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if not self.counts:
-            self.times.append(time.process_time())
-        elif batch_idx == COUNTED.start:
+        if batch_idx == COUNTED.start:
             self.mode.__enter__()
-        elif batch_idx == COUNTED.stop:
+        if batch_idx == COUNTED.stop:
             self.mode.__exit__(None, None, None)
-            num = len(COUNTED)
-            waits = {place: count / num for place, count in self.mode.waits.items()}
-            _write(trainer, {"operators": self.mode.num_operators / num, "waits": waits})
+        if batch_idx > COUNTED.stop:
+            self.times.append(time.process_time())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.counts:
-            _write(trainer, {"seconds": _median_step(self.times), "bare": _median_step(plain_loop(trainer))})
-
-
-def _write(trainer: Trainer, found: dict[str, Any]) -> None:
-    Path(f"found_{trainer.global_rank}.json").write_text(json.dumps(found), encoding="utf-8")
+        num = len(COUNTED)
+        found = {
+            "operators": self.mode.num_operators / num,
+            "waits": {place: count / num for place, count in self.mode.waits.items()},
+            "seconds": _median_step(self.times),
+            "plain": _median_step(plain_loop(trainer)),
+        }
+        Path(f"found_{trainer.global_rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def _median_step(times: list[float]) -> float:
-    return statistics.median(after - before for before, after in pairwise(times[SKIPPED:]))
+    return statistics.median(after - before for before, after in pairwise(times))
 
 
 def plain_loop(trainer: Trainer) -> list[float]:
@@ -191,15 +189,12 @@ def plain_loop(trainer: Trainer) -> list[float]:
     return times
 
 
-def measure(tree: str, name: str, counts: bool) -> dict[str, Any]:
+def measure(tree: str, name: str) -> dict[str, Any]:
     """Train with the artart of a folder, in a process and a folder of its own."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join((tree, str(Path(__file__).parent))),
-        "OMP_NUM_THREADS": "1",
-    }
-    spy = ("+callbacks.spy._target_=host_waits.Spy", f"+callbacks.spy.counts={counts}")
-    words = (*COMMON, *SETTINGS[name], *spy, "trusted_classes=[host_waits.Spy]")
+    paths = os.pathsep.join((tree, str(Path(__file__).parent)))
+    words = (*COMMON, *SETTINGS[name], "+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
     with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "artart.train", *words]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -207,40 +202,35 @@ def measure(tree: str, name: str, counts: bool) -> dict[str, Any]:
         return json.loads(Path(folder, "found_0.json").read_text(encoding="utf-8"))
 
 
+def medians(found: list[dict[str, Any]]) -> dict[str, float]:
+    """Of what `measure` returned in each round."""
+    plain = 1e6 * statistics.median(one["plain"] for one in found)
+    seconds = 1e6 * statistics.median(one["seconds"] for one in found)
+    values = (sum(found[0]["waits"].values()), found[0]["operators"], plain, seconds - plain)
+    return dict(zip(UNITS, values, strict=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--trees", nargs="*", default=["."], help="folders that hold artart/, of which the first is before"
-    )
+    parser.add_argument("--trees", nargs="*", default=["."], help="folders that hold artart/")
     parser.add_argument("--settings", nargs="*", choices=SETTINGS, default=[*SETTINGS])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="a file for all figures")
     args = parser.parse_args()
-    trees = [str(Path(tree).resolve()) for tree in args.trees]
-    pairs = [(name, tree) for name in args.settings for tree in trees]
-    counted = {pair: measure(pair[1], pair[0], counts=True) for pair in pairs}
-    timed = {pair: [measure(pair[1], pair[0], counts=False)] for pair in pairs}
-    for _ in range(1, args.rounds):
-        for name, tree in pairs:
-            timed[name, tree].append(measure(tree, name, counts=False))
-    columns = [f"{what}{' ' + Path(tree).name if len(trees) > 1 else ''}" for what in UNITS for tree in trees]
-    table, rows = Table("step of", *columns), dict[str, Any]()
-    for name in args.settings:
-        rows[name] = {tree: _row(counted[name, tree], timed[name, tree]) for tree in trees}
-        values = [f"{rows[name][tree][what]:.4g}" for what in UNITS for tree in trees]
-        table.add_row(name, *values)
+    trees = {Path(tree).resolve().name: str(Path(tree).resolve()) for tree in args.trees}
+    found = {name: {tree: list[dict[str, Any]]() for tree in trees} for name in args.settings}
+    for _ in range(args.rounds):
+        for name, by_tree in found.items():
+            for tree, path in trees.items():
+                by_tree[tree].append(measure(path, name))
+    table = Table("step of", *(f"{unit}, {tree}" for unit in UNITS for tree in trees))
+    for name, by_tree in found.items():
+        rows = {tree: medians(one) for tree, one in by_tree.items()}
+        table.add_row(name, *(f"{rows[tree][unit]:.4g}" for unit in UNITS for tree in trees))
     Console(width=max(150, Console().width)).print(table)
     Console().print(f"{os.cpu_count()} CPU cores, 1 thread, torch {torch.__version__}, {args.rounds} rounds")
     if args.json:
-        args.json.write_text(
-            json.dumps({"rows": rows, "waits": [[*pair, one["waits"]] for pair, one in counted.items()]})
-        )
-
-
-def _row(counted: dict[str, Any], timed: list[dict[str, float]]) -> dict[str, float]:
-    micro = {key: 1e6 * statistics.median(one[key] for one in timed) for key in timed[0]}
-    values = (sum(counted["waits"].values()), counted["operators"], micro["bare"], micro["seconds"] - micro["bare"])
-    return dict(zip(UNITS, values, strict=True))
+        args.json.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
