@@ -22,7 +22,7 @@ def kept(make: T) -> T:
     def kept(*args: Any) -> Tensor:
         return make(*args) if torch.compiler.is_exporting() else remembered(*args)
 
-    return kept  # type: ignore[return-value]
+    return kept
 
 
 @kept

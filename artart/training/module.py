@@ -165,8 +165,9 @@ def seed_of(*numbers: int) -> int:
 
 def is_fused(optimizer: Callable[..., Optimizer], device: torch.device) -> bool | None:
     """What `fused` of an optimizer is to be: as the user set it, else True on a GPU if it is known; None: not set."""
-    fused = inspect.signature(optimizer).parameters.get("fused")
-    return True if fused and fused.default is None and device.type == "cuda" else fused and fused.default
+    if (fused := inspect.signature(optimizer).parameters.get("fused")) is None:
+        return None
+    return True if fused.default is None and device.type == "cuda" else fused.default
 
 
 def set_fused(states: Sequence[dict[str, Any]], fused: bool | None) -> None:
