@@ -1,8 +1,10 @@
 """python -m artart.generate: a checkpoint makes images, from noise or from images."""
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -20,29 +22,37 @@ def run(cfg: DictConfig) -> None:
     config = check(cfg)
 
     from artart.checkpoints.load import load
-    from artart.evaluation.attribution import attribution_for
+    from artart.evaluation.attribution import Attribution, training_set_for
     from artart.generation.conditions import Asked, prompts_of, warn_of_unknown
     from artart.generation.modes import write_images
     from artart.generation.output import Output
     from artart.generation.plan import MODES, Sampling, guidance_for, mode_of
+    from artart.generation.registry import Registry
     from artart.io.files import output_folder
     from artart.io.images import show
+    from artart.io.signing import signer_for
     from artart.io.terminal import relative_to_cwd
 
+    sign = signer_for(**config["provenance"])
     trust = {key: config[key] for key in ("trusted_classes", "device")}
     loaded = load(Path(config["checkpoint"]), **trust)
     mode = mode_of(loaded, config["mode"])
     check_mode(config, mode, MODES[loaded.objective.mode])
-    asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]))
+    asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]), config["allowed_labels"])
     warn_of_unknown(loaded.text, asked.prompts)
     resample, num_nearest = config["resample"], config["attribute"]
-    attribution = attribution_for(loaded, num_nearest, resample, **config["data"]) if num_nearest else None
+    needs_training = num_nearest or config["refuse_memorized"]
+    training = training_set_for(loaded, **config["data"]) if needs_training else None
+    attribution = Attribution(training, num_nearest, resample) if training and num_nearest else None
+    filters, limits = _filters(config, training)
+    registry = Registry(Path(config["registry"])) if config["registry"] else None
     with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         guidance = guidance_for(loaded, **config["guidance"], **trust, negative_prompt=config["negative_prompt"])
-        how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
-        out = Output(folder, config["scale"], resample, attribution.add if attribution else None)
-        written = write_images(mode, loaded, how, out, {**config, "asked": asked})
-        verdict = attribution.write(folder) if attribution else None
+        how = Sampling(build(config, "sampler"), guidance, config["batch_size"], limits)
+        on_image, on_file = attribution.add if attribution else None, registry.add if registry else None
+        out = Output(folder, config["scale"], resample, on_image, sign, on_file)
+        written = write_images(mode, loaded, how, out, {**config, "asked": asked, "filters": filters})
+        verdict = attribution.write(folder, out.save) if attribution else None
     first = relative_to_cwd(written.first)
     others = f"{written.number} files in {relative_to_cwd(folder)}: {first.name} ..."
     log.info("%s", first if written.number == 1 else others)
@@ -50,6 +60,19 @@ def run(cfg: DictConfig) -> None:
         log.info("%s", verdict)
     if config["show"]:
         show(first)
+
+
+def _filters(config: dict[str, Any], training: Any) -> tuple[dict[str, Callable[..., Any]], dict[str, object]]:
+    """Filters of samples by what they refuse, and all limits of images for their provenance."""
+    from artart.evaluation.attribution import is_memorized
+
+    filters: dict[str, Callable[..., Any]] = {}
+    if config["refuse_memorized"]:
+        filters["near-duplicates of training images"] = is_memorized(training)
+    if config.get("filter"):
+        filters["by the filter"] = build(config, "filter")
+    limits = {key: config[key] for key in ("allowed_labels", "refuse_memorized") if config[key]}
+    return filters, limits | ({"filter": config["filter"]["_target_"]} if config.get("filter") else {})
 
 
 if __name__ == "__main__":

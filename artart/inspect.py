@@ -1,5 +1,6 @@
-"""python -m artart.inspect CHECKPOINT: print the content of a checkpoint as YAML."""
+"""python -m artart.inspect FILE...: print the content of checkpoints and the origin of images, as YAML or JSON."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import yaml
 from omegaconf import DictConfig
 from rich.filesize import decimal
 
+from artart import ArtError
 from artart.config.build import select_or_none
 from artart.config.cli import command
+from artart.config.paths import checkpoint_of
 from artart.config.schema import check
 from artart.io import files
 from artart.io.terminal import escaped
@@ -17,9 +20,23 @@ from artart.io.terminal import escaped
 
 @command("inspect")
 def run(cfg: DictConfig) -> None:
-    """Print what `describe` finds."""
-    described = describe(Path(check(cfg)["checkpoint"]))
-    sys.stdout.write(escaped(yaml.safe_dump(described, sort_keys=False, allow_unicode=True)))
+    """Print what `describe` and `describe_image` find."""
+    config = check(cfg)
+
+    from artart.generation.inspection import describe_image, is_image
+    from artart.generation.registry import entries_of
+
+    paths = [checkpoint_of("files", name) for name in config["files"]]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise ArtError(f"files: {missing[0]} is no file; name images, checkpoints, or the folder of a run")
+    images = [path for path in paths if is_image(path)]
+    registry = entries_of(config["registry"]) if images else None
+    found = [describe_image(path, registry) if path in images else describe(path) for path in paths]
+    if config["json"]:
+        sys.stdout.write(json.dumps(found, indent=2, default=str) + "\n")
+        return
+    texts = [yaml.safe_dump(one, sort_keys=False, allow_unicode=True) for one in found]
+    sys.stdout.write(escaped("---\n".join(texts)))
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -17,17 +17,17 @@ from artart.config.commands import settings_of
 from artart.config.describe import describe
 from artart.config.schema import hints_of
 
-COMMANDS = ("train", "generate", "evaluate", "prepare", "export", "inspect")
+COMMANDS = ("train", "generate", "evaluate", "prepare", "export", "inspect", "provenance")
 GROUPS = (
     *("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"),
-    *("schedule", "sampler", "regularizer"),
+    *("schedule", "sampler", "regularizer", "filter"),
 )
 HEAD = """# Configuration
 
 Every setting with its default, the values that it takes and its meaning. Set a value on the command line with
 `key=value`; choose an option of a group with `group=option`. `${key}` is the value of another key; `???` must be given.
 The groups belong to `artart.train`; `data` also to `artart.prepare`, `sampler` also to `artart.generate` and
-`artart.evaluate`. Experiments are described in their files, `conf/experiment/*.yaml`.
+`artart.evaluate`; `filter` to `artart.generate` alone. Experiments are described in `conf/experiment/*.yaml`.
 
 `python docs/configuration.py > docs/configuration.md` makes this page from `conf/` and the signatures.
 """

@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import gc
+import json
 import logging
 import os
 import pickle
@@ -30,6 +31,7 @@ from torchvision.models import WeightsEnum, alexnet
 import artart.evaluate
 import artart.export
 import artart.generate
+import artart.inspect
 import artart.prepare
 import artart.train
 from artart.config.build import CONF_DIR
@@ -358,6 +360,18 @@ def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`python -m artart.generate` in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: run_command(artart.generate, *arguments)
+
+
+@pytest.fixture
+def inspect(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
+    """`python -m artart.inspect --json`: what it prints."""
+
+    def inspect(*arguments: str) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert run_command(artart.inspect, *arguments, "--json") == 0
+        return json.loads(capsys.readouterr().out)
+
+    return inspect
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,9 @@ PATHS: dict[str, Any] = {  # words.py quotes them, paths.py makes them absolute,
     "mask": File | None,
     "prompts": File | None,
     "evaluation": Folder | None,
+    "registry": AnyPath | None,
+    "provenance.certificate": File | None,
+    "provenance.key": File | None,
     "out": AnyPath | None,
 }
 SEEDS = Rule(
@@ -83,6 +86,13 @@ SETTINGS: dict[str, Any] = PATHS | {
     "metrics.inception": bool,
     "format": Literal["safetensors", "onnx", "hub"],
     "licence": str | None,
+    "files": Annotated[list[str], Len(1)],
+    "json": bool,
+    "action": Literal["new-certificate"],
+    "name": Annotated[str, Len(1, 64)],
+    "days": Annotated[int, Field(ge=1, le=3650)],
+    "refuse_memorized": bool,
+    "allowed_labels": Annotated[list[str], Len(1)] | None,
 }
 
 
@@ -99,6 +109,9 @@ MODE_KEYS = {  # of artart.generate: the modes that take a key
     "mask": ("inpaint",),
     "seeds": ("interpolate",),
     "attribute": ("sample", "img2img", "inpaint", "interpolate"),
+    "allowed_labels": ("sample", "img2img", "inpaint", "interpolate"),
+    "refuse_memorized": ("sample",),
+    "filter": ("sample",),
 }
 NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}  # prompts can take the place of seeds
 
@@ -109,7 +122,7 @@ def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
     Raises ArtError if a key is missing that the mode needs, or one is given that it does not take.
     """
     for key, modes in MODE_KEYS.items():
-        value = config[key]
+        value = config.get(key)
         if mode in modes and key in NEEDED and value is None and not (key == "seeds" and config["prompts"]):
             raise ArtError(f"{key}: needs a value: {key}={NEEDED[key]}")
         if mode not in modes and value not in (None, False):
@@ -117,8 +130,14 @@ def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
             others = f", or mode={join_words(fit)}" if fit else ""
             raise ArtError(f"{key}={format_value(value)}: mode={mode} does not take it; leave it out{others}")
     given = [f"data.{key}={format_value(value)}" for key, value in config["data"].items() if value is not None]
-    if given and not config["attribute"]:
+    if given and not config["attribute"] and not config["refuse_memorized"]:
         raise ArtError(f"{given[0]}: has no effect without attribute; leave it out, or set attribute=3")
+    if config["save_trajectory"] and (config["refuse_memorized"] or config.get("filter")):
+        raise ArtError("save_trajectory=true: would show images that are refused; leave it out")
+    certificate, key = (config["provenance"][name] for name in ("certificate", "key"))
+    if (certificate is None) != (key is None):
+        missing = "certificate" if certificate is None else "key"
+        raise ArtError(f"provenance.{missing}: needs a value: provenance.{missing}=FILE; a signature takes both")
     if mode == "inpaint" and Path(config["input"]).is_dir():
         raise ArtError(f"input={config['input']}: mode=inpaint takes one image, not a folder")
 

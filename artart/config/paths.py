@@ -15,7 +15,7 @@ BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 KEYS = {"data", "image_size", "run_dir", "seed"}  # in the settings of every training and preparation
 LATEST = "latest"  # stands for the newest run under RUNS
 CHECKPOINTS = {  # keys that may name a run, and which of its files they take
-    **dict.fromkeys(("checkpoint", "init_from", "first_stage", "guidance.network"), (BEST, LAST, PREVIOUS)),
+    **dict.fromkeys(("checkpoint", "files", "init_from", "first_stage", "guidance.network"), (BEST, LAST, PREVIOUS)),
     "resume": (LAST, PREVIOUS),
 }
 

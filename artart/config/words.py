@@ -11,7 +11,11 @@ from artart.config.build import CONF_DIR, join_words, options
 from artart.config.commands import PATHS
 
 MULTIRUN = {"-m", "--multirun"}
-POSITIONAL = {"train": "data.root", "prepare": "data.root"}  # the key of a word without one; others: checkpoint
+POSITIONAL = {
+    "train": "data.root",
+    "prepare": "data.root",
+    "provenance": "action",
+}  # the key of a word without one; others: checkpoint
 REMOVED = ("callbacks", "logger", "loss", "model", "optimizer", "scheduler")  # with ~ before the key
 TEXTS = ("label", "prompt", "negative_prompt", "data.background", "data.captions")
 HYDRA = ("hydra.sweep.dir", "hydra.sweeper.", "hydra.launcher.", "hydra.searchpath", "hydra.verbose")  # have an effect
@@ -23,6 +27,9 @@ def to_hydra(words: Sequence[str], command: str) -> list[str]:
     Raises ArtError, one line for each word that has no effect, or has another name now.
     """
     is_sweep = bool(MULTIRUN & set(words))
+    if command == "inspect":
+        given, settings = _divided(["json=true" if word == "--json" else word for word in words])
+        return given + _with_files(settings)
     given, settings = _divided(words)
     bare = [word for word in settings if _is_bare(word)]
     if len(bare) > 1:
@@ -35,6 +42,14 @@ def to_hydra(words: Sequence[str], command: str) -> list[str]:
     if wrong := [*renamed, *_without_effect(settings)]:
         raise ArtError("\n".join(wrong))
     return given + [quoted(word, is_sweep) for word in settings]
+
+
+def _with_files(words: Sequence[str]) -> list[str]:
+    """Words of artart.inspect, whose paths without a key become `files`."""
+    names = [word.removeprefix("checkpoint=") for word in words if _is_bare(word) or word.startswith("checkpoint=")]
+    settings = [quoted(word) for word in words if not _is_bare(word) and not word.startswith("checkpoint=")]
+    files = ",".join(quoted(f"checkpoint={name}").removeprefix("checkpoint=") for name in names)
+    return [*settings, f"files=[{files}]"] if names else settings
 
 
 def _is_bare(word: str) -> bool:

@@ -17,7 +17,7 @@ from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
-MADE_BY = f"artart 6, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
+MADE_BY = f"artart 7, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
 
 
 @contextmanager

@@ -35,6 +35,7 @@ V, U = np.indices((len(WAVES), len(WAVES))).reshape(2, -1)
 ORDER: Final = np.argsort(np.hypot(U, V), kind="stable")[1 : np.count_nonzero(np.hypot(U, V) <= MAX_FREQUENCY)]
 V, U = V[ORDER], U[ORDER]
 ODD: Final = U % 2 == 1  # a flip negates these
+LENGTH: Final = len(ODD)  # digits of a hash
 
 
 def perceptual_hash(image: Image.Image) -> str:
@@ -55,14 +56,31 @@ def perceptual_hash(image: Image.Image) -> str:
     return DIGITS[digits + 8].tobytes().decode()
 
 
+def digits_of(hashes: Sequence[str]) -> np.ndarray:
+    """The numbers of hashes, (N, K) float32."""
+    values = np.zeros(128, np.float32)
+    values[DIGITS] = np.arange(-8, 8)
+    return values[np.frombuffer("".join(hashes).encode(), np.uint8)].reshape(len(hashes), len(ODD))
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The squared distance of each of the digits a (N, K) to each b (M, K), as they are or flipped: (N, M)."""
+    return (a**2).sum(axis=1, keepdims=True) + (b**2).sum(axis=1) - 2 * _product(a, b, ODD)
+
+
+def _product(a: np.ndarray, b: np.ndarray, odd: np.ndarray) -> np.ndarray:
+    """The product of digits a (N, K) and b (M, K), or if it is greater b's flipped, which negates the odd: (N, M)."""
+    product = np.abs(a[:, odd] @ b[:, odd].T)
+    product += a[:, ~odd] @ b[:, ~odd].T
+    return product
+
+
 def _is_near(a: np.ndarray, b: np.ndarray, odd: np.ndarray) -> np.ndarray:
-    """Which digits a (N, K) are near which b (M, K), as they are or flipped, which negates the odd product: (N, M).
+    """Which digits a (N, K) are near which b (M, K): (N, M).
 
     All numbers are multiples of 1/2 far below 2 ** 23, so float32 is exact.
     """
-    product = np.abs(a[:, odd] @ b[:, odd].T)
-    product += a[:, ~odd] @ b[:, ~odd].T
-    return product >= ((a**2).sum(axis=1, keepdims=True) + (b**2).sum(axis=1) - MAX_DISTANCE) / 2
+    return _product(a, b, odd) >= ((a**2).sum(axis=1, keepdims=True) + (b**2).sum(axis=1) - MAX_DISTANCE) / 2
 
 
 def groups(hashes: Sequence[str]) -> list[int]:
@@ -74,9 +92,7 @@ def groups(hashes: Sequence[str]) -> list[int]:
     first: dict[str, int] = {}
     for i, text in enumerate(hashes):
         first.setdefault(text, i)
-    values = np.zeros(128, np.float32)
-    values[DIGITS] = np.arange(-8, 8)
-    digits = values[np.frombuffer("".join(first).encode(), np.uint8)].reshape(len(first), len(ODD))
+    digits = digits_of([*first])
     low = np.ascontiguousarray(digits[:, :NUM_LOW])
     label = np.arange(len(first))
     for i in range(0, len(first), BLOCK):

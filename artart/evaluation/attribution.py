@@ -3,20 +3,24 @@
 Distances and the threshold are those of the memorization test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
+from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import used
 from artart.evaluation.held_out import load_images, training_data
 from artart.io.contact_sheet import ContactSheet
 from artart.io.files import as_csv, as_json, write_new
-from artart.io.images import Resample, save_new
+from artart.io.images import Resample
 from artart.io.provenance import ImageProvenance, joint_opt_out
 from artart.io.terminal import relative_to_cwd
 from artart.metrics.memorization import MIN_HELD_OUT, MemorizationTest
@@ -34,12 +38,19 @@ class Source(NamedTuple):
     opt_out: str  # of data mining; "": none
 
 
-class TrainingSet(NamedTuple):
+@dataclass(frozen=True)
+class TrainingSet:
     """The images of a training; all are uint8."""
 
     images: Tensor  # (N, 3, S, S)
     sources: Sequence[Source]  # N
     held_out: Tensor  # (M, 3, S, S), perhaps none
+    facts: Mapping[str, object] = field(default_factory=dict)  # of network and data
+
+    @cached_property
+    def test(self) -> MemorizationTest:
+        """The test whether images are near-duplicates of these."""
+        return MemorizationTest(self.images, [one.group for one in self.sources], self.held_out)
 
 
 class Sample(NamedTuple):
@@ -65,25 +76,43 @@ class Comparison(NamedTuple):
 
 def compare(samples: Tensor, training: TrainingSet, k: int) -> Comparison:
     """Find the k training images that are nearest to each of some samples, uint8 (B, 3, S, S)."""
-    test = MemorizationTest(training.images, [one.group for one in training.sources], training.held_out)
-    threshold = test.thresholds[0] if len(training.held_out) >= MIN_HELD_OUT else None
-    return Comparison(*test.k_nearest(samples, k), threshold)
+    threshold = training.test.thresholds[0] if len(training.held_out) >= MIN_HELD_OUT else None
+    return Comparison(*training.test.k_nearest(samples, k), threshold)
+
+
+def is_memorized(training: TrainingSet) -> Callable[[Tensor], Tensor]:
+    """A filter of samples: whether each, uint8 (B, 3, S, S), is a near-duplicate by any criterion of the test.
+
+    Raises ArtError if too few images are held out.
+    """
+    if (num := len(training.held_out)) < MIN_HELD_OUT:
+        raise ArtError(
+            f"refuse_memorized=true: compares samples with held-out art, and {num} images were held out; "
+            f"{MIN_HELD_OUT} are the minimum"
+        )
+
+    def judge(pixels: Tensor) -> Tensor:
+        return torch.stack([*training.test.judge(training.test.nearest(pixels)).values()]).any(dim=0)
+
+    return judge
 
 
 class Attribution:
     """Collects samples with `add`; `write` lists the training images that are nearest to each."""
 
-    def __init__(self, training: TrainingSet, k: int, facts: dict[str, object], resample: Resample = "lanczos") -> None:
-        """`k`: training images for a sample; `facts`: of network and data, for attribution.json."""
-        self.training, self.k, self.facts, self.resample = training, k, facts, resample
+    def __init__(self, training: TrainingSet, k: int, resample: Resample = "lanczos") -> None:
+        """`k`: training images for a sample."""
+        self.training, self.k, self.resample = training, k, resample
         self.samples = list[Sample]()
 
     def add(self, path: Path, pixels: Tensor, provenance: ImageProvenance) -> None:
         """Keep a sample, uint8 (3, S, S)."""
         self.samples.append(Sample(path, pixels, provenance.opt_out))
 
-    def write(self, folder: Path) -> str:
+    def write(self, folder: Path, save: Callable[[Tensor, str, ImageProvenance], object]) -> str:
         """Write attribution.csv, attribution.json and attribution.png into the samples' folder; no file is replaced.
+
+        `save` writes the last, uint8 (3, H, W), under its name.
 
         Returns a sentence: how many samples are closer to a training image than held-out art usually is, which is the
         criterion `rate` of the memorization test. Raises OSError if a file cannot be written.
@@ -101,8 +130,8 @@ class Attribution:
             "num_closer": found.num_closer,
         }
         samples = [{"sample": name, "nearest": nearest} for name, nearest in listed.items()]
-        write_new(folder / "attribution.json", as_json({**self.facts, **numbers, "samples": samples}))
-        self._write_sheet(found, folder)
+        write_new(folder / "attribution.json", as_json({**self.training.facts, **numbers, "samples": samples}))
+        save(*self._sheet(found))
         return f"attribution: {_verdict(found, len(self.training.held_out))}: see {relative_to_cwd(table)}"
 
     def _listed(self, found: Comparison) -> list[list[dict[str, Any]]]:
@@ -117,7 +146,7 @@ class Attribution:
         pairs = zip(found.distances.tolist(), found.which.tolist(), strict=True)
         return [[*map(describe, distances, which)] for distances, which in pairs]
 
-    def _write_sheet(self, found: Comparison, folder: Path) -> None:
+    def _sheet(self, found: Comparison) -> tuple[Tensor, str, ImageProvenance]:
         """A row for each sample: the sample, then its nearest training images with distance and artist."""
         num_columns, opt_outs = 1 + found.which.shape[1], set[str]()
         sheet = ContactSheet(self.training.images.shape[-1], self.resample)
@@ -131,8 +160,8 @@ class Attribution:
                 name = source.columns.get("artist") or Path(source.path).name
                 sheet.add(self.training.images[k], f"{distance:.3f} {name}")
                 opt_outs.add(source.opt_out)
-        provenance = ImageProvenance("composite", self.facts, joint_opt_out(opt_outs))
-        save_new(sheet.draw(num_columns), folder / "attribution.png", provenance)
+        provenance = ImageProvenance("composite", self.training.facts, joint_opt_out(opt_outs))
+        return sheet.draw(num_columns), "attribution.png", provenance
 
 
 def _verdict(found: Comparison, num_held_out: int) -> str:
@@ -145,21 +174,17 @@ def _verdict(found: Comparison, num_held_out: int) -> str:
     return f"{number} closer to a training image than held-out art usually is"
 
 
-def attribution_for(loaded: Loaded, k: int, resample: Resample = "lanczos", **places: Any) -> Attribution:
-    """Read the training images of a network, to find the k that are nearest to each of its samples.
+def training_set_for(loaded: Loaded, **places: Any) -> TrainingSet:
+    """Read the training images of a network.
 
     `places`: of the images, as for `training_data`. Raises the errors of `training_data` and `load_images`.
     """
     data = training_data(loaded, **places)
-    facts = {
-        "checkpoint": loaded.path.name,
-        "checkpoint_sha256": loaded.sha256,
-        **load_images(data, loaded, "training"),
-    }
-    return Attribution(training_set(data), k, facts, resample)
+    facts = load_images(data, loaded, "training")
+    return training_set(data, {"checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256, **facts})
 
 
-def training_set(data: ArtDataModule) -> TrainingSet:
+def training_set(data: ArtDataModule, facts: Mapping[str, object] = MappingProxyType({})) -> TrainingSet:
     """The training and held-out images of data that are loaded, with what the table says of the former."""
     groups = data.images.groups
     if (folder := data.folder) is None:
@@ -172,4 +197,4 @@ def training_set(data: ArtDataModule) -> TrainingSet:
             path = folder.root / entries[i].path
             cells: dict[str, str] = {column: folder.name_of(path, column) for column in columns}
             sources.append(Source(str(path), cells, groups[i], entries[i].facts.opt_out))
-    return TrainingSet(data.pixels_of(data.train_ids), sources, data.pixels_of(data.val_ids))
+    return TrainingSet(data.pixels_of(data.train_ids), sources, data.pixels_of(data.val_ids), facts)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from artart.checkpoints.load import Loaded
 from artart.config.build import did_you_mean, join_words
 from artart.data.captions import clean
 from artart.data.vocabulary import Prompts
-from artart.generation.labels import MAX_IN_NAME, Label, label_in_name, label_in_words, labels_for
+from artart.generation.labels import MAX_IN_NAME, Label, hidden_from_all, label_in_name, label_in_words, labels_for
 from artart.io.files import read_text
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ class Asked(NamedTuple):
 
     label: Label = None  # None: the default of the mode
     prompts: Sequence[str] = ()  # none: the default of the mode
+    allowed: Sequence[str] | None = None  # labels that may be asked for; None: all
 
     def in_words(self, loaded: Loaded, default: str) -> dict[str, object]:
         """For the provenance of a grid."""
@@ -66,11 +67,16 @@ def conditions_for(loaded: Loaded, asked: Asked, num_images: int, default: str) 
                 f"prompt: {loaded.path} was trained with labels and not captions; use label=, such as {names}"
             )
         label = default if asked.label is None else asked.label
-        rows = labels_for(label, num_images, loaded.label_names, loaded.untrained_labels)
+        hidden: Mapping[str, Collection[str]] = loaded.untrained_labels
+        if asked.allowed is not None:
+            hidden = hidden_from_all(label, asked.allowed, loaded.label_names, hidden)
+        rows = labels_for(label, num_images, loaded.label_names, hidden)
         return (_of_label(y, loaded) for y in rows)
     if asked.label is not None:
         example = next(iter(loaded.text.prompts), "...")
         raise ArtError(f'label={asked.label}: {loaded.path} takes prompts in the place of labels: prompt="{example}"')
+    if asked.allowed is not None:
+        raise ArtError(f"allowed_labels: {loaded.path} takes prompts in the place of labels; leave it out")
     frequent = loaded.text.prompts if default == "all" else []
     prompts = [clean(prompt) for prompt in asked.prompts] or frequent or [""]
     tokens = loaded.text.encode(prompts).tolist()

@@ -36,6 +36,7 @@ class Input(NamedTuple):
     x0: Tensor  # (3, S, S) in [-1, 1]
     facts: FileInfo
     original: Original | None  # None: it has the network's size
+    path: Path | None = None  # of its file, if it has one
 
 
 def read_inputs(
@@ -72,7 +73,7 @@ def _usable(
             rejected.append((one.path, reason(one.facts), one.facts.bytes))
         else:
             original = Original(partial(_decoded, one.path, background=background), resize_mode)
-            yield Input(one.path.relative_to(root), _x0(one.pixels), one.facts, original)
+            yield Input(one.path.relative_to(root), _x0(one.pixels), one.facts, original, one.path)
     if len(rejected) == num_files:
         reasons = "; ".join(f"{file.name}: {why}" for file, why, _ in rejected[:3]) or "no image below this folder"
         raise ArtError(f"input={path}: nothing to work on ({reasons})")
@@ -93,7 +94,8 @@ def inputs_of(images: Images, size: int, resize_mode: ResizeMode, background: Co
             origin = provenance_of(images, file)
         facts = FileInfo(width=flat.width, height=flat.height, opt_out=origin.opt_out, source=origin.source)
         original = Original(partial(to_srgb, flat), resize_mode)
-        return [Input(Path(name), _x0(resize(flat, size, resize_mode, background)), facts, original)]
+        x0 = _x0(resize(flat, size, resize_mode, background))
+        return [Input(Path(name), x0, facts, original, path if path.is_file() else None)]
     if isinstance(images, Tensor):
         batch = images if images.ndim == 4 else images[None]
         if not batch.is_floating_point() or batch.shape[1:] != (3, size, size):
@@ -139,4 +141,5 @@ def provenance_of_inputs(inputs: Sequence[Input], details: Mapping[str, object])
     known = {"input": ", ".join(one.name.name for one in inputs)}
     if sources := sorted({one.facts.source for one in inputs} - {""}):
         known["input_source"] = ", ".join(sources)
-    return ImageProvenance("composite", {**details, **known}, joint_opt_out(one.facts.opt_out for one in inputs))
+    opt_out, files = joint_opt_out(one.facts.opt_out for one in inputs), [one.path for one in inputs if one.path]
+    return ImageProvenance("composite", {**details, **known}, opt_out, files)

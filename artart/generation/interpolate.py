@@ -13,7 +13,6 @@ from artart.diffusion.noise import Between
 from artart.generation.conditions import Asked, conditions_for
 from artart.generation.output import Output, Written, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
-from artart.io.images import save_animation, save_new
 from artart.io.provenance import ImageProvenance
 
 MAX_IN_STRIP = 16  # images
@@ -70,8 +69,8 @@ def write_interpolation(
         if k in in_strip:
             strip.append(image)
     provenance = ImageProvenance("trained", plan.details)
-    first = save_new(shown([torch.stack(strip)], out.resample), out.folder / "strip.png", provenance)
-    save_animation(frames, out.folder / "trajectory.webp", provenance)
+    first = out.save(shown([torch.stack(strip)], out.resample), "strip.png", provenance)
+    out.save_animation(frames, "trajectory.webp", provenance)
     return Written(first, num_images + 2)
 
 

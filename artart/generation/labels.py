@@ -30,8 +30,7 @@ def labels_for(
 
     Raises ArtError if there is no such name or column, or if several columns have the name.
     """
-    asked = label if isinstance(label, Mapping) else {_column_of(label, label_names): label}
-    wanted = {str(column): None if name is None else format_value(name) for column, name in asked.items()}
+    wanted = _wanted(label, label_names)
     for column, name in wanted.items():
         if column not in label_names:
             raise ArtError(f"label.{column}={name}: no such column{_choice(column, list(label_names))}")
@@ -41,6 +40,35 @@ def labels_for(
             )
     columns = [_numbers(wanted.get(column), names, untrained.get(column, ())) for column, names in label_names.items()]
     return islice(zip(*columns, strict=True), num_images)
+
+
+def hidden_from_all(
+    label: object, allowed: Sequence[str], label_names: LabelNames, untrained: Mapping[str, Collection[str]]
+) -> dict[str, set[str]]:
+    """By column, the names that `all` leaves out if only some labels are allowed.
+
+    Raises ArtError if a label is asked for that is not allowed, or none is, or an allowed one is unknown.
+    """
+    known = [name for names in label_names.values() for name in names]
+    if unknown := [name for name in allowed if name not in known]:
+        raise ArtError(f"allowed_labels: {unknown[0]} is no label{_choice(unknown[0], known)}")
+    hidden = {column: {*names} - {*allowed} | {*untrained.get(column, ())} for column, names in label_names.items()}
+    wanted = {column: name for column, name in _wanted(label, label_names).items() if name not in ("none", None)}
+    for column, name in wanted.items():
+        is_allowed = {*label_names.get(column, ())} - hidden.get(column, set()) if name == "all" else name in allowed
+        if not is_allowed:
+            raise ArtError(f"label.{column}={name}: is not allowed; allowed_labels has {join_words(allowed, 'and')}")
+    if not wanted:
+        raise ArtError(
+            f"label=none: any image could come of it; choose {join_words(allowed)}, or leave allowed_labels out"
+        )
+    return hidden
+
+
+def _wanted(label: object, label_names: LabelNames) -> dict[str, str | None]:
+    """What is asked for in each column that a label names."""
+    asked = label if isinstance(label, Mapping) else {_column_of(label, label_names): label}
+    return {str(column): None if name is None else format_value(name) for column, name in asked.items()}
 
 
 def label_in_words(labels: Sequence[int], label_names: LabelNames) -> str:

@@ -9,37 +9,57 @@ from torch.nn import functional as F
 
 from artart.generation.plan import Item
 from artart.io.contact_sheet import ContactSheet, factor_to_show
-from artart.io.images import Resample, enlarged, grid, save_new, to_pixels
+from artart.io.files import write_new
+from artart.io.images import Resample, encode, encode_animation, enlarged, grid, to_pixels
 from artart.io.provenance import ImageProvenance
 
 
 class Output(NamedTuple):
-    """Where and how files are written."""
+    """Where and how files are written. No file is replaced: a taken name gets -2, -3 ..."""
 
     folder: Path
     scale: int = 1  # factor by which images are enlarged
     resample: Resample = "lanczos"
     on_image: Callable[[Path, Tensor, ImageProvenance], object] | None = None  # gets what `save_item` writes
+    sign: Callable[[bytes, str, ImageProvenance], bytes] | None = None  # gets a file's content and name
+    on_file: Callable[[Path, bytes, ImageProvenance], object] | None = None  # gets every file
+
+    def write(self, content: bytes, name: str | Path, provenance: ImageProvenance) -> Path:
+        """Write an image file, signed if there is a signer; returns its name."""
+        if self.sign is not None:
+            content = self.sign(content, Path(name).name, provenance)
+        path = write_new(self.folder / name, content)
+        if self.on_file is not None:
+            self.on_file(path, content, provenance)
+        return path
 
     def save(self, pixels: Tensor, name: str | Path, provenance: ImageProvenance) -> Path:
-        """Write an image, uint8 (3, H, W), enlarged, under a free name like `name`; returns that."""
+        """Write an image or a grid, uint8 (3, H, W), as it is; returns its name."""
+        return self.write(encode(pixels, provenance), name, provenance)
+
+    def save_enlarged(self, pixels: Tensor, name: str | Path, provenance: ImageProvenance) -> Path:
+        """The same, enlarged by `scale`."""
         if self.scale > 1:
             provenance = provenance._replace(details={**provenance.details, "scale": self.scale})
-        return save_new(enlarged(pixels, self.scale, self.resample), self.folder / name, provenance)
+        return self.save(enlarged(pixels, self.scale, self.resample), name, provenance)
 
     def save_item(self, item: Item, image: Tensor) -> tuple[Path, Tensor]:
         """Write the network's image (3, S, S) in [-1, 1] of an item; returns the file's name and `item.finished`.
 
         `on_image` gets the name, the network's image as uint8 (3, S, S), and its provenance.
         """
-        path = self.save(pixels := item.finished(image), item.name, item.provenance)
+        path = self.save_enlarged(pixels := item.finished(image), item.name, item.provenance)
         if self.on_image is not None:
             self.on_image(path, to_pixels(image), item.provenance)
         return path, pixels
 
     def save_sheet(self, sheet: ContactSheet, num_columns: int, provenance: ImageProvenance) -> Path:
-        """Write grid.png, or grid-2.png ...; returns the name."""
-        return save_new(sheet.draw(num_columns), self.folder / "grid.png", provenance)
+        """Write grid.png; returns its name."""
+        return self.save(sheet.draw(num_columns), "grid.png", provenance)
+
+    def save_animation(self, frames: Sequence[Tensor], name: str, provenance: ImageProvenance) -> Path:
+        """Write images, uint8 (3, H, W) each, as an animated WebP; returns its name."""
+        return self.write(encode_animation(frames, provenance), name, provenance)
 
 
 class Written(NamedTuple):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -36,16 +37,17 @@ class Sampling(NamedTuple):
     sampler: Sampler
     guidance: Guidance
     batch_size: int
+    limits: Mapping[str, object] = MappingProxyType({})  # what restricts images, for their provenance
 
     @property
     def details(self) -> dict[str, object]:
-        """Guidance and sampler, for an image's provenance."""
+        """Guidance, sampler and limits, for an image's provenance."""
         how, own = self.guidance, dict[str, object]()
         own |= {"guidance": how.weight, "guidance_interval": "-".join(map(str, how.interval))}
         own |= {} if how.network is None else {"guidance_network_sha256": how.network_sha256}
         own |= {"negative_prompt": how.negative_prompt} if how.negative_prompt else {}
         settings = {name: value for name, value in vars(self.sampler).items() if isinstance(value, int | float | str)}
-        return {**own, "sampler": type(self.sampler).__name__, **settings}
+        return {**own, "sampler": type(self.sampler).__name__, **settings, **self.limits}
 
 
 class Item(NamedTuple):
@@ -57,6 +59,11 @@ class Item(NamedTuple):
     seed: int | Between = 0
     towards: tuple[tuple[int, ...], float] | None = None  # another y, and its share
     source: Input | None = None  # the image that it is made from
+
+    def with_seed(self, seed: int) -> "Item":
+        """The same from other noise."""
+        provenance = self.provenance._replace(details={**self.provenance.details, "seed": seed})
+        return self._replace(seed=seed, provenance=provenance)
 
     def finished(self, image: Tensor) -> Tensor:
         """The network's image, (3, S, S) in [-1, 1], as uint8 (3, H, W), pasted into its source if it has one."""
@@ -155,15 +162,17 @@ def make(
     Raises FloatingPointError if the network outputs NaN or infinity.
     """
     how, remaining, start = plan.how, iter(plan.items), plan.start
-    num_steps = -(-plan.num // how.batch_size) * how.sampler.num_steps * (len(start.strengths) if start else 1)
+    num_steps = how.sampler.num_steps * (len(start.strengths) if start else 1)  # of a batch
     with progress_bar() as bar:
-        task = bar.add_task("sampling", total=num_steps)
+        task = bar.add_task("sampling", total=-(-plan.num // how.batch_size) * num_steps)
 
         def advance(step: Step) -> None:
             on_step(step)
             bar.advance(task)
 
         while batch := list(islice(remaining, how.batch_size)):
+            if bar.tasks[task].remaining == 0:  # some are drawn again
+                bar.update(task, total=bar.tasks[task].completed + num_steps)
             y = torch.tensor([item.y for item in batch], device=loaded.device)
             towards = _towards(batch, loaded.device)
             seeds = [item.seed for item in batch]

@@ -1,19 +1,22 @@
 """Images from noise: files, a contact sheet, and the sampling trajectory."""
 
 import math
+from collections.abc import Mapping
 from itertools import starmap
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.diffusion.samplers import Step
 from artart.generation.conditions import Asked, Condition, conditions_for
 from artart.generation.output import Output, Written, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
+from artart.generation.refusal import Draws, Filter
 from artart.io.contact_sheet import MAX_IN_SHEET, ContactSheet
-from artart.io.images import save_animation, save_new
 from artart.io.provenance import ImageProvenance
 
 MAX_RECORDED = 16  # images in a trajectory
@@ -37,13 +40,23 @@ def plan_samples(loaded: Loaded, how: Sampling, num_images: int, asked: Asked, s
 
 
 def write_samples(
-    loaded: Loaded, how: Sampling, out: Output, num_images: int, asked: Asked, seed: int, save_trajectory: bool
+    loaded: Loaded,
+    how: Sampling,
+    out: Output,
+    num_images: int,
+    asked: Asked,
+    seed: int,
+    save_trajectory: bool,
+    filters: Mapping[str, Filter] = MappingProxyType({}),
 ) -> Written:
     """Write 00000_LABEL_OR_PROMPT.png ... and grid.png, with `save_trajectory` also trajectory.png and trajectory.webp.
 
-    Replaces no file. The first is the grid. Raises the errors of `plan_samples` and `make`.
+    Replaces no file. The first is the grid. Images that one of `filters` refuses are drawn again (`Draws`).
+
+    Raises ArtError if all are refused, and the errors of `plan_samples` and `make`.
     """
     plan = plan_samples(loaded, how, num_images, asked, seed)
+    draws = Draws(plan.items, filters, seed + num_images)
     sheet, in_sheet = ContactSheet(loaded.config["image_size"], out.resample), set[tuple[int, ...]]()
     steps: list[Tensor] = []  # of each batch, one after the other
     num = 0
@@ -52,11 +65,18 @@ def write_samples(
         if num < MAX_RECORDED:
             steps.append(loaded.process.first_stage.decode(step.x_t[: MAX_RECORDED - num]).cpu())
 
-    for num, (item, image) in enumerate(make(loaded, plan, *[record] * save_trajectory), start=1):
+    for item, image in make(loaded, plan._replace(items=draws), *[record] * save_trajectory):
+        if not draws.accepts(item, image):
+            continue
+        num += 1
         path, pixels = out.save_item(item, image)
         sheet.add(pixels, path.stem)
         if num <= MAX_IN_SHEET:
             in_sheet.add(item.y)
+    draws.report()
+    sheet.tiles.sort(key=lambda tile: tile[1])  # those that were drawn again came last
+    if not num:
+        raise ArtError("all images were refused; ask for other labels or prompts, or for fewer refusals")
     num_columns = len(in_sheet) if len(in_sheet) > 1 else math.ceil(math.sqrt(min(num, MAX_IN_SHEET)))
     provenance = ImageProvenance("trained", plan.details)
     first = out.save_sheet(sheet, num_columns, provenance)
@@ -71,6 +91,6 @@ def _write_trajectory(steps: Tensor, num_columns: int, out: Output, provenance: 
     """Steps (num_steps, n, C, S, S) as a strip, a row for each image, and as an animation of their grid."""
     moments = torch.linspace(0, len(steps) - 1, MOMENTS).round().int()
     strip = shown(steps[moments].transpose(0, 1).unbind(), out.resample)
-    save_new(strip, out.folder / "trajectory.png", provenance)
+    out.save(strip, "trajectory.png", provenance)
     frames = [shown(step.split(num_columns), out.resample) for step in steps]
-    save_animation(frames, out.folder / "trajectory.webp", provenance)
+    out.save_animation(frames, "trajectory.webp", provenance)

@@ -1,5 +1,7 @@
 """Contact sheets: images in rows, each with a caption."""
 
+from pathlib import Path
+
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
@@ -44,7 +46,7 @@ class ContactSheet:
         down = step + (CAPTION_HEIGHT if any(caption for _, caption in self.tiles) else 0)
         columns, rows = min(num_columns, len(self.tiles)), -(-len(self.tiles) // num_columns)
         sheet = Image.new("RGB", (columns * step + GAP, rows * down + GAP), "white")
-        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+        draw, font = ImageDraw.Draw(sheet), _font()
         for k, (image, caption) in enumerate(self.tiles):
             left, top = GAP + k % num_columns * step, GAP + k // num_columns * down
             sheet.paste(image, (left + (self.side - image.width) // 2, top + (self.side - image.height) // 2))
@@ -53,3 +55,10 @@ class ContactSheet:
                 text = text[:-2] + "…"
             draw.text((left, top + self.side), text, "black", font)
         return pil_to_tensor(sheet)
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """DejaVu Sans of matplotlib; the font in Pillow has ASCII alone."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_SIZE)

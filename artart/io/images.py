@@ -60,11 +60,6 @@ def save(pixels: Tensor, path: Path, provenance: ImageProvenance) -> None:
         file.write(encode(pixels, provenance))
 
 
-def save_new(pixels: Tensor, path: Path, provenance: ImageProvenance) -> Path:
-    """The same under a free name, which `write_new` chooses; returns that name."""
-    return write_new(path, encode(pixels, provenance))
-
-
 def save_image(image: Image.Image | Tensor, path: str | Path) -> Path:
     """Write an image as a PNG with its provenance; replaces no file: a taken name gets -2, -3 ... Returns the name.
 
@@ -83,7 +78,7 @@ def save_image(image: Image.Image | Tensor, path: str | Path) -> Path:
             raise ArtError(
                 f"image: a tensor of type {image.dtype} and shape {tuple(image.shape)}, not floats (3, H, W)"
             )
-        return save_new(to_pixels(image), path, ImageProvenance("trained", {}))
+        return write_new(path, encode(to_pixels(image), ImageProvenance("trained", {})))
     packet = image.info.get("xmp")
     known = packet.decode(errors="replace") if isinstance(packet, bytes) else packet
     return write_new(path, as_png(image, known if isinstance(known, str) else xmp(ImageProvenance("trained", {}))))
@@ -112,17 +107,14 @@ def enlarged(pixels: Tensor, factor: int, resample: Resample = "lanczos") -> Ten
     return pil_to_tensor(large)
 
 
-def save_animation(frames: Sequence[Tensor], path: Path, provenance: ImageProvenance) -> Path:
-    """Write images, uint8 (3, H, W) each, as an animated WebP with its provenance; the last one stays longer.
-
-    Returns the name that `write_new` chooses.
-    """
+def encode_animation(frames: Sequence[Tensor], provenance: ImageProvenance) -> bytes:
+    """Images, uint8 (3, H, W) each, as an animated WebP with its provenance; the last one stays longer."""
     first, *others = map(to_pil_image, frames)
     durations = [100] * len(others) + [2000]  # ms
     file, packet = io.BytesIO(), xmp(provenance).encode()
     options = {"append_images": others, "duration": durations, "loop": 0, "lossless": True, "xmp": packet}
     first.save(file, format="WEBP", save_all=True, **options)
-    return write_new(path, file.getvalue())
+    return file.getvalue()
 
 
 def show(path: Path) -> None:

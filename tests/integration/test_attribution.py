@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from artart.data.datamodule import ArtDataModule
 from artart.evaluation.attribution import Attribution, compare, training_set
 from artart.evaluation.held_out import held_out_data
 from artart.generation import plan
+from artart.generation.output import Output
 from artart.io.images import to_model
 from artart.io.provenance import ImageProvenance, provenance_of
-from artart.metrics.memorization import MemorizationTest
 
 LAST = "checkpoints/last.ckpt"
 FAST = ("num_images=3", "sampler.num_steps=2", "out=made")
@@ -42,10 +43,10 @@ def attribute(data, tmp_path):
     """`attribute(pixels)`: the table for samples with these pixels, and the sentence."""
 
     def attribute(pixels: torch.Tensor, k: int = 3, training=None) -> tuple[list[dict[str, str]], str]:
-        found = Attribution(training or training_set(data), k, {})
+        found = Attribution(training or training_set(data), k)
         for number, one in enumerate(pixels):
             found.add(tmp_path / "made" / f"{number}.png", one, MADE)
-        sentence = found.write(tmp_path / "made")
+        sentence = found.write(tmp_path / "made", Output(tmp_path / "made").save)
         return rows_of(str(tmp_path / "made")), sentence
 
     return attribute
@@ -84,8 +85,7 @@ def test_the_nearest_come_first_and_distances_are_those_of_the_memorization_test
     assert (distances.diff(dim=1) >= 0).all()
     assert [row["rank"] for row in rows] == ["1", "2", "3", "4"] * 7
     training = training_set(data)
-    test = MemorizationTest(training.images, [one.group for one in training.sources], training.held_out)
-    nearest = test.nearest(samples)
+    nearest = training.test.nearest(samples)
     torch.testing.assert_close(distances[:, 0], nearest.distance)
     assert [row["path"] for row in rows[::4]] == [training.sources[k].path for k in nearest.which]
 
@@ -101,7 +101,7 @@ def test_held_out_art_is_rarely_closer_than_held_out_art(data):
 
 def test_k_is_limited_by_the_number_of_training_images(attribute, data):
     training = training_set(data)
-    few = training._replace(images=training.images[:2], sources=training.sources[:2])
+    few = replace(training, images=training.images[:2], sources=training.sources[:2])
     rows, _ = attribute(data.pixels_of(data.val_ids[:1]), k=3, training=few)
     assert len(rows) == 2
 
@@ -109,7 +109,7 @@ def test_k_is_limited_by_the_number_of_training_images(attribute, data):
 @pytest.mark.parametrize(("num_held_out", "words"), [(0, ": see"), (19, r" \(19 images .* 20 are the minimum\): see")])
 def test_without_enough_held_out_art_nothing_is_called_close(attribute, data, tmp_path, num_held_out, words):
     training = training_set(data)
-    training = training._replace(held_out=training.held_out[:num_held_out])
+    training = replace(training, held_out=training.held_out[:num_held_out])
     rows, sentence = attribute(training.images[:2], training=training)
     assert re.match(f"attribution: no held-out art to compare with{words}", sentence)
     assert {row["closer_than_held_out"] for row in rows} == {""}
@@ -176,9 +176,9 @@ def test_more_neighbours_make_fewer_rows(attribute, data, tmp_path):
 def test_the_sheet_carries_the_opt_outs_of_its_images(data, tmp_path):
     training = training_set(data)
     mined = [one._replace(opt_out="DMI-PROHIBITED-AIMLTRAINING") for one in training.sources]
-    found = Attribution(training._replace(sources=mined), 1, {})
+    found = Attribution(replace(training, sources=mined), 1)
     found.add(tmp_path / "a.png", training.images[0], MADE)
-    found.write(tmp_path)
+    found.write(tmp_path, Output(tmp_path).save)
     with Image.open(tmp_path / "attribution.png") as image:
         assert provenance_of(image) == ("DMI-PROHIBITED-AIMLTRAINING", "compositeWithTrainedAlgorithmicMedia")
 

@@ -39,6 +39,8 @@ def needed_by(option: str) -> list[str]:
         "experiment=text": "first_stage",
     }
     named = [f"{file[option]}='{__file__}'"] if option in file else []
+    if option.startswith("filter="):
+        named = [f"checkpoint='{__file__}'", f"filter.root='{CONF_DIR}'", "filter.refused=[model]"]
     return objective + ["schedule.alphas_cumprod=[0.5,0]"] * (option == "schedule=table") + named
 
 
@@ -50,7 +52,7 @@ FIRST_OPTIONS = {next(option for option in OPTIONS if option.startswith(f"{group
     [option if option in FIRST_OPTIONS else pytest.param(option, marks=pytest.mark.slow) for option in OPTIONS],
 )
 def test_every_option_that_is_shipped_passes(option):
-    check(config(*needed_by(option), option))
+    check(config(option, *needed_by(option), name="generate" if option.startswith("filter=") else "train"))
 
 
 def test_what_is_tuned_must_be_named():

@@ -13,13 +13,23 @@ from artart.config.words import to_hydra
     ("command", "word", "setting"),
     [
         ("generate", "net.ckpt", "checkpoint='net.ckpt'"),
-        ("inspect", "runs/a b/last.ckpt", "checkpoint='runs/a b/last.ckpt'"),
+        ("export", "runs/a b/last.ckpt", "checkpoint='runs/a b/last.ckpt'"),
         ("prepare", "~/art", "data.root='~/art'"),
         ("train", "x" * 300, f"data.root='{'x' * 300}'"),
     ],
 )
 def test_to_hydra_gives_a_path_its_key(command, word, setting):
     assert to_hydra([word], command) == [setting]
+
+
+def test_to_hydra_makes_files_of_the_words_of_inspect():
+    words = ["a b.png", "checkpoint=net.ckpt", "registry=my registry", "--json", "it's.jpg"]
+    assert to_hydra(words, "inspect") == [
+        "registry='my registry'",
+        "json=true",
+        r"files=['a b.png','net.ckpt','it\'s.jpg']",
+    ]
+    assert to_hydra(["--help"], "inspect") == ["--help"]
 
 
 def test_to_hydra_takes_a_file_whose_name_looks_like_a_setting(tmp_path, monkeypatch):

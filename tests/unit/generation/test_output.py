@@ -17,7 +17,9 @@ def noise(height: int, width: int) -> torch.Tensor:
 def test_save_enlarges_by_squares_or_smoothly_and_says_so(tmp_path):
     pixels, made = noise(5, 7), {}
     for resample in ("nearest", "lanczos"):
-        path = Output(tmp_path, 4, resample).save(pixels, f"{resample}.png", ImageProvenance("trained", {"seed": 1}))
+        path = Output(tmp_path, 4, resample).save_enlarged(
+            pixels, f"{resample}.png", ImageProvenance("trained", {"seed": 1})
+        )
         with Image.open(path) as image:
             assert "seed=1; scale=4<" in image.text["XML:com.adobe.xmp"]
             made[resample] = torch.tensor(np.array(image)).permute(2, 0, 1)

@@ -35,3 +35,12 @@ def test_a_sheet_takes_no_more_than_it_holds(monkeypatch):
         sheet.add(torch.zeros(3, 8, 8, dtype=torch.uint8))
     assert sheet.draw(2).shape == (3, 198, 198)
     assert not sheet.has_room()
+
+
+def test_letters_of_many_scripts_are_drawn():
+    """A font without a letter draws the same box for all."""
+    sheet = ContactSheet(96, "nearest")
+    for letter in "éłИΝ":
+        sheet.add(torch.full((3, 96, 96), 255, dtype=torch.uint8), letter)
+    bands = [sheet.draw(4)[:, 98:, 2 + 98 * k : 20 + 98 * k] for k in range(4)]
+    assert not any(torch.equal(bands[i], bands[j]) for i in range(4) for j in range(i))

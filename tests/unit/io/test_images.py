@@ -1,3 +1,4 @@
+import io
 import struct
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from torch.testing import assert_close
 
-from artart.io.images import grid, save, save_animation, to_model, to_pixels
+from artart.io.images import encode_animation, grid, save, to_model, to_pixels
 from artart.io.provenance import ImageProvenance, provenance_of, xmp
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -83,11 +84,11 @@ def test_a_saved_png_carries_its_marks_where_xmp_looks_for_them(tmp_path: Path) 
 # --- trajectories
 
 
-def test_a_trajectory_has_each_frame_to_the_last_grey_level_and_lingers_at_the_end(tmp_path) -> None:
+def test_a_trajectory_has_each_frame_to_the_last_grey_level_and_lingers_at_the_end() -> None:
     generator = torch.Generator().manual_seed(0)
     frames = [torch.randint(0, 256, (3, 12, 20), generator=generator, dtype=torch.uint8) for _ in range(4)]
-    save_animation(frames, tmp_path / "trajectory.webp", ImageProvenance("trained", {"seed": 7}))
-    with Image.open(tmp_path / "trajectory.webp") as trajectory:
+    content = encode_animation(frames, ImageProvenance("trained", {"seed": 7}))
+    with Image.open(io.BytesIO(content)) as trajectory:
         assert trajectory.n_frames == 4
         durations = []
         for k, frame in enumerate(frames):
@@ -98,11 +99,8 @@ def test_a_trajectory_has_each_frame_to_the_last_grey_level_and_lingers_at_the_e
         assert durations == [100, 100, 100, 2000]
         assert provenance_of(trajectory).source == "trainedAlgorithmicMedia"
         assert b"seed=7" in trajectory.info["xmp"]
-    assert [path.name for path in tmp_path.iterdir()] == ["trajectory.webp"]
 
 
-def test_a_trajectory_of_one_frame_is_an_image(tmp_path) -> None:
-    save_animation(
-        [torch.full((3, 4, 4), 9, dtype=torch.uint8)], tmp_path / "trajectory.webp", ImageProvenance("trained", {})
-    )
-    assert (np.asarray(Image.open(tmp_path / "trajectory.webp").convert("RGB")) == 9).all()
+def test_a_trajectory_of_one_frame_is_an_image() -> None:
+    content = encode_animation([torch.full((3, 4, 4), 9, dtype=torch.uint8)], ImageProvenance("trained", {}))
+    assert (np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) == 9).all()

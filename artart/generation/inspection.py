@@ -1,0 +1,89 @@
+"""What an image file tells of its origin, and whether a registry has it."""
+
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.filesize import decimal
+
+from artart import ArtError
+from artart.data.decode import decode
+from artart.generation.registry import Entries, Match
+from artart.io import signing
+from artart.io.files import sha256
+from artart.io.provenance import provenance_of, texts_of
+from artart.io.terminal import printable
+
+
+def is_image(path: Path) -> bool:
+    """Whether Pillow knows the file's format."""
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # noqa: BLE001 - Pillow raises nearly anything on damaged bytes
+        return False
+
+
+def describe_image(path: Path, registry: Entries | None) -> dict[str, Any]:
+    """The metadata, the signed manifests and the registry's entry of an image, as plain data.
+
+    Of one that cannot be decoded they are what is left of them.
+    """
+    damage = _damage(path)
+    with path.open("rb") as file, Image.open(path) as image:
+        with suppress(Exception):  # some formats have metadata after the pixels
+            image.load()
+        origin, texts = provenance_of(image, file), texts_of(image)
+    match = registry.find(path.read_bytes()) if registry and not damage else None
+    signed = _signed(path)
+    return {
+        "file": str(path),
+        "format": f"{image.format}, {image.width} x {image.height}, {decimal(path.stat().st_size)}",
+        "sha256": sha256(path),
+        **({"cannot be decoded": damage} if damage else {}),
+        "source": origin.source or "not stated",
+        "opt-out": origin.opt_out or "none",
+        **{name: printable(text) for name, text in texts.items()},
+        "c2pa": signed,
+        "registry": _registered(match) if registry else "there is none",
+        "changed": _changed(signed, match),
+    }
+
+
+def _damage(path: Path) -> str:
+    """Why an image cannot be decoded; "" if it can."""
+    try:
+        decode(path)
+        return ""
+    except Exception as error:  # noqa: BLE001 - as above
+        return printable(error)
+
+
+def _signed(path: Path) -> str | dict[str, Any]:
+    """The signed manifests, or why there are none."""
+    if find_spec("c2pa") is None:
+        return "not read: pip install 'artart[provenance]'"
+    try:
+        return signing.read_credentials(path) or "not signed"
+    except ArtError as error:
+        return str(error)
+
+
+def _registered(match: Match | None) -> str | dict[str, Any]:
+    if match is None:
+        return "neither it nor an image that it is a near copy of"
+    relation = (
+        "this file" if match.is_same else f"an image that it is a near copy of, squared distance {match.distance:.0f}"
+    )
+    return {"has": relation, **{key: value for key, value in match.entry.items() if key != "fingerprint"}}
+
+
+def _changed(signed: str | dict[str, Any], match: Match | None) -> str:
+    """Whether the file is as it was written, as far as that can be known."""
+    if isinstance(signed, dict):
+        return "since it was signed" if signed["state"] == "Invalid" else "not since it was signed"
+    if match is not None:
+        return "not since it was generated" if match.is_same else "since it was generated"
+    return "unknown"

@@ -1,0 +1,70 @@
+"""Samples that are refused, and drawn again with other seeds."""
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from typing import Protocol
+
+from torch import Tensor
+
+from artart.generation.plan import Item
+from artart.io.images import to_pixels
+
+log = logging.getLogger(__name__)
+
+MAX_DRAWS = 10  # of an image; then it is left out
+
+
+class Filter(Protocol):
+    """Decides which samples are refused."""
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Whether each image, uint8 (B, 3, S, S), is refused: (B,) bool."""
+
+
+class Draws:
+    """Items to make; each that a filter refuses is followed by another, of the next unused seed, in its place."""
+
+    def __init__(self, items: Iterable[Item], filters: Mapping[str, Filter], next_seed: int) -> None:
+        """`filters` by what they refuse, in words; `next_seed`: the first that no item has."""
+        self.planned, self.again = iter(items), deque[Item]()
+        self.filters, self.seeds = filters, count(next_seed)
+        self.num_draws, self.refused, self.left_out = Counter[str](), Counter[str](), list[str]()
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        """The next item; after the end there may be more again, once others are refused."""
+        item = next(self.planned, None)
+        if item is None and self.again:
+            item = self.again.popleft()
+        if item is None:
+            raise StopIteration
+        return item
+
+    def accepts(self, item: Item, image: Tensor) -> bool:
+        """Whether no filter refuses an item's image, (3, S, S) in [-1, 1]."""
+        pixels = to_pixels(image)[None]
+        reason = next((name for name, refuses in self.filters.items() if refuses(pixels).item()), None)
+        if reason is None:
+            return True
+        self.refused[reason] += 1
+        self.num_draws[item.name.name] += 1
+        if self.num_draws[item.name.name] < MAX_DRAWS:
+            self.again.append(item.with_seed(next(self.seeds)))
+        else:
+            self.left_out.append(item.name.name)
+        return False
+
+    def report(self) -> None:
+        """Log what was refused."""
+        if self.refused:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in self.refused.items())
+            log.warning("refused and drawn again with other seeds: %s", reasons)
+        if self.left_out:
+            log.warning(
+                "%d images were refused %d times each and are left out: %s",
+                *(len(self.left_out), MAX_DRAWS, ", ".join(self.left_out[:3]) + " ..." * (len(self.left_out) > 3)),
+            )

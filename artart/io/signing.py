@@ -1,0 +1,184 @@
+"""Signed provenance: Content Credentials of C2PA in image files, written and read.
+
+Source: C2PA Technical Specification 2.2, https://spec.c2pa.org; CAWG Training and Data Mining 1.1,
+https://cawg.io/training-and-data-mining/. Needs c2pa-python and cryptography: pip install 'artart[provenance]'.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from artart import ArtError, __version__
+from artart.io.provenance import IPTC_SOURCE, MINING, ImageProvenance, in_words
+from artart.io.terminal import printable
+
+PACKAGES: Final = {"c2pa": "c2pa-python", "cryptography": "cryptography"}  # by module
+AGENT: Final = {"name": "artart", "version": __version__}
+NO_THUMBNAIL: Final = {"builder": {"thumbnail": {"enabled": False}}}
+
+
+def check_packages(key: str) -> None:
+    """Raise ArtError, which begins with `key`, if a package is missing."""
+    if missing := [package for module, package in PACKAGES.items() if find_spec(module) is None]:
+        raise ArtError(f"{key}: needs {' and '.join(missing)}: pip install 'artart[provenance]'")
+
+
+def signer_for(certificate: str | None, key: str | None) -> Callable[[bytes, str, ImageProvenance], bytes] | None:
+    """What signs image files; None without a certificate. Raises the errors of `check_packages` and `Signer`."""
+    if certificate is None or key is None:
+        return None
+    check_packages("provenance.certificate")
+    return Signer(Path(certificate), Path(key)).sign
+
+
+class Signer:
+    """Signs image files with a certificate."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Read a certificate, or a chain that begins with it, and its private key without a password: PEM both.
+
+        Raises ArtError if one cannot be used or has expired, or they do not belong together.
+        """
+        import c2pa
+        from cryptography import x509
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        names = f"provenance.certificate={certificate}", f"provenance.key={key}"
+        chain, secret = certificate.read_bytes(), key.read_bytes()
+        try:
+            first = x509.load_pem_x509_certificates(chain)[0]
+        except ValueError:
+            raise ArtError(f"{names[0]}: is no certificate in PEM; name the file that begins with yours") from None
+        try:
+            private: Any = load_pem_private_key(secret, password=None)
+        except (ValueError, TypeError):
+            raise ArtError(f"{names[1]}: is no private key in PEM without a password; name another") from None
+        if private.public_key() != first.public_key():
+            raise ArtError(f"{names[1]}: does not belong to {certificate.name}; name the key of that certificate")
+        if not first.not_valid_before_utc <= datetime.now(UTC) <= first.not_valid_after_utc:
+            valid = f"{first.not_valid_before_utc:%Y-%m-%d} to {first.not_valid_after_utc:%Y-%m-%d}"
+            raise ArtError(f"{names[0]}: was valid from {valid}; get a new one")
+        alg = getattr(c2pa.C2paSigningAlg, _algorithm(private))
+        self.context = c2pa.Context(c2pa.Settings.from_dict(NO_THUMBNAIL))
+        try:
+            self.signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(alg, chain, secret, None))
+            file = io.BytesIO()
+            Image.new("RGB", (1, 1)).save(file, "PNG")
+            self.sign(file.getvalue(), "test.png", ImageProvenance("trained", {}))
+        except c2pa.C2paError as error:
+            raise ArtError(f"{names[0]}: cannot sign images ({printable(error)}); name another") from None
+
+    def sign(self, content: bytes, name: str, provenance: ImageProvenance) -> bytes:
+        """An image file with a signed manifest: how it was made, the files it was made from, and its opt-out."""
+        import c2pa
+
+        builder = c2pa.Builder(manifest(name, provenance), context=self.context)
+        relationship = "parentOf" if len(provenance.inputs) == 1 else "componentOf"
+        for k, path in enumerate(provenance.inputs):
+            with path.open("rb") as file:
+                ingredient = {"title": path.name, "relationship": relationship, "label": f"input{k}"}
+                builder.add_ingredient(ingredient, mime_type(path), file)
+        signed = io.BytesIO()
+        builder.sign(self.signer, mime_type(io.BytesIO(content)), io.BytesIO(content), signed)
+        return signed.getvalue()
+
+
+def _algorithm(private: Any) -> str:
+    """The name of the signature algorithm of C2PA for a private key. Raises ArtError if there is none."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    if isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.key_size in (256, 384, 521):
+        return {256: "ES256", 384: "ES384", 521: "ES512"}[private.curve.key_size]
+    if isinstance(private, rsa.RSAPrivateKey):
+        return "PS256"
+    if isinstance(private, ed25519.Ed25519PrivateKey):
+        return "ED25519"
+    raise ArtError("provenance.key: is of a kind that C2PA does not allow; use ECDSA, Ed25519 or RSA")
+
+
+def mime_type(file: Path | io.BytesIO) -> str:
+    """The type of an image file by its content, such as image/png."""
+    with Image.open(file) as image:
+        return Image.MIME.get(image.format or "", "application/octet-stream")
+
+
+def manifest(name: str, provenance: ImageProvenance) -> dict[str, Any]:
+    """The manifest of an image: actions, and an assertion on training and data mining if an input had an opt-out."""
+    source, labels = IPTC_SOURCE[provenance.source], [f"input{k}" for k in range(len(provenance.inputs))]
+    made = {"digitalSourceType": source, "softwareAgent": AGENT, "description": in_words(provenance.details)}
+    inputs = {"parameters": {"ingredientIds": labels}}
+    actions: list[dict[str, Any]] = [{"action": "c2pa.created", **made}]
+    if len(labels) == 1:
+        actions = [{"action": "c2pa.opened", **inputs}, {"action": "c2pa.edited", **made}]
+    elif labels:
+        actions.append({"action": "c2pa.placed", **inputs})
+    assertions: list[dict[str, Any]] = [{"label": "c2pa.actions.v2", "data": {"actions": actions}}]
+    if provenance.opt_out:
+        assertions.append({"label": "cawg.training-mining", "data": {"entries": _entries(provenance.opt_out)}})
+    return {"claim_generator_info": [AGENT], "title": name, "assertions": assertions}
+
+
+def _entries(opt_out: str) -> dict[str, dict[str, str]]:
+    """CAWG's entries for a term of PLUS; a term with conditions constrains every use."""
+    broader = {"DMI-PROHIBITED": 3, "DMI-PROHIBITED-AIMLTRAINING": 2, "DMI-PROHIBITED-GENAIMLTRAINING": 1}
+    uses = [f"cawg.{use.decode()}" for use in reversed(MINING)]  # the narrowest first
+    if opt_out in broader:
+        return {use: {"use": "notAllowed"} for use in uses[: broader[opt_out]]}
+    condition = f"http://ns.useplus.org/ldf/vocab/{opt_out}"
+    return {use: {"use": "constrained", "constraint_info": condition} for use in uses}
+
+
+def read_credentials(path: Path) -> dict[str, Any] | None:
+    """Read and verify the manifests in an image file, as plain data; None if there is none.
+
+    `state` is Trusted (by a list of certificates that c2pa has been given), Valid or Invalid; `problems` are those of
+    the active manifest, which comes first in `manifests`, before those of its inputs.
+
+    Raises ArtError if they are damaged.
+    """
+    import c2pa
+
+    try:
+        with path.open("rb") as file:
+            store = json.loads(c2pa.Reader(mime_type(path), file).json())
+    except c2pa.C2paError as error:
+        if type(error).__name__.endswith(("ManifestNotFound", "NotSupported")):
+            return None
+        raise ArtError(f"{path}: its C2PA manifest cannot be read ({printable(error)})") from None
+    failures = store.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
+    active = store["active_manifest"]
+    names = [active, *(name for name in store["manifests"] if name != active)]
+    return {
+        "state": store["validation_state"],
+        "problems": [f"{one['code']}: {one.get('explanation', '')}" for one in failures],
+        "manifests": [_described(store["manifests"][name]) for name in names],
+    }
+
+
+def _described(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a manifest that people ask for."""
+    data = {one["label"].partition("__")[0]: one.get("data", {}) for one in manifest.get("assertions", [])}
+    signature, entries = manifest.get("signature_info", {}), data.get("cawg.training-mining", {}).get("entries", {})
+    actions = data.get("c2pa.actions.v2", data.get("c2pa.actions", {})).get("actions", [])
+    made_by = [
+        f"{one.get('name')} {one.get('version', '')}".strip() for one in manifest.get("claim_generator_info", [])
+    ]
+    return {
+        "title": manifest.get("title"),
+        "signer": ", ".join(filter(None, (signature.get("common_name"), signature.get("issuer")))),
+        "made by": ", ".join(made_by),
+        "actions": [_action(one) for one in actions],
+        "inputs": [f"{one.get('title')} ({one.get('relationship')})" for one in manifest.get("ingredients", [])],
+        "training and data mining": {name: entry.get("use") for name, entry in entries.items()},
+    }
+
+
+def _action(action: Mapping[str, Any]) -> str:
+    source = str(action.get("digitalSourceType", "")).rpartition("/")[2]
+    return ": ".join(filter(None, (action.get("action"), source, action.get("description"))))

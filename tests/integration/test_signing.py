@@ -1,0 +1,241 @@
+"""Signed images: what generate writes and inspect reads."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from artart.io.certificate import new_certificate
+from artart.io.provenance import ImageProvenance, provenance_of, texts_of
+from artart.io.signing import PACKAGES, Signer, manifest, read_credentials
+
+LAST = "checkpoints/last.ckpt"
+FAST = ("num_images=2", "sampler.num_steps=2", "label=none")
+MINED = "DMI-PROHIBITED-AIMLTRAINING"
+
+
+def certificate(folder: Path, name: str = "A. Painter", days: int = 30) -> tuple[Path, Path]:
+    """Files of a new certificate and its key."""
+    folder.mkdir(exist_ok=True)
+    files = folder / "certificate.pem", folder / "key.pem"
+    for path, content in zip(files, new_certificate(name, days), strict=True):
+        path.write_bytes(content)
+    return files
+
+
+@pytest.fixture
+def signing(tmp_path) -> tuple[str, str]:
+    """Settings that sign."""
+    chain, key = certificate(tmp_path / "own")
+    return f"provenance.certificate={chain}", f"provenance.key={key}"
+
+
+def picture(path: Path, colour: str = "red", provenance: ImageProvenance | None = None, **by: Path) -> Path:
+    """An image file of 24 px, signed if there are a certificate and a key."""
+    file = io.BytesIO()
+    Image.new("RGB", (24, 24), colour).save(file, path.suffix.upper().strip(".").replace("JPG", "JPEG"))
+    content = file.getvalue()
+    if by:
+        content = Signer(**by).sign(content, path.name, provenance or ImageProvenance("trained", {}))
+    path.write_bytes(content)
+    return path
+
+
+def test_every_file_of_a_call_is_signed_and_verifies(generate, inspect, diffusion_run, signing):
+    assert generate(f"checkpoint={diffusion_run / LAST}", "out=made", "save_trajectory=true", *FAST, *signing) == 0
+    files = sorted(Path("made").iterdir())
+    assert [path.name for path in files] == ["00000.png", "00001.png", "grid.png", "trajectory.png", "trajectory.webp"]
+    for path, found in zip(files, inspect(*map(str, files)), strict=True):
+        assert found["c2pa"]["state"] == "Valid"
+        assert [one.partition(":")[0] for one in found["c2pa"]["problems"]] == ["signingCredential.untrusted"]
+        (own,) = found["c2pa"]["manifests"]
+        assert (own["title"], own["signer"]) == (path.name, "A. Painter, test certificate")
+        assert own["actions"][0].startswith("c2pa.created: trainedAlgorithmicMedia: mode=sample; ")
+        assert found["changed"] == "not since it was signed"
+        with Image.open(path) as image:
+            image.load()
+            assert provenance_of(image).source == "trainedAlgorithmicMedia", "XMP stays"
+            assert "seed=" in texts_of(image)["description"]
+    with Image.open("made/trajectory.webp") as animation:
+        assert animation.n_frames > 1
+
+
+def test_signing_changes_no_pixel_and_adds_no_thumbnail(generate, diffusion_run, signing):
+    for out, how in (("signed", signing), ("plain", ())):
+        assert generate(f"checkpoint={diffusion_run / LAST}", f"out={out}", *FAST, *how) == 0
+    for name in ("00000.png", "grid.png"):
+        signed, plain = Path("signed", name), Path("plain", name)
+        assert Image.open(signed).tobytes() == Image.open(plain).tobytes()
+        assert 0 < signed.stat().st_size - plain.stat().st_size < 8000
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_one_flipped_byte_is_noticed(tmp_path, suffix):
+    chain, key = certificate(tmp_path / "own")
+    path = picture(tmp_path / f"a.{suffix}", certificate=chain, key=key)
+    assert read_credentials(path)["state"] == "Valid"
+    content, plain = bytearray(path.read_bytes()), picture(tmp_path / f"plain.{suffix}").read_bytes()
+    content[content.rindex(plain[-20:-4]) + 4] ^= 1  # of the pixels
+    path.write_bytes(content)
+    found = read_credentials(path)
+    assert found["state"] == "Invalid"
+    assert any(one.startswith("assertion.dataHash.mismatch") for one in found["problems"])
+
+
+def test_inspect_says_that_a_file_was_changed_or_saved_again(generate, inspect, diffusion_run, signing):
+    assert generate(f"checkpoint={diffusion_run / LAST}", "out=made", *FAST, *signing) == 0
+    content = bytearray(Path("made/00000.png").read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    Path("flipped.png").write_bytes(content)
+    with Image.open("made/00001.png") as image:
+        image.save("again.png")
+    flipped, again = inspect("flipped.png", "again.png")
+    assert (flipped["c2pa"]["state"], flipped["changed"]) == ("Invalid", "since it was signed")
+    assert flipped["cannot be decoded"] == "the checksum of IDAT is wrong"
+    assert flipped["source"] == "trainedAlgorithmicMedia"
+    assert (again["c2pa"], again["changed"]) == ("not signed", "since it was generated")
+    assert again["registry"]["details"]["seed"] == 1
+    assert again["registry"]["has"].startswith("an image that it is a near copy of")
+
+
+def test_inputs_and_their_manifests_are_kept(generate, inspect, diffusion_run, signing, tmp_path):
+    chain, key = certificate(tmp_path / "other", "Another Signer")
+    given = ImageProvenance("trained", {}, MINED)
+    picture(tmp_path / "input.jpg", provenance=given, certificate=chain, key=key)
+    call = (f"checkpoint={diffusion_run / LAST}", "mode=img2img", "input=input.jpg", "out=made", *FAST, *signing)
+    assert generate(*call) == 0
+    (found,) = inspect("made/input_00000.png")
+    assert found["c2pa"]["state"] == "Valid"
+    own, of_input = found["c2pa"]["manifests"]
+    assert own["signer"].startswith("A. Painter")
+    assert of_input["signer"].startswith("Another Signer")
+    assert own["inputs"] == ["input.jpg (parentOf)"]
+    assert [one.partition(": mode")[0] for one in own["actions"]] == [
+        "c2pa.opened",
+        "c2pa.edited: compositeWithTrainedAlgorithmicMedia",
+    ]
+    mined = {"cawg.ai_training": "notAllowed", "cawg.ai_generative_training": "notAllowed"}
+    assert own["training and data mining"] == of_input["training and data mining"] == mined
+    assert (found["source"], found["opt-out"]) == ("compositeWithTrainedAlgorithmicMedia", MINED)
+
+
+def test_a_grid_of_several_inputs_has_them_as_components(generate, inspect, diffusion_run, signing, tmp_path):
+    (tmp_path / "art").mkdir()
+    for name in ("a.png", "b.bmp"):  # of a format that C2PA does not have
+        picture(tmp_path / "art" / name)
+    call = (f"checkpoint={diffusion_run / LAST}", "mode=img2img", "input=art", "out=made", *FAST, *signing)
+    assert generate(*call) == 0
+    (found,) = inspect("made/grid.png")
+    assert found["c2pa"]["state"] == "Valid"
+    assert sorted(found["c2pa"]["manifests"][0]["inputs"]) == ["a.png (componentOf)", "b.bmp (componentOf)"]
+
+
+def test_manifest_has_caws_entries_for_each_term_of_plus():
+    def entries(term: str) -> dict[str, str]:
+        (entries,) = [
+            one["data"]["entries"]
+            for one in manifest("a.png", ImageProvenance("composite", {}, term))["assertions"]
+            if one["label"] == "cawg.training-mining"
+        ]
+        return {name.removeprefix("cawg."): entry["use"] for name, entry in entries.items()}
+
+    generative = {"ai_generative_training": "notAllowed"}
+    training = {"ai_training": "notAllowed", **generative}
+    assert entries("DMI-PROHIBITED-GENAIMLTRAINING") == generative
+    assert entries(MINED) == training
+    assert entries("DMI-PROHIBITED") == {"data_mining": "notAllowed", **training}
+    assert set(entries("DMI-PROHIBITED-SEECONSTRAINT").values()) == {"constrained"}
+    plain = manifest("a.png", ImageProvenance("trained", {}))["assertions"]
+    assert [one["label"] for one in plain] == ["c2pa.actions.v2"]
+
+
+@pytest.mark.parametrize("term", ["DMI-PROHIBITED", MINED, "DMI-PROHIBITED-GENAIMLTRAINING"])
+def test_an_opt_out_that_is_signed_is_read_by_the_search_for_opt_outs(tmp_path, term):
+    chain, key = certificate(tmp_path / "own")
+    path = picture(tmp_path / "a.png", provenance=ImageProvenance("composite", {}, term), certificate=chain, key=key)
+    with path.open("rb") as file, Image.open(file) as image:
+        image.load()
+        assert provenance_of(image, file).opt_out == term
+
+
+@pytest.mark.parametrize("details", [{}, {"seed": 7}])
+def test_a_source_that_is_signed_is_read_whatever_follows_it(tmp_path, details):
+    chain, key = certificate(tmp_path / "own")
+    path = picture(tmp_path / "a.png", provenance=ImageProvenance("trained", details), certificate=chain, key=key)
+    with path.open("rb") as file, Image.open(file) as image:
+        image.load()
+        assert provenance_of(image, file).source == "trainedAlgorithmicMedia"
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def refused(generate, capsys, diffusion_run, *settings: str) -> str:
+    """The line of a refusal before sampling."""
+    assert generate(f"checkpoint={diffusion_run / LAST}", "out=made", *FAST, *settings) == 2
+    assert not Path("made").exists()
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    return line
+
+
+def test_a_certificate_that_has_expired_is_refused(generate, capsys, diffusion_run, tmp_path, monkeypatch):
+    chain, key = certificate(tmp_path / "old", days=0)
+    line = refused(generate, capsys, diffusion_run, f"provenance.certificate={chain}", f"provenance.key={key}")
+    assert line.startswith(f"provenance.certificate={chain}: was valid from 20")
+
+
+def test_files_that_do_not_fit_are_refused(generate, capsys, diffusion_run, tmp_path):
+    chain, key = certificate(tmp_path / "own")
+    _, other = certificate(tmp_path / "other")
+    (words := tmp_path / "words.pem").write_text("words")
+    for chosen, secret, line in (
+        (chain, other, f"key={other}: does not belong to certificate.pem; name the key of that certificate"),
+        (words, key, f"certificate={words}: is no certificate in PEM; name the file that begins with yours"),
+        (chain, words, f"key={words}: is no private key in PEM without a password; name another"),
+    ):
+        settings = (f"provenance.certificate={chosen}", f"provenance.key={secret}")
+        assert refused(generate, capsys, diffusion_run, *settings) == f"provenance.{line}\n"
+    line = refused(generate, capsys, diffusion_run, f"provenance.key={key}")
+    assert line == "provenance.certificate: needs a value: provenance.certificate=FILE; a signature takes both\n"
+
+
+def test_without_the_extra_it_is_named(generate, capsys, diffusion_run, signing, monkeypatch):
+    monkeypatch.setitem(PACKAGES, "no_such_module", "c2pa-python")
+    line = refused(generate, capsys, diffusion_run, *signing)
+    assert line == "provenance.certificate: needs c2pa-python: pip install 'artart[provenance]'\n"
+
+
+def test_a_certificate_of_an_authority_cannot_sign(generate, capsys, diffusion_run, tmp_path):
+    """C2PA asks for a leaf that may sign, of a purpose that it lists."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from artart.io import certificate as module
+
+    secret = ec.generate_private_key(ec.SECP256R1())
+    pem = serialization.Encoding.PEM
+    (tmp_path / "ca.pem").write_bytes(module._certificate("me", secret, secret, 3).public_bytes(pem))
+    (tmp_path / "ca.key").write_bytes(
+        secret.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    assert x509.load_pem_x509_certificate((tmp_path / "ca.pem").read_bytes())
+    settings = ("provenance.certificate=ca.pem", "provenance.key=ca.key")
+    line = refused(generate, capsys, diffusion_run, *settings)
+    assert line.startswith(f"provenance.certificate={tmp_path / 'ca.pem'}: cannot sign images (")
+
+
+def test_new_certificate_says_that_it_is_untrusted_and_keeps_its_key_to_its_owner(call, tmp_path, monkeypatch, capsys):
+    import artart.provenance
+
+    monkeypatch.chdir(tmp_path)
+    assert call(artart.provenance, "new-certificate", "name=Ada Painter") == 0
+    out = capsys.readouterr().out
+    assert "no verifier trusts it" in out
+    assert "provenance.certificate=outputs/certificate/certificate.pem" in out
+    assert (tmp_path / "outputs/certificate/key.pem").stat().st_mode & 0o077 == 0
+    assert call(artart.provenance, "new-certificate") == 0
+    assert (tmp_path / "outputs/certificate-2/key.pem").exists(), "no key is replaced"
+    assert call(artart.provenance, "old-certificate") == 2
