@@ -182,7 +182,7 @@ def plain_loop(trainer: Trainer) -> list[float]:
     for batch in trainer.train_dataloader:  # type: ignore[union-attr]
         times.append(time.process_time())
         with precision.forward_context():
-            losses = module.objective(module.net, batch, torch.Generator().manual_seed(0))
+            losses = module.objective(module.net, batch, torch.Generator(module.device).manual_seed(0))
         losses["loss"].mean().backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -126,9 +126,14 @@ class ArtModule(LightningModule):
         return min(self.trainer.estimated_stepping_batches, float("inf") if max_steps == -1 else max_steps)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = optimizer_for(self.optimizer, self.net, self.objective.loss, self.device)
+        optimizer = optimizer_for(self.optimizer, self.net, self.objective.loss, self._can_fuse)
         lr_scheduler = self.scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}  # type: ignore[return-value]
+
+    @property
+    def _can_fuse(self) -> bool:
+        """Whether optimizers can be fused; they unscale gradients of float16 themselves, which are clipped before."""
+        return self.trainer.strategy.root_device.type == "cuda" and self.trainer.precision != "16-mixed"
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -153,7 +158,7 @@ class ArtModule(LightningModule):
         checkpoint["metrics"] = {name: value for name, value in self.metrics.items() if name.startswith("val/")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        set_fused(checkpoint["optimizer_states"], is_fused(self.optimizer, self.trainer.strategy.root_device))
+        set_fused(checkpoint["optimizer_states"], is_fused(self.optimizer, self._can_fuse))
         self.images_seen = checkpoint["images_seen"]
         self.metrics_before = checkpoint.get("metrics", {})
 
@@ -163,11 +168,11 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def is_fused(optimizer: Callable[..., Optimizer], device: torch.device) -> bool | None:
-    """What `fused` of an optimizer is to be: as the user set it, else True on a GPU if it is known; None: not set."""
+def is_fused(optimizer: Callable[..., Optimizer], can_fuse: bool) -> bool | None:
+    """What `fused` of an optimizer is to be: as the user set it, else True where it can be; None: not set."""
     if (fused := inspect.signature(optimizer).parameters.get("fused")) is None:
         return None
-    return True if fused.default is None and device.type == "cuda" else fused.default
+    return True if fused.default is None and can_fuse else fused.default
 
 
 def set_fused(states: Sequence[dict[str, Any]], fused: bool | None) -> None:
@@ -177,10 +182,10 @@ def set_fused(states: Sequence[dict[str, Any]], fused: bool | None) -> None:
 
 
 def optimizer_for(
-    optimizer: Callable[..., Optimizer], net: nn.Module, loss: WeightedSum, device: torch.device
+    optimizer: Callable[..., Optimizer], net: nn.Module, loss: WeightedSum, can_fuse: bool = False
 ) -> Optimizer:
-    """An optimizer, fused on a GPU, of a network and, in groups of their own, of what its loss trains along with it."""
-    made = optimizer(net.parameters(), **({"fused": True} if is_fused(optimizer, device) else {}))
+    """An optimizer of a network and, in groups of their own, of what its loss trains along with it."""
+    made = optimizer(net.parameters(), **({"fused": True} if is_fused(optimizer, can_fuse) else {}))
     for group in loss.param_groups(made.defaults["lr"]):
         made.add_param_group(group)
     return made

@@ -111,7 +111,7 @@ def _check_optimizer(content: Mapping[str, Any], config: Config) -> None:
     try:
         with torch.device("meta"):
             net, loss = build(config, "model"), build(config, "loss")
-        optimizer = optimizer_for(make := build(config, "optimizer"), net, loss, torch.device("meta"))
+        optimizer = optimizer_for(make := build(config, "optimizer"), net, loss)
         for parameter in (one for group in optimizer.param_groups for one in group["params"]):
             parameter.grad = torch.zeros_like(parameter)
         scheduler = build(config, "scheduler")(optimizer, total_steps=NUM_STEPS)["scheduler"]
@@ -119,7 +119,7 @@ def _check_optimizer(content: Mapping[str, Any], config: Config) -> None:
         scheduler.step()
     except Exception:  # noqa: BLE001 - an optimizer of the user's that cannot step on meta tensors
         return
-    set_fused(content["optimizer_states"], is_fused(make, torch.device("meta")))
+    set_fused(content["optimizer_states"], is_fused(make, can_fuse=False))
     like = deepcopy(optimizer.state_dict()["param_groups"])
     optimizer.load_state_dict(content["optimizer_states"][0])
     scheduler.load_state_dict(content["lr_schedulers"][0])

@@ -34,3 +34,14 @@ def test_a_step_waits_for_nothing(name, host_waits, train):
     found = json.loads(Path("found_0.json").read_text())
     assert found["operators"] > 100
     assert sorted(found["waits"].items()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "name", ["reconstruction", "diffusion", "autoencoder, adversarial, clipping", "diffusion, captions"]
+)
+def test_a_step_on_a_gpu_waits_for_nothing(name, host_waits, train):
+    """Copies between host and device are counted too."""
+    spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
+    assert train(*host_waits.COMMON, *host_waits.SETTINGS[name], "trainer.accelerator=gpu", *spy) == 0
+    assert sorted(json.loads(Path("found_0.json").read_text())["waits"].items()) == []
