@@ -102,12 +102,12 @@ class ArtartAverage:
     """EMA as in callbacks.ema."""
 
     def __init__(self, net: nn.Module) -> None:
-        self.rule = EMA()
-        self.averaged = AveragedModel(net, multi_avg_fn=lambda *sets: get_ema_multi_avg_fn(self.rule.decay)(*sets))
+        self.rule, self.decay = EMA(), 0.0
+        self.averaged = AveragedModel(net, multi_avg_fn=lambda *sets: get_ema_multi_avg_fn(self.decay)(*sets))
         self.source = net
 
     def update(self, images_seen: int, images_per_step: int) -> None:
-        self.rule.decay = self.rule.decay_at(images_seen, images_per_step)
+        self.decay = self.rule.decay_at(images_seen, images_per_step)
         self.averaged.update_parameters(self.source)
 
     @property

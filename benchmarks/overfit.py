@@ -56,8 +56,8 @@ def train(x0: Tensor, steps: int, seed: int) -> tuple[nn.Module, nn.Module]:
     """Train; return the network and its EMA."""
     torch.manual_seed(seed)
     net = ConvDiffusionModel(SIZE, num_classes=NUM_IMAGES, conditioned=True).to(memory_format=torch.channels_last)
-    ema = EMA()
-    average = AveragedModel(net, multi_avg_fn=lambda *weights: get_ema_multi_avg_fn(ema.decay)(*weights))
+    ema, decay = EMA(), 0.0
+    average = AveragedModel(net, multi_avg_fn=lambda *weights: get_ema_multi_avg_fn(decay)(*weights))
     objective, generator = make_objective(), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
     schedule = cosine(optimizer, steps)["scheduler"]
@@ -70,7 +70,7 @@ def train(x0: Tensor, steps: int, seed: int) -> tuple[nn.Module, nn.Module]:
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            ema.decay = ema.decay_at(step * len(y), len(y))
+            decay = ema.decay_at(step * len(y), len(y))
             average.update_parameters(net)
     return net.eval(), average.module.eval()
 

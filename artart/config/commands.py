@@ -56,7 +56,7 @@ TRAINING: dict[str, Any] = {"monitor": str, "mode": Literal["min", "max"]}  # of
 SETTINGS: dict[str, Any] = PATHS | {
     "image_size": ImageSize,
     "seed": Seed,
-    "compile": bool,
+    "compile": Literal["default", "reduce-overhead", "max-autotune"] | None,
     "first_stage_settings": dict[str, Any],
     "data.num_workers": Count | None,  # artart.evaluate has keys of data without a class
     "trainer.max_epochs": Count,  # Lightning and torch give no ranges

@@ -78,7 +78,8 @@ class FrozenAutoencoder(FirstStage):
     @property
     def content(self) -> dict[str, Any]:
         state = {name: value.cpu() for name, value in self.net.state_dict().items()}
-        return {"model": self.settings, "state_dict": state, "moments": self.moments}
+        moments = None if self.moments is None else self.moments.cpu()
+        return {"model": self.settings, "state_dict": state, "moments": moments}
 
     @cached_property
     def sha256(self) -> str:
@@ -119,7 +120,8 @@ class FrozenAutoencoder(FirstStage):
 
     def _moments_on(self, device: torch.device) -> Tensor:
         assert self.moments is not None, "normalize_by comes first"
-        return self.moments.to(device)[:, :, None, None]
+        self.moments = self.moments.to(device)  # once, not in each step
+        return self.moments[:, :, None, None]
 
     def _in_chunks(self, run: Any, x: Tensor) -> Tensor:
         """In full precision, so that latents and images do not depend on that of training."""

@@ -1,7 +1,6 @@
 """From a network to `denoise`, the x0 predictor that samplers call, with or without guidance."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from artart.diffusion.parameterization import Parameterization
 from artart.diffusion.samplers import Denoise
 from artart.diffusion.schedule import Schedule, per_image
+from artart.io.late import constant
 
 
 class Guidance(NamedTuple):
@@ -69,4 +69,5 @@ def denoiser(
 
 def null_labels(net: nn.Module, device: torch.device) -> Tensor:
     """The labels that mean none, (K,)."""
-    return torch.tensor(cast(Sequence[int], net.num_classes), device=device).reshape(-1)
+    numbers: Any = net.num_classes
+    return constant(numbers if isinstance(numbers, int) else tuple(numbers), device).reshape(-1)

@@ -158,18 +158,26 @@ class Table(VariancePreserving):
             raise ValueError("schedule.alphas_cumprod: must be falling numbers, the first below 1, the last at least 0")
         self.angles = torch.atan2((1 - squares).sqrt(), squares.sqrt())
         self.knots = torch.linspace(0, 1, len(squares), dtype=torch.float64)
+        self._copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        angle = _interpolated(t, self.knots, self.angles)
+        knots, angles = self._like(t)
+        angle = _interpolated(t, knots, angles)
         return torch.cos(angle), torch.sin(angle)
 
     def time_at(self, r: Tensor) -> Tensor:
-        return _interpolated(torch.atan2(r, 1 - r), self.angles, self.knots)
+        knots, angles = self._like(r)
+        return _interpolated(torch.atan2(r, 1 - r), angles, knots)
+
+    def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Knots and angles with the device and type of x, copied once."""
+        if (key := (x.device, x.dtype)) not in self._copies:
+            self._copies[key] = self.knots.to(x), self.angles.to(x)
+        return self._copies[key]
 
 
 def _interpolated(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     """The piecewise linear function through (knots, values), constant beyond the last."""
-    knots, values = knots.to(x), values.to(x)
     right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
     share = ((x - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
     return torch.lerp(values[right - 1], values[right], share)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from artart import ArtError
+from artart.io.late import constant
 from artart.io.weights import load_weights, shapes_in
 
 # ImageNet's mean and standard deviation of R, G and B in [0, 1]: what these networks were trained with.
@@ -39,8 +40,7 @@ class Filters(NamedTuple):
 
 def imagenet_units(x: Tensor) -> Tensor:
     """(B, 3, H, W) in [-1, 1] to zero mean and unit variance over ImageNet, in full precision."""
-    mean = torch.tensor(IMAGENET_MEAN, device=x.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=x.device).view(3, 1, 1)
+    mean, std = (constant(values, x.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((x.float() + 1) / 2 - mean) / std
 
 

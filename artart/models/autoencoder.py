@@ -1,7 +1,7 @@
 """A convolutional autoencoder: the first stage of latent diffusion."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -64,11 +64,6 @@ class Autoencoder(nn.Module):
             up += [ResBlock(wide) for _ in range(num)]
         self.encoder = nn.Sequential(*down, Output(widths[-1], 2 * latent_channels))
         self.decoder = nn.Sequential(_conv(latent_channels, widths[-1]), *reversed(up))
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile what `posterior` and `decode` run, too."""
-        self.encoder.compile(*args, **kwargs)
-        self.decoder.compile(*args, **kwargs)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latents of images, in full precision; only a KL term trains the variance."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Annotated, NamedTuple, TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from artart.io.late import constant, kept
 from artart.models.text import Prompt, Text, text_encoder
 
 AugmentDim = Annotated[int, Field(ge=0)] | None  # numbers that describe an augmentation; None: 0
@@ -46,7 +48,8 @@ class ConditionEmbedding(nn.Module):
         labels = tuple(num_classes) if isinstance(num_classes, Sequence) else (num_classes or 0,)
         self.num_classes, self.text = labels, None
         self.time = nn.Sequential(nn.Linear(64, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
-        num_rows = sum(labels) + len(labels)  # the columns' tables, one below the other
+        *first_rows, num_rows = accumulate((0, *(num + 1 for num in labels)))
+        self.first_rows = tuple(first_rows)  # of the columns' tables, one below the other
         self.label = nn.Embedding(num_rows, emb_channels) if any(labels) else None
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
@@ -64,11 +67,11 @@ class ConditionEmbedding(nn.Module):
     ) -> Condition:
         """The same, and the tokens of the prompt."""
         vector: Tensor = self.time(timestep_embedding(x.new_zeros(len(x)) if t is None else t, 64))
-        prompt, none = None, torch.tensor(self.num_classes, device=x.device)
+        prompt, none = None, constant(self.num_classes, x.device)
         if y is None:
             y = none.expand(len(x), -1)
         if self.label is not None:
-            vector = vector + self.label(y.reshape(-1, len(none)) + F.pad((none + 1).cumsum(0), (1, -1))).sum(dim=1)
+            vector = vector + self.label(y.reshape(-1, len(none)) + constant(self.first_rows, x.device)).sum(dim=1)
         if self.text is not None:
             prompt = self.text(y)
             vector = vector + prompt.mean()
@@ -83,9 +86,13 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5, for 1000 t.
     """
-    frequencies = torch.logspace(math.log10(1000), -1, dim // 2, device=t.device)
-    angles = t.float()[:, None] * frequencies
+    angles = t.float()[:, None] * _frequencies(dim // 2, t.device)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@kept
+def _frequencies(num: int, device: torch.device) -> Tensor:
+    return torch.logspace(math.log10(1000), -1, num, device=device)
 
 
 class AdaGroupNorm(nn.Module):

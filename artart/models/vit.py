@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from artart.io.late import kept
 from artart.io.ranges import Count, ImageSize
 from artart.models.base import check_divisible
 from artart.models.embedding import AugmentDim, ConditionEmbedding, NumClasses, zero_module
@@ -124,6 +125,7 @@ class Block(nn.Module):
         return self.project(F.scaled_dot_product_attention(q, k, v.to(q.dtype), mask).transpose(1, 2).flatten(2))
 
 
+@kept
 def rotations(side: int, head: int, device: torch.device | None = None) -> Tensor:
     """Angles (side^2, head / 2) of a map's places, row by row: the first half by row, the second by column."""
     frequencies = torch.exp(-math.log(BASE) * torch.arange(head // 4, device=device) / (head // 4))

@@ -74,6 +74,7 @@ class AdversarialSum(WeightedSum):
         if self.discriminator is not None:
             yield {"params": [*self.discriminator.parameters()], "lr": self.lr_scale * lr}
 
+    @torch.compiler.disable  # it takes no gradients of gradients, nor a progress that differs from step to step
     def __call__(
         self, x_hat: Tensor, x: Tensor, factors: Mapping[str, Tensor] | None = None, progress: float | None = None
     ) -> dict[str, Tensor]:

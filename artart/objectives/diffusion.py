@@ -78,20 +78,21 @@ class Diffusion:
     ) -> dict[str, Tensor]:
         """The losses of a batch at drawn noise levels, each (B,): `loss` holds their weights, the terms do not."""
         (x0, y), augment_labels = batch, None
-        num = world_size * len(x0)
-
-        def own(drawn: Tensor) -> Tensor:
-            """The part of this process in the draws for all processes."""
-            return drawn.chunk(world_size)[rank]
-
-        r = own(self.noise_levels(num, generator))
-        eps = own(torch.randn((num, *x0.shape[1:]), generator=generator, device=generator.device))
-        is_dropped = own(self._draw_dropout(num, y.shape[1], generator)).to(y.device)
+        drawn = self._draw(world_size * len(x0), x0.shape[1:], y.shape[1], generator)
+        r, eps, is_dropped, *augmentation = (values.chunk(world_size)[rank] for values in drawn)  # of this process
         if self.augment is not None:
-            x0, augment_labels = self.augment.apply(x0, *map(own, self.augment.draw(num, generator)))
-        y = torch.where(is_dropped, null_labels(net, y.device), y)
+            x0, augment_labels = self.augment.apply(x0, *augmentation)
+        y = torch.where(is_dropped.to(y.device), null_labels(net, y.device), y)
         noised = self.schedule.add_noise(x0, eps, r)
         return self.loss(self.x0_hat(net, x0, noised, y, augment_labels), x0, self.factors(noised.level))
+
+    @torch.compiler.disable  # it takes no generators; what follows is one graph
+    def _draw(self, num: int, shape: Sequence[int], num_columns: int, generator: Generator) -> list[Tensor]:
+        """What is drawn for `num` images of all processes: noise levels, noise, dropout of labels, and augmentation."""
+        r = self.noise_levels(num, generator)
+        eps = torch.randn((num, *shape), generator=generator, device=generator.device)
+        is_dropped = self._draw_dropout(num, num_columns, generator)
+        return [r, eps, is_dropped, *(self.augment.draw(num, generator) if self.augment is not None else ())]
 
     def _draw_dropout(self, num: int, num_columns: int, generator: Generator) -> Tensor:
         """Whether labels are dropped: (num, 1) for one column, (num, num_columns) for several."""

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -58,6 +59,7 @@ class Perceptual:
         """
         return vgg16(self.weights).origin
 
+    @torch.compiler.disable
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
         if self.crop < 1 and torch.is_grad_enabled():
             x_hat, x = self._cropped(x_hat, x)
@@ -66,10 +68,9 @@ class Perceptual:
         return (self._features(x_hat) - wanted).square().mean(dim=(1, 2, 3))
 
     def _cropped(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Crop a batch at one place that depends on its images alone, so that a resumed run draws the same."""
+        """Crop a batch at one place, a function of torch's seed, which training sets in each step."""
         size = max(1, round(self.crop * x.shape[-1]))
-        generator = torch.Generator().manual_seed(sum(fingerprints(x)) % 2**63)
-        top, left = torch.randint(x.shape[-1] - size + 1, (2,), generator=generator).tolist()
+        top, left = np.random.default_rng(torch.initial_seed()).integers(x.shape[-1] - size + 1, size=2)
         part = (..., slice(top, top + size), slice(left, left + size))
         return x_hat[part], x[part]
 
@@ -116,6 +117,7 @@ class LPIPS:
         """As for Perceptual."""
         return alexnet_for("loss.perceptual.weights", self.weights, "loss.weights.perceptual=0")
 
+    @torch.compiler.disable
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
         return lpips_alex(x_hat, x, self.weights)
 

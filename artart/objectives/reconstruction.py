@@ -46,8 +46,7 @@ class Reconstruction:
         if self.regularizer is None:
             return self.loss(net(batch.x0), batch.x0, progress=progress)
         mean, log_var = net.posterior(batch.x0)  # type: ignore[operator]
-        shape = (world_size * len(mean), *mean.shape[1:])
-        eps = torch.randn(shape, generator=generator, device=generator.device).chunk(world_size)[rank]
+        eps = _noise((world_size * len(mean), *mean.shape[1:]), generator).chunk(world_size)[rank]
         latents, penalty = self.regularizer(mean, log_var, eps)
         losses = self.loss(net.decode(latents), batch.x0, progress=progress)  # type: ignore[operator]
         return {**losses, "loss": losses["loss"] + penalty, "regularizer": penalty}
@@ -66,3 +65,8 @@ class Reconstruction:
         x0_hat = net(batch.x0)
         error = (x0_hat.clamp(-1, 1) - batch.x0).abs()
         return [batch.x0, x0_hat, (ERROR_GAIN * error - 1).clamp(max=1)]
+
+
+@torch.compiler.disable  # it takes no generators
+def _noise(shape: Sequence[int], generator: Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device)

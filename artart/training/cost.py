@@ -39,9 +39,7 @@ class Cost(NamedTuple):
 
 def measure(net: nn.Module, objective: Objective, batch_size: int, device: torch.device) -> Cost:
     """Take steps on noise with copies of network and objective; neither they nor the state of random numbers change."""
-    # The copy is not compiled.
     net, objective = deepcopy(net).to(device), deepcopy(objective)
-    net._compiled_call_impl = None
     with torch.random.fork_rng():
         few, more = (_step(net, objective, size, device)[0] for size in FEW)
         per_image = (more - few) / (FEW[1] - FEW[0])

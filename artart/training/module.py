@@ -1,6 +1,8 @@
 """The LightningModule of all objectives."""
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +51,8 @@ class ArtModule(LightningModule):
         super().__init__()
         self.net = net.to(memory_format=torch.channels_last)
         self.objective = objective
+        mode = config.get("compile")  # batches of training have one size
+        self.compiled = torch.compile(objective.__call__, mode=mode, dynamic=False) if mode else None
         self.discriminator = objective.loss.discriminator  # or None
         self.optimizer = optimizer
         self.scheduler = scheduler
@@ -66,14 +70,32 @@ class ArtModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         place = (self.config["seed"], self.current_epoch, batch_idx)  # alone, so that a resumed run draws the same
-        torch.manual_seed(seed_of(*place, rank, 1))  # of what a network draws itself, such as dropout
+        self._seed(seed_of(*place, rank, 1))  # of what a network draws itself, such as dropout
         generator = torch.Generator(self.device).manual_seed(seed_of(*place))  # of what is drawn for all processes
-        progress = self.trainer.global_step / self.total_steps
-        losses = self.objective(self.net, batch, generator, rank, world_size, progress)
-        for name, values in losses.items():
-            self.log(f"train/{name}", values.mean(), batch_size=len(values))
+        progress = self.trainer.global_step / self.num_steps
+        losses_of = self.compiled or self.objective
+        losses = losses_of(self.net, batch, generator, rank, world_size, progress)
+        if self._is_read():
+            for name, values in losses.items():
+                self.log(f"train/{name}", values.mean(), batch_size=len(values))
         self.images_seen += len(batch.x0) * world_size
         return losses["loss"].mean()
+
+    def _seed(self, seed: int) -> None:
+        """Seed the device alone: torch.manual_seed takes a millisecond where others are not in use."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
+
+    @cached_property
+    def num_steps(self) -> float:
+        """`total_steps`, which takes a while to compute."""
+        return self.total_steps
+
+    def _is_read(self) -> bool:
+        """Whether the losses of a step are read: for a line, or since the epoch or the run may end."""
+        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return self.trainer.is_last_batch or step % every == 0 or step >= self.num_steps
 
     def on_validation_epoch_start(self) -> None:
         self.measured: dict[str, Tensor] = {}  # sum and number of the values of each name, (2,)
@@ -81,7 +103,7 @@ class ArtModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if self.trainer.datamodule.val_is_held_out:  # type: ignore[attr-defined]
             for name, values in self.objective.measure(self.net, batch).items():
-                found = torch.stack([values.float().sum(), torch.tensor(float(len(values)), device=values.device)])
+                found = torch.stack([values.float().sum(), values.new_full((), len(values), dtype=torch.float)])
                 self.measured[name] = self.measured.get(name, torch.zeros_like(found)) + found
 
     def on_validation_epoch_end(self) -> None:
@@ -104,9 +126,14 @@ class ArtModule(LightningModule):
         return min(self.trainer.estimated_stepping_batches, float("inf") if max_steps == -1 else max_steps)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = optimizer_for(self.optimizer, self.net, self.objective.loss)
+        optimizer = optimizer_for(self.optimizer, self.net, self.objective.loss, self._can_fuse)
         lr_scheduler = self.scheduler(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}  # type: ignore[return-value]
+
+    @property
+    def _can_fuse(self) -> bool:
+        """Whether optimizers can be fused; they unscale gradients of float16 themselves, which are clipped before."""
+        return self.trainer.strategy.root_device.type == "cuda" and self.trainer.precision != "16-mixed"
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -131,6 +158,7 @@ class ArtModule(LightningModule):
         checkpoint["metrics"] = {name: value for name, value in self.metrics.items() if name.startswith("val/")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        set_fused(checkpoint["optimizer_states"], is_fused(self.optimizer, self._can_fuse))
         self.images_seen = checkpoint["images_seen"]
         self.metrics_before = checkpoint.get("metrics", {})
 
@@ -140,11 +168,24 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
+def is_fused(optimizer: Callable[..., Optimizer], can_fuse: bool) -> bool | None:
+    """What `fused` of an optimizer is to be: as the user set it, else True where it can be; None: not set."""
+    if (fused := inspect.signature(optimizer).parameters.get("fused")) is None:
+        return None
+    return True if fused.default is None and can_fuse else fused.default
+
+
+def set_fused(states: Sequence[dict[str, Any]], fused: bool | None) -> None:
+    """Let optimizers of a checkpoint, which may come from another device, be fused or not."""
+    for group in (group for state in states for group in state["param_groups"] if "fused" in group):
+        group["fused"] = fused
+
+
 def optimizer_for(
-    optimizer: Callable[[Iterator[nn.Parameter]], Optimizer], net: nn.Module, loss: WeightedSum
+    optimizer: Callable[..., Optimizer], net: nn.Module, loss: WeightedSum, can_fuse: bool = False
 ) -> Optimizer:
     """An optimizer of a network and, in groups of their own, of what its loss trains along with it."""
-    made = optimizer(net.parameters())
+    made = optimizer(net.parameters(), **({"fused": True} if is_fused(optimizer, can_fuse) else {}))
     for group in loss.param_groups(made.defaults["lr"]):
         made.add_param_group(group)
     return made

@@ -15,7 +15,7 @@ from artart.checkpoints.load import DISCRIMINATOR
 from artart.checkpoints.validate import is_count
 from artart.config.build import Config, build, select_or_none
 from artart.io.terminal import printable
-from artart.training.module import optimizer_for
+from artart.training.module import is_fused, optimizer_for, set_fused
 
 OLDEST = Version("2")  # Lightning converts older checkpoints, which are not artart's
 NUM_STEPS = 10**6  # of a schedule; any number will do
@@ -111,7 +111,7 @@ def _check_optimizer(content: Mapping[str, Any], config: Config) -> None:
     try:
         with torch.device("meta"):
             net, loss = build(config, "model"), build(config, "loss")
-        optimizer = optimizer_for(build(config, "optimizer"), net, loss)
+        optimizer = optimizer_for(make := build(config, "optimizer"), net, loss)
         for parameter in (one for group in optimizer.param_groups for one in group["params"]):
             parameter.grad = torch.zeros_like(parameter)
         scheduler = build(config, "scheduler")(optimizer, total_steps=NUM_STEPS)["scheduler"]
@@ -119,6 +119,7 @@ def _check_optimizer(content: Mapping[str, Any], config: Config) -> None:
         scheduler.step()
     except Exception:  # noqa: BLE001 - an optimizer of the user's that cannot step on meta tensors
         return
+    set_fused(content["optimizer_states"], is_fused(make, can_fuse=False))
     like = deepcopy(optimizer.state_dict()["param_groups"])
     optimizer.load_state_dict(content["optimizer_states"][0])
     scheduler.load_state_dict(content["lr_schedulers"][0])

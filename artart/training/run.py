@@ -133,13 +133,12 @@ def _build_net(config: Config, initial: Mapping[str, Any] | None, label_names: L
     if initial:
         init_weights(net, initial, label_names)
     log.info(describe_net(net))
-    if config["compile"]:
-        on_cpu = config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
-        if on_cpu and not shutil.which(os.environ.get("CXX", "g++")):
+    if mode := config["compile"]:
+        if device_of(config).type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
             raise ArtError(
-                "compile=true: needs a C++ compiler on the CPU, and there is no g++; install it or omit compile"
+                f"compile={mode}: needs a C++ compiler on the CPU, and there is no g++; install it or omit compile"
             )
-        net.compile()  # in place, which keeps the names in checkpoints
+        log.info("compile=%s: the first step compiles, which takes a minute or more", mode)
     return net
 
 

@@ -36,7 +36,8 @@ TWO = ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=4", "run_dir=t
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS))), "OMP_NUM_THREADS": "1"}
+    folders = (ROOT, TESTS, ROOT / "benchmarks")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), "OMP_NUM_THREADS": "1"}
 
 
 def launch(*words: str) -> tuple[int, str]:
@@ -85,7 +86,7 @@ def load(path: str) -> dict:
 
 
 def trouble(prefix: str = "") -> tuple[str, ...]:
-    """SIGTERM within the third step of each process."""
+    """SIGTERM within the third step of each process, after which they take one more."""
     settings = {"_target_": "test_resume.Trouble", "event": "SIGTERM", "place": "within", "step": 3}
     return (
         *(f"+{prefix}callbacks.a.{key}={value}" for key, value in settings.items()),
@@ -105,7 +106,7 @@ def test_two_processes_that_were_stopped_end_as_one_process(train, tmp_path, ran
     assert code == 143, said
     assert said.count("stopped by SIGTERM in epoch 1/2; to resume, repeat the command") == 1  # the first speaks for all
     assert "Traceback" not in said
-    assert load("two/checkpoints/last.ckpt")["global_step"] == 3
+    assert load("two/checkpoints/last.ckpt")["global_step"] == 4
     codes, outputs = ranks(*words, *TWO, "trainer.devices=2", "resume=auto")
     assert codes == [0, 0], outputs
     assert "".join(outputs).count("epoch 2/2  step 12") == 1
@@ -117,10 +118,37 @@ def test_two_processes_that_were_stopped_end_as_one_process(train, tmp_path, ran
     assert ours["images_seen"] == wanted["images_seen"] == 96
     results = [json.loads(Path(run, "result.json").read_text()) for run in ("one", "two")]
     assert [result["num_processes"] for result in results] == [1, 2]
-    assert results[1]["resumed_at_step"] == 3
+    assert results[1]["resumed_at_step"] == 4
     assert sorted(path.name for path in Path("two").glob("*.log")) == ["train.log", "train_rank_1.log"]
     assert "epoch 2/2  step 12" in Path("two/train_rank_1.log").read_text()
     assert len(list(Path("two/tensorboard").glob("events*"))) == 3  # of the first process: stopped, resumed, the end
+
+
+@pytest.mark.distributed
+def test_a_step_of_two_processes_waits_for_nothing(train, ranks):
+    spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
+    many = ("data.num_demo_images=120", "trainer.log_every_n_steps=99")
+    codes, outputs = ranks(*SETTINGS, *DIFFUSION, *TWO, *spy, *many)
+    assert codes == [0, 0], outputs
+    found = [json.loads(Path(f"found_{rank}.json").read_text()) for rank in range(2)]
+    assert [sorted(one["waits"].items()) for one in found] == [[], []]
+
+
+@pytest.mark.distributed
+def test_a_loss_that_is_no_number_in_one_process_stops_both_and_spoils_no_checkpoint(train, ranks):
+    """Before a checkpoint they tell each other their losses."""
+    spoil = (
+        "+callbacks.spoil._target_=test_train.SpoilBatch",
+        "+callbacks.spoil.rank=1",
+        "+callbacks.spoil.batch_idx=3",
+    )
+    often = ("trusted_classes=[test_train.SpoilBatch]", "callbacks.last.train_time_interval=1e-9")
+    codes, outputs = ranks(*SETTINGS, *DIFFUSION, *TWO, *spoil, *often)
+    assert codes == [1, 1], outputs
+    assert ["train/loss=nan at step 3, epoch 1: training stopped" in said for said in outputs] == [True, True]
+    saved = load("two/checkpoints/last.ckpt")
+    assert saved["global_step"] == 2
+    assert all(value.isfinite().all() for value in saved["current_model_state"].values())
 
 
 @pytest.mark.distributed

@@ -255,6 +255,20 @@ def test_ends_and_validations_within_an_epoch_are_met_again(train, importable, o
 
 
 @pytest.mark.slow
+def test_an_optimizer_that_was_fused_on_a_gpu_goes_on_without_on_the_cpu(train):
+    assert train(*DIFFUSION, "callbacks.checkpoints.every_n_epochs=1", "run_dir=run") == 0
+    content, ends = load("run/checkpoints/epoch_0001.ckpt"), []
+    for fused in (None, True):
+        for group in content["optimizer_states"][0]["param_groups"]:
+            group["fused"] = fused
+        torch.save(content, path := Path(f"{fused}.ckpt"))
+        assert train(*DIFFUSION, f"resume={path}", f"run_dir={fused}") == 0
+        ends.append(load(f"{fused}/checkpoints/last.ckpt"))
+    assert_close(ends[1]["state_dict"], ends[0]["state_dict"], rtol=0, atol=0)
+    assert ends[1]["optimizer_states"][0]["param_groups"][0]["fused"] is None
+
+
+@pytest.mark.slow
 def test_gradients_that_are_being_accumulated_are_finished_first(train, importable):
     options = (EPOCHS, "trainer.accumulate_grad_batches=2", *WITH_DIARY)
     assert train(*options, "run_dir=whole") == 0

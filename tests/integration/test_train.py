@@ -251,10 +251,43 @@ class Spoil(Callback):
             weight.data.fill_(float("nan"))
 
 
+class SpoilBatch(Callback):
+    """The images of a batch of a process are no numbers."""
+
+    def __init__(self, rank=0, batch_idx=2):
+        self.rank, self.batch_idx = rank, batch_idx
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx == self.batch_idx and trainer.global_rank == self.rank:
+            batch.x0.fill_(float("nan"))
+
+
 @pytest.fixture
 def importable(monkeypatch):
-    """Hydra builds the callback above by its name."""
+    """Hydra builds the callbacks above by their names."""
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("train_time_interval", ["null", "1e-9"], ids=["no save", "a save after each step"])
+@pytest.mark.parametrize("num_batches", [3, 4], ids=["last batch", "a batch before it"])
+def test_weights_spoiled_by_a_batch_reach_no_checkpoint(train, importable, capsys, train_time_interval, num_batches):
+    """Its loss is read a step later, or before a checkpoint or the end of the epoch."""
+    words = ("objective=diffusion", "loss=mse_diffusion", "callbacks.grid=null", "run_dir=run")
+    spoiling = (f"+callbacks.spoil._target_={__name__}.SpoilBatch", f"trusted_classes=[{__name__}.SpoilBatch]")
+    limits = (f"trainer.limit_train_batches={num_batches}", f"callbacks.last.train_time_interval={train_time_interval}")
+    assert train(*words, *spoiling, *limits) == 1
+    error = capsys.readouterr().err
+    assert "train/loss=nan at step 2, epoch 1: training stopped" in error
+    if train_time_interval == "null":
+        assert "no good checkpoint was written before" in error
+        assert not [*Path("run/checkpoints").glob("*")]
+    else:
+        assert f"the newest good checkpoint is {Path('run/checkpoints/previous.ckpt').absolute()}" in error
+        saved = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+        assert saved["global_step"] == 2
+        for part in ("state_dict", "current_model_state"):
+            assert all(value.isfinite().all() for value in saved[part].values())
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """An exponential moving average (EMA) of the weights, which samples are drawn with."""
 
+from collections import defaultdict
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
 from artart.io.images import Batch
 from artart.io.ranges import Count, Positive
@@ -24,11 +26,12 @@ class EMA(WeightAveraging):
             half_life_fraction: half-life as a share of the images seen so far.
             max_half_life: in images.
         """
-        self.decay = 0.0
-        super().__init__(multi_avg_fn=lambda *averages: get_ema_multi_avg_fn(self.decay)(*averages))
+        super().__init__()
         self.half_life_fraction = half_life_fraction
         self.max_half_life = max_half_life
         self.images_seen = 0  # at the last step
+        self.num_averaged = 0  # steps
+        self.pairs: list[tuple[list[Tensor], list[Tensor]]] = []  # averages and what they are of, by type
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if type(state_dict["latest_update_step"]) is not int:
@@ -39,17 +42,42 @@ class EMA(WeightAveraging):
         assert self._average_model is not None
         self._average_model.to(pl_module.device)  # created before the module was moved
         self.images_seen = pl_module.images_seen
+        self.num_averaged = int(self._average_model.n_averaged)
+        by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+        for average, current in zip(_tensors(self._average_model.module), _tensors(pl_module), strict=True):
+            for tensors, tensor in zip(by_type[average.dtype], (average, current), strict=True):
+                tensors.append(tensor)
+        self.pairs = [*by_type.values()]
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: ArtModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Set the decay by the images seen."""
-        if trainer.global_step > self._latest_update_step:  # False while gradients are accumulated
-            self.decay = self.decay_at(pl_module.images_seen, pl_module.images_seen - self.images_seen)
-            self.images_seen = pl_module.images_seen
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """In the place of Lightning's, which waits for its counter on the device and lists all weights anew."""
+        if trainer.global_step <= self._latest_update_step:
+            return  # gradients are accumulated
+        decay = self.decay_at(pl_module.images_seen, pl_module.images_seen - self.images_seen)
+        for averages, current in self.pairs:
+            if self.num_averaged == 0:
+                torch._foreach_copy_(averages, current)
+            elif averages[0].is_floating_point():
+                torch._foreach_lerp_(averages, current, 1 - decay)
+            else:  # counters of batch normalization
+                for average, one in zip(averages, current, strict=True):
+                    average.copy_(average * decay + one * (1 - decay))
+        self.num_averaged += 1
+        self.images_seen = pl_module.images_seen
+        self._latest_update_step = trainer.global_step
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: ArtModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        assert self._average_model is not None
+        self._average_model.n_averaged.fill_(self.num_averaged)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def decay_at(self, images_seen: int, images_per_step: int) -> float:
         """The share of the average that remains after a step."""
         half_life = min(self.half_life_fraction * images_seen, self.max_half_life)
         return 0.5 ** (images_per_step / half_life)
+
+
+def _tensors(module: torch.nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]

@@ -26,12 +26,25 @@ A_MOMENT = 1.0  # seconds
 SAVE = 1  # a request of a process, as are the numbers of signals, which are higher
 
 
+class Question:
+    """The highest number of all processes, which they exchange meanwhile."""
+
+    def __init__(self, own: int) -> None:
+        self.highest = torch.full((), own)  # on the CPU
+        self.work = distributed.all_reduce(self.highest, distributed.ReduceOp.MAX, async_op=True)
+
+    def answer(self) -> int:
+        self.work.wait()
+        return int(self.highest.numpy())
+
+
 class LastCheckpoint(Checkpoint):
     """Saves last.ckpt after each epoch, before each validation, every few minutes, and when training is stopped.
 
-    Ctrl-C (SIGINT) and SIGTERM stop training after the current step, and validation at once. A second signal stops it
-    at once in any case. Weights after a NaN or another error are not saved. The file before the newest is kept as
-    previous.ckpt, since only the next loss shows whether weights are good.
+    Ctrl-C (SIGINT) and SIGTERM stop training after the current step, and validation at once; several processes stop
+    after the next step, so that none waits in each step for the others. A second signal stops training at once in any
+    case. Weights after a NaN or another error are not saved. The file before the newest is kept as previous.ckpt, since
+    only the next loss shows whether weights are good.
     """
 
     def __init__(self, dirpath: str | Path, train_time_interval: Positive | None = 10) -> None:
@@ -46,6 +59,8 @@ class LastCheckpoint(Checkpoint):
         self.step, self.is_between_steps = 0, True  # False while gradients are accumulated
         self.saved_at = 0.0  # on the clock
         self.signal, self.signal_at = 0, 0.0  # the first signal, and when it came
+        self.asked: Question | None = None  # at the last step, of all processes
+        self.is_own = False  # whether a checkpoint that is being saved is last.ckpt
         self.may_break = False  # whether a resumed run repeats everything since the last save
         self.points: dict[str, float] = {}  # of the curves, at a step saved within an epoch
 
@@ -56,6 +71,8 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers if self.points else []:
             logger.log_metrics(self.points, self.step - 1)
         self.points = {}
+        epoch_loop: Any = trainer.fit_loop.epoch_loop
+        epoch_loop._broadcast_sigterm_tensor = lambda: None  # of Lightning's handler; it would wait in each step
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._on_signal)
@@ -83,7 +100,7 @@ class LastCheckpoint(Checkpoint):
         saves_soon = trainer.is_last_batch or trainer.should_stop or self._is_before_validation(trainer, batch_idx)
         if not self.is_between_steps or saves_soon:
             return  # validation or the end of the epoch saves
-        if request := self._request(trainer):
+        if request := self._request(trainer, late=True):
             self.points = self._points(trainer)
             self._save(trainer)
             self.points = {}
@@ -97,14 +114,19 @@ class LastCheckpoint(Checkpoint):
         in_this_epoch = trainer.enable_validation and (trainer.current_epoch + 1) % (every or 1) == 0
         return in_this_epoch and (index + 1) % (trainer.val_check_batch or float("inf")) == 0
 
-    def _request(self, trainer: Trainer) -> int:
-        """The highest request of all processes: a signal's number, SAVE, or 0."""
+    def _request(self, trainer: Trainer, late: bool = False) -> int:
+        """The highest request of all processes: a signal's number, SAVE, or 0.
+
+        `late`: of several processes that of the step before, for which none waits.
+        """
         minutes = (time.monotonic() - self.saved_at) / 60
         is_due = self.train_time_interval is not None and minutes > self.train_time_interval
-        request = torch.tensor(self.signal or SAVE * is_due)
-        if trainer.world_size > 1:
-            distributed.all_reduce(request, distributed.ReduceOp.MAX)
-        return int(request)
+        own = self.signal or SAVE * is_due
+        if trainer.world_size == 1:
+            return own
+        before, self.asked = self.asked, Question(own)
+        asked = before if late else self.asked
+        return asked.answer() if asked else 0
 
     def _points(self, trainer: Trainer) -> dict[str, float]:
         """What Lightning will log of this step, after the callbacks."""
@@ -132,9 +154,9 @@ class LastCheckpoint(Checkpoint):
             self._stop(request)
 
     def _save(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero and self.path.is_file() and trainer.global_step != self.saved_step:
-            self._keep_as(self.path.with_name(PREVIOUS))
+        self.is_own, self.asked = True, None
         trainer.save_checkpoint(self.path)
+        self.is_own = False
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
 
     def _keep_as(self, place: Path) -> None:
@@ -151,7 +173,12 @@ class LastCheckpoint(Checkpoint):
         return found if found.is_file() else None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add points that are not logged yet; mark for Lightning that a validation has begun."""
+        """Add points that are not logged yet; mark for Lightning that a validation has begun.
+
+        The file before is kept here, since callbacks that come earlier may refuse to save the weights.
+        """
+        if self.is_own and trainer.is_global_zero and self.path.is_file() and trainer.global_step != self.saved_step:
+            self._keep_as(self.path.with_name(PREVIOUS))
         checkpoint["points"] = self.points
         if trainer.validating:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]

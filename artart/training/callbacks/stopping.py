@@ -1,31 +1,67 @@
 """Callbacks that end training: at a NaN, or after a number of steps."""
 
+import math
+from typing import Any, NamedTuple
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from artart.io.late import LateValue
 from artart.io.terminal import pasteable
 from artart.training.callbacks.last import LastCheckpoint
 
 
+class PendingLoss(NamedTuple):
+    """The loss of a step."""
+
+    loss: Tensor  # on the device
+    late: LateValue
+    step: int  # steps before it
+    epoch: int
+
+
 class TerminateOnNaN(Callback):
-    """Raises before the backward pass, so that no NaN reaches the weights, and before checkpoints of an epoch."""
+    """Stops training at a loss that is no finite number, before weights that it spoiled are saved or validated.
+
+    The host does not wait for the loss of a step: it is read in the next one. Until then the step's weights and their
+    average are spoiled too, so what would save or validate them checks the loss before.
+    """
+
+    def __init__(self) -> None:
+        self.pending: PendingLoss | None = None  # of the last step, not yet read
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        self._check("train/loss", loss, trainer)
+        if self.pending is not None:
+            self._check("train/loss", self.pending.late.read(), self.pending.step, self.pending.epoch, trainer)
+        self.pending = PendingLoss(loss.detach(), LateValue(loss), trainer.global_step, trainer.current_epoch)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_now(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._check_now(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the validation loss, since the last step of an epoch may have made the weights NaN."""
+        """Check the validation loss too, since the last step of an epoch may have made the weights NaN."""
+        self._check_now(trainer)
         if (loss := trainer.callback_metrics.get("val/loss")) is not None:
-            self._check("val/loss", loss, trainer)
+            self._check("val/loss", loss.item(), trainer.global_step, trainer.current_epoch, trainer)
 
-    def _check(self, name: str, loss: Tensor, trainer: Trainer) -> None:
-        if not loss.isfinite():
+    def _check_now(self, trainer: Trainer) -> None:
+        """Wait for the loss of the last step, in all processes: the gradient of one spoils the weights of all."""
+        if (last := self.pending) is not None:
+            self.pending = None
+            total = trainer.strategy.reduce(last.loss.clone(), reduce_op="sum")
+            self._check("train/loss", float(total), last.step, last.epoch, trainer)
+
+    def _check(self, name: str, loss: float, step: int, epoch: int, trainer: Trainer) -> None:
+        if not math.isfinite(loss):
             lasts = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
-            newest = lasts[0].newest_good(trainer.global_step) if lasts else None
+            newest = lasts[0].newest_good(step) if lasts else None
             good = f"the newest good checkpoint is {newest}" if newest else "no good checkpoint was written before"
             begin = f"begin with its weights, init_from={pasteable(newest)}, and " if newest else "begin again with "
             raise FloatingPointError(
-                f"{name}={loss.item()} at step {trainer.global_step}, epoch {trainer.current_epoch + 1}: training "
+                f"{name}={loss} at step {step}, epoch {epoch + 1}: training "
                 f"stopped; {good}; {begin}a lower optimizer.lr, trainer.gradient_clip_val=1 or "
                 "trainer.precision=32-true"
             )

@@ -87,7 +87,7 @@ def test_words_in_the_place_of_a_path_stay_words():
         ("mode=high", "mode=high: must be min or max"),
         ("trainer.devices=0", "trainer.devices=0: must be a whole number, at least 1, or auto"),
         ("trainer.devices=true", "trainer.devices=true: must be a whole number, at least 1, or auto"),
-        ("compile=maybe", "compile=maybe: must be true or false"),
+        ("compile=maybe", "compile=maybe: must be default, reduce-overhead, max-autotune or null"),
         ("+callbacks.x=3", "callbacks.x=3: needs a _target_, or null to leave it out"),
         ("~model", "model: is missing; choose model=autoencoder"),
         ("+experiment.image_size=8", "experiment: its file must begin with the line `# @package _global_`"),

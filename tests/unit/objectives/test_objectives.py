@@ -1,9 +1,10 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
-from artart.diffusion.augment import Augment
+from artart.diffusion.augment import AUGMENT_DIM, Augment
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import from_seeds, own_generators
 from artart.diffusion.noise_levels import Constant, LogitNormal
@@ -12,6 +13,7 @@ from artart.diffusion.sampling import sample_steps
 from artart.diffusion.schedule import Cosine, Flow, Linear
 from artart.io.images import Batch, to_model
 from artart.models.conv_diffusion import ConvDiffusionModel
+from artart.models.unet import UNet
 from artart.objectives.base import Objective
 from artart.objectives.diffusion import MAX_GRADIENT_IMAGES, Diffusion
 from artart.objectives.losses import MSE, Perceptual, WeightedSum
@@ -531,3 +533,19 @@ def test_guidance_by_several_columns_asks_for_all_of_them_and_for_none():
     net, y = Spy(num_classes=(3, 2)), torch.tensor([[3, 1], [3, 2]])
     list(sample_steps(net, Diffusion(mse(), Flow(), Constant(0.5)), DDIM(2), y, range(2), Guidance(2.0, (0.3, 0.8))))
     assert net.labels == [y.tolist(), [*y.tolist(), *[[3, 2]] * 2]]
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_one_graph_after_its_draws_and_has_the_same_losses():
+    """Whatever share of the run is done; without the code that inductor makes of the graph."""
+    net = UNet(
+        S, num_classes=NUM_CLASSES, model_channels=8, channel_mult=[1], num_res_blocks=1, augment_dim=AUGMENT_DIM
+    )
+    objective = Diffusion(mse(), Flow(), LogitNormal(S), augment=Augment(0.5))
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(objective.__call__, backend="eager", dynamic=False)
+    for progress in (0.0, 0.25, 0.5):
+        losses = [run(net, batch(), drawing(), 0, 1, progress) for run in (compiled, objective)]
+        assert_close(losses[0], losses[1], rtol=0, atol=0)
+    assert counters["stats"]["unique_graphs"] == 1

@@ -1,3 +1,4 @@
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -5,19 +6,20 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins import Precision
 from torch import nn
-from torch.optim import Adam
+from torch.optim import Adam, Rprop
 
 from artart.io.images import Batch
 from artart.objectives.adversarial import AdversarialSum, PatchDiscriminator
 from artart.objectives.losses import MSE, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
-from artart.training.module import ArtModule, optimizer_for
+from artart.training.module import ArtModule, is_fused, optimizer_for, set_fused
 
 
 @pytest.fixture
 def module(monkeypatch):
     def module(seed: int = 0, epoch: int = 0, rank: int = 0, world_size: int = 1, objective=None) -> ArtModule:
-        trainer = SimpleNamespace(global_rank=rank, world_size=world_size, global_step=3, estimated_stepping_batches=12)
+        trainer = SimpleNamespace(global_rank=rank, world_size=world_size, global_step=3, estimated_stepping_batches=12,
+                                  is_last_batch=False, log_every_n_steps=20)  # fmt: skip
         objective = objective or Reconstruction(WeightedSum({"mse": 1.0}, mse=MSE("model")))
         config = {"seed": seed, "trainer": {"max_steps": -1}}
         monkeypatch.setattr(LightningModule, "current_epoch", epoch)
@@ -105,3 +107,26 @@ def test_discriminator_has_a_learning_rate_and_a_gradient_norm_of_its_own(module
     assert made.net.bias.grad.tolist() == pytest.approx([0.01] * 3)
     gradients = [parameter.grad for parameter in loss.discriminator.parameters()]
     assert nn.utils.get_total_norm(gradients).item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_losses_are_logged_where_they_are_read(module, monkeypatch):
+    """Of 12 steps the third is done: this is the fourth."""
+    logged: list[str] = []
+    for settings, is_read in (
+        ({}, False), ({"log_every_n_steps": 4}, True), ({"is_last_batch": True}, True), ({"global_step": 11}, True),
+    ):  # fmt: skip
+        made = module()
+        monkeypatch.setattr(made, "log", lambda name, *args, **options: logged.append(name))
+        vars(made.trainer).update(settings)
+        made.training_step(Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2)), 0)
+        assert logged == is_read * ["train/loss", "train/mse"]
+        logged.clear()
+
+
+def test_optimizers_are_fused_where_they_can_be_unless_the_user_says_otherwise():
+    assert [is_fused(Adam, can_fuse) for can_fuse in (True, False)] == [True, None]
+    assert [is_fused(partial(Adam, fused=False), can_fuse) for can_fuse in (True, False)] == [False, False]
+    assert is_fused(Rprop, can_fuse=True) is None  # which has no such kernel
+    states = [{"param_groups": [{"lr": 1.0, "fused": True}, {"lr": 2.0}]}]
+    set_fused(states, None)
+    assert states == [{"param_groups": [{"lr": 1.0, "fused": None}, {"lr": 2.0}]}]

@@ -1,0 +1,47 @@
+"""Between two log lines the host does not wait for the device; counted on the CPU."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+FAST = {"diffusion", "autoencoder, adversarial, clipping"}
+
+
+@pytest.fixture
+def host_waits(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import host_waits
+
+    return host_waits
+
+
+def settings() -> list:
+    names = [
+        *("reconstruction", "reconstruction, hybrid loss", "autoencoder, crops", "autoencoder, adversarial, clipping"),
+        *("diffusion", "diffusion, no average", "diffusion, clipping, two batches a step", "diffusion, bf16"),
+        *("diffusion, no augmentation, SGD", "diffusion, article's network", "diffusion, ViT", "diffusion, captions"),
+        "diffusion of latents",
+    ]
+    return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", settings())
+def test_a_step_waits_for_nothing(name, host_waits, train):
+    spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
+    assert train(*host_waits.COMMON, *host_waits.SETTINGS[name], *spy) == 0
+    found = json.loads(Path("found_0.json").read_text())
+    assert found["operators"] > 100
+    assert sorted(found["waits"].items()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "name", ["reconstruction", "diffusion", "autoencoder, adversarial, clipping", "diffusion, captions"]
+)
+def test_a_step_on_a_gpu_waits_for_nothing(name, host_waits, train):
+    """Copies between host and device are counted too."""
+    spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
+    assert train(*host_waits.COMMON, *host_waits.SETTINGS[name], "trainer.accelerator=gpu", *spy) == 0
+    assert sorted(json.loads(Path("found_0.json").read_text())["waits"].items()) == []
