@@ -18,20 +18,18 @@ from artart.objectives.losses import Perceptual
 
 OF_SAMPLES = "samples/kid_no_memorization"
 COARSE = ("bf16-true", "16-true", "64-true")
-GROUPS = {"reconstruct": ("reconstruction", "default"), "sample": ("diffusion", "diffusion")}  # objective, callbacks
+CALLBACKS = {"reconstruct": "default", "sample": "diffusion"}  # for a mode of objectives
 
 
-def check_parts(config: Config, mode: str, label_names: LabelNames, has_latents: bool = False) -> None:
-    """Check the parts of a run against each other.
-
-    `mode` is the objective's; `has_latents`: whether the network is an autoencoder with a `posterior` of latents.
+def check_parts(config: Config, mode: str, label_names: LabelNames, net: object = None) -> None:
+    """Check the parts of a run against each other; `mode` is the objective's.
 
     Raises ArtError, one line per mistake, with key, value and remedy.
     """
     problems = [*_wrong_callbacks(config, mode), *_changing_targets(config), *_wrong_labels(config, label_names)]
-    problems += _wrong_latents(config, mode, has_latents)
+    problems += _wrong_network(config, mode, net)
     if mode == "sample":
-        problems += _wrong_for_diffusion(config)
+        problems += [*_wrong_for_samples(config), *(_wrong_for_diffusion if _is_diffusion(config) else _wrong_for_gan)(config)]
     if problems:
         raise ArtError("\n".join(problems))
 
@@ -40,7 +38,7 @@ def check_first_stage(config: Config) -> None:
     """Raises ArtError if settings exclude a first stage."""
     if config["first_stage"] == "auto" and in_sweep():
         raise ArtError("first_stage=auto: each job of a sweep would train one; train it alone: experiment=autoencoder")
-    if "schedule" not in config["objective"]:
+    if not _is_diffusion(config):
         raise ArtError(f"first_stage={config['first_stage']}: has latents for objective=diffusion; add that")
     if select_or_none(config, "loss.weights.perceptual"):
         raise ArtError(
@@ -57,12 +55,22 @@ def _wrong_callbacks(config: Config, mode: str) -> Iterator[str]:
     """Callbacks that name the `mode` they are for."""
     for name, node in config["callbacks"].items():
         if node and getattr(get_object(node["_target_"]), "mode", mode) != mode:
-            objective, callbacks = GROUPS[mode]
-            yield f"callbacks.{name}: is not for objective={objective}; use callbacks={callbacks}"
+            objective = str(config["objective"]["_target_"]).rpartition(".")[2].lower()
+            yield f"callbacks.{name}: is not for objective={objective}; use callbacks={CALLBACKS[mode]}"
 
 
-def _wrong_latents(config: Config, mode: str, has_latents: bool) -> Iterator[str]:
-    if mode == "sample" and has_latents:
+def _is_diffusion(config: Config) -> bool:
+    return "schedule" in config["objective"]
+
+
+def _wrong_network(config: Config, mode: str, net: object) -> Iterator[str]:
+    """Networks for another objective: an autoencoder has a `posterior` of latents, a generator a `latent_dim`."""
+    has_latents, is_generator = hasattr(net, "posterior"), hasattr(net, "latent_dim")
+    if is_generator and (mode != "sample" or _is_diffusion(config)):
+        yield "model: the generator of a GAN is for objective=gan alone; choose another network such as model=unet_small"
+    elif mode == "sample" and not _is_diffusion(config) and not is_generator:
+        yield "model: objective=gan needs a generator; use model=gan"
+    elif mode == "sample" and has_latents:
         yield (
             "model: an autoencoder is not conditioned on noise and class, as objective=diffusion needs; choose "
             "another network such as model=unet_small"
@@ -87,6 +95,17 @@ def _wrong_for_diffusion(config: Config) -> Iterator[str]:
         yield "loss.mse.units=imagenet: objective=diffusion needs units of the model; use loss=hybrid_diffusion"
     if weight := select_or_none(config, "loss.weights.adversarial"):
         yield f"loss.weights.adversarial={weight}: is for objective=reconstruction alone; use loss=hybrid_diffusion"
+
+
+def _wrong_for_gan(config: Config) -> Iterator[str]:
+    for part in ("grid", "memorization"):
+        if (num_steps := select_or_none(config, f"callbacks.{part}.sampler.num_steps")) not in (None, 1):
+            yield f"callbacks.{part}.sampler.num_steps={num_steps}: objective=gan makes an image in one step; use sampler=one_step"
+        if (weight := select_or_none(config, f"callbacks.{part}.guidance")) not in (None, 1):
+            yield f"callbacks.{part}.guidance={weight}: objective=gan takes no guidance; set 1"
+
+
+def _wrong_for_samples(config: Config) -> Iterator[str]:
     if (precision := config["trainer"]["precision"]) in COARSE:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
 

@@ -3,24 +3,29 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Generator, Tensor
 from torch.nn import Module
 
 from artart.diffusion.first_stage import FirstStage
+from artart.diffusion.guidance import null_labels
 from artart.io.images import Batch
-from artart.objectives.losses import WeightedSum
+from artart.objectives.losses import TrainingLoss, WeightedSum
 
 Mode = Literal["reconstruct", "sample"]  # what artart.generate does with a network trained for an objective
 
 
 @runtime_checkable
 class Objective(Protocol):
-    loss: WeightedSum
     mode: Mode
+    one_step: bool  # whether it samples in one evaluation of the network: without sampler, guidance and noise levels
     network: Mapping[str, int]  # settings of `model` that this objective determines
     inputs: Sequence[str]  # names of the network's inputs, in their order
     output: str  # name of the network's output
     first_stage: FirstStage  # between images and what batches hold
+
+    @property
+    def loss(self) -> TrainingLoss: ...
 
     @property
     def metrics(self) -> Sequence[str]:
@@ -43,3 +48,14 @@ class Objective(Protocol):
 def logged(loss: WeightedSum) -> list[str]:
     """The names under which a loss is logged."""
     return [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *loss.terms)]
+
+
+def drop_labels(net: Module, y: Tensor, probability: float, generator: Generator, rank: int, world_size: int) -> Tensor:
+    """Labels y (B, K) of the rank-th part of a step's images, of which some are dropped, see `Diffusion`."""
+    num, num_columns = world_size * len(y), y.shape[1]
+
+    def drawn(width: int) -> Tensor:
+        return torch.rand(num, width, generator=generator, device=generator.device) < probability
+
+    is_dropped = drawn(1) if num_columns == 1 else drawn(1) | drawn(num_columns)
+    return torch.where(is_dropped.chunk(world_size)[rank].to(y.device), null_labels(net, y.device), y)

@@ -10,12 +10,11 @@ from artart.diffusion import parameterization as parameterizations
 from artart.diffusion import weighting as weightings
 from artart.diffusion.augment import AUGMENT_DIM, Augment
 from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage
-from artart.diffusion.guidance import null_labels
 from artart.diffusion.noise import own_generators
 from artart.diffusion.schedule import Level, Noised, Schedule
 from artart.io.images import Batch
 from artart.io.ranges import Fraction
-from artart.objectives.base import Mode, logged
+from artart.objectives.base import Mode, drop_labels, logged
 from artart.objectives.losses import WeightedSum
 
 NUM_BINS = 10  # of the noise level r, in validation
@@ -30,6 +29,7 @@ class Diffusion:
     """
 
     mode: Mode = "sample"
+    one_step = False
     inputs: Sequence[str] = ("x_t", "t", "y")
 
     def __init__(
@@ -86,20 +86,11 @@ class Diffusion:
 
         r = own(self.noise_levels(num, generator))
         eps = own(torch.randn((num, *x0.shape[1:]), generator=generator, device=generator.device))
-        is_dropped = own(self._draw_dropout(num, y.shape[1], generator)).to(y.device)
+        y = drop_labels(net, y, self.class_dropout_prob, generator, rank, world_size)
         if self.augment is not None:
             x0, augment_labels = self.augment.apply(x0, *map(own, self.augment.draw(num, generator)))
-        y = torch.where(is_dropped, null_labels(net, y.device), y)
         noised = self.schedule.add_noise(x0, eps, r)
         return self.loss(self.x0_hat(net, x0, noised, y, augment_labels), x0, self.factors(noised.level))
-
-    def _draw_dropout(self, num: int, num_columns: int, generator: Generator) -> Tensor:
-        """Whether labels are dropped: (num, 1) for one column, (num, num_columns) for several."""
-
-        def draw(width: int) -> Tensor:
-            return torch.rand(num, width, generator=generator, device=generator.device) < self.class_dropout_prob
-
-        return draw(1) if num_columns == 1 else draw(1) | draw(num_columns)
 
     def x0_hat(
         self, net: Module, x0: Tensor, noised: Noised, y: Tensor, augment_labels: Tensor | None = None

@@ -42,6 +42,8 @@ def measure(net: nn.Module, objective: Objective, batch_size: int, device: torch
     # The copy is not compiled.
     net, objective = deepcopy(net).to(device), deepcopy(objective)
     net._compiled_call_impl = None
+    if objective.loss.discriminator is not None:
+        objective.loss.discriminator.to(device)
     with torch.random.fork_rng():
         few, more = (_step(net, objective, size, device)[0] for size in FEW)
         per_image = (more - few) / (FEW[1] - FEW[0])

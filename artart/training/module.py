@@ -19,7 +19,7 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.labels import LabelNames
 from artart.io.images import Batch
 from artart.objectives.base import Objective
-from artart.objectives.losses import WeightedSum
+from artart.objectives.losses import TrainingLoss
 from artart.training import loggers
 
 
@@ -141,7 +141,7 @@ def seed_of(*numbers: int) -> int:
 
 
 def optimizer_for(
-    optimizer: Callable[[Iterator[nn.Parameter]], Optimizer], net: nn.Module, loss: WeightedSum
+    optimizer: Callable[[Iterator[nn.Parameter]], Optimizer], net: nn.Module, loss: TrainingLoss
 ) -> Optimizer:
     """An optimizer of a network and, in groups of their own, of what its loss trains along with it."""
     made = optimizer(net.parameters())
