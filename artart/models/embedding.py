@@ -62,7 +62,7 @@ class ConditionEmbedding(nn.Module):
         vector: Tensor = self.time(timestep_embedding(x.new_zeros(len(x)) if t is None else t, 64))
         prompt = None
         if self.label is not None:
-            vector = vector + self.label(y, len(x))
+            vector = vector + self.label(y, x.shape[0])
         if self.text is not None:
             none = torch.tensor(self.num_classes, device=x.device)
             prompt = self.text(none.expand(len(x), -1) if y is None else y)
@@ -83,7 +83,7 @@ class LabelEmbedding(nn.Embedding):
         self.num_classes = num_classes
 
     def forward(self, y: Tensor | None, num: int) -> Tensor:  # type: ignore[override]
-        """(num, channels) for the labels y of so many images, as for `base.Network`."""
+        """(num, channels) for the labels y of so many images, as for `base.Network`; an export knows no len()."""
         none = torch.tensor(self.num_classes, device=self.weight.device)
         rows = none.expand(num, -1) if y is None else y.reshape(-1, len(none))
         return super().forward(rows + F.pad((none + 1).cumsum(0), (1, -1))).sum(dim=1)

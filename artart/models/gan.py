@@ -81,7 +81,7 @@ class Generator(nn.Module):
         """Standard normal noise x (B, channels, S, S) to images of that shape; `t` and `augment_labels` are not used."""
         scale = self.modulate(x.flatten(1)[:, : self.latent_dim])
         if self.label is not None:
-            scale = scale + self.label(y, len(x))
+            scale = scale + self.label(y, x.shape[0])
         images: Tensor = self.layers(self.basis * scale[:, :, None, None])
         return images
 
@@ -124,7 +124,7 @@ class Discriminator(nn.Module):
         features = self.layers(x)
         score: Tensor = self.score(features).squeeze(1)
         if self.label is not None:
-            score = score + (self.label(y, len(x)) * features).sum(dim=1)
+            score = score + (self.label(y, x.shape[0]) * features).sum(dim=1)
         return score
 
 

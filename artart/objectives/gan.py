@@ -59,9 +59,9 @@ class RelativisticLoss(TrainingLoss):
         computed the latter already.
         """
         both = torch.cat([real, fake]).detach().requires_grad_()
-        scores = self.discriminator(both, torch.cat([y, y])).float()
+        scores = self.discriminator(both, torch.cat([y, y])).to(both.dtype)
         (gradients,) = torch.autograd.grad(scores.sum(), both, create_graph=True)
-        r1, r2 = gradients.float().flatten(1).square().sum(dim=1).chunk(2)
+        r1, r2 = gradients.flatten(1).square().sum(dim=1).chunk(2)
         of_real, of_fake = scores.chunk(2)
         discriminator = pairing_loss(of_real, of_fake)
         penalized = discriminator + self.gamma_at(progress) / 2 * (r1 + r2)

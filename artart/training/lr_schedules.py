@@ -58,12 +58,10 @@ def burn_in(
 
     Source: Huang et al. 2024, arXiv 2501.05441, Appendix.
 
-    Raises ValueError if the run has no known end, or the optimizer no betas.
+    Raises ValueError if the run has no known end.
     """
     if not math.isfinite(total_steps):
         raise ValueError("scheduler=burn_in: needs the end of the run; set trainer.max_epochs or trainer.max_steps")
-    if "betas" not in optimizer.defaults:
-        raise ValueError("scheduler=burn_in: changes beta2 of Adam; use optimizer=adam")
     return {"scheduler": BurnIn(optimizer, burn_in * total_steps, final_lr_fraction, final_beta2), "interval": "step"}
 
 
