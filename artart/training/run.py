@@ -120,6 +120,8 @@ def build_data_and_objective(
     latent = {} if first_stage is None else {"first_stage": first_stage}
     objective: Objective = build(config, "objective", loss=build(config, "loss"), **latent)
     _fill_in(cfg, objective.network)
+    if data.text.vocabulary is not None and objective.one_step:
+        raise ArtError("data.captions: objective=gan takes labels and no prompts; set data.captions=none")
     sizes: Mapping[str, Any] = {**objective.first_stage.network, **data.text.network}
     for key, value in sizes.items():
         OmegaConf.update(cfg.model, key, value, force_add=True)

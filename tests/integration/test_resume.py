@@ -31,9 +31,11 @@ RECONSTRUCTION = (
 DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "scheduler.warmup_steps=2",
              "data.random_flip=true", "data.storage=device")  # fmt: skip
 AUTOENCODER = ("model=autoencoder", "model.model_channels=8", "loss=mse", "objective.regularizer=${regularizer}")
+GAN = ("objective=gan", "model.model_channels=8", "model.channel_mult=[1,2]", "data.random_flip=true")
 KINDS = {
     "reconstruction": RECONSTRUCTION,
     "diffusion": DIFFUSION,
+    "gan": GAN,
     "text": (*DIFFUSION, "data.captions=auto"),
     "noise": (*AUTOENCODER, "+regularizer=noise"),
     "kl": (*AUTOENCODER, "+regularizer=kl", "regularizer.weight=0.01"),
