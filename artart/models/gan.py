@@ -138,7 +138,8 @@ class Block(nn.Module):
         """`num_blocks`: of the whole network."""
         super().__init__()
         inner = 2 * channels
-        check_divisible("model.group_size: channels", inner, group_size, "which groups of so many need")
+        if inner % group_size:
+            raise ValueError(f"model.group_size={group_size}: does not divide {inner}, the channels inside a block; set 16")
         gain = GAIN * num_blocks**-0.25
         self.layers = nn.Sequential(
             _initialized(nn.Conv2d(channels, inner, kernel_size=1), gain),
