@@ -60,7 +60,8 @@ def run(cfg: DictConfig) -> None:
     written = relative_to_cwd(out)
     log.info("%s, %s%s", written, decimal(out.stat().st_size), note)
     if not is_onnx:
-        log.info("try next\n  python -m artart.generate checkpoint=%s %s", pasteable(out), arguments_of(loaded.objective))
+        command = f"checkpoint={pasteable(out)} {arguments_of(loaded.objective)}"
+        log.info("try next\n  python -m artart.generate %s", command)
 
 
 def _write_folder(loaded: "Loaded", config: dict[str, Any], out: Path) -> None:

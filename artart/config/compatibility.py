@@ -22,9 +22,7 @@ KINDS = {"reconstruct": "reconstruction", "sample": "diffusion"}  # of objective
 CALLBACKS = {"reconstruction": "default", "diffusion": "diffusion", "gan": "gan"}
 
 
-def check_parts(
-    config: Config, mode: str, label_names: LabelNames, net: object = None, one_step: bool = False
-) -> None:
+def check_parts(config: Config, mode: str, label_names: LabelNames, net: object = None, one_step: bool = False) -> None:
     """Check the parts of a run against each other; `mode` and `one_step` are the objective's.
 
     Raises ArtError, one line per mistake, with key, value and remedy.
@@ -66,7 +64,7 @@ def _wrong_network(config: Config, kind: str, net: object) -> Iterator[str]:
     """Networks for another objective: an autoencoder has a `posterior` of latents, a generator a `latent_dim`."""
     has_latents, is_generator = hasattr(net, "posterior"), hasattr(net, "latent_dim")
     if is_generator and kind != "gan":
-        yield "model: the generator of a GAN is for objective=gan alone; choose another network such as model=unet_small"
+        yield "model: the generator of a GAN is for objective=gan alone; choose another such as model=unet_small"
     elif kind == "gan" and not is_generator:
         yield "model: objective=gan needs a generator; use model=gan"
     elif kind == "diffusion" and has_latents:

@@ -14,7 +14,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor) -> Tensor:
     """The distance of the patches of two sets of as many images (N, C, S, S), averaged over sizes; 0 for equal sets.
 
     Patches are projected on fixed random directions, in which the distance is that of sorted values. Images are halved
-    while they hold a patch (Karras et al. 2018, arXiv 1710.10196, section 5, with means in place of a Laplacian pyramid).
+    while they hold a patch (Karras et al. 2018, arXiv 1710.10196, section 5, but with no Laplacian pyramid).
     """
     directions = torch.randn(NUM_PROJECTIONS, x.shape[1], PATCH, PATCH, generator=Generator().manual_seed(0))
     directions = F.normalize(directions.flatten(1)).view_as(directions).to(x)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, TypeVar
 
@@ -9,7 +10,6 @@ import torch
 from annotated_types import Len
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
 from artart.models.base import check_divisible
@@ -68,17 +68,16 @@ class Generator(nn.Module):
         self.basis = nn.Parameter(torch.randn(widths[-1], side, side))
         self.modulate = _initialized(nn.Linear(latent_dim, widths[-1]))
         self.label = LabelEmbedding(self.num_classes, widths[-1], std=0.5) if any(self.num_classes) else None
-        layers: list[nn.Module] = []
-        for width, after in pairwise([*reversed(widths), None]):
-            layers += _blocks(width, num_res_blocks, len(widths), group_size)
-            if after is not None:
-                layers += [*_between(width, after), nn.Upsample(scale_factor=2.0, mode="bilinear")]
+        blocks = partial(_blocks, num_res_blocks, len(widths), group_size)
+        layers: list[nn.Module] = [*blocks(widths[-1])]
+        for before, width in pairwise(reversed(widths)):
+            layers += [*_between(before, width), nn.Upsample(scale_factor=2.0, mode="bilinear"), *blocks(width)]
         self.layers = nn.Sequential(*layers, _initialized(nn.Conv2d(widths[0], channels, kernel_size=1)))
 
     def forward(
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """Standard normal noise x (B, channels, S, S) to images of that shape; `t` and `augment_labels` are not used."""
+        """Standard normal noise x (B, channels, S, S) to images of that shape; it has no `t` and `augment_labels`."""
         scale = self.modulate(x.flatten(1)[:, : self.latent_dim])
         if self.label is not None:
             scale = scale + self.label(y, x.shape[0])
@@ -108,11 +107,10 @@ class Discriminator(nn.Module):
         side, widths = levels(image_size, model_channels, channel_mult)
         with torch.random.fork_rng(devices=[]):  # to load a checkpoint changes no random state
             torch.default_generator.manual_seed(0)
-            layers: list[nn.Module] = [_initialized(nn.Conv2d(channels, widths[0], kernel_size=1))]
-            for width, after in pairwise([*widths, None]):
-                layers += _blocks(width, num_res_blocks, len(widths), group_size)
-                if after is not None:
-                    layers += [nn.AvgPool2d(2), *_between(width, after)]
+            blocks = partial(_blocks, num_res_blocks, len(widths), group_size)
+            layers: list[nn.Module] = [_initialized(nn.Conv2d(channels, widths[0], kernel_size=1)), *blocks(widths[0])]
+            for before, width in pairwise(widths):
+                layers += [nn.AvgPool2d(2), *_between(before, width), *blocks(width)]
             last = widths[-1]
             layers += [_initialized(nn.Conv2d(last, last, side, groups=last, bias=False)), nn.Flatten()]
             self.layers = nn.Sequential(*layers)
@@ -139,7 +137,7 @@ class Block(nn.Module):
         super().__init__()
         inner = 2 * channels
         if inner % group_size:
-            raise ValueError(f"model.group_size={group_size}: does not divide {inner}, the channels inside a block; set 16")
+            raise ValueError(f"model.group_size={group_size}: does not divide {inner}, the channels in a block; set 16")
         gain = GAIN * num_blocks**-0.25
         self.layers = nn.Sequential(
             _initialized(nn.Conv2d(channels, inner, kernel_size=1), gain),
@@ -160,7 +158,7 @@ def levels(image_size: int, model_channels: int, channel_mult: Sequence[int]) ->
     return image_size // factor, [model_channels * multiplier for multiplier in channel_mult]
 
 
-def _blocks(channels: int, num: int, num_levels: int, group_size: int) -> Iterator[Block]:
+def _blocks(num: int, num_levels: int, group_size: int, channels: int) -> Iterator[Block]:
     return (Block(channels, num * num_levels, group_size) for _ in range(num))
 
 

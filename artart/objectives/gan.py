@@ -33,7 +33,11 @@ class RelativisticLoss(TrainingLoss):
     discriminator: nn.Module
 
     def __init__(
-        self, discriminator: nn.Module, gamma: NonNegative = 0.5, final_gamma: NonNegative = 0.05, burn_in: Fraction = 0.5
+        self,
+        discriminator: nn.Module,
+        gamma: NonNegative = 0.5,
+        final_gamma: NonNegative = 0.05,
+        burn_in: Fraction = 0.5,
     ) -> None:
         """
         Args:
@@ -128,7 +132,13 @@ class GAN:
         return [*(f"train/{name}" for name in names), "val/discriminator", "val/swd"]
 
     def __call__(
-        self, net: nn.Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
+        self,
+        net: nn.Module,
+        batch: Batch,
+        generator: Generator,
+        rank: int = 0,
+        world_size: int = 1,
+        progress: float = 1.0,
     ) -> dict[str, Tensor]:
         """The losses of a batch, each (B,): `loss` trains both networks."""
         num = world_size * len(batch.x0)

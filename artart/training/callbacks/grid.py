@@ -23,7 +23,6 @@ from artart.training.callbacks.ema import EMA
 from artart.training.callbacks.progress import SamplingCallback
 from artart.training.module import ArtModule
 
-
 How = tuple[nn.Module, NoiseProcess, Sampler]  # that samples are drawn with
 
 
@@ -93,8 +92,8 @@ class ReconstructionGrid(Grid):
 class SampleGrid(Grid):
     """A row for each class or prompt: real images on the left, samples with their labels and fixed seeds on the right.
 
-    The last row is the trajectory of the first sample; of a GAN, which has none, images between two seeds. While few images have been seen, a second grid,
-    `epoch_0010_raw.png`, shows samples of the weights without their average.
+    The last row is the trajectory of the first sample; of a GAN, which has none, images between two seeds. While few
+    images have been seen, a second grid, `epoch_0010_raw.png`, shows samples of the weights without their average.
     """
 
     mode = "sample"

@@ -82,7 +82,9 @@ def test_gradients_are_those_of_finite_differences(pairs):
                     parameter.data.view(-1)[k] += sign * step
                     values.append(own(part))
                     parameter.data.view(-1)[k] -= sign * step
-                assert_close(parameter.grad.view(-1)[k].item(), (values[0] - values[1]) / (2 * step), rtol=1e-4, atol=1e-6)
+                assert_close(
+                    parameter.grad.view(-1)[k].item(), (values[0] - values[1]) / (2 * step), rtol=1e-4, atol=1e-6
+                )
 
 
 def test_gamma_falls_along_a_cosine_and_stays():
@@ -133,7 +135,14 @@ def test_all_of_eight_gaussians_in_a_ring_are_found():
     """Points in the plane: a generator that drops modes misses some of the eight."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 64), nn.LeakyReLU(0.2), nn.Linear(64, 64), nn.LeakyReLU(0.2), nn.Linear(64, 2))
-    layers = [nn.Linear(2, 64), nn.LeakyReLU(0.2), nn.Linear(64, 64), nn.LeakyReLU(0.2), nn.Linear(64, 1), nn.Flatten(0)]
+    layers = [
+        nn.Linear(2, 64),
+        nn.LeakyReLU(0.2),
+        nn.Linear(64, 64),
+        nn.LeakyReLU(0.2),
+        nn.Linear(64, 1),
+        nn.Flatten(0),
+    ]
     judge = nn.Sequential(nn.Flatten(), *layers)
     loss = RelativisticLoss(Unconditional(judge), gamma=0.1, final_gamma=0.02)
     groups = [{"params": net.parameters()}, *loss.param_groups(1e-3)]
