@@ -109,7 +109,7 @@ def _wrong_for_gan(config: Config) -> Iterator[str]:
     for part in ("grid", "memorization"):
         if (num_steps := select_or_none(config, f"callbacks.{part}.sampler.num_steps")) not in (None, 1):
             key = f"callbacks.{part}.sampler.num_steps={num_steps}"
-            yield f"{key}: objective=gan makes an image in one step; use sampler=one_step"
+            yield f"{key}: objective=gan makes an image in one step; set sampler.num_steps=1"
         if (weight := select_or_none(config, f"callbacks.{part}.guidance")) not in (None, 1):
             yield f"callbacks.{part}.guidance={weight}: objective=gan takes no guidance; set 1"
 

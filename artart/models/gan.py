@@ -93,13 +93,13 @@ class Discriminator(nn.Module):
 
     def __init__(
         self,
-        image_size: ImageSize = 32,
-        channels: Annotated[int, Field(ge=1, le=4)] = 3,
-        num_classes: Annotated[int, Field(ge=0, le=10_000)] | Sequence[Annotated[int, Field(le=10_000)]] | None = None,
-        model_channels: ModelChannels = 32,
-        channel_mult: ChannelMult = (1, 2, 4, 8),
+        image_size: ImageSize,
+        model_channels: ModelChannels,
+        channel_mult: ChannelMult,
         num_res_blocks: NumBlocks = 2,
         group_size: GroupSize = 16,
+        channels: Annotated[int, Field(ge=1, le=4)] = 3,
+        num_classes: Annotated[int, Field(ge=0, le=10_000)] | Sequence[Annotated[int, Field(le=10_000)]] | None = None,
     ) -> None:
         """As for Generator; the weights are the same each time."""
         super().__init__()

@@ -111,7 +111,7 @@ def test_onnx_maps_noise_and_labels_to_images(export, last, model, tmp_path):
 WRONG = [
     (["model=unet_small"], "model: objective=gan needs a generator; use model=gan"),
     (["loss=mse_diffusion"], "loss: objective=gan has a loss of its own; use loss=relativistic"),
-    (["sampler=heun"], "callbacks.grid.sampler.num_steps=30: objective=gan makes an image in one step"),
+    (["sampler.num_steps=3"], "callbacks.grid.sampler.num_steps=3: objective=gan makes an image in one step"),
     (["callbacks.grid.guidance=2"], "callbacks.grid.guidance=2: objective=gan takes no guidance; set 1"),
     (["callbacks=default"], "callbacks.grid: is not for objective=gan; use callbacks=gan"),
     (["optimizer=sgd"], "scheduler=burn_in: changes beta2 of Adam; use optimizer=adam"),
