@@ -35,8 +35,8 @@ class RelativisticLoss(TrainingLoss):
     def __init__(
         self,
         discriminator: nn.Module,
-        gamma: NonNegative = 0.5,
-        final_gamma: NonNegative = 0.05,
+        gamma: NonNegative = 0.1,
+        final_gamma: NonNegative = 0.02,
         burn_in: Fraction = 0.5,
     ) -> None:
         """
