@@ -10,6 +10,7 @@ from rich import get_console
 
 from artart.config.build import build
 from artart.config.cli import command
+from artart.config.commands import check_one_step
 from artart.config.schema import check
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def run(cfg: DictConfig) -> None:
     from artart.evaluation import reconstruction, report, samples
     from artart.evaluation.features import alexnet_or_none
     from artart.evaluation.held_out import held_out_data, load_images
-    from artart.generation.plan import Sampling, guidance_for
+    from artart.generation.plan import guidance_for, sampling_for
     from artart.io.files import output_folder
     from artart.io.terminal import relative_to_cwd
 
@@ -32,10 +33,11 @@ def run(cfg: DictConfig) -> None:
     trust = {key: config[key] for key in ("trusted_classes", "device")}
     with output_folder(config["out"], default) as out, report.reserved(out, config["data"]["root"]):
         loaded = load(Path(config["checkpoint"]), **trust)
+        check_one_step(loaded.objective.one_step, config["checkpoint"])
         data = held_out_data(loaded, **config["data"])
         facts: dict[str, object] = {"checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}
         guidance = guidance_for(loaded, **config["guidance"], **trust)
-        how = Sampling(build(config, "sampler"), guidance, config["batch_size"])
+        how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"])
         num_images, seed, can_sample = config["num_images"], config["seed"], loaded.objective.mode == "sample"
         if can_sample:
             samples.prepare(loaded.device, num_images, config["metrics"]["inception"])

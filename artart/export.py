@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> None:
     from artart.checkpoints.load import load
     from artart.io import files, weights
     from artart.io.terminal import pasteable, relative_to_cwd
-    from artart.training.next_commands import TRY
+    from artart.training.next_commands import arguments_of
 
     loaded = load(source, config["trusted_classes"])
     if kind == "hub":
@@ -60,7 +60,8 @@ def run(cfg: DictConfig) -> None:
     written = relative_to_cwd(out)
     log.info("%s, %s%s", written, decimal(out.stat().st_size), note)
     if not is_onnx:
-        log.info("try next\n  python -m artart.generate checkpoint=%s %s", pasteable(out), TRY[loaded.objective.mode])
+        command = f"checkpoint={pasteable(out)} {arguments_of(loaded.objective)}"
+        log.info("try next\n  python -m artart.generate %s", command)
 
 
 def _write_folder(loaded: "Loaded", config: dict[str, Any], out: Path) -> None:

@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
     from artart.evaluation.comparison import grids_of
     from artart.evaluation.gallery import page, tiles
     from artart.generation.conditions import Asked, prompts_of, warn_of_unknown
-    from artart.generation.plan import Sampling, guidance_for, make, mode_of
+    from artart.generation.plan import guidance_for, make, mode_of, sampling_for
     from artart.generation.sample import plan_samples
     from artart.io.files import output_folder, write_new
     from artart.io.images import to_pixels
@@ -34,7 +34,8 @@ def run(cfg: DictConfig) -> None:
     mode_of(loaded, "sample")
     asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]))
     warn_of_unknown(loaded.text, asked.prompts)
-    how = Sampling(build(config, "sampler"), guidance_for(loaded, **config["guidance"], **trust), config["batch_size"])
+    guidance = guidance_for(loaded, **config["guidance"], **trust)
+    how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"])
     plan = plan_samples(loaded, how, config["num_images"], asked, config["seed"])
     training = training_set_for(loaded, **config["data"]) if config["nearest"] else None
     with output_folder(config["out"], Path(f"outputs/galleries/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:

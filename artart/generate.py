@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from artart.config.build import build
 from artart.config.cli import command
-from artart.config.commands import check_mode
+from artart.config.commands import check_mode, check_one_step
 from artart.config.schema import check
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def run(cfg: DictConfig) -> None:
     from artart.generation.conditions import Asked, prompts_of, warn_of_unknown
     from artart.generation.modes import write_images
     from artart.generation.output import Output
-    from artart.generation.plan import MODES, Sampling, guidance_for, mode_of
+    from artart.generation.plan import guidance_for, mode_of, modes_of, sampling_for
     from artart.generation.registry import Registry
     from artart.io.files import output_folder
     from artart.io.images import show
@@ -37,7 +37,8 @@ def run(cfg: DictConfig) -> None:
     trust = {key: config[key] for key in ("trusted_classes", "device")}
     loaded = load(Path(config["checkpoint"]), **trust)
     mode = mode_of(loaded, config["mode"])
-    check_mode(config, mode, MODES[loaded.objective.mode])
+    check_mode(config, mode, modes_of(loaded.objective))
+    check_one_step(loaded.objective.one_step, config["checkpoint"])
     asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]), config["allowed_labels"])
     warn_of_unknown(loaded.text, asked.prompts)
     resample, num_nearest = config["resample"], config["attribute"]
@@ -48,7 +49,7 @@ def run(cfg: DictConfig) -> None:
     registry = Registry(Path(config["registry"])) if config["registry"] else None
     with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         guidance = guidance_for(loaded, **config["guidance"], **trust, negative_prompt=config["negative_prompt"])
-        how = Sampling(build(config, "sampler"), guidance, config["batch_size"], limits)
+        how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"], limits)
         on_image, on_file = attribution.add if attribution else None, registry.add if registry else None
         out = Output(folder, config["scale"], resample, on_image, sign, on_file)
         written = write_images(mode, loaded, how, out, {**config, "asked": asked, "filters": filters})

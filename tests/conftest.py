@@ -316,6 +316,8 @@ PIXELS_ALONE = {
     "experiment=art",
     "experiment=auto",
     "experiment=denoise",
+    "experiment=gan",
+    "objective=gan",
     "experiment=diffusion_cpu",
     "experiment=latent",
     "experiment=quickstart_diffusion",
@@ -419,6 +421,15 @@ def diffusion_run(once: Callable[[str, Fill], Path]) -> Path:
     """The folder of a diffusion of 3 epochs on 40 images of demo art; read it, do not write into it."""
     options = ("loss=mse_diffusion", "trainer.max_epochs=3", "callbacks.grid.every_n_epochs=2")
     return once("diffusion", lambda folder: small_diffusion(folder, *options)) / "run"
+
+
+@pytest.fixture(scope="session")
+def gan_run(once: Callable[[str, Fill], Path]) -> Path:
+    """The folder of a GAN of 2 epochs, with more than half of its 60 images held out."""
+    options = ("experiment=gan", "model.model_channels=8", "model.channel_mult=[1,2]", "callbacks.grid.num_images=4")
+    held_out = ("data.num_demo_images=60", "data.val_fraction=0.6")
+    tested = ("callbacks.memorization.every_n_images=24", "callbacks.memorization.num_images=20")
+    return once("gan", lambda folder: small_run(folder, *options, *held_out, *tested)) / "run"
 
 
 AUTOENCODER = (

@@ -36,12 +36,12 @@ def model_of(loaded: Loaded, facts: Mapping[str, Any]) -> tuple[bytes, float]:
         try:
             program = torch.onnx.export(
                 loaded.net,
-                example(loaded.net, len(inputs), num=2),
+                kwargs=example(loaded.net, inputs, num=2),
                 dynamo=True,
                 verbose=False,
                 input_names=inputs,
                 output_names=[output],
-                dynamic_shapes=[{0: batch} for _ in inputs],
+                dynamic_shapes={name[0]: {0: batch} for name in inputs},
             )
         except torch.onnx.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
@@ -54,15 +54,19 @@ def model_of(loaded: Loaded, facts: Mapping[str, Any]) -> tuple[bytes, float]:
         return content, compare(loaded.net, content, inputs)
 
 
-def example(net: nn.Module, num_inputs: int, num: int) -> tuple[Tensor, ...]:
-    """Random inputs for a network: images (num, C, S, S), times (num,) and labels (num, K), or the first of these."""
+def example(net: nn.Module, inputs: Sequence[str], num: int) -> dict[str, Tensor]:
+    """Random inputs for a network, by parameter: x (num, C, S, S), t (num,) and y (num, K), or those that it takes.
+
+    The names of inputs begin with those of parameters, such as x_t.
+    """
     generator = torch.Generator().manual_seed(num)
     shape: Any = (num, net.channels, net.image_size, net.image_size)
     x = torch.randn(shape, generator=generator)
     t = torch.rand(num, generator=generator)
     num_labels: Any = torch.as_tensor(net.num_classes).reshape(-1) + 1
     y = (torch.rand(num, len(num_labels), generator=generator) * num_labels).long()
-    return (x, t, y)[:num_inputs]
+    values = {"x": x, "t": t, "y": y}
+    return {name[0]: values[name[0]] for name in inputs}
 
 
 def compare(net: nn.Module, content: bytes, inputs: Sequence[str]) -> float:
@@ -72,11 +76,11 @@ def compare(net: nn.Module, content: bytes, inputs: Sequence[str]) -> float:
     """
     import onnxruntime
 
-    values = example(net, len(inputs), num=3)
+    values = example(net, inputs, num=3)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (made,) = session.run(None, {name: value.numpy() for name, value in zip(inputs, values, strict=True)})
+    (made,) = session.run(None, {name: values[name[0]].numpy() for name in inputs})
     with torch.inference_mode():
-        wanted = net(*values)
+        wanted = net(**values)
     difference = ((torch.from_numpy(made) - wanted).abs().max() / wanted.abs().max().clamp(min=1)).item()
     if not difference <= TOLERANCE:  # which NaN is not
         raise FloatingPointError(

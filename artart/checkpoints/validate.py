@@ -25,10 +25,12 @@ LOADER = ("epoch", "batches", "seed", "images", "global_batch_size")  # the stat
 STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what decides a step
 OF_PROMPTS = ("num_tokens", "words", "prompts")
 DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate builds it
-NETWORKS = tuple(f"artart.models.{name}" for name in ("autoencoder", "conv_diffusion", "unet", "vit"))
+NETWORKS = tuple(f"artart.models.{name}" for name in ("autoencoder", "conv_diffusion", "gan", "unet", "vit"))
 PARTS = (
     "artart.objectives.reconstruction",
     "artart.objectives.diffusion",
+    "artart.objectives.gan",
+    "artart.models.gan",  # for its discriminator
     "artart.objectives.losses",
     "artart.objectives.adversarial",
     "artart.objectives.regularizers",
@@ -205,7 +207,7 @@ def is_usable(objective: Any) -> bool:
         return False
     schedule, noise_levels = (getattr(objective, name, None) for name in ("schedule", "noise_levels"))
     can_sample = hasattr(schedule, "times") and callable(noise_levels)
-    return objective.mode == "reconstruct" or (objective.mode == "sample" and can_sample)
+    return objective.mode == "reconstruct" or objective.one_step or (objective.mode == "sample" and can_sample)
 
 
 def wrong_model(settings: Mapping[str, Any], num_weights: int) -> Iterator[str]:

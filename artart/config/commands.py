@@ -15,7 +15,7 @@ from annotated_types import Len
 from pydantic import Field
 
 from artart import ArtError
-from artart.config.build import Config, format_value, join_words
+from artart.config.build import Config, format_value, join_words, overrides
 from artart.io.ranges import Count, Fraction, ImageSize, NonNegative, Positive, Rule, Seed
 
 AnyPath = Annotated[str, Rule(lambda _: True, "a path")]
@@ -117,6 +117,7 @@ MODE_KEYS = {  # of artart.generate: the modes that take a key
     "refuse_memorized": ("sample",),
     "filter": ("sample",),
 }
+OF_STEPS = ("sampler", "guidance", "save_trajectory")  # what diffusion takes and a GAN does not
 NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}  # prompts can take the place of seeds
 
 
@@ -144,6 +145,13 @@ def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
         raise ArtError(f"provenance.{missing}: needs a value: provenance.{missing}=FILE; a signature takes both")
     if mode == "inpaint" and Path(config["input"]).is_dir():
         raise ArtError(f"input={config['input']}: mode=inpaint takes one image, not a folder")
+
+
+def check_one_step(one_step: bool, checkpoint: str) -> None:
+    """Raises ArtError if the command line sets what has no effect on a network that samples in one step."""
+    for word in overrides() if one_step else []:
+        if word.lstrip("+").partition("=")[0].partition(".")[0] in OF_STEPS:
+            raise ArtError(f"{word}: {checkpoint} is of a GAN, which makes an image in one step; leave it out")
 
 
 def literals(hint: Any) -> list[Any]:

@@ -18,20 +18,20 @@ from artart.objectives.losses import Perceptual
 
 OF_SAMPLES = "samples/kid_no_memorization"
 COARSE = ("bf16-true", "16-true", "64-true")
-GROUPS = {"reconstruct": ("reconstruction", "default"), "sample": ("diffusion", "diffusion")}  # objective, callbacks
+KINDS = {"reconstruct": "reconstruction", "sample": "diffusion"}  # of objectives, by mode
+CALLBACKS = {"reconstruction": "default", "diffusion": "diffusion", "gan": "gan"}
 
 
-def check_parts(config: Config, mode: str, label_names: LabelNames, has_latents: bool = False) -> None:
-    """Check the parts of a run against each other.
-
-    `mode` is the objective's; `has_latents`: whether the network is an autoencoder with a `posterior` of latents.
+def check_parts(config: Config, mode: str, label_names: LabelNames, net: object = None, one_step: bool = False) -> None:
+    """Check the parts of a run against each other; `mode` and `one_step` are the objective's.
 
     Raises ArtError, one line per mistake, with key, value and remedy.
     """
-    problems = [*_wrong_callbacks(config, mode), *_changing_targets(config), *_wrong_labels(config, label_names)]
-    problems += _wrong_latents(config, mode, has_latents)
-    if mode == "sample":
-        problems += _wrong_for_diffusion(config)
+    kind = "gan" if one_step else KINDS[mode]
+    problems = [*_wrong_callbacks(config, mode, kind), *_changing_targets(config), *_wrong_labels(config, label_names)]
+    problems += [*_wrong_network(config, kind, net), *WRONG_FOR[kind](config)]
+    if "final_beta2" in config.get("scheduler", {}) and "betas" not in config["optimizer"]:
+        problems.append("scheduler=burn_in: changes beta2 of Adam; use optimizer=adam")
     if problems:
         raise ArtError("\n".join(problems))
 
@@ -53,16 +53,21 @@ def check_first_stage(config: Config) -> None:
         )
 
 
-def _wrong_callbacks(config: Config, mode: str) -> Iterator[str]:
+def _wrong_callbacks(config: Config, mode: str, kind: str) -> Iterator[str]:
     """Callbacks that name the `mode` they are for."""
     for name, node in config["callbacks"].items():
         if node and getattr(get_object(node["_target_"]), "mode", mode) != mode:
-            objective, callbacks = GROUPS[mode]
-            yield f"callbacks.{name}: is not for objective={objective}; use callbacks={callbacks}"
+            yield f"callbacks.{name}: is not for objective={kind}; use callbacks={CALLBACKS[kind]}"
 
 
-def _wrong_latents(config: Config, mode: str, has_latents: bool) -> Iterator[str]:
-    if mode == "sample" and has_latents:
+def _wrong_network(config: Config, kind: str, net: object) -> Iterator[str]:
+    """Networks for another objective: an autoencoder has a `posterior` of latents, a generator a `latent_dim`."""
+    has_latents, is_generator = hasattr(net, "posterior"), hasattr(net, "latent_dim")
+    if is_generator and kind != "gan":
+        yield "model: the generator of a GAN is for objective=gan alone; choose another such as model=unet_small"
+    elif kind == "gan" and not is_generator:
+        yield "model: objective=gan needs a generator; use model=gan"
+    elif kind == "diffusion" and has_latents:
         yield (
             "model: an autoencoder is not conditioned on noise and class, as objective=diffusion needs; choose "
             "another network such as model=unet_small"
@@ -72,6 +77,11 @@ def _wrong_latents(config: Config, mode: str, has_latents: bool) -> Iterator[str
             "objective.regularizer: the network has no latents; use model=autoencoder, or set "
             "objective.regularizer=null"
         )
+
+
+def _wrong_for_reconstruction(config: Config) -> Iterator[str]:
+    if "gamma" in config["loss"]:
+        yield "loss=relativistic: is for objective=gan alone; use loss=hybrid"
 
 
 def _wrong_for_diffusion(config: Config) -> Iterator[str]:
@@ -87,8 +97,33 @@ def _wrong_for_diffusion(config: Config) -> Iterator[str]:
         yield "loss.mse.units=imagenet: objective=diffusion needs units of the model; use loss=hybrid_diffusion"
     if weight := select_or_none(config, "loss.weights.adversarial"):
         yield f"loss.weights.adversarial={weight}: is for objective=reconstruction alone; use loss=hybrid_diffusion"
+    if "gamma" in config["loss"]:
+        yield "loss=relativistic: is for objective=gan alone; use loss=hybrid_diffusion"
+    yield from _coarse(config)
+
+
+def _wrong_for_gan(config: Config) -> Iterator[str]:
+    if "gamma" not in config["loss"]:
+        yield "loss: objective=gan has a loss of its own; use loss=relativistic"
+    yield from _coarse(config)
+    for part in ("grid", "memorization"):
+        if (num_steps := select_or_none(config, f"callbacks.{part}.sampler.num_steps")) not in (None, 1):
+            key = f"callbacks.{part}.sampler.num_steps={num_steps}"
+            yield f"{key}: objective=gan makes an image in one step; set sampler.num_steps=1"
+        if (weight := select_or_none(config, f"callbacks.{part}.guidance")) not in (None, 1):
+            yield f"callbacks.{part}.guidance={weight}: objective=gan takes no guidance; set 1"
+
+
+def _coarse(config: Config) -> Iterator[str]:
     if (precision := config["trainer"]["precision"]) in COARSE:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
+
+
+WRONG_FOR = {
+    "reconstruction": _wrong_for_reconstruction,
+    "diffusion": _wrong_for_diffusion,
+    "gan": _wrong_for_gan,
+}
 
 
 def _wrong_labels(config: Config, label_names: LabelNames) -> Iterator[str]:

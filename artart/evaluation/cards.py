@@ -134,6 +134,7 @@ def write(
         "measures": {title: metrics[key] for key, title in METRICS.items() if key in metrics},
         "report": make_report(data, "") if data.folder else None,
         "can_sample": samples is not None,
+        "kind": "gan" if loaded.objective.one_step else "autoencoder" if samples is None else "diffusion",
         "num_parameters": sum(one.numel() for one in loaded.net.parameters()),
         "takes_prompts": loaded.text is not None,
         "version": __version__,
@@ -171,6 +172,6 @@ def _head(licence: str, shown: Mapping[str, Any]) -> dict[str, Any]:
         "license": licence,
         "library_name": "artart",
         "pipeline_tag": task,
-        "tags": ["art", "artart", "diffusion" if shown["can_sample"] else "autoencoder"],
+        "tags": ["art", "artart", shown["kind"]],
         **({"model-index": [{"name": shown["name"], "results": results}]} if results else {}),
     }

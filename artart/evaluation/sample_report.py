@@ -139,9 +139,9 @@ def verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def draw_curves(metrics: Mapping[str, Any], shown: Shown) -> list[Figure]:
-    """Distances, spectra and errors."""
-    errors, nearest, test = metrics["error_by_noise_level"], shown.nearest, shown.test
-    return [
+    """Distances, spectra, and errors if there are any."""
+    errors, nearest, test = metrics.get("error_by_noise_level", []), shown.nearest, shown.test
+    figures = [
         histograms(
             "Distance to the nearest training image",
             "distance of thumbnails",
@@ -163,13 +163,12 @@ def draw_curves(metrics: Mapping[str, Any], shown: Shown) -> list[Figure]:
             {name: mean_spectrum(power) for name, power in shown.powers.items()},
             "Too little on the right is blur; a peak at the right end is a checkerboard.",
         ),
-        curves(
-            "Error by noise level",
-            "noise level r",
-            "squared error of x0_hat",
-            {"held-out images": ([(k + 0.5) / len(errors) for k in range(len(errors))], errors)},
-        ),
     ]
+    if errors:
+        levels = [(k + 0.5) / len(errors) for k in range(len(errors))]
+        axes = "noise level r", "squared error of x0_hat"
+        figures.append(curves("Error by noise level", *axes, {"held-out images": (levels, errors)}))
+    return figures
 
 
 def by_class(shown: Shown, facts: Mapping[str, object]) -> Figure:

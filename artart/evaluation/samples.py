@@ -93,8 +93,9 @@ def measure(
     test = MemorizationTest(train, [data.images.groups[i] for i in data.train_ids], held_out)
     nearest = test.nearest(samples)
     metrics["memorization"] = memorization.report(test, nearest, classes, generator)
-    errors = errors_by_level(loaded, to_model(held_out[:MAX_DENOISED]), y[:MAX_DENOISED])
-    metrics |= {"error_by_noise_level": errors, "num_images": num_images, "num_held_out": len(held_out)}
+    if not loaded.objective.one_step:
+        metrics["error_by_noise_level"] = errors_by_level(loaded, to_model(held_out[:MAX_DENOISED]), y[:MAX_DENOISED])
+    metrics |= {"num_images": num_images, "num_held_out": len(held_out)}
     shown = Shown(samples, classes, dict(zip(SETS, powers, strict=True)), test, nearest, typical)
     images = [by_class(shown, facts), *typical_images(shown, facts), closest_pairs(shown, facts)]
     return Evaluation(metrics, [*verdict(metrics)], images, tables(metrics), draw_curves(metrics, shown))

@@ -20,7 +20,7 @@ from artart.generation.img2img import STRENGTH, mask_of, masked, noised, plan_va
 from artart.generation.inputs import Images, Input, inputs_of
 from artart.generation.interpolate import plan_interpolation
 from artart.generation.labels import Label
-from artart.generation.plan import Item, Plan, Sampling, guidance_for, make, mode_of
+from artart.generation.plan import Item, Plan, Sampling, guidance_for, make, mode_of, sampling_for
 from artart.generation.reconstruct import reconstruct
 from artart.generation.sample import plan_samples
 from artart.io.images import to_pil
@@ -205,9 +205,10 @@ class Model:
         """Check the arguments of a call and combine those of sampling."""
         mode_of(self.loaded, mode)
         check_values(batch_size=batch_size, negative_prompt=negative_prompt, **values)
-        return Sampling(
-            sampler_for(sampler, num_steps), self.guidance(guidance, negative_prompt=negative_prompt), batch_size
-        )
+        if self.loaded.objective.one_step and (sampler != "heun" or guidance != 1.5 or num_steps is not None):
+            raise ArtError("sampler, num_steps, guidance: a GAN makes an image in one step; leave them out")
+        chosen = self.guidance(guidance, negative_prompt=negative_prompt)
+        return sampling_for(self.loaded, sampler_for(sampler, num_steps), chosen, batch_size)
 
     def _asked(self, label: Label, prompt: Prompt) -> Asked:
         prompts = [] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)

@@ -15,9 +15,9 @@ from artart.checkpoints.validate import printable
 from artart.config.build import join_words, select_or_none
 from artart.data.embeddings import Embeddings
 from artart.diffusion.first_stage import fingerprint
-from artart.diffusion.guidance import Guidance
+from artart.diffusion.guidance import NO_GUIDANCE, Guidance
 from artart.diffusion.noise import Between
-from artart.diffusion.samplers import Sampler, Step
+from artart.diffusion.samplers import DDIM, Sampler, Step
 from artart.diffusion.sampling import Given, Towards, sample_images
 from artart.generation.conditions import negative_for
 from artart.generation.inputs import Input
@@ -25,9 +25,12 @@ from artart.io.images import to_pixels
 from artart.io.provenance import ImageProvenance
 from artart.io.terminal import progress_bar
 from artart.models.text import attach
+from artart.objectives.base import Objective
 
 MODES = {"reconstruct": ("reconstruct",), "sample": ("sample", "img2img", "inpaint", "interpolate")}
 """What a network can do, by the mode of its objective; the first is the default."""
+OF_ONE_STEP = ("sample", "interpolate")  # those that need no noise levels
+ONE_STEP = DDIM(num_steps=1)
 ALIKE = ("image_size", "objective.parameterization", "objective.schedule")  # in networks that guide each other
 
 
@@ -43,6 +46,8 @@ class Sampling(NamedTuple):
     def details(self) -> dict[str, object]:
         """Guidance, sampler and limits, for an image's provenance."""
         how, own = self.guidance, dict[str, object]()
+        if self.sampler is ONE_STEP:
+            return own
         own |= {"guidance": how.weight, "guidance_interval": "-".join(map(str, how.interval))}
         own |= {} if how.network is None else {"guidance_network_sha256": how.network_sha256}
         own |= {"negative_prompt": how.negative_prompt} if how.negative_prompt else {}
@@ -89,9 +94,15 @@ class Plan(NamedTuple):
     start: Start | None = None  # of items with a source; None: from noise
 
 
+def modes_of(objective: Objective) -> tuple[str, ...]:
+    """What a network can do that was trained for an objective; the first is the default."""
+    modes = MODES[objective.mode]
+    return tuple(mode for mode in modes if mode in OF_ONE_STEP) if objective.one_step else modes
+
+
 def mode_of(loaded: Loaded, mode: str | None) -> str:
     """The mode, or the network's default for None. Raises ArtError if the network was not trained for it."""
-    modes = MODES[loaded.objective.mode]
+    modes = modes_of(loaded.objective)
     if mode is not None and mode not in modes:
         raise ArtError(f"mode={mode}: {loaded.path} was not trained for that; it can do mode={join_words(modes)}")
     return mode or modes[0]
@@ -101,6 +112,18 @@ def details_of(loaded: Loaded, mode: str, how: Sampling | None = None) -> dict[s
     """Mode, network and sampling, for an image's provenance."""
     details: dict[str, object] = {"mode": mode, "checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}
     return details if how is None else {**details, **how.details}
+
+
+def sampling_for(
+    loaded: Loaded,
+    sampler: Sampler,
+    guidance: Guidance,
+    batch_size: int,
+    limits: Mapping[str, object] = MappingProxyType({}),
+) -> Sampling:
+    """How a network samples; the sampler and guidance do not matter to one that samples in one step."""
+    how = (ONE_STEP, NO_GUIDANCE) if loaded.objective.one_step else (sampler, guidance)
+    return Sampling(*how, batch_size, limits)
 
 
 def guidance_for(

@@ -45,14 +45,9 @@ class ConditionEmbedding(nn.Module):
         super().__init__()
         if text and num_classes:
             raise ValueError(f"model.num_classes={num_classes}: prompts replace labels; set it to null")
-        labels = tuple(num_classes) if isinstance(num_classes, Sequence) else (num_classes or 0,)
-        self.num_classes, self.text = labels, None
+        self.num_classes, self.text = columns_of(num_classes), None
         self.time = nn.Sequential(nn.Linear(64, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
-        *first_rows, num_rows = accumulate((0, *(num + 1 for num in labels)))
-        self.first_rows = tuple(first_rows)  # of the columns' tables, one below the other
-        self.label = nn.Embedding(num_rows, emb_channels) if any(labels) else None
-        if self.label is not None:
-            nn.init.normal_(self.label.weight, std=0.02)
+        self.label = LabelEmbedding(self.num_classes, emb_channels, std=0.02) if any(self.num_classes) else None
         # Zeros mean no augmentation, so there is no bias.
         self.augmentation = zero_module(nn.Linear(augment_dim, emb_channels, bias=False)) if augment_dim else None
         if text:
@@ -67,18 +62,39 @@ class ConditionEmbedding(nn.Module):
     ) -> Condition:
         """The same, and the tokens of the prompt."""
         vector: Tensor = self.time(timestep_embedding(x.new_zeros(len(x)) if t is None else t, 64))
-        prompt, none = None, constant(self.num_classes, x.device)
-        if y is None:
-            y = none.expand(len(x), -1)
+        prompt = None
         if self.label is not None:
-            vector = vector + self.label(y.reshape(-1, len(none)) + constant(self.first_rows, x.device)).sum(dim=1)
+            vector = vector + self.label(y, x.shape[0])
         if self.text is not None:
-            prompt = self.text(y)
+            none = constant(self.num_classes, x.device)
+            prompt = self.text(none.expand(len(x), -1) if y is None else y)
             vector = vector + prompt.mean()
         if self.augmentation is not None:
             none = x.new_zeros(len(x), self.augmentation.in_features)
             vector = vector + self.augmentation(none if augment_labels is None else augment_labels)
         return Condition(vector, prompt)
+
+
+class LabelEmbedding(nn.Embedding):
+    """The sum of a vector for each label; the columns' tables lie one below the other."""
+
+    def __init__(self, num_classes: Sequence[int], channels: int, std: float) -> None:
+        """`std`: of the vectors at first."""
+        *first_rows, num_rows = accumulate((0, *(num + 1 for num in num_classes)))
+        super().__init__(num_rows, channels)
+        nn.init.normal_(self.weight, std=std)
+        self.num_classes, self.first_rows = tuple(num_classes), tuple(first_rows)
+
+    def forward(self, y: Tensor | None, num: int) -> Tensor:  # type: ignore[override]
+        """(num, channels) for the labels y of so many images, as for `base.Network`; an export knows no len()."""
+        none, first_rows = (constant(values, self.weight.device) for values in (self.num_classes, self.first_rows))
+        labels = none.expand(num, -1) if y is None else y.reshape(-1, len(none))
+        return super().forward(labels + first_rows).sum(dim=1)
+
+
+def columns_of(num_classes: NumClasses) -> tuple[int, ...]:
+    """The number of classes of each column of labels; 0 for None."""
+    return tuple(num_classes) if isinstance(num_classes, Sequence) else (num_classes or 0,)
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:

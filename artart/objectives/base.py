@@ -3,24 +3,29 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Generator, Tensor
 from torch.nn import Module
 
 from artart.diffusion.first_stage import FirstStage
+from artart.diffusion.guidance import null_labels
 from artart.io.images import Batch
-from artart.objectives.losses import WeightedSum
+from artart.objectives.losses import TrainingLoss, WeightedSum
 
 Mode = Literal["reconstruct", "sample"]  # what artart.generate does with a network trained for an objective
 
 
 @runtime_checkable
 class Objective(Protocol):
-    loss: WeightedSum
     mode: Mode
+    one_step: bool  # whether it samples in one evaluation of the network: without sampler, guidance and noise levels
     network: Mapping[str, int]  # settings of `model` that this objective determines
     inputs: Sequence[str]  # names of the network's inputs, in their order
     output: str  # name of the network's output
     first_stage: FirstStage  # between images and what batches hold
+
+    @property
+    def loss(self) -> TrainingLoss: ...
 
     @property
     def metrics(self) -> Sequence[str]:
@@ -43,3 +48,17 @@ class Objective(Protocol):
 def logged(loss: WeightedSum) -> list[str]:
     """The names under which a loss is logged."""
     return [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", *loss.terms)]
+
+
+def draw_dropout(num: int, num_columns: int, probability: float, generator: Generator) -> Tensor:
+    """Whether labels are dropped, see `Diffusion`: (num, 1) for one column, (num, num_columns) for several."""
+
+    def draw(width: int) -> Tensor:
+        return torch.rand(num, width, generator=generator, device=generator.device) < probability
+
+    return draw(1) if num_columns == 1 else draw(1) | draw(num_columns)
+
+
+def drop_labels(net: Module, y: Tensor, is_dropped: Tensor) -> Tensor:
+    """Labels y (B, K), or none where they are dropped, as `draw_dropout` says."""
+    return torch.where(is_dropped.to(y.device), null_labels(net, y.device), y)

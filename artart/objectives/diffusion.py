@@ -10,12 +10,11 @@ from artart.diffusion import parameterization as parameterizations
 from artart.diffusion import weighting as weightings
 from artart.diffusion.augment import AUGMENT_DIM, Augment
 from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage
-from artart.diffusion.guidance import null_labels
 from artart.diffusion.noise import own_generators
 from artart.diffusion.schedule import Level, Noised, Schedule
 from artart.io.images import Batch
 from artart.io.ranges import Fraction
-from artart.objectives.base import Mode, logged
+from artart.objectives.base import Mode, draw_dropout, drop_labels, logged
 from artart.objectives.losses import WeightedSum
 
 NUM_BINS = 10  # of the noise level r, in validation
@@ -30,6 +29,7 @@ class Diffusion:
     """
 
     mode: Mode = "sample"
+    one_step = False
     inputs: Sequence[str] = ("x_t", "t", "y")
 
     def __init__(
@@ -82,7 +82,7 @@ class Diffusion:
         r, eps, is_dropped, *augmentation = (values.chunk(world_size)[rank] for values in drawn)  # of this process
         if self.augment is not None:
             x0, augment_labels = self.augment.apply(x0, *augmentation)
-        y = torch.where(is_dropped.to(y.device), null_labels(net, y.device), y)
+        y = drop_labels(net, y, is_dropped)
         noised = self.schedule.add_noise(x0, eps, r)
         return self.loss(self.x0_hat(net, x0, noised, y, augment_labels), x0, self.factors(noised.level))
 
@@ -91,16 +91,8 @@ class Diffusion:
         """What is drawn for `num` images of all processes: noise levels, noise, dropout of labels, and augmentation."""
         r = self.noise_levels(num, generator)
         eps = torch.randn((num, *shape), generator=generator, device=generator.device)
-        is_dropped = self._draw_dropout(num, num_columns, generator)
+        is_dropped = draw_dropout(num, num_columns, self.class_dropout_prob, generator)
         return [r, eps, is_dropped, *(self.augment.draw(num, generator) if self.augment is not None else ())]
-
-    def _draw_dropout(self, num: int, num_columns: int, generator: Generator) -> Tensor:
-        """Whether labels are dropped: (num, 1) for one column, (num, num_columns) for several."""
-
-        def draw(width: int) -> Tensor:
-            return torch.rand(num, width, generator=generator, device=generator.device) < self.class_dropout_prob
-
-        return draw(1) if num_columns == 1 else draw(1) | draw(num_columns)
 
     def x0_hat(
         self, net: Module, x0: Tensor, noised: Noised, y: Tensor, augment_labels: Tensor | None = None

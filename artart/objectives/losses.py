@@ -122,10 +122,23 @@ class LPIPS:
         return lpips_alex(x_hat, x, self.weights)
 
 
-class WeightedSum:
-    """A weighted sum of named terms; a weight of zero leaves its term out of the computation."""
+class TrainingLoss:
+    """What an objective minimises, with what is trained along with its network."""
 
-    discriminator: nn.Module | None = None  # trained along with the network
+    terms: Mapping[str, Loss] = {}
+    discriminator: nn.Module | None = None
+
+    def load(self) -> dict[str, str]:
+        """Load the weights of the terms that have a method `load`; returns what that returns, by name."""
+        return {name: term.load() for name, term in self.terms.items() if hasattr(term, "load")}
+
+    def param_groups(self, lr: float) -> Iterable[dict[str, Any]]:
+        """Groups for an optimizer of what is trained along with a network, whose learning rate is `lr`."""
+        return ()
+
+
+class WeightedSum(TrainingLoss):
+    """A weighted sum of named terms; a weight of zero leaves its term out of the computation."""
 
     def __init__(self, weights: Mapping[str, float], **terms: Loss) -> None:
         """Raises ValueError if weights and terms have different names, or if no term is left."""
@@ -141,14 +154,6 @@ class WeightedSum:
             raise ValueError(f"loss.weights={dict(weights)}: a negative weight would maximise the error")
         if not self.terms:
             raise ValueError(f"loss.weights={dict(weights)}: all are zero; set one above 0")
-
-    def load(self) -> dict[str, str]:
-        """Load the weights of the terms that have a method `load`; returns what that returns, by name."""
-        return {name: term.load() for name, term in self.terms.items() if hasattr(term, "load")}
-
-    def param_groups(self, lr: float) -> Iterable[dict[str, Any]]:
-        """Groups for an optimizer of what is trained along with a network, whose learning rate is `lr`."""
-        return ()
 
     def __call__(
         self, x_hat: Tensor, x: Tensor, factors: Mapping[str, Tensor] | None = None, progress: float | None = None

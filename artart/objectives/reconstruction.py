@@ -20,6 +20,7 @@ class Reconstruction:
     """The network reproduces its input image."""
 
     mode: Mode = "reconstruct"
+    one_step = False
     network: Mapping[str, int] = {"conditioned": False, "augment_dim": 0}
     inputs: Sequence[str] = ("x",)
     output = "x0_hat"

@@ -40,6 +40,8 @@ class Cost(NamedTuple):
 def measure(net: nn.Module, objective: Objective, batch_size: int, device: torch.device) -> Cost:
     """Take steps on noise with copies of network and objective; neither they nor the state of random numbers change."""
     net, objective = deepcopy(net).to(device), deepcopy(objective)
+    if objective.loss.discriminator is not None:
+        objective.loss.discriminator.to(device)
     with torch.random.fork_rng():
         few, more = (_step(net, objective, size, device)[0] for size in FEW)
         per_image = (more - few) / (FEW[1] - FEW[0])

@@ -21,7 +21,7 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.labels import LabelNames
 from artart.io.images import Batch
 from artart.objectives.base import Objective
-from artart.objectives.losses import WeightedSum
+from artart.objectives.losses import TrainingLoss
 from artart.training import loggers
 
 
@@ -182,7 +182,7 @@ def set_fused(states: Sequence[dict[str, Any]], fused: bool | None) -> None:
 
 
 def optimizer_for(
-    optimizer: Callable[..., Optimizer], net: nn.Module, loss: WeightedSum, can_fuse: bool = False
+    optimizer: Callable[..., Optimizer], net: nn.Module, loss: TrainingLoss, can_fuse: bool = False
 ) -> Optimizer:
     """An optimizer of a network and, in groups of their own, of what its loss trains along with it."""
     made = optimizer(net.parameters(), **({"fused": True} if is_fused(optimizer, can_fuse) else {}))

@@ -14,6 +14,7 @@ from artart.config.build import as_dict, build, is_command
 from artart.config.cli import compose_config
 from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.io.terminal import pasteable
+from artart.objectives.base import Objective
 from artart.training import auto
 from artart.training.cost import in_words, measure
 from artart.training.run import Run, build_data_and_objective
@@ -22,7 +23,7 @@ from artart.training.trainer import device_of
 
 log = logging.getLogger(__name__)
 
-TRY = {"reconstruct": "input=FILE_OR_FOLDER side_by_side=true", "sample": "num_images=16 save_trajectory=true"}
+TRY = {"reconstruct": "input=FILE_OR_FOLDER side_by_side=true", "sample": "num_images=16"}  # by mode
 THOUSAND = 1000  # images, where the number is unknown
 
 
@@ -37,12 +38,18 @@ def log_next_commands(run: Run, checkpoint: Path | None) -> None:
 def next_commands(run: Run, checkpoint: Path | None) -> Iterator[tuple[str, str]]:
     """Modules with their arguments, as a shell reads them, and a note on each."""
     if checkpoint:
-        yield f"artart.generate checkpoint={pasteable(checkpoint)} {TRY[run.objective.mode]}", ""
+        yield f"artart.generate checkpoint={pasteable(checkpoint)} {arguments_of(run.objective)}", ""
     yield from _trainings(run)
     if checkpoint and run.cfg.data.get("val_fraction") != 0:
         yield f"artart.evaluate checkpoint={pasteable(checkpoint)}", "how good it is"
     logs = pasteable(Path(run.cfg.run_dir))
     yield f"tensorboard.main --logdir {logs} --samples_per_plugin images=1000", "curves and grids"
+
+
+def arguments_of(objective: Objective) -> str:
+    """Arguments of artart.generate that show what a network can do."""
+    has_trajectory = objective.mode == "sample" and not objective.one_step
+    return TRY[objective.mode] + " save_trajectory=true" * has_trajectory
 
 
 def _trainings(run: Run) -> Iterator[tuple[str, str]]:

@@ -89,7 +89,7 @@ def prepare(
                 f"image_size={cfg.image_size}: the network has latents of {side} x {side}: {error}"
             ) from None
         raise
-    check_parts(config, objective.mode, data.label_names, hasattr(net, "posterior"))
+    check_parts(config, objective.mode, data.label_names, net, objective.one_step)
     check_writable(config, data.label_names, net, objective.first_stage.content)
     check_monitor(config, objective.metrics)
     check_arguments(config["trainer"])
@@ -114,16 +114,25 @@ def build_data_and_objective(
                 f"data.text_encoder={data.text_encoder}: is not that of init_from={cfg.init_from}; leave it out"
             )
         data.text.vocabulary = initial["text"]
+    num_classes = num_classes_of(data.label_names) if data.text.vocabulary is None else 0
+    _fill_in(cfg, {"num_classes": num_classes})
+    config = as_dict(cfg)  # a discriminator may have the labels of the network
     latent = {} if first_stage is None else {"first_stage": first_stage}
     objective: Objective = build(config, "objective", loss=build(config, "loss"), **latent)
-    num_classes = num_classes_of(data.label_names) if data.text.vocabulary is None else 0
-    for key, value in {"num_classes": num_classes, **objective.network}.items():
-        if key in cfg.model and cfg.model[key] is None:
-            cfg.model[key] = value
+    _fill_in(cfg, objective.network)
+    if data.text.vocabulary is not None and objective.one_step:
+        raise ArtError("data.captions: objective=gan takes labels and no prompts; set data.captions=none")
     sizes: Mapping[str, Any] = {**objective.first_stage.network, **data.text.network}
     for key, value in sizes.items():
         OmegaConf.update(cfg.model, key, value, force_add=True)
     return data, objective
+
+
+def _fill_in(cfg: DictConfig, values: Mapping[str, Any]) -> None:
+    """Set those settings of the network that are null."""
+    for key, value in values.items():
+        if key in cfg.model and cfg.model[key] is None:
+            cfg.model[key] = value
 
 
 def _build_net(config: Config, initial: Mapping[str, Any] | None, label_names: LabelNames) -> nn.Module:

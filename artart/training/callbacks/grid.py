@@ -8,10 +8,11 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from artart.data.preview import preview
 from artart.diffusion.guidance import Guidance
+from artart.diffusion.noise import Between
 from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import NoiseProcess, sample_images, sample_steps
 from artart.io.images import Batch, grid, save
@@ -21,6 +22,8 @@ from artart.objectives.reconstruction import Reconstruction
 from artart.training.callbacks.ema import EMA
 from artart.training.callbacks.progress import SamplingCallback
 from artart.training.module import ArtModule
+
+How = tuple[nn.Module, NoiseProcess, Sampler]  # that samples are drawn with
 
 
 class Grid(SamplingCallback, ABC):
@@ -89,8 +92,8 @@ class ReconstructionGrid(Grid):
 class SampleGrid(Grid):
     """A row for each class or prompt: real images on the left, samples with their labels and fixed seeds on the right.
 
-    The last row is the trajectory of the first sample. While few images have been seen, a second grid,
-    `epoch_0010_raw.png`, shows samples of the weights without their average.
+    The last row is the trajectory of the first sample; of a GAN, which has none, images between two seeds. While few
+    images have been seen, a second grid, `epoch_0010_raw.png`, shows samples of the weights without their average.
     """
 
     mode = "sample"
@@ -129,11 +132,20 @@ class SampleGrid(Grid):
         how = (module.net, objective, self.sampler)
         with self.bar(trainer, "samples for the grid", self._units(trainer)) as on_step:
             made = torch.cat([*sample_images(*how, labels, seeds, self.guidance, self.batch_size, on_step=on_step)])
-            trajectory = [step.x_t[0] for step in sample_steps(*how, labels[:1], seeds[:1], self.guidance)]
+            last = self._between(how, labels[:1]) if module.objective.one_step else self._trajectory(how, labels[:1])
         pairs = zip(real.x0.to(module.device).split(num_real), made.split(num_samples), strict=True)
-        moments = torch.linspace(0, len(trajectory) - 1, self.num_images).round().int().tolist()
-        decoded = objective.first_stage.decode(torch.stack([trajectory[k] for k in moments]))
-        return [*(torch.cat(pair) for pair in pairs), decoded]
+        return [*(torch.cat(pair) for pair in pairs), last]
+
+    def _trajectory(self, how: How, label: Tensor) -> Tensor:
+        """The images (num_images, 3, S, S) from noise to the first sample."""
+        steps = [step.x_t[0] for step in sample_steps(*how, label, range(1), self.guidance)]
+        moments = torch.linspace(0, len(steps) - 1, self.num_images).round().int().tolist()
+        return how[1].first_stage.decode(torch.stack([steps[k] for k in moments]))
+
+    def _between(self, how: How, label: Tensor) -> Tensor:
+        """The images (num_images, 3, S, S) from the first seed to the second."""
+        seeds = [Between(0, 1, k / (self.num_images - 1)) for k in range(self.num_images)]
+        return torch.cat([*sample_images(*how, label.expand(self.num_images, -1), seeds, self.guidance)])
 
     def _units(self, trainer: Trainer) -> int:
         """Images of a grid times steps; the trajectory is one more."""

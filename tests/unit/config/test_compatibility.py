@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from artart import ArtError
@@ -33,7 +35,7 @@ def test_all_that_does_not_go_with_diffusion_is_reported_at_once():
 
 def test_a_regularizer_needs_latents():
     parts = FITTING | {"callbacks": {}, "objective": {"regularizer": {"_target_": "mine.Mine"}}}
-    check_parts(parts, "reconstruct", CLASSES, has_latents=True)
+    check_parts(parts, "reconstruct", CLASSES, SimpleNamespace(posterior=None))
     check_parts(parts | {"objective": {"regularizer": None}}, "reconstruct", CLASSES)
     with pytest.raises(
         ArtError, match=r"^objective.regularizer: .* no latents; use model=autoencoder, or set .*=null$"

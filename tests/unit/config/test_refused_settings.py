@@ -46,7 +46,7 @@ def refusal_of_generate(*overrides: str) -> str:
     [
         (["optimizer=foo"], "optimizer=foo: no such option; choose adam, adamw or sgd"),
         (["+seed=3"], "+seed: exists already; leave out the +"),
-        (["callbacks=null"], "callbacks=null: a group needs an option; choose default, diffusion or none"),
+        (["callbacks=null"], "callbacks=null: a group needs an option; choose default, diffusion, gan or none"),
         (["schedule=cosine"], "schedule=cosine: no such key; it belongs to diffusion: add objective=diffusion"),
         (
             ["objective=diffusion", "objective.parametrization=v"],

@@ -33,6 +33,18 @@ def test_constant_stays(sgd):
     assert set(learning_rates(lr_schedules.constant(sgd, total_steps=1000), 50)) == {0.5}
 
 
+def test_burn_in_lowers_the_rate_and_raises_beta2_along_a_cosine():
+    adam = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=0.4, betas=(0.0, 0.9))
+    schedule = lr_schedules.burn_in(adam, total_steps=20, burn_in=0.5, final_lr_fraction=0.25, final_beta2=0.99)
+    assert schedule["interval"] == "step"
+    betas, rates = [], []
+    for _ in range(4):
+        betas.append(adam.param_groups[0]["betas"])
+        rates += learning_rates(schedule, 5)[:1]
+    assert_close(rates, [0.4, 0.25, 0.1, 0.1])
+    assert_close(betas, [(0.0, 0.9), (0.0, 0.945), (0.0, 0.99), (0.0, 0.99)])
+
+
 def test_cosine_warms_up_and_follows_half_a_cosine(sgd):
     schedule = lr_schedules.cosine(sgd, total_steps=1100, warmup_steps=100, final_lr_fraction=0.1)
     assert schedule["interval"] == "step"

@@ -15,7 +15,7 @@ OWN = "experiment=auto data.root=FOLDER_OF_YOUR_ART"
 
 def commands(mode: str, root: str | None, run_dir: Path) -> list[str]:
     config = {"data": {"root": root, "val_fraction": 0.1}, "run_dir": str(run_dir), "trainer": {"accelerator": "cpu"}}
-    data, objective = SimpleNamespace(train_ids=range(500)), SimpleNamespace(mode=mode)
+    data, objective = SimpleNamespace(train_ids=range(500)), SimpleNamespace(mode=mode, one_step=False)
     run = SimpleNamespace(cfg=OmegaConf.create(config), data=data, objective=objective)
     return [command for command, _ in next_commands(run, run_dir / "checkpoints" / "best.ckpt")]
 
@@ -37,7 +37,7 @@ def test_next_commands_lead_to_images_of_ones_own(mode, root, trainings, tmp_pat
 def test_next_commands_estimate_the_time_of_a_command_and_none_in_a_notebook(tmp_path, monkeypatch):
     def note() -> str:
         config = {"data": {"root": None}, "run_dir": str(tmp_path), "trainer": {"accelerator": "cpu"}}
-        run = SimpleNamespace(cfg=OmegaConf.create(config), objective=SimpleNamespace(mode="sample"))
+        run = SimpleNamespace(cfg=OmegaConf.create(config), objective=SimpleNamespace(mode="sample", one_step=False))
         return next(note for command, note in next_commands(run, None) if OWN in command)
 
     monkeypatch.setattr(modules, "_seconds", lambda *_: 1800)
