@@ -17,7 +17,7 @@ POSITIONAL = {
     "provenance": "action",
 }  # the key of a word without one; others: checkpoint
 REMOVED = ("callbacks", "logger", "loss", "model", "optimizer", "scheduler")  # with ~ before the key
-TEXTS = ("label", "prompt", "negative_prompt", "data.background", "data.captions")
+TEXTS = ("name", "label", "prompt", "negative_prompt", "data.background", "data.captions")
 HYDRA = ("hydra.sweep.dir", "hydra.sweeper.", "hydra.launcher.", "hydra.searchpath", "hydra.verbose")  # have an effect
 
 
