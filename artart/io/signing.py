@@ -21,7 +21,10 @@ from artart.io.terminal import printable
 PACKAGES: Final = {"c2pa": "c2pa-python", "cryptography": "cryptography"}  # by module
 AGENT: Final = {"name": "artart", "version": __version__}
 UNKNOWN: Final = "application/octet-stream"
-NO_THUMBNAIL: Final = {"builder": {"thumbnail": {"enabled": False}}}
+SETTINGS: Final = {  # of c2pa: no thumbnails, and no connection to an address that a file names
+    "builder": {"thumbnail": {"enabled": False}},
+    "verify": {"remote_manifest_fetch": False},
+}
 
 
 def check_packages(key: str) -> None:
@@ -72,7 +75,7 @@ class Signer:
         alg = getattr(c2pa.C2paSigningAlg, _algorithm(private))
         chain = b"".join(one.public_bytes(Encoding.PEM) for one in (first, *others))
         secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # the form that c2pa reads
-        self.context = c2pa.Context(c2pa.Settings.from_dict(NO_THUMBNAIL))
+        self.context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS))
         try:
             self.signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(alg, chain, secret, None))
             file = io.BytesIO()
@@ -92,7 +95,7 @@ class Signer:
                 ingredient = {"title": _encodable(path.name), "relationship": relationship, "label": f"input{k}"}
                 try:
                     builder.add_ingredient(ingredient, mime_type(path), file)
-                except c2pa.C2paError:  # the file or its manifest is damaged
+                except c2pa.C2paError:  # the file or its manifest is damaged, or the latter is elsewhere
                     builder.add_ingredient(ingredient, UNKNOWN, file)
         signed = io.BytesIO()
         builder.sign(self.signer, mime_type(io.BytesIO(content)), io.BytesIO(content), signed)
@@ -168,7 +171,8 @@ def read_credentials(path: Path) -> dict[str, Any] | None:
 
     try:
         with path.open("rb") as file:
-            store = json.loads(c2pa.Reader(mime_type(path), file).json())
+            context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS))
+            store = json.loads(c2pa.Reader(mime_type(path), file, context=context).json())
     except c2pa.C2paError as error:
         if type(error).__name__.endswith(("ManifestNotFound", "NotSupported")):
             return None

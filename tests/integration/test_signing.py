@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -345,3 +346,20 @@ def test_inspect_decodes_no_image_of_too_many_pixels(tmp_path, monkeypatch):
 def test_inspect_leaves_formats_that_are_programs(tmp_path):
     (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
     assert not inspection.is_image(tmp_path / "a.eps")
+
+
+def test_no_manifest_is_fetched_from_an_address_that_a_file_names(tmp_path):
+    chain, key = certificate(tmp_path / "own")
+    signer, file, path = Signer(chain, key), io.BytesIO(), tmp_path / "a.png"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "http://{}:{}/".format(*server.getsockname())
+        builder = c2pa.Builder(manifest("a", ImageProvenance("trained", {})), context=signer.context)
+        builder.set_no_embed()
+        builder.set_remote_url(address)
+        builder.sign(signer.signer, "image/png", io.BytesIO(picture(path).read_bytes()), file)
+        path.write_bytes(file.getvalue())
+        assert f"must fetch remote manifests from url {address}" in describe_image(path, None)["c2pa"]
+        signer.sign(picture(tmp_path / "b.png").read_bytes(), "b.png", ImageProvenance("composite", {}, "", [path]))
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
