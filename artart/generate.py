@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from artart.config.build import build
+from artart.config.build import build, format_value
 from artart.config.cli import command
 from artart.config.commands import check_mode, check_one_step
 from artart.config.schema import check
@@ -39,7 +39,8 @@ def run(cfg: DictConfig) -> None:
     mode = mode_of(loaded, config["mode"])
     check_mode(config, mode, modes_of(loaded.objective))
     check_one_step(loaded.objective.one_step, config["checkpoint"])
-    asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]), config["allowed_labels"])
+    allowed = config["allowed_labels"] and [format_value(name) for name in config["allowed_labels"]]
+    asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]), allowed)
     warn_of_unknown(loaded.text, asked.prompts)
     resample, num_nearest = config["resample"], config["attribute"]
     needs_training = num_nearest or config["refuse_memorized"]

@@ -29,14 +29,14 @@ def run(cfg: DictConfig) -> None:
     paths = [checkpoint_of("files", name) for name in config["files"]]
     if missing := [path for path in paths if not path.is_file()]:
         raise ArtError(f"files: {missing[0]} is no file; name images, checkpoints, or the folder of a run")
-    images = [path for path in paths if is_image(path)]
+    images = {path for path in paths if is_image(path)}
     registry = entries_of(config["registry"]) if images else None
-    found = [describe_image(path, registry) if path in images else describe(path) for path in paths]
+    found = (describe_image(path, registry) if path in images else describe(path) for path in paths)
     if config["json"]:
-        sys.stdout.write(json.dumps(found, indent=2, default=str) + "\n")
+        sys.stdout.write(json.dumps([*found], indent=2, default=str) + "\n")
         return
-    texts = [yaml.safe_dump(one, sort_keys=False, allow_unicode=True) for one in found]
-    sys.stdout.write(escaped("---\n".join(texts)))
+    for k, one in enumerate(found):
+        sys.stdout.write("---\n" * (k > 0) + escaped(yaml.safe_dump(one, sort_keys=False, allow_unicode=True)))
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -44,7 +44,10 @@ def describe(path: Path) -> dict[str, Any]:
     from artart.checkpoints.load import read
     from artart.checkpoints.validate import finished_epochs
 
-    content = read(path)
+    try:
+        content = read(path)
+    except ArtError as error:
+        raise ArtError(f"files: no image that artart reads, and no checkpoint: {error}") from None
     weights = [value for name, value in content["state_dict"].items() if name.startswith("net.")]
     return {
         "file": str(path),

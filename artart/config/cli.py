@@ -197,6 +197,8 @@ def _sentence(error: Exception, config_name: str, words: Sequence[str], sweeps: 
         return f"+{match[1]}: exists already; leave out the +"
     if isinstance(error, OverrideParseException) and str(error.override).startswith("label={"):
         return f"{error.override}: cannot be read; put each name into quotes: label={{column: 'name', ...}}"
+    if isinstance(error, OverrideParseException) and re.search(r"=\[.*\]$", str(error.override)):
+        return f"{error.override}: cannot be read; put each name into quotes: ['a b',...]"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
     if nulled := [word for word in words if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:

@@ -96,7 +96,7 @@ SETTINGS: dict[str, Any] = PATHS | {
     "name": Annotated[str, Len(1, 64)],
     "days": Annotated[int, Field(ge=1, le=3650)],
     "refuse_memorized": bool,
-    "allowed_labels": Annotated[list[str], Len(1)] | None,
+    "allowed_labels": Annotated[list[str | int | float | bool], Len(1)] | None,
 }
 
 

@@ -55,7 +55,8 @@ def checkpoint_of(key: str, value: str) -> Path:
         return found
     if os.path.isdir(path):
         if not (found := checkpoint_in(path, names)):
-            raise ArtError(f"{key}={value}: this folder has no checkpoints/{names[0]}; name a checkpoint or a run")
+            wanted = "images, a checkpoint or a run" if key == "files" else "a checkpoint or a run"
+            raise ArtError(f"{key}={value}: this folder has no checkpoints/{names[0]}; name {wanted}")
         return found
     return path
 

@@ -28,7 +28,7 @@ from artart.config.build import (
     options,
     select_or_none,
 )
-from artart.config.commands import SETTINGS, settings_of
+from artart.config.commands import SETTINGS, literals, settings_of
 from artart.config.describe import describe
 from artart.config.paths import make_paths_absolute
 from artart.config.targets import check_kind, target_of
@@ -46,7 +46,8 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     Raises ArtError, one line per mistake, with key, value and remedy.
     """
     if missing := sorted(OmegaConf.missing_keys(cfg)):
-        raise ArtError("\n".join(f"{key}: needs a value: {key}=..." for key in missing))
+        values = {key: join_words(literals(SETTINGS.get(key))) or "..." for key in missing}
+        raise ArtError("\n".join(f"{key}: needs a value: {key}={value}" for key, value in values.items()))
     make_paths_absolute(cfg)
     _refuse(_wrong_settings(_probed(cfg)))
     if "monitor" in cfg:

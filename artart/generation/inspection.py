@@ -9,18 +9,20 @@ from PIL import Image
 from rich.filesize import decimal
 
 from artart import ArtError
-from artart.data.decode import decode
+from artart.data.decode import FORMATS, MAX_PIXELS, decode
 from artart.generation.registry import Entries, Match
 from artart.io import signing
 from artart.io.files import sha256
 from artart.io.provenance import provenance_of, texts_of
 from artart.io.terminal import printable
 
+ABOUT_SIGNERS = ("signingCredential.", "timeStamp.")  # begin C2PA's codes for a certificate that expired or is unknown
+
 
 def is_image(path: Path) -> bool:
-    """Whether Pillow knows the file's format."""
+    """Whether a file is an image of a format that artart reads."""
     try:
-        with Image.open(path):
+        with Image.open(path, formats=FORMATS):
             return True
     except Exception:  # noqa: BLE001 - Pillow raises nearly anything on damaged bytes
         return False
@@ -32,9 +34,10 @@ def describe_image(path: Path, registry: Entries | None) -> dict[str, Any]:
     Of one that cannot be decoded they are what is left of them.
     """
     damage = _damage(path)
-    with path.open("rb") as file, Image.open(path) as image:
+    with path.open("rb") as file, Image.open(path, formats=FORMATS) as image:
         with suppress(Exception):  # some formats have metadata after the pixels
-            image.load()
+            if image.width * image.height <= MAX_PIXELS:
+                image.load()
         origin, texts = provenance_of(image, file), texts_of(image)
     match = registry.find(path.read_bytes()) if registry and not damage else None
     signed = _signed(path)
@@ -83,7 +86,8 @@ def _registered(match: Match | None) -> str | dict[str, Any]:
 def _changed(signed: str | dict[str, Any], match: Match | None) -> str:
     """Whether the file is as it was written, as far as that can be known."""
     if isinstance(signed, dict):
-        return "since it was signed" if signed["state"] == "Invalid" else "not since it was signed"
+        of_content = [one for one in signed["problems"] if not one.startswith(ABOUT_SIGNERS)]
+        return "since it was signed" if of_content else "not since it was signed"
     if match is not None:
         return "not since it was generated" if match.is_same else "since it was generated"
     return "unknown"

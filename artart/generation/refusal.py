@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from artart import ArtError
 from artart.generation.plan import Item
 from artart.io.images import to_pixels
 
@@ -21,6 +23,15 @@ class Filter(Protocol):
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Whether each image, uint8 (B, 3, S, S), is refused: (B,) bool."""
+
+
+def _refuses(refuses: Filter, pixels: Tensor) -> bool:
+    """A filter's answer to one image, uint8 (1, 3, S, S). Raises ArtError if it is not (1,) bool."""
+    answer = torch.as_tensor(refuses(pixels))
+    if answer.dtype != torch.bool or answer.shape != (1,):
+        given = f"{str(answer.dtype).removeprefix('torch.')} {tuple(answer.shape)}"
+        raise ArtError(f"filter: returned {given} for images {tuple(pixels.shape)}; return (B,) bool, true: refused")
+    return bool(answer)
 
 
 class Draws:
@@ -47,7 +58,7 @@ class Draws:
     def accepts(self, item: Item, image: Tensor) -> bool:
         """Whether no filter refuses an item's image, (3, S, S) in [-1, 1]."""
         pixels = to_pixels(image)[None]
-        reason = next((name for name, refuses in self.filters.items() if refuses(pixels).item()), None)
+        reason = next((name for name, refuses in self.filters.items() if _refuses(refuses, pixels)), None)
         if reason is None:
             return True
         self.refused[reason] += 1

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ CROPS: Final = tuple(product((0, 0.025, 0.05), repeat=4))  # top, bottom, left, 
 MAX_DISTANCE: Final = 220  # squared, of the hashes of near copies; measured in docs/results.md
 BLOCK: Final = 65536  # images compared at once
 KEYS: Final = {"sha256", "fingerprint", "file", "details"}
+FINGERPRINT: Final = re.compile(f"([0-9a-f]{{{LENGTH}}})?")  # or none, of an animation
 
 
 class Registry:
@@ -119,7 +121,7 @@ class Entries:
         if damaged := len(lines) - len(self.entries):
             log.warning("%s: %d of %d lines are damaged and left out", path, damaged, len(lines))
         self.by_hash = {entry["sha256"]: entry for entry in self.entries}
-        self.hashed = [entry for entry in self.entries if len(entry["fingerprint"]) == LENGTH]
+        self.hashed = [entry for entry in self.entries if entry["fingerprint"]]
         self.digits = digits_of([entry["fingerprint"] for entry in self.hashed])
 
     def find(self, content: bytes) -> Match | None:
@@ -142,9 +144,12 @@ class Entries:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and entry.keys() >= KEYS else None
+    if not isinstance(entry, dict) or not entry.keys() >= KEYS:
+        return None
+    is_whole = isinstance(entry["sha256"], str) and FINGERPRINT.fullmatch(str(entry["fingerprint"]))
+    return entry if is_whole else None
 
 
 def _uncropped(image: Image.Image) -> Iterator[str]:

@@ -13,14 +13,13 @@ T = TypeVar("T", bound=Callable[..., Tensor])
 def kept(make: T) -> T:
     """Call a function of hashable arguments, the device among them, once for each; nobody may write to its result.
 
-    For torch.compile the result is a constant.
+    A compiled step has its own.
     """
     remembered: Any = functools.cache(torch.inference_mode(False)(make))  # such tensors could take part in no gradient
 
-    @torch.compiler.assume_constant_result
     @functools.wraps(make)
     def kept(*args: Any) -> Tensor:
-        return make(*args) if torch.compiler.is_exporting() else remembered(*args)
+        return make(*args) if torch.compiler.is_compiling() else remembered(*args)
 
     return kept
 

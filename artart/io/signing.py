@@ -20,7 +20,11 @@ from artart.io.terminal import printable
 
 PACKAGES: Final = {"c2pa": "c2pa-python", "cryptography": "cryptography"}  # by module
 AGENT: Final = {"name": "artart", "version": __version__}
-NO_THUMBNAIL: Final = {"builder": {"thumbnail": {"enabled": False}}}
+UNKNOWN: Final = "application/octet-stream"
+SETTINGS: Final = {  # of c2pa: no thumbnails, and no connection to an address that a file names
+    "builder": {"thumbnail": {"enabled": False}},
+    "verify": {"remote_manifest_fetch": False},
+}
 
 
 def check_packages(key: str) -> None:
@@ -47,16 +51,20 @@ class Signer:
         """
         import c2pa
         from cryptography import x509
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+            load_pem_private_key,
+        )
 
         names = f"provenance.certificate={certificate}", f"provenance.key={key}"
-        chain, secret = certificate.read_bytes(), key.read_bytes()
         try:
-            first = x509.load_pem_x509_certificates(chain)[0]
+            first, *others = x509.load_pem_x509_certificates(certificate.read_bytes())
         except ValueError:
             raise ArtError(f"{names[0]}: is no certificate in PEM; name the file that begins with yours") from None
         try:
-            private: Any = load_pem_private_key(secret, password=None)
+            private: Any = load_pem_private_key(key.read_bytes(), password=None)
         except (ValueError, TypeError):
             raise ArtError(f"{names[1]}: is no private key in PEM without a password; name another") from None
         if private.public_key() != first.public_key():
@@ -65,7 +73,9 @@ class Signer:
             valid = f"{first.not_valid_before_utc:%Y-%m-%d} to {first.not_valid_after_utc:%Y-%m-%d}"
             raise ArtError(f"{names[0]}: was valid from {valid}; get a new one")
         alg = getattr(c2pa.C2paSigningAlg, _algorithm(private))
-        self.context = c2pa.Context(c2pa.Settings.from_dict(NO_THUMBNAIL))
+        chain = b"".join(one.public_bytes(Encoding.PEM) for one in (first, *others))
+        secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # the form that c2pa reads
+        self.context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS))
         try:
             self.signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(alg, chain, secret, None))
             file = io.BytesIO()
@@ -82,8 +92,11 @@ class Signer:
         relationship = "parentOf" if len(provenance.inputs) == 1 else "componentOf"
         for k, path in enumerate(provenance.inputs):
             with path.open("rb") as file:
-                ingredient = {"title": path.name, "relationship": relationship, "label": f"input{k}"}
-                builder.add_ingredient(ingredient, mime_type(path), file)
+                ingredient = {"title": _encodable(path.name), "relationship": relationship, "label": f"input{k}"}
+                try:
+                    builder.add_ingredient(ingredient, mime_type(path), file)
+                except c2pa.C2paError:  # the file or its manifest is damaged, or the latter is elsewhere
+                    builder.add_ingredient(ingredient, UNKNOWN, file)
         signed = io.BytesIO()
         builder.sign(self.signer, mime_type(io.BytesIO(content)), io.BytesIO(content), signed)
         return signed.getvalue()
@@ -93,25 +106,32 @@ def _algorithm(private: Any) -> str:
     """The name of the signature algorithm of C2PA for a private key. Raises ArtError if there is none."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-    if isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.key_size in (256, 384, 521):
-        return {256: "ES256", 384: "ES384", 521: "ES512"}[private.curve.key_size]
+    curves = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+    if isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.name in curves:
+        return curves[private.curve.name]
     if isinstance(private, rsa.RSAPrivateKey):
         return "PS256"
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return "ED25519"
-    raise ArtError("provenance.key: is of a kind that C2PA does not allow; use ECDSA, Ed25519 or RSA")
+    raise ArtError(
+        "provenance.key: is of a kind that C2PA does not allow; use ECDSA (P-256, P-384, P-521), Ed25519 or RSA"
+    )
 
 
 def mime_type(file: Path | io.BytesIO) -> str:
     """The type of an image file by its content, such as image/png."""
     with Image.open(file) as image:
-        return Image.MIME.get(image.format or "", "application/octet-stream")
+        return Image.MIME.get(image.format or "", UNKNOWN)
 
 
 def manifest(name: str, provenance: ImageProvenance) -> dict[str, Any]:
     """The manifest of an image: actions, and an assertion on training and data mining if an input had an opt-out."""
     source, labels = IPTC_SOURCE[provenance.source], [f"input{k}" for k in range(len(provenance.inputs))]
-    made = {"digitalSourceType": source, "softwareAgent": AGENT, "description": in_words(provenance.details)}
+    made = {
+        "digitalSourceType": source,
+        "softwareAgent": AGENT,
+        "description": _encodable(in_words(provenance.details)),
+    }
     inputs = {"parameters": {"ingredientIds": labels}}
     actions: list[dict[str, Any]] = [{"action": "c2pa.created", **made}]
     if len(labels) == 1:
@@ -121,7 +141,12 @@ def manifest(name: str, provenance: ImageProvenance) -> dict[str, Any]:
     assertions: list[dict[str, Any]] = [{"label": "c2pa.actions.v2", "data": {"actions": actions}}]
     if provenance.opt_out:
         assertions.append({"label": "cawg.training-mining", "data": {"entries": _entries(provenance.opt_out)}})
-    return {"claim_generator_info": [AGENT], "title": name, "assertions": assertions}
+    return {"claim_generator_info": [AGENT], "title": _encodable(name), "assertions": assertions}
+
+
+def _encodable(text: str) -> str:
+    """A text without bytes of a file name that are not UTF-8."""
+    return text.encode(errors="replace").decode()
 
 
 def _entries(opt_out: str) -> dict[str, dict[str, str]]:
@@ -146,7 +171,8 @@ def read_credentials(path: Path) -> dict[str, Any] | None:
 
     try:
         with path.open("rb") as file:
-            store = json.loads(c2pa.Reader(mime_type(path), file).json())
+            context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS))
+            store = json.loads(c2pa.Reader(mime_type(path), file, context=context).json())
     except c2pa.C2paError as error:
         if type(error).__name__.endswith(("ManifestNotFound", "NotSupported")):
             return None
@@ -154,17 +180,19 @@ def read_credentials(path: Path) -> dict[str, Any] | None:
     failures = store.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
     active = store["active_manifest"]
     names = [active, *(name for name in store["manifests"] if name != active)]
-    return {
-        "state": store["validation_state"],
-        "problems": [f"{one['code']}: {one.get('explanation', '')}" for one in failures],
-        "manifests": [_described(store["manifests"][name]) for name in names],
-    }
+    try:
+        manifests = [_described(store["manifests"][name]) for name in names]
+    except (AttributeError, TypeError):  # c2pa does not check the form of every assertion
+        raise ArtError(f"{path}: its C2PA manifest has assertions of an unknown form") from None
+    problems = [f"{one['code']}: {one.get('explanation', '')}" for one in failures]
+    return {"state": store["validation_state"], "problems": problems, "manifests": manifests}
 
 
 def _described(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a manifest that people ask for."""
     data = {one["label"].partition("__")[0]: one.get("data", {}) for one in manifest.get("assertions", [])}
-    signature, entries = manifest.get("signature_info", {}), data.get("cawg.training-mining", {}).get("entries", {})
+    mining = data.get("cawg.training-mining", data.get("c2pa.training-mining", {}))  # the latter until C2PA 2.0
+    signature, entries = manifest.get("signature_info", {}), mining.get("entries", {})
     actions = data.get("c2pa.actions.v2", data.get("c2pa.actions", {})).get("actions", [])
     made_by = [
         f"{one.get('name')} {one.get('version', '')}".strip() for one in manifest.get("claim_generator_info", [])

@@ -207,3 +207,31 @@ def test_settings_that_make_no_sense_are_refused(generate, diffusion_run, capsys
 def test_without_held_out_art_near_duplicates_cannot_be_told(generate, diffusion_run, capsys):
     assert generate(f"checkpoint={diffusion_run / LAST}", "num_images=2", *FAST, "refuse_memorized=true") == 2
     assert "images were held out; 20 are the minimum" in capsys.readouterr().err
+
+
+class Probability:
+    """No filter: says how probable it is that an image is refused."""
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(pixels),), 0.3)
+
+
+def test_a_filter_that_does_not_return_bool_is_refused(generate, diffusion_run, painter, capsys):
+    painter({0: noise(0)})
+    name = f"{__name__}.Probability"
+    settings = ("num_images=1", "label=none", f"+filter._target_={name}", f"trusted_classes=[{name}]")
+    assert generate(f"checkpoint={diffusion_run / LAST}", *settings, *FAST) == 2
+    assert capsys.readouterr().err == (
+        "filter: returned float32 (1,) for images (1, 3, 16, 16); return (B,) bool, true: refused\n"
+    )
+
+
+def test_labels_that_are_numbers_can_be_allowed(generate, diffusion_run, capsys):
+    assert generate(f"checkpoint={diffusion_run / LAST}", "allowed_labels=[1850,ink]", *FAST) == 2
+    assert capsys.readouterr().err.startswith("allowed_labels: 1850 is no label; choose ")
+
+
+def test_a_list_that_cannot_be_read_says_where_quotes_are_needed(generate, diffusion_run, capsys):
+    assert generate(f"checkpoint={diffusion_run / LAST}", "allowed_labels=[Öl auf Holz]", *FAST) == 2
+    line = "allowed_labels=[Öl auf Holz]: cannot be read; put each name into quotes: ['a b',...]\n"
+    assert capsys.readouterr().err == line

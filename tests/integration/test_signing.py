@@ -1,11 +1,20 @@
 """Signed images: what generate writes and inspect reads."""
 
 import io
+import os
+import socket
+import time
+from datetime import timedelta
 from pathlib import Path
 
+import c2pa
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
+import artart.inspect
+from artart.generation import inspection
+from artart.generation.inspection import describe_image
 from artart.io.certificate import new_certificate
 from artart.io.provenance import ImageProvenance, provenance_of, texts_of
 from artart.io.signing import PACKAGES, Signer, manifest, read_credentials
@@ -239,3 +248,118 @@ def test_new_certificate_says_that_it_is_untrusted_and_keeps_its_key_to_its_owne
     assert call(artart.provenance, "new-certificate") == 0
     assert (tmp_path / "outputs/certificate-2/key.pem").exists(), "no key is replaced"
     assert call(artart.provenance, "old-certificate") == 2
+
+
+@pytest.mark.slow
+def test_a_signature_that_has_expired_does_not_mean_that_the_file_was_changed(tmp_path, monkeypatch):
+    from artart.io import certificate as module
+
+    lengths = {"days": timedelta(hours=1, seconds=3), "hours": timedelta(hours=1)}
+    monkeypatch.setattr(module, "timedelta", lambda **length: lengths[next(iter(length))])
+    chain, key = certificate(tmp_path / "own")
+    path = picture(tmp_path / "a.png", certificate=chain, key=key)
+    time.sleep(4)
+    found = describe_image(path, None)
+    assert (found["c2pa"]["state"], found["changed"]) == ("Invalid", "not since it was signed")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    path.write_bytes(content)
+    assert describe_image(path, None)["changed"] == "since it was signed"
+
+
+@pytest.mark.parametrize("kind", ["EC", "RSA"])
+def test_keys_in_the_older_form_of_openssl_sign(tmp_path, kind):
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    from artart.io import certificate as module
+
+    authority = ec.generate_private_key(ec.SECP256R1())
+    private = authority if kind == "EC" else rsa.generate_private_key(65537, 2048)
+    own = module._certificate("me", private, ec.generate_private_key(ec.SECP256R1()), 3)
+    (chain := tmp_path / "chain.pem").write_bytes(b"\xef\xbb\xbf" + own.public_bytes(Encoding.PEM))
+    secret = private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    assert secret.startswith(f"-----BEGIN {kind} PRIVATE KEY".encode())
+    (key := tmp_path / "key.pem").write_bytes(secret)
+    assert read_credentials(picture(tmp_path / "a.png", certificate=chain, key=key))["state"] == "Valid"
+
+
+def test_texts_that_are_not_utf8_are_signed(tmp_path):
+    chain, key = certificate(tmp_path / "own")
+    source = picture(tmp_path / os.fsdecode(b"\xff.png"))
+    given = ImageProvenance("composite", {"prompt": os.fsdecode(b"\xff")}, "", [source])
+    path = picture(tmp_path / os.fsdecode(b"\xfe.png"), "red", given, certificate=chain, key=key)
+    (own,) = read_credentials(path)["manifests"]
+    assert (own["title"], own["inputs"]) == ("?.png", ["?.png (parentOf)"])
+
+
+def test_an_input_that_c2pa_cannot_read_is_an_ingredient(tmp_path):
+    chain, key = certificate(tmp_path / "own")
+    source = picture(tmp_path / "cut.png")
+    source.write_bytes(source.read_bytes()[:-12])  # the end, which Pillow does without
+    given = ImageProvenance("composite", {}, "", [source])
+    found = read_credentials(picture(tmp_path / "a.png", "red", given, certificate=chain, key=key))
+    assert (found["state"], found["manifests"][0]["inputs"]) == ("Valid", ["cut.png (parentOf)"])
+
+
+def signed_by_others(path: Path, folder: Path, assertion: dict[str, object]) -> Path:
+    """An image with an assertion that artart does not write."""
+    chain, key = certificate(folder)
+    signer, file = Signer(chain, key), io.BytesIO()
+    made = {**manifest("a", ImageProvenance("trained", {}))}
+    builder = c2pa.Builder({**made, "assertions": [*made["assertions"], assertion]}, context=signer.context)
+    builder.sign(signer.signer, "image/png", io.BytesIO(picture(path).read_bytes()), file)
+    path.write_bytes(file.getvalue())
+    return path
+
+
+def test_the_older_name_of_an_opt_out_is_read(tmp_path):
+    data = {"entries": {"c2pa.ai_training": {"use": "notAllowed"}}}
+    path = signed_by_others(tmp_path / "a.png", tmp_path / "own", {"label": "c2pa.training-mining", "data": data})
+    (own,) = read_credentials(path)["manifests"]
+    assert own["training and data mining"] == {"c2pa.ai_training": "notAllowed"}
+
+
+@pytest.mark.parametrize("data", [{"entries": ["x"]}, {"entries": {"cawg.ai_training": "notAllowed"}}, [1]])
+def test_assertions_of_an_unknown_form_are_reported(tmp_path, data):
+    path = signed_by_others(tmp_path / "a.png", tmp_path / "own", {"label": "cawg.training-mining", "data": data})
+    assert describe_image(path, None)["c2pa"] == f"{path}: its C2PA manifest has assertions of an unknown form"
+
+
+def test_inspect_prints_what_comes_before_a_file_that_is_nothing(call, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    (tmp_path / "empty.png").touch()
+    assert call(artart.inspect, "a.png", "empty.png") == 2
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"file: {tmp_path / 'a.png'}\n")
+    assert printed.err.startswith(f"files: no image that artart reads, and no checkpoint: {tmp_path / 'empty.png'}: ")
+
+
+def test_inspect_decodes_no_image_of_too_many_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, "MAX_PIXELS", 100)
+    monkeypatch.setattr(inspection, "_damage", lambda path: "24 x 24 pixels")
+    monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    assert describe_image(picture(tmp_path / "a.png"), None)["cannot be decoded"] == "24 x 24 pixels"
+
+
+def test_inspect_leaves_formats_that_are_programs(tmp_path):
+    (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    assert not inspection.is_image(tmp_path / "a.eps")
+
+
+def test_no_manifest_is_fetched_from_an_address_that_a_file_names(tmp_path):
+    chain, key = certificate(tmp_path / "own")
+    signer, file, path = Signer(chain, key), io.BytesIO(), tmp_path / "a.png"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "http://{}:{}/".format(*server.getsockname())
+        builder = c2pa.Builder(manifest("a", ImageProvenance("trained", {})), context=signer.context)
+        builder.set_no_embed()
+        builder.set_remote_url(address)
+        builder.sign(signer.signer, "image/png", io.BytesIO(picture(path).read_bytes()), file)
+        path.write_bytes(file.getvalue())
+        assert f"must fetch remote manifests from url {address}" in describe_image(path, None)["c2pa"]
+        signer.sign(picture(tmp_path / "b.png").read_bytes(), "b.png", ImageProvenance("composite", {}, "", [path]))
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()

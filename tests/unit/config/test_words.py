@@ -42,6 +42,13 @@ def test_to_hydra_quotes_a_colour():
     assert to_hydra(["data.background=#203040"], "train") == ["data.background='#203040'"]
 
 
+def test_to_hydra_quotes_the_name_of_who_signs():
+    assert to_hydra(["new-certificate", "name=Müller, Erika"], "provenance") == [
+        "action=new-certificate",
+        "name='Müller, Erika'",
+    ]
+
+
 @pytest.mark.parametrize("word", ["~callbacks.grid", "+callbacks.grid", "-m"])
 def test_to_hydra_leaves_words_of_hydra(word):
     assert to_hydra([word], "train") == [word]

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from artart import ArtError
+from artart.data.perceptual_hash import LENGTH
 from artart.generation.registry import Entries, Registry, _append, entries_of
 from artart.io.provenance import ImageProvenance
 
@@ -159,6 +160,29 @@ def test_a_line_that_was_cut_is_ended_and_left_out(tmp_path, caplog):
 def test_lines_of_something_else_are_left_out(tmp_path, line):
     (tmp_path / "registry.jsonl").write_text(f"{line}\n\n")
     assert Entries(tmp_path / "registry.jsonl").entries == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"fingerprint": 5},
+        {"fingerprint": None},
+        {"fingerprint": ["8"] * LENGTH},
+        {"fingerprint": "8" * (LENGTH - 1)},
+        {"fingerprint": "\u00e9" * LENGTH},
+        {"sha256": ["a"]},
+        "nested",
+    ],
+    ids=str,
+)
+def test_lines_with_values_of_other_types_are_left_out(tmp_path, works, damage):
+    registry = Registry(tmp_path / "registry.jsonl")
+    registry.add(Path("a.png"), content_of(works[0]), MADE)
+    line = "[" * 100_000 if damage == "nested" else json.dumps(json.loads(registry.path.read_text()) | damage)
+    registry.path.write_text(f"{line}\n{registry.path.read_text()}")
+    entries = Entries(registry.path)
+    assert len(entries.entries) == 1
+    assert entries.find(content_of(works[0], "JPEG", quality=60)).entry["file"] == "a.png"
 
 
 def test_a_registry_that_cannot_be_written_is_named(tmp_path):
