@@ -21,12 +21,14 @@ def kept(make: T) -> T:
     def kept(*args: Any) -> Tensor:
         return make(*args) if torch.compiler.is_compiling() else remembered(*args)
 
-    return kept
+    return kept  # type: ignore[return-value]
 
 
 @kept
 def constant(values: Any, device: torch.device) -> Tensor:
     """A tensor of a number, or of a tuple of them: a new one would be copied to a GPU, which waits for it."""
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and isinstance(values, tuple) and values:
+        return torch.stack([torch.full((), value, device=device) for value in values])  # on the device in each step
     return torch.tensor(values, device=device)
 
 

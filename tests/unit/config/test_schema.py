@@ -32,6 +32,7 @@ def needed_by(option: str) -> list[str]:
     """What must be said with an option."""
     objective = ["objective=diffusion"] if option.startswith(DIFFUSION) else []
     objective += ["experiment=autoencoder"] if option.startswith("regularizer=") else []
+    objective += ["experiment=gan"] if option == "callbacks=gan" else []
     file = {
         "experiment=finetune": "init_from",
         "experiment=latent": "first_stage",
