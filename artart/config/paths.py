@@ -11,7 +11,6 @@ from artart import ArtError
 from artart.config.commands import PATHS, literals
 
 RUNS = Path("outputs/runs")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is in C, and not in every build
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 KEYS = {"data", "image_size", "run_dir", "seed"}  # in the settings of every training and preparation
 LATEST = "latest"  # stands for the newest run under RUNS
@@ -19,6 +18,14 @@ CHECKPOINTS = {  # keys that may name a run, and which of its files they take
     **dict.fromkeys(("checkpoint", "files", "init_from", "first_stage", "guidance.network"), (BEST, LAST, PREVIOUS)),
     "resume": (LAST, PREVIOUS),
 }
+
+
+def load_yaml(text: str) -> Any:
+    """Plain data. Raises YAMLError."""
+    try:
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the first is fast
+    except yaml.YAMLError:
+        return yaml.safe_load(text)  # takes names that are not UTF-8
 
 
 def make_paths_absolute(cfg: DictConfig) -> None:
@@ -75,7 +82,7 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ArtError(f"{run_dir} is not the folder of a run: it has no .hydra/config.yaml")
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506 - both are safe
+        content = load_yaml(file.read_text(encoding="utf-8"))
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001 - a YAML parser raises anything

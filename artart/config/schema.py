@@ -91,6 +91,8 @@ def _wrong_settings(config: Config) -> Iterator[str]:
             yield f"{key}: is missing; choose {key}={join_words(options(key))}"
     if "guidance" in config and not isinstance(config["guidance"], Mapping):
         yield f"guidance={format_value(config['guidance'])}: has several settings; its strength is guidance.weight"
+    if "provenance" in config and not isinstance(config["provenance"], Mapping):
+        yield f"provenance={format_value(config['provenance'])}: has two settings, provenance.certificate and .key"
     if isinstance(config.get("experiment"), Mapping):
         yield "experiment: its file must begin with the line `# @package _global_`"
 

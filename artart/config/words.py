@@ -28,10 +28,9 @@ def to_hydra(words: Sequence[str], command: str) -> list[str]:
     Raises ArtError, one line for each word that has no effect, or has another name now.
     """
     is_sweep = bool(MULTIRUN & set(words))
+    given, settings = _divided(["json=true" if word == "--json" else word for word in words])
     if command in LISTS:
-        given, settings = _divided(["json=true" if word == "--json" else word for word in words])
-        return given + _with_list(settings, LISTS[command])
-    given, settings = _divided(words)
+        settings = _with_list(settings, LISTS[command])
     bare = [word for word in settings if _is_bare(word)]
     if len(bare) > 1:
         raise ArtError(f"{bare[0]}, {bare[1]}: need key=value; a name with blanks needs quotes: 'a b'")
@@ -48,7 +47,7 @@ def to_hydra(words: Sequence[str], command: str) -> list[str]:
 def _with_list(words: Sequence[str], key: str) -> list[str]:
     """Words of a command that takes any number of paths, of which those without a key become its value."""
     names = [word.removeprefix("checkpoint=") for word in words if _is_bare(word) or word.startswith("checkpoint=")]
-    settings = [quoted(word) for word in words if not _is_bare(word) and not word.startswith("checkpoint=")]
+    settings = [word for word in words if not _is_bare(word) and not word.startswith("checkpoint=")]
     files = ",".join(quoted(f"checkpoint={name}").removeprefix("checkpoint=") for name in names)
     return [*settings, f"{key}=[{files}]"] if names else settings
 

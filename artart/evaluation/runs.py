@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from artart import ArtError
 from artart.config.build import flat_keys, select_or_none
-from artart.config.paths import LOADER, read_settings
+from artart.config.paths import load_yaml, read_settings
 from artart.io.files import sha256
 from artart.io.terminal import pasteable
 
@@ -96,7 +96,7 @@ def read_run(folder: Path) -> Run:
     settings = {key: value for key, value in values if not isinstance(value, Mapping)}
     words = list[str]()
     with suppress(OSError, yaml.YAMLError):
-        found = yaml.load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506
+        found = load_yaml((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
         words = [str(word) for word in found or []]
     result = dict[str, Any]()
     with suppress(OSError, ValueError):
