@@ -120,7 +120,7 @@ def _add_profile(image: Image.Image, head: bytes, found: png.Readable | None) ->
 
 
 def _code_points(head: bytes) -> tuple[int, ...]:
-    """Primaries and transfer function of an AVIF or HEIF (ISO/IEC 14496-12, 12.1.5); empty: not told."""
+    """Primaries and transfer function of an AVIF or HEIF (ISO/IEC 14496-12, 12.1.5); empty: not given."""
     at = head.find(b"colrnclx")
     return struct.unpack_from(">HH", head, at + 8) if head[4:8] == b"ftyp" and at >= 0 else ()
 

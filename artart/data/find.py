@@ -78,7 +78,7 @@ class Found(NamedTuple):
 
     images: list[Path]  # by content or suffix, sorted
     others: dict[Path, str]  # image files that are not read: their kind, and what to do
-    opt_outs: set[Path]  # files of the suffix .optout, which may lie beside images
+    opt_outs: set[Path]  # files of the suffix .optout, which may be next to images
     ignored: Counter[str]  # number of all other files by suffix, of hidden ones, and of those of other programs
 
 

@@ -105,6 +105,56 @@ class DPMpp2M:
             yield Step(x, x0_hat)
 
 
+@dataclass
+class UniPC:
+    """A multistep predictor of second and a corrector of third order in lambda = ln(alpha / sigma).
+
+    One evaluation a step: x0_hat at a predicted x_t corrects that x_t, then predicts the next. The x_t of a Step are
+    predictions. The first and the last step are of first order. Source: Zhao et al. 2023, arXiv 2302.04867, UniPC-2
+    with B_2(h) = exp(-h) - 1.
+    """
+
+    num_steps: Count = 30
+    spacing: Spacing = "r"
+
+    def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
+        last: _Prediction | None = None
+        for (t, now), (_, after) in pairwise(_levels(schedule, times)):
+            x0_hat = denoise(x, t.to(x).expand(len(x)))
+            if last is not None:
+                x = last.corrected(x0_hat)
+            h = (after.alpha / after.sigma).log() - (now.alpha / now.sigma).log()
+            share = -torch.expm1(-h)
+            this = _Prediction(
+                after.sigma / now.sigma * x + after.alpha * share * x0_hat, x0_hat, h, after.alpha * share
+            )
+            if last is not None and after.sigma > 0:
+                this = this._replace(slope=(x0_hat - last.x0_hat) * h / last.h, ratio=last.h / h)
+            last, x = this, this.first_order + this.weight / 2 * this.slope
+            yield Step(x, x0_hat)
+
+
+class _Prediction(NamedTuple):
+    """A step of UniPC of length h in lambda; `slope` is the change of x0_hat over it, judged by the step before."""
+
+    first_order: Tensor  # (B, C, H, W): x_t if x0_hat did not change
+    x0_hat: Tensor  # (B, C, H, W), at its start
+    h: Tensor
+    weight: Tensor  # alpha (1 - exp(-h)), at its end
+    slope: Tensor | float = 0.0  # (B, C, H, W)
+    ratio: Tensor | None = None  # of the length of the step before to h; None: of first order
+
+    def corrected(self, x0_hat: Tensor) -> Tensor:
+        """x_t at its end, where the network predicts x0_hat. The weights solve the paper's Eq. 9 (R rho = b)."""
+        if self.ratio is None:
+            rho, rho_end = 0.0, 0.5
+        else:
+            b = 1 / -torch.expm1(-self.h) - 1 / self.h
+            rho = (b - 1 / -torch.expm1(-self.h) + 2 * b / self.h) / (1 + self.ratio)
+            rho_end = b - rho
+        return self.first_order + self.weight * (rho * self.slope + rho_end * (x0_hat - self.x0_hat))
+
+
 def _levels(schedule: Schedule, times: Tensor) -> Iterator[tuple[Tensor, Level]]:
     """Each time with its level: 0-dimensional tensors, which do not change the dtype of the images they scale."""
     return ((t, Level(*values)) for t, *values in zip(times, *schedule.at(times), strict=True))

@@ -55,7 +55,7 @@ class Model:
       None: frequent captions in `sample`, else none. negative_prompt: what guidance leads away from.
     - seed: image k has the seed `seed + k`, in any batch size.
     - guidance: the guidance weight; 1: none. A Guidance, from `guidance`, also has an interval and a network.
-    - sampler: a name in conf/sampler (ddim, ddpm, dpmpp_2m, heun) or a Sampler; num_steps: of a sampler by name.
+    - sampler: a name in conf/sampler (ddim, ddpm, dpmpp_2m, heun, unipc) or a Sampler; num_steps: of a sampler by name.
     - output_type: "pil": a list of PIL images with their provenance as XMP in `info["xmp"]`, which
       `artart.save_image` writes, after `img2img` and `inpaint` of the size of their PIL image; "pt": a tensor
       (N, 3, S, S) in [-1, 1] on the CPU.

@@ -20,7 +20,7 @@ from artart.data.decode import decode, resize
 from artart.data.scan import FileInfo, examine
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import Between, from_seeds, slerp
-from artart.diffusion.samplers import DDIM, DPMpp2M, Heun
+from artart.diffusion.samplers import DDIM, DPMpp2M, Heun, UniPC
 from artart.diffusion.sampling import Given, sample_steps
 from artart.diffusion.schedule import Cosine, Flow
 from artart.generation.conditions import Asked
@@ -34,7 +34,7 @@ from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import MSE, WeightedSum
 
 FAST = "sampler.num_steps=3"
-SAMPLERS = [DDIM(40), DDIM(40, eta=1.0), DPMpp2M(40), Heun(40)]
+SAMPLERS = [DDIM(40), DDIM(40, eta=1.0), DPMpp2M(40), Heun(40), UniPC(40)]
 OPT_OUT, OTHER = "DMI-PROHIBITED-AIMLTRAINING", "DMI-PROHIBITED-GENAIMLTRAINING"
 
 
@@ -151,7 +151,7 @@ def test_at_strength_1_nothing_is_left_of_the_image(schedule):
     assert torch.equal(last(Heun(5), Given(some_images()), schedule=schedule), last(Heun(5), schedule=schedule))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddim", "ddpm", "dpmpp_2m", "heun"])
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddim", "ddpm", "dpmpp_2m", "heun", "unipc"])
 def test_what_is_not_repainted_stays_in_every_sampler(sampler):
     x0, repaint = some_images(), torch.arange(8) < 5
     made = last(sampler, Given(x0, (1.0, 0.6), repaint))
@@ -282,7 +282,7 @@ def test_unusable_inputs_are_listed_and_nothing_is_overwritten(generate, best, t
 
 
 @pytest.mark.parametrize(
-    "sampler", ["ddim", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddpm", "dpmpp_2m", "heun"))]
+    "sampler", ["ddim", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddpm", "dpmpp_2m", "heun", "unipc"))]
 )
 def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, image, mask, sampler):
     arguments = (f"input={image}", f"mask={mask}", f"sampler={sampler}", FAST, "num_images=3", "out=made")

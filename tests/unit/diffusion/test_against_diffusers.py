@@ -8,12 +8,13 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
 )
 from torch import Tensor
 from torch.testing import assert_close
 
 from artart.diffusion.parameterization import PARAMETERIZATIONS
-from artart.diffusion.samplers import DDIM, Denoise, DPMpp2M, Heun, Sampler
+from artart.diffusion.samplers import DDIM, Denoise, DPMpp2M, Heun, Sampler, UniPC
 from artart.diffusion.schedule import Flow, Schedule, Table
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # theirs
@@ -123,3 +124,12 @@ def test_dpm_solver_multistep_is_dpmpp_2m(parameterization, num_steps):
     scheduler.set_timesteps(num_steps)
     table, times = table_and_times(scheduler)
     assert_same(ours(DPMpp2M(), table, parameterization, times), theirs(scheduler))
+
+
+@pytest.mark.parametrize("parameterization", ["x0", "v"])
+@pytest.mark.parametrize("num_steps", [3, 10])
+def test_unipc(parameterization, num_steps):
+    scheduler = UniPCMultistepScheduler(final_sigmas_type="zero", prediction_type=THEIR_NAMES[parameterization])
+    scheduler.set_timesteps(num_steps)
+    table, times = table_and_times(scheduler)
+    assert_same(ours(UniPC(), table, parameterization, times), theirs(scheduler))

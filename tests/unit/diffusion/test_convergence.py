@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from artart.diffusion.samplers import DDIM, Denoise, DPMpp2M, Heun, Sampler
+from artart.diffusion.samplers import DDIM, Denoise, DPMpp2M, Heun, Sampler, UniPC
 from artart.diffusion.schedule import Flow, Schedule
 
 SCALES = torch.logspace(math.log10(0.05), math.log10(2), 16, dtype=torch.float64).view(1, 1, 4, 4)
@@ -61,6 +61,10 @@ def test_heun_is_of_second_order(schedule):
 def test_dpmpp_2m_is_of_second_order(schedule):
     # DDPM's noise ends at r = 0.9935 and 0.9937, above the grid's.
     assert mean_order([rms_error(DPMpp2M(), schedule, even_in_lambda(schedule, num)) for num in NUM_STEPS]) >= 1.9
+
+
+def test_unipc_is_of_third_order(schedule):
+    assert mean_order([rms_error(UniPC(), schedule, even_in_lambda(schedule, num)) for num in NUM_STEPS]) >= 2.8
 
 
 def test_dpmpp_2m_beats_ddim_fivefold_at_32_steps(schedule):

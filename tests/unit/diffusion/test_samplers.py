@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from artart.diffusion.samplers import DDIM, Denoise, DPMpp2M, Heun, Sampler, Step
+from artart.diffusion.samplers import DDIM, Denoise, DPMpp2M, Heun, Sampler, Step, UniPC
 from artart.diffusion.schedule import Flow, Schedule
 
 B, SHAPE = 64, (3, 4, 4)
@@ -15,9 +15,10 @@ SAMPLERS = {
     "ddpm": DDIM(eta=1.0),
     "heun": Heun(),
     "dpmpp_2m": DPMpp2M(),
+    "unipc": UniPC(),
 }
 samplers = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
-deterministic = pytest.mark.parametrize("sampler", [DDIM(), Heun(), DPMpp2M()], ids=["ddim", "heun", "dpmpp_2m"])
+deterministic = pytest.mark.parametrize("sampler", [DDIM(), Heun(), DPMpp2M(), UniPC()], ids=type)
 spacings = pytest.mark.parametrize("spacing", ["r", "t", "lambda", "karras"])
 
 
