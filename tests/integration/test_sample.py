@@ -126,7 +126,7 @@ def test_every_sampler_makes_the_same_images_in_any_batch(generate, changed, sam
     assert len(names("5")) == 6
     for name in names("5"):
         for other in ("1", "3"):
-            assert np.abs(pixels(f"5/{name}") - pixels(f"{other}/{name}")).max() <= 1  # a rounding
+            assert np.abs(pixels(f"5/{name}") - pixels(f"{other}/{name}")).max() <= 2  # rounding
     classes = {"ddim": "DDIM", "ddpm": "DDIM", "dpmpp_2m": "DPMpp2M", "heun": "Heun", "unipc": "UniPC"}
     assert settings("5/00000.png")["sampler"] == classes[sampler]
 
