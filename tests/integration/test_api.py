@@ -41,6 +41,7 @@ def image(art_folder) -> Path:
     return sorted(art_folder.rglob("*.png"))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["outputs/runs/2026-11-26/run", "latest"])
 def test_load_takes_the_folder_of_a_run_and_the_latest(best, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -75,6 +76,7 @@ def check_same(made: list[Image.Image], *names: str) -> None:
 # --- the images of the commands
 
 
+@pytest.mark.slow
 def test_sample_makes_the_images_of_the_command(generate, best, model):
     settings = ("num_images=4", "seed=7", "guidance.weight=2.5", "sampler=ddim", FAST, "batch_size=3")
     assert generate(f"checkpoint={best}", "label=painting", "out=made", *settings) == 0
@@ -82,11 +84,13 @@ def test_sample_makes_the_images_of_the_command(generate, best, model):
     check_same(model.sample(4, label="painting", seed=7, **how), *[f"made/0000{k}_painting.png" for k in range(4)])
 
 
+@pytest.mark.slow
 def test_sample_has_the_defaults_of_the_command(generate, best, model):
     assert generate(f"checkpoint={best}", FAST, "out=made") == 0
     check_same(model.sample(num_steps=3), *sorted(str(path) for path in Path("made").glob("0*.png")))
 
 
+@pytest.mark.slow
 def test_img2img_makes_the_images_of_the_command(generate, best, model, image):
     settings = ("mode=img2img", "num_images=2", "strength=0.4", "label=drawing", "seed=3", FAST)
     assert generate(f"checkpoint={best}", f"input={image}", "out=made", *settings) == 0
@@ -95,6 +99,7 @@ def test_img2img_makes_the_images_of_the_command(generate, best, model, image):
     check_same(made, *[f"made/{image.stem}_0000{k}_drawing.png" for k in range(2)])
 
 
+@pytest.mark.slow
 def test_img2img_takes_a_folder_of_images_in_order(generate, best, model, art_folder):
     files = sorted(path for path in art_folder.rglob("*.png"))[:3]
     made = model.img2img([Image.open(path) for path in files], num_images=2, num_steps=3, batch_size=4)
@@ -104,6 +109,7 @@ def test_img2img_takes_a_folder_of_images_in_order(generate, best, model, art_fo
             assert np.abs(pixels(made[2 * k + j]) - pixels(f"made/{path.stem}_0000{j}.png")).max() <= 1  # a rounding
 
 
+@pytest.mark.slow
 def test_inpaint_makes_the_images_of_the_command(generate, best, model, image, tmp_path):
     mask = Image.new("L", Image.open(image).size)
     mask.paste(255, (0, 0, 15, 32))
@@ -129,6 +135,7 @@ def test_reconstruct_makes_the_images_of_the_command(generate, finished_run, rec
         check_same(reconstructor.reconstruct(opened), f"made/{image.stem}.png")
 
 
+@pytest.mark.slow
 def test_a_guide_makes_the_images_of_the_command(generate, best, model, diffusion_run):
     weaker = diffusion_run / "checkpoints" / "last.ckpt"
     settings = ("num_images=1", "guidance.weight=2", "guidance.interval=[0,1]", f"guidance.network={weaker}", FAST)
@@ -140,6 +147,7 @@ def test_a_guide_makes_the_images_of_the_command(generate, best, model, diffusio
 # --- kinds of inputs and outputs
 
 
+@pytest.mark.slow
 def test_images_and_tensors_give_the_same(model, reconstructor, image, tmp_path):
     small = Image.open(image).convert("RGB").resize((16, 16))
     small.save(tmp_path / "small.png")

@@ -66,6 +66,7 @@ def copier(monkeypatch):
 # ---------------------------------------------------------------- the comparison
 
 
+@pytest.mark.slow
 def test_training_images_are_nearest_to_themselves_and_closer_than_held_out_art(attribute, data):
     rows, sentence = attribute(data.pixels_of(data.train_ids))
     nearest = rows[::3]
@@ -152,6 +153,7 @@ def test_without_a_table_no_artist_is_named(art_folder):
 # ---------------------------------------------------------------- the sheet
 
 
+@pytest.mark.slow
 def test_the_sheet_has_a_row_for_each_sample_up_to_64(attribute, data, tmp_path):
     samples = data.pixels_of((data.val_ids + data.train_ids + data.val_ids)[:70])
     attribute(samples, k=2)
@@ -167,6 +169,7 @@ def test_the_sheet_has_a_row_for_each_sample_up_to_64(attribute, data, tmp_path)
             assert np.abs(seen - pixels.permute(1, 2, 0).numpy()).mean() < 12, "enlarged by Lanczos"
 
 
+@pytest.mark.slow
 def test_more_neighbours_make_fewer_rows(attribute, data, tmp_path):
     attribute(data.pixels_of(data.train_ids[:20]), k=14)
     with Image.open(tmp_path / "made" / "attribution.png") as sheet:
@@ -262,6 +265,7 @@ def refused(generate, capsys, *arguments: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_training_images_that_are_gone_are_refused_before_sampling(generate, artists_run, tmp_path, capsys):
     content = torch.load(artists_run / LAST)
     content["config"]["data"]["root"] = "/gone"
@@ -278,6 +282,7 @@ def test_a_folder_that_only_a_checkpoint_names_is_not_read(generate, artists_run
     assert line.endswith(f"if that is what it was trained with: data.root={artists_run.parent / 'art'}\n")
 
 
+@pytest.mark.slow
 def test_training_images_that_have_moved_are_named(generate, artists_run, tmp_path, capsys):
     (tmp_path / "art").symlink_to(artists_run.parent / "art")
     (tmp_path / "art.csv").write_bytes((artists_run.parent / "art.csv").read_bytes())

@@ -29,6 +29,7 @@ def pixels(image) -> np.ndarray:
     return np.asarray(Image.open(image)).astype(int)
 
 
+@pytest.mark.slow
 def test_training_logs_the_penalty_and_draws_the_errors(autoencoder_run):
     result = json.loads((autoencoder_run / "result.json").read_text())
     assert {"train/loss", "train/mse", "train/regularizer", "val/psnr"} <= result["last"].keys()
@@ -53,12 +54,14 @@ def test_evaluate_gives_the_kid_of_reconstructions(evaluate, best, alexnet_weigh
     assert all("kid_alexnet" not in one for one in found["classes"].values())
 
 
+@pytest.mark.slow
 def test_evaluate_without_alexnet_leaves_out_kid(evaluate, best, tmp_path, capsys):
     assert evaluate(f"checkpoint={best}") == 0
     assert "kid_alexnet" not in json.loads((tmp_path / "judged" / "metrics.json").read_text())
     assert "KID" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_reconstruct_and_generate_make_the_output_of_the_network(generate, best, art_folder):
     source = sorted(art_folder.rglob("*.png"))[0]
     assert generate(f"checkpoint={best}", "mode=reconstruct", f"input={source}", "out=made") == 0
@@ -79,6 +82,7 @@ def test_inspect_prints_an_autoencoder(best, monkeypatch, capsys):
     assert found["numbers in the network"] == sum(one.numel() for one in checkpoint.load(best).net.parameters())
 
 
+@pytest.mark.slow
 def test_exported_weights_are_those_of_the_checkpoint(export, best, tmp_path):
     assert export(f"checkpoint={best}", f"out={tmp_path}/net.safetensors") == 0
     before, after = checkpoint.load(best), checkpoint.load(tmp_path / "net.safetensors")

@@ -95,6 +95,7 @@ def test_autoencoders_and_demo_art_have_cards_too(export, finished_run):
     assert "painted by a program" in Path("hub/dataset/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_folder_that_exists_stays(export, checkpoint, capsys):
     Path("hub").mkdir()
     assert export(f"checkpoint={checkpoint}", "format=hub", "out=hub") == 2

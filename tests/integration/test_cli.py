@@ -113,6 +113,7 @@ def test_mistakes_are_reported_in_a_line_each_and_leave_nothing(tmp_path, argume
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_help_has_examples_and_every_group(tmp_path):
     done = artart("artart.train", "--help", cwd=tmp_path)
     assert done.returncode == 0
@@ -123,6 +124,7 @@ def test_help_has_examples_and_every_group(tmp_path):
     assert "torch" not in artart("artart.train", "--cfg", "job", cwd=tmp_path).stderr
 
 
+@pytest.mark.slow
 def test_help_of_generate_has_examples(tmp_path):
     done = artart("artart.generate", "--help", cwd=tmp_path)
     assert "side_by_side=true" in done.stdout
@@ -149,6 +151,7 @@ def test_a_broken_experiment_file_is_reported_in_one_line(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_settings_that_are_composed_again_see_the_folder_of_config_dir(call, tmp_path, capsys):
     (tmp_path / "model").mkdir()
     shutil.copy(CONF_DIR / "model" / "unet_tiny.yaml", tmp_path / "model" / "mine.yaml")

@@ -52,6 +52,7 @@ def data_of(run, folder):
 # ---------------------------------------------------------------- reconstruction
 
 
+@pytest.mark.slow
 def test_psnr_is_that_of_the_images_that_generate_would_save(evaluate, finished_run, tmp_path):
     assert evaluate(f"checkpoint={finished_run / LAST}") == 0
     loaded, data = data_of(finished_run, tmp_path)
@@ -65,6 +66,7 @@ def test_psnr_is_that_of_the_images_that_generate_would_save(evaluate, finished_
     assert found["psnr"]["low"] is None, "three images have no interval"
 
 
+@pytest.mark.slow
 def test_classes_share_out_the_images(evaluate, finished_run, tmp_path):
     evaluate(f"checkpoint={finished_run / LAST}")
     found = figures(tmp_path)
@@ -125,6 +127,7 @@ def test_fid_and_kid_are_reported_under_their_own_names(judge, tmp_path, monkeyp
         assert found[name]["value"] > found[name]["real"]["value"]
 
 
+@pytest.mark.slow
 def test_without_its_weights_inception_is_refused_before_any_work(judge, monkeypatch, capsys):
     def fail(device):
         raise ArtError("metrics.inception=true: no")
@@ -253,6 +256,7 @@ def test_few_reconstructions_are_all_shown_and_many_in_three_parts_without_repea
     assert levels == sorted(set(levels), reverse=True)
 
 
+@pytest.mark.slow
 def test_offline_what_needs_no_download_is_measured_and_the_rest_is_named(
     evaluate, finished_run, offline, tmp_path, capsys
 ):
@@ -347,6 +351,7 @@ def test_a_mistake_is_reported_in_a_line(judge, arguments, sentence, capsys, tmp
     assert not (tmp_path / "judged" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_a_mistake_leaves_nothing_behind(evaluate, finished_run, tmp_path, capsys):
     for out in ("out=judged", "out=null", "out=new/folder"):
         assert evaluate(f"checkpoint={finished_run / LAST}", "guidance.interval=[0.95,0.9]", out) == 2

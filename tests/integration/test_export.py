@@ -83,6 +83,7 @@ def facts_in(path: Path) -> dict[str, Any]:
     return json.loads(entry.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["reconstruct", "sample"])
 def test_weights_classes_and_size_survive_exactly(checkpoints, exported, mode):
     before, after = load(checkpoints[mode]), load(exported[mode, "safetensors"])
@@ -183,6 +184,7 @@ def made_by(generate, checkpoint: Path, *arguments: str) -> list[np.ndarray]:
     return images
 
 
+@pytest.mark.slow
 def test_noise_becomes_the_same_images(generate, checkpoints, exported):
     options = ("num_images=2", "sampler.num_steps=2", "device=cpu")
     wanted = made_by(generate, checkpoints["sample"], *options)
@@ -191,6 +193,7 @@ def test_noise_becomes_the_same_images(generate, checkpoints, exported):
     assert all(np.array_equal(one, other) for one, other in zip(made, wanted, strict=True))
 
 
+@pytest.mark.slow
 def test_an_image_becomes_the_same_image(generate, checkpoints, exported, art_folder):
     options = (f"input={art_folder}", "device=cpu")
     wanted = made_by(generate, checkpoints["reconstruct"], *options)
@@ -303,6 +306,7 @@ def test_a_file_that_comes_meanwhile_is_not_replaced(export, checkpoints, tmp_pa
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_two_exports_in_the_same_second_have_two_folders(export, checkpoints, tmp_path, monkeypatch):
     class Noon(artart.export.datetime):
         @classmethod
@@ -397,6 +401,7 @@ def test_simple_mistakes_do_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
+@pytest.mark.slow
 def test_labels_of_several_columns_are_shared(export, artists_run, tmp_path):
     source, out = artists_run / "checkpoints" / "last.ckpt", tmp_path / "shared.safetensors"
     assert export(f"checkpoint={source}", f"out={out}") == 0

@@ -23,6 +23,7 @@ def source(diffusion_run):
     return diffusion_run / "checkpoints" / "last.ckpt"
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_and_the_network_of_another(train, source):
     assert train(*HARDLY, f"init_from={source}", "image_size=16") == 0
     assert_close(weights_of("run/checkpoints/last.ckpt"), weights_of(source))
@@ -164,6 +165,7 @@ def test_a_run_that_resumes_keeps_what_it_has_learnt(train, source):
     assert moved < sum((after[name] - begun[name]).square().sum() for name in learnt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "run", "objective"),
     [

@@ -36,6 +36,7 @@ def test_prepare_counts_and_names_every_image_file(prepare, capsys):
     assert "2 of 8 files are of kinds that are not read" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [1, 2])
 def test_prepare_warns_of_parts_as_classes(prepare, level: int, capsys):
     for seed, folder in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):
@@ -46,6 +47,7 @@ def test_prepare_warns_of_parts_as_classes(prepare, level: int, capsys):
     assert ("data.class_level=2, or data.root=" in capsys.readouterr().out) == (level == 1)
 
 
+@pytest.mark.slow
 def test_prepare_says_what_train_says(prepare, train, capsys):
     Path("art").mkdir()
     for k in range(36):

@@ -30,6 +30,7 @@ def pixels_of(url: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
 
 
+@pytest.mark.slow
 def test_gallery_shows_samples_with_their_provenance(call, diffusion_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call(artart.gallery, str(diffusion_run), "nearest=false", "seed=4", *FAST) == 0

@@ -28,6 +28,7 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
+@pytest.mark.slow
 def test_training_draws_grids_and_tests_for_memorization(gan_run):
     assert "memorization/rate 0.0%" in (gan_run / "train.log").read_text()
     assert Image.open(gan_run / "samples" / "epoch_0002.png").size[0] > 4 * 16
@@ -82,6 +83,7 @@ def test_python_refuses_guidance_and_sampler(model):
             model.sample(1, **argument)
 
 
+@pytest.mark.slow
 def test_evaluate_measures_all_but_noise_levels(evaluate, last, alexnet_weights):
     weights = f"metrics.weights={alexnet_weights}"
     assert evaluate(f"checkpoint={last}", "num_images=24", "device=cpu", weights) == 0
@@ -120,6 +122,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "message"), WRONG)
 def test_train_refuses_what_does_not_go_with_a_gan(train, capsys, words, message):
     assert train("experiment=gan", *words) == 2
@@ -127,6 +130,7 @@ def test_train_refuses_what_does_not_go_with_a_gan(train, capsys, words, message
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "loss"), [("reconstruction", "hybrid"), ("diffusion", "hybrid_diffusion")])
 def test_train_refuses_parts_of_a_gan_elsewhere(train, capsys, objective, loss):
     assert train(f"objective={objective}", "model=gan", f"loss={loss}") == 2

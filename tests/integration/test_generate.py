@@ -40,6 +40,7 @@ def test_an_image_goes_through_the_transform_of_training_and_the_network(generat
     assert np.abs(difference).max() <= 1  # a rounding, where memory layouts differ
 
 
+@pytest.mark.slow
 def test_compare_puts_the_input_beside_the_output(generate, best, art_folder):
     source = next(art_folder.rglob("*.png"))
     assert generate(f"checkpoint={best}", f"input={source}", "out=plain") == 0
@@ -49,6 +50,7 @@ def test_compare_puts_the_input_beside_the_output(generate, best, art_folder):
     assert (both[:, 16:] == pixels(Path("plain", source.stem + ".png"))).all()
 
 
+@pytest.mark.slow
 def test_a_folder_keeps_its_sub_folders_and_a_batch_size_changes_nothing(generate, best, art_folder):
     assert generate(f"checkpoint={best}", f"input={art_folder}", "out=one", "batch_size=1") == 0
     assert generate(f"checkpoint={best}", f"input={art_folder}", "out=five", "batch_size=5") == 0
@@ -58,6 +60,7 @@ def test_a_folder_keeps_its_sub_folders_and_a_batch_size_changes_nothing(generat
         assert np.abs(pixels("one" / name).astype(int) - pixels("five" / name)).max() <= 1
 
 
+@pytest.mark.slow
 def test_equal_stems_and_earlier_results_are_not_overwritten(generate, best, tmp_path):
     for name, level in (("a.png", 0), ("a.bmp", 255)):
         (tmp_path / "in").mkdir(exist_ok=True)
@@ -129,6 +132,7 @@ def test_mistakes_are_reported_in_a_line(generate, tmp_path, capsys, arguments, 
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_results_do_not_go_among_the_inputs(generate, best, art_folder, capsys):
     assert generate(f"checkpoint={best}", f"input={art_folder}", f"out={art_folder}") == 2
     assert "must be a folder, and not the one that holds the input" in capsys.readouterr().err
@@ -153,6 +157,7 @@ def test_the_mode_may_be_named(generate, best, art_folder):
     assert Path("made", source.stem + ".png").is_file()
 
 
+@pytest.mark.slow
 def test_show_opens_the_grid(generate, best, art_folder, monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image.size))
@@ -160,6 +165,7 @@ def test_show_opens_the_grid(generate, best, art_folder, monkeypatch):
     assert shown == [(8 * 98 + 2, 3 * 113 + 2)]  # twelve pairs
 
 
+@pytest.mark.slow
 def test_what_an_earlier_call_wrote_into_the_input_is_not_read(generate, best, art_folder):
     out = art_folder / "made"
     for number in (13, 26):
@@ -217,6 +223,7 @@ def test_names_that_are_taken_while_it_works_are_not_replaced(
         assert "broken.jpg" in Path("out/rejected-2.csv").read_text()
 
 
+@pytest.mark.slow
 def test_files_of_the_users_in_its_folder_are_left_alone(generate, best, inputs):
     mine = {"rejected.csv": "path,reason,bytes\nmine", ".probe": "mine", "one.png": "mine"}
     Path("out").mkdir()
@@ -229,6 +236,7 @@ def test_files_of_the_users_in_its_folder_are_left_alone(generate, best, inputs)
     assert {path.name for path in Path("out").iterdir()} == mine.keys() | made
 
 
+@pytest.mark.slow
 def test_two_calls_in_the_same_second_have_two_folders(generate, best, inputs, monkeypatch):
     class Noon(artart.generate.datetime):
         @classmethod

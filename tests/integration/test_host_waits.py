@@ -27,6 +27,7 @@ def settings() -> list:
     return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", settings())
 def test_a_step_waits_for_nothing(name, host_waits, train):
     spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")

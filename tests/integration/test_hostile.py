@@ -255,6 +255,7 @@ def test_weights_of_an_absurd_shape_that_the_settings_ask_for_are_refused(of_dif
     refused(save(of_diffusion))
 
 
+@pytest.mark.slow
 def test_a_weight_for_each_of_many_classes_is_held_or_refused(of_diffusion, refused, save):
     """Also where the names of the classes are as many."""
     num = 90_000
@@ -355,6 +356,7 @@ def test_a_single_name_that_is_allowed_is_no_pattern(of_diffusion, save):
         load(save(of_diffusion), trusted_classes="posixpath.os.system_and_more")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "word", ["${oc.env:HOME}", "${oc.create:'{_target_: os.mkdir}'}", {"_partial_": True}, {"_args_": [HARM]}]
 )
@@ -701,6 +703,7 @@ def as_zip(path: Path, body: bytes) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_settings_a_hundred_thousand_levels_deep_are_refused(content, refused, save, tmp_path):
     depth = 100_000
     path = save(content)
@@ -818,6 +821,7 @@ def test_a_state_of_averages_and_samples_that_does_not_fit_is_refused(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_other_images_within_an_epoch_are_refused_before_a_folder_is_made(content, commands, save, capsys, tmp_path):
     content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] -= 1
     content["ArtDataModule"]["batches"] -= 1
@@ -922,6 +926,7 @@ def test_a_first_stage_that_is_none_is_refused(of_latents, refused, save, place,
     refused(save(of_latents), "load", "first_stage", saying=saying)
 
 
+@pytest.mark.slow
 def test_the_first_stage_that_others_spoil_is_a_good_one(of_latents, readers, save):
     """`AUTOENCODER` describes it."""
     of_latents["first_stage"]["model"] = AUTOENCODER
@@ -929,18 +934,21 @@ def test_the_first_stage_that_others_spoil_is_a_good_one(of_latents, readers, sa
         readers[name](save(of_latents))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["model", "state_dict", "moments"])
 def test_a_first_stage_without_a_part_is_refused(of_latents, refused, save, key):
     del of_latents["first_stage"][key]
     refused(save(of_latents), "load", "resume", "init_from", "first_stage", saying="not a checkpoint of artart")
 
 
+@pytest.mark.slow
 def test_latents_without_a_first_stage_and_images_with_one_are_refused(of_latents, of_diffusion, refused, save):
     held = of_latents.pop("first_stage")
     refused(save(of_latents), "load", "resume", "init_from", "first_stage", saying="not a checkpoint of artart")
     refused(save(of_diffusion | {"first_stage": held}), "load", "first_stage", saying="its network has image_size=16")
 
 
+@pytest.mark.slow
 def test_an_objective_that_takes_no_first_stage_is_refused(of_latents, content, refused, save):
     of_latents["config"]["objective"] = content["config"]["objective"]
     refused(save(of_latents), "load", saying="its objective takes no first stage")
@@ -958,6 +966,7 @@ class Own(Autoencoder):
     """A class of the user's."""
 
 
+@pytest.mark.slow
 def test_an_autoencoder_of_the_users_is_built_if_it_is_trusted(of_latents, refused, save, monkeypatch):
     own = f"{__name__}.Own"
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
@@ -1232,6 +1241,7 @@ def test_a_folder_of_bad_ones_is_looked_through_once(refused, tmp_path, monkeypa
     assert len(read) == len(set(read)) == 300
 
 
+@pytest.mark.slow
 def test_good_files_are_still_good(finished_run, diffusion_run, readers):
     for run_dir in (finished_run, diffusion_run):
         for name in ("load", "evaluate", "inspect"):

@@ -207,6 +207,7 @@ def test_places_lie_at_even_distances_from_the_first_seed_to_the_last():
 # --- mode=img2img
 
 
+@pytest.mark.slow
 def test_each_input_has_its_variations_beside_it_in_a_grid_about_square(generate, best, art_folder):
     same = ("mode=img2img", f"input={art_folder}", "num_images=2", FAST, "resample=nearest")
     assert generate(f"checkpoint={best}", *same, "out=made") == 0
@@ -257,12 +258,14 @@ def test_without_a_label_none_is_asked_for(generate, best, image):
     assert (said["label"], said["strength"]) == ("none", "0.5")
 
 
+@pytest.mark.slow
 def test_the_grid_is_not_larger_than_256_images(generate, best, art_folder, monkeypatch):
     monkeypatch.setattr("artart.io.contact_sheet.MAX_IN_SHEET", 7)
     assert generate(f"checkpoint={best}", "mode=img2img", f"input={art_folder}", "num_images=2", FAST, "out=made") == 0
     assert pixels("made/grid.png").shape == (2 * 113 + 2, 3 * 98 + 2, 3)
 
 
+@pytest.mark.slow
 def test_unusable_inputs_are_listed_and_nothing_is_overwritten(generate, best, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for name, level in (("a.png", 0), ("a.bmp", 255), ("a_00000.png", 128)):
@@ -300,6 +303,7 @@ def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, image, ma
         assert (tile(sheet, 0, 2 + k, 32) == made[k]).all()
 
 
+@pytest.mark.slow
 def test_what_a_sampler_leaves_elsewhere_is_not_shown(generate, best, image, mask, monkeypatch):
     def restless(*arguments, **options):
         for step in sample_steps(*arguments, **options):
@@ -490,6 +494,7 @@ def test_a_network_of_diffusion_says_what_it_can_do(generate, best, capsys):
 # --- sizes, and many images
 
 
+@pytest.mark.slow
 def test_outputs_have_the_size_of_their_input(generate, best, tmp_path, capsys):
     """A work of 384 x 304 pixels, at 16: what the mask leaves is untouched, what it covers is the network's."""
     rng = np.random.default_rng(0)

@@ -78,6 +78,7 @@ def pixels(image: Image.Image | str | Path) -> np.ndarray:
 # --- training
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_both_stages_and_the_moments_of_training_latents(latent_run, autoencoder_run, content):
     held = content["first_stage"]
     assert_close(held["state_dict"], nets(last(autoencoder_run)), rtol=0, atol=0)
@@ -93,6 +94,7 @@ def test_a_checkpoint_holds_both_stages_and_the_moments_of_training_latents(late
     assert_close(held["moments"], wanted, rtol=1e-3, atol=1e-4)  # of float16
 
 
+@pytest.mark.slow
 def test_training_shows_and_judges_images(latent_run, monkeypatch):
     """The samples of the memorization test are those of `Model`."""
     figures = json.loads((latent_run / "result.json").read_text())["last"]
@@ -207,6 +209,7 @@ def test_a_file_that_is_no_first_stage_is_one_line(autoencoder_run, diffusion_ru
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -296,6 +299,7 @@ def test_inpaint_keeps_a_tensor_outside_of_the_mask_to_the_bit(model):
     assert (made - x)[:, :, mask[0]].abs().min() > 0
 
 
+@pytest.mark.slow
 def test_a_trajectory_is_of_images_and_ends_in_the_sample(generate, latent_run):
     words = ("save_trajectory=true", "num_images=2", "batch_size=1", "label=none", "resample=nearest", FAST)
     assert generate(f"checkpoint={last(latent_run)}", "out=made", *words) == 0
@@ -320,6 +324,7 @@ def test_evaluate_measures_images_and_errors_of_latents(evaluate, latent_run, al
 # --- one file
 
 
+@pytest.mark.slow
 def test_an_exported_file_alone_makes_the_same_images(export, content, tmp_path):
     """Where the autoencoder's own is gone."""
     content = {**content, "config": {**content["config"], "first_stage": "/home/gone/autoencoder.ckpt"}}
@@ -346,6 +351,7 @@ def test_onnx_is_the_denoiser_of_latents(export, latent_run, tmp_path):
     assert np.shape(facts["first_stage"]["moments"]) == (2, 4)  # by which its outputs become latents
 
 
+@pytest.mark.slow
 def test_inspect_names_the_first_stage(latent_run, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["artart.inspect", str(last(latent_run))])
     artart.inspect.run()

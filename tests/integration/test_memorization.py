@@ -187,6 +187,7 @@ def test_a_monitored_metric_of_samples_needs_alexnet(train, capsys):
     )
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_had_are_reported_before_any_work(train, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert train(*FEW_STEPS, "callbacks.memorization.weights=empty", "run_dir=run") == 2
@@ -208,12 +209,14 @@ def test_a_run_whose_samples_are_all_near_duplicates_has_no_best(result, copier,
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_the_monitored_metric_of_samples_needs_enough_held_out_images(train, alexnet_weights, capsys):
     weights = f"callbacks.memorization.weights={alexnet_weights}"
     assert train(*FEW_STEPS, *BY_KID_NO_MEMORIZATION, weights) == 2
     assert "3 images are held out, and a test of memorization needs 20" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

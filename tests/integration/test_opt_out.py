@@ -26,6 +26,7 @@ def reasons(folder: str) -> dict[str, int]:
     return json.loads(Path(folder, "report.json").read_text())["reasons"]["excluded"]
 
 
+@pytest.mark.slow
 def test_files_beside_images_are_honoured_and_counted(prepare, art):
     first, second, *_ = find_all(art).images
     first.with_suffix(".optout").touch()
@@ -41,6 +42,7 @@ def test_files_beside_images_are_honoured_and_counted(prepare, art):
     assert reasons("again") == {"opted out of data mining": 1}
 
 
+@pytest.mark.slow
 def test_a_list_names_paths_folders_artists_and_hashes(prepare, art, capsys):
     images = find_all(art).images
     content = sha256(images[-1].read_bytes()).hexdigest().upper()
@@ -69,6 +71,7 @@ def test_a_checkpoint_says_how_many_were_honoured(train, evaluate, art, alexnet_
     assert evaluate("checkpoint=run", f"metrics.weights={alexnet_weights}") == 2
 
 
+@pytest.mark.slow
 def test_a_list_that_is_missing_or_without_a_folder_is_a_line(prepare, train, art, capsys):
     assert prepare(f"data.root={art}", "data.opt_out=none.txt") == 2
     assert train("data.opt_out=pyproject.toml") == 2

@@ -39,6 +39,7 @@ def mixed_folder(art_folder: Path) -> Path:
     return art_folder
 
 
+@pytest.mark.slow
 def test_the_report_counts_what_is_usable(prepare, mixed_folder):
     assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
     found = report()
@@ -61,6 +62,7 @@ def test_the_report_counts_what_is_usable(prepare, mixed_folder):
     }
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_classes_and_reasons(prepare, mixed_folder, capsys):
     assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
     out = capsys.readouterr().out
@@ -81,6 +83,7 @@ def test_the_report_and_the_training_see_the_same_images(prepare, train, mixed_f
         assert Path("run", name).read_text() == Path("report", name).read_text()
 
 
+@pytest.mark.slow
 def test_every_file_of_the_folder_stands_in_the_index(prepare, mixed_folder):
     assert prepare(f"data.root={mixed_folder}", "run_dir=report") == 0
     with Path(report()["index"]).open(newline="") as table:
@@ -186,6 +189,7 @@ def test_the_folder_of_the_images_is_only_read(prepare, art_folder, capsys):
     assert sorted(art_folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_hydra_folder_of_somebody_else_hides_nothing(prepare, art_folder):
     (art_folder / ".hydra").mkdir()
     (art_folder / "drawing" / ".hydra").mkdir()
@@ -193,6 +197,7 @@ def test_a_hydra_folder_of_somebody_else_hides_nothing(prepare, art_folder):
     assert report()["counts"]["found"] == 12
 
 
+@pytest.mark.slow
 def test_licences_that_are_left_out_are_named(prepare, art_folder, capsys):
     rows = [
         f"{path.relative_to(art_folder)},{'CC BY' if 'drawing' in path.parts else 'CC0'}"
@@ -209,6 +214,7 @@ def test_an_empty_path_is_refused(prepare, capsys):
     assert capsys.readouterr().err == "data.root=: is empty; set a path, or null\n"
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_a_link_empties_nothing(prepare, art_folder, capsys):
     assert prepare(f"data.root={art_folder}", "data.cache_dir=cache", "run_dir=report") == 0
     (lock,) = Path("cache").rglob("lock")
@@ -221,6 +227,7 @@ def test_a_lock_that_is_a_link_empties_nothing(prepare, art_folder, capsys):
     assert Path("mine").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_refused_preparation_leaves_what_is_there(prepare, art_folder, capsys):
     def files() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
@@ -239,6 +246,7 @@ def test_a_refused_preparation_leaves_what_is_there(prepare, art_folder, capsys)
     assert "reading 12 of 12 files" in Path("report/prepare.log").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_is_left_out_and_who_is_represented(prepare, mixed_folder):
     paths = [path.relative_to(mixed_folder) for path in find_all(mixed_folder).images]
     table = [f"{path},{'Ann <b>' if k % 3 else ''},{1890 + k}" for k, path in enumerate(paths)]
@@ -262,6 +270,7 @@ def test_the_page_shows_what_is_left_out_and_who_is_represented(prepare, mixed_f
     )  # nothing is fetched
 
 
+@pytest.mark.slow
 def test_near_duplicates_in_folders_of_several_parts_are_counted(prepare, art_folder):
     for part in ("train", "test"):
         (art_folder / part).mkdir()

@@ -144,6 +144,7 @@ def test_labels_that_are_not_allowed_are_refused(label, allowed, line):
         hidden_from_all(label, allowed, NAMES, {})
 
 
+@pytest.mark.slow
 def test_generate_makes_allowed_labels_alone_and_records_them(generate, diffusion_run, capsys):
     call = (f"checkpoint={diffusion_run / LAST}", "num_images=3", "allowed_labels=[painting]", *FAST)
     assert generate(*call) == 0

@@ -357,6 +357,7 @@ def test_other_settings_are_shown(train, finished_run, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_other_classes_are_refused(train, finished_run, tmp_path, art_folder, capsys):
     checkpoint = finished_run / "checkpoints" / "last.ckpt"
     assert train(f"resume={checkpoint}", f"data.root={art_folder}", "trainer.max_epochs=4") == 2

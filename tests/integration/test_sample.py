@@ -108,6 +108,7 @@ def test_a_single_class_is_a_square_grid(generate, best, num_images, shape):
     assert pixels("made/grid.png").shape[:2] == shape
 
 
+@pytest.mark.slow
 def test_an_image_belongs_to_its_seed(generate, best):
     same = ("label=engraving", FAST)
     assert generate(f"checkpoint={best}", "num_images=4", "seed=0", "out=zero", *same) == 0
@@ -143,6 +144,7 @@ def test_the_sampler_may_be_changed(generate, changed):
     assert len({one.tobytes() for one in others}) == len(samplers)
 
 
+@pytest.mark.slow
 def test_guidance_changes_images_within_its_interval(generate, best):
     calls = {
         "learnt": ("guidance.weight=1",),
@@ -171,6 +173,7 @@ def guide(best, tmp_path):
     return guide
 
 
+@pytest.mark.slow
 def test_another_network_guides_also_without_labels_and_is_named_in_the_marks(generate, best, guide):
     other = guide()
     for out, options in {
@@ -201,6 +204,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(generate, be
     assert capsys.readouterr().err == f"out={tmp_path}/file/sub: cannot be written; name another folder\n"
 
 
+@pytest.mark.slow
 def test_a_guide_may_be_smaller_and_of_another_kind(generate, best, guide):
     def smaller(content) -> None:
         torch.manual_seed(0)
@@ -249,6 +253,7 @@ def test_a_guide_that_does_not_fit_is_reported_in_one_line(generate, best, guide
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_guide_that_reconstructs_or_is_no_file_is_reported_in_one_line(generate, best, finished_run, capsys):
     reconstructs = finished_run / "checkpoints" / "best.ckpt"
     Path("text.ckpt").write_text("no checkpoint")
@@ -263,6 +268,7 @@ def test_a_guide_that_reconstructs_or_is_no_file_is_reported_in_one_line(generat
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_no_file_is_overwritten(generate, best):
     Path("made").mkdir()
     Path("made/grid.png").write_text("mine")
@@ -274,6 +280,7 @@ def test_no_file_is_overwritten(generate, best):
                              "trajectory-2.png", "trajectory-2.webp", "trajectory.png", "trajectory.webp"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_checkpoint_alone_is_enough_to_sample(generate, best, tmp_path, monkeypatch):
     """It may have been moved; nothing is loaded for the loss, and no mode has to be named."""
     monkeypatch.setattr("artart.objectives.losses.vgg16", None)
@@ -284,6 +291,7 @@ def test_the_checkpoint_alone_is_enough_to_sample(generate, best, tmp_path, monk
     assert generate("checkpoint=moved.ckpt", "num_images=1", FAST, "mode=sample", "out=made") == 0
 
 
+@pytest.mark.slow
 def test_it_is_the_average_of_the_weights_that_draws(generate, best, changed):
     """Which lies in state_dict; what lies beside it does not matter."""
     spoiled = changed(lambda content: [value.fill_(torch.nan) for value in content["current_model_state"].values()])
@@ -328,6 +336,7 @@ def test_each_image_says_its_label_and_seed(generate, best, label, words):
     assert [one["seed"] for one in message] == [str(5 + k) for k in range(6)]
 
 
+@pytest.mark.slow
 def test_a_label_reaches_the_network(generate, changed):
     checkpoint = changed(louder)
     for label in ("drawing", "painting", "none"):
@@ -402,6 +411,7 @@ def test_a_trajectory_shows_every_step_and_ends_with_the_grid(generate, best):
         assert (in_frame(strip, k, 0) == shown[0][k]).all()
 
 
+@pytest.mark.slow
 def test_a_trajectory_is_the_same_in_any_batch(generate, best):
     for batch_size in (2, 5):
         arguments = ("num_images=5", f"batch_size={batch_size}", FAST, "save_trajectory=true", f"out={batch_size}")
@@ -410,6 +420,7 @@ def test_a_trajectory_is_the_same_in_any_batch(generate, best):
         assert np.abs(pixels(f"2/{name}") - pixels(f"5/{name}")).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_trajectory_has_no_more_than_16_images_and_a_grid_no_more_than_256(generate, best, monkeypatch):
     monkeypatch.setattr("artart.generation.sample.MAX_IN_SHEET", 18)
     monkeypatch.setattr("artart.io.contact_sheet.MAX_IN_SHEET", 18)
@@ -492,6 +503,7 @@ def test_a_label_where_there_are_no_classes_is_reported_in_one_line(generate, ch
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_weights_that_are_no_numbers_are_reported_in_one_line(generate, changed, capsys):
     checkpoint = changed(lambda content: content["state_dict"]["net.enc2.0.weight"].fill_(torch.nan))
     assert generate(f"checkpoint={checkpoint}", FAST, "out=made") == 1

@@ -51,6 +51,7 @@ def picture(path: Path, colour: str = "red", provenance: ImageProvenance | None 
     return path
 
 
+@pytest.mark.slow
 def test_every_file_of_a_call_is_signed_and_verifies(generate, inspect, diffusion_run, signing):
     assert generate(f"checkpoint={diffusion_run / LAST}", "out=made", "save_trajectory=true", *FAST, *signing) == 0
     files = sorted(Path("made").iterdir())
@@ -70,6 +71,7 @@ def test_every_file_of_a_call_is_signed_and_verifies(generate, inspect, diffusio
         assert animation.n_frames > 1
 
 
+@pytest.mark.slow
 def test_signing_changes_no_pixel_and_adds_no_thumbnail(generate, diffusion_run, signing):
     for out, how in (("signed", signing), ("plain", ())):
         assert generate(f"checkpoint={diffusion_run / LAST}", f"out={out}", *FAST, *how) == 0
@@ -92,6 +94,7 @@ def test_one_flipped_byte_is_noticed(tmp_path, suffix):
     assert any(one.startswith("assertion.dataHash.mismatch") for one in found["problems"])
 
 
+@pytest.mark.slow
 def test_inspect_says_that_a_file_was_changed_or_saved_again(generate, inspect, diffusion_run, signing):
     assert generate(f"checkpoint={diffusion_run / LAST}", "out=made", *FAST, *signing) == 0
     content = bytearray(Path("made/00000.png").read_bytes())
@@ -108,6 +111,7 @@ def test_inspect_says_that_a_file_was_changed_or_saved_again(generate, inspect, 
     assert again["registry"]["has"].startswith("an image that it is a near copy of")
 
 
+@pytest.mark.slow
 def test_inputs_and_their_manifests_are_kept(generate, inspect, diffusion_run, signing, tmp_path):
     chain, key = certificate(tmp_path / "other", "Another Signer")
     given = ImageProvenance("trained", {}, MINED)
@@ -129,6 +133,7 @@ def test_inputs_and_their_manifests_are_kept(generate, inspect, diffusion_run, s
     assert (found["source"], found["opt-out"]) == ("compositeWithTrainedAlgorithmicMedia", MINED)
 
 
+@pytest.mark.slow
 def test_a_grid_of_several_inputs_has_them_as_components(generate, inspect, diffusion_run, signing, tmp_path):
     (tmp_path / "art").mkdir()
     for name in ("a.png", "b.bmp"):  # of a format that C2PA does not have
@@ -195,6 +200,7 @@ def test_a_certificate_that_has_expired_is_refused(generate, capsys, diffusion_r
     assert line.startswith(f"provenance.certificate={chain}: was valid from 20")
 
 
+@pytest.mark.slow
 def test_files_that_do_not_fit_are_refused(generate, capsys, diffusion_run, tmp_path):
     chain, key = certificate(tmp_path / "own")
     _, other = certificate(tmp_path / "other")
@@ -236,6 +242,7 @@ def test_a_certificate_of_an_authority_cannot_sign(generate, capsys, diffusion_r
     assert line.startswith(f"provenance.certificate={tmp_path / 'ca.pem'}: cannot sign images (")
 
 
+@pytest.mark.slow
 def test_new_certificate_says_that_it_is_untrusted_and_keeps_its_key_to_its_owner(call, tmp_path, monkeypatch, capsys):
     import artart.provenance
 

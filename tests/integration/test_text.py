@@ -94,6 +94,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_are_a_line_before_any_work(train, art_folder, capsys, words, sentence):
     words = [word.replace("ART", str(art_folder)) for word in words]
@@ -131,6 +132,7 @@ def test_words_keep_their_numbers_in_another_training(train, checkpoint, art_fol
 # --- generation
 
 
+@pytest.mark.slow
 def test_a_prompt_decides_and_is_in_the_file(generate, checkpoint):
     common = (f"checkpoint={checkpoint}", FAST, "num_images=2")
     assert generate(*common, "prompt=A drawing, by hand", "out=one") == 0
@@ -142,6 +144,7 @@ def test_a_prompt_decides_and_is_in_the_file(generate, checkpoint):
     assert "prompt=A drawing, by hand" in Image.open("one/00000_A-drawing-by-hand.png").info["xmp"].decode()
 
 
+@pytest.mark.slow
 def test_several_prompts_are_taken_in_turn(generate, checkpoint):
     words = (f"checkpoint={checkpoint}", FAST, "prompt=[a drawing,'drawing, by hand']")
     assert generate(*words, "num_images=3", "out=out") == 0
@@ -149,6 +152,7 @@ def test_several_prompts_are_taken_in_turn(generate, checkpoint):
     assert names == ["00000_a-drawing", "00001_drawing-by-hand", "00002_a-drawing"]
 
 
+@pytest.mark.slow
 def test_prompts_are_taken_in_turn_from_a_file(generate, checkpoint):
     Path("p.txt").write_bytes("a drawing\r\n\r\nan engraving\n".encode("utf-16"))
     assert generate(f"checkpoint={checkpoint}", FAST, "prompts=p.txt", "num_images=3", "out=out") == 0
@@ -157,6 +161,7 @@ def test_prompts_are_taken_in_turn_from_a_file(generate, checkpoint):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_a_prompt_captions_of_the_training_are_taken_in_turn(generate, checkpoint):
     assert generate(f"checkpoint={checkpoint}", FAST, "num_images=2", "out=out") == 0
     names = {path.name.partition("_")[2] for path in Path("out").glob("0*")}
@@ -164,6 +169,7 @@ def test_without_a_prompt_captions_of_the_training_are_taken_in_turn(generate, c
     assert len(names) == 2
 
 
+@pytest.mark.slow
 def test_words_that_were_never_seen_are_named(generate, checkpoint, capsys):
     assert generate(f"checkpoint={checkpoint}", FAST, "num_images=1", "prompt=A Drawng by a zebra", "out=out") == 0
     assert "prompt: no training caption has a, drawng (did you mean drawing?) or zebra" in capsys.readouterr().out
@@ -179,6 +185,7 @@ def test_guidance_leads_away_from_a_negative_prompt(model):
     assert "negative_prompt=engraving" in image.info["xmp"].decode()
 
 
+@pytest.mark.slow
 def test_images_between_prompts_begin_and_end_with_theirs(generate, model, checkpoint):
     how: dict[str, Any] = {"num_steps": 2, "output_type": "pt"}
     prompts = ["drawing by hand", "engraving by hand"]
@@ -191,6 +198,7 @@ def test_images_between_prompts_begin_and_end_with_theirs(generate, model, check
     assert Path("o/strip.png").is_file()
 
 
+@pytest.mark.slow
 def test_images_are_varied_and_repainted_by_prompts(model):
     image = Image.fromarray(demo.paint("painting", 0, 40))
     mask = Image.new("L", image.size)
@@ -219,6 +227,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), WRONG.values(), ids=WRONG)
 def test_wrong_prompts_are_a_line(generate, checkpoint, capsys, words, sentence):
     Path("p.txt").write_text("a drawing")
@@ -230,6 +239,7 @@ def test_wrong_prompts_are_a_line(generate, checkpoint, capsys, words, sentence)
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_a_network_of_labels_takes_no_prompt(generate, diffusion_run, capsys):
     for words in (["prompt=a drawing"], ["negative_prompt=a drawing"]):
         assert generate(f"checkpoint={diffusion_run}", *words, "out=out") == 2
@@ -239,6 +249,7 @@ def test_a_network_of_labels_takes_no_prompt(generate, diffusion_run, capsys):
 # --- export, evaluation, machines without the library
 
 
+@pytest.mark.slow
 def test_exported_weights_take_the_same_prompts(export, checkpoint, model, tmp_path):
     file = tmp_path / "shared.safetensors"
     assert export(f"checkpoint={checkpoint}", f"out={file}") == 0
@@ -268,6 +279,7 @@ def test_an_evaluation_draws_the_captions_of_held_out_images(evaluate, checkpoin
     assert found["fidelity"] == {}  # too few are held out
 
 
+@pytest.mark.slow
 def test_without_the_library_a_checkpoint_names_it(generate, checkpoint, capsys, monkeypatch, call):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     assert generate(f"checkpoint={checkpoint}", "out=out") == 2

@@ -113,6 +113,7 @@ def test_the_settings_lie_where_hydra_users_look(finished_run):
     assert "- image_size=16" in (finished_run / ".hydra" / "overrides.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_trained_on_and_its_bad_files_are_listed(train, art_folder, capsys):
     (art_folder / "broken.jpg").write_bytes(b"no image")
     assert train(f"data.root={art_folder}", "run_dir=run") == 0
@@ -306,6 +307,7 @@ def test_weights_spoiled_by_the_last_step_of_an_epoch_leave_the_good_ones_before
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 1
 
 
+@pytest.mark.slow
 def test_a_nan_stops_before_it_reaches_weights_or_checkpoints(train, capsys):
     assert train("run_dir=run", "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=3") == 1
     error = capsys.readouterr().err
@@ -335,6 +337,7 @@ def test_a_write_that_fails_is_reported_in_one_line_and_leaves_the_checkpoints_b
     assert not list(Path("run/checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_run_dir_that_cannot_be_written_is_reported_in_one_line(train, capsys):
     Path("file").write_text("in the way")
     for place in ("file", "file/run"):
@@ -430,6 +433,7 @@ def test_every_choice_runs(train, choice):
 DIFFUSION = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2")
 
 
+@pytest.mark.slow
 def test_a_diffusion_leaves_what_every_run_leaves(hybrid_diffusion_run):
     assert names(hybrid_diffusion_run / "checkpoints") == ["best.ckpt", "last.ckpt", "previous.ckpt"]
     assert names(hybrid_diffusion_run / "samples") == [
@@ -466,6 +470,7 @@ def test_the_end_of_a_diffusion_says_how_to_sample(hybrid_diffusion_run):
     assert "-m artart.generate checkpoint=run/checkpoints/best.ckpt num_images=16 save_trajectory=true" in log
 
 
+@pytest.mark.slow
 def test_the_size_of_the_articles_network_is_reported(train, capsys):
     """Two operations for each multiplication of a convolution; a transposed one multiplies at its input's size."""
     layers = [(3, 64, 64), (64, 128, 32), (128, 256, 16), (256, 128, 8), (128, 64, 16), (64, 3, 32)]  # in, out, side
@@ -593,6 +598,7 @@ def test_labels_of_several_columns_are_in_the_checkpoint_and_in_the_network(arti
     assert "class_names" not in content
 
 
+@pytest.mark.slow
 def test_a_column_that_no_value_of_has_enough_files_is_refused(train, artists_run, capsys):
     places = (f"data.root={artists_run.parent / 'art'}", f"data.metadata={artists_run.parent / 'art.csv'}")
     assert train(*places, "data.labels=[class,artist]", "run_dir=run") == 2
@@ -617,6 +623,7 @@ def from_python(tmp_path, monkeypatch):
     logging.getLogger("artart").setLevel(logging.NOTSET)
 
 
+@pytest.mark.slow
 def test_train_from_python_returns_what_the_run_leaves(from_python):
     result = from_python("run_dir=my run, first")
     assert result.run_dir == Path("my run, first").absolute()
@@ -645,6 +652,7 @@ def test_train_from_python_logs_each_run_into_its_own_folder(from_python):
         assert other not in lines
 
 
+@pytest.mark.slow
 def test_train_from_python_hands_ctrl_c_on(from_python, monkeypatch):
     monkeypatch.setattr("artart.training.run.fit", lambda *_: sys.exit(130))
     with pytest.raises(KeyboardInterrupt):

@@ -212,6 +212,7 @@ def test_a_file_of_format_2_can_be_exported_and_initialises_a_run(export, train,
     assert (model["model_channels"], model["channel_mult"], model["attn_resolutions"]) == (8, [1], [8])
 
 
+@pytest.mark.slow
 def test_a_file_of_format_2_is_not_resumed(train, capsys):
     assert train(f"resume={FORMAT_2}", "objective=diffusion", "loss=mse_diffusion", "run_dir=run") == 2
     assert capsys.readouterr().err == (

@@ -176,6 +176,7 @@ def test_a_file_of_somebody_else_is_reported_in_one_line(save, other):
         checkpoint.load(save(other))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_format_1_is_read(diffusion_run, save):
     """It held the names of the classes alone."""
     content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
@@ -210,6 +211,7 @@ def test_a_hundred_thousand_labels_can_be_kept(save, diffusion_run):
     checkpoint.check_writable(loaded.config, loaded.label_names, loaded.net)
 
 
+@pytest.mark.slow
 def test_more_labels_than_can_be_kept_are_refused_before_training(finished_run):
     loaded = checkpoint.load(finished_run / "checkpoints" / "last.ckpt")
     with pytest.raises(ArtError, match="could not be kept in it"):
@@ -225,6 +227,7 @@ def test_a_network_that_no_checkpoint_could_describe_is_refused_before_training(
         checkpoint.check_writable(config, loaded.label_names, loaded.net)
 
 
+@pytest.mark.slow
 def test_training_stops_at_the_first_checkpoint_that_cannot_be_read_again(train, capsys, monkeypatch):
     def unreadable(module, saved, before=ArtModule.on_save_checkpoint):
         before(module, saved)
@@ -237,6 +240,7 @@ def test_training_stops_at_the_first_checkpoint_that_cannot_be_read_again(train,
     assert not list(Path("run/checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_only_the_first_checkpoint_of_a_run_is_read_back(train, monkeypatch):
     read: list[Path] = []
     monkeypatch.setattr(trainer, "read_back", lambda path, config: read.append(path))
@@ -264,6 +268,7 @@ def test_spaces_of_any_kind_in_the_name_of_a_column_are_spaces(train, art_folder
     assert checkpoint.load(Path("run/checkpoints/last.ckpt")).label_names == {"first artist": ["A", "B"]}
 
 
+@pytest.mark.slow
 def test_a_column_whose_name_cannot_be_shown_is_refused_before_training(train, art_folder, capsys):
     Path("art.csv").write_text(f'path,"\x1b[2J"\n{next(art_folder.rglob("*.png")).relative_to(art_folder)},A\n')
     assert (

@@ -246,6 +246,7 @@ def test_what_is_missing_is_asked_for():
         check(config(name="generate"))
 
 
+@pytest.mark.slow
 def test_every_setting_with_a_schema_exists():
     commands = [file.stem for file in CONF_DIR.glob("*.yaml")]
     choices = ("train", ["objective=diffusion"]), ("generate", ["filter=labels"])
@@ -294,6 +295,7 @@ def test_a_number_that_yaml_and_code_both_state_is_the_same(option):
             assert default in (node[key], inspect.Parameter.empty), f"{group}.{key}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grid", "ema"])
 def test_callbacks_of_diffusion_do_the_same_from_a_notebook(name):
     node = OmegaConf.to_container(config("objective=diffusion", "run_dir=run"), resolve=True)["callbacks"][name]

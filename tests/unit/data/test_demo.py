@@ -45,6 +45,7 @@ def test_size_changes_the_sampling_and_not_the_composition(name: str) -> None:
         assert _difference(small, _block_mean(large, 32)) < 4
 
 
+@pytest.mark.slow
 def test_classes_are_reported_apart_at_32_pixels_by_the_nearest_thumbnail() -> None:
     images, labels = make(100, 32, 1)
     others, truth = make(100, 32, 2)

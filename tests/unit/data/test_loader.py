@@ -190,6 +190,7 @@ def test_nothing_is_flipped_unless_asked_for(options: dict[str, bool]) -> None:
 # --- class_balanced
 
 
+@pytest.mark.slow
 def test_balance_draws_classes_alike_and_within_a_class_its_images() -> None:
     sizes = {0: 2, 1: 40, 3: 10, 7: 1}  # 7 stands for "no class"; classes 2, 4, 5 and 6 have no image
     labels = torch.tensor([label for label, size in sizes.items() for _ in range(size)])

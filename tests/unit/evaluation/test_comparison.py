@@ -119,6 +119,7 @@ def test_an_evaluation_belongs_to_the_run_of_its_checkpoint(tmp_path):
     assert sorted(column("near-duplicates", groups)) == ["", "25.0%"]
 
 
+@pytest.mark.slow
 def test_grids_have_a_slider_and_the_last_is_shown(tmp_path):
     folder = a_run(tmp_path / "a")
     (folder / "samples").mkdir()

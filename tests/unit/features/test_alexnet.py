@@ -68,6 +68,7 @@ def blurred(x: torch.Tensor, sigma: float) -> torch.Tensor:
 # --- LPIPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 128])
 def test_lpips_of_real_art_is_the_authors(art, weights, reference, size):
     x = art(size)

@@ -60,6 +60,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_entries_find_near_copies(registry, works, change):
     found = [registry.find(CHANGES[change](image)) for image in works[: len(works) // 2]]
@@ -68,12 +69,14 @@ def test_entries_find_near_copies(registry, works, change):
     assert all(match is None or not match.is_same for match in found)
 
 
+@pytest.mark.slow
 def test_entries_find_no_other_works(registry, works):
     assert [registry.find(content_of(image)) for image in works[len(works) // 2 :]] == [None] * (
         len(works) - len(works) // 2
     )
 
 
+@pytest.mark.slow
 def test_entries_do_not_find_what_lacks_a_tenth_of_each_side(registry, works):
     found = [registry.find(content_of(crop(image, 0.1, 0.1, 0.1, 0.1))) for image in works[: len(works) // 2]]
     assert sum(match is not None for match in found) <= 2

@@ -227,6 +227,7 @@ def test_a_tiff_whose_packet_has_a_wrong_type_does_no_harm(kind: int) -> None:
         assert provenance_of(image) in (FileProvenance("", ""), FileProvenance(OPT_OUT, SOURCE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bait",
     [

@@ -132,6 +132,7 @@ def test_kernel_distance_is_unbiased_for_equal_distributions():
     assert min(values) < 0
 
 
+@pytest.mark.slow
 def test_kernel_distance_of_two_gaussians_is_known_and_its_interval_holds_it():
     """In one dimension (xy + 1)^3 compares the first three moments."""
     generator, mu = drawing(), 0.5
@@ -207,6 +208,7 @@ def test_the_interval_of_the_paired_kernel_distance_is_of_halves_of_the_pairs():
     assert_close(tuple(paired_kernel_distance(x, y, drawing(2))), (value, value + low, value + high))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", [0.0, 0.5])
 def test_paired_kernel_distance_is_unbiased_for_pairs_that_depend_on_each_other(mu):
     """Against the distance of the two Gaussians, as above; y is the mirrored x, moved by mu."""

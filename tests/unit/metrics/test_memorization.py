@@ -79,6 +79,7 @@ def by_loops(images: torch.Tensor, train: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(found).float()
 
 
+@pytest.mark.slow
 def test_the_nearest_is_the_least_over_all_views(art):
     train, given, groups = art[:20], art[20:28], [str(k // 3) for k in range(20)]
     found = MemorizationTest(train, groups, art[28:30]).nearest(given)
@@ -133,6 +134,7 @@ def test_the_mean_colour_is_ignored():
     assert_close(found.distance, torch.zeros(10), rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_many_images_are_compared_in_parts(monkeypatch, memorization_test):
     given = torch.cat([images(5, 2), memorization_test.train[7:10]])
     wanted = memorization_test.nearest(given)

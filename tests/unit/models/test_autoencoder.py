@@ -78,6 +78,7 @@ def test_in_bf16_latents_and_images_are_in_full_precision():
         assert (output != output.bfloat16()).float().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_four_images_can_be_learnt_by_heart():
     net, x = small(), images(4)
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)

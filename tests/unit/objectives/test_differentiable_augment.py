@@ -39,6 +39,7 @@ def test_operations_are_those_of_zhao(images):
     assert hole[:, :, 5:12, 5:12].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_augment_is_differentiable(images, name):
     x = images[:, :, :6, :6].double().requires_grad_()

@@ -378,6 +378,7 @@ def test_the_perceptual_pull_of_real_features_is_theirs():
 SLOW_SAMPLERS = [pytest.param(one, marks=pytest.mark.slow) for one in (Heun(3), DPMpp2M(4))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [DDIM(4, eta=0.5), *SLOW_SAMPLERS], ids=lambda one: type(one).__name__)
 def test_a_seed_is_an_image_in_any_batch(sampler):
     net, objective = conditioned_net(), Diffusion(mse(), Cosine(), LogitNormal(16))

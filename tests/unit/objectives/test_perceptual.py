@@ -105,6 +105,7 @@ def test_a_run_with_cached_targets_measures_what_one_without_does(train, tmp_pat
     assert results[0] == pytest.approx(results[1], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_images_that_change_are_refused(train, capsys, tmp_path):
     assert train("loss.perceptual.cache_targets=true", "data.random_flip=true", "run_dir=run") == 2
     assert "cache_targets=true: images must not change; set data.random_flip=false" in capsys.readouterr().err

@@ -57,6 +57,7 @@ def test_words_for_show_few_images_more_often(machine, num_images, epochs):
     assert f"trainer.max_epochs={epochs}" in auto.words_for(CPU, num_images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [80e9, 11e9, 8e9, 1e9])
 @pytest.mark.parametrize("num_images", [50, 10**6])
 def test_words_for_compose(machine, size, num_images):
@@ -68,6 +69,7 @@ def test_words_for_compose(machine, size, num_images):
         assert cfg.trainer.max_epochs % cfg.trainer.check_val_every_n_epoch == 0  # the last is validated
 
 
+@pytest.mark.slow
 def test_choose_lets_words_of_the_user_win(machine):
     machine(16e9)
     words = ("experiment=auto", "trainer.max_epochs=3", "image_size=16", "model=unet_small", "callbacks.grid=null")
@@ -84,12 +86,14 @@ def test_choose_leaves_other_experiments(machine, words):
     assert auto.choose(cfg, words) == (cfg, words)
 
 
+@pytest.mark.slow
 def test_choose_keeps_the_number_of_processes(machine):
     machine(16e9)
     cfg, _ = chosen("experiment=auto", "trainer=ddp", launched={"devices": 2, "num_nodes": 3})
     assert (cfg.trainer.devices, cfg.trainer.num_nodes) == (2, 3)
 
 
+@pytest.mark.slow
 def test_choose_says_what_and_that_few_images_need_another_start(machine, art_folder, caplog):
     machine(80e9, GPU)
     with caplog.at_level(logging.INFO):
@@ -104,6 +108,7 @@ def test_choose_says_what_and_that_few_images_need_another_start(machine, art_fo
     assert f"experiment=finetune init_from=CHECKPOINT data.root={art_folder}" in few
 
 
+@pytest.mark.slow
 def test_choose_asks_for_no_other_start_where_there_is_one(machine, art_folder, tmp_path, caplog):
     machine(16e9)
     (tmp_path / "best.ckpt").touch()

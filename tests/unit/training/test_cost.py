@@ -59,6 +59,7 @@ def test_the_fastest_of_a_few_steps_is_the_time_of_an_image(net, objective, monk
     assert measure(net, objective, 8, CPU).seconds == 0.2 / 8
 
 
+@pytest.mark.slow
 def test_check_refuses_a_batch_that_memory_does_not_hold(net, objective, monkeypatch):
     needed = measure(net, objective, 64, CPU).bytes(64)
     monkeypatch.setattr(memory, "available", lambda _: int(needed * 2))

@@ -53,6 +53,7 @@ def test_next_commands_can_be_pasted(tmp_path, monkeypatch):
     assert last.startswith("tensorboard.main --logdir 'my run' ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_images", "seconds"), [(10, 2 * 10 * (3 + 5)), (None, 2 * 500 * (3 + 5))])
 def test_the_time_of_two_stages_is_that_of_both(monkeypatch, num_images, seconds):
     monkeypatch.setattr(modules, "measure", lambda *_: Cost(0, 0, 2.0))

@@ -263,6 +263,7 @@ def test_a_run_draws_both_and_the_real_images_stay(diffusion_run):
     assert real.std() > 0.05  # an image, not the noise of the right
 
 
+@pytest.mark.slow
 def test_a_run_without_an_average_draws_one(train):
     assert train("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=1", "trainer.max_epochs=1",
                  "~callbacks.ema", "callbacks.grid.num_images=3", "run_dir=run") == 0  # fmt: skip
