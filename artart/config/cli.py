@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from artart import ArtError, __version__
-from artart.config.build import CONF_DIR, compose, did_you_mean, in_sweep, join_words, known_keys, options
+from artart.config.build import CONF_DIR, compose, did_you_mean, in_multirun, join_words, known_keys, options
 from artart.config.words import MULTIRUN, to_hydra
 from artart.io.allocator import keep_freed_memory
 from artart.io.terminal import CLOSED_PIPE, TerminalHandler
@@ -45,7 +45,7 @@ def command(config_name: str, sweeps: bool = False) -> Callable[[Callable[[DictC
             try:
                 return main(cfg)
             except Exception as error:
-                if in_sweep():
+                if in_multirun():
                     raise
                 sys.exit(report_error(error))
 
