@@ -18,16 +18,8 @@ from artart.config.describe import describe
 from artart.config.schema import hints_of
 
 COMMANDS = (
-    "train",
-    "sweep",
-    "generate",
-    "evaluate",
-    "prepare",
-    "export",
-    "inspect",
-    "provenance",
-    "compare",
-    "gallery",
+    *("train", "sweep", "generate", "evaluate", "prepare"),
+    *("export", "inspect", "provenance", "compare", "gallery"),
 )
 GROUPS = (
     *("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"),
