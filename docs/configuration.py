@@ -69,7 +69,7 @@ def _rows(lines: list[str], tree: Mapping[str, Any], prefix: str) -> Iterator[st
         if isinstance(node, Mapping):
             if node and "_target_" not in node:
                 continue  # its keys have rows of their own
-            value, hint = str(node.get("_target_", value)), None
+            value, hint = str(node.get("_target_", value)), hint if not node else None
             documented = documented or _summary(value)
         words = "" if hint in (None, Any) else describe(hint)
         cells = (f"`{prefix}{key}`", f"`{value}`", words, comment or documented.removesuffix("."))

@@ -9,7 +9,7 @@ from artart.training.module import ArtModule
 
 
 class Pruning(Callback):
-    """After each validation hands `monitor` and the number of epochs on; stops training if the answer is true."""
+    """After each validation but the last hands `monitor` and the number of epochs on; stops training if the answer is true."""
 
     def __init__(self, monitor: str, should_prune: Callable[[float, int], bool]) -> None:
         """
@@ -21,8 +21,7 @@ class Pruning(Callback):
         self.should_prune = should_prune
 
     def on_validation_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
-        value = trainer.callback_metrics.get(self.monitor)
-        if trainer.sanity_checking or value is None or not math.isfinite(value):
+        value, epoch = trainer.callback_metrics.get(self.monitor), trainer.current_epoch + 1
+        if trainer.sanity_checking or epoch == trainer.max_epochs or value is None or not math.isfinite(value):
             return
-        if self.should_prune(float(value), trainer.current_epoch + 1):
-            trainer.should_stop = True
+        trainer.should_stop |= self.should_prune(float(value), epoch)
