@@ -9,7 +9,7 @@ from artart.training.module import ArtModule
 
 
 class Pruning(Callback):
-    """After each validation but the last hands `monitor` and the number of epochs on; stops training if the answer is true."""
+    """Hands `monitor` on after each validation but the last, and stops training if the answer is true."""
 
     def __init__(self, monitor: str, should_prune: Callable[[float, int], bool]) -> None:
         """
