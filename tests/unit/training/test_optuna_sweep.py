@@ -6,6 +6,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -123,19 +124,49 @@ def test_failed_trials_are_recorded_and_the_others_go_on(tmp_path, caplog):
     assert "3 of 6 trials failed" in caplog.text
 
 
+def command(train: str, folder: Path, num_trials: int) -> list[str]:
+    """A process that runs a study, with the body of a training."""
+    script = (
+        "import os, signal, sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "from test_optuna_sweep import fake, study_in\n"
+        f"def train(words, folder, should_prune):\n    {train}\n    fake(words, folder, should_prune)\n"
+        f"study_in(Path(sys.argv[1]), {num_trials}).run(train)\n"
+    )
+    return [sys.executable, "-c", script, str(folder), str(Path(__file__).parent)]
+
+
+@pytest.mark.slow
+def test_twenty_trials_with_three_kills_and_two_failures_are_twenty(tmp_path):
+    train = "time.sleep(0.02); assert folder.name not in ('3', '11'), 'injected'"
+    for number in (2, 8, 15):
+        with subprocess.Popen(command(train, tmp_path, 20)) as process:
+            while not (tmp_path / f".jobs/{number}.json").exists():
+                assert process.poll() is None
+                time.sleep(0.001)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+    assert subprocess.run(command(train, tmp_path, 20)).returncode == 0
+    found = sorted(rows(tmp_path), key=lambda row: int(row["job"]))
+    assert [row["job"] for row in found] == list(map(str, range(20)))
+    assert [row["job"] for row in found if row["status"] == "failed: injected"] == ["3", "11"]
+    states = [one.state for one in study_in(tmp_path, 20).study.trials]
+    assert (states.count(TrialState.COMPLETE), states.count(TrialState.FAIL), len(states)) == (18, 2, 20)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study(tmp_path):
+    processes = [subprocess.Popen(command("time.sleep(0.1)", tmp_path, 12)) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    trials = study_in(tmp_path, 12).study.trials
+    assert [one.state for one in trials] == [TrialState.COMPLETE] * 12
+    assert len({one.params["a"] for one in trials}) == 12
+
+
 @pytest.mark.slow
 def test_a_trial_whose_process_is_killed_each_time_fails(tmp_path):
-    """As by the system where memory runs out: a process of its own ends within the second trial."""
-    script = (
-        "import os, signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
-        "from test_optuna_sweep import fake, study_in\n"
-        "def kill(words, folder, should_prune):\n"
-        "    if folder.name == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    fake(words, folder, should_prune)\n"
-        "study_in(Path(sys.argv[1]), 4).run(kill)\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)]
-    codes = [subprocess.run(command).returncode for _ in range(MAX_STARTS + 1)]
+    """As by the system where memory runs out."""
+    kill = "if folder.name == '1': os.kill(os.getpid(), signal.SIGKILL)"
+    codes = [subprocess.run(command(kill, tmp_path, 4)).returncode for _ in range(MAX_STARTS + 1)]
     assert codes == [-signal.SIGKILL] * MAX_STARTS + [0]
     assert [row["status"] for row in rows(tmp_path) if row["job"] == "1"] == ["failed: its process was killed 3 times"]
     assert len(rows(tmp_path)) == 4
