@@ -118,7 +118,7 @@ def test_sweep_needs_optuna(sweep, capsys, monkeypatch):
 def test_a_sweep_is_not_continued_with_other_settings(sweep, capsys):
     assert sweep(*TINY, LR, "sweep.num_trials=1", "sweep.dir=s") == 0
     assert sweep(*TINY, LR, "sweep.num_trials=2", "sweep.dir=s", "seed=5") == 2
-    assert "sweep.dir=s: was begun with other settings (s/sweep.json)" in capsys.readouterr().err
+    assert "s: was begun with other settings (s/sweep.json); leave out" in capsys.readouterr().err
     assert len(rows()) == 1
 
 
