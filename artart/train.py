@@ -86,7 +86,8 @@ def prepare(cfg: DictConfig, words: Sequence[str]) -> "tuple[Run, Run | None, Fr
     initial = finetune.adopt_config(cfg, words)
     first_stage = stages.first_stage_for(cfg, words)
     prepared = run.prepare(cfg, words, initial, first_stage)
-    return prepared, first_stage and stages.prepare_first_stage(prepared, first_stage), first_stage
+    first = stages.prepare_first_stage(prepared, first_stage) if first_stage else None
+    return prepared, first, first_stage
 
 
 if __name__ == "__main__":
