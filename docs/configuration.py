@@ -17,17 +17,21 @@ from artart.config.commands import settings_of
 from artart.config.describe import describe
 from artart.config.schema import hints_of
 
-COMMANDS = ("train", "generate", "evaluate", "prepare", "export", "inspect", "provenance", "compare", "gallery")
+COMMANDS = (
+    *("train", "sweep", "generate", "evaluate", "prepare"),
+    *("export", "inspect", "provenance", "compare", "gallery"),
+)
 GROUPS = (
     *("data", "model", "objective", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger"),
-    *("schedule", "sampler", "regularizer", "filter"),
+    *("schedule", "sampler", "regularizer", "filter", "sweep"),
 )
 HEAD = """# Configuration
 
 Every setting with its default, the values that it takes and its meaning. Set a value on the command line with
 `key=value`; choose an option of a group with `group=option`. `${key}` is the value of another key; `???` must be given.
 The groups belong to `artart.train`; `data` also to `artart.prepare`, `sampler` also to `artart.generate` and
-`artart.evaluate`; `filter` to `artart.generate` alone. Experiments are described in `conf/experiment/*.yaml`.
+`artart.evaluate`; `filter` to `artart.generate` alone. `artart.sweep` takes all settings of `artart.train`, and
+the group `sweep`. Experiments are described in `conf/experiment/*.yaml`.
 
 `python docs/configuration.py > docs/configuration.md` makes this page from `conf/` and the signatures.
 """
@@ -63,9 +67,9 @@ def _rows(lines: list[str], tree: Mapping[str, Any], prefix: str) -> Iterator[st
         node, (hint, documented) = select_or_none(tree, key), _signature(tree, key)
         hint = settings_of(tree).get(f"{prefix}{key}", hint)
         if isinstance(node, Mapping):
-            if "_target_" not in node:
+            if node and "_target_" not in node:
                 continue  # its keys have rows of their own
-            value, hint = str(node["_target_"]), None
+            value, hint = str(node.get("_target_", value)), hint if not node else None
             documented = documented or _summary(value)
         words = "" if hint in (None, Any) else describe(hint)
         cells = (f"`{prefix}{key}`", f"`{value}`", words, comment or documented.removesuffix("."))

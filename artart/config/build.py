@@ -83,9 +83,14 @@ def overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
-def in_sweep() -> bool:
+def in_multirun() -> bool:
     """Whether this is one job of a multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def in_sweep() -> bool:
+    """Whether runs of this process are compared: jobs of a multirun, or trials of artart.sweep."""
+    return in_multirun() or (HydraConfig.initialized() and HydraConfig.get().job.config_name == "sweep")
 
 
 def options(group: str) -> list[str]:

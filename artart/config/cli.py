@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from artart import ArtError, __version__
-from artart.config.build import CONF_DIR, compose, did_you_mean, in_sweep, join_words, known_keys, options
+from artart.config.build import CONF_DIR, compose, did_you_mean, in_multirun, join_words, known_keys, options
 from artart.config.words import MULTIRUN, to_hydra
 from artart.io.allocator import keep_freed_memory
 from artart.io.terminal import CLOSED_PIPE, TerminalHandler
@@ -45,7 +45,7 @@ def command(config_name: str, sweeps: bool = False) -> Callable[[Callable[[DictC
             try:
                 return main(cfg)
             except Exception as error:
-                if in_sweep():
+                if in_multirun():
                     raise
                 sys.exit(report_error(error))
 
@@ -190,6 +190,8 @@ def _sentence(error: Exception, config_name: str, words: Sequence[str], sweeps: 
         if key in ("schedule", "sampler"):
             remedy = "; it belongs to diffusion: add objective=diffusion"
         return f"{given}: no such key{remedy}"
+    if match := re.match(r"Error merging override \+*(.*)", text):
+        return f"{match[1]}: is of another kind than the setting; --cfg job shows that"
     if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
         sweep = "add -m for a sweep, or " if sweeps else ""
         return f"{match[1]}: several values: {sweep}write them as a list: [a,b]"

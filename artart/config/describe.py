@@ -1,7 +1,7 @@
 """Annotations of parameters in words, for messages and the documentation."""
 
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from artart.config.build import format_value, join_words
 from artart.config.commands import is_union
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", Path: "a path", type(None): "null"}
+WORDS[Mapping] = WORDS[dict] = "settings such as {a: 1}"
 WORDS[Callable] = "an object with a _target_"
 ORDER = (bool, int, float, Literal, str, Path)  # of alternatives; others follow, null comes last
 PLURALS = {int: "whole numbers such as [1,2]", float: "numbers such as [0.1,0.9]", str: "texts such as [a,b]"}

@@ -73,7 +73,7 @@ def _refuse(problems: Iterator[str]) -> None:
 
 def check_values(**values: object) -> None:
     """Raises ArtError, a line per mistake, if arguments from Python are not allowed for the settings of their names."""
-    if problems := [line for key, value in values.items() for line in _wrong_value(key, value, SETTINGS[key])]:
+    if problems := [line for key, value in values.items() for line in wrong_value(key, value, SETTINGS[key])]:
         raise ArtError("\n".join(problems))
 
 
@@ -85,7 +85,7 @@ def _wrong_settings(config: Config) -> Iterator[str]:
         if isinstance(value, Mapping) and "_target_" in value:
             yield f"{key}={value}: must be {describe(hint)}, no object"
         elif key in given:
-            yield from _wrong_value(key, value, hint)
+            yield from wrong_value(key, value, hint)
     if "monitor" in config:  # a training
         for key in [group for group in GROUPS if group not in config]:
             yield f"{key}: is missing; choose {key}={join_words(options(key))}"
@@ -151,7 +151,7 @@ def _wrong_items(key: str, items: Mapping[Any, Any], hints: Mapping[str, Any], u
         if not isinstance(name, str):  # as YAML allows
             yield f"{key}.{name}={format_value(value)}: {unknown}; names are texts"
         elif name in hints:
-            yield from _wrong_value(f"{key}.{name}", value, hints[name])
+            yield from wrong_value(f"{key}.{name}", value, hints[name])
         elif renamed := renames.explain(f"{key}.{name}={format_value(value)}"):
             yield renamed
         else:
@@ -159,7 +159,7 @@ def _wrong_items(key: str, items: Mapping[Any, Any], hints: Mapping[str, Any], u
             yield f"{key}.{name}={format_value(value)}: {unknown}{remedy}"
 
 
-def _wrong_value(key: str, value: Any, hint: Any) -> Iterator[str]:
+def wrong_value(key: str, value: Any, hint: Any) -> Iterator[str]:
     if typing.is_typeddict(hint) and isinstance(value, Mapping):
         yield from _wrong_items(key, value, typing.get_type_hints(hint, include_extras=True), "no such key")
     elif isinstance(value, Mapping) and typing.get_origin(hint) is Mapping:

@@ -13,6 +13,7 @@ from artart.config.commands import PATHS
 MULTIRUN = {"-m", "--multirun"}
 POSITIONAL = {
     "train": "data.root",
+    "sweep": "data.root",
     "prepare": "data.root",
     "provenance": "action",
 }  # the key of a word without one; others: checkpoint
@@ -34,7 +35,7 @@ def to_hydra(words: Sequence[str], command: str) -> list[str]:
     bare = [word for word in settings if _is_bare(word)]
     if len(bare) > 1:
         raise ArtError(f"{bare[0]}, {bare[1]}: need key=value; a name with blanks needs quotes: 'a b'")
-    if bare and command == "train" and bare[0] in options("experiment") and not os.path.exists(bare[0]):
+    if bare and command in ("train", "sweep") and bare[0] in options("experiment") and not os.path.exists(bare[0]):
         raise ArtError(f"{bare[0]}: needs a key: experiment={bare[0]}")
     key = POSITIONAL.get(command, "checkpoint")
     settings = [f"{key}={word}" if word in bare else word for word in settings]
@@ -84,7 +85,7 @@ def quoted(argument: str, is_sweep: bool = False) -> str:
 
     A label in braces, {column: name, ...}, has its own quotes, and so have several captions or prompts, [...].
     """
-    if argument.startswith("first_stage_settings."):
+    if argument.startswith(("first_stage_settings.", "sweep.space")):
         argument = f"++{argument}"  # any setting of artart.train
     key, equals, value = argument.partition("=")
     name = key.lstrip("+").removeprefix("first_stage_settings.")

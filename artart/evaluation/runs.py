@@ -101,7 +101,9 @@ def read_run(folder: Path) -> Run:
     result = dict[str, Any]()
     with suppress(OSError, ValueError):
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    status = "finished" if result else "running" if _is_locked(folder) else _failure_of(folder) or "unfinished"
+    ended = _failure_of(folder)
+    status = "finished" if result else "running" if _is_locked(folder) else ended or "unfinished"
+    status = ended if result and ended == "pruned" else status
     return Run(folder, status, settings, words, result, {})
 
 
@@ -119,7 +121,7 @@ def _is_locked(folder: Path) -> bool:
 
 
 def _failure_of(folder: Path) -> str:
-    """The error of a sweep's job; "" if there is none."""
+    """The error of a sweep's job, or that it was pruned; "" if there is neither."""
     with suppress(OSError, ValueError, TypeError):
         *_, status = json.loads((folder.parent / JOBS / f"{folder.name}.json").read_text(encoding="utf-8"))
         return status if status != "ok" else ""

@@ -3,6 +3,8 @@
 import logging
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich import get_console, progress
@@ -45,6 +47,19 @@ class TerminalHandler(logging.Handler):
             console.print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
         except SystemExit:  # of rich
             raise SystemExit(CLOSED_PIPE) from None
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """Print errors alone among log lines; log files get all."""
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, TerminalHandler)]
+    for handler in handlers:
+        handler.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.setLevel(logging.NOTSET)
 
 
 class Rate(progress.ProgressColumn):

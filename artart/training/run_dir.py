@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
-from artart.config.build import in_sweep
+from artart.config.build import in_multirun
 from artart.config.paths import CHECKPOINTS, LAST, RUNS, checkpoint_in, read_settings
 from artart.io.files import is_writable, new_folder
 from artart.io.locks import unless_missing
@@ -51,7 +51,7 @@ def plan(cfg: DictConfig, is_part: bool = False) -> Plan:
 
     Raises ArtError if a run cannot resume in the folder, a new one would mix with its content, or the run has finished.
     """
-    if in_sweep() and (cfg.run_dir or cfg.get("resume")):
+    if in_multirun() and (cfg.run_dir or cfg.get("resume")):
         raise ArtError("run_dir and resume: each job of a sweep has its own new folder; leave them out")
     if not is_part:
         while _locks:
@@ -69,7 +69,7 @@ def plan(cfg: DictConfig, is_part: bool = False) -> Plan:
             _lock(planned.run_dir)  # before its checkpoint is read, so that no other process resumes it meanwhile
         elif planned.run_dir and newest_in(planned.run_dir / FIRST_STAGE):
             _lock(planned.run_dir)  # likewise
-        elif not in_sweep() and not is_writable(planned.run_dir or RUNS.absolute()):
+        elif not in_multirun() and not is_writable(planned.run_dir or RUNS.absolute()):
             raise ArtError(f"run_dir={cfg.run_dir or 'null'}: cannot be written; name another folder: run_dir=DIR")
     return planned
 
@@ -181,7 +181,7 @@ def claim_run_dir(cfg: DictConfig, planned: Plan) -> Path:
     Raises ArtError if it cannot be written, or another process is writing there, or has written there since `plan`.
     """
     with disk_errors(cfg):
-        if in_sweep():
+        if in_multirun():
             hydra = HydraConfig.get()
             run_dir = Path(hydra.sweep.dir, str(hydra.job.num)).absolute()
             with _prefixed(f"hydra.sweep.dir={hydra.sweep.dir}", "name a new folder"):

@@ -60,39 +60,57 @@ class SweepTable(Callback):
         seconds, status = round(time.monotonic() - self.started, 1), "ok"
         if job_return.status is JobStatus.FAILED:
             error = job_return._return_value
-            status = f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-            self._report(Path(config.hydra.sweep.dir, str(config.hydra.job.num)), error)
+            status = status_of(error)
+            trace = save_trace(Path(config.hydra.sweep.dir, str(config.hydra.job.num)), error)
+            log.error("job %d failed: %s%s", config.hydra.job.num, error, trace)
             # Else Hydra drops the results of the others.
             job_return.status, job_return.return_value = JobStatus.COMPLETED, math.nan
         score = math.nan if job_return.return_value is None else job_return.return_value
         job = Job(config.hydra.job.num, tuple(config.hydra.overrides.task), score, seconds, status)
-        folder = Path(config.hydra.sweep.dir, JOBS)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{job.number}.json").write_text(json.dumps(job), encoding="utf-8")
-        _write(config)  # at once, so that Ctrl-C in a later job does not lose it
+        # At once, so that Ctrl-C in a later job does not lose it.
+        save_job(Path(config.hydra.sweep.dir), job, config.monitor, config.mode)
         gc.collect()  # trainer, module and callbacks form reference cycles
 
-    def _report(self, folder: Path, error: BaseException) -> None:
-        """Log the error in one line; write its traceback into the job's log, unless it is a user's mistake."""
-        trace = ""
-        if not isinstance(error, ArtError):
-            folder.mkdir(parents=True, exist_ok=True)
-            trace = f"\n  trace: {folder / 'train.log'}"
-            with (folder / "train.log").open("a", encoding="utf-8") as file:
-                traceback.print_exception(error, file=file)
-        log.error("job %s failed: %s%s", folder.name, error, trace)
-
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        jobs = _write(config)
-        table = Table("job", "settings", config.monitor, "seconds", "status", title=str(Path(config.hydra.sweep.dir)))
-        for job in jobs:
-            shown = "" if math.isnan(job.score) else f"{job.score:.4f}"
-            cells = (str(job.number), _swept(job, jobs), shown, f"{job.seconds:.0f}", job.status.split(":")[0])
-            table.add_row(*(Text(escaped(cell)) for cell in cells))
-        get_console().print(table)
+        jobs = print_table(Path(config.hydra.sweep.dir), config.monitor, config.mode)
         if failed := [job for job in jobs if job.status != "ok"]:
             log.error("%d of %d jobs failed", len(failed), len(jobs))
             raise SystemExit(1)
+
+
+def status_of(error: BaseException) -> str:
+    """What the table says of a job that failed."""
+    return f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+
+
+def save_trace(folder: Path, error: BaseException) -> str:
+    """Write an error's traceback into the job's log, and return words that name it; "" for a user's mistake."""
+    if isinstance(error, ArtError):
+        return ""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "train.log").open("a", encoding="utf-8") as file:
+        traceback.print_exception(error, file=file)
+    return f"\n  trace: {folder / 'train.log'}"
+
+
+def save_job(folder: Path, job: Job, monitor: str, mode: str) -> None:
+    """Write a job that has ended, and sweep.csv with it, into the folder of the sweep."""
+    from artart.io.files import write_json
+
+    write_json(folder / JOBS / f"{job.number}.json", job)
+    _write(folder, monitor, mode)
+
+
+def print_table(folder: Path, monitor: str, mode: str) -> list[Job]:
+    """Print the jobs of a sweep that have ended; return them, the best first."""
+    jobs = _write(folder, monitor, mode)
+    table = Table("job", "settings", monitor, "seconds", "status", title=str(folder))
+    for job in jobs:
+        shown = "" if math.isnan(job.score) else f"{job.score:.4f}"
+        cells = (str(job.number), _swept(job, jobs), shown, f"{job.seconds:.0f}", job.status.split(":")[0])
+        table.add_row(*(Text(escaped(cell)) for cell in cells))
+    get_console().print(table)
+    return jobs
 
 
 def _swept(job: Job, jobs: Sequence[Job]) -> str:
@@ -101,18 +119,18 @@ def _swept(job: Job, jobs: Sequence[Job]) -> str:
     return " ".join(setting for setting in job.settings if setting not in common)
 
 
-def _write(config: DictConfig) -> list[Job]:
+def _write(folder: Path, monitor: str, mode: str) -> list[Job]:
     """Write sweep.csv of the jobs that have ended; return them, the best first."""
     from artart.io.files import atomic
 
-    folder, worst = Path(config.hydra.sweep.dir), -math.inf if config.mode == "max" else math.inf
+    worst = -math.inf if mode == "max" else math.inf
     fields = (json.loads(file.read_text(encoding="utf-8")) for file in (folder / JOBS).glob("*.json"))
     jobs = [Job(number, tuple(settings), *rest) for number, settings, *rest in fields]
     jobs.sort(key=lambda job: job.number)
-    jobs.sort(key=lambda job: worst if math.isnan(job.score) else job.score, reverse=config.mode == "max")
+    jobs.sort(key=lambda job: worst if math.isnan(job.score) else job.score, reverse=mode == "max")
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["job", "settings", config.monitor, "seconds", "status"])
+    writer.writerow(["job", "settings", monitor, "seconds", "status"])
     writer.writerows((job.number, _swept(job, jobs), job.score, job.seconds, job.status) for job in jobs)
     with atomic(folder / "sweep.csv") as file:
         file.write(text.getvalue().encode())

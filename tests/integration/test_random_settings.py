@@ -18,15 +18,19 @@ import artart.export
 import artart.generate
 import artart.inspect
 import artart.prepare
+import artart.sweep
 import artart.train
 from artart.config.build import CONF_DIR, known_keys, options
-from artart.training import distributed, run, run_dir
+from artart.training import distributed, run, run_dir, sweep_folder
 
 NUM = int(os.environ.get("RANDOM_SETTINGS", 300))
 SEED = int(os.environ.get("RANDOM_SEED", 0))
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (artart.evaluate, artart.export, artart.generate, artart.inspect, artart.prepare, artart.train)
+    for module in (
+        *(artart.evaluate, artart.export, artart.generate, artart.inspect),
+        *(artart.prepare, artart.sweep, artart.train),
+    )
 }
 ACCEPTED = 99  # the exit code where work would begin
 BEHIND = ("objective=diffusion", "experiment=quickstart", "experiment=latent", "model=autoencoder", "callbacks=none")
@@ -74,9 +78,11 @@ HYDRA = ("verbose", "run.dir", "output_subdir", "job.name", "mode", "sweep.dir",
 
 def words(command: str, chance: random.Random, keys: list[str], checkpoint: Path) -> Iterator[str]:
     """A few words of a command line."""
-    if command not in ("train", "prepare") and chance.random() < 0.8:
+    if command == "sweep":
+        yield "sweep.space={optimizer.lr: {low: 1e-4, high: 1e-2}}"
+    if command not in ("train", "sweep", "prepare") and chance.random() < 0.8:
         yield f"checkpoint={checkpoint}"
-    if command == "train" and chance.random() < 0.5:
+    if command in ("train", "sweep") and chance.random() < 0.5:
         yield chance.choice(BEHIND)
     groups = [path.name for path in CONF_DIR.iterdir() if path.is_dir() and path.name != "hydra"]
     for _ in range(chance.choice((1, 1, 2, 3))):
@@ -99,7 +105,8 @@ def without_work(monkeypatch):
     def accept(*_: object, **__: object) -> None:
         raise SystemExit(ACCEPTED)
 
-    for module, name in ((distributed, "_start"), (run, "load_images"), (run_dir, "claim_run_dir")):
+    work = ((distributed, "_start"), (run, "load_images"), (run_dir, "claim_run_dir"), (sweep_folder, "claim"))
+    for module, name in work:
         monkeypatch.setattr(module, name, accept)
     for name in ("output_folder", "new_folder", "create"):
         monkeypatch.setattr(artart.io.files, name, accept)

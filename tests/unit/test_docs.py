@@ -18,7 +18,7 @@ from artart.config.schema import check
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = [*PAGES, *sorted(CONF_DIR.rglob("*.yaml"))]
-COMMANDS = ("train", "generate", "evaluate", "prepare", "export")
+COMMANDS = ("train", "sweep", "generate", "evaluate", "prepare", "export")
 REFERENCE = "configuration.md"
 PLACEHOLDERS = {"SEED": "0", "NUMBER": "1000"}
 
@@ -64,7 +64,7 @@ def overrides_of(words: list[str]) -> list[str]:
             value = ROOT / "README.md" if "a file" in describe(PATHS[key]) else ROOT
         elif sweep:
             value = value.split(",")[0]
-        free = "++" * key.startswith("first_stage_settings.")  # as artart.train adds it
+        free = "++" * key.startswith(("first_stage_settings.", "sweep.space"))  # as the command adds it
         overrides.append(f"{free}{key}={PLACEHOLDERS.get(str(value), value)}")
     return overrides
 

@@ -53,7 +53,8 @@ FIRST_OPTIONS = {next(option for option in OPTIONS if option.startswith(f"{group
     [option if option in FIRST_OPTIONS else pytest.param(option, marks=pytest.mark.slow) for option in OPTIONS],
 )
 def test_every_option_that_is_shipped_passes(option):
-    check(config(option, *needed_by(option), name="generate" if option.startswith("filter=") else "train"))
+    command = {"filter": "generate", "sweep": "sweep"}.get(option.partition("=")[0], "train")
+    check(config(option, *needed_by(option), name=command))
 
 
 def test_what_is_tuned_must_be_named():

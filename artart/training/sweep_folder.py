@@ -1,0 +1,87 @@
+"""The folder of a sweep by trials: the settings that it was begun with, and the processes that work in it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from artart import ArtError
+from artart.io.files import is_writable, new_folder, write_json
+from artart.io.terminal import pasteable
+
+SWEEPS = Path("outputs/sweeps")
+SETTINGS = "sweep.json"
+WORKER = "ARTART_SWEEP_WORKER"  # set in the environment of processes that work for another
+
+
+class Begun(NamedTuple):
+    """What a sweep was begun with."""
+
+    words: Sequence[str]  # settings that its trials share, key=value
+    space: Mapping[str, Any]  # `sweep.space`
+
+
+def choose(folder: str | None, words: Sequence[str], space: Mapping[str, Any]) -> tuple[Begun, bool]:
+    """What a new sweep is to begin with, or what the one in the folder was begun with, and whether there is one.
+
+    Args:
+        folder: `sweep.dir`.
+        words: what was set on the command line, key=value.
+        space: `sweep.space`; may be empty, like the words, where a sweep is continued.
+
+    Raises ArtError if the folder is of something else or of other settings, or cannot be written.
+    """
+    own = [word for word in words if not re.match(r"[+~]*sweep[.=@]", word)]
+    for word in [word for word in own if re.match(r"[+~]*(run_dir|resume)=", word)]:
+        raise ArtError(f"{word}: each trial has a folder of its own; that of the sweep is sweep.dir=DIR")
+    given, place = Begun(own, json.loads(json.dumps(space))), Path(folder or SWEEPS)
+    if not is_writable(place):
+        raise ArtError(f"sweep.dir={folder or 'null'}: cannot be written; name another folder: sweep.dir=DIR")
+    if folder is None or not place.exists():
+        return given, False
+    if not (place / SETTINGS).is_file():
+        if place.is_dir() and not any(place.iterdir()):
+            return given, False
+        raise ArtError(f"sweep.dir={folder}: is no folder of artart.sweep; name a new one")
+    begun = Begun(**json.loads((place / SETTINGS).read_text(encoding="utf-8")))
+    if (given.words or begun.words) != begun.words or (given.space or begun.space) != begun.space:
+        raise ArtError(
+            f"sweep.dir={folder}: was begun with other settings ({pasteable(place / SETTINGS)}); leave out all but "
+            "those of sweep, or name a new folder"
+        )
+    return begun, True
+
+
+def claim(folder: str | None, begun: Begun) -> Path:
+    """Create the folder of a sweep unless it exists, and write what it was begun with."""
+    place = Path(folder) if folder else new_folder(SWEEPS.absolute() / f"{datetime.now():%Y-%m-%d/%H-%M-%S}")
+    write_json(place / SETTINGS, begun._asdict())
+    return place
+
+
+def is_worker() -> bool:
+    """Whether this process works for another, which reports."""
+    return WORKER in os.environ
+
+
+def run_workers(number: int, folder: Path) -> None:
+    """Run the command of this process in so many others, which share the cores, and wait for them.
+
+    If this process is stopped, they stop after their current step.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // number))
+    environment = {"OMP_NUM_THREADS": threads} | os.environ | {WORKER: "1", "TTY_COMPATIBLE": "0"}  # without bars
+    command = [sys.executable, "-m", "artart.sweep", *sys.argv[1:], f"sweep.dir={folder}"]
+    workers = [subprocess.Popen(command, env=environment) for _ in range(number)]  # noqa: S603 - this command
+    try:
+        for worker in workers:
+            worker.wait()
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.wait()
