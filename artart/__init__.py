@@ -3,15 +3,15 @@
 `artart.load(checkpoint)` gives a Model that makes images; `artart.save_image` writes them with their provenance.
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from artart.generation.model import Model, load
     from artart.io.images import save_image
 
+    __version__: str
+
 __all__ = ["ArtError", "Model", "__version__", "load", "save_image"]
-__version__ = version("artart")
 
 
 class ArtError(ValueError):
@@ -20,8 +20,10 @@ class ArtError(ValueError):
 
 def __getattr__(name: str) -> Any:
     """Import torch only when it is needed: commands report simple mistakes without it."""
-    from importlib import import_module
+    from importlib import import_module, metadata
 
+    if name == "__version__":
+        return metadata.version("artart")
     if name in ("Model", "load"):
         return getattr(import_module("artart.generation.model"), name)
     if name == "save_image":

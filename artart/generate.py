@@ -67,12 +67,13 @@ def run(cfg: DictConfig) -> None:
 def _filters(config: dict[str, Any], training: Any) -> tuple[dict[str, Callable[..., Any]], dict[str, object]]:
     """Filters of samples by what they refuse, and all limits of images for their provenance."""
     from artart.evaluation.attribution import is_memorized
+    from artart.generation.refusal import checked
 
     filters: dict[str, Callable[..., Any]] = {}
     if config["refuse_memorized"]:
         filters["near-duplicates of training images"] = is_memorized(training)
     if config.get("filter"):
-        filters["by the filter"] = build(config, "filter")
+        filters["by the filter"] = checked(build(config, "filter"), config["filter"]["_target_"])
     limits = {key: config[key] for key in ("allowed_labels", "refuse_memorized") if config[key]}
     return filters, limits | ({"filter": config["filter"]["_target_"]} if config.get("filter") else {})
 

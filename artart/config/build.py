@@ -116,13 +116,14 @@ def did_you_mean(key: str, known: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{usual}?" if usual else ""
 
 
-def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
+def compose(config_name: str, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> DictConfig:
     """A configuration of conf/, and of the folders that --config-dir added, for `key=value` each in `overrides`."""
     sources = HydraConfig.get().runtime.config_sources if is_command() else []
     added = [f"{one.schema}://{one.path}" for one in sources if one.provider not in ("hydra", "main", "schema")]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return hydra.compose(config_name, [*[f"hydra.searchpath={added}"] * bool(added), *overrides])
+        words = [*[f"hydra.searchpath={added}"] * bool(added), *overrides]
+        return hydra.compose(config_name, words, return_hydra_config)
 
 
 def known_keys(config_name: str, choices: Sequence[str] = ()) -> list[str]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from string import Template
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -20,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from artart import ArtError, __version__
+import artart
+from artart import ArtError
 from artart.config.build import CONF_DIR, compose, did_you_mean, in_multirun, join_words, known_keys, options
 from artart.config.words import MULTIRUN, to_hydra
 from artart.io.allocator import keep_freed_memory
@@ -107,17 +109,31 @@ def _prepare_process() -> None:
 def _run(main: Callable[[], object], config_name: str, sweeps: bool) -> None:
     words = sys.argv[1:]
     if "--version" in words:
-        sys.stdout.write(f"artart {__version__}\n")
+        sys.stdout.write(f"artart {artart.__version__}\n")
         return
     try:
         if MULTIRUN & set(words) and not sweeps:
             raise ArtError("-m: this command has no sweeps; call it once for each setting")
         sys.argv[1:] = to_hydra(words, config_name)
-        main()
+        if sys.argv[1:2] == ["--help"] and not any(word.startswith("-") for word in sys.argv[2:]):
+            sys.stdout.write(help_text(config_name, sys.argv[2:]))
+        else:
+            main()
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - Hydra raises anything; errors of `main` end in `command`
         sys.exit(_refuse(_sentence(error, config_name, sys.argv[1:], sweeps)))
+
+
+def help_text(config_name: str, overrides: Sequence[str]) -> str:
+    """What Hydra prints for --help, in a third of the time: Hydra reads the command line again for each group."""
+    cfg = compose(config_name, overrides, return_hydra_config=True)
+    template = Template(cfg.hydra.help.template)
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    groups = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir() and path.name != "hydra")
+    lines = "".join(f"{group}: {', '.join(options(group))}\n" for group in groups)
+    return template.substitute(APP_CONFIG_GROUPS=lines, CONFIG=OmegaConf.to_yaml(cfg)) + "\n"
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:

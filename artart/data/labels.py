@@ -1,5 +1,6 @@
 """Labels of images: K columns of names. The number of a column's names stands for "none"."""
 
+import functools
 import logging
 import os
 from collections import Counter
@@ -27,8 +28,13 @@ def class_of(path: Path, root: Path, level: int = 1) -> str | None:
 
     Bytes that are not UTF-8 become `\\xe9`, so that checkpoints, tables and pages can hold the name.
     """
-    parts = path.relative_to(root).parts
-    return os.fsencode(parts[level - 1]).decode(errors="backslashreplace") if len(parts) > level else None
+    return _class_of_folder(path.parent, root, level)
+
+
+@functools.cache  # a folder has many files
+def _class_of_folder(folder: Path, root: Path, level: int) -> str | None:
+    parts = folder.relative_to(root).parts
+    return os.fsencode(parts[level - 1]).decode(errors="backslashreplace") if len(parts) >= level else None
 
 
 def describe_folders(paths: Sequence[Path], root: Path) -> str:

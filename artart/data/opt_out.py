@@ -1,7 +1,7 @@
 """Images whose makers do not want them in training: by a file beside them, or by a list."""
 
 import logging
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +58,9 @@ def read_list(file: Path) -> OptOuts:
     return OptOuts(file, frozenset(text.casefold() for text in texts if text))
 
 
-def file_beside(path: Path, files: Container[Path]) -> str:
+def file_beside(path: Path, files: Collection[Path]) -> str:
     """The name of NAME.optout or NAME.jpg.optout, if it is among the files, of an image NAME.jpg; else ""."""
+    if not files:
+        return ""
     names = path.with_suffix(SUFFIX), path.with_name(f"{path.name}{SUFFIX}")
     return next((name.name for name in names if name in files), "")

@@ -132,6 +132,11 @@ def verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
     criteria = [metrics["memorization"][key] for key in TITLES]
     most = max(criteria, key=lambda one: one["value"] - one["held_out"])
     suspicious = any((one["low"] or 0) > max(one["held_out"], FALSE_ALARMS) for one in criteria)
+    if not any(one["value"] or one["held_out"] for one in criteria):
+        yield (
+            f"No near-duplicates of training images among {metrics['num_images']} samples, and none among held-out art."
+        )
+        return
     yield (
         f"{'The network has memorized training images' if suspicious else 'No sign of memorization'}: "
         f"{most['value']:.1%} of the samples are near-duplicates of one, as are {most['held_out']:.1%} of held-out art."

@@ -154,8 +154,8 @@ def write_variations(
     log.info("the network makes %d x %d pixels, which are scaled to the input's size", size, size)
     sheet, shown, num = ContactSheet(size, out.resample), list[Input](), 0
     num_columns = (1 if mask is None else 2) + min(num_images, MAX_IN_ROW)
-    for num, (item, image) in enumerate(make(loaded, plan), start=1):
-        path, pixels = out.save_item(item, image)
+    made = make(loaded, plan)
+    for num, (item, _, path, pixels) in enumerate(out.save_items(made, how.batch_size), start=1):
         k = (num - 1) % num_images
         assert item.source and item.source.original
         if k == 0 and (in_sheet := not shown or sheet.has_room(num_columns)):

@@ -62,8 +62,7 @@ def write_interpolation(
     plan = plan_interpolation(loaded, how, seeds or (), num_images, asked, seed)
     in_animation, in_strip = (_moments(num_images, most) for most in (MAX_IN_ANIMATION, MAX_IN_STRIP))
     frames, strip = list[Tensor](), list[Tensor]()
-    for k, (item, image) in enumerate(make(loaded, plan)):
-        out.save_item(item, image)
+    for k, (_, image, *_) in enumerate(out.save_items(make(loaded, plan), how.batch_size)):
         if k in in_animation:
             frames.append(shown([image[None]], out.resample))
         if k in in_strip:

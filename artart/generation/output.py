@@ -1,9 +1,13 @@
 """Files of generated images, and grids of them."""
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,7 +15,7 @@ from artart.generation.plan import Item
 from artart.io.contact_sheet import ContactSheet, factor_to_show
 from artart.io.files import write_new
 from artart.io.images import Resample, encode, encode_animation, enlarged, grid, to_pixels
-from artart.io.provenance import ImageProvenance
+from artart.io.provenance import ImageProvenance, xmp
 
 
 class Output(NamedTuple):
@@ -39,9 +43,13 @@ class Output(NamedTuple):
 
     def save_enlarged(self, pixels: Tensor, name: str | Path, provenance: ImageProvenance) -> Path:
         """The same, enlarged by `scale`."""
-        if self.scale > 1:
-            provenance = provenance._replace(details={**provenance.details, "scale": self.scale})
-        return self.save(enlarged(pixels, self.scale, self.resample), name, provenance)
+        return self.save(enlarged(pixels, self.scale, self.resample), name, self._enlarged(provenance))
+
+    def _enlarged(self, provenance: ImageProvenance) -> ImageProvenance:
+        if self.scale == 1:
+            return provenance
+        own = {"scale": self.scale, "resample": self.resample}
+        return provenance._replace(details={**provenance.details, **own})
 
     def save_item(self, item: Item, image: Tensor) -> tuple[Path, Tensor]:
         """Write the network's image (3, S, S) in [-1, 1] of an item; returns the file's name and `item.finished`.
@@ -52,6 +60,43 @@ class Output(NamedTuple):
         if self.on_image is not None:
             self.on_image(path, to_pixels(image), item.provenance)
         return path, pixels
+
+    def save_items(
+        self, made: Iterable[tuple[Item, Tensor]], ahead: int
+    ) -> Iterator[tuple[Item, Tensor, Path, Tensor]]:
+        """Write the images of items in a thread, while up to `ahead` others are made.
+
+        Yields in their order the item, its image, and what `save_item` returns, whose errors are raised here. Files
+        that wait when an error or Ctrl-C comes are left out.
+        """
+        waiting, writer = deque[tuple[Item, Tensor, Future[tuple[Path, Tensor]]]](), ThreadPoolExecutor(1)
+
+        def oldest() -> tuple[Item, Tensor, Path, Tensor]:
+            item, image, written = waiting.popleft()
+            return item, image, *written.result()
+
+        try:
+            for item, image in made:
+                waiting.append((item, image, writer.submit(self.save_item, item, image)))
+                while len(waiting) > ahead:
+                    yield oldest()
+            while waiting:
+                yield oldest()
+        finally:
+            writer.shutdown(cancel_futures=True)
+
+    def is_there(self, item: Item) -> bool:
+        """Whether the same command has written an item before: its file then has the same provenance.
+
+        Not known of signed files, and of those that `on_image` is to see.
+        """
+        return not (self.on_image or self.sign) and self.has(item.name, self._enlarged(item.provenance))
+
+    def has(self, name: str | Path, provenance: ImageProvenance) -> bool:
+        """Whether there is an image file of that name and provenance."""
+        with suppress(Exception), Image.open(self.folder / name) as image:  # Pillow raises nearly anything
+            return bool(image.info.get("xmp") == xmp(provenance).encode())
+        return False
 
     def save_sheet(self, sheet: ContactSheet, num_columns: int, provenance: ImageProvenance) -> Path:
         """Write grid.png; returns its name."""

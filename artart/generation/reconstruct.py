@@ -44,9 +44,10 @@ def write_reconstructions(loaded: Loaded, how: Sampling, out: Output, input: str
     """
     num_files, inputs = read_inputs(Path(input), out.folder, *loaded.preprocessing)
     sheet, shown, num = ContactSheet(loaded.config["image_size"], out.resample), list[Input](), 0
-    for item, image in reconstruct(loaded, inputs, how.batch_size, side_by_side):
+    made = reconstruct(loaded, inputs, how.batch_size, side_by_side)
+    for saved in out.save_items(made, how.batch_size):
+        item, image, path, _ = saved
         num += 1
-        path = out.save_enlarged(item.finished(image), item.name, item.provenance)
         if sheet.has_room(2) and item.source:
             shown.append(item.source)
             sheet.add(to_pixels(item.source.x0), item.source.name.stem)

@@ -1,9 +1,11 @@
 """Samples that are refused, and drawn again with other seeds."""
 
 import logging
+import traceback
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from artart import ArtError
 from artart.generation.plan import Item
 from artart.io.images import to_pixels
+from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +28,23 @@ class Filter(Protocol):
         """Whether each image, uint8 (B, 3, S, S), is refused: (B,) bool."""
 
 
-def _refuses(refuses: Filter, pixels: Tensor) -> bool:
-    """A filter's answer to one image, uint8 (1, 3, S, S). Raises ArtError if it is not (1,) bool."""
-    answer = torch.as_tensor(refuses(pixels))
-    if answer.dtype != torch.bool or answer.shape != (1,):
-        given = f"{str(answer.dtype).removeprefix('torch.')} {tuple(answer.shape)}"
-        raise ArtError(f"filter: returned {given} for images {tuple(pixels.shape)}; return (B,) bool, true: refused")
-    return bool(answer)
+def checked(refuses: Filter, name: str) -> Filter:
+    """A filter of that name, whose errors are one line: it raises ArtError also if an answer is not (B,) bool."""
+
+    def refuses_or_raises(pixels: Tensor) -> Tensor:
+        try:
+            answer = torch.as_tensor(refuses(pixels))
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            reason = printable(f"{type(error).__name__}: {error}")
+            raise ArtError(f"filter={name}: raised {reason} ({Path(place.filename).name}:{place.lineno})") from error
+        if answer.dtype != torch.bool or answer.shape != pixels.shape[:1]:
+            given = f"{str(answer.dtype).removeprefix('torch.')} {tuple(answer.shape)}"
+            images = f"images {tuple(pixels.shape)}"
+            raise ArtError(f"filter={name}: returned {given} for {images}; return (B,) bool, true: refused")
+        return answer
+
+    return refuses_or_raises
 
 
 class Draws:
@@ -42,6 +55,7 @@ class Draws:
         self.planned, self.again = iter(items), deque[Item]()
         self.filters, self.seeds = filters, count(next_seed)
         self.num_draws, self.refused, self.left_out = Counter[str](), Counter[str](), list[str]()
+        self.num_accepted = 0
 
     def __iter__(self) -> Iterator[Item]:
         return self
@@ -58,8 +72,9 @@ class Draws:
     def accepts(self, item: Item, image: Tensor) -> bool:
         """Whether no filter refuses an item's image, (3, S, S) in [-1, 1]."""
         pixels = to_pixels(image)[None]
-        reason = next((name for name, refuses in self.filters.items() if _refuses(refuses, pixels)), None)
+        reason = next((name for name, refuses in self.filters.items() if refuses(pixels)), None)
         if reason is None:
+            self.num_accepted += 1
             return True
         self.refused[reason] += 1
         self.num_draws[item.name.name] += 1

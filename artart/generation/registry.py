@@ -116,7 +116,7 @@ class Entries:
 
     def __init__(self, path: Path) -> None:
         """Read it; lines that are damaged are left out, with a warning. Raises OSError if it cannot be read."""
-        lines = path.read_bytes().splitlines()
+        lines = [line for line in path.read_bytes().splitlines() if line.strip()]
         self.entries = [entry for entry in map(_parsed, lines) if entry]
         if damaged := len(lines) - len(self.entries):
             log.warning("%s: %d of %d lines are damaged and left out", path, damaged, len(lines))

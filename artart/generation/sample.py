@@ -1,23 +1,29 @@
 """Images from noise: files, a contact sheet, and the sampling trajectory."""
 
+import logging
 import math
-from collections.abc import Mapping
-from itertools import starmap
+from collections.abc import Mapping, Sequence
+from itertools import filterfalse, starmap
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from artart import ArtError
 from artart.checkpoints.load import Loaded
+from artart.data.decode import decode
 from artart.diffusion.samplers import Step
 from artart.generation.conditions import Asked, Condition, conditions_for
 from artart.generation.output import Output, Written, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
 from artart.generation.refusal import Draws, Filter
-from artart.io.contact_sheet import MAX_IN_SHEET, ContactSheet
+from artart.io.contact_sheet import ContactSheet
+from artart.io.images import Resample
 from artart.io.provenance import ImageProvenance
+
+log = logging.getLogger(__name__)
 
 MAX_RECORDED = 16  # images in a trajectory
 MOMENTS = 8  # of a trajectory, on its strip
@@ -39,6 +45,24 @@ def plan_samples(loaded: Loaded, how: Sampling, num_images: int, asked: Asked, s
     return Plan(starmap(item, enumerate(conditions)), num_images, how, whole)
 
 
+class _Grid:
+    """A contact sheet of samples, sorted by name, with a column for each condition."""
+
+    def __init__(self, side: int, resample: Resample) -> None:
+        self.sheet, self.conditions, self.num = ContactSheet(side, resample), set[tuple[int, ...]](), 0
+
+    def add(self, item: Item, path: Path, pixels: Tensor | None = None) -> None:
+        """Add the image of an item, of which there may be any number; None: read its file."""
+        self.num += 1
+        if self.sheet.has_room():
+            self.conditions.add(item.y)
+            self.sheet.add(pil_to_tensor(decode(path)) if pixels is None else pixels, path.stem)
+
+    @property
+    def num_columns(self) -> int:
+        return len(self.conditions) if len(self.conditions) > 1 else math.ceil(math.sqrt(len(self.sheet.tiles)))
+
+
 def write_samples(
     loaded: Loaded,
     how: Sampling,
@@ -51,40 +75,54 @@ def write_samples(
 ) -> Written:
     """Write 00000_LABEL_OR_PROMPT.png ... and grid.png, with `save_trajectory` also trajectory.png and trajectory.webp.
 
-    Replaces no file. The first is the grid. Images that one of `filters` refuses are drawn again (`Draws`).
+    Replaces no file, and makes no image that the same command has written into the folder before (`Output.is_there`),
+    except for a trajectory. The first is the grid. Images that one of `filters` refuses are drawn again (`Draws`).
 
     Raises ArtError if all are refused, and the errors of `plan_samples` and `make`.
     """
     plan = plan_samples(loaded, how, num_images, asked, seed)
     draws = Draws(plan.items, filters, seed + num_images)
-    sheet, in_sheet = ContactSheet(loaded.config["image_size"], out.resample), set[tuple[int, ...]]()
+    grid = _Grid(loaded.config["image_size"], out.resample)
     steps: list[Tensor] = []  # of each batch, one after the other
-    num = 0
 
     def record(step: Step) -> None:
-        if num < MAX_RECORDED:
+        if (num := draws.num_accepted) < MAX_RECORDED:
             steps.append(loaded.process.first_stage.decode(step.x_t[: MAX_RECORDED - num]).cpu())
 
-    for item, image in make(loaded, plan._replace(items=draws), *[record] * save_trajectory):
-        if not draws.accepts(item, image):
-            continue
-        num += 1
-        path, pixels = out.save_item(item, image)
-        sheet.add(pixels, path.stem)
-        if num <= MAX_IN_SHEET:
-            in_sheet.add(item.y)
+    def is_there(item: Item) -> bool:
+        if found := not save_trajectory and out.is_there(item):
+            grid.add(item, out.folder / item.name)
+        return found
+
+    made = make(loaded, plan._replace(items=filterfalse(is_there, draws)), *[record] * save_trajectory)
+    accepted = ((item, image) for item, image in made if draws.accepts(item, image))
+    for item, _, path, pixels in out.save_items(accepted, how.batch_size):
+        grid.add(item, path, pixels)
     draws.report()
-    sheet.tiles.sort(key=lambda tile: tile[1])  # those that were drawn again came last
-    if not num:
+    if not grid.num:
         raise ArtError("all images were refused; ask for other labels or prompts, or for fewer refusals")
-    num_columns = len(in_sheet) if len(in_sheet) > 1 else math.ceil(math.sqrt(min(num, MAX_IN_SHEET)))
+    if num_there := grid.num - draws.num_accepted:
+        log.info("%d of %d images were there already", num_there, grid.num)
     provenance = ImageProvenance("trained", plan.details)
-    first = out.save_sheet(sheet, num_columns, provenance)
+    first = _write_grid(grid, out, provenance, is_new=draws.num_accepted > 0)
     if save_trajectory:
-        num_steps = len(steps) // math.ceil(min(num_images, MAX_RECORDED) / how.batch_size)
-        batches = [torch.stack(steps[k : k + num_steps]) for k in range(0, len(steps), num_steps)]
-        _write_trajectory(torch.cat(batches, dim=1), num_columns, out, provenance)
-    return Written(first, num + (3 if save_trajectory else 1))
+        num_batches = math.ceil(min(num_images, MAX_RECORDED) / how.batch_size)
+        _write_trajectory(_joined(steps, len(steps) // num_batches), grid.num_columns, out, provenance)
+    return Written(first, grid.num + (3 if save_trajectory else 1))
+
+
+def _write_grid(grid: _Grid, out: Output, provenance: ImageProvenance, is_new: bool) -> Path:
+    """The grid's file, which may be there already unless its images are new."""
+    if not is_new and out.has("grid.png", provenance):
+        return out.folder / "grid.png"
+    grid.sheet.tiles.sort(key=lambda tile: tile[1])  # those that were drawn again came last
+    return out.save_sheet(grid.sheet, grid.num_columns, provenance)
+
+
+def _joined(steps: Sequence[Tensor], num_steps: int) -> Tensor:
+    """The steps of batches, one after the other, as those of all images: (num_steps, n, C, S, S)."""
+    batches = [torch.stack([*steps[k : k + num_steps]]) for k in range(0, len(steps), num_steps)]
+    return torch.cat(batches, dim=1)
 
 
 def _write_trajectory(steps: Tensor, num_columns: int, out: Output, provenance: ImageProvenance) -> None:

@@ -1,6 +1,7 @@
 """The outer skin of the commands, in processes of their own where that is what counts."""
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from artart import __version__, train
+from artart.config import cli as cli_module
 from artart.config.build import CONF_DIR
 from artart.config.cli import cli
 from artart.config.words import quoted, to_hydra
@@ -124,11 +126,37 @@ def test_help_has_examples_and_every_group(tmp_path):
     assert "torch" not in artart("artart.train", "--cfg", "job", cwd=tmp_path).stderr
 
 
+@pytest.mark.parametrize("command", ["train", "generate"])
+@pytest.mark.parametrize("words", [[], ["seed=1"]])
+def test_help_is_that_of_hydra_without_its_detour(monkeypatch, capsys, command, words):
+    monkeypatch.setattr(sys, "argv", [command, "--help", *words])
+    run = importlib.import_module(f"artart.{command}").run
+    run()
+    ours = capsys.readouterr().out
+    monkeypatch.setattr(cli_module, "help_text", None)  # another option beside it: Hydra answers
+    monkeypatch.setattr(sys, "argv", [command, "--help", "--config-path", str(CONF_DIR), *words])
+    run()
+    assert capsys.readouterr().out == ours
+
+
 @pytest.mark.slow
 def test_help_of_generate_has_examples(tmp_path):
     done = artart("artart.generate", "--help", cwd=tmp_path)
     assert "side_by_side=true" in done.stdout
     assert "Groups" not in done.stdout
+
+
+def test_help_imports_nothing_heavy(tmp_path):
+    """Which is what takes time: not torch and Lightning, nor what they bring along."""
+    script = """
+import sys, artart.train
+sys.argv = ["train", "--help"]
+artart.train.run()
+heavy = "torch torchvision torchmetrics lightning numpy scipy matplotlib PIL tensorboard sympy importlib.metadata"
+sys.stderr.write(" ".join(name for name in heavy.split() if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_and_simple_mistakes_do_not_wait_for_torch(tmp_path):

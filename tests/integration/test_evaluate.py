@@ -281,6 +281,14 @@ def test_the_verdict_tells_memorization_from_chance(value, low, words):
     assert "differ from" in next(verdict(metrics | {"kid_alexnet": kid | {"low": 0.26}}))
 
 
+def test_the_verdict_says_that_there_are_no_near_duplicates_at_all():
+    rate = {"value": 0.0, "low": 0.0, "high": 0.01, "held_out": 0.0}
+    metrics = {"num_images": 500, "memorization": dict.fromkeys(CRITERIA, rate)}
+    assert [*verdict(metrics)] == [
+        "No near-duplicates of training images among 500 samples, and none among held-out art."
+    ]
+
+
 def test_the_table_of_near_duplicates_says_what_the_test_cannot_see():
     one = {"value": 0.5, "low": 0.25, "high": 0.75, "held_out": 0.01, "detection_rate": {"tint": 0.95, "blur": 0.4}}
     one |= {"blind_to": ["blur"], "classes": {"icon": {"value": 0.5, "num_images": 4}}}

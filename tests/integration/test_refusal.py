@@ -1,5 +1,6 @@
 """Limits of what generate writes: near-duplicates, labels, and filters of one's own."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -223,8 +224,24 @@ def test_a_filter_that_does_not_return_bool_is_refused(generate, diffusion_run, 
     settings = ("num_images=1", "label=none", f"+filter._target_={name}", f"trusted_classes=[{name}]")
     assert generate(f"checkpoint={diffusion_run / LAST}", *settings, *FAST) == 2
     assert capsys.readouterr().err == (
-        "filter: returned float32 (1,) for images (1, 3, 16, 16); return (B,) bool, true: refused\n"
+        f"filter={name}: returned float32 (1,) for images (1, 3, 16, 16); return (B,) bool, true: refused\n"
     )
+
+
+class Failing:
+    """A filter that raises."""
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no weights\nfor this")
+
+
+def test_a_filter_that_raises_is_reported_in_a_line_with_its_name_and_place(generate, diffusion_run, painter, capsys):
+    painter({0: noise(0)})
+    name = f"{__name__}.Failing"
+    settings = ("num_images=1", "label=none", f"+filter._target_={name}", f"trusted_classes=[{name}]")
+    assert generate(f"checkpoint={diffusion_run / LAST}", *settings, *FAST) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(rf"filter={name}: raised RuntimeError: no weights for this \(test_refusal\.py:\d+\)\n", error)
 
 
 def test_labels_that_are_numbers_can_be_allowed(generate, diffusion_run, capsys):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.testing import assert_close
 
 from artart import ArtError
 from artart.diffusion.sampling import sample_steps
+from artart.generation import plan
 from artart.generation.labels import labels_for
 from artart.io.files import sha256
 from artart.io.images import to_pixels
@@ -280,6 +282,34 @@ def test_no_file_is_overwritten(generate, best):
                              "trajectory-2.png", "trajectory-2.webp", "trajectory.png", "trajectory.webp"]  # fmt: skip
 
 
+def test_the_same_command_makes_only_the_images_that_are_not_there(generate, best, monkeypatch, capsys):
+    """Bitwise the same ones, and the grid that an uninterrupted command would have written."""
+    seeds, sample = [], plan.sample_images
+    monkeypatch.setattr(plan, "sample_images", lambda *of: seeds.extend(of[4]) or sample(*of))
+    call = (f"checkpoint={best}", "num_images=6", "batch_size=2", "label=drawing", FAST)
+    assert generate(*call, "out=whole") == 0
+    shutil.copytree("whole", "made")
+    for name in ("00003_drawing.png", "00005_drawing.png", "grid.png"):
+        Path("made", name).unlink()
+    del seeds[:]
+    capsys.readouterr()
+    for wanted in ([3, 5], [3, 5]):  # the second time there is nothing left to do
+        assert generate(*call, "out=made") == 0
+        assert seeds == wanted
+        assert names("made") == names("whole")
+    assert "4 of 6 images were there already" in capsys.readouterr().out
+    for name in names("whole"):
+        assert_close(pixels(f"made/{name}"), pixels(f"whole/{name}"), rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("other", ["seed=1", "guidance.weight=3", "sampler.num_steps=4", "scale=2"])
+def test_images_of_other_settings_are_written_beside_those_that_are_there(generate, best, other):
+    call = (f"checkpoint={best}", "num_images=1", "label=drawing", FAST, "out=made")
+    assert generate(*call) == 0
+    assert generate(*call, other) == 0
+    assert names("made") == ["00000_drawing-2.png", "00000_drawing.png", "grid-2.png", "grid.png"]
+
+
 @pytest.mark.slow
 def test_the_checkpoint_alone_is_enough_to_sample(generate, best, tmp_path, monkeypatch):
     """It may have been moved; nothing is loaded for the loss, and no mode has to be named."""
@@ -422,7 +452,6 @@ def test_a_trajectory_is_the_same_in_any_batch(generate, best):
 
 @pytest.mark.slow
 def test_a_trajectory_has_no_more_than_16_images_and_a_grid_no_more_than_256(generate, best, monkeypatch):
-    monkeypatch.setattr("artart.generation.sample.MAX_IN_SHEET", 18)
     monkeypatch.setattr("artart.io.contact_sheet.MAX_IN_SHEET", 18)
     arguments = (
         "num_images=20",

@@ -1,6 +1,7 @@
 """last.ckpt, from which a run resumes."""
 
 import logging
+import math
 import shutil
 import signal
 import threading
@@ -23,6 +24,7 @@ from artart.training.callbacks.checkpoints import AtomicCheckpointIO
 log = logging.getLogger(__name__)
 
 A_MOMENT = 1.0  # seconds
+MIN_INTERVAL = 1.0  # minutes between saves that neither a signal nor the end of training asks for
 SAVE = 1  # a request of a process, as are the numbers of signals, which are higher
 
 
@@ -39,12 +41,13 @@ class Question:
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves last.ckpt after each epoch, before each validation, every few minutes, and when training is stopped.
+    """Saves last.ckpt after epochs, before validations, every few minutes, and when training ends or is stopped.
 
-    Ctrl-C (SIGINT) and SIGTERM stop training after the current step, and validation at once; several processes stop
-    after the next step, so that none waits in each step for the others. A second signal stops training at once in any
-    case. Weights after a NaN or another error are not saved. The file before the newest is kept as previous.ckpt, since
-    only the next loss shows whether weights are good.
+    Of epochs and validations that take less than a minute, not each is saved. Ctrl-C (SIGINT) and SIGTERM stop
+    training after the current step, and validation at once if it was saved before it, else at its end; several
+    processes stop after the next step, so that none waits in each step for the others. A second signal stops training
+    at once in any case. Weights after a NaN or another error are not saved. The file before the newest is kept as
+    previous.ckpt, since only the next loss shows whether weights are good.
     """
 
     def __init__(self, dirpath: str | Path, train_time_interval: Positive | None = 10) -> None:
@@ -57,7 +60,7 @@ class LastCheckpoint(Checkpoint):
         self.saved_step = -1
         self.train_time_interval = train_time_interval
         self.step, self.is_between_steps = 0, True  # False while gradients are accumulated
-        self.saved_at = 0.0  # on the clock
+        self.saved_at, self.validated_at = 0.0, -math.inf  # on the clock
         self.signal, self.signal_at = 0, 0.0  # the first signal, and when it came
         self.asked: Question | None = None  # at the last step, of all processes
         self.is_own = False  # whether a checkpoint that is being saved is last.ckpt
@@ -84,7 +87,8 @@ class LastCheckpoint(Checkpoint):
         if self.signal:
             return
         self.signal, self.signal_at = number, time.monotonic()
-        log.warning("%s: stopping after this step; send it again to stop at once", signal.Signals(number).name)
+        name = signal.Signals(number).name
+        log.warning("%s: stopping after this step or validation; send it again to stop at once", name)
 
     def _stop(self, number: int) -> None:
         self.signal = number
@@ -100,7 +104,8 @@ class LastCheckpoint(Checkpoint):
         saves_soon = trainer.is_last_batch or trainer.should_stop or self._is_before_validation(trainer, batch_idx)
         if not self.is_between_steps or saves_soon:
             return  # validation or the end of the epoch saves
-        if request := self._request(trainer, late=True):
+        interval = math.inf if self.train_time_interval is None else self.train_time_interval
+        if request := self._request(trainer, _minutes_since(self.saved_at) > interval, late=True):
             self.points = self._points(trainer)
             self._save(trainer)
             self.points = {}
@@ -114,13 +119,11 @@ class LastCheckpoint(Checkpoint):
         in_this_epoch = trainer.enable_validation and (trainer.current_epoch + 1) % (every or 1) == 0
         return in_this_epoch and (index + 1) % (trainer.val_check_batch or float("inf")) == 0
 
-    def _request(self, trainer: Trainer, late: bool = False) -> int:
-        """The highest request of all processes: a signal's number, SAVE, or 0.
+    def _request(self, trainer: Trainer, is_due: bool, late: bool = False) -> int:
+        """The highest request of all processes: a signal's number, SAVE where one `is_due`, or 0.
 
         `late`: of several processes that of the step before, for which none waits.
         """
-        minutes = (time.monotonic() - self.saved_at) / 60
-        is_due = self.train_time_interval is not None and minutes > self.train_time_interval
         own = self.signal or SAVE * is_due
         if trainer.world_size == 1:
             return own
@@ -137,21 +140,26 @@ class LastCheckpoint(Checkpoint):
         return of_step | {"epoch": trainer.current_epoch}
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, since validation may take long and can be interrupted."""
+        """Save, since validation may take long and can be interrupted; but not before each of many short ones."""
         if trainer.sanity_checking or not self.is_between_steps:
             return
-        self._save(trainer)
-        self._stop_if_asked(trainer)
-        self.may_break = trainer.world_size == 1  # several processes stop together, at the end of the epoch
+        is_due = _minutes_since(min(self.saved_at, self.validated_at)) >= MIN_INTERVAL
+        self.validated_at = time.monotonic()
+        is_saved = self._save_if_due(trainer, is_due)
+        self.may_break = is_saved and trainer.world_size == 1  # several processes stop together, at the epoch's end
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.may_break = False
-        self._save(trainer)
-        self._stop_if_asked(trainer)
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        self._save_if_due(trainer, is_last or _minutes_since(self.saved_at) >= MIN_INTERVAL)
 
-    def _stop_if_asked(self, trainer: Trainer) -> None:
-        if (request := self._request(trainer)) > SAVE:
+    def _save_if_due(self, trainer: Trainer, is_due: bool) -> bool:
+        """Save if one of all processes finds it due or was asked to stop, and stop then; False if nothing was saved."""
+        if request := self._request(trainer, is_due):
+            self._save(trainer)
+        if request > SAVE:
             self._stop(request)
+        return request > 0
 
     def _save(self, trainer: Trainer) -> None:
         self.is_own, self.asked = True, None
@@ -186,3 +194,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.points = checkpoint.get("points", {})
+
+
+def _minutes_since(moment: float) -> float:
+    return (time.monotonic() - moment) / 60

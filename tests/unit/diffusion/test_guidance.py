@@ -4,7 +4,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance, denoiser
+from artart.diffusion.noise import from_seeds
 from artart.diffusion.parameterization import PARAMETERIZATIONS
+from artart.diffusion.samplers import DDIM
 from artart.diffusion.schedule import Cosine, Flow, Linear
 
 B, NUM_CLASSES = 5, 3
@@ -71,6 +73,16 @@ def test_outside_of_its_interval_the_class_is_as_learnt_and_nothing_is_clamped(n
     assert net.asked == [B]
     assert guided.abs().max() > 1
     assert_close(guided, x0_hat(net, Y, t), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("interval", "num_guided"), [((0.15, 0.85), 7), ((0.35, 0.55), 2), ((0.0, 1.0), 10)])
+def test_a_whole_sampling_evaluates_both_halves_within_the_interval_alone(net, interval, num_guided):
+    """DDIM of ten steps from r = 1 asks at r = 1, 0.9, ..., 0.1."""
+    denoise = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], Y, NOTHING, STRONG._replace(interval=interval))
+    times = Flow().times(10, "r", 1.0)
+    noise = from_seeds(range(B), (3, 4, 4), X_T.device)
+    list(DDIM(10)(denoise, Flow(), noise(0).double(), times, noise))
+    assert sorted(net.asked) == [B] * (10 - num_guided) + [2 * B] * num_guided
 
 
 @pytest.mark.parametrize("guidance", [NO_GUIDANCE, Guidance(weight=1.0, interval=(0, 1))])

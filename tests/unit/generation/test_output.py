@@ -1,5 +1,9 @@
 """Files of images, and their names."""
 
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,8 @@ from PIL import Image
 
 from artart.generation.labels import label_in_name
 from artart.generation.output import Output
+from artart.generation.plan import Item
+from artart.io.images import to_pixels
 from artart.io.provenance import ImageProvenance
 
 
@@ -21,11 +27,63 @@ def test_save_enlarges_by_squares_or_smoothly_and_says_so(tmp_path):
             pixels, f"{resample}.png", ImageProvenance("trained", {"seed": 1})
         )
         with Image.open(path) as image:
-            assert "seed=1; scale=4<" in image.text["XML:com.adobe.xmp"]
+            assert f"seed=1; scale=4; resample={resample}<" in image.text["XML:com.adobe.xmp"]
             made[resample] = torch.tensor(np.array(image)).permute(2, 0, 1)
     assert torch.equal(made["nearest"], pixels.repeat_interleave(4, 1).repeat_interleave(4, 2))
     assert made["lanczos"].shape == (3, 20, 28)
     assert not torch.equal(made["lanczos"], made["nearest"])
+
+
+# --- written in a thread
+
+
+def items(num: int) -> Iterator[tuple[Item, torch.Tensor]]:
+    for k in range(num):
+        yield Item(Path(f"{k}.png"), ImageProvenance("trained", {"seed": k})), torch.full((3, 4, 4), k / num)
+
+
+def test_save_items_writes_in_order_while_a_few_others_are_made(tmp_path):
+    gate, numbers, made = threading.Event(), [], []
+
+    def on_image(path, *_):
+        assert gate.wait(10)  # a slow disk
+        numbers.append(int(path.stem))
+
+    def noting():
+        for item, image in items(9):
+            made.append(item.name)
+            if len(made) == 5:  # four wait for the first file
+                gate.set()
+            yield item, image
+
+    for k, (item, image, path, pixels) in enumerate(Output(tmp_path, on_image=on_image).save_items(noting(), 4)):
+        assert (item.name.name, path.name) == (f"{k}.png", f"{k}.png")
+        assert torch.equal(pixels, to_pixels(image))
+        assert len(made) <= k + 5
+    assert numbers == [*range(9)]
+
+
+def test_an_error_in_the_thread_is_raised_and_what_waits_is_left_out(tmp_path):
+    def on_image(path, *_):
+        if path.stem == "2":
+            raise OSError(28, "No space left on device", str(path))
+
+    saved = Output(tmp_path, on_image=on_image).save_items(items(50), 8)
+    with pytest.raises(OSError, match=r"No space left on device: .*2\.png"):
+        list(saved)
+    assert len(list(tmp_path.iterdir())) < 14
+    assert threading.active_count() == 1
+
+
+def test_ctrl_c_leaves_whole_files_alone(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        for item, *_ in Output(tmp_path).save_items(items(50), 8):
+            if item.name.stem == "3":
+                raise KeyboardInterrupt
+    for path in tmp_path.iterdir():
+        assert path.suffix == ".png"
+        Image.open(path).load()
+    assert 4 <= len(list(tmp_path.iterdir())) < 14
 
 
 @pytest.mark.parametrize(

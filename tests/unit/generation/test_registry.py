@@ -159,6 +159,14 @@ def test_a_line_that_was_cut_is_ended_and_left_out(tmp_path, caplog):
     assert "1 of 3 lines are damaged and left out" in caplog.text
 
 
+def test_blank_lines_are_not_damaged(tmp_path, caplog):
+    registry = Registry(tmp_path / "registry.jsonl")
+    registry.add(Path("a.png"), content_of(Image.new("RGB", (8, 8))), MADE)
+    registry.path.write_bytes(b"\n" + registry.path.read_bytes() + b"\n  \n")
+    assert len(Entries(registry.path).entries) == 1
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("line", ["[]", "null", '{"sha256": "a"}', "7", json.dumps({"sha256": 1, "fingerprint": 2})])
 def test_lines_of_something_else_are_left_out(tmp_path, line):
     (tmp_path / "registry.jsonl").write_text(f"{line}\n\n")
