@@ -18,7 +18,6 @@ from matplotlib import pyplot
 
 from artart.data.find import find_all
 from artart.io.page import Table
-from benchmarks.harness import ROOT
 from benchmarks.records import Record, Records, grouped, slug
 from benchmarks.training import train
 
@@ -82,9 +81,8 @@ def measure(name: str, args: Namespace) -> dict[str, dict[str, list[float]]]:
 def run(args: Namespace, records: Records) -> None:
     for name in args.only:
         records.once({"row": name}, measure, name, args)
-    draw(list(records), args.out / "copying.png")
-    if args.write:
-        draw(list(records), ROOT / "docs" / "images" / "copying.png")
+    for place in args.figures:
+        draw(list(records), place / "copying.png")
 
 
 def draw(records: list[Record], out: Path) -> None:

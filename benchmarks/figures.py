@@ -23,7 +23,6 @@ from artart.generation.interpolate import places
 from artart.io.images import grid, save, to_model
 from artart.io.page import Table
 from artart.io.provenance import ImageProvenance
-from benchmarks.harness import ROOT
 from benchmarks.records import Record, Records
 
 ENLARGED = 2
@@ -82,7 +81,7 @@ def tables(records: list[Record]) -> list[Table]:
 
 
 def run(args: Namespace, records: Records) -> None:
-    loaded, out = load(args.checkpoint or args.watercolours), ROOT / "docs" / "images" if args.write else args.out
+    loaded, out = load(args.checkpoint or args.watercolours), args.figures[-1]
     classes = torch.arange(len(loaded.label_names["class"]))
 
     def write(rows: Sequence[Tensor], name: str) -> None:

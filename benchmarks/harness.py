@@ -37,10 +37,10 @@ from artart.data import demo
 from benchmarks.records import Records, by_machine, write
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results"
+DOCS = ROOT / "docs"
 NO_SETTINGS = {  # options that do not change what is measured
     *("root", "metadata", "weights", "vgg", "out", "write", "quick", "seeds", "only", "rounds", "rates", "workers"),
-    *("device", "only_train", "trees", "settings", "variants"),
+    *("device", "only_train", "trees", "settings", "variants", "title", "figures", "name"),
 }
 PATHS = {"--root": "", "--metadata": "TABLE", "--weights": "WEIGHTS", "--vgg": "VGG-16"}  # words in their place
 NUM_DEMO_IMAGES = 160
@@ -119,8 +119,9 @@ def parse(name: str, module: ModuleType, words: Sequence[str]) -> Namespace:
         for action in parser._actions:
             action.required = False
     args = parser.parse_args(words)
-    args.name = "_".join([name, *(getattr(args, option) for option in [getattr(module, "VARIANT", None)] if option)])
-    args.out = (args.out or Path("outputs", "benchmarks", args.name)).absolute()
+    args.title = "_".join([name, *(getattr(args, option) for option in [getattr(module, "VARIANT", None)] if option)])
+    args.out = (args.out or Path("outputs", "benchmarks", args.title)).absolute()
+    args.figures = [args.out, *[DOCS / "images"] * args.write]  # folders of figures
     if args.quick and getattr(args, "root", "") is None:
         args.root = demo_art(args.out / "demo_art")
         args.metadata = args.root.with_suffix(".csv")
@@ -146,5 +147,5 @@ def main(words: Sequence[str] | None = None) -> None:
         console.print(*[one.note] * bool(one.note))
     console.print(f"{records.stamp['machine']}; commit {records.stamp['commit']}; records: {records.folder}")
     if args.write and list(records):
-        write(args.name, module, records, settings, RESULTS)
+        write(args.title, module, records, settings, DOCS / "results")
     raise SystemExit(code or 0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torchvision.io import decode_image
 
 from artart.checkpoints.load import Loaded, load
 from artart.data.datamodule import ArtDataModule
@@ -131,6 +132,9 @@ def save_grid(samples: Tensor, path: Path, details: Mapping[str, object]) -> Non
     save(grid([*to_model(samples[:IN_GRID]).split(IN_ROW)]), path, ImageProvenance("trained", details))
 
 
-def contact_sheet(rows: Sequence[Tensor], path: Path, details: Mapping[str, object]) -> None:
-    """Equally many images, uint8, of each row."""
-    save(grid([to_model(one) for one in rows]), path, ImageProvenance("trained", details))
+def contact_sheet(grids: Sequence[Path], path: Path, num_rows: int = 2) -> None:
+    """The first rows of several grids of `save_grid`, one below the other."""
+    images = [decode_image(str(grid)) for grid in grids]
+    height = num_rows * (images[0].shape[-1] // IN_ROW)
+    sheet = torch.cat([image[:, : height + 2] for image in images], dim=1)
+    save(sheet, path, ImageProvenance("trained", {"grids": ", ".join(grid.parent.name for grid in grids)}))

@@ -39,8 +39,9 @@ def run(args: Namespace, records: Records) -> None:
     run_and_judge(args, records, Trainings(args, rows), lambda: judge_of(args, SIZE))
 
 
-def with_vgg(first_stage: tuple[str, ...], args: Namespace) -> tuple[str, ...]:
-    return (*first_stage, f"loss.perceptual.weights={args.vgg}") if first_stage else ()
+def with_vgg(settings: tuple[str, ...], args: Namespace) -> tuple[str, ...]:
+    """Settings of a loss with VGG-16, if there are any."""
+    return (*settings, f"loss.perceptual.weights={args.vgg}") if settings else ()
 
 
 def tables(records: list[Record]) -> list[Table]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from artart.checkpoints.load import load
+from benchmarks.harness import ROOT
 from benchmarks.records import kept, slug
 
 SHORT, LONG = 20, 60  # steps of the runs that measure the seconds of a step
@@ -71,15 +72,15 @@ def spent(command: Sequence[str], log: Path, cwd: Path | None = None, **environm
 def train(args: Namespace, run_dir: Path, *settings: str) -> float:
     """Train with one thread; return CPU seconds."""
     words = [*settings, f"data.root={args.root}", f"run_dir={run_dir}"]
-    words += [f"data.val_fraction={args.val_fraction}", f"trainer.precision={args.precision}"]
+    words += [f"data.val_fraction={args.val_fraction}"]
     named = {word.lstrip("+").partition("=")[0] for word in settings}
-    for word in DEFAULTS:
+    for word in (*DEFAULTS, f"trainer.precision={args.precision}"):
         key = word.lstrip("+").partition("=")[0]
         if not any(f"{name}.".startswith(f"{key}.") for name in named):
             words.append(word)
     print(run_dir.parent.name, run_dir.name, flush=True)
     command = [sys.executable, "-m", "artart.train", *words]
-    return spent(command, run_dir.with_suffix(".txt"), OMP_NUM_THREADS="1")[1]
+    return spent(command, run_dir.with_suffix(".txt"), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))[1]
 
 
 def steps_in(seconds: float, costs: Sequence[float]) -> int:
@@ -128,6 +129,13 @@ class Trainings:
         settings, before = self.settings(name)
         return self._steps(60 * self.args.minutes - before, self.args.out / slug(name), "short", *settings)
 
+    def grid(self, name: str, seed: int) -> Path:
+        """Where the grid of a row's samples is, after its CPU time."""
+        return self.run_dir(name, seed, self.steps(name)).with_suffix(".png")
+
+    def run_dir(self, name: str, seed: int, num_steps: int) -> Path:
+        return self.args.out / slug(name) / f"seed_{seed}_steps_{num_steps}"
+
     def _per_second(self, name: str, batch_size: float) -> float | None:
         """Images per CPU second of training alone, if that was measured."""
         path = self.args.out / slug(name) / "short_costs.json"
@@ -140,7 +148,7 @@ class Trainings:
         `steps`: instead of those in its CPU time; -1: no limit, for rows that have one of their own.
         """
         (settings, before), num = self.settings(name), steps or self.steps(name)
-        run_dir = self.args.out / slug(name) / f"seed_{seed}_steps_{num}"
+        run_dir = self.run_dir(name, seed, num)
         words = [*settings, *more, f"seed={seed}", f"trainer.max_steps={num}"]
         seconds = kept(run_dir.with_suffix(".json"), lambda: train(self.args, run_dir, *words))
         loaded = load(run_dir / LAST)
