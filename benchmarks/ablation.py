@@ -7,14 +7,15 @@ learning rate. Errors are squared ones of x0_hat by noise level r.
 """
 
 from argparse import ArgumentParser, Namespace
+from functools import cache
 from pathlib import Path
 
 from artart.checkpoints.load import load
 from artart.evaluation.samples import errors_by_level
 from artart.io.images import to_model
 from artart.io.page import Table
-from benchmarks import judge, training
-from benchmarks.judge import judge_of, run_and_judge
+from benchmarks import training
+from benchmarks.judge import COLUMNS, judge_of, run_and_judge
 from benchmarks.records import Record, Records, table
 from benchmarks.training import Row, Trainings
 
@@ -42,14 +43,16 @@ def run(args: Namespace, records: Records) -> None:
     vgg = (f"loss.perceptual.weights={args.vgg}",)
     rows = {name: Row((*common, *own, *(vgg if HYBRID in own else ()))) for name, own in ROWS.items()}
 
+    judge = cache(lambda: judge_of(args, SIZE))
+
     def errors(path: Path) -> dict[str, float]:
-        data = judge_of(args, SIZE).data
+        data = judge().data
         found = errors_by_level(load(path), to_model(data.pixels_of(data.val_ids)), data.images.labels[data.val_ids])
         return {f"error_{k}": found[k] for k in LEVELS}
 
-    run_and_judge(args, records, Trainings(args, rows), lambda: judge_of(args, SIZE), also=errors)
+    run_and_judge(args, records, Trainings(args, rows), judge, also=errors)
 
 
 def tables(records: list[Record]) -> list[Table]:
     errors = {f"error_{k}": f"error at r {level}" for k, level in LEVELS.items()}
-    return [table("in equal CPU seconds", records, {**judge.COLUMNS, **errors})]
+    return [table("in equal CPU seconds", records, {**COLUMNS, **errors})]

@@ -36,6 +36,7 @@ from benchmarks.records import Record, Records, grouped, slug, table
 
 LEARNING_RATE = 1e-3
 PUBLISHED = "as published"
+FREE = ("seed", "variants")
 QUICK = {"vgg": "random", "image_size": 64, "batch_size": 4, "steps": 1, "variants": ["perceptual weight 0"]}
 COLUMNS = {
     "psnr": "PSNR (dB)",
@@ -226,7 +227,8 @@ def run(args: Namespace, records: Records) -> None:
         found = records.once({**key, "after": "steps"}, after, trainee, args.steps, 0)
         seconds = seconds or found["seconds"]
         records.once({**key, "after": "seconds"}, after, trainee, 0, seconds)
-        trainee.draw(args.out / f"{slug(name)}.png")
+        if trainee.steps:
+            trainee.draw(args.out / f"{slug(name)}.png")
     print(f"target values beyond the published sigmoid's reach: {out_of_reach(data):.0%}; {vgg16(args.vgg).origin}")
 
 

@@ -25,6 +25,7 @@ matplotlib.use("Agg")
 HELD_OUT = {100: 0.75, 1000: 0.75, 5000: 0.34}  # share, so that there are some to take thresholds from
 BATCH = 16
 MEASURED = {"memorization/rate": "by distance", "memorization/rate_ratio": "by ratio", "samples/kid_alexnet": "KID"}
+FREE = ("images",)
 QUICK = {"images": 32, "points": 1, "num_samples": 24, "only": ["100"], "precision": "32-true"}
 
 

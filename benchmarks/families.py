@@ -48,6 +48,7 @@ COLUMNS = {
     "lpips_alex": "LPIPS-Alex",
     "kid_reconstruction": "KID of reconstructions",
 }
+FREE = ("sizes",)
 QUICK = {**training.QUICK, "sizes": [100]}
 
 

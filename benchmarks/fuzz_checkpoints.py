@@ -56,6 +56,7 @@ SMALL = (
 )
 COMMANDS = ("generate", "evaluate", "export", "inspect", "init_from", "resume")
 OUTCOMES = ("0", "1", "2", "failed")
+FREE = ("num", "first", "seed", "work")
 QUICK = {"num": 2}
 SECONDS = 20  # of the processor, so that other work on the machine does not count
 WAIT = 600  # seconds on the clock

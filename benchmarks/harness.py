@@ -6,6 +6,7 @@ A benchmark is a module of this package whose docstring has its command. It has:
     run(args, records)       measures and records; existing records are not measured again
     tables(records)          tables of the records of one machine, of all with MACHINES = "mixed"
     QUICK                    options of --quick, which CI runs; optional
+    FREE                     options that are settings of a record, not of all; optional
     VARIANT                  an option whose value becomes part of the name of results; optional
 
 Each record is a JSON file in --out, so several processes can share the work and a later call adds to it. --write also
@@ -38,9 +39,9 @@ from benchmarks.records import Records, by_machine, write
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-NO_SETTINGS = {  # options that do not change what is measured
-    *("root", "metadata", "weights", "vgg", "out", "write", "quick", "seeds", "only", "rounds", "rates", "workers"),
-    *("device", "only_train", "trees", "settings", "variants", "title", "figures", "name"),
+NO_SETTINGS = {  # what does not change what is measured
+    *("root", "metadata", "weights", "vgg", "out", "write", "quick", "seeds", "only", "rounds", "rates", "device"),
+    *("only_train", "title", "figures"),
 }
 PATHS = {"--root": "", "--metadata": "TABLE", "--weights": "WEIGHTS", "--vgg": "VGG-16"}  # words in their place
 NUM_DEMO_IMAGES = 160
@@ -53,7 +54,8 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     names = [line.partition(": ")[2] for line in info.read_text().splitlines() if "model name" in line] * info.exists()
     name = (names or [platform.processor() or platform.machine()])[0]
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    num = torch.get_num_threads()
+    return f"{name}, {os.cpu_count()} cores, {num} thread{'s' * (num > 1)}, torch {torch.__version__}"
 
 
 def commit() -> str:
@@ -135,7 +137,8 @@ def main(words: Sequence[str] | None = None) -> None:
         raise SystemExit(2 * bool(words and words[0] not in ("-h", "--help")))
     name, module = words[0], import_module(f"benchmarks.{words[0]}")
     args = parse(name, module, words[1:])
-    settings = {key: str(value) for key, value in vars(args).items() if key not in NO_SETTINGS}
+    free = {*NO_SETTINGS, *getattr(module, "FREE", ())}
+    settings = {key: str(value) for key, value in vars(args).items() if key not in free}
     settings |= {"data": args.root.name} if getattr(args, "root", None) else {}
     stamp = {"command": shown(words), "commit": commit()}
     torch.set_num_threads(getattr(args, "threads", None) or torch.get_num_threads())
@@ -148,4 +151,4 @@ def main(words: Sequence[str] | None = None) -> None:
     console.print(f"{records.stamp['machine']}; commit {records.stamp['commit']}; records: {records.folder}")
     if args.write and list(records):
         write(args.title, module, records, settings, DOCS / "results")
-    raise SystemExit(code or 0)
+    raise SystemExit(int(code or 0))

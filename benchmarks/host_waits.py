@@ -73,6 +73,7 @@ SETTINGS = {
 }
 COUNTED = range(4, 10)  # batches of an epoch
 COLUMNS = {"waits": "waits", "operators": "operators", "plain": "µs of a plain step", "beyond": "µs beyond it"}
+FREE = ("trees", "settings")
 QUICK = {"settings": ["reconstruction"], "rounds": 1}
 WAITING = {  # operators that need a value of a tensor on the host
     *("_local_scalar_dense", "nonzero", "unique_dim", "_unique", "_unique2", "masked_select", "equal", "is_nonzero"),
@@ -211,7 +212,7 @@ def measure(tree: str, name: str) -> dict[str, Any]:
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--trees", nargs="*", default=["."], help="folders that hold artart/")
+    parser.add_argument("--trees", nargs="*", default=[str(ROOT)], help="folders that hold artart/")
     parser.add_argument("--settings", nargs="*", choices=SETTINGS, default=[*SETTINGS])
     parser.add_argument("--rounds", type=int, default=3)
 

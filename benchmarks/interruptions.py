@@ -33,6 +33,7 @@ from artart.io.page import Table
 from benchmarks.harness import ROOT
 from benchmarks.records import Record, Records
 
+FREE = ("trials", "seed")
 QUICK = {"trials": 1}
 EPOCHS, STEPS = 4, 13  # 55 of 60 images, in batches of 4
 SMALL = (

@@ -36,6 +36,7 @@ from benchmarks.records import Record, Records, table
 
 NUM_IMAGES = 8
 SIZE = 32
+FREE = ("seed",)
 QUICK = {"steps": 2}
 COLUMNS = {
     "near_duplicates": "near-duplicates",

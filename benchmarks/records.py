@@ -124,14 +124,14 @@ def by_machine(module: ModuleType, records: Iterable[Record]) -> list[Table]:
 
 def page(name: str, module: ModuleType, content: Mapping[str, Any]) -> str:
     """docs/results/NAME.md of the content of NAME.json."""
-    records, words = content["records"], str(module.__doc__).replace(f"python -m benchmarks {name}", "", 1)
-    title, _, rest = words.partition("\n")
+    records, (title, _, *about) = content["records"], str(module.__doc__).split("\n\n")
     stamps = {key: "; ".join(dict.fromkeys(record[key] for record in records)) for key in STAMP}
     commands = "\n".join(dict.fromkeys(record["command"] for record in records))
-    about = " ".join(rest.split("\n\n", 2)[-1].split())
     facts = f"Commit {stamps['commit']}; {stamps['machine']}; {stamps['date']}; {len(records)} records in {name}.json."
     tables = map(markdown, by_machine(module, records))
-    return "\n\n".join([f"# {title.rstrip('.')}", f"```\n{commands}\n```", about, facts, *tables]) + "\n"
+    return (
+        "\n\n".join([f"# {title.rstrip('.')}", f"```\n{commands}\n```", *map(str.strip, about), facts, *tables]) + "\n"
+    )
 
 
 def write(name: str, module: ModuleType, records: Iterable[Record], settings: Mapping[str, Any], folder: Path) -> None:

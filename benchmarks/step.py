@@ -90,6 +90,7 @@ COLUMNS = {
     "warm_up": "warm-up s",
 }
 VARIANT = "of"
+FREE = ("variants",)
 QUICK = {"image_size": 32, "batch_size": 2, "steps": 1, "rounds": 1, "variants": ["as published", "ours"]}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

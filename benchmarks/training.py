@@ -46,7 +46,7 @@ def options(parser: ArgumentParser, rows: Iterable[str], seeds: Sequence[int] = 
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--device", default="cpu", help="where samples are drawn and judged; training is on the CPU")
     parser.add_argument("--only-train", action="store_true", help="judge later")
-    parser.set_defaults(**defaults)
+    parser.set_defaults(**{"threads": 1, **defaults})
 
 
 QUICK = {"num_samples": 24, "seeds": [0], "vgg": "random", "precision": "32-true"}
@@ -71,8 +71,7 @@ def spent(command: Sequence[str], log: Path, cwd: Path | None = None, **environm
 
 def train(args: Namespace, run_dir: Path, *settings: str) -> float:
     """Train with one thread; return CPU seconds."""
-    words = [*settings, f"data.root={args.root}", f"run_dir={run_dir}"]
-    words += [f"data.val_fraction={args.val_fraction}"]
+    words = [*settings, f"data.root={args.root}", f"run_dir={run_dir}", f"data.val_fraction={args.val_fraction}"]
     named = {word.lstrip("+").partition("=")[0] for word in settings}
     for word in (*DEFAULTS, f"trainer.precision={args.precision}"):
         key = word.lstrip("+").partition("=")[0]
@@ -118,7 +117,7 @@ class Trainings:
         """All settings of a row, and the CPU seconds of its first stage with the encoding of images."""
         (stage, seconds), folder = self.first_stage(name), self.args.out / slug(name)
         settings = [*self.rows[name].settings, *stage]
-        if stage:  # the first of two equal runs encodes
+        if stage and not self.args.quick:  # the first of two equal runs encodes
             runs = [(folder / f"encode_{k}", *settings, f"trainer.max_steps={QUICK_STEPS}") for k in (0, 1)]
             first, second = kept(folder / "encoding.json", lambda: [train(self.args, *run) for run in runs])
             seconds += max(0.0, first - second)
