@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from artart.models.unet import UNet
 from benchmarks.contender import Average, Contender, warm_cosine
-from benchmarks.contender_artart import Artart, ArtartX0
+from benchmarks.contender_artart import Artart, ArtartMuon, ArtartX0
 
 NUM_STEPS = 1000  # of both packages' noise
 
@@ -195,6 +195,7 @@ class DiffusersAverage:
 CONTENDERS: dict[str, Callable[[int], Contender]] = {
     "artart": Artart,
     "artart-x0": ArtartX0,
+    "artart-muon": ArtartMuon,
     "denoising-diffusion-pytorch": Lucidrains,
     "diffusers": Diffusers,
 }

@@ -38,6 +38,7 @@ from benchmarks.records import Record, Records, grouped, slug, table
 RATES = (1 / 3, 1.0, 3.0)  # times the default learning rate
 QUICK = {"num_samples": 24, "images": 32, "evaluations": 3, "seeds": [0], "only": ["artart"]}
 ART = "art itself"
+MUON = "artart-muon"  # differs from artart with --comparison own alone
 VARIANT = "comparison"
 
 
@@ -53,7 +54,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--num-samples", type=int, default=500)
     parser.add_argument("--evaluations", type=int, default=40, help="of the network, for a sample")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=[name for name in CONTENDERS if name != MUON])
     parser.add_argument("--rates", nargs="*", type=float, default=list(RATES), help="times lr, with --comparison own")
     parser.add_argument("--few", type=int, help="train on this number of images only, to test memorization")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
