@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Generator, Tensor
-from torchvision.io import decode_image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from artart.checkpoints.load import Loaded, load
 from artart.data.datamodule import ArtDataModule
@@ -134,7 +135,7 @@ def save_grid(samples: Tensor, path: Path, details: Mapping[str, object]) -> Non
 
 def contact_sheet(grids: Sequence[Path], path: Path, num_rows: int = 2) -> None:
     """The first rows of several grids of `save_grid`, one below the other."""
-    images = [decode_image(str(grid)) for grid in grids]
+    images = [pil_to_tensor(Image.open(grid)) for grid in grids]
     height = num_rows * (images[0].shape[-1] // IN_ROW)
     sheet = torch.cat([image[:, : height + 2] for image in images], dim=1)
     save(sheet, path, ImageProvenance("trained", {"grids": ", ".join(grid.parent.name for grid in grids)}))
