@@ -1,23 +1,21 @@
 """The article's training loop as published, compared with artart's: same images, same batches, same seed.
 
-    python benchmarks/article.py --root ~/art --vgg vgg16.pth --weights ~/weights --out outputs/benchmarks/article
+    python -m benchmarks article --root ~/art --vgg vgg16.pth --weights ~/weights
 
 Prints PSNR, SSIM and LPIPS of the images that each loop would save for held-out art, after equal steps and after equal
-CPU seconds (those that the published loop takes for its steps), and PSNR with the bottleneck set to zero. --out saves
-grids: inputs above, outputs below.
+CPU seconds (those that the published loop takes for its steps), and PSNR with the bottleneck set to zero. Grids in
+--out: inputs above, outputs below.
 """
 
-import argparse
 import copy
-import functools
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
@@ -28,14 +26,26 @@ from artart.features.pretrained import IMAGENET_MEAN, IMAGENET_STD, imagenet_uni
 from artart.features.vgg import vgg16
 from artart.io.allocator import keep_freed_memory
 from artart.io.images import Batch, grid, save
+from artart.io.page import Table
 from artart.io.provenance import ImageProvenance
-from artart.io.terminal import progress_bar
 from artart.metrics.pixel import psnr, ssim
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.objectives.losses import MSE, Perceptual, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
+from benchmarks.records import Record, Records, grouped, slug, table
 
 LEARNING_RATE = 1e-3
+PUBLISHED = "as published"
+FREE = ("seed", "variants")
+QUICK = {"vgg": "random", "image_size": 64, "batch_size": 4, "steps": 1, "variants": ["perceptual weight 0"]}
+COLUMNS = {
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "lpips_alex": "LPIPS-Alex",
+    "zeroed": "PSNR, bottleneck zeroed",
+    "steps": "steps",
+    "seconds": "CPU s",
+}
 
 StepLoss = Callable[[nn.Module, Tensor], Tensor]
 
@@ -49,7 +59,7 @@ class PublishedModel(ConvDiffusionModel):
         return (super().forward(x) + 1) / 2
 
 
-@functools.cache
+@cache
 def published_vgg(weights: str, device: torch.device) -> nn.Module:
     """VGG-16 in the article's memory format (contiguous)."""
     return copy.deepcopy(vgg16(weights).net).to(device).to(memory_format=torch.contiguous_format)
@@ -104,9 +114,9 @@ def variants(weights: str) -> dict[str, Variant]:
     def ours(loss: StepLoss, bottleneck: bool = True) -> Variant:
         return Variant(ConvDiffusionModel, loss, our_image, bottleneck)
 
-    published = functools.partial(published_loss, weights=weights)
+    published = partial(published_loss, weights=weights)
     return {
-        "as published": Variant(PublishedModel, published, published_image),
+        PUBLISHED: Variant(PublishedModel, published, published_image),
         "repaired": ours(our_loss(weights)),
         "perceptual weight 0": ours(our_loss(weights, 0.0)),
         "perceptual weight 0.1": ours(our_loss(weights, 0.1)),
@@ -126,23 +136,12 @@ def batches(data: ArtDataModule) -> Iterator[Tensor]:
         epoch += 1
 
 
-class Measured(NamedTuple):
-    """Means over held-out images."""
-
-    psnr: float  # dB
-    ssim: float
-    lpips_alex: float
-    zeroed: float  # PSNR with the deepest features set to zero
-    steps: int
-    seconds: float  # of CPU time, in training
-
-
 class Trainee:
     """A network in training."""
 
-    def __init__(self, variant: Variant, data: ArtDataModule, weights: str, seed: int) -> None:
-        torch.manual_seed(seed)
-        self.variant, self.data, self.weights = variant, data, weights
+    def __init__(self, name: str, variant: Variant, data: ArtDataModule, args: Namespace) -> None:
+        torch.manual_seed(args.seed)
+        self.name, self.variant, self.data, self.weights = name, variant, data, args.weights
         self.net = variant.model(data.image_size)
         if variant.model is ConvDiffusionModel:
             self.net.to(memory_format=torch.channels_last)
@@ -161,7 +160,7 @@ class Trainee:
         self.seconds += time.process_time() - before
 
     @torch.no_grad()
-    def measure(self) -> Measured:
+    def measure(self) -> dict[str, float]:
         self.net.eval()
         batches = list(self.data.val_dataloader())
         scores = [self._scores(batch.x0) for batch in batches]
@@ -169,8 +168,9 @@ class Trainee:
         zeroed = torch.cat([psnr(self.variant.image(self.net, batch.x0), batch.x0) for batch in batches])
         hook.remove()
         self.net.train()
-        means = [torch.cat(values).mean().item() for values in zip(*scores, strict=True)]
-        return Measured(means[0], means[1], means[2], zeroed.mean().item(), self.steps, self.seconds)
+        means = (torch.cat(values).mean().item() for values in zip(*scores, strict=True))
+        found = dict(zip(("psnr", "ssim", "lpips_alex"), means, strict=True))
+        return {**found, "zeroed": zeroed.mean().item(), "steps": self.steps, "seconds": self.seconds}
 
     def _scores(self, x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x0_hat = self.variant.image(self.net, x0)
@@ -196,13 +196,7 @@ def out_of_reach(data: ArtDataModule) -> float:
     return ((target < 0) | (target > 1)).float().mean().item()
 
 
-def row(name: str, one: Measured) -> list[str]:
-    scores = [f"{one.psnr:.2f}", f"{one.ssim:.3f}", f"{one.lpips_alex:.4f}", f"{one.zeroed:.2f}"]
-    return [name, *scores, str(one.steps), f"{one.seconds:.0f}"]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, help="a folder of images (default: demo art)")
     parser.add_argument("--vgg", default="auto", help="auto, imagenet, random or a file with VGG-16's weights")
     parser.add_argument("--weights", default="auto", help="of LPIPS: auto, or a folder")
@@ -211,45 +205,33 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variants", nargs="*", help="after the published one (default: all)")
-    parser.add_argument("--out", type=Path, help="where grids go (default: none are drawn)")
-    arguments = parser.parse_args()
 
+
+def run(args: Namespace, records: Records) -> None:
     keep_freed_memory()
-    published_vgg(arguments.vgg, torch.device("cpu"))  # reading it is no part of a step
-    data = ArtDataModule(
-        arguments.root, image_size=arguments.image_size, batch_size=arguments.batch_size, seed=arguments.seed
-    )
+    published_vgg(args.vgg, torch.device("cpu"))  # reading it is no part of a step
+    data = ArtDataModule(args.root, image_size=args.image_size, batch_size=args.batch_size, seed=args.seed)
     data.load()
-    header = ("loop", "PSNR (dB)", "SSIM", "LPIPS-Alex", "bottleneck zeroed", "steps", "CPU s")
-    equal_steps = Table(*header, title=f"after {arguments.steps} steps")
-    seconds = None
-    for name, variant in variants(arguments.vgg).items():
-        if name != "as published" and name not in (arguments.variants or [name]):
-            continue
-        trainee = Trainee(variant, data, arguments.weights, arguments.seed)
-        after_steps = after_seconds = None
-        with progress_bar() as bar:
-            task = bar.add_task(name, total=arguments.steps)
-            while after_steps is None or after_seconds is None:
-                trainee.step()
-                bar.update(task, completed=trainee.steps)
-                if trainee.steps == arguments.steps:
-                    after_steps = trainee.measure()
-                    seconds = seconds or trainee.seconds
-                if after_seconds is None and seconds and trainee.seconds >= seconds:
-                    after_seconds = trainee.measure()
-                    if arguments.out:
-                        trainee.draw(arguments.out / f"{name.replace(' ', '_')}.png")
-        equal_steps.add_row(*row(name, after_steps))
-        if after_seconds.steps != arguments.steps:
-            equal_steps.add_row(*row("   the same seconds", after_seconds))
-    console = Console()
-    console.print(equal_steps)
-    console.print(
-        f"images: {len(data.train_ids)} for training, {len(data.val_ids)} held out; {vgg16(arguments.vgg).origin}"
-    )
-    console.print(f"target values beyond the published sigmoid's reach: {100 * out_of_reach(data):.0f} %")
+    of_variants = variants(args.vgg)
+    names = [name for name in of_variants if name == PUBLISHED or name in (args.variants or [name])]
+    seconds = 0.0
+
+    def after(trainee: Trainee, steps: int, seconds: float) -> dict[str, float]:
+        print(f"{trainee.name}: {steps} steps, {seconds:.0f} s", flush=True)
+        while trainee.steps < steps or trainee.seconds < seconds:
+            trainee.step()
+        return trainee.measure()
+
+    for name in names:
+        key, trainee = {"row": name, "seed": args.seed}, Trainee(name, of_variants[name], data, args)
+        found = records.once({**key, "after": "steps"}, after, trainee, args.steps, 0)
+        seconds = seconds or found["seconds"]
+        records.once({**key, "after": "seconds"}, after, trainee, 0, seconds)
+        if trainee.steps:
+            trainee.draw(args.out / f"{slug(name)}.png")
+    print(f"target values beyond the published sigmoid's reach: {out_of_reach(data):.0%}; {vgg16(args.vgg).origin}")
 
 
-if __name__ == "__main__":
-    main()
+def tables(records: list[Record]) -> list[Table]:
+    groups = grouped(records, "after")
+    return [table(f"after equal {name}", own, COLUMNS) for name, own in groups.items()]

@@ -1,36 +1,27 @@
-"""Contenders of peers.py: artart, denoising-diffusion-pytorch's GaussianDiffusion, a loop as in diffusers' example.
+"""Other packages' contenders of peers.py: denoising-diffusion-pytorch, and a loop as in diffusers' example.
 
-All take and return images in [-1, 1]. The peers' networks are called with integer steps 0 ... 999; `Timed` adapts
-artart's networks, which take times in [0, 1]. The peers are installed from PyPI for this benchmark only.
+Their networks are called with integer steps 0 ... 999; `Timed` adapts artart's, which take times in [0, 1]. The
+packages are installed from PyPI for benchmarks only.
 """
 
 import importlib
 import io
-import math
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
 from copy import deepcopy
 from types import ModuleType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from artart.diffusion.noise_levels import LogitNormal
-from artart.diffusion.parameterization import Name
-from artart.diffusion.samplers import Heun
-from artart.diffusion.sampling import sample_images
-from artart.diffusion.schedule import Flow
-from artart.io.images import Batch
 from artart.models.unet import UNet
-from artart.objectives.diffusion import Diffusion
-from artart.objectives.losses import MSE, WeightedSum
-from artart.training.callbacks.ema import EMA
+from benchmarks.contender import Average, Contender, warm_cosine
+from benchmarks.contender_artart import Artart, ArtartMuon, ArtartX0
 
-NUM_STEPS = 1000  # of both peers' noise
+NUM_STEPS = 1000  # of both packages' noise
 
 
 def required(module: str, package: str) -> ModuleType:
@@ -39,119 +30,6 @@ def required(module: str, package: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise SystemExit(f"{error}: pip install {package} (for this benchmark only)") from None
-
-
-class Average(Protocol):
-    """Moving average of a network's weights during training."""
-
-    def update(self, images_seen: int, images_per_step: int) -> None: ...
-
-    @property
-    def net(self) -> nn.Module: ...
-
-
-class Contender(Protocol):
-    """An objective with its sampler; the methods below are used when each contender has its own recipe."""
-
-    package: ClassVar[str]
-    lr: ClassVar[float]
-    batch_size: ClassVar[int]
-    random_flip: ClassVar[bool]
-
-    def stand_in(self, net: UNet) -> nn.Module:
-        """Adapt artart's network to the call of this contender."""
-
-    def loss(self, net: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
-        """Loss of images (B, 3, S, S) in [-1, 1]; the generator is on their device."""
-
-    def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
-        """Generate images (num, 3, S, S) in about [-1, 1] with about the given number of network evaluations."""
-
-    def network(self, scale: int = 1) -> nn.Module:
-        """A network of about 3 million parameters; `scale` multiplies channels, and parameters by about scale^2."""
-
-    def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer: ...
-
-    def schedule(self, optimizer: Optimizer, share: Callable[[], float]) -> LRScheduler:
-        """Learning-rate schedule; `share` is the elapsed fraction of the time."""
-
-    def average(self, net: nn.Module) -> Average: ...
-
-
-def tiny(image_size: int, model_channels: int = 32) -> UNet:
-    """The network of conf/model/unet_tiny.yaml, without classes."""
-    return UNet(
-        image_size,
-        model_channels=model_channels,
-        channel_mult=(1, 2, 3),
-        num_res_blocks=1,
-        attn_resolutions=range(1, 9),
-    )
-
-
-def warm_cosine(optimizer: Optimizer, share: Callable[[], float], warmup_steps: int) -> LambdaLR:
-    """Linear warm-up by steps, then cosine decay by elapsed time."""
-
-    def factor(step: int) -> float:
-        return min(1.0, (step + 1) / warmup_steps) * (1 + math.cos(math.pi * min(1.0, share()))) / 2
-
-    return LambdaLR(optimizer, factor)
-
-
-class ArtartAverage:
-    """EMA as in callbacks.ema."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.rule, self.decay = EMA(), 0.0
-        self.averaged = AveragedModel(net, multi_avg_fn=lambda *sets: get_ema_multi_avg_fn(self.decay)(*sets))
-        self.source = net
-
-    def update(self, images_seen: int, images_per_step: int) -> None:
-        self.decay = self.rule.decay_at(images_seen, images_per_step)
-        self.averaged.update_parameters(self.source)
-
-    @property
-    def net(self) -> nn.Module:
-        return self.averaged.module
-
-
-class Artart:
-    """Flow, v, logit-normal noise levels, MSE alone; Heun."""
-
-    parameterization: ClassVar[Name] = "v"
-    package: ClassVar = "artart"
-    lr: ClassVar = 1e-3
-    batch_size: ClassVar = 32
-    random_flip: ClassVar = False
-
-    def __init__(self, image_size: int) -> None:
-        self.image_size = image_size
-        loss = WeightedSum({"mse": 1.0}, mse=MSE("model"))
-        self.objective = Diffusion(loss, Flow(), LogitNormal(image_size), self.parameterization, class_dropout_prob=0.0)
-
-    def stand_in(self, net: UNet) -> nn.Module:
-        return net
-
-    def loss(self, net: nn.Module, x0: Tensor, generator: Generator) -> Tensor:
-        y = torch.zeros(len(x0), 1, dtype=torch.long, device=x0.device)  # of no class
-        return self.objective(net, Batch(x0, y), generator)["loss"].mean()
-
-    def sample(self, net: nn.Module, num: int, seed: int, evaluations: int, device: torch.device) -> Tensor:
-        sampler = Heun((evaluations + 1) // 2)  # two a step, one in the last
-        y = torch.zeros(num, dtype=torch.long, device=device)
-        return torch.cat([*sample_images(net, self.objective, sampler, y, range(seed, seed + num), batch_size=num)])
-
-    def network(self, scale: int = 1) -> nn.Module:
-        return tiny(self.image_size, model_channels=48 * scale)
-
-    def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
-        return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.999), weight_decay=0.01)
-
-    def schedule(self, optimizer: Optimizer, share: Callable[[], float]) -> LRScheduler:
-        return warm_cosine(optimizer, share, warmup_steps=100)
-
-    def average(self, net: nn.Module) -> Average:
-        return ArtartAverage(net)
 
 
 class Timed(nn.Module):
@@ -314,15 +192,10 @@ class DiffusersAverage:
         return self.copy
 
 
-class ArtartX0(Artart):
-    """As Artart, but the network outputs x0."""
-
-    parameterization = "x0"
-
-
 CONTENDERS: dict[str, Callable[[int], Contender]] = {
     "artart": Artart,
     "artart-x0": ArtartX0,
+    "artart-muon": ArtartMuon,
     "denoising-diffusion-pytorch": Lucidrains,
     "diffusers": Diffusers,
 }

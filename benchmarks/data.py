@@ -1,27 +1,22 @@
 """Throughput of loading: the article's path (ImageFolder, verify(), Pillow in every epoch) and artart's pixel store.
 
-    python benchmarks/data.py --root ~/art --num-files 1000
+    python -m benchmarks data --root ~/art --num-files 1000
 
 Prints images per second of an epoch, medians of all rounds; the paths take turns. A first epoch includes everything
 before its first batch: finding files, verify(), decoding, writing the store. If the folder has fewer files than asked
 for, they are repeated; each copy has a comment of its own, so that none is an exact duplicate.
 """
 
-import argparse
 import logging
-import os
 import shutil
-import statistics
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -29,8 +24,12 @@ from torchvision.datasets import ImageFolder
 
 from artart.data.datamodule import ArtDataModule
 from artart.data.find import find_all
+from artart.io.page import Table
+from benchmarks.records import Record, Records, median, table
 
 BATCH_SIZE = 32
+PATHS = {"article, 0 workers": 0, "article, 2 workers": 2, "artart": 0}
+QUICK = {"num_files": 32, "image_size": 32, "rounds": 1}
 
 
 def is_valid(path: str) -> bool:
@@ -73,45 +72,44 @@ def repeat(root: Path, num_files: int, into: Path) -> None:
         target.write_bytes(content[:2] + b"\xff\xfe\x00\x0a" + b"%08d" % i + content[2:])
 
 
-def loaders(root: Path, size: int, num_rounds: int, work: Path) -> Table:
-    rates: dict[str, list[float]] = {}
-
-    def measure(name: str, make: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
-        started = time.perf_counter()
-        loader = make()
-        rates.setdefault(f"{name}, first epoch", []).append(served(loader) / (time.perf_counter() - started))
-        started = time.perf_counter()
-        num_images = served(loader, 10 if name == "artart" else 1)
-        rates.setdefault(f"{name}, later epochs", []).append(num_images / (time.perf_counter() - started))
-
-    for _ in range(num_rounds):
-        for num_workers in (0, 2):
-            measure(f"article, {num_workers} workers", partial(article_loader, root, size, num_workers))
-        measure("artart", lambda: our_data(root, size, work / "cache").train_dataloader())
-        shutil.rmtree(work / "cache")
-    base = statistics.median(rates["article, 0 workers, later epochs"])
-    table = Table("path", "images/s", "lowest", "highest", "against article, 0 workers, later")
-    for name, values in rates.items():
-        middle = statistics.median(values)
-        table.add_row(name, *(f"{value:.4g}" for value in (middle, min(values), max(values), middle / base)))
-    return table
+def measure(make: Callable[[], Iterable[tuple[Tensor, Tensor]]], later_epochs: int) -> tuple[float, float]:
+    """Images per second of the first epoch, with what comes before it, and of later ones."""
+    started = time.perf_counter()
+    loader = make()
+    first = served(loader) / (time.perf_counter() - started)
+    started = time.perf_counter()
+    return first, served(loader, later_epochs) / (time.perf_counter() - started)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, required=True, help="a folder of JPEGs in sub-folders")
     parser.add_argument("--num-files", type=int, default=1000)
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+
+
+def run(args: Namespace, records: Records) -> None:
     torch.manual_seed(0)
     logging.basicConfig(level=logging.WARNING)
     with TemporaryDirectory() as folder:
-        root, work = Path(folder, "art"), Path(folder)
-        repeat(arguments.root, arguments.num_files, root)
-        Console().print(loaders(root, arguments.image_size, arguments.rounds, work))
-        Console().print(f"{arguments.num_files} files, {arguments.image_size} px, {os.cpu_count()} cores")
+        root, cache = Path(folder, "art"), Path(folder, "cache")
+        repeat(args.root, args.num_files, root)
+
+        def rates(name: str) -> dict[str, float]:
+            shutil.rmtree(cache, ignore_errors=True)
+            if name == "artart":
+                first, later = measure(lambda: our_data(root, args.image_size, cache).train_dataloader(), 10)
+            else:
+                first, later = measure(lambda: article_loader(root, args.image_size, PATHS[name]), 1)
+            return {"first": first, "later": later}
+
+        records.rounds(PATHS, args.rounds, rates)
 
 
-if __name__ == "__main__":
-    main()
+def tables(records: list[Record]) -> list[Table]:
+    columns = {"first": "images/s, first epoch", "later": "later epochs"}
+    return [table("medians", records, columns, middle=scattered)]
+
+
+def scattered(values: Sequence[float]) -> str:
+    return f"{median(values)} ({min(values):.4g} - {max(values):.4g})"

@@ -1,12 +1,13 @@
 """Draw the figures of docs/diffusion.md and README.md from checkpoints.
 
-    python benchmarks/figures.py --checkpoint RUN/checkpoints/best.ckpt
-    python benchmarks/figures.py --watercolours RUNS/5000/checkpoints/last.ckpt
+    python -m benchmarks figures --checkpoint RUN/checkpoints/best.ckpt
+    python -m benchmarks figures --watercolours RUNS/5000/checkpoints/last.ckpt
 
-The first checkpoint is of experiment=quickstart_diffusion, the second of copying.py.
+The first checkpoint is of experiment=quickstart_diffusion, the second of copying.py. They go to --out, with --write to
+docs/images.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from artart.diffusion.samplers import DDIM, Heun, Sampler
 from artart.diffusion.sampling import Given, sample_steps
 from artart.generation.interpolate import places
 from artart.io.images import grid, save, to_model
+from artart.io.page import Table
 from artart.io.provenance import ImageProvenance
+from benchmarks.records import Record, Records
 
 ENLARGED = 2
 ROWS = 5
@@ -67,20 +70,24 @@ def varied(loaded: Loaded, name: str, seed: int, num: int = 7) -> list[Tensor]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--checkpoint", type=Path)
     which.add_argument("--watercolours", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    args = parser.parse_args()
-    loaded = load(args.checkpoint or args.watercolours)
+
+
+def tables(records: list[Record]) -> list[Table]:
+    return []
+
+
+def run(args: Namespace, records: Records) -> None:
+    loaded, out = load(args.checkpoint or args.watercolours), args.figures[-1]
     classes = torch.arange(len(loaded.label_names["class"]))
 
     def write(rows: Sequence[Tensor], name: str) -> None:
         large = grid(rows).repeat_interleave(ENLARGED, 1).repeat_interleave(ENLARGED, 2)
         experiment = "quickstart_diffusion" if args.checkpoint else "denoise"
-        save(large, args.out / f"{name}.png", ImageProvenance("trained", {"experiment": experiment}))
+        save(large, out / f"{name}.png", ImageProvenance("trained", {"experiment": experiment}))
 
     if args.watercolours:
         write([sample(loaded, Heun(30), classes, seed=len(classes) * k)[-1] for k in range(ROWS)], "watercolours")
@@ -99,7 +106,3 @@ def main() -> None:
     write(
         [sample(loaded, Heun(30), y, seed=20, guidance=weight)[-1] for weight in (0.0, 1.0, 1.5, 3.0, 6.0)], "guidance"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Fuzz all commands that read checkpoints with randomly damaged files.
 
-    python benchmarks/fuzz_checkpoints.py --num 2000 --seed 0 --work DIR
+    python -m benchmarks fuzz_checkpoints --num 2000 --seed 0 --work DIR
 
 Trains three tiny networks in DIR, mutates their checkpoints (mutations.py), and passes each file, in this process, to
 three of the six commands that read one: generate, evaluate, export, inspect, init_from= and resume=. A file may be
@@ -10,7 +10,6 @@ or need much more memory or time than a good file. Prints counts and each failur
 `--first NUMBER --num 1`. Exit code 1 if there was a failure. Needs Linux; DIR becomes the working folder.
 """
 
-import argparse
 import contextlib
 import gc
 import io
@@ -23,28 +22,29 @@ import signal
 import sys
 import time
 import warnings
-from collections import Counter, defaultdict
+from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
-from itertools import chain
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from hydra._internal.hydra import Hydra
-from mutations import mutated
 from omegaconf import DictConfig
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
-from watch import Watch
 
 import artart.evaluate
 import artart.export
 import artart.generate
 import artart.inspect
 import artart.train
+from artart.io.page import Table
+from benchmarks.mutations import mutated
+from benchmarks.records import Record, Records
+from benchmarks.watch import Watch
 
 VIT = ("model=vit", "model.hidden_size=8", "model.depth=1", "model.num_heads=1")
 UNET = ("model=unet", "model.model_channels=8", "model.channel_mult=[1]", "model.num_res_blocks=1")
@@ -56,6 +56,8 @@ SMALL = (
 )
 COMMANDS = ("generate", "evaluate", "export", "inspect", "init_from", "resume")
 OUTCOMES = ("0", "1", "2", "failed")
+FREE = ("num", "first", "seed", "work")
+QUICK = {"num": 2}
 SECONDS = 20  # of the processor, so that other work on the machine does not count
 WAIT = 600  # seconds on the clock
 SLACK = 100 * 2**20  # bytes beyond twice what a good file takes
@@ -181,27 +183,28 @@ def compose_once() -> None:
     Hydra.compose_config = remembered  # type: ignore[method-assign]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: ArgumentParser) -> None:
     parser.add_argument("--num", type=int, default=2000, help="files")
     parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, required=True, help="a folder for all that is made")
-    args = parser.parse_args()
-    work: Path = args.work.absolute()
+    parser.set_defaults(threads=1)
+
+
+def prepare(work: Path) -> None:
+    """Make the working folder of this process, and its limits."""
     for name in ("cell", "cache"):
         (work / name).mkdir(parents=True, exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(work / "cache")
     os.chdir(work / "cell")
-    torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     for alarm in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(alarm, raise_too_long)
     compose_once()
-    paths = dict(good_runs(work))
-    contents = [torch.load(path, weights_only=True) for path in paths.values()]
-    Image.new("RGB", (16, 16)).save(image := work / "image.png")
-    watch = Watch(work / "canary", work / "cell" / "out", work / "cache")
+
+
+def allowed_memory(paths: dict[str, Path], image: Path, watch: Watch) -> dict[tuple[str, str], float]:
+    """Megabytes that each command may take for each kind of network, from what it takes for a good file."""
     allowed = {}
     for kind, path in paths.items():
         for name in COMMANDS:
@@ -210,9 +213,20 @@ def main() -> None:
             assert not any(one.faults for one in outcomes), (name, outcomes)
             allowed[name, kind] = 2 * max(one.megabytes for one in outcomes) + SLACK / 2**20
             print(f"good {kind:15} {name:9} {outcomes[1].seconds:5.1f} s {allowed[name, kind]:6.0f} MB", flush=True)
+    return allowed
+
+
+def fuzz(args: Namespace) -> dict[str, Any]:
+    """The outcomes of each command."""
+    work: Path = (args.work or args.out / "work").absolute()
+    prepare(work)
+    paths = dict(good_runs(work))
+    contents = [torch.load(path, weights_only=True) for path in paths.values()]
+    Image.new("RGB", (16, 16)).save(image := work / "image.png")
+    watch = Watch(work / "canary", work / "cell" / "out", work / "cache")
+    allowed = allowed_memory(paths, image, watch)
     gc.freeze()
-    outcomes_of: dict[str, list[str]] = defaultdict(list)
-    num_faults = 0
+    counts: dict[str, Counter[str]] = {name: Counter() for name in COMMANDS}
     for number in range(args.first, args.first + args.num):
         rng = random.Random(f"{args.seed}/{number}")
         path, which, done = mutated(contents, rng, work / "hostile")
@@ -221,28 +235,26 @@ def main() -> None:
             outcome = tried(name, kind, path, image, watch)
             if outcome.megabytes > allowed[name, kind]:
                 outcome.faults.append(f"{outcome.megabytes:.0f} MB, more than {allowed[name, kind]:.0f}")
-            outcomes_of[name].append(str(outcome.code) if not outcome.faults else "failed")
-            num_faults += bool(outcome.faults)
+            counts[name][str(outcome.code) if not outcome.faults else "failed"] += 1
             for fault in outcome.faults:
                 message = f"FAILED {number} {name} {kind} {fault} | {outcome.line} | {done}"
                 print(message.encode("ascii", "backslashreplace").decode()[:1500], flush=True)
         path.unlink()
         gc.collect()
-        if (done_so_far := number + 1 - args.first) % 100 == 0 or done_so_far == args.num:
-            show(done_so_far, outcomes_of)
-    sys.exit(bool(num_faults))
+        if (done_so_far := number + 1 - args.first) % 100 == 0:
+            print(f"{done_so_far} files: {sum(counts.values(), Counter())}", flush=True)
+    return {"outcomes": counts}
 
 
-def show(num: int, outcomes_of: dict[str, list[str]]) -> None:
-    """Print the counts so far."""
-    outcomes_of = {**outcomes_of, "all": [*chain(*outcomes_of.values())]}
-    table = Table("command", "calls", "used (0)", "a sentence (1)", "refused (2)", "failed")
-    for name in (name for name in (*COMMANDS, "all") if name in outcomes_of):
-        counts = Counter(outcomes_of[name])
-        table.add_row(name, *(str(number) for number in (counts.total(), *(counts[word] for word in OUTCOMES))))
-    Console(width=120).print(f"{num} files", table)
-    sys.stdout.flush()
+def run(args: Namespace, records: Records) -> bool:
+    key = {"first": args.first, "num": args.num, "seed": args.seed, "started": datetime.now().isoformat()}
+    outcomes = records.once(key, fuzz, args)["outcomes"]
+    return any("failed" in own for own in outcomes.values())
 
 
-if __name__ == "__main__":
-    main()
+def tables(records: list[Record]) -> list[Table]:
+    sums = {name: sum((Counter(one["outcomes"][name]) for one in records), Counter()) for name in COMMANDS}
+    sums["all"] = sum(sums.values(), Counter())
+    rows = [[name, *map(str, (own.total(), *(own[word] for word in OUTCOMES)))] for name, own in sums.items()]
+    header = ["command", "calls", "used (0)", "a sentence (1)", "refused (2)", "failed"]
+    return [Table(f"{sum(record['num'] for record in records)} files", header, rows)]

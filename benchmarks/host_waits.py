@@ -1,7 +1,7 @@
 """Host waits and overhead of a training step: what makes the host wait for the device, and what the Trainer costs.
 
-    python benchmarks/host_waits.py
-    python benchmarks/host_waits.py --trees ../before . --rounds 5
+    python -m benchmarks host_waits
+    python -m benchmarks host_waits --trees ../before . --rounds 5
 
 Trains tiny networks by `artart.train` on the CPU, for each set of settings below. In a few steps between two log lines
 it counts operators and those among them for which a GPU's host would wait: reading a value, making a tensor from
@@ -11,7 +11,6 @@ average, clipping). CPU time of a process of its own with one thread; medians ov
 trees take turns.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -19,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -27,11 +27,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from artart.io.page import Table
+from benchmarks.harness import ROOT
+from benchmarks.records import Record, Records, median, table
 
 COMMON = (
     *("image_size=16", "data.num_demo_images=160", "data.batch_size=4", "data.random_flip=true", "run_dir=run"),
@@ -70,7 +72,9 @@ SETTINGS = {
     ),
 }
 COUNTED = range(4, 10)  # batches of an epoch
-UNITS = ("waits", "operators", "µs of a plain step", "µs beyond it")
+COLUMNS = {"waits": "waits", "operators": "operators", "plain": "µs of a plain step", "beyond": "µs beyond it"}
+FREE = ("trees", "settings")
+QUICK = {"settings": ["reconstruction"], "rounds": 1}
 WAITING = {  # operators that need a value of a tensor on the host
     *("_local_scalar_dense", "nonzero", "unique_dim", "_unique", "_unique2", "masked_select", "equal", "is_nonzero"),
     "lift_fresh",  # a tensor from Python numbers, which is copied to the device from pageable memory
@@ -191,8 +195,13 @@ def plain_loop(trainer: Trainer) -> list[float]:
 
 def measure(tree: str, name: str) -> dict[str, Any]:
     """Train with the artart of a folder, in a process and a folder of its own."""
-    paths = os.pathsep.join((tree, str(Path(__file__).parent)))
-    words = (*COMMON, *SETTINGS[name], "+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
+    paths = os.pathsep.join((tree, str(ROOT)))
+    words = (
+        *COMMON,
+        *SETTINGS[name],
+        "+callbacks.spy._target_=benchmarks.host_waits.Spy",
+        "trusted_classes=[benchmarks.host_waits.Spy]",
+    )
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "artart.train", *words]
@@ -202,36 +211,25 @@ def measure(tree: str, name: str) -> dict[str, Any]:
         return json.loads(Path(folder, "found_0.json").read_text(encoding="utf-8"))
 
 
-def medians(found: list[dict[str, Any]]) -> dict[str, float]:
-    """Of what `measure` returned in each round."""
-    plain = 1e6 * statistics.median(one["plain"] for one in found)
-    seconds = 1e6 * statistics.median(one["seconds"] for one in found)
-    values = (sum(found[0]["waits"].values()), found[0]["operators"], plain, seconds - plain)
-    return dict(zip(UNITS, values, strict=True))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trees", nargs="*", default=["."], help="folders that hold artart/")
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("--trees", nargs="*", default=[str(ROOT)], help="folders that hold artart/")
     parser.add_argument("--settings", nargs="*", choices=SETTINGS, default=[*SETTINGS])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="a file for all figures")
-    args = parser.parse_args()
+
+
+def run(args: Namespace, records: Records) -> None:
     trees = {Path(tree).resolve().name: str(Path(tree).resolve()) for tree in args.trees}
-    found = {name: {tree: list[dict[str, Any]]() for tree in trees} for name in args.settings}
-    for _ in range(args.rounds):
-        for name, by_tree in found.items():
-            for tree, path in trees.items():
-                by_tree[tree].append(measure(path, name))
-    table = Table("step of", *(f"{unit}, {tree}" for unit in UNITS for tree in trees))
-    for name, by_tree in found.items():
-        rows = {tree: medians(one) for tree, one in by_tree.items()}
-        table.add_row(name, *(f"{rows[tree][unit]:.4g}" for unit in UNITS for tree in trees))
-    Console(width=max(150, Console().width)).print(table)
-    Console().print(f"{os.cpu_count()} CPU cores, 1 thread, torch {torch.__version__}, {args.rounds} rounds")
-    if args.json:
-        args.json.write_text(json.dumps(found), encoding="utf-8")
+    names = {f"{name}; {tree}": (tree, name) for name in args.settings for tree in trees}
+
+    def found(row: str) -> dict[str, Any]:
+        tree, name = names[row]
+        one = measure(trees[tree], name)
+        plain, seconds = 1e6 * one["plain"], 1e6 * one["seconds"]
+        counts = {"waits": sum(one["waits"].values()), "operators": one["operators"]}
+        return {**counts, "plain": plain, "beyond": seconds - plain, "places": one["waits"]}
+
+    records.rounds(names, args.rounds, found)
 
 
-if __name__ == "__main__":
-    main()
+def tables(records: list[Record]) -> list[Table]:
+    return [table("a step, medians", records, COLUMNS, middle=median)]

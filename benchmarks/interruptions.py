@@ -1,6 +1,6 @@
 """Interrupt runs at random moments, resume them, and compare them with uninterrupted ones.
 
-    python benchmarks/interruptions.py --trials 50
+    python -m benchmarks interruptions --trials 50
 
 Each trial trains a small network in a process of its own, interrupts it at a random moment (some a second time),
 resumes it by resume=auto, and compares the result bitwise with an uninterrupted run: weights, EMA, optimizer, schedule,
@@ -8,7 +8,6 @@ every point of every curve, the best score. Prints a line per trial and a table.
 tmpfs, which needs root. Exit code 1 if a trial failed.
 """
 
-import argparse
 import json
 import os
 import random
@@ -18,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -29,13 +29,21 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.checkpoints.load import read
+from artart.io.page import Table
+from benchmarks.harness import ROOT
+from benchmarks.records import Record, Records
 
-ROOT = Path(__file__).parents[1]
+FREE = ("trials", "seed")
+QUICK = {"trials": 1}
 EPOCHS, STEPS = 4, 13  # 55 of 60 images, in batches of 4
 SMALL = (
     *("image_size=16", "data.num_demo_images=60", "data.batch_size=4", "data.random_flip=true", "trainer=cpu"),
-    *(f"trainer.max_epochs={EPOCHS}", "trainer.log_every_n_steps=1", "+callbacks.brake._target_=interruptions.Brake"),
-    "trusted_classes=[interruptions.Brake]",
+    *(
+        f"trainer.max_epochs={EPOCHS}",
+        "trainer.log_every_n_steps=1",
+        "+callbacks.brake._target_=benchmarks.interruptions.Brake",
+    ),
+    "trusted_classes=[benchmarks.interruptions.Brake]",
     *("callbacks.grid.every_n_epochs=1", "callbacks.last.train_time_interval=0.005", "resume=auto"),
 )
 OBJECTIVES = {
@@ -97,7 +105,7 @@ def trials(count: int) -> Iterator[Trial]:
 def start(folder: Path, objective: str, storage: str, *more: str) -> subprocess.Popen[bytes]:
     """Start a training process; its output goes to a file beside the folder."""
     options = (*SMALL, *OBJECTIVES[objective], f"data.storage={storage}", f"run_dir={folder}", *more)
-    places = {"PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}", "XDG_CACHE_HOME": str(folder.parent / "cache")}
+    places = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder.parent / "cache")}
     environment, command = os.environ | places | {"OMP_NUM_THREADS": "1"}, [sys.executable, "-m", "artart.train"]
     with folder.with_suffix(".txt").open("ab") as output:
         return subprocess.Popen([*command, *options], env=environment, stdout=output, stderr=output)
@@ -248,49 +256,55 @@ def points_of(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {f"curve {tag}": sorted((point.step, point.value) for point in events.Scalars(tag)) for tag in tags}
 
 
-def table(ended: list[tuple[Trial, Ended]]) -> Iterator[str]:
-    """A Markdown table."""
-    yield "| how | place | objective | trials | resumed at a step > 0 | begun anew | bitwise equal | well ended |"
-    yield "|---|---|---|---|---|---|---|---|"
-    kinds = sorted({trial[1:4] for trial, _ in ended}, key=lambda kind: (list(CODES).index(kind[0]), kind))
-    for kind in (*kinds, ("all", "", "")):
-        ends = [end for trial, end in ended if kind[0] == "all" or trial[1:4] == kind]
-        anew = sum(end.resumed_at is None for end in ends)
-        equal, well = sum(not end.differs for end in ends), sum(not end.faults for end in ends)
-        yield f"| {' | '.join(kind)} | {len(ends)} | {len(ends) - anew} | {anew} | {equal} | {well} |"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of trials, from 1; else all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/interruptions"))
-    args = parser.parse_args()
+
+
+def tried(trial: Trial, seed: int, runs: Path) -> dict[str, Any]:
+    """Run a trial until it is interrupted; its folder is kept if the result differs."""
+    folder, rng, end = runs / f"trial_{trial.number:02d}", random.Random(f"{seed} {trial.number}"), None
+    while end is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        with small_disk(folder) if trial.how == "full disk" else nullcontext():
+            end = attempt(trial, folder, runs / trial.objective, rng)
+    words = "; ".join([*end.events, *end.faults]), "; ".join(end.differs) or "equal"
+    print(*trial, *(" ".join(text.split()) for text in words), sep=" | ", flush=True)
+    if not end.differs:
+        shutil.rmtree(folder)
+    return {**trial._asdict(), **end._asdict()}
+
+
+def run(args: Namespace, records: Records) -> bool:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs and their children
-    out = args.out.absolute()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    runs = args.out / "runs"
+    shutil.rmtree(runs, ignore_errors=True)
+    runs.mkdir(parents=True)
     for objective in OBJECTIVES:
-        if code := start(out / objective, objective, "memory").wait(TIMEOUT):
-            sys.exit(f"exit code {code} without an interruption: {(out / objective).with_suffix('.txt').read_text()}")
-    ended: list[tuple[Trial, Ended]] = []
-    for trial in trials(args.trials):
-        if args.only and trial.number not in args.only:
-            continue
-        folder, rng, end = out / f"trial_{trial.number:02d}", random.Random(f"{args.seed} {trial.number}"), None
-        while end is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            with small_disk(folder) if trial.how == "full disk" else nullcontext():
-                end = attempt(trial, folder, out / trial.objective, rng)
-        ended.append((trial, end))
-        words = "; ".join([*end.events, *end.faults]), "; ".join(end.differs) or "equal"
-        print(*trial, *(" ".join(text.split()) for text in words), sep=" | ", flush=True)
-        if not end.differs:
-            shutil.rmtree(folder)
-    print("", *table(ended), sep="\n")
-    sys.exit(any(end.faults or end.differs for _, end in ended))
+        if code := start(runs / objective, objective, "memory").wait(TIMEOUT):
+            sys.exit(f"exit code {code} uninterrupted: {(runs / objective).with_suffix('.txt').read_text()}")
+    chosen = [trial for trial in trials(args.trials) if not args.only or trial.number in args.only]
+    ended = [records.once({"number": one.number, "seed": args.seed}, tried, one, args.seed, runs) for one in chosen]
+    return any(end["faults"] or end["differs"] for end in ended)
 
 
-if __name__ == "__main__":
-    main()
+def tables(records: list[Record]) -> list[Table]:
+    rows = []
+    kinds = {(one["how"], one["place"], one["objective"]) for one in records}
+    for kind in (*sorted(kinds, key=lambda kind: (list(CODES).index(kind[0]), kind)), ("all", "", "")):
+        ends = [one for one in records if kind[0] == "all" or (one["how"], one["place"], one["objective"]) == kind]
+        anew = sum(one["resumed_at"] is None for one in ends)
+        equal, well = (sum(not one[name] for one in ends) for name in ("differs", "faults"))
+        rows.append([*kind, *map(str, (len(ends), len(ends) - anew, anew, equal, well))])
+    header = [
+        "how",
+        "place",
+        "objective",
+        "trials",
+        "resumed at a step > 0",
+        "begun anew",
+        "bitwise equal",
+        "well ended",
+    ]
+    return [Table("interrupted and resumed", header, rows)]

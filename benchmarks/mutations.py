@@ -19,17 +19,7 @@ from artart.io.weights import METADATA
 
 Content = dict[Any, Any]
 METHODS = (
-    "values",
-    "items",
-    "get",
-    "keys",
-    "__iter__",
-    "__class__",
-    "__len__",
-    "__contains__",
-    "copy",
-    "update",
-    "pop",
+    *("values", "items", "get", "keys", "copy", "update", "pop", "__iter__", "__class__", "__len__", "__contains__"),
 )
 BOMBS = (
     {"_target_": "canary.sing"},
@@ -42,16 +32,8 @@ BOMBS = (
 TEXTS = (
     *("", "0", "a", "nan", "null", "???", "${oc.env:HOME}", "${oc.create:'{_target_: canary.sing}'}", "${", "_target_"),
     *("canary.sing", "os.system", "/etc/passwd", "../harm", "a\nb", "\x1b[2J\x1b[31m", "\0", "\ud800", "\u202e", "a.b"),
-    *(
-        "é" * 300,
-        "x" * 10**6,
-        "9" * 5000,
-        "artart.objectives.losses.MSE",
-        "artart.models.vit.ViT",
-        "auto",
-        "cuda",
-        "resume=auto",
-    ),
+    *("é" * 300, "x" * 10**6, "9" * 5000, "artart.objectives.losses.MSE", "artart.models.vit.ViT", "auto"),
+    *("cuda", "resume=auto"),
 )
 NUMBERS = (
     *(0, 1, -1, 2, 3, 7, 64, 255, 2**16, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, -(2**63), 10**9, 10**30, 10**400),
@@ -161,7 +143,7 @@ def odd(rng: random.Random, like: Any = None) -> Any:
 
 
 def odd_key(rng: random.Random) -> Any:
-    keys = (
+    keys = [
         0,
         -1,
         2**70,
@@ -176,7 +158,7 @@ def odd_key(rng: random.Random) -> Any:
         "_target_",
         "_partial_",
         "a" * 10**5,
-    )
+    ]
     return torch.ones(2) if rng.random() < 0.05 else rng.choice([*keys, *TEXTS])
 
 

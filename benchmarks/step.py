@@ -1,7 +1,7 @@
 """Time of a training step: published code, peers, and artart's variants.
 
-    python benchmarks/step.py --image-size 128 --batch-size 32 --rounds 5
-    python benchmarks/step.py --of diffusion --image-size 64 --batch-size 256 --rounds 5
+    python -m benchmarks step --image-size 128 --batch-size 32 --rounds 5
+    python -m benchmarks step --of diffusion --image-size 64 --batch-size 256 --rounds 5
 
 --of article: the article's network and VGG-16 as published. --of diffusion: denoising-diffusion-pytorch and a loop as
 in diffusers' example, each with its own U-Net of about 27 million parameters, model=unet_tiny enlarged to that size,
@@ -13,31 +13,27 @@ product reaches here in the same precision, and the peak of memory (of the GPU, 
 filters, which take the same time.
 """
 
-import argparse
-import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from article import LEARNING_RATE, PublishedModel, our_loss, published_loss
-from contenders import CONTENDERS
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from artart.io.allocator import keep_freed_memory
-from artart.io.terminal import progress_bar
+from artart.io.page import Table
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.models.unet import UNet
+from benchmarks.article import LEARNING_RATE, PublishedModel, our_loss, published_loss
+from benchmarks.contenders import CONTENDERS
+from benchmarks.harness import in_own_process
+from benchmarks.records import Record, Records, grouped, median, table
 
 
 class Variant(NamedTuple):
@@ -83,6 +79,19 @@ DIFFUSION = {
 }
 VARIANTS = ARTICLE | DIFFUSION
 SCALE = 3  # of the contenders' networks: about 27 million parameters
+COLUMNS = {
+    "ms": "ms",
+    "cpu_ms": "CPU ms",
+    "per_second": "images/s",
+    "gain": "x first",
+    "tflops": "TFLOP/s",
+    "of_matmul": "share of matmul",
+    "gib": "GiB",
+    "warm_up": "warm-up s",
+}
+VARIANT = "of"
+FREE = ("variants",)
+QUICK = {"image_size": 32, "batch_size": 2, "steps": 1, "rounds": 1, "variants": ["as published", "ours"]}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -146,7 +155,15 @@ def measure(variant: Variant, size: int, batch_size: int, num_steps: int) -> dic
     peak = torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else _peak_of_process()
     ceiling = peak_of_matmul(torch.bfloat16 if variant.bf16 else torch.float32)
     flops = counter.get_total_flops()
-    return {"wall": wall, "cpu": cpu, "memory": peak, "flops": flops, "ceiling": ceiling, "warm_up": warm_up}
+    return {
+        "ms": 1000 * wall,
+        "cpu_ms": 1000 * cpu,
+        "per_second": batch_size / wall,
+        "tflops": flops / wall / 1e12,
+        "of_matmul": flops / wall / ceiling,
+        "gib": peak / 2**30,
+        "warm_up": warm_up,
+    }
 
 
 def _peak_of_process() -> int:
@@ -163,48 +180,22 @@ def peak_of_matmul(dtype: torch.dtype) -> float:
     return 2 * num**3 / min(seconds_of(product, 3)[0] for _ in range(3))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: ArgumentParser) -> None:
     parser.add_argument("--of", choices=["article", "diffusion"], default="article")
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=3, help="in a turn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, help="default: all of these")
-    parser.add_argument("--in-this-process", choices=VARIANTS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.in_this_process:
-        found = measure(VARIANTS[args.in_this_process], args.image_size, args.batch_size, args.steps)
-        sys.stdout.write(json.dumps(found))
-        return
+
+
+def run(args: Namespace, records: Records) -> None:
     names = args.variants or list(ARTICLE if args.of == "article" else DIFFUSION)
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    with progress_bar() as bar:
-        for k in bar.track(range(args.rounds * len(turns)), description="steps"):
-            name = names[k % len(turns)]
-            command = [sys.executable, *sys.argv, "--in-this-process", name]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            turns[name].append(json.loads(done.stdout))
-    table = Table("step", "ms", "CPU ms", "images/s", "x first", "TFLOP/s", "of matmul", "GiB", "warm-up s")
-    base = statistics.median(one["wall"] for one in turns[names[0]])
-    for name, measured in turns.items():
-        middle = {key: statistics.median(one[key] for one in measured) for key in measured[0]}
-        speed = middle["flops"] / middle["wall"]
-        table.add_row(
-            name,
-            f"{1000 * middle['wall']:.4g}",
-            f"{1000 * middle['cpu']:.4g}",
-            f"{args.batch_size / middle['wall']:.4g}",
-            f"{base / middle['wall']:.2f}",
-            f"{speed / 1e12:.3g}",
-            f"{speed / middle['ceiling']:.0%}",
-            f"{middle['memory'] / 2**30:.2f}",
-            f"{middle['warm_up']:.1f}",
-        )
-    Console(width=max(140, Console().width)).print(table)
-    machine = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{os.cpu_count()} CPU cores"
-    Console().print(f"{machine}, torch {torch.__version__}, {args.image_size} px, batches of {args.batch_size}")
+    sizes = args.image_size, args.batch_size, args.steps
+    records.rounds(names, args.rounds, lambda name: in_own_process(measure, VARIANTS[name], *sizes))
 
 
-if __name__ == "__main__":
-    main()
+def tables(records: list[Record]) -> list[Table]:
+    base = statistics.median(record["ms"] for record in next(iter(grouped(records, "row").values())))
+    shown = ({**record, "gain": base / record["ms"]} for record in records)
+    return [table("medians", shown, COLUMNS, middle=median)]

@@ -36,7 +36,7 @@ TWO = ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=4", "run_dir=t
 
 
 def environment() -> dict[str, str]:
-    folders = (ROOT, TESTS, ROOT / "benchmarks")
+    folders = (ROOT, TESTS)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), "OMP_NUM_THREADS": "1"}
 
 
@@ -126,7 +126,7 @@ def test_two_processes_that_were_stopped_end_as_one_process(train, tmp_path, ran
 
 @pytest.mark.distributed
 def test_a_step_of_two_processes_waits_for_nothing(train, ranks):
-    spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
+    spy = ("+callbacks.spy._target_=benchmarks.host_waits.Spy", "trusted_classes=[benchmarks.host_waits.Spy]")
     many = ("data.num_demo_images=120", "trainer.log_every_n_steps=99")
     codes, outputs = ranks(*SETTINGS, *DIFFUSION, *TWO, *spy, *many)
     assert codes == [0, 0], outputs

@@ -5,16 +5,9 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks import host_waits
+
 FAST = {"diffusion", "autoencoder, adversarial, clipping"}
-
-
-@pytest.fixture
-def host_waits(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import host_waits
-
-    return host_waits
 
 
 def settings() -> list:
@@ -29,8 +22,8 @@ def settings() -> list:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", settings())
-def test_a_step_waits_for_nothing(name, host_waits, train):
-    spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
+def test_a_step_waits_for_nothing(name, train):
+    spy = ("+callbacks.spy._target_=benchmarks.host_waits.Spy", "trusted_classes=[benchmarks.host_waits.Spy]")
     assert train(*host_waits.COMMON, *host_waits.SETTINGS[name], *spy) == 0
     found = json.loads(Path("found_0.json").read_text())
     assert found["operators"] > 100
@@ -41,8 +34,8 @@ def test_a_step_waits_for_nothing(name, host_waits, train):
 @pytest.mark.parametrize(
     "name", ["reconstruction", "diffusion", "autoencoder, adversarial, clipping", "diffusion, captions"]
 )
-def test_a_step_on_a_gpu_waits_for_nothing(name, host_waits, train):
+def test_a_step_on_a_gpu_waits_for_nothing(name, train):
     """Copies between host and device are counted too."""
-    spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
+    spy = ("+callbacks.spy._target_=benchmarks.host_waits.Spy", "trusted_classes=[benchmarks.host_waits.Spy]")
     assert train(*host_waits.COMMON, *host_waits.SETTINGS[name], "trainer.accelerator=gpu", *spy) == 0
     assert sorted(json.loads(Path("found_0.json").read_text())["waits"].items()) == []

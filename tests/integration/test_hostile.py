@@ -17,7 +17,6 @@ import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,8 @@ from artart.models.autoencoder import Autoencoder
 from artart.training import finetune, stages
 from artart.training.callbacks.checkpoints import EpochCheckpoint
 from artart.training.resume import load_resume_state
+from benchmarks import mutations
 
-ROOT = Path(__file__).parents[2]
 Content = dict[str, Any]
 COMMANDS = ("generate", "evaluate", "export", "train", "inspect")
 MEMORY = 400 * 2**20  # bytes that a reader may take beyond what the process has
@@ -1255,8 +1254,6 @@ def test_good_files_are_still_good(finished_run, diffusion_run, readers):
 @pytest.mark.parametrize("numbers", [range(8), pytest.param(range(8, 40), marks=pytest.mark.slow)])
 def test_files_gone_bad_at_random_are_read_or_refused(finished_run, diffusion_run, tmp_path, monkeypatch, numbers):
     """As in benchmarks/fuzz_checkpoints.py, which gives them to all commands."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    mutations = import_module("mutations")
     goods = [
         torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
         for run_dir in (finished_run, diffusion_run)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from artart.config.build import CONF_DIR, options
 from artart.config.commands import PATHS, literals
 from artart.config.describe import describe
 from artart.config.schema import check
+from benchmarks.harness import parser_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = [*PAGES, *sorted(CONF_DIR.rglob("*.yaml"))]
 COMMANDS = ("train", "sweep", "generate", "evaluate", "prepare", "export")
 REFERENCE = "configuration.md"
@@ -48,7 +50,7 @@ def commands(path: Path) -> list[list[str]]:
     """The words of each command that runs a module of artart or a benchmark, from the module on."""
     text = path.read_text()
     lines = code(text) if path.suffix == ".md" else re.findall(r"(?:python|torchrun) .*?(?=  |$)", text, re.MULTILINE)
-    found = (re.search(r"(?:-m (?=artart\.)|python (?=benchmarks/))(.*)", line) for line in lines)
+    found = (re.search(r"-m (?=artart\.|benchmarks )(.*)", line) for line in lines)
     return [shlex.split(match[1], comments=True) for match in found if match]
 
 
@@ -70,12 +72,14 @@ def overrides_of(words: list[str]) -> list[str]:
 
 
 def problem(words: list[str]) -> str | None:
-    """What is wrong with a command; None if its module or script, its options and its settings exist."""
+    """What is wrong with a command; None if its module or benchmark, its options and its settings exist."""
     target, *rest = words
-    if target.endswith(".py"):
-        source = (ROOT / target).read_text() if (ROOT / target).is_file() else ""
-        missing = [word for word in rest if word.startswith("--") and f'"{word}"' not in source]
-        return ", ".join(missing) or (None if source else "no such script")
+    if target == "benchmarks":
+        name, *options = rest
+        if name == "NAME":
+            return None
+        known = parser_of(name, import_module(f"benchmarks.{name}")).format_help()
+        return ", ".join(word for word in options if word.startswith("--") and f"{word} " not in known) or None
     if find_spec(target) is None:
         return "no such module"
     command = target.removeprefix("artart.")

@@ -1,0 +1,1 @@
+"""Benchmarks behind docs/results.md: `python -m benchmarks` lists them."""
