@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
 
     from artart.checkpoints.load import load
     from artart.evaluation import reconstruction, report, samples
-    from artart.evaluation.features import alexnet_or_none
+    from artart.evaluation.features import extractor_or_none
     from artart.evaluation.held_out import held_out_data, load_images
     from artart.generation.plan import guidance_for, sampling_for
     from artart.io.files import output_folder
@@ -40,21 +40,24 @@ def run(cfg: DictConfig) -> None:
         how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"])
         num_images, seed, can_sample = config["num_images"], config["seed"], loaded.objective.mode == "sample"
         if can_sample:
-            samples.prepare(loaded.device, num_images, config["metrics"]["inception"])
-        weights, of_alexnet = alexnet_or_none(config["metrics"]["weights"], loaded.objective.mode)
-        facts |= of_alexnet | load_images(data, loaded, "held-out")
+            samples.check(num_images)
+        metrics = config["metrics"]
+        extractor, origin = extractor_or_none(
+            metrics["features"], metrics["weights"], loaded.objective.mode, loaded.device
+        )
+        facts |= origin | load_images(data, loaded, "held-out")
         if can_sample:
             facts |= {"seed": seed, **how.details}
             draw = partial(samples.draw, loaded, how.sampler, how.guidance, how.batch_size, seed)
-            made = samples.measure(loaded, data, facts, draw, num_images, weights, config["metrics"]["inception"])
+            made = samples.measure(loaded, data, facts, draw, num_images, extractor)
         else:
-            made = reconstruction.measure(loaded, data, facts, config["batch_size"], weights)
-        metrics, page = report.write(made, out, f"{loaded.path.parent.parent.name}, {loaded.path.stem}", facts)
+            made = reconstruction.measure(loaded, data, facts, config["batch_size"], extractor)
+        figures, page = report.write(made, out, f"{loaded.path.parent.parent.name}, {loaded.path.stem}", facts)
         for sentence in made.verdict:
             log.info("%s", sentence)
         for table in made.tables:
             get_console().print(table.for_terminal())
-        log.info("figures: %s", relative_to_cwd(metrics))
+        log.info("figures: %s", relative_to_cwd(figures))
         log.info("to look at: %s", relative_to_cwd(page))
 
 

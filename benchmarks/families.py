@@ -42,8 +42,6 @@ SECONDS, IMAGES = "equal CPU seconds", "equal numbers of images"
 ENDS = {"": "value", "_low": "low", "_high": "high"}  # of a metric with its interval
 COLUMNS = {
     **judge.COLUMNS,
-    "density": "density",
-    "coverage": "coverage",
     "psnr": "PSNR (dB)",
     "lpips_alex": "LPIPS-Alex",
     "kid_reconstruction": "KID of reconstructions",

@@ -17,11 +17,12 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.labels import labels_of
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance
 from artart.diffusion.samplers import DDIM, Heun
-from artart.evaluation.features import features, known_features
+from artart.evaluation.features import extractor_for, features, known_features
 from artart.evaluation.samples import draw
 from artart.io.images import enlarged, grid, save, to_model
 from artart.io.provenance import ImageProvenance
-from artart.metrics.distances import NUM_NEIGHBOURS, coverage, kernel_distance
+from artart.metrics.distances import kernel_distance
+from artart.metrics.diversity import MIN_IMAGES_FOR_NEIGHBOURS, neighbour_metrics, vendi_score
 from artart.metrics.memorization import CRITERIA, MemorizationTest
 from artart.metrics.spectrum import radial_power, spectral_distance
 from benchmarks.records import Records
@@ -34,6 +35,9 @@ COLUMNS = {
     "kid": "KID",
     "precision": "precision",
     "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "vendi": "Vendi score",
     "spectrum_db": "spectrum (dB)",
     **{name: NAMES[name] for name in CRITERIA},
     "images": "images seen",
@@ -49,22 +53,23 @@ class Judge:
 
     def __init__(self, data: ArtDataModule, weights: str, device: str, max_held_out: int | None = None) -> None:
         """`weights` of AlexNet; at most `max_held_out` images are compared with samples."""
-        self.data, self.weights, self.device = data, weights, torch.device(device)
+        self.data, self.alexnet = data, extractor_for("alexnet", weights, torch.device(device))
         self.val_ids = data.val_ids[:max_held_out]
         self.held_out, self.train = data.pixels_of(self.val_ids), data.pixels_of(data.train_ids)
         self.test = MemorizationTest(self.train, [data.images.groups[i] for i in data.train_ids], self.held_out)
-        self.features = known_features(self.held_out, weights, self.device, data)
+        self.features = known_features(self.held_out, self.alexnet, data)
         self.power = radial_power(to_model(self.held_out))
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> dict[str, Any]:
         """Of samples, uint8 (N, 3, S, S)."""
-        found = features(pixels, self.weights, self.device)
+        found = features(pixels, self.alexnet)
         kid = kernel_distance(found, self.features)
         measured: dict[str, Any] = {"kid": kid.value, "kid_low": kid.low, "kid_high": kid.high}
         num = min(len(found), len(self.features))
-        if num > NUM_NEIGHBOURS:
-            measured |= coverage(found[:num], self.features[:num])._asdict()
+        if num >= MIN_IMAGES_FOR_NEIGHBOURS:
+            among = neighbour_metrics(found[:num], self.features[:num])
+            measured |= {name: one.value for name, one in among.items()} | {"vendi": vendi_score(found[:num]).value}
         measured["spectrum_db"] = spectral_distance(radial_power(to_model(pixels)), self.power).value
         memorized = self.test.judge(self.test.nearest(pixels)).items()
         return measured | {name: one.double().mean().item() for name, one in memorized}

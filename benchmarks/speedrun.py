@@ -23,7 +23,7 @@ from torch import Tensor
 
 from artart.diffusion.samplers import Heun
 from artart.diffusion.sampling import sample_images
-from artart.evaluation.features import features, known_features
+from artart.evaluation.features import extractor_for, features, known_features
 from artart.io.allocator import keep_freed_memory
 from artart.io.images import to_pixels
 from artart.io.page import Table
@@ -85,18 +85,19 @@ class Racer(Callback):
     """The race of artart.train; writes its points into race.json of the run."""
 
     def __init__(self, folder: str, weights: str, every: float, target: float, num_samples: int) -> None:
-        self.folder, self.weights, self.num_samples = Path(folder), weights, num_samples
+        self.folder, self.num_samples = Path(folder), num_samples
+        self.alexnet = extractor_for("alexnet", weights, torch.device("cpu"))
         self.race = Race(Clock(torch.device("cpu"), 1), every, target, self._kid)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        data, device = trainer.datamodule, torch.device("cpu")
-        self.of_held_out = known_features(data.pixels_of(data.val_ids), self.weights, device, data)
+        data = trainer.datamodule
+        self.of_held_out = known_features(data.pixels_of(data.val_ids), self.alexnet, data)
         self.y = data.y_of(data.val_ids)[torch.arange(self.num_samples) % len(data.val_ids)]
         self.averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]
         self.race.clock.started = self.race.clock.now()
 
     def _kid(self, samples: Tensor) -> float:
-        return kernel_distance(features(samples, self.weights, torch.device("cpu")), self.of_held_out).value
+        return kernel_distance(features(samples, self.alexnet), self.of_held_out).value
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         def samples() -> Tensor:

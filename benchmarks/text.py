@@ -24,7 +24,7 @@ from artart.checkpoints.load import load
 from artart.data.datamodule import ArtDataModule
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import DPMpp2M
-from artart.evaluation.features import features
+from artart.evaluation.features import extractor_for, features
 from artart.evaluation.samples import draw
 from artart.io.page import Table
 from artart.metrics.fidelity import Classifier
@@ -95,21 +95,22 @@ def trained(name: str, seed: int, args: Namespace, metadata: Path) -> Path:
 
 
 def judged(folder: Path, args: Namespace) -> dict[str, Any]:
-    """KID, coverage, memorization and fidelity of a run."""
+    """KID, precision, recall, memorization and fidelity of a run."""
     out = folder.with_name(f"{folder.name}_judged")
     words = [f"checkpoint={folder}", f"metrics.weights={args.weights}", f"num_images={args.num_samples}", f"out={out}"]
     words += [f"guidance.weight={args.guidance}", "sampler=dpmpp_2m", f"sampler.num_steps={NUM_STEPS}"]
     spent([sys.executable, "-m", "artart.evaluate", *words], out.with_suffix(".txt"))
     found = json.loads((out / "metrics.json").read_text())
     kid = {"kid": found["kid_alexnet"]["value"], "near_duplicates": found["memorization"]["rate"]["value"]}
-    return {**kid, **found["coverage"], "real": None, **found["fidelity"].get(args.columns[0], {})}
+    among = {name: found[name]["value"] for name in ("precision", "recall", "density", "coverage")}
+    return {**kid, **among, **found["fidelity"].get(args.columns[0], {})}
 
 
 class Pairs:
     """Recognition of both words of pairs, by classifiers of held-out images."""
 
     def __init__(self, args: Namespace, metadata: Path) -> None:
-        self.args = args
+        self.args, self.alexnet = args, extractor_for("alexnet", args.weights, torch.device(args.device))
         data = self._data(metadata, val_fraction=args.val_fraction)
         found, names = self._features(data.pixels_of(data.val_ids)), zip(*data.names_of(data.val_ids), strict=True)
         self.classifiers = [Classifier(found, own) for own in names]
@@ -120,7 +121,7 @@ class Pairs:
         return data
 
     def _features(self, pixels: Tensor) -> Tensor:
-        return features(pixels, self.args.weights, torch.device(self.args.device))
+        return features(pixels, self.alexnet)
 
     def right(self, pixels: Tensor, pairs: list[Pair]) -> dict[str, float]:
         """The shares of images in which the first, the second and both words of their pairs are recognised."""

@@ -256,6 +256,23 @@ def alexnet_weights(once: Callable[[str, Fill], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def dinov2_weights(once: Callable[[str, Fill], Path]) -> Path:
+    """A folder of transformers with a tiny DINOv2, drawn at random."""
+
+    def fill(folder: Path) -> None:
+        from transformers import Dinov2Config, Dinov2Model  # which takes seconds
+
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            config = Dinov2Config(
+                hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=56
+            )
+            Dinov2Model(config).save_pretrained(folder)
+
+    return once("dinov2", fill)
+
+
+@pytest.fixture(scope="session")
 def true_weights() -> Path:
     """AlexNet's own, which no repository carries: of the folder that ARTART_TEST_WEIGHTS names."""
     if not (folder := os.environ.get("ARTART_TEST_WEIGHTS")):

@@ -86,7 +86,7 @@ SETTINGS: dict[str, Any] = PATHS | {
     "seeds": Annotated[list[Seed], Len(2), SEEDS] | None,
     "side_by_side": bool,
     "attribute": Annotated[int, Field(ge=0, le=16)],
-    "metrics.inception": bool,
+    "metrics.features": Literal["alexnet", "inception", "dinov2"],
     "format": Literal["safetensors", "onnx", "hub"],
     "licence": str | None,
     "nearest": bool,

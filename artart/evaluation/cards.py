@@ -20,14 +20,16 @@ from artart.data.dataset import used
 from artart.data.labels import CLASS
 from artart.data.report import make_report
 from artart.evaluation.croissant import croissant
+from artart.evaluation.report import interval
+from artart.evaluation.sample_report import DISTANCES, DIVERSITY
 from artart.io import weights
 from artart.io.files import as_csv, write_json
 from artart.io.images import grid, save
 from artart.io.provenance import ImageProvenance
 from artart.io.terminal import printable
 
-METRICS = {"kid_alexnet": "KID, AlexNet", "fd_alexnet": "FD, AlexNet", "kid": "KID, Inception", "fid": "FID, Inception"}
-METRICS |= {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
+METRICS = {**DISTANCES, **{key: name for key, (name, _) in DIVERSITY.items()}}
+METRICS |= {"psnr": "PSNR", "ssim": "SSIM", "lpips_alex": "LPIPS"}
 NO_DERIVATIVES = re.compile(r"(?<![A-Za-z])ND(?![A-Za-z])|no.?deriv|all rights reserved", re.IGNORECASE)
 NOT_COMMERCIAL = re.compile(r"(?<![A-Za-z])NC(?![A-Za-z])|non.?commercial", re.IGNORECASE)
 IN_ROW = 8  # samples
@@ -131,7 +133,7 @@ def write(
         "licences": sources.licences,
         "warnings": sources.warnings,
         "metrics": metrics,
-        "measures": {title: metrics[key] for key, title in METRICS.items() if key in metrics},
+        "measures": {title: _measure(metrics[key]) for key, title in METRICS.items() if key in metrics},
         "report": make_report(data, "") if data.folder else None,
         "can_sample": samples is not None,
         "kind": "gan" if loaded.objective.one_step else "autoencoder" if samples is None else "diffusion",
@@ -148,6 +150,12 @@ def write(
         text = environment.from_string((PARTS / template).read_text(encoding="utf-8")).render(shown)
         place.write_text(text, encoding="utf-8", errors="backslashreplace")
     return sources.warnings
+
+
+def _measure(metric: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of a metric, which may be a mean, and its interval in words."""
+    value = metric["value"] if "value" in metric else metric["mean"]
+    return {"value": value, "interval": interval(metric["low"], metric["high"], ".4g")}
 
 
 def plain(text: str) -> str:

@@ -28,6 +28,10 @@ MAX_POINTS = 300
 MAX_WORDS = 200  # characters of a command line in the table
 MAX_LINES, MAX_COLUMNS, MAX_CELL = 60, 12, 80  # of the table of settings
 COPIES = "memorization/rate"
+SEEDS = (
+    "Several seeds: mean ± standard deviation of trainings. The interval of a KID is of the images of one network, and "
+    "does not cover what another seed of training changes."
+)
 SHARED = ("train/loss", "samples/kid_alexnet", "samples/kid_no_memorization", COPIES)  # besides `monitor`
 
 
@@ -71,7 +75,7 @@ def table(groups: Sequence[Group]) -> Table:
         names = ", ".join(name_of(run, runs) for run in group.runs)
         rows.append([names, printable(group.words)[:MAX_WORDS], *_numbers(group), _status(group)])
     kept = [k for k in range(len(header)) if any(row[k] for row in rows)]
-    note = "Several seeds: mean ± standard deviation." if any(len(group.scores) > 1 for group in groups) else ""
+    note = SEEDS if any(len(group.scores) > 1 for group in groups) else ""
     return Table("Runs", [header[k] for k in kept], [[row[k] for k in kept] for row in rows], note)
 
 
@@ -90,10 +94,14 @@ def _numbers(group: Group) -> list[str]:
         found = [run.result[key] for run in group.runs if isinstance(run.result.get(key), int | float)]
         return fmean(found) if found else math.nan
 
-    scores, kid = group.scores, [run.evaluation.get("kid_alexnet") for run in group.runs]
+    scores = group.scores
+    kids = [(key, one) for run in group.runs for key, one in run.evaluation.items() if key.startswith("kid_")]
     score = f"{fmean(scores):.4g}" if scores else ""
     spread = f" ± {stdev(scores):.2g} ({len(scores)} seeds)" if len(scores) > 1 else ""
-    judged = "; ".join(f"{one['value']:.4f} ({one['low']:.4f} to {one['high']:.4f})" for one in kid if one)
+    judged = "; ".join(
+        f"{one['value']:.4f} ({one['low']:.4f} to {one['high']:.4f})" + f" {key[4:]}" * (key != "kid_alexnet")
+        for key, one in kids
+    )
     counts = [f"{value:,.0f}" if math.isfinite(value := mean(key)) else "" for key in ("images_seen", "num_parameters")]
     minutes = f"{value / 60:.1f} min" if math.isfinite(value := mean("seconds")) else ""
     return [score + spread, judged, _copies(group), counts[0], minutes, counts[1]]

@@ -1,6 +1,7 @@
 """How well a network reproduces held-out images."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -8,7 +9,7 @@ from torch import Generator, Tensor
 
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
-from artart.evaluation.features import features, known_features
+from artart.evaluation.features import Extractor, features, known_features
 from artart.evaluation.report import IN_ROW, Evaluation, interval, rows_of_images
 from artart.features.alexnet import lpips_alex
 from artart.io.images import to_model, to_pixels
@@ -30,15 +31,15 @@ BETTER: Final = {
 
 
 def measure(
-    loaded: Loaded, data: ArtDataModule, facts: Mapping[str, object], batch_size: int, weights: str | None
+    loaded: Loaded, data: ArtDataModule, facts: Mapping[str, object], batch_size: int, extractor: Extractor | None
 ) -> Evaluation:
-    """PSNR, SSIM and, with weights, LPIPS and KID of the held-out images, also by class, and images to look at.
+    """PSNR, SSIM and, with AlexNet, LPIPS and KID of the held-out images, also by class, and images to look at.
 
     Raises FloatingPointError if the network outputs NaN or infinity.
     """
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
-    if weights is not None:
-        measures["lpips_alex"] = lambda x_hat, x: lpips_alex(x_hat, x, weights)
+    if extractor is not None:
+        measures["lpips_alex"] = partial(lpips_alex, weights=extractor.weights)
     x0 = data.pixels_of(data.val_ids)
     parts: list[Tensor] = []
     values: dict[str, list[Tensor]] = {name: [] for name in measures}
@@ -59,9 +60,8 @@ def measure(
         for label, rows in by_label(labels).items()
     }
     x0_hat = torch.cat(parts)
-    if weights is not None and len(x0) > 1:  # it compares pairs of images
-        of_images = known_features(x0, weights, loaded.device, data)
-        of_reconstructions = features(x0_hat, weights, loaded.device)
+    if extractor is not None and len(x0) > 1:  # it compares pairs of images
+        of_images, of_reconstructions = known_features(x0, extractor, data), features(x0_hat, extractor)
         metrics["kid_alexnet"] = paired_kernel_distance(of_reconstructions, of_images)._asdict()
     images = _draw_images(x0, x0_hat, scores["psnr"], facts)
     return Evaluation(metrics, [_verdict(metrics)], images, _tables(metrics), _draw_curves(x0, x0_hat, scores["psnr"]))

@@ -14,12 +14,19 @@ from artart.metrics.spectrum import mean_spectrum
 NUM_PAIRS: Final = 16
 MAX_ROWS: Final = 20  # classes shown
 SETS: Final = ("samples", "held-out images", "training images")
+NETWORKS: Final = {"alexnet": "AlexNet", "inception": "Inception", "dinov2": "DINOv2"}
 DISTANCES: Final = {
-    "kid_alexnet": "KID, AlexNet",
-    "fd_alexnet": "FD, AlexNet",
-    "kid": "KID, Inception",
+    **{f"kid_{key}": f"KID, {name}" for key, name in NETWORKS.items()},
     "fid": "FID, Inception",
+    **{f"fd_{key}": f"FD, {name}" for key, name in NETWORKS.items()},
     "spectrum_db": "power spectrum (dB)",
+}
+DIVERSITY: Final = {  # and how each is written
+    "precision": ("precision", ".1%"),
+    "recall": ("recall", ".1%"),
+    "density": ("density", ".2f"),
+    "coverage": ("coverage", ".1%"),
+    "vendi": ("Vendi score", ".1f"),
 }
 TITLES: Final = {"rate": "distance", "rate_ratio": "ratio", "rate_third": "a third"}
 CRITERIA_IN_WORDS: Final = (
@@ -41,9 +48,9 @@ class Shown(NamedTuple):
 
 
 def tables(metrics: Mapping[str, Any]) -> list[Table]:
-    """Quality, coverage and memorization, overall and by label."""
+    """Quality, diversity and memorization, overall and by label."""
     memorization = metrics["memorization"]
-    quality = [_quality(metrics), *_coverage(metrics), *_fidelity(metrics)]
+    quality = [_quality(metrics), *_diversity(metrics), *_fidelity(metrics)]
     return [*quality, _memorization(memorization), _by_label(memorization)]
 
 
@@ -57,18 +64,26 @@ def _quality(metrics: Mapping[str, Any]) -> Table:
         f"{metrics['num_images']} samples against {metrics['num_held_out']} held-out images",
         ["distance", "samples", "95 % interval", "training images"],
         rows,
-        "Lower is better; training images in place of samples show what perfect ones would have. KID decides.",
+        "Lower is better; training images in place of samples show what perfect ones would have. KID decides. "
+        "Intervals are of other images from the same network: training with another seed changes the values too.",
     )
 
 
-def _coverage(metrics: Mapping[str, Any]) -> Iterator[Table]:
-    if found := metrics.get("coverage"):
-        rows = [[name, f"{found[name]:.1%}", f"{found['real'][name]:.1%}"] for name in ("precision", "recall")]
+def _diversity(metrics: Mapping[str, Any]) -> Iterator[Table]:
+    rows = [
+        [name, f"{one['value']:{form}}", interval(one["low"], one["high"], form), f"{one['real']['value']:{form}}"]
+        for key, (name, form) in DIVERSITY.items()
+        if (one := metrics.get(key))
+    ]
+    if rows:
+        network = NETWORKS[metrics["features"]]
         note = (
-            "Precision: samples that lie among held-out art. Recall: held-out art that lies among samples. Higher is "
-            "better, and both count; features of AlexNet, three neighbours."
+            "Precision: samples that lie among held-out art. Recall: held-out art that lies among samples. Density: "
+            "how close samples lie to held-out art, 1 for art. Coverage: held-out art with a sample near it. Vendi "
+            "score: the effective number of different samples. Higher is better, up to the values of training images. "
+            f"Features of {network}, equal numbers of images."
         )
-        yield Table("Coverage", ["share", "samples", "training images"], rows, note)
+        yield Table("Precision and diversity", ["metric", "samples", "95 % interval", "training images"], rows, note)
 
 
 def _fidelity(metrics: Mapping[str, Any]) -> Iterator[Table]:
@@ -83,8 +98,8 @@ def _fidelity(metrics: Mapping[str, Any]) -> Iterator[Table]:
             for column, one in found.items()
         ]
         note = (
-            "The share of samples in which a linear classifier on AlexNet's features finds the class of the image "
-            "whose label or caption they were drawn with. Floor: with shuffled classes. Ceiling: of held-out art. "
+            "The share of samples in which a linear classifier of the same features finds the class of the image whose "
+            "label or caption they were drawn with. Floor: with shuffled classes. Ceiling: of held-out art. "
             "Reached: 0 is the floor and 100 % the ceiling."
         )
         yield Table(
@@ -121,7 +136,7 @@ def _by_label(memorization: Mapping[str, Any]) -> Table:
 
 def verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Quality and memorization in a sentence each."""
-    if kid := metrics.get("kid_alexnet"):
+    if kid := next((one for name, one in metrics.items() if name.startswith("kid_")), None):
         of_art = kid["real"]
         alike = kid["low"] is not None and of_art["high"] is not None and kid["low"] <= of_art["high"]
         words = "cannot be told from" if alike else "differ from"

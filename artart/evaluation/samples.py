@@ -15,7 +15,7 @@ from artart.data.labels import labels_of
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.diffusion.sampling import sample_images
-from artart.evaluation.features import features, known_features
+from artart.evaluation.features import Extractor, features, known_features
 from artart.evaluation.report import Evaluation
 from artart.evaluation.sample_report import (
     SETS,
@@ -28,18 +28,16 @@ from artart.evaluation.sample_report import (
     verdict,
 )
 from artart.features.alexnet import CHUNK
-from artart.features.inception import extractor, inception_features
 from artart.io.images import to_model, to_pixels
 from artart.io.terminal import progress_bar
 from artart.metrics import memorization
 from artart.metrics.distances import (
     MIN_IMAGES_FOR_FRECHET,
-    NUM_NEIGHBOURS,
     Estimate,
-    coverage,
     frechet_estimate,
     kernel_distance,
 )
+from artart.metrics.diversity import MIN_IMAGES_FOR_NEIGHBOURS, neighbour_metrics, vendi_score
 from artart.metrics.fidelity import fidelity
 from artart.metrics.memorization import MIN_HELD_OUT, MemorizationTest
 from artart.metrics.spectrum import radial_power, spectral_distance
@@ -50,12 +48,10 @@ MAX_DENOISED: Final = 1000  # held-out images whose error is measured by noise l
 NUM_LEVELS: Final = 10
 
 
-def prepare(device: torch.device, num_images: int, inception: bool) -> None:
-    """Raise ArtError, before any work, if there are too few samples or Inception's weights are not available."""
+def check(num_images: int) -> None:
+    """Raise ArtError, before any work, if there are too few samples."""
     if num_images < MIN_HELD_OUT:
         raise ArtError(f"num_images={num_images}: too few to measure anything; {MIN_HELD_OUT} is the minimum")
-    if inception:
-        extractor(device)
 
 
 def measure(
@@ -64,8 +60,7 @@ def measure(
     facts: Mapping[str, object],
     draw: Callable[[Tensor], Tensor],
     num_images: int,
-    weights: str | None,
-    inception: bool,
+    extractor: Extractor | None,
 ) -> Evaluation:
     """Compare samples, which `draw` makes with the held-out images' labels in turn, with held-out and training images.
 
@@ -83,13 +78,11 @@ def measure(
     samples = draw(y[torch.arange(num_images) % len(y)])
     generator = Generator().manual_seed(0)
     real = train[torch.randperm(len(train), generator=generator)[:num_images]]  # as many as samples, where there are
-    device, metrics, typical = loaded.device, dict[str, Any](), None
-    if weights is not None:
-        metrics, typical = compare_features(samples, held_out, real, weights, device, data)
+    metrics, typical = dict[str, Any](), None
+    if extractor is not None:
+        metrics, typical = compare_features(samples, held_out, real, extractor, data)
     powers = [radial_power(to_model(x)) for x in (samples[: len(real)], held_out, real)]  # of as many samples
     metrics["spectrum_db"] = beside(spectral_distance(powers[0], powers[1]), spectral_distance(powers[2], powers[1]))
-    if inception:
-        metrics |= distances("kid", "fid", *(inception_features(x, device) for x in (samples, held_out, real)))
     test = MemorizationTest(train, [data.images.groups[i] for i in data.train_ids], held_out)
     nearest = test.nearest(samples)
     metrics["memorization"] = memorization.report(test, nearest, classes, generator)
@@ -102,17 +95,18 @@ def measure(
 
 
 def compare_features(
-    samples: Tensor, held_out: Tensor, real: Tensor, weights: str, device: torch.device, data: ArtDataModule
+    samples: Tensor, held_out: Tensor, real: Tensor, extractor: Extractor, data: ArtDataModule
 ) -> tuple[dict[str, Any], Tensor]:
-    """Distances, coverage and fidelity in AlexNet's features; each sample's distance to the nearest held-out image."""
-    of_samples = features(samples, weights, device)
-    of_held_out, of_real = (known_features(x, weights, device, data) for x in (held_out, real))
-    metrics = distances("kid_alexnet", "fd_alexnet", of_samples, of_held_out, of_real)
+    """Distances, diversity and fidelity by features; each sample's distance to the nearest held-out image."""
+    of_samples, name = features(samples, extractor), extractor.name
+    of_held_out, of_real = (known_features(x, extractor, data) for x in (held_out, real))
+    frechet = "fid" if name == "inception" else f"fd_{name}"
+    metrics = {"features": name, **distances(f"kid_{name}", frechet, of_samples, of_held_out, of_real)}
     num_alike = min(map(len, (of_samples, of_held_out, of_real)))
-    if num_alike > NUM_NEIGHBOURS:
-        of_same = [one[:num_alike] for one in (of_samples, of_held_out, of_real)]
-        metrics["coverage"] = coverage(of_same[0], of_same[1])._asdict()
-        metrics["coverage"]["real"] = coverage(of_same[2], of_same[1])._asdict()
+    if num_alike >= MIN_IMAGES_FOR_NEIGHBOURS:
+        made, held, art = (one[:num_alike] for one in (of_samples, of_held_out, of_real))
+        found = [neighbour_metrics(one, held) | {"vendi": vendi_score(one)} for one in (made, art)]
+        metrics |= {name: beside(value, found[1][name]) for name, value in found[0].items()}
     columns = zip(data.label_names, zip(*data.names_of(data.val_ids), strict=True), strict=True)
     found = {column: fidelity(of_samples, of_held_out, names) for column, names in columns}
     metrics["fidelity"] = {column: one for column, one in found.items() if one}

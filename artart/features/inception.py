@@ -7,29 +7,31 @@ import torch
 from torch import Tensor, nn
 
 from artart import ArtError
-from artart.io.terminal import progress_bar
 
 CHUNK: Final = 64  # images in a batch
+SETTING: Final = "metrics.features=inception"
 
 
 @functools.cache
-def extractor(device: torch.device) -> nn.Module:
+def inception_on(weights: str, device: torch.device) -> nn.Module:
     """torch-fidelity's Inception, with the weights of the published FIDs: uint8 (B, 3, H, W) to (B, 2048).
+
+    With weights=`auto` from its cache or by download; else of its file, pt_inception-2015-12-05-6726825d.pth.
 
     Raises ArtError if torch-fidelity is missing, or the weights are neither here nor can be downloaded.
     """
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     try:
-        return NoTrainInceptionV3("inception-v3-compat", ["2048"]).to(device)
+        return NoTrainInceptionV3("inception-v3-compat", ["2048"], None if weights == "auto" else weights).to(device)
     except ModuleNotFoundError:
-        raise ArtError("metrics.inception=true: needs torch-fidelity: pip install 'artart[metrics]'") from None
+        raise ArtError(f"{SETTING}: needs torch-fidelity: pip install 'artart[metrics]'") from None
     except Exception as error:  # noqa: BLE001 - no connection; or a damaged file, on which torch raises anything
-        raise ArtError(f"metrics.inception=true: no weights of Inception ({error}); leave it false") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArtError(f"{SETTING}: no weights of Inception ({reason}); name its file: metrics.weights=FILE") from None
 
 
-def inception_features(pixels: Tensor, device: torch.device) -> Tensor:
-    """uint8 images (N, 3, S, S) to features (N, 2048) in double precision, on the CPU."""
-    with progress_bar() as bar, torch.inference_mode():
-        parts = bar.track(pixels.split(CHUNK), description="Inception")
-        return torch.cat([extractor(device)(part.to(device)).cpu().double() for part in parts])
+def inception_features(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
+    """uint8 images (N, 3, H, W) to features (N, 2048) in double precision, on the CPU; `weights` as above."""
+    net = inception_on(weights, device)
+    return torch.cat([net(part.to(device)).cpu().double() for part in pixels.split(CHUNK)])

@@ -1,12 +1,13 @@
-"""Weights of pretrained networks, from torchvision's cache or from files with the right tensors.
+"""Weights of pretrained networks: from torchvision's cache, of transformers, or from files with the right tensors.
 
 The networks are frozen and live outside every module tree, so no checkpoint contains them; gradients reach the images.
 """
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -124,3 +125,26 @@ def _misfit(found: Shapes, wanted: Shapes) -> str | None:
         if found[name] != shape:
             return f"{name} has shape {found[name]}, not {shape}"
     return None
+
+
+@contextmanager
+def transformers_for(key: str, name: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The library transformers, and arguments with which it reads a network from its cache or a folder.
+
+    Raises ArtError, which names the key and the name of the network, if it is missing or cannot read it.
+    """
+    try:
+        import transformers
+    except ImportError:
+        remedy = "install it: pip install 'artart[text]'"
+        raise ArtError(f"{key}={name}: needs the library transformers; {remedy}") from None
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield transformers, {"local_files_only": True, "trust_remote_code": False}
+    except ArtError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        where = "" if Path(name).is_dir() else f"; download it: hf download {name}; or name a folder"
+        raise ArtError(f"{key}={name}: cannot be read ({reason}){where}") from None

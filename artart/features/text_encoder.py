@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from artart import ArtError
+from artart.features.pretrained import transformers_for
 
 NAMES = {"clip": "openai/clip-vit-large-patch14", "t5": "google-t5/t5-large"}
 CHUNK = 64  # texts
@@ -38,25 +39,12 @@ class FrozenTextEncoder:
 
         Raises ArtError if they are not here or of another kind.
         """
-        try:
-            import transformers
-        except ImportError:
-            raise ArtError(
-                f"{self.key}={self.name}: needs the library transformers; install it: pip install 'artart[text]'"
-            ) from None
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        try:
+        with transformers_for(self.key, self.name) as (transformers, options):
             kind = transformers.AutoConfig.from_pretrained(self.name, **options).model_type
             if kind not in CLASSES:
                 raise ArtError(f"{self.key}={self.name}: is of kind {kind}; name a CLIP or a T5")
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.name, **options)
             net = getattr(transformers, CLASSES[kind]).from_pretrained(self.name, use_safetensors=True, **options)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            where = "" if Path(self.name).is_dir() else f"; download it: hf download {self.name}; or name a folder"
-            raise ArtError(f"{self.key}={self.name}: cannot be read ({reason}){where}") from None
         digest = sha256()
         for name, value in sorted(net.state_dict().items()):
             digest.update(name.encode() + value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

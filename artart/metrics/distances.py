@@ -10,7 +10,6 @@ BLOCK: Final = 1024  # rows of a kernel matrix that are held at once
 NUM_HALVES: Final = 200
 MIN_IMAGES_FOR_INTERVAL: Final = 10  # intervals from fewer are too narrow
 MAX_HALVED_FEATURES: Final = 512  # with more, covariances of 200 halves take too long
-NUM_NEIGHBOURS: Final = 3  # the distance of the k-th is the radius of an image
 MIN_IMAGES_FOR_FRECHET: Final = 2560  # ten times the features; with fewer the covariances are mostly noise
 
 
@@ -129,28 +128,3 @@ def frechet_estimate(x: Tensor, y: Tensor, generator: Generator | None = None) -
     pairs = zip(halves(len(x), generator).bool(), halves(len(y), generator).bool(), strict=True)
     of_halves = torch.tensor([frechet_distance(x[a], y[b]) for a, b in pairs]).double()
     return estimate(frechet_distance(x, y), of_halves, min(len(x), len(y)))
-
-
-class Coverage(NamedTuple):
-    """How well two sets cover each other."""
-
-    precision: float  # share of samples that lie among real images
-    recall: float  # share of real images that lie among samples
-
-
-def coverage(samples: Tensor, real: Tensor, num_neighbours: int = NUM_NEIGHBOURS) -> Coverage:
-    """Precision and recall: an image lies among a set if it is nearer to one of its images than that's k-th neighbour.
-
-    Source: Kynkäänniemi et al. 2019, arXiv 1904.06991, Eqs. 1 and 2. They depend on the number of images: compare at
-    equal numbers only. samples (n, d) and real (m, d) are features, with n and m above k = num_neighbours, which does
-    not count the image itself.
-    """
-    between = torch.cdist(samples, real)
-    of_samples, of_real = (_reach(one, num_neighbours) for one in (samples, real))
-    among_real, among_samples = (between <= of_real).any(dim=1), (between <= of_samples[:, None]).any(dim=0)
-    return Coverage(among_real.double().mean().item(), among_samples.double().mean().item())
-
-
-def _reach(features: Tensor, num_neighbours: int) -> Tensor:
-    """The distance of each image to its k-th nearest other, (n,)."""
-    return torch.cdist(features, features).kthvalue(num_neighbours + 1, dim=1).values

@@ -1,4 +1,4 @@
-"""The files of TensorBoard and CSV loggers, which a resumed run continues."""
+"""What loggers are given, and the files of those of TensorBoard and CSV, which a resumed run continues."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,36 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from torch import Tensor
 
 from artart import ArtError
+from artart.config.build import Config, flat_keys, select_or_none
 from artart.io.files import atomic
+from artart.io.terminal import printable
 
 TABLE = "metrics.csv"
+
+
+def log_grid(loggers: Sequence[Logger], tag: str, image: Tensor, path: Path, step: int) -> None:
+    """Give a grid (3, H, W) to those loggers that show images; W&B and MLflow copy its file, with its provenance."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(tag, image, step)
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(tag, [str(path)], step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_artifact(logger.run_id, str(path), tag)
+
+
+def log_settings(loggers: Sequence[Logger], config: Config) -> None:
+    """Give all settings, by dotted key, to W&B and MLflow; TensorBoard has a table of few (`result`)."""
+    values = {key: select_or_none(config, key) for key in flat_keys(config)}
+    settings = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    settings = {key: printable(value) if isinstance(value, str) else value for key, value in settings.items()}
+    for logger in loggers:
+        if isinstance(logger, WandbLogger | MLFlowLogger):
+            logger.log_hyperparams(settings)
 
 
 def lengths(loggers: Sequence[Logger], run_dir: Path) -> dict[str, int]:

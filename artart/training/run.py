@@ -28,10 +28,12 @@ from artart.models.text import attach
 from artart.objectives.base import Objective
 from artart.training import cost, distributed, resume, run_dir
 from artart.training.finetune import init_weights
+from artart.training.loggers import log_settings
 from artart.training.module import ArtModule
 from artart.training.result import Result, TrainingResult
 from artart.training.rewind import prepare_run_dir
 from artart.training.run_files import open_log, save_settings
+from artart.training.trackers import check_packages
 from artart.training.trainer import check_arguments, device_of, fit, make_trainer, precision_of
 
 log = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ def prepare(
     check_writable(config, data.label_names, net, objective.first_stage.content)
     check_monitor(config, objective.metrics)
     check_arguments(config["trainer"])
+    check_packages(config["logger"])
     build(config, "trainer", precision=precision_of(config), logger=False)  # raises if its arguments are wrong
     return Run(cfg, words, plan, state, data, objective, net, load_pretrained(config, objective), is_part)
 
@@ -238,6 +241,7 @@ def finish(run: Run, trainer: Trainer) -> TrainingResult:
     within = Path(config["run_dir"]).parent if run.is_part else None
     optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
     module = ArtModule(run.net, run.objective, optimizer, scheduler, config, run.data.label_names, run.stage)
+    log_settings(trainer.loggers, config)
     result = Result(config, run.words, run.pretrained, run.state and run.state.step, within)
     fit(trainer, module, run.data, run.state and run.state.path, within)
     return result.write(trainer, module)

@@ -33,7 +33,7 @@ OURS = {  # arguments of the Trainer that artart sets itself
     "callbacks": "is a group of its own: callbacks=none, +callbacks.NAME={_target_: ...}",
     "enable_checkpointing": "leave it out; callbacks=none, or callbacks.last=null and others, writes no checkpoints",
     "fast_dev_run": "leave it out; trainer=debug tries a few batches",
-    "logger": "is a group of its own: logger=none, logger=csv",
+    "logger": "is a group of its own: logger=none, logger=csv, logger=[tensorboard,wandb]",
     "overfit_batches": "leave it out; each epoch has other batches; name a folder of few images: data.root=DIR",
     "plugins": "leave it out; checkpoints are written by artart's plugin",
     "reload_dataloaders_every_n_epochs": "leave it out; the images are read once",
@@ -113,6 +113,7 @@ def quieten_lightning() -> None:
         logger.propagate = True
     for name in ("profilers.profiler", "callbacks.model_summary"):  # what was asked for
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # it warns of each new experiment
     for hint in HINTS:
         warnings.filterwarnings("ignore", hint, module="lightning")
 

@@ -81,7 +81,10 @@ def test_an_evaluation_is_in_the_card(export, evaluate, checkpoint, alexnet_weig
     assert evaluate(*words) == 0
     assert export(f"checkpoint={checkpoint}", "format=hub", "out=hub", "evaluation=judged") == 0
     metrics, card = json.loads(Path("judged/metrics.json").read_bytes()), ModelCard.load("hub/README.md")
-    assert [result.metric_value for result in card.data.eval_results] == [metrics["kid_alexnet"]["value"]]
+    names = ("kid_alexnet", "spectrum_db", "precision", "recall", "density", "coverage", "vendi")
+    assert [result.metric_value for result in card.data.eval_results] == [metrics[name]["value"] for name in names]
+    low, high = (format(metrics["vendi"][end], ".4g") for end in ("low", "high"))
+    assert f"| Vendi score | {metrics['vendi']['value']:.4g} | {low} .. {high} |" in card.text
     assert "**Memorization.**" in card.text
     assert export(f"checkpoint={diffusion_run}", "format=hub", "out=other", "evaluation=judged") == 2
     assert "judged: is of another checkpoint; evaluate" in capsys.readouterr().err
@@ -89,8 +92,11 @@ def test_an_evaluation_is_in_the_card(export, evaluate, checkpoint, alexnet_weig
 
 
 @pytest.mark.slow
-def test_autoencoders_and_demo_art_have_cards_too(export, finished_run):
-    assert export(f"checkpoint={finished_run}", "format=hub", "out=hub") == 0
+def test_autoencoders_and_demo_art_have_cards_too(export, evaluate, finished_run):
+    assert evaluate(f"checkpoint={finished_run}") == 0
+    assert export(f"checkpoint={finished_run}", "format=hub", "out=hub", "evaluation=judged") == 0
+    psnr = json.loads(Path("judged/metrics.json").read_bytes())["psnr"]["mean"]
+    assert f"| PSNR | {psnr:.4g} |  |" in Path("hub/README.md").read_text()
     assert not Path("hub/samples.png").exists()
     assert "painted by a program" in Path("hub/dataset/README.md").read_text()
 

@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
+from torch import nn
 from torch.testing import assert_close
 
 from artart import ArtError
@@ -21,6 +22,7 @@ from artart.diffusion.guidance import Guidance
 from artart.evaluation import features, reconstruction, report, samples
 from artart.evaluation.held_out import held_out_data
 from artart.evaluation.sample_report import tables, verdict
+from artart.features import dinov2, inception
 from artart.io.images import to_model, to_pixels
 
 LAST = "checkpoints/last.ckpt"
@@ -95,6 +97,11 @@ def test_samples_are_measured_by_distance_spectrum_and_near_duplicates(judge, we
     for name in ("kid_alexnet", "spectrum_db"):
         assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
         assert found[name]["value"] > found[name]["real"]["value"], "an epoch makes no art"
+    for name in ("precision", "recall", "density", "coverage", "vendi"):
+        for one in (found[name], found[name]["real"]):
+            assert 0 <= one["low"] <= one["value"] <= one["high"]
+    assert found["coverage"]["value"] < found["coverage"]["real"]["value"]
+    assert 1 <= found["vendi"]["value"] <= 24
     assert "fd_alexnet" not in found, "too few images for its covariances"
     assert len(found["error_by_noise_level"]) == 10
     assert found["num_images"] == 24
@@ -118,24 +125,44 @@ def test_frechet_distance_with_images_enough(judge, weights, tmp_path, monkeypat
 @pytest.mark.slow
 def test_fid_and_kid_are_reported_under_their_own_names(judge, tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "MIN_IMAGES_FOR_FRECHET", 20)
-    monkeypatch.setattr(samples, "extractor", lambda device: None)
-    colours = lambda pixels, device: pixels.double().mean(dim=(2, 3))  # noqa: E731 - stands in for Inception
-    monkeypatch.setattr(samples, "inception_features", colours)
-    judge("metrics.inception=true")
+    monkeypatch.setattr(inception, "inception_on", lambda weights, device: nn.Linear(1, 1))
+    colours = lambda pixels, **_: pixels.double().mean(dim=(2, 3))  # noqa: E731 - stands in for Inception
+    monkeypatch.setattr(inception, "inception_features", colours)
+    judge("metrics.features=inception", "metrics.weights=auto")
     found = figures(tmp_path)
-    for name in ("fid", "kid"):
+    for name in ("fid", "kid_inception"):
         assert found[name]["value"] > found[name]["real"]["value"]
+    assert found["features"] == "inception"
+    assert "Features of Inception" in (tmp_path / "judged" / "report.html").read_text()
 
 
 @pytest.mark.slow
-def test_without_its_weights_inception_is_refused_before_any_work(judge, monkeypatch, capsys):
-    def fail(device):
-        raise ArtError("metrics.inception=true: no")
+def test_samples_are_judged_by_dinov2(judge, dinov2_weights, tmp_path, capsys):
+    assert judge("metrics.features=dinov2", f"metrics.weights={dinov2_weights}") == 0
+    found = figures(tmp_path)
+    assert found["kid_dinov2"]["value"] > found["kid_dinov2"]["real"]["value"]
+    assert found["features"] == "dinov2"
+    assert found["dinov2"] == dinov2_weights.name
+    assert {"precision", "recall", "density", "coverage", "vendi"} <= found.keys()
+    assert "kid_alexnet" not in found
+    assert "their KID is" in capsys.readouterr().out
 
-    monkeypatch.setattr(samples, "extractor", fail)
+
+@pytest.mark.parametrize("name", ["inception", "dinov2"])
+def test_without_its_weights_a_network_is_refused_before_any_work(name, judge, monkeypatch, capsys, tmp_path):
+    def fail(weights, device):
+        raise ArtError("no weights")
+
+    monkeypatch.setattr(inception, "inception_on", fail)
+    monkeypatch.setattr(dinov2, "dinov2_on", fail)
     monkeypatch.setattr(samples, "draw", pytest.fail)
-    assert judge("metrics.inception=true") == 2
-    assert said(capsys) == "metrics.inception=true: no\n"
+    assert judge(f"metrics.features={name}", "metrics.weights=auto") == 2
+    assert said(capsys) == "no weights\n"
+
+
+def test_reconstructions_are_judged_by_alexnet_only(evaluate, finished_run, capsys):
+    assert evaluate(f"checkpoint={finished_run / LAST}", "metrics.features=dinov2") == 2
+    assert said(capsys) == "metrics.features=dinov2: reconstructions are judged by AlexNet; leave it out\n"
 
 
 @pytest.mark.parametrize("kind", ["reconstruction", pytest.param("samples", marks=pytest.mark.slow)])
@@ -187,11 +214,12 @@ def test_features_of_known_images_come_from_the_cache_unless_it_is_damaged(
 ):
     _, data = data_of(judgeable_run, tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    arguments = (data.pixels_of(data.val_ids), str(alexnet_weights), torch.device("cpu"), data)
+    alexnet = features.extractor_for("alexnet", str(alexnet_weights), torch.device("cpu"))
+    arguments = (data.pixels_of(data.val_ids), alexnet, data)
     first = features.known_features(*arguments)
     (path,) = tmp_path.rglob("features/*.safetensors")
     with monkeypatch.context() as patch:
-        patch.setattr(features, "features_of", pytest.fail)
+        patch.setattr(features, "features", pytest.fail)
         assert_close(features.known_features(*arguments), first, rtol=0, atol=0)
     path.write_bytes(b"cut off")
     assert_close(features.known_features(*arguments), first)
@@ -294,7 +322,7 @@ def test_the_table_of_near_duplicates_says_what_the_test_cannot_see():
     one |= {"blind_to": ["blur"], "classes": {"icon": {"value": 0.5, "num_images": 4}}}
     none = one | {"value": 0.0, "blind_to": []}
     memorization = {"rate": none, "rate_ratio": one, "rate_third": none, "num_train": 7}
-    quality = {"kid": {"value": 2.0, "low": 1.0, "high": 3.0, "real": {"value": 0.5}}}
+    quality = {"kid_inception": {"value": 2.0, "low": 1.0, "high": 3.0, "real": {"value": 0.5}}}
     of_quality, of_memorization, of_labels = tables(
         {"memorization": memorization, "num_images": 4, "num_held_out": 9, **quality}
     )

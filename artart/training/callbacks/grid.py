@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,13 +20,14 @@ from artart.io.ranges import Count, NonNegative
 from artart.objectives.reconstruction import Reconstruction
 from artart.training.callbacks.ema import EMA
 from artart.training.callbacks.progress import SamplingCallback
+from artart.training.loggers import log_grid
 from artart.training.module import ArtModule
 
 How = tuple[nn.Module, NoiseProcess, Sampler]  # that samples are drawn with
 
 
 class Grid(SamplingCallback, ABC):
-    """A grid of images after epochs 1, n, 2n, ... and the last, as a file and in TensorBoard.
+    """A grid of images after epochs 1, n, 2n, ... and the last, as a file and in the loggers.
 
     It is drawn inside the validation loop, where evaluation mode and averaged weights are set.
     """
@@ -64,13 +64,12 @@ class Grid(SamplingCallback, ABC):
             self.write(trainer, rows, "samples", f"epoch_{epoch:04d}")
 
     def write(self, trainer: Trainer, rows: list[Tensor], tag: str, name: str) -> None:
-        """Write a grid into the directory and to TensorBoard."""
+        """Write a grid into the directory and to the loggers."""
         image = grid(rows)
         details = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        save(image, self.directory / f"{name}.png", ImageProvenance("composite", details))
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(tag, image, trainer.global_step)
+        path = self.directory / f"{name}.png"
+        save(image, path, ImageProvenance("composite", details))
+        log_grid(trainer.loggers, tag, image, path, trainer.global_step)
 
     def _due(self, epoch: int, trainer: Trainer) -> bool:
         """Whether a multiple of n, the first or the last epoch came since the validation before."""

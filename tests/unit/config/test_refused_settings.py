@@ -75,7 +75,7 @@ def refusal_of_generate(*overrides: str) -> str:
         (["data.background=null"], "data.background=null: must be a colour such as white or #808080"),
         (["loss.mse=null"], "loss.mse=None: not a loss; to leave it out, set loss.weights.mse=0"),
         (["model=null"], "model=null: a group needs an option; choose autoencoder, autoencoder_f8, conv_diffusion"),
-        (["logger=null"], "logger=null: a group needs an option; choose csv, none or tensorboard"),
+        (["logger=null"], "logger=null: a group needs an option; choose csv, mlflow, none, tensorboard or wandb"),
         (["monitor=train/mse"], "mode=max: the worst train/mse would count as the best; set mode=min"),
         (["monitor=nothing"], "monitor=nothing: is not logged; choose one of train/loss"),
         (["model.attention=true"], "model.attention=true: the article's network has none; add model.conditioned=true"),

@@ -117,6 +117,10 @@ def test_an_evaluation_belongs_to_the_run_of_its_checkpoint(tmp_path):
     judged = dict(zip(column("run", groups), column("KID of an evaluation", groups), strict=True))
     assert judged == {"a": "", "b": "0.0123 (0.0110 to 0.0139)"}
     assert sorted(column("near-duplicates", groups)) == ["", "25.0%"]
+    content["kid_dinov2"] = content.pop("kid_alexnet")
+    (tmp_path / "judged" / "metrics.json").write_text(json.dumps(content))
+    groups = groups_of(read_runs([tmp_path / "a", tmp_path / "b", tmp_path / "judged"]))
+    assert sorted(column("KID of an evaluation", groups)) == ["", "0.0123 (0.0110 to 0.0139) dinov2"]
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def nothing_from_before():
-    inception.extractor.cache_clear()
+    inception.inception_on.cache_clear()
     yield
-    inception.extractor.cache_clear()
+    inception.inception_on.cache_clear()
 
 
 class Colours(nn.Module):
@@ -30,7 +30,7 @@ class Colours(nn.Module):
 def test_features_are_in_double_precision_and_in_order(monkeypatch):
     monkeypatch.setattr(torchmetrics.image.fid, "NoTrainInceptionV3", Colours)
     pixels = torch.randint(0, 256, (150, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    found = inception.inception_features(pixels, CPU)
+    found = inception.inception_features(pixels, "auto", CPU)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, torch.cat([Colours()(one[None]) for one in pixels]).double())
 
@@ -38,10 +38,10 @@ def test_features_are_in_double_precision_and_in_order(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (ModuleNotFoundError("torch-fidelity"), r"metrics.inception=true: .*pip install 'artart\[metrics\]'"),
+        (ModuleNotFoundError("torch-fidelity"), r"metrics.features=inception: .*pip install 'artart\[metrics\]'"),
         (
             OSError("no route to host"),
-            r"metrics.inception=true: no weights of Inception \(no route to host\)",
+            r"metrics.features=inception: no weights of Inception \(no route to host\); name its file",
         ),
     ],
 )
@@ -51,4 +51,4 @@ def test_what_is_missing_is_reported_in_one_line(monkeypatch, error, sentence):
 
     monkeypatch.setattr(torchmetrics.image.fid, "NoTrainInceptionV3", fail)
     with pytest.raises(ArtError, match=sentence):
-        inception.extractor(CPU)
+        inception.inception_on("auto", CPU)
