@@ -137,7 +137,7 @@ def page(name: str, module: ModuleType, content: Mapping[str, Any]) -> str:
 def write(name: str, module: ModuleType, records: Iterable[Record], settings: Mapping[str, Any], folder: Path) -> None:
     """Merge records into NAME.json, where a record replaces that of the same run and machine, and render NAME.md."""
     path = folder / f"{name}.json"
-    content = json.loads(path.read_text()) if path.is_file() else {"settings": settings, "records": []}
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"settings": settings, "records": []}
     check_settings(content["settings"], settings, path)
     merged = {identity(record): record for record in (*content["records"], *records)}
     content["records"] = list(merged.values())

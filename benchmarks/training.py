@@ -110,16 +110,22 @@ class Trainings:
     def _steps(self, seconds: float, folder: Path, name: str, *settings: str) -> int:
         if self.args.quick:
             return QUICK_STEPS
-        runs = ((folder / f"{name}_{n}", *settings, f"trainer.max_steps={n}") for n in (SHORT, LONG))
-        return steps_in(seconds, kept(folder / f"{name}_costs.json", lambda: [train(self.args, *run) for run in runs]))
+
+        def costs() -> list[float]:
+            return [
+                train(self.args, folder / f"{name}_{n}", *settings, f"trainer.max_steps={n}") for n in (SHORT, LONG)
+            ]
+
+        return steps_in(seconds, kept(folder / f"{name}_costs.json", costs))
 
     def settings(self, name: str) -> tuple[list[str], float]:
         """All settings of a row, and the CPU seconds of its first stage with the encoding of images."""
         (stage, seconds), folder = self.first_stage(name), self.args.out / slug(name)
         settings = [*self.rows[name].settings, *stage]
         if stage and not self.args.quick:  # the first of two equal runs encodes
-            runs = [(folder / f"encode_{k}", *settings, f"trainer.max_steps={QUICK_STEPS}") for k in (0, 1)]
-            first, second = kept(folder / "encoding.json", lambda: [train(self.args, *run) for run in runs])
+            words = (*settings, f"trainer.max_steps={QUICK_STEPS}")
+            runs = [folder / f"encode_{k}" for k in (0, 1)]
+            first, second = kept(folder / "encoding.json", lambda: [train(self.args, run, *words) for run in runs])
             seconds += max(0.0, first - second)
         return settings, seconds
 
