@@ -146,13 +146,13 @@ class _Prediction(NamedTuple):
 
     def corrected(self, x0_hat: Tensor) -> Tensor:
         """x_t at its end, where the network predicts x0_hat. The weights solve the paper's Eq. 9 (R rho = b)."""
+        change = x0_hat - self.x0_hat
         if self.ratio is None:
-            rho, rho_end = 0.0, 0.5
-        else:
-            b = 1 / -torch.expm1(-self.h) - 1 / self.h
-            rho = (b - 1 / -torch.expm1(-self.h) + 2 * b / self.h) / (1 + self.ratio)
-            rho_end = b - rho
-        return self.first_order + self.weight * (rho * self.slope + rho_end * (x0_hat - self.x0_hat))
+            return self.first_order + self.weight / 2 * change
+        inverse = 1 / -torch.expm1(-self.h)
+        b = inverse - 1 / self.h
+        rho = (b - inverse + 2 * b / self.h) / (1 + self.ratio)
+        return self.first_order + self.weight * (rho * self.slope + (b - rho) * change)
 
 
 def _levels(schedule: Schedule, times: Tensor) -> Iterator[tuple[Tensor, Level]]:

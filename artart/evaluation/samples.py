@@ -108,8 +108,8 @@ def compare_features(
         found = [neighbour_metrics(one, held) | {"vendi": vendi_score(one)} for one in (made, art)]
         metrics |= {name: beside(value, found[1][name]) for name, value in found[0].items()}
     columns = zip(data.label_names, zip(*data.names_of(data.val_ids), strict=True), strict=True)
-    found = {column: fidelity(of_samples, of_held_out, names) for column, names in columns}
-    metrics["fidelity"] = {column: one for column, one in found.items() if one}
+    of_labels = {column: fidelity(of_samples, of_held_out, names) for column, names in columns}
+    metrics["fidelity"] = {column: one for column, one in of_labels.items() if one}
     return metrics, torch.cdist(of_samples, of_held_out).amin(dim=1)
 
 
