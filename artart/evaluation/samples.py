@@ -105,11 +105,11 @@ def compare_features(
     num_alike = min(map(len, (of_samples, of_held_out, of_real)))
     if num_alike >= MIN_IMAGES_FOR_NEIGHBOURS:
         made, held, art = (one[:num_alike] for one in (of_samples, of_held_out, of_real))
-        found = [neighbour_metrics(one, held) | {"vendi": vendi_score(one)} for one in (made, art)]
-        metrics |= {name: beside(value, found[1][name]) for name, value in found[0].items()}
+        ours, theirs = (neighbour_metrics(one, held) | {"vendi": vendi_score(one)} for one in (made, art))
+        metrics |= {name: beside(value, theirs[name]) for name, value in ours.items()}
     columns = zip(data.label_names, zip(*data.names_of(data.val_ids), strict=True), strict=True)
-    of_labels = {column: fidelity(of_samples, of_held_out, names) for column, names in columns}
-    metrics["fidelity"] = {column: one for column, one in of_labels.items() if one}
+    found = {column: fidelity(of_samples, of_held_out, names) for column, names in columns}
+    metrics["fidelity"] = {column: one for column, one in found.items() if one}
     return metrics, torch.cdist(of_samples, of_held_out).amin(dim=1)
 
 
