@@ -38,8 +38,8 @@ class Consistency(Diffusion):
         self,
         loss: WeightedSum,
         schedule: Schedule,
-        num_steps: Count = 32,
-        first_num_steps: Count = 8,
+        num_steps: Count = 16,
+        first_num_steps: Count = 4,
         guidance: NonNegative = 1.0,
         parameterization: Literal["v"] = "v",
         class_dropout_prob: Fraction = 0.1,
@@ -72,14 +72,19 @@ class Consistency(Diffusion):
         self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
     ) -> dict[str, Tensor]:
         """The losses of a batch at evenly drawn noise levels, each (B,)."""
-        _, noised, labels = self._noised(net, batch, generator, rank, world_size)
-        x_t, t, level = noised.x_t, noised.t, noised.level
-        length = self.first_num_steps ** (progress - 1) * self.num_steps**-progress
-        s = self.schedule.time_at((level.r.flatten() - length).clamp(min=0))
+        drawn = self._draw(batch, generator, rank, world_size)
+        r_s = self._after_step(drawn[0], progress)
+        _, (x_t, _, t, _), labels = self._noised(net, batch, *drawn)
         with torch.no_grad():
+            s = self.schedule.time_at(r_s.to(t))
             x_s = self._follow(x_t, t, s, labels)
             target = self._estimate(net, x_s, s, labels)
         return self.loss(self._estimate(net, x_t, t, labels), target)
+
+    @torch.compiler.disable  # progress differs from step to step
+    def _after_step(self, r: Tensor, progress: float) -> Tensor:
+        """The noise levels after a step of the teacher from r (B,); 0 where less than a step is left."""
+        return (r - self.first_num_steps ** (progress - 1) * self.num_steps**-progress).clamp(min=0)
 
     def _estimate(self, net: Module, x_t: Tensor, t: Tensor, labels: list[Tensor]) -> Tensor:
         """x0_hat (B, C, S, S), without the knowledge of x0 that `Diffusion.x0_hat` has."""

@@ -141,7 +141,8 @@ def test_train_refuses_what_does_not_go_with_it(
 
 
 def test_finetuning_what_is_distilled_is_one_line(train, distilled_run, capsys):
-    assert train("experiment=finetune", f"init_from={distilled_run / 'checkpoints' / 'last.ckpt'}") == 2
+    words = ("experiment=finetune", "loss=mse_diffusion", f"init_from={distilled_run / 'checkpoints' / 'last.ckpt'}")
+    assert train(*words) == 2
     assert "last.ckpt: is distilled; name the network that it was distilled from" in capsys.readouterr().err
 
 

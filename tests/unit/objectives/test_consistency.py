@@ -81,7 +81,7 @@ def test_no_gradient_flows_through_the_target_or_to_the_teacher(schedule):
     net, images = Net(schedule, "mean"), batch()
     made = objective(schedule, Net(schedule, "mean"))
     made(net, images, drawing())["loss"].mean().backward()
-    _, noised, labels = made._noised(net, images, drawing(), 0, 1)
+    _, noised, labels = made._noised(net, images, *made._draw(images, drawing(), 0, 1))
     s = schedule.time_at((noised.level.r.flatten() - 1 / 32).clamp(min=0))
     with torch.no_grad():
         target = made._estimate(copy.deepcopy(net), made._follow(noised.x_t, noised.t, s, labels), s, labels)
