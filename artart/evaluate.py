@@ -10,7 +10,7 @@ from rich import get_console
 
 from artart.config.build import build
 from artart.config.cli import command
-from artart.config.commands import check_one_step
+from artart.config.commands import check_sampling
 from artart.config.schema import check
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> None:
     trust = {key: config[key] for key in ("trusted_classes", "device")}
     with output_folder(config["out"], default) as out, report.reserved(out, config["data"]["root"]):
         loaded = load(Path(config["checkpoint"]), **trust)
-        check_one_step(loaded.objective.one_step, config["checkpoint"])
+        check_sampling(config, loaded.objective.one_step, loaded.objective.distilled)
         data = held_out_data(loaded, **config["data"])
         facts: dict[str, object] = {"checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}
         guidance = guidance_for(loaded, **config["guidance"], **trust)

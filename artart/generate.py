@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from artart.config.build import build, format_value
 from artart.config.cli import command
-from artart.config.commands import check_mode, check_one_step
+from artart.config.commands import check_mode, check_sampling
 from artart.config.schema import check
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> None:
     loaded = load(Path(config["checkpoint"]), **trust)
     mode = mode_of(loaded, config["mode"])
     check_mode(config, mode, modes_of(loaded.objective))
-    check_one_step(loaded.objective.one_step, config["checkpoint"])
+    check_sampling(config, loaded.objective.one_step, loaded.objective.distilled)
     allowed = config["allowed_labels"] and [format_value(name) for name in config["allowed_labels"]]
     asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]), allowed)
     warn_of_unknown(loaded.text, asked.prompts)

@@ -333,6 +333,7 @@ PIXELS_ALONE = {
     "experiment=art",
     "experiment=auto",
     "experiment=denoise",
+    "experiment=distill",
     "experiment=gan",
     "objective=gan",
     "experiment=diffusion_cpu",
@@ -447,6 +448,29 @@ def gan_run(once: Callable[[str, Fill], Path]) -> Path:
     held_out = ("data.num_demo_images=60", "data.val_fraction=0.6")
     tested = ("callbacks.memorization.every_n_images=24", "callbacks.memorization.num_images=20")
     return once("gan", lambda folder: small_run(folder, *options, *held_out, *tested)) / "run"
+
+
+@pytest.fixture(scope="session")
+def teacher_run(once: Callable[[str, Fill], Path]) -> Path:
+    """The folder of a diffusion of an epoch by v, with more than half of its 60 images held out."""
+    options = ("objective.parameterization=v", "model=unet_tiny", "model.model_channels=16", "loss=mse_diffusion")
+    held_out = ("trainer.max_epochs=1", "data.num_demo_images=60", "data.val_fraction=0.6")
+    return once("teacher", lambda folder: small_diffusion(folder, *options, *held_out)) / "run"
+
+
+@pytest.fixture(scope="session")
+def distillation(teacher_run: Path) -> tuple[str, ...]:
+    """Settings of a small distillation of `teacher_run`."""
+    teacher = f"init_from={teacher_run / 'checkpoints' / 'last.ckpt'}"
+    return "experiment=distill", teacher, "trainer.max_epochs=2", "data.num_demo_images=60", "data.val_fraction=0.6"
+
+
+@pytest.fixture(scope="session")
+def distilled_run(once: Callable[[str, Fill], Path], distillation: tuple[str, ...]) -> Path:
+    """The folder of a distillation of 2 epochs."""
+    tested = ("callbacks.memorization.every_n_images=24", "callbacks.memorization.num_images=20")
+    few = ("callbacks.grid.num_images=4", "data.batch_size=8", "objective.guidance=1.5")
+    return once("distilled", lambda folder: small_run(folder, *distillation, *few, *tested)) / "run"
 
 
 AUTOENCODER = (

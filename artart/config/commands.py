@@ -148,11 +148,17 @@ def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
         raise ArtError(f"input={config['input']}: mode=inpaint takes one image, not a folder")
 
 
-def check_one_step(one_step: bool, checkpoint: str) -> None:
-    """Raises ArtError if the command line sets what has no effect on a network that samples in one step."""
-    for word in overrides() if one_step else []:
-        if word.lstrip("+").partition("=")[0].partition(".")[0] in OF_STEPS:
-            raise ArtError(f"{word}: {checkpoint} is of a GAN, which makes an image in one step; leave it out")
+def check_sampling(config: Config, one_step: bool, distilled: bool) -> None:
+    """Raises ArtError if the command line sets what has no effect on a network of an objective with these flags."""
+    path, sampler = config["checkpoint"], config["sampler"]["_target_"]
+    for word in overrides() if one_step or distilled else []:
+        key = word.lstrip("+").partition("=")[0].partition(".")[0]
+        if one_step and key in OF_STEPS:
+            raise ArtError(f"{word}: {path} is of a GAN, which makes an image in one step; leave it out")
+        if distilled and key == "guidance":
+            raise ArtError(f"{word}: {path} is distilled, with the guidance of its training; leave it out")
+        if distilled and key == "sampler" and not sampler.endswith("MultistepConsistency"):
+            raise ArtError(f"{word}: {path} is distilled; add sampler=consistency")
 
 
 def literals(hint: Any) -> list[Any]:

@@ -100,6 +100,23 @@ def _wrong_for_diffusion(config: Config) -> Iterator[str]:
     if "gamma" in config["loss"]:
         yield "loss=relativistic: is for objective=gan alone; use loss=hybrid_diffusion"
     yield from _coarse(config)
+    yield from _wrong_for_distillation(config)
+
+
+def _wrong_for_distillation(config: Config) -> Iterator[str]:
+    """What objective=consistency needs, and parts of it elsewhere."""
+    is_distilled = str(select_or_none(config, "objective._target_")).endswith(".Consistency")
+    if is_distilled and not config["init_from"]:
+        yield "init_from: objective=consistency distils a trained network; set init_from=CHECKPOINT"
+    elif is_distilled and (name := config["objective"]["parameterization"]) != "v":
+        yield f"init_from={config['init_from']}: its parameterization is {name}; objective=consistency needs v"
+    for part in ("grid", "memorization"):
+        sampler = select_or_none(config, f"callbacks.{part}.sampler._target_")
+        if sampler and sampler.endswith(".MultistepConsistency") != is_distilled:
+            remedy = "consistency" if is_distilled else "heun"
+            yield f"callbacks.{part}.sampler: is not for this objective; use sampler={remedy}"
+        if is_distilled and (weight := select_or_none(config, f"callbacks.{part}.guidance")) not in (None, 1):
+            yield f"callbacks.{part}.guidance={weight}: is in the network with objective=consistency; set 1"
 
 
 def _wrong_for_gan(config: Config) -> Iterator[str]:

@@ -38,3 +38,11 @@ class Constant:
 
     def __call__(self, num: int, generator: Generator) -> Tensor:
         return torch.full((num,), float(self.r), device=generator.device)
+
+
+class Uniform:
+    """All noise levels alike, in (0, 1]."""
+
+    def __call__(self, num: int, generator: Generator) -> Tensor:
+        """(num,) on the generator's device."""
+        return 1 - torch.rand(num, generator=generator, device=generator.device)

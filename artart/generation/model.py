@@ -14,7 +14,7 @@ from artart.config.build import build, join_words, option, options
 from artart.config.paths import checkpoint_of
 from artart.config.schema import check_values, wrong_arguments
 from artart.diffusion.guidance import Guidance
-from artart.diffusion.samplers import Sampler
+from artart.diffusion.samplers import MultistepConsistency, Sampler
 from artart.generation.conditions import Asked, warn_of_unknown
 from artart.generation.img2img import STRENGTH, mask_of, masked, noised, plan_variations
 from artart.generation.inputs import Images, Input, inputs_of
@@ -55,7 +55,8 @@ class Model:
       None: frequent captions in `sample`, else none. negative_prompt: what guidance leads away from.
     - seed: image k has the seed `seed + k`, in any batch size.
     - guidance: the guidance weight; 1: none. A Guidance, from `guidance`, also has an interval and a network.
-    - sampler: a name in conf/sampler (ddim, ddpm, dpmpp_2m, heun, unipc) or a Sampler; num_steps: of a sampler by name.
+    - sampler: a name in conf/sampler (ddim, ddpm, dpmpp_2m, heun, unipc; of a distilled network consistency, by
+      default) or a Sampler; num_steps: of a sampler by name.
     - output_type: "pil": a list of PIL images with their provenance as XMP in `info["xmp"]`, which
       `artart.save_image` writes, after `img2img` and `inpaint` of the size of their PIL image; "pt": a tensor
       (N, 3, S, S) in [-1, 1] on the CPU.
@@ -207,6 +208,10 @@ class Model:
         check_values(batch_size=batch_size, negative_prompt=negative_prompt, **values)
         if self.loaded.objective.one_step and (sampler != "heun" or guidance != 1.5 or num_steps is not None):
             raise ArtError("sampler, num_steps, guidance: a GAN makes an image in one step; leave them out")
+        if self.loaded.objective.distilled:
+            sampler = "consistency" if sampler == "heun" else sampler
+            if guidance != 1.5 or sampler_for(sampler, num_steps).__class__ is not MultistepConsistency:
+                raise ArtError("sampler, guidance: a distilled network takes sampler=consistency; leave them out")
         chosen = self.guidance(guidance, negative_prompt=negative_prompt)
         return sampling_for(self.loaded, sampler_for(sampler, num_steps), chosen, batch_size)
 

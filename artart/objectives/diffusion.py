@@ -30,6 +30,7 @@ class Diffusion:
 
     mode: Mode = "sample"
     one_step = False
+    distilled = False
     inputs: Sequence[str] = ("x_t", "t", "y")
 
     def __init__(
@@ -77,29 +78,31 @@ class Diffusion:
         self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
     ) -> dict[str, Tensor]:
         """The losses of a batch at drawn noise levels, each (B,): `loss` holds their weights, the terms do not."""
-        (x0, y), augment_labels = batch, None
-        drawn = self._draw(world_size * len(x0), x0.shape[1:], y.shape[1], generator)
-        r, eps, is_dropped, *augmentation = (values.chunk(world_size)[rank] for values in drawn)  # of this process
-        if self.augment is not None:
-            x0, augment_labels = self.augment.apply(x0, *augmentation)
-        y = drop_labels(net, y, is_dropped)
-        noised = self.schedule.add_noise(x0, eps, r)
-        return self.loss(self.x0_hat(net, x0, noised, y, augment_labels), x0, self.factors(noised.level))
+        x0, noised, labels = self._noised(net, batch, *self._draw(batch, generator, rank, world_size))
+        return self.loss(self.x0_hat(net, x0, noised, *labels), x0, self.factors(noised.level))
 
     @torch.compiler.disable  # it takes no generators; what follows is one graph
-    def _draw(self, num: int, shape: Sequence[int], num_columns: int, generator: Generator) -> list[Tensor]:
-        """What is drawn for `num` images of all processes: noise levels, noise, dropout of labels, and augmentation."""
+    def _draw(self, batch: Batch, generator: Generator, rank: int, world_size: int) -> list[Tensor]:
+        """Noise levels, noise, dropout of labels, and augmentation, of this process; drawn for the images of all."""
+        num = world_size * len(batch.x0)
         r = self.noise_levels(num, generator)
-        eps = torch.randn((num, *shape), generator=generator, device=generator.device)
-        is_dropped = draw_dropout(num, num_columns, self.class_dropout_prob, generator)
-        return [r, eps, is_dropped, *(self.augment.draw(num, generator) if self.augment is not None else ())]
+        eps = torch.randn((num, *batch.x0.shape[1:]), generator=generator, device=generator.device)
+        is_dropped = draw_dropout(num, batch.y.shape[1], self.class_dropout_prob, generator)
+        drawn = [r, eps, is_dropped, *(self.augment.draw(num, generator) if self.augment is not None else ())]
+        return [values.chunk(world_size)[rank] for values in drawn]
 
-    def x0_hat(
-        self, net: Module, x0: Tensor, noised: Noised, y: Tensor, augment_labels: Tensor | None = None
-    ) -> Tensor:
+    def _noised(
+        self, net: Module, batch: Batch, r: Tensor, eps: Tensor, is_dropped: Tensor, *augmentation: Tensor
+    ) -> tuple[Tensor, Noised, list[Tensor]]:
+        """The images of a batch, augmented; the same with noise; y with labels dropped, and augment_labels if any."""
+        (x0, y), labels = batch, list[Tensor]()
+        if self.augment is not None:
+            x0, *labels = self.augment.apply(x0, *augmentation)
+        return x0, self.schedule.add_noise(x0, eps, r), [drop_labels(net, y, is_dropped), *labels]
+
+    def x0_hat(self, net: Module, x0: Tensor, noised: Noised, *labels: Tensor) -> Tensor:
         """The network's x0_hat (B, C, S, S), computed from its error: eps-prediction divides by no small alpha."""
-        inputs = (noised.x_t, noised.t, y)
-        output = net(*inputs) if augment_labels is None else net(*inputs, augment_labels)
+        output = net(noised.x_t, noised.t, *labels)
         return x0 + self.parameterization.x0_error(output, x0, noised.eps, noised.level)
 
     def factors(self, level: Level) -> dict[str, Tensor]:

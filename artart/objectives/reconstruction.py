@@ -21,6 +21,7 @@ class Reconstruction:
 
     mode: Mode = "reconstruct"
     one_step = False
+    distilled = False
     network: Mapping[str, int] = {"conditioned": False, "augment_dim": 0}
     inputs: Sequence[str] = ("x",)
     output = "x0_hat"

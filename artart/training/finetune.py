@@ -26,6 +26,7 @@ MUST_MATCH = ("image_size", "model", "objective.parameterization", "schedule")  
 FILLED_IN = ("num_classes", "conditioned", "augment_dim", "text")  # of the model: decided by the new run
 MAY_DIFFER = (*FILLED_IN, "dropout")  # no weight depends on them
 PARTS_OF_OBJECTIVE = ("objective", "loss")
+DISTILLATION = ("diffusion", "consistency")  # objectives of init_from and of the run
 TABLE = "condition.label.weight"  # a row for each label
 
 
@@ -39,7 +40,8 @@ def with_objective_of(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
     if cfg.init_from is None or any(re.match(r"\+*objective=", word) for word in words):
         return cfg
     theirs = read(path := Path(cfg.init_from))["config"]
-    if (its := _kind(theirs)) == _kind(as_dict(cfg)) or its not in options("objective"):
+    its, ours = _kind(theirs), _kind(as_dict(cfg))
+    if its == ours or (its, ours) == DISTILLATION or its not in options("objective"):
         return cfg
     _check_origin(path, theirs, PARTS_OF_OBJECTIVE)
     anew = compose_config("train", [f"objective={its}", *words])
@@ -115,7 +117,9 @@ def _hydra_words(node: Any) -> Iterator[str]:
 def _check_agreement(path: Path, theirs: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, str]) -> None:
     """Raises ArtError if a word of the command line, by key in `given`, contradicts the checkpoint."""
     its, ours = map(_kind, (theirs, own))
-    if its != ours:
+    if its == "consistency":
+        raise ArtError(f"init_from={path}: is distilled; name the network that it was distilled from")
+    if its != ours and (its, ours) != DISTILLATION:
         raise ArtError(
             f"objective={ours}: init_from={path} was trained by {printable(its)}; add objective={printable(its)}"
         )

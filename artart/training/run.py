@@ -26,6 +26,7 @@ from artart.features.alexnet import alexnet_for
 from artart.features.text_encoder import FrozenTextEncoder
 from artart.models.text import attach
 from artart.objectives.base import Objective
+from artart.objectives.consistency import Consistency
 from artart.training import cost, distributed, resume, run_dir
 from artart.training.finetune import init_weights
 from artart.training.loggers import log_settings
@@ -91,6 +92,8 @@ def prepare(
                 f"image_size={cfg.image_size}: the network has latents of {side} x {side}: {error}"
             ) from None
         raise
+    if isinstance(objective, Consistency):
+        objective.teach_by(net)
     check_parts(config, objective.mode, data.label_names, net, objective.one_step)
     check_writable(config, data.label_names, net, objective.first_stage.content)
     check_monitor(config, objective.metrics)
@@ -200,7 +203,8 @@ def load_images(run: Run, loaded: ArtDataModule | None = None) -> None:
         log.warning("resume: other images than before: %s", message)
     cost.check(config, run.net, run.objective, num_train, device_of(config), run.stage or "the run")
     if isinstance(data.text.vocabulary, Embeddings):
-        attach(run.net, data.text.vocabulary.table)  # no copy of the network is made from here on
+        for net in filter(None, (run.net, getattr(run.objective, "teacher", None))):
+            attach(net, data.text.vocabulary.table)  # no copy of the network is made from here on
 
 
 def begin(run: Run) -> Trainer:

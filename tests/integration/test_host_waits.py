@@ -30,6 +30,15 @@ def test_a_step_waits_for_nothing(name, train):
     assert sorted(found["waits"].items()) == []
 
 
+@pytest.mark.slow
+def test_a_step_of_distillation_waits_for_nothing(host_waits, train, distillation):
+    spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
+    assert train(*distillation, *host_waits.COMMON, "objective.guidance=2", *spy) == 0
+    found = json.loads(Path("found_0.json").read_text())
+    assert found["operators"] > 100
+    assert sorted(found["waits"].items()) == []
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "name", ["reconstruction", "diffusion", "autoencoder, adversarial, clipping", "diffusion, captions"]

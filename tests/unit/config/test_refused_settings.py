@@ -80,7 +80,7 @@ def refusal_of_generate(*overrides: str) -> str:
         (["monitor=nothing"], "monitor=nothing: is not logged; choose one of train/loss"),
         (["model.attention=true"], "model.attention=true: the article's network has none; add model.conditioned=true"),
         ([*DIFFUSION, "schedule=flwo"], "schedule=flwo: no such option; choose cosine, flow, linear or table"),
-        ([*DIFFUSION, "sampler=huen"], "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m, heun or unipc"),
+        ([*DIFFUSION, "sampler=huen"], "sampler=huen: no such option; choose consistency, ddim, ddpm, dpmpp_2m, heun or unipc"),
         ([*DIFFUSION, "schedule=table"], "schedule.alphas_cumprod: needs a value"),
         (
             [*DIFFUSION, "schedule=table", "schedule.alphas_cumprod=[0.5,0.7]"],
@@ -125,7 +125,7 @@ def test_train_refuses_labels_without_columns(labels, message):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["sampler=huen"], "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m, heun or unipc"),
+        (["sampler=huen"], "sampler=huen: no such option; choose consistency, ddim, ddpm, dpmpp_2m, heun or unipc"),
         (["sampler=ddim", "sampler.eta=2"], "sampler.eta=2: must be a number, at least 0 and at most 1"),
         (["guidance.interval=[0,2]"], "guidance.interval=[0, 2]: must be two noise levels from 0 to 1 that rise: [lo"),
         (["guidance.weight=-1"], "guidance.weight=-1: must be a number, at least 0"),

@@ -1,0 +1,189 @@
+"""Distillation of a diffusion network, and every command on what comes of it."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+import artart
+from artart import ArtError, Model
+from artart.objectives.consistency import Consistency
+
+
+@pytest.fixture(scope="session")
+def last(distilled_run: Path) -> Path:
+    return distilled_run / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="session")
+def model(last: Path) -> Model:
+    return artart.load(last, device="cpu")
+
+
+def test_training_draws_grids_and_tests_for_memorization(distilled_run, teacher_run):
+    assert "memorization/rate" in (distilled_run / "train.log").read_text()
+    assert Image.open(distilled_run / "samples" / "epoch_0002.png").size[0] > 4 * 16
+    content, teacher = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (distilled_run, teacher_run)
+    )
+    assert content["metrics"].keys() == {"val/swd"}
+    assert content["state_dict"].keys() == teacher["state_dict"].keys()  # of the network alone
+    assert any((content["state_dict"][name] != value).any() for name, value in teacher["state_dict"].items())
+
+
+def test_an_image_depends_on_its_seed_and_label_alone(model):
+    """Also the noise that is added between two steps."""
+    several = model.sample(5, label="painting", seed=3, output_type="pt")
+    alone = model.sample(1, label="painting", seed=5, output_type="pt")
+    assert_close(several[2], alone[0], rtol=0, atol=1e-5)
+    assert (several[2] - several[3]).abs().max() > 1e-3
+    assert (model.sample(1, label="drawing", seed=5, output_type="pt") != alone).any()
+
+
+def test_the_default_is_consistency_of_two_steps(model):
+    two = model.sample(2, output_type="pt")
+    assert_close(model.sample(2, sampler="consistency", num_steps=2, output_type="pt"), two, rtol=0, atol=0)
+    (image,) = model.sample(1, num_steps=4)
+    assert "MultistepConsistency" in str(image.info)
+    assert (model.sample(2, num_steps=1, output_type="pt") - two).abs().max() > 1e-3
+
+
+def test_generate_writes_the_images_of_python(generate, last, model):
+    words = ("num_images=3", "label=painting", "out=made", "device=cpu", "save_trajectory=true")
+    assert generate(f"checkpoint={last}", *words, "sampler=consistency", "sampler.num_steps=4") == 0
+    images = model.sample(3, label="painting", num_steps=4)
+    for path, image in zip(sorted(Path("made").glob("0*.png")), images, strict=True):
+        assert np.abs(np.asarray(Image.open(path)).astype(int) - np.asarray(image)).max() <= 1
+
+
+@pytest.mark.parametrize("method", ["img2img", "inpaint", "interpolate"])
+def test_images_lead_to_images(model, method):
+    image, mask = torch.zeros(3, 16, 16), torch.zeros(16, 16)
+    mask[:8] = 1
+    given = {"img2img": (image, 0.5), "inpaint": (image, mask), "interpolate": ([1, 2],)}[method]
+    made = getattr(model, method)(*given, num_images=2, output_type="pt")
+    assert made.shape == (2, 3, 16, 16)
+    if method == "inpaint":
+        assert (made[:, :, 8:] == 0).all()
+        assert (made[:, :, :8] != 0).any()
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("guidance.weight=2", "guidance.weight=2: .* is distilled, with the guidance of its training; leave it out"),
+        ("sampler=ddim", "sampler=ddim: .* is distilled; add sampler=consistency"),
+        ("sampler.num_steps=4", "sampler.num_steps=4: .* is distilled; add sampler=consistency"),
+    ],
+)
+def test_what_a_distilled_network_does_not_take_is_one_line(generate, last, capsys, word, message):
+    assert generate(f"checkpoint={last}", word) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert re.match(message, error)
+
+
+def test_other_networks_do_not_take_its_sampler(generate, teacher_run, capsys):
+    checkpoint = teacher_run / "checkpoints" / "last.ckpt"
+    assert generate(f"checkpoint={checkpoint}", "sampler=consistency", "device=cpu") == 2
+    assert f"sampler=consistency: {checkpoint} is not distilled; choose another, or" in capsys.readouterr().err
+    with pytest.raises(ArtError, match="is not distilled"):
+        artart.load(checkpoint, device="cpu").sample(1, sampler="consistency")
+
+
+def test_python_refuses_guidance_and_other_samplers(model):
+    for argument in ({"guidance": 2.0}, {"sampler": "ddim"}):
+        with pytest.raises(ArtError, match="a distilled network takes sampler=consistency; leave them out"):
+            model.sample(1, **argument)
+
+
+def test_evaluate_measures_all_but_noise_levels(evaluate, last, alexnet_weights):
+    weights = f"metrics.weights={alexnet_weights}"
+    assert evaluate(f"checkpoint={last}", "num_images=24", "device=cpu", weights) == 0
+    metrics = json.loads(Path("judged/metrics.json").read_text())
+    assert {"kid_alexnet", "memorization", "spectrum_db"} <= metrics.keys()
+    assert (metrics["sampler"], metrics["num_steps"], metrics["guidance"]) == ("MultistepConsistency", 2, 1.0)
+    assert "error_by_noise_level" not in metrics
+
+
+def test_an_exported_file_makes_the_same_images(export, last, model, tmp_path):
+    assert export(f"checkpoint={last}", f"out={tmp_path / 'distilled.safetensors'}") == 0
+    exported = artart.load(tmp_path / "distilled.safetensors", device="cpu")
+    assert_close(exported.sample(2, output_type="pt"), model.sample(2, output_type="pt"), rtol=0, atol=0)
+
+
+WRONG = [
+    (["init_from=null"], "init_from: objective=consistency distils a trained network; set init_from=CHECKPOINT"),
+    (["init_from={distilled}"], "init_from={distilled}: is distilled; name the network that it was distilled from"),
+    (["init_from={x0}"], "init_from={x0}: its parameterization is x0; objective=consistency needs v"),
+    (["sampler=heun"], "callbacks.grid.sampler: is not for this objective; use sampler=consistency"),
+    (["callbacks.grid.guidance=2"], "callbacks.grid.guidance=2: is in the network with objective=consistency; set 1"),
+    (["callbacks=default"], "callbacks.grid: is not for objective=diffusion; use callbacks=diffusion"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG)
+def test_train_refuses_what_does_not_go_with_it(
+    train, distillation, capsys, words, message, distilled_run, diffusion_run
+):
+    places = {name: run / "checkpoints" / "last.ckpt" for name, run in
+              {"distilled": distilled_run, "x0": diffusion_run}.items()}  # fmt: skip
+    assert train(*distillation, *(word.format(**places) for word in words)) == 2
+    assert message.format(**places) in capsys.readouterr().err
+    assert not Path("outputs").exists()
+
+
+def test_finetuning_what_is_distilled_is_one_line(train, distilled_run, capsys):
+    words = ("experiment=finetune", "loss=mse_diffusion", f"init_from={distilled_run / 'checkpoints' / 'last.ckpt'}")
+    assert train(*words) == 2
+    assert "last.ckpt: is distilled; name the network that it was distilled from" in capsys.readouterr().err
+
+
+def test_a_diffusion_does_not_take_its_sampler(train, capsys):
+    assert train("experiment=diffusion_cpu", "sampler=consistency") == 2
+    assert "callbacks.grid.sampler: is not for this objective; use sampler=heun" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_the_same_to_the_bit(train, distillation, monkeypatch):
+    """The teacher is that of init_from again, and not the network that had been trained so far."""
+    common = (*distillation, "data.batch_size=8", "callbacks.grid=null", "callbacks.memorization=null")
+    assert train(*common, "run_dir=whole") == 0
+    compute, stops = Consistency.__call__, [0.5]
+
+    def interrupted(objective, *arguments):
+        if stops and arguments[-1] == stops[0]:  # the progress of the step
+            os.kill(os.getpid(), signal.SIGTERM)
+            stops.clear()
+        return compute(objective, *arguments)
+
+    monkeypatch.setattr(Consistency, "__call__", interrupted)
+    assert train(*common, "run_dir=run") == 143
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+    assert train(*common, "run_dir=run", "resume=auto") == 0
+    ours, wanted = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("run", "whole"))
+    for part in ("state_dict", "current_model_state", "optimizer_states", "global_step", "images_seen"):
+        assert_close(ours[part], wanted[part], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["latents", "prompts"])
+def test_latents_and_prompts_are_distilled_too(train, generate, request, kind, tmp_path):
+    teacher = request.getfixturevalue("latent_run" if kind == "latents" else "text_run")
+    checkpoint = teacher / "checkpoints" / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    if kind == "prompts":  # the fixture's parameterization is another
+        content["config"]["objective"]["parameterization"] = "v"
+        torch.save(content, checkpoint := tmp_path / "teacher.ckpt")
+    more = (f"data.root={teacher.parent / 'art'}", "data.captions=auto") if kind == "prompts" else ()
+    few = ("data.batch_size=8", "callbacks.grid.num_images=4", "trainer.max_epochs=1", "run_dir=run")
+    assert train("experiment=distill", f"init_from={checkpoint}", *few, *more, "objective.guidance=2") == 0
+    assert generate("checkpoint=run/checkpoints/last.ckpt", "num_images=2", "out=made", "device=cpu") == 0
+    assert len([*Path("made").glob("0*.png")]) == 2
