@@ -251,7 +251,10 @@ IMAGE = Image.new("RGB", (16, 16))
         (lambda model: model.sample(0), "num_images=0: must be a whole number, at least 1"),
         (lambda model: model.sample(seed=-1), "seed=-1: must be a whole number, at least 0"),
         (lambda model: model.sample(guidance=-1), "guidance.weight=-1: must be a number, at least 0"),
-        (lambda model: model.sample(sampler="huen"), "sampler=huen: no such option; choose consistency, ddim, ddpm, dpmpp_2m, heun"),
+        (
+            lambda model: model.sample(sampler="huen"),
+            "sampler=huen: no such option; choose consistency, ddim, ddpm, dpmpp_2m, heun",
+        ),
         (lambda model: model.sample(num_steps=0), "sampler.num_steps=0: must be a whole number, at least 1"),
         (lambda model: model.sample(sampler=DDIM(), num_steps=2), "num_steps=2: goes with a sampler's name"),
         (lambda model: model.sample(1, num_steps=1, output_type="np"), "output_type=np: must be pil or pt"),

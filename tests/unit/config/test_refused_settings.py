@@ -80,7 +80,10 @@ def refusal_of_generate(*overrides: str) -> str:
         (["monitor=nothing"], "monitor=nothing: is not logged; choose one of train/loss"),
         (["model.attention=true"], "model.attention=true: the article's network has none; add model.conditioned=true"),
         ([*DIFFUSION, "schedule=flwo"], "schedule=flwo: no such option; choose cosine, flow, linear or table"),
-        ([*DIFFUSION, "sampler=huen"], "sampler=huen: no such option; choose consistency, ddim, ddpm, dpmpp_2m, heun or unipc"),
+        (
+            [*DIFFUSION, "sampler=huen"],
+            "sampler=huen: no such option; choose consistency, ddim, ddpm, dpmpp_2m, heun or unipc",
+        ),
         ([*DIFFUSION, "schedule=table"], "schedule.alphas_cumprod: needs a value"),
         (
             [*DIFFUSION, "schedule=table", "schedule.alphas_cumprod=[0.5,0.7]"],
