@@ -88,7 +88,7 @@ class Comparison:
         with torch.inference_mode():
             pairs = [to_pixels(torch.cat([x, loaded.net(x)])) for x in to_model(held_out).split(IN_ROW)]
         save_grid(torch.cat(pairs), path.parents[1].with_suffix(".png"), {"checkpoint_sha256": loaded.sha256})
-        found = reconstruction.measure(loaded, self.judge().data, {}, 64, self.args.weights).metrics
+        found = reconstruction.measure(loaded, self.judge().data, {}, 64, self.judge().alexnet).metrics
         kid = {f"kid_reconstruction{end}": found["kid_alexnet"][key] for end, key in ENDS.items()}
         return {"psnr": found["psnr"]["mean"], "lpips_alex": found["lpips_alex"]["mean"], **kid}
 

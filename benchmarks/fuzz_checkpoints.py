@@ -106,7 +106,7 @@ def command(name: str, kind: str, path: Path, image: Path) -> int | str:
     judged = ("num_images=20", "sampler.num_steps=1") if kind != "reconstruction" else ()
     train = (artart.train, *SMALL, *KINDS[kind], "run_dir=out")
     calls: dict[str, tuple[Any, ...]] = {
-        "generate": (artart.generate, f"checkpoint={path}", "out=out", *few),
+        "generate": (artart.generate, f"checkpoint={path}", "out=out", "registry=null", *few),
         "evaluate": (artart.evaluate, f"checkpoint={path}", "out=out", "metrics.weights=null", *judged),
         "export": (artart.export, f"checkpoint={path}", "out=out/net.safetensors"),
         "inspect": (artart.inspect, str(path)),

@@ -71,7 +71,7 @@ def test_load_gives_the_network_that_was_saved_to_the_last_bit(content, tmp_path
     assert not any(value.is_meta for value in (*loaded.parameters(), *loaded.buffers()))
     assert_close(dict(loaded.named_buffers()), dict(net.named_buffers()), rtol=0, atol=0)
     assert_close(loaded.state_dict(), net.state_dict(), rtol=0, atol=0)
-    assert all(value.is_contiguous() for value in loaded.parameters())
+    assert all(one.is_contiguous(memory_format=torch.channels_last) for one in loaded.parameters() if one.ndim == 4)
     inputs = (torch.rand(2, 3, 16, 16), torch.rand(2), torch.tensor([[1], [5]]))[: 1 if name in UNCONDITIONED else 3]
     with torch.no_grad():
         assert_close(loaded(*inputs), net.to(memory_format=torch.contiguous_format)(*inputs), rtol=0, atol=0)

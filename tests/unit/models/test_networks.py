@@ -353,7 +353,7 @@ def test_prompts_and_labels_exclude_each_other(make):
 def test_prompts_are_learnt(make):
     torch.manual_seed(0)
     net, optimizer = make(text=[VOCABULARY, NUM_TOKENS]), None
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     x, colour = torch.zeros(3, 3, S, S), torch.tensor([-0.8, 0.0, 0.8])[:, None, None, None].expand(-1, 3, S, S)
     for _ in range(150):
         loss = (net(x, torch.ones(3), PROMPTS[:3]) - colour).square().mean()
