@@ -68,23 +68,23 @@ class Consistency(Diffusion):
         """Take a copy of a network as the teacher."""
         self.teacher = deepcopy(net).eval().requires_grad_(False)
 
+    @torch.compiler.disable(recursive=False)  # progress differs from step to step; the rest is one graph
     def __call__(
         self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
     ) -> dict[str, Tensor]:
         """The losses of a batch at evenly drawn noise levels, each (B,)."""
-        drawn = self._draw(batch, generator, rank, world_size)
-        r_s = self._after_step(drawn[0], progress)
+        r, *others = self._draw(batch, generator, rank, world_size)
+        length = self.first_num_steps ** (progress - 1) * self.num_steps**-progress
+        return self._losses(net, batch, (r - length).clamp(min=0), r, *others)
+
+    def _losses(self, net: Module, batch: Batch, r_s: Tensor, *drawn: Tensor) -> dict[str, Tensor]:
+        """As `__call__`, with steps of the teacher to the noise levels r_s (B,)."""
         _, (x_t, _, t, _), labels = self._noised(net, batch, *drawn)
         with torch.no_grad():
             s = self.schedule.time_at(r_s.to(t))
             x_s = self._follow(x_t, t, s, labels)
             target = self._estimate(net, x_s, s, labels)
         return self.loss(self._estimate(net, x_t, t, labels), target)
-
-    @torch.compiler.disable  # progress differs from step to step
-    def _after_step(self, r: Tensor, progress: float) -> Tensor:
-        """The noise levels after a step of the teacher from r (B,); 0 where less than a step is left."""
-        return (r - self.first_num_steps ** (progress - 1) * self.num_steps**-progress).clamp(min=0)
 
     def _estimate(self, net: Module, x_t: Tensor, t: Tensor, labels: list[Tensor]) -> Tensor:
         """x0_hat (B, C, S, S), without the knowledge of x0 that `Diffusion.x0_hat` has."""

@@ -95,10 +95,11 @@ class Diffusion:
         self, net: Module, batch: Batch, r: Tensor, eps: Tensor, is_dropped: Tensor, *augmentation: Tensor
     ) -> tuple[Tensor, Noised, list[Tensor]]:
         """The images of a batch, augmented; the same with noise; y with labels dropped, and augment_labels if any."""
-        (x0, y), labels = batch, list[Tensor]()
+        x0, labels = batch.x0, [drop_labels(net, batch.y, is_dropped)]
         if self.augment is not None:
-            x0, *labels = self.augment.apply(x0, *augmentation)
-        return x0, self.schedule.add_noise(x0, eps, r), [drop_labels(net, y, is_dropped), *labels]
+            x0, augment_labels = self.augment.apply(x0, *augmentation)
+            labels.append(augment_labels)
+        return x0, self.schedule.add_noise(x0, eps, r), labels
 
     def x0_hat(self, net: Module, x0: Tensor, noised: Noised, *labels: Tensor) -> Tensor:
         """The network's x0_hat (B, C, S, S), computed from its error: eps-prediction divides by no small alpha."""
