@@ -34,6 +34,7 @@ def needed_by(option: str) -> list[str]:
     objective += ["experiment=autoencoder"] if option.startswith("regularizer=") else []
     objective += ["experiment=gan"] if option == "callbacks=gan" else []
     file = {
+        "experiment=distill": "init_from",
         "experiment=finetune": "init_from",
         "experiment=latent": "first_stage",
         "experiment=latent_256": "first_stage",
