@@ -148,7 +148,7 @@ def test_random_settings_are_accepted_or_refused_in_few_lines(
     Path("file.txt").touch()
     keys = sorted({*known_keys(command), *(known_keys(command, ["objective=diffusion"]) if command == "train" else ())})
     chance, codes, wrong = random.Random(f"{command} {SEED}"), list[int](), list[str]()
-    for _ in range(NUM):
+    for _ in range(NUM // 4 if command == "sweep" else NUM):  # whose checks build a network for each end of a range
         given = list(words(command, chance, keys, diffusion_run / "checkpoints" / "last.ckpt"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -157,5 +157,5 @@ def test_random_settings_are_accepted_or_refused_in_few_lines(
         if problem:
             wrong.append(f"{given}: {problem}")
     record_property("exit codes", str(Counter(codes)))
-    assert not wrong, f"{len(wrong)} of {NUM}:\n" + "\n".join(wrong[:40])
+    assert not wrong, f"{len(wrong)}:\n" + "\n".join(wrong[:40])
     assert {2, ACCEPTED} <= set(codes) or command in ("inspect", "prepare")
