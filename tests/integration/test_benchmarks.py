@@ -14,6 +14,7 @@ from benchmarks import harness, text, training
 
 ROOT = Path(__file__).parents[2]
 FAST = ("overfit",)
+LONG = ("interruptions", "recipe", "text")  # whose --quick takes a minute: run it by hand
 OWN_PROCESS = ("fuzz_checkpoints",)  # it limits the memory of its process
 
 
@@ -44,7 +45,12 @@ def few_processes(call, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in harness.names()]
+    "name",
+    [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        for name in harness.names()
+        if name not in LONG
+    ],
 )
 def test_a_quick_benchmark_leaves_records_and_a_table(
     name, tmp_path, monkeypatch, few_processes, alexnet_weights, diffusion_run
