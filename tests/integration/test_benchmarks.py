@@ -14,7 +14,7 @@ from benchmarks import harness, text, training
 
 ROOT = Path(__file__).parents[2]
 FAST = ("overfit",)
-LONG = ("interruptions", "recipe", "text")  # whose --quick takes a minute: run it by hand
+LONG = ("end_to_end", "interruptions", "recipe", "text")  # whose --quick takes a minute: run it by hand
 OWN_PROCESS = ("fuzz_checkpoints",)  # it limits the memory of its process
 
 
