@@ -31,8 +31,8 @@ def test_a_step_waits_for_nothing(name, train):
 
 
 @pytest.mark.slow
-def test_a_step_of_distillation_waits_for_nothing(host_waits, train, distillation):
-    spy = ("+callbacks.spy._target_=host_waits.Spy", "trusted_classes=[host_waits.Spy]")
+def test_a_step_of_distillation_waits_for_nothing(train, distillation):
+    spy = ("+callbacks.spy._target_=benchmarks.host_waits.Spy", "trusted_classes=[benchmarks.host_waits.Spy]")
     assert train(*distillation, *host_waits.COMMON, "objective.guidance=2", *spy) == 0
     found = json.loads(Path("found_0.json").read_text())
     assert found["operators"] > 100
