@@ -59,14 +59,15 @@ class Perceptual:
         """
         return vgg16(self.weights).origin
 
-    @torch.compiler.disable
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
         if self.crop < 1 and torch.is_grad_enabled():
             x_hat, x = self._cropped(x_hat, x)
+        net = vgg16_on(self.weights, x.device)
         with torch.no_grad():
-            wanted = self._features(x) if self.targets is None else self._known_features(x, self.targets)
-        return (self._features(x_hat) - wanted).square().mean(dim=(1, 2, 3))
+            wanted = self._features(net, x) if self.targets is None else self._known_features(net, x, self.targets)
+        return (self._features(net, x_hat) - wanted).square().mean(dim=(1, 2, 3))
 
+    @torch.compiler.disable  # its place differs from step to step
     def _cropped(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Crop a batch at one place, a function of torch's seed, which training sets in each step."""
         size = max(1, round(self.crop * x.shape[-1]))
@@ -74,13 +75,15 @@ class Perceptual:
         part = (..., slice(top, top + size), slice(left, left + size))
         return x_hat[part], x[part]
 
-    def _features(self, x: Tensor) -> Tensor:
-        return vgg16_on(self.weights, x.device)(imagenet_units(x)).float()
+    @staticmethod
+    def _features(net: nn.Module, x: Tensor) -> Tensor:
+        return net(imagenet_units(x)).float()
 
-    def _known_features(self, x: Tensor, targets: dict[int, Tensor]) -> Tensor:
+    @torch.compiler.disable  # its keys are read on the host
+    def _known_features(self, net: nn.Module, x: Tensor, targets: dict[int, Tensor]) -> Tensor:
         keys = fingerprints(x)
         if new := [i for i, key in enumerate(keys) if key not in targets]:
-            features = self._features(x[new]).half()
+            features = self._features(net, x[new]).half()
             targets.update({keys[i]: one.clone() for i, one in zip(new, features, strict=True)})
         with torch.autocast(x.device.type, enabled=False):  # unsupported in half precision on a CPU
             return torch.stack([targets[key] for key in keys]).float()
@@ -117,7 +120,6 @@ class LPIPS:
         """As for Perceptual."""
         return alexnet_for("loss.perceptual.weights", self.weights, "loss.weights.perceptual=0")
 
-    @torch.compiler.disable
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
         return lpips_alex(x_hat, x, self.weights)
 
