@@ -1,16 +1,18 @@
 """Which family on small art sets: reconstruction, GAN, diffusion of pixels and of latents, at 32 px.
 
     python -m benchmarks families --root ~/art --weights ~/weights --vgg vgg16.pth --minutes 30
+    python -m benchmarks families --root ~/art --weights ~/weights --vgg vgg16.pth --minutes 2 --device cuda
 
-Each row trains with one thread for the same CPU seconds (startup, the first stage and encoding included), and once more
-for the number of images that the slowest of those that sample saw. Their samples are compared with held-out images. The
-article's autoencoder cannot sample: what it makes of held-out images is compared with these. Then the GAN and diffusion
-of pixels train for equal seconds on subsets of 100, 1,000 and 5,000 images. Grids lie beside the runs; families.png has
-the beginning of each row's: for the autoencoder held-out images, and below what it makes of them.
+Each row trains with one thread for the same seconds, of the CPU or a GPU (startup, the first stage and encoding
+included), and once more for the number of images that the slowest of those that sample saw. Their samples are compared
+with held-out images. The article's autoencoder cannot sample: what it makes of held-out images is compared with these.
+Then the GAN and diffusion of pixels train for equal seconds on subsets of 100 and 1,000 images. --only, --seeds and
+--of share the work among processes. Grids lie beside the runs; families.png has the beginning of each row's: for the
+autoencoder held-out images, and below what it makes of them.
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,14 +33,16 @@ from benchmarks.training import Row, Trainings, jobs
 SIZE = 32
 RECONSTRUCTION, GAN, PIXELS = "reconstruction (cannot sample)", "GAN", "diffusion, pixels"
 FACTOR_2 = ("experiment=autoencoder", f"image_size={SIZE}", "model.channel_mult=[1]", "loss=hybrid")
+BATCHES = {"cpu": "data.batch_size=16", "cuda": "data.batch_size=64"}
 ROWS = {
-    RECONSTRUCTION: Row((f"image_size={SIZE}", "data.batch_size=16")),  # of which all rows have batches
+    RECONSTRUCTION: Row((f"image_size={SIZE}",)),
     GAN: Row(("experiment=gan", "trainer.precision=32-true")),  # gradient penalties in full precision
     PIXELS: Row(("experiment=diffusion_cpu",)),
     "diffusion, latents": Row(("experiment=latent", f"image_size={SIZE}"), FACTOR_2),
 }
 OF_SETS = (GAN, PIXELS)
-SECONDS, IMAGES = "equal CPU seconds", "equal numbers of images"
+SECONDS, IMAGES = "equal seconds", "equal numbers of images"
+SIZES = {f"{size:,} images, {SECONDS}": size for size in (100, 1000)}
 ENDS = {"": "value", "_low": "low", "_high": "high"}  # of a metric with its interval
 COLUMNS = {
     **judge.COLUMNS,
@@ -46,15 +50,16 @@ COLUMNS = {
     "lpips_alex": "LPIPS-Alex",
     "kid_reconstruction": "KID of reconstructions",
 }
-FREE = ("sizes",)
-QUICK = {**training.QUICK, "sizes": [100]}
+FREE = ("of",)
+QUICK = {**training.QUICK, "of": [SECONDS, IMAGES, *SIZES][:3]}
 
 
 def options(parser: ArgumentParser) -> None:
     training.options(parser, ROWS, num_samples=1000)
-    parser.add_argument("--minutes", type=float, default=30, help="CPU minutes of a row")
+    parser.add_argument("--minutes", type=float, default=30, help="of a row")
     parser.add_argument("--first-stage-minutes", type=float, default=10, help="of these for the first stage")
-    parser.add_argument("--sizes", type=int, nargs="*", choices=HELD_OUT, default=[*HELD_OUT], help="of subsets")
+    all_of = [SECONDS, IMAGES, *SIZES]
+    parser.add_argument("--of", nargs="*", choices=all_of, default=all_of, metavar="COMPARISON", help="; ".join(all_of))
 
 
 class Comparison:
@@ -94,29 +99,38 @@ class Comparison:
 
 
 def run(args: Namespace, records: Records) -> None:
-    rows = {name: Row(row.settings, with_vgg(row.first_stage, args)) for name, row in ROWS.items()}
-    rows[RECONSTRUCTION] = Row(with_vgg(ROWS[RECONSTRUCTION].settings, args))
-    equal, sampling = Comparison(SECONDS, records, args, rows), [name for name in args.only if name != RECONSTRUCTION]
+    batches = BATCHES[args.device]
+    rows = {name: Row((*row.settings, batches), with_vgg(row.first_stage, args)) for name, row in ROWS.items()}
+    rows[RECONSTRUCTION] = Row(with_vgg((*ROWS[RECONSTRUCTION].settings, batches), args))
+    equal = Comparison(SECONDS, records, args, rows)
+    for title in args.of if args.seeds else ():
+        if title in SIZES:
+            compare(of_subset(SIZES[title], title, records, args, rows), [*OF_SETS], args)
+        elif title == IMAGES:
+            fewest = min(equal.trainings.steps(name) for name in ROWS if name != RECONSTRUCTION)
+            compare(Comparison(title, records, args, rows), [*ROWS], args, fewest)
+        else:
+            compare(equal, [*ROWS], args)
+            equal.of_art()
+            grids = [equal.trainings.grid(name, args.seeds[0]) for name in args.only]
+            for place in args.figures:
+                contact_sheet(grids, place / "families.png")
+
+
+def compare(comparison: Comparison, names: Sequence[str], args: Namespace, steps: int | None = None) -> None:
     for name, seed in jobs(args):
-        equal.measure(name, seed)
-    if not args.seeds or not sampling:
-        return
-    equal.of_art()
-    fewest, same_images = min(map(equal.trainings.steps, sampling)), Comparison(IMAGES, records, args, rows)
-    for name, seed in jobs(args):
-        same_images.measure(name, seed, fewest)
-    for size in args.sizes:
-        table = subset(args.root, size, args.out)
-        own = Namespace(**{**vars(args), "out": args.out / f"{size}_images", "val_fraction": HELD_OUT[size]})
-        few = {name: Row((*rows[name].settings, f"data.metadata={table}")) for name in OF_SETS if name in args.only}
-        on_subset = Comparison(f"{size:,} images, {SECONDS}", records, own, few, metadata=table)
-        for name, seed in jobs(args):
-            if name in few:
-                on_subset.measure(name, seed)
-        on_subset.of_art()
-    grids = [equal.trainings.grid(name, args.seeds[0]) for name in args.only]
-    for place in args.figures:
-        contact_sheet(grids, place / "families.png")
+        if name in names:
+            comparison.measure(name, seed, steps)
+
+
+def of_subset(size: int, title: str, records: Records, args: Namespace, rows: dict[str, Row]) -> Comparison:
+    """The comparison of rows that train on few images; it has recorded the metrics of these."""
+    table = subset(args.root, size, args.out)
+    own = Namespace(**{**vars(args), "out": args.out / f"{size}_images", "val_fraction": HELD_OUT[size]})
+    few = {name: Row((*rows[name].settings, f"data.metadata={table}")) for name in OF_SETS}
+    comparison = Comparison(title, records, own, few, metadata=table)
+    comparison.of_art()
+    return comparison
 
 
 def tables(records: list[Record]) -> list[Table]:

@@ -87,18 +87,21 @@ class Judge:
         return torch.stack([enlarged(one, self.data.image_size // pixels.shape[-1]) for one in pixels])
 
     def of_checkpoint(self, path: Path, seed: int, args: Namespace) -> dict[str, Any]:
-        """Metrics of samples, and their speed: that of one batch on the CPU. A grid is saved beside the run."""
+        """Metrics of samples, and without a GPU their speed: that of one batch. A grid is saved beside the run."""
         guidance = NO_GUIDANCE if args.guidance == 1 else Guidance(args.guidance)
         loaded = load(path, device=args.device)
         samples = self.samples(loaded, args.num_samples, seed, guidance)
         save_grid(samples, path.parents[1].with_suffix(".png"), {"checkpoint_sha256": loaded.sha256, "seed": seed})
+        return {**self(samples), **(self.speed(path, seed, args, guidance) if args.device == "cpu" else {})}
+
+    def speed(self, path: Path, seed: int, args: Namespace, guidance: Guidance) -> dict[str, float]:
+        """Samples per CPU second, and evaluations of the network for each."""
         calls, loaded = list[int](), load(path)
         hook = loaded.net.register_forward_hook(lambda *_: calls.append(1))
         started = time.process_time()
         self.samples(loaded, num := min(BATCH, args.num_samples), seed, guidance)
         hook.remove()
-        speed = num / (time.process_time() - started)
-        return {**self(samples), "sample_per_second": speed, "evaluations": len(calls)}
+        return {"sample_per_second": num / (time.process_time() - started), "evaluations": len(calls)}
 
 
 def judge_of(args: Namespace, size: int, **more: Any) -> Judge:

@@ -15,11 +15,11 @@ from artart.checkpoints.load import load
 from benchmarks.harness import ROOT
 from benchmarks.records import kept, slug
 
-SHORT, LONG = 20, 60  # steps of the runs that measure the seconds of a step
+CALIBRATION = {"cpu": (20, 60), "cuda": (100, 500)}  # steps of two runs that measure the seconds of a step
 QUICK_STEPS = 2
 LAST = Path("checkpoints", "last.ckpt")
 DEFAULTS = (  # those whose key the settings name are left out
-    *("trainer.accelerator=cpu", "trainer.max_epochs=10000", "trainer.check_val_every_n_epoch=10000", "logger=none"),
+    *("trainer.max_epochs=10000", "trainer.check_val_every_n_epoch=10000", "logger=none"),
     *("trainer.limit_val_batches=4", "data.num_workers=1", "callbacks.grid=null", "++callbacks.memorization=null"),
     *("callbacks.best=null", "callbacks.checkpoints=null", "resume=auto"),
 )
@@ -44,7 +44,7 @@ def options(parser: ArgumentParser, rows: Iterable[str], seeds: Sequence[int] = 
     parser.add_argument("--num-samples", type=int, default=500)
     parser.add_argument("--guidance", type=float, default=1.0, help="weight of guidance")
     parser.add_argument("--precision", default="bf16-mixed")
-    parser.add_argument("--device", default="cpu", help="where samples are drawn and judged; training is on the CPU")
+    parser.add_argument("--device", default="cpu", choices=CALIBRATION, help="its seconds count: CPU or wall")
     parser.add_argument("--only-train", action="store_true", help="judge later")
     parser.set_defaults(**{"threads": 1, **defaults})
 
@@ -70,33 +70,35 @@ def spent(command: Sequence[str], log: Path, cwd: Path | None = None, **environm
 
 
 def train(args: Namespace, run_dir: Path, *settings: str) -> float:
-    """Train with one thread; return CPU seconds."""
+    """Train with one thread; return CPU seconds, or with a GPU those of the clock."""
     words = [*settings, f"data.root={args.root}", f"run_dir={run_dir}", f"data.val_fraction={args.val_fraction}"]
     named = {word.lstrip("+").partition("=")[0] for word in settings}
-    for word in (*DEFAULTS, f"trainer.precision={args.precision}"):
+    of_args = (f"trainer.accelerator={args.device.replace('cuda', 'gpu')}", f"trainer.precision={args.precision}")
+    for word in (*DEFAULTS, *of_args):
         key = word.lstrip("+").partition("=")[0]
         if not any(f"{name}.".startswith(f"{key}.") for name in named):
             words.append(word)
     print(run_dir.parent.name, run_dir.name, flush=True)
     command = [sys.executable, "-m", "artart.train", *words]
-    return spent(command, run_dir.with_suffix(".txt"), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))[1]
+    wall, cpu = spent(command, run_dir.with_suffix(".txt"), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))
+    return cpu if args.device == "cpu" else wall
 
 
-def steps_in(seconds: float, costs: Sequence[float]) -> int:
-    """Steps in a number of CPU seconds, where runs of SHORT and LONG steps took `costs`; 1 at least."""
-    per_step = (costs[1] - costs[0]) / (LONG - SHORT)
-    return max(1, int((seconds - costs[0]) / per_step) + SHORT)
+def steps_in(seconds: float, costs: Sequence[float], steps: Sequence[int]) -> int:
+    """Steps in a number of seconds, where two runs of so many `steps` took `costs`; 1 at least."""
+    per_step = (costs[1] - costs[0]) / (steps[1] - steps[0])
+    return max(1, int((seconds - costs[0]) / per_step) + steps[0])
 
 
 class Trainings:
-    """Trainings of rows in the same CPU seconds, which include startup, the first stage and encoding."""
+    """Trainings of rows in the same seconds of the CPU or GPU, which include startup, the first stage and encoding."""
 
     def __init__(self, args: Namespace, rows: dict[str, Row]) -> None:
         """`args` has minutes, of a row, and first_stage_minutes, of these for the first stage."""
         self.args, self.rows = args, rows
 
     def first_stage(self, name: str) -> tuple[list[str], float]:
-        """The setting of a row's first stage, and the CPU seconds of its training."""
+        """The setting of a row's first stage, and the seconds of its training."""
         settings, folder = self.rows[name].first_stage, self.args.out / slug(name)
         if not settings:
             return [], 0.0
@@ -112,14 +114,13 @@ class Trainings:
             return QUICK_STEPS
 
         def costs() -> list[float]:
-            return [
-                train(self.args, folder / f"{name}_{n}", *settings, f"trainer.max_steps={n}") for n in (SHORT, LONG)
-            ]
+            return [train(self.args, folder / f"{name}_{n}", *settings, f"trainer.max_steps={n}") for n in both]
 
-        return steps_in(seconds, kept(folder / f"{name}_costs.json", costs))
+        both = CALIBRATION[self.args.device]
+        return steps_in(seconds, kept(folder / f"{name}_costs.json", costs), both)
 
     def settings(self, name: str) -> tuple[list[str], float]:
-        """All settings of a row, and the CPU seconds of its first stage with the encoding of images."""
+        """All settings of a row, and the seconds of its first stage with the encoding of images."""
         (stage, seconds), folder = self.first_stage(name), self.args.out / slug(name)
         settings = [*self.rows[name].settings, *stage]
         if stage and not self.args.quick:  # the first of two equal runs encodes
@@ -130,27 +131,28 @@ class Trainings:
         return settings, seconds
 
     def steps(self, name: str) -> int:
-        """Steps of a row in its CPU time."""
+        """Steps of a row in its time."""
         settings, before = self.settings(name)
         return self._steps(60 * self.args.minutes - before, self.args.out / slug(name), "short", *settings)
 
     def grid(self, name: str, seed: int) -> Path:
-        """Where the grid of a row's samples is, after its CPU time."""
+        """Where the grid of a row's samples is, after its time."""
         return self.run_dir(name, seed, self.steps(name)).with_suffix(".png")
 
     def run_dir(self, name: str, seed: int, num_steps: int) -> Path:
         return self.args.out / slug(name) / f"seed_{seed}_steps_{num_steps}"
 
     def _per_second(self, name: str, batch_size: float) -> float | None:
-        """Images per CPU second of training alone, if that was measured."""
+        """Images per second of training alone, if that was measured."""
         path = self.args.out / slug(name) / "short_costs.json"
         costs = json.loads(path.read_text()) if path.exists() else None
-        return costs and batch_size * (LONG - SHORT) / (costs[1] - costs[0])
+        short, long = CALIBRATION[self.args.device]
+        return costs and batch_size * (long - short) / (costs[1] - costs[0])
 
     def run(self, name: str, seed: int, steps: int | None = None, *more: str) -> dict[str, Any]:
-        """Train a row, or find it: CPU seconds, steps, images, and the checkpoint's path in --out.
+        """Train a row, or find it: seconds, steps, images, and the checkpoint's path in --out.
 
-        `steps`: instead of those in its CPU time; -1: no limit, for rows that have one of their own.
+        `steps`: instead of those in its time; -1: no limit, for rows that have one of their own.
         """
         (settings, before), num = self.settings(name), steps or self.steps(name)
         run_dir = self.run_dir(name, seed, num)

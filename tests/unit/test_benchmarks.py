@@ -30,8 +30,8 @@ def records(folder, settings=None, **stamp) -> Records:
 
 def test_steps_for_a_budget_follow_from_two_runs():
     costs = [10 + 0.5 * 20, 10 + 0.5 * 60]  # startup and half a second a step
-    assert steps_in(100, costs) == 180
-    assert steps_in(1, costs) == 1
+    assert steps_in(100, costs, (20, 60)) == 180
+    assert steps_in(1, costs, (20, 60)) == 1
 
 
 def test_records_are_measured_once_and_shared(tmp_path):
