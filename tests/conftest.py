@@ -520,8 +520,14 @@ def gan_run(once: Callable[[str, Fill], Path]) -> Path:
 @pytest.fixture(scope="session")
 def teacher_run(once: Callable[[str, Fill], Path]) -> Path:
     """The folder of a diffusion of an epoch by v, with more than half of its 60 images held out."""
-    options = ("objective.parameterization=v", "model=unet_tiny", "model.model_channels=16", "loss=mse_diffusion")
-    held_out = ("trainer.max_epochs=1", "data.num_demo_images=60", "data.val_fraction=0.6")
+    options = ("objective.parameterization=v", "model=unet_tiny", "model.model_channels=8", "loss=mse_diffusion")
+    held_out = (
+        "model.channel_mult=[1,2]",
+        "callbacks.grid.num_images=4",
+        "trainer.max_epochs=1",
+        "data.num_demo_images=60",
+        "data.val_fraction=0.6",
+    )
     return once("teacher", lambda folder: small_diffusion(folder, *options, *held_out)) / "run"
 
 
