@@ -70,11 +70,11 @@ warnings.filterwarnings("ignore", category=EncodingWarning)
 warnings.filterwarnings("error", category=EncodingWarning, module=r"artart\\.")  # Windows reads cp1252
 '''
 ONE_AFTER_THE_OTHER = """
-import importlib, json, sys
+import json, runpy, sys
 for command, *words in json.loads(sys.argv[1]):
     sys.argv = [command, *words]
-    importlib.import_module(f"artart.{command}").run()
-"""  # in one process, which imports PyTorch once
+    runpy.run_module(f"artart.{command}", run_name="__main__", alter_sys=True)  # which spawned processes import again
+"""  # python -m, in one process that imports PyTorch once
 
 
 @pytest.fixture
