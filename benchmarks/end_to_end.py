@@ -19,11 +19,11 @@ from tempfile import TemporaryDirectory
 import torch
 
 from artart.io.page import Table
+from benchmarks import training
 from benchmarks.article import LEARNING_RATE, PublishedModel, published_loss
 from benchmarks.data import article_loader, repeat
 from benchmarks.harness import ROOT
 from benchmarks.records import Record, Records, grouped, median, table
-from benchmarks.training import spent
 
 OURS = (
     "data.val_fraction=0",
@@ -43,7 +43,7 @@ COLUMNS = {
     "x_later_0": "x first",
     "x_later_1": "x first, CPU",
 }
-QUICK = {"num_files": 32, "image_size": 32, "later_epochs": 1, "rounds": 1, "only": ["article", "artart"]}
+QUICK = {"num_files": 16, "image_size": 32, "later_epochs": 1, "rounds": 1, "only": ["article", "artart"]}
 PROGRAMS = {
     "article": None,
     "artart": (),
@@ -100,7 +100,7 @@ def run(args: Namespace, records: Records) -> None:
             for turn, (epochs, steps) in turns.items():
                 with TemporaryDirectory() as work:
                     call = command(PROGRAMS[name], root, args.image_size, Path(work, "cache"), epochs, steps)
-                    found[turn] = spent(call, Path(work, "log"), Path(work), PYTHONPATH=str(ROOT))
+                    found[turn] = training.spent(call, Path(work, "log"), Path(work), PYTHONPATH=str(ROOT))
             later = [(a - b) / args.later_epochs for a, b in zip(found["all"], found["first epoch"], strict=True)]
             pairs = {"step": found["first step"], "epoch": found["first epoch"], "later": later}
             seconds = {f"{name}_{k}": pair[k] for name, pair in pairs.items() for k in (0, 1)}

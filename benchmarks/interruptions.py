@@ -281,10 +281,10 @@ def run(args: Namespace, records: Records) -> bool:
     runs = args.out / "runs"
     shutil.rmtree(runs, ignore_errors=True)
     runs.mkdir(parents=True)
-    for objective in OBJECTIVES:
+    chosen = [trial for trial in trials(args.trials) if not args.only or trial.number in args.only]
+    for objective in sorted({trial.objective for trial in chosen}):
         if code := start(runs / objective, objective, "memory").wait(TIMEOUT):
             sys.exit(f"exit code {code} uninterrupted: {(runs / objective).with_suffix('.txt').read_text()}")
-    chosen = [trial for trial in trials(args.trials) if not args.only or trial.number in args.only]
     ended = [records.once({"number": one.number, "seed": args.seed}, tried, one, args.seed, runs) for one in chosen]
     return any(end["faults"] or end["differs"] for end in ended)
 

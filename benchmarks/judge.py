@@ -26,7 +26,7 @@ from artart.metrics.diversity import MIN_IMAGES_FOR_NEIGHBOURS, neighbour_metric
 from artart.metrics.memorization import CRITERIA, MemorizationTest
 from artart.metrics.spectrum import radial_power, spectral_distance
 from benchmarks.records import Records
-from benchmarks.training import Trainings, jobs
+from benchmarks.training import QUICK_STEPS, Trainings, jobs
 
 BATCH = 50  # samples that are drawn at once
 IN_GRID, IN_ROW = 64, 8
@@ -51,8 +51,11 @@ COLUMNS = {
 class Judge:
     """Metrics against held-out images, whose features are computed once."""
 
-    def __init__(self, data: ArtDataModule, weights: str, device: str, max_held_out: int | None = None) -> None:
-        """`weights` of AlexNet; at most `max_held_out` images are compared with samples."""
+    def __init__(
+        self, data: ArtDataModule, weights: str, device: str, max_held_out: int | None = None, num_steps: int = 20
+    ) -> None:
+        """`weights` of AlexNet; at most `max_held_out` images are compared with samples of `num_steps`."""
+        self.num_steps = num_steps
         self.data, self.alexnet = data, extractor_for("alexnet", weights, torch.device(device))
         self.val_ids = data.val_ids[:max_held_out]
         self.held_out, self.train = data.pixels_of(self.val_ids), data.pixels_of(data.train_ids)
@@ -82,7 +85,7 @@ class Judge:
     def samples(self, loaded: Loaded, num: int, seed: int, guidance: Guidance = NO_GUIDANCE) -> Tensor:
         """Samples with the labels of held-out images, enlarged to the size of these; uint8 (num, 3, S, S)."""
         y = labels_of(self.data.names_of(self.val_ids), loaded.label_names)
-        sampler = DDIM(1) if loaded.objective.one_step else Heun(20)
+        sampler = DDIM(1) if loaded.objective.one_step else Heun(self.num_steps)
         pixels = draw(loaded, sampler, guidance, BATCH, 1_000_000 * seed, y[torch.arange(num) % len(y)])
         return torch.stack([enlarged(one, self.data.image_size // pixels.shape[-1]) for one in pixels])
 
@@ -108,7 +111,7 @@ def judge_of(args: Namespace, size: int, **more: Any) -> Judge:
     """For the images and options of a benchmark."""
     data = ArtDataModule(args.root, size, val_fraction=args.val_fraction, **more)
     data.load()
-    return Judge(data, args.weights, args.device)
+    return Judge(data, args.weights, args.device, num_steps=QUICK_STEPS if args.quick else 20)
 
 
 def run_and_judge(

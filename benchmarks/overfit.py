@@ -111,7 +111,7 @@ def run(args: Namespace, records: Records) -> None:
     y = torch.arange(len(x0)).repeat_interleave(8)
     for name, net in zip(("raw", "EMA"), train(x0, args.steps, args.seed), strict=True):
         with torch.inference_mode():
-            *_, last = sample_steps(net, make_objective(), Heun(50), y, range(len(y)))
+            *_, last = sample_steps(net, make_objective(), Heun(2 if args.quick else 50), y, range(len(y)))
         records.once({"row": name, "seed": args.seed}, measure, last.x_t, y, x0)
         rows = [torch.cat([x0[k : k + 1], last.x_t[y == k]]) for k in range(len(x0))]
         save(grid(rows), args.out / f"{name}.png", ImageProvenance("composite", {"steps": args.steps}))

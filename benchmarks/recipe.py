@@ -26,7 +26,7 @@ from artart.metrics.distances import kernel_distance
 from benchmarks import judge, training
 from benchmarks.judge import Judge, run_and_judge
 from benchmarks.records import Record, Records, table
-from benchmarks.training import Row, Trainings
+from benchmarks.training import QUICK_STEPS, Row, Trainings
 
 EIGHTHS = 8
 AUGMENT = "objective.augment.probability=0.12"
@@ -56,7 +56,7 @@ class TwoFeatures(Judge):
     def __init__(self, args: Namespace) -> None:
         data = ArtDataModule(args.root, 32, val_fraction=args.val_fraction)
         data.load()
-        super().__init__(data, args.weights, args.device, MAX_HELD_OUT)
+        super().__init__(data, args.weights, args.device, MAX_HELD_OUT, QUICK_STEPS if args.quick else 20)
         self.vgg = args.vgg
 
     def __call__(self, pixels: Tensor) -> dict[str, Any]:

@@ -30,14 +30,16 @@ from artart.io.page import Table
 from artart.metrics.fidelity import Classifier
 from benchmarks import training
 from benchmarks.records import Record, Records, kept, table
-from benchmarks.training import LAST, jobs, spent, train
+from benchmarks.training import LAST, QUICK_STEPS, jobs, train
 
 KINDS = ("labels", "text")
 MIN_LEFT_OUT, MAX_LEFT_OUT = 15, 60  # images of a pair that may be left out
 PER_PAIR = 20  # samples
-NUM_STEPS = 20  # of DPM-Solver++
 CAPTIONS = ["{class} by {artist}", "{class}", "{fruit} by {artist}, {year}"]
-QUICK = {**training.QUICK, "epochs": 1, "columns": ["class", "artist"], "captions": CAPTIONS[:2], "num_pairs": 1}
+QUICK = {
+    **training.QUICK, "experiment": "denoise", "epochs": 1, "columns": ["class", "artist"], "captions": CAPTIONS[:2],
+    "num_pairs": 1,
+}  # fmt: skip
 COLUMNS = {
     "kid": "KID",
     "precision": "precision",
@@ -61,6 +63,11 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--experiment", default="diffusion_cpu")
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=30)
+
+
+def num_steps(args: Namespace) -> int:
+    """Of DPM-Solver++."""
+    return QUICK_STEPS if args.quick else 20
 
 
 def split(args: Namespace) -> tuple[Path, Path, list[Pair], list[Pair]]:
@@ -98,8 +105,8 @@ def judged(folder: Path, args: Namespace) -> dict[str, Any]:
     """KID, precision, recall, memorization and fidelity of a run."""
     out = folder.with_name(f"{folder.name}_judged")
     words = [f"checkpoint={folder}", f"metrics.weights={args.weights}", f"num_images={args.num_samples}", f"out={out}"]
-    words += [f"guidance.weight={args.guidance}", "sampler=dpmpp_2m", f"sampler.num_steps={NUM_STEPS}"]
-    spent([sys.executable, "-m", "artart.evaluate", *words], out.with_suffix(".txt"))
+    words += [f"guidance.weight={args.guidance}", "sampler=dpmpp_2m", f"sampler.num_steps={num_steps(args)}"]
+    training.spent([sys.executable, "-m", "artart.evaluate", *words], out.with_suffix(".txt"))
     found = json.loads((out / "metrics.json").read_text())
     kid = {"kid": found["kid_alexnet"]["value"], "near_duplicates": found["memorization"]["rate"]["value"]}
     among = {name: found[name]["value"] for name in ("precision", "recall", "density", "coverage")}
@@ -142,7 +149,7 @@ class Pairs:
         assert loaded.text
         asked = [pair for pair in pairs for _ in range(PER_PAIR)]
         y = loaded.text.encode([self.args.prompt.format(*pair) for pair in asked])
-        return self.right(draw(loaded, DPMpp2M(NUM_STEPS), Guidance(self.args.guidance), 100, 0, y), asked)
+        return self.right(draw(loaded, DPMpp2M(num_steps(self.args)), Guidance(self.args.guidance), 100, 0, y), asked)
 
 
 def run(args: Namespace, records: Records) -> None:

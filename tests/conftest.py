@@ -1,4 +1,7 @@
-"""Fixtures that many tests share."""
+"""Fixtures that many tests share.
+
+They import PyTorch where they need it: the process that hands out tests to the workers of pytest-xdist does not.
+"""
 
 import gc
 import json
@@ -12,21 +15,24 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 from urllib.error import URLError
 
 import pytest
-import torch
-import torchmetrics
 from filelock import FileLock
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.hydra import Hydra
-from omegaconf import OmegaConf
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from safetensors.torch import save_file
-from torch import nn
-from torchvision.models import WeightsEnum, alexnet
 
 import artart.evaluate
 import artart.export
@@ -36,12 +42,7 @@ import artart.prepare
 import artart.train
 from artart.config.build import CONF_DIR
 from artart.data import demo, scan
-from artart.features.alexnet import CHANNELS
-from artart.io.weights import load
-from artart.training import next_commands
-from artart.training import run_dir as run_dirs
 
-torch.set_num_threads(1)  # the networks here are too small for more
 gc.disable()  # until tests are collected, of which nothing is garbage
 
 ART = Path(__file__).parent / "data" / "art"  # small images of works in the public domain; sources.csv says which
@@ -66,6 +67,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The networks here are too small for more."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -103,10 +112,55 @@ def conf_is_parsed_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def conf_is_composed_once() -> Iterator[None]:
+    """Options of groups make the same configuration in every test, in a copy of which keys are then set."""
+    choose, merge = config_loader_impl.create_defaults_list, ConfigLoaderImpl._compose_config_from_defaults_list
+    chosen, merged = dict[object, DefaultsList](), dict[object, bytes]()
+
+    def is_ours(repo: IConfigRepository) -> bool:
+        return {source.path for source in repo.get_sources() if source.scheme() == "file"} == {str(CONF_DIR)}
+
+    def choose_once(repo: IConfigRepository, config_name: str, overrides_list: list[Override], **more: bool) -> Any:
+        def is_of_group(one: Override) -> bool:
+            return repo.group_exists(one.key_or_group) and not isinstance(one.value(), dict)
+
+        of_groups = [one.input_line for one in overrides_list if is_of_group(one)]
+        key = (config_name, *of_groups, *more.items())
+        if not is_ours(repo) or any(one.is_sweep_override() for one in overrides_list):
+            return choose(repo, config_name, overrides_list, **more)
+        if key not in chosen:
+            chosen[key] = choose(repo, config_name, overrides_list, **more)
+        return replace(chosen[key], config_overrides=[one for one in overrides_list if not is_of_group(one)])
+
+    def merge_once(loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        if not is_ours(repo):
+            return merge(loader, defaults, repo)
+        if (key := repr(defaults)) not in merged:
+            merged[key] = pickle.dumps(merge(loader, defaults, repo))
+        return pickle.loads(merged[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config_loader_impl, "create_defaults_list", choose_once)
+        patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_estimates() -> Iterator[None]:
-    """A run ends without the times of larger ones, whose steps take longer than it."""
+    """A run ends without the times of larger ones, whose steps take longer than it, and times one step of its own."""
+    from artart.training import cost, next_commands
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(next_commands, "is_command", lambda: False)
+        patch.setattr(cost, "TIMES", 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def demo_art_is_painted_once() -> Iterator[None]:
+    """Nearly every run paints the same images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "paint", cache(demo.paint))
         yield
 
 
@@ -238,6 +292,14 @@ def odd_files(once: Callable[[str, Fill], Path], adobe_rgb: bytes, dot_gain: byt
 @pytest.fixture(scope="session")
 def alexnet_weights(once: Callable[[str, Fill], Path]) -> Path:
     """A folder with AlexNet's layers of filters, drawn at random, and the heads of LPIPS, which torchmetrics has."""
+    import torch
+    import torchmetrics
+    from safetensors.torch import save_file
+    from torch import nn
+    from torchvision.models import alexnet
+
+    from artart.features.alexnet import CHANNELS
+    from artart.io.weights import load
 
     def fill(folder: Path) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -260,6 +322,7 @@ def dinov2_weights(once: Callable[[str, Fill], Path]) -> Path:
     """A folder of transformers with a tiny DINOv2, drawn at random."""
 
     def fill(folder: Path) -> None:
+        import torch
         from transformers import Dinov2Config, Dinov2Model  # which takes seconds
 
         with torch.random.fork_rng():
@@ -315,6 +378,8 @@ def art_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
     """A machine without ImageNet's weights and without a network; notes the time-out it was asked to keep."""
+    from torchvision.models import WeightsEnum
+
     timeouts: list[float | None] = []
 
     def get_state_dict(*_: object, **__: object) -> None:
@@ -416,6 +481,8 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def small_run(folder: Path, *options: str) -> None:
     """Train, and let go of the folder's lock: other workers look into it too."""
+    from artart.training import run_dir as run_dirs
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run_command(artart.train, *SMALL, *options, f"run_dir={folder / 'run'}") == 0
@@ -453,8 +520,14 @@ def gan_run(once: Callable[[str, Fill], Path]) -> Path:
 @pytest.fixture(scope="session")
 def teacher_run(once: Callable[[str, Fill], Path]) -> Path:
     """The folder of a diffusion of an epoch by v, with more than half of its 60 images held out."""
-    options = ("objective.parameterization=v", "model=unet_tiny", "model.model_channels=16", "loss=mse_diffusion")
-    held_out = ("trainer.max_epochs=1", "data.num_demo_images=60", "data.val_fraction=0.6")
+    options = ("objective.parameterization=v", "model=unet_tiny", "model.model_channels=8", "loss=mse_diffusion")
+    held_out = (
+        "model.channel_mult=[1,2]",
+        "callbacks.grid.num_images=4",
+        "trainer.max_epochs=1",
+        "data.num_demo_images=60",
+        "data.val_fraction=0.6",
+    )
     return once("teacher", lambda folder: small_diffusion(folder, *options, *held_out)) / "run"
 
 
@@ -530,6 +603,9 @@ def text_run(once: Callable[[str, Fill], Path]) -> Path:
     """
 
     def fill(folder: Path) -> None:
+        import torch
+        from torch import nn
+
         for name in demo.CLASS_NAMES[:2]:
             (folder / "art" / name).mkdir(parents=True)
             for k in range(20):

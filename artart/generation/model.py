@@ -10,9 +10,8 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.checkpoints import load as checkpoint
-from artart.config.build import build, join_words, option, options
 from artart.config.paths import checkpoint_of
-from artart.config.schema import check_values, wrong_arguments
+from artart.config.schema import check_values
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import MultistepConsistency, Sampler
 from artart.generation.conditions import Asked, warn_of_unknown
@@ -20,7 +19,7 @@ from artart.generation.img2img import STRENGTH, mask_of, masked, noised, plan_va
 from artart.generation.inputs import Images, Input, inputs_of
 from artart.generation.interpolate import plan_interpolation
 from artart.generation.labels import Label
-from artart.generation.plan import Item, Plan, Sampling, guidance_for, make, mode_of, sampling_for
+from artart.generation.plan import Item, Plan, Sampling, guidance_for, make, mode_of, sampler_for, sampling_for
 from artart.generation.reconstruct import reconstruct
 from artart.generation.sample import plan_samples
 from artart.io.images import to_pil
@@ -55,8 +54,7 @@ class Model:
       None: frequent captions in `sample`, else none. negative_prompt: what guidance leads away from.
     - seed: image k has the seed `seed + k`, in any batch size.
     - guidance: the guidance weight; 1: none. A Guidance, from `guidance`, also has an interval and a network.
-    - sampler: a name in conf/sampler (ddim, ddpm, dpmpp_2m, heun, unipc; of a distilled network consistency, by
-      default) or a Sampler; num_steps: of a sampler by name.
+    - sampler: a name in conf/sampler, for a distilled network consistency, or a Sampler; num_steps: of one by name.
     - output_type: "pil": a list of PIL images with their provenance as XMP in `info["xmp"]`, which
       `artart.save_image` writes, after `img2img` and `inpaint` of the size of their PIL image; "pt": a tensor
       (N, 3, S, S) in [-1, 1] on the CPU.
@@ -206,14 +204,14 @@ class Model:
         """Check the arguments of a call and combine those of sampling."""
         mode_of(self.loaded, mode)
         check_values(batch_size=batch_size, negative_prompt=negative_prompt, **values)
-        if self.loaded.objective.one_step and (sampler != "heun" or guidance != 1.5 or num_steps is not None):
+        objective = self.loaded.objective
+        if objective.one_step and (sampler != "heun" or guidance != 1.5 or num_steps is not None):
             raise ArtError("sampler, num_steps, guidance: a GAN makes an image in one step; leave them out")
-        if self.loaded.objective.distilled:
-            sampler = "consistency" if sampler == "heun" else sampler
-            if guidance != 1.5 or sampler_for(sampler, num_steps).__class__ is not MultistepConsistency:
-                raise ArtError("sampler, guidance: a distilled network takes sampler=consistency; leave them out")
         chosen = self.guidance(guidance, negative_prompt=negative_prompt)
-        return sampling_for(self.loaded, sampler_for(sampler, num_steps), chosen, batch_size)
+        how = sampler_for("consistency" if objective.distilled and sampler == "heun" else sampler, num_steps)
+        if objective.distilled and (guidance != 1.5 or not isinstance(how, MultistepConsistency)):
+            raise ArtError("sampler, guidance: a distilled network takes sampler=consistency; leave them out")
+        return sampling_for(self.loaded, how, chosen, batch_size)
 
     def _asked(self, label: Label, prompt: Prompt) -> Asked:
         prompts = [] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
@@ -234,21 +232,3 @@ def _output(made: Iterable[tuple[Item, Tensor]], output_type: OutputType) -> lis
     if output_type == "pt":
         return torch.stack([image.clamp(-1, 1) for _, image in made])
     return [to_pil(item.finished(image), item.provenance) for item, image in made]
-
-
-def sampler_for(sampler: str | Sampler, num_steps: int | None) -> Sampler:
-    """The sampler of a name in conf/sampler.
-
-    Raises ArtError if there is none of that name, or num_steps is not a whole number, at least 1.
-    """
-    if not isinstance(sampler, str):
-        if num_steps is not None:
-            raise ArtError(f"num_steps={num_steps}: goes with a sampler's name; a Sampler has its own")
-        return sampler
-    if sampler not in (names := options("sampler")):
-        raise ArtError(f"sampler={sampler}: no such option; choose {join_words(names)}")
-    node = option("sampler", sampler) | ({} if num_steps is None else {"num_steps": num_steps})
-    if wrong := next(wrong_arguments(node, "sampler"), None):
-        raise ArtError(wrong)
-    built: Sampler = build({"sampler": node}, "sampler")
-    return built

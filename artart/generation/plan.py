@@ -12,7 +12,8 @@ from torch import Tensor
 from artart import ArtError
 from artart.checkpoints.load import Loaded, check_numbers, load
 from artart.checkpoints.validate import printable
-from artart.config.build import join_words, select_or_none
+from artart.config.build import build, join_words, option, options, select_or_none
+from artart.config.schema import wrong_arguments
 from artart.data.embeddings import Embeddings
 from artart.diffusion.first_stage import fingerprint
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance
@@ -136,6 +137,24 @@ def sampling_for(
     if objective.distilled:
         sampler, guidance = sampler if is_consistent else MultistepConsistency(), NO_GUIDANCE
     return Sampling(sampler, guidance, batch_size, limits)
+
+
+def sampler_for(sampler: str | Sampler, num_steps: int | None) -> Sampler:
+    """The sampler of a name in conf/sampler.
+
+    Raises ArtError if there is none of that name, or num_steps is not a whole number, at least 1.
+    """
+    if not isinstance(sampler, str):
+        if num_steps is not None:
+            raise ArtError(f"num_steps={num_steps}: goes with a sampler's name; a Sampler has its own")
+        return sampler
+    if sampler not in (names := options("sampler")):
+        raise ArtError(f"sampler={sampler}: no such option; choose {join_words(names)}")
+    node = option("sampler", sampler) | ({} if num_steps is None else {"num_steps": num_steps})
+    if wrong := next(wrong_arguments(node, "sampler"), None):
+        raise ArtError(wrong)
+    built: Sampler = build({"sampler": node}, "sampler")
+    return built
 
 
 def guidance_for(

@@ -86,8 +86,7 @@ MINING = {
     b"ai_training": "DMI-PROHIBITED-AIMLTRAINING",
     b"ai_generative_training": "DMI-PROHIBITED-GENAIMLTRAINING",
 }  # the term of PLUS for each; the broadest first
-# A text in CBOR begins with x and its length, and the byte behind it may be a letter.
-_SOURCE = re.compile(rb"(?:x(.))?(https?://cv\.iptc\.org/newscodes/digitalsourcetype/[A-Za-z0-9]{1,64})", re.DOTALL)
+_SOURCE = re.compile(rb"https?://cv\.iptc\.org/newscodes/digitalsourcetype/[A-Za-z0-9]{1,64}")
 
 _TEXT = re.compile(rb"<(?:xmp|dc):(CreatorTool|description)>(?:\s*<rdf:Alt>\s*<rdf:li[^>]{0,64}>)?([^<]{1,4096})<")
 
@@ -112,11 +111,20 @@ def provenance_of(image: Image.Image, file: BinaryIO | None = None) -> FileProve
             opt_out = found[0].decode()
         for use, not_allowed in _MINING.findall(packet):
             mining.setdefault(not_allowed, set()).add(use)
-        urls = (url[: ord(length or b"\xff")].decode() for length, url in _SOURCE.findall(text))
-        sources |= dict.fromkeys(url.rpartition("/")[2] for url in urls)
+        sources |= dict.fromkeys(_sources(text))
     uses = mining.get(b"notAllowed") or mining.get(b"", set())  # else constrained
     opt_out = opt_out or next((term for use, term in MINING.items() if use in uses), "")
     return FileProvenance(opt_out, next((term for term in sources if term in AI_SOURCES), next(iter(sources), "")))
+
+
+def _sources(text: bytes) -> Iterator[str]:
+    """The terms in a text. In CBOR it begins with x and its length, and the byte behind it may be a letter."""
+    end = 0
+    for found in _SOURCE.finditer(text):
+        head = text[max(end, found.start() - 2) : found.start()]
+        length = head[1] if len(head) == 2 and head[:1] == b"x" else None
+        yield found[0][:length].decode().rpartition("/")[2]
+        end = found.end()
 
 
 def texts_of(image: Image.Image) -> dict[str, str]:

@@ -26,7 +26,6 @@ from artart.features.alexnet import alexnet_for
 from artart.features.text_encoder import FrozenTextEncoder
 from artart.models.text import attach
 from artart.objectives.base import Objective
-from artart.objectives.consistency import Consistency
 from artart.training import cost, distributed, resume, run_dir
 from artart.training.finetune import init_weights
 from artart.training.loggers import log_settings
@@ -92,8 +91,8 @@ def prepare(
                 f"image_size={cfg.image_size}: the network has latents of {side} x {side}: {error}"
             ) from None
         raise
-    if isinstance(objective, Consistency):
-        objective.teach_by(net)
+    if objective.distilled:
+        objective.teach_by(net)  # type: ignore[attr-defined]
     check_parts(config, objective.mode, data.label_names, net, objective.one_step)
     check_writable(config, data.label_names, net, objective.first_stage.content)
     check_monitor(config, objective.metrics)

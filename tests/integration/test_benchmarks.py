@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,10 @@ from typing import Any
 import pytest
 
 from artart.data import scan
-from benchmarks import harness, text, training
+from benchmarks import harness, training
 
 ROOT = Path(__file__).parents[2]
 FAST = ("overfit",)
-LONG = ("end_to_end", "interruptions", "recipe", "text")  # whose --quick takes a minute: run it by hand
 OWN_PROCESS = ("fuzz_checkpoints",)  # it limits the memory of its process
 
 
@@ -29,28 +29,27 @@ def run(name: str, *words: str) -> int:
 
 @pytest.fixture
 def few_processes(call, monkeypatch) -> None:
-    """Trainings and evaluations run in this process, which has imported what they need."""
+    """Trainings, evaluations and lines of Python run in this process, which has imported what they need."""
 
     spent_by_a_process = training.spent
 
     def spent(command: list[str], *more: Any, **environment: str) -> tuple[float, float]:
-        if command[1] != "-m":
+        if command[1] not in ("-c", "-m"):
             return spent_by_a_process(command, *more, **environment)
-        assert call(import_module(command[2]), *command[3:]) == 0
-        return 1.0, 1.0
+        before = time.perf_counter(), time.process_time()
+        if command[1] == "-c":
+            exec(command[2], {})
+        else:
+            assert call(import_module(command[2]), *command[3:]) == 0
+        return time.perf_counter() - before[0], time.process_time() - before[1]
 
-    for module in (training, text):
-        monkeypatch.setattr(module, "spent", spent)
+    monkeypatch.setattr(training, "spent", spent)
     monkeypatch.setattr(scan, "MAX_IN_PROCESS", harness.NUM_DEMO_IMAGES)
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
-        for name in harness.names()
-        if name not in LONG
-    ],
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in harness.names()],
 )
 def test_a_quick_benchmark_leaves_records_and_a_table(
     name, tmp_path, monkeypatch, few_processes, alexnet_weights, diffusion_run

@@ -126,6 +126,7 @@ def test_help_has_examples_and_every_group(tmp_path):
     assert "torch" not in artart("artart.train", "--cfg", "job", cwd=tmp_path).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "generate"])
 @pytest.mark.parametrize("words", [[], ["seed=1"]])
 def test_help_is_that_of_hydra_without_its_detour(monkeypatch, capsys, command, words):

@@ -104,6 +104,7 @@ def test_python_refuses_guidance_and_other_samplers(model):
             model.sample(1, **argument)
 
 
+@pytest.mark.slow
 def test_evaluate_measures_all_but_noise_levels(evaluate, last, alexnet_weights):
     weights = f"metrics.weights={alexnet_weights}"
     assert evaluate(f"checkpoint={last}", "num_images=24", "device=cpu", weights) == 0

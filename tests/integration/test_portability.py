@@ -1,5 +1,6 @@
 """The commands on a system like Windows, simulated: no POSIX modules, spawned processes, open files that stay."""
 
+import json
 import os
 import subprocess
 import sys
@@ -68,6 +69,12 @@ for name in ("rename", "replace", "unlink", "remove"):
 warnings.filterwarnings("ignore", category=EncodingWarning)
 warnings.filterwarnings("error", category=EncodingWarning, module=r"artart\\.")  # Windows reads cp1252
 '''
+ONE_AFTER_THE_OTHER = """
+import json, runpy, sys
+for command, *words in json.loads(sys.argv[1]):
+    sys.argv = [command, *words]
+    runpy.run_module(f"artart.{command}", run_name="__main__", alter_sys=True)  # which spawned processes import again
+"""  # python -m, in one process that imports PyTorch once
 
 
 @pytest.fixture
@@ -91,17 +98,21 @@ def test_commands_run_on_a_system_without_posix(art, tmp_path):
     data = (f"data.root={art}", "data.cache_dir=cache", "data.num_workers=2")
     train = ("image_size=16", "loss=mse", "trainer.accelerator=cpu", "data.val_fraction=0.3")
     checkpoint = "checkpoint=run/checkpoints/last.ckpt"
-    for command, *words in (
-        ("prepare", "image_size=16", "run_dir=prepared", *data),
-        ("train", *train, *data, "data.batch_size=4", "trainer.max_steps=1", "run_dir=run"),
-        ("train", *train, *data, "data.batch_size=4", "trainer.max_steps=2", "run_dir=run", "resume=auto"),
-        ("generate", checkpoint, f"input={art}", "out=made"),
-        ("evaluate", checkpoint, "metrics.weights=null", "data.cache_dir=cache", "out=judged"),
-        ("inspect", "run/checkpoints/last.ckpt"),
+    for commands in (
+        [
+            ("prepare", "image_size=16", "run_dir=prepared", *data),
+            ("train", *train, *data, "data.batch_size=4", "trainer.max_steps=1", "run_dir=run"),
+        ],
+        [("train", *train, *data, "data.batch_size=4", "trainer.max_steps=2", "run_dir=run", "resume=auto")],
+        [
+            ("generate", checkpoint, f"input={art}", "out=made"),
+            ("evaluate", checkpoint, "metrics.weights=null", "data.cache_dir=cache", "out=judged"),
+            ("inspect", "run/checkpoints/last.ckpt"),
+        ],
     ):
-        call = [sys.executable, "-m", f"artart.{command}", *words]
+        call = [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(commands)]
         done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        assert done.returncode == 0, (commands, done.stdout, done.stderr)
         assert "Traceback" not in done.stdout + done.stderr
     assert len(list((tmp_path / "made").rglob("*.png"))) == 24 + 1
     assert "café" in (tmp_path / "judged" / "report.html").read_text(encoding="utf-8")

@@ -148,7 +148,7 @@ def test_random_settings_are_accepted_or_refused_in_few_lines(
     Path("file.txt").touch()
     keys = sorted({*known_keys(command), *(known_keys(command, ["objective=diffusion"]) if command == "train" else ())})
     chance, codes, wrong = random.Random(f"{command} {SEED}"), list[int](), list[str]()
-    for _ in range(NUM // 4 if command == "sweep" else NUM):  # whose checks build a network for each end of a range
+    for _ in range(NUM):
         given = list(words(command, chance, keys, diffusion_run / "checkpoints" / "last.ckpt"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -47,7 +47,7 @@ def louder(content) -> None:
     for number, (name, value) in enumerate(content["state_dict"].items()):
         if "scale_shift" in name or "label" in name or "dec3.out" in name:
             noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(number))
-            value.add_(noise * (1 if "label" in name else 0.1))
+            value.add_(noise * (1 if "label" in name else 0.05))
 
 
 def found(path: str | Path) -> Path:
@@ -129,7 +129,7 @@ def test_every_sampler_makes_the_same_images_in_any_batch(generate, changed, sam
     assert len(names("5")) == 6
     for name in names("5"):
         for other in ("1", "3"):
-            assert np.abs(pixels(f"5/{name}") - pixels(f"{other}/{name}")).max() <= 2  # rounding
+            assert np.abs(pixels(f"5/{name}") - pixels(f"{other}/{name}")).max() <= 1  # rounding
     classes = {"ddim": "DDIM", "ddpm": "DDIM", "dpmpp_2m": "DPMpp2M", "heun": "Heun", "unipc": "UniPC"}
     assert settings("5/00000.png")["sampler"] == classes[sampler]
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -152,16 +153,17 @@ def test_names_begin_where_folders_part(tmp_path):
 
 @pytest.mark.slow
 def test_two_hundred_runs_take_seconds_and_a_bounded_page(tmp_path):
+    common, runs = tmp_path / "common", tmp_path / "runs"
+    logger = TensorBoardLogger(common, name="", version="logs")
+    for step in range(100):
+        logger.log_metrics({"val/loss": step, "train/loss": step}, step)
+    logger.finalize("success")
+    (common / "samples").mkdir()
+    Image.effect_noise((640, 640), 50).convert("RGB").save(common / "samples" / "epoch_0001.png")
     for k in range(200):
-        folder = a_run(tmp_path / str(k), k / 200, seed=k % 4, lr=k // 4)
-        logger = TensorBoardLogger(folder, name="", version="logs")
-        for step in range(100):
-            logger.log_metrics({"val/loss": step, "train/loss": step}, step)
-        logger.finalize("success")
-        (folder / "samples").mkdir()
-        Image.effect_noise((640, 640), 50).convert("RGB").save(folder / "samples" / "epoch_0001.png")
+        shutil.copytree(common, a_run(runs / str(k), k / 200, seed=k % 4, lr=k // 4), dirs_exist_ok=True)
     start = time.process_time()
-    text = page(groups_of(read_runs([tmp_path])))
+    text = page(groups_of(read_runs([runs])))
     assert time.process_time() - start < 10
     assert len(text) < 5_000_000
 

@@ -251,7 +251,7 @@ def test_hostile_packets_cost_no_time(bait: str) -> None:
     image = bearing((bait * (10_000_000 // len(bait))).encode())
     start = time.process_time()
     provenance_of(image)
-    assert time.process_time() - start < 3
+    assert time.process_time() - start < 1
     assert max(map(len, provenance_of(image))) < 100
 
 
