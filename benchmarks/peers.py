@@ -85,17 +85,17 @@ def run(args: Namespace, records: Records) -> None:
     data.load()
     judge = cache(lambda: Judge(data, args.weights, str(args.device)))
     for seed, name, rate in product(args.seeds, args.only, [1.0] if args.comparison == "equal" else args.rates):
-        key = {"row": name, "seed": seed, "rate": round(rate, 2)}
+        key = {"row": name, "seed": seed, "times_lr": round(rate, 2)}
         records.once(key, measure, name, seed, rate, data, judge, args)
     records.once({"row": ART}, lambda: judge().of_art(args.num_samples))
 
 
 def best(records: list[Record]) -> list[Record]:
     """Of a contender those at the learning rate with the lowest mean KID."""
-    rates = grouped(records, "rate").values()
+    rates = grouped(records, "times_lr").values()
     return min(rates, key=lambda own: statistics.mean(record["kid"] for record in own))
 
 
 def tables(records: list[Record]) -> list[Table]:
     chosen = [record for own in grouped(records, "row").values() for record in best(own)]
-    return [table("lowest mean KID of the learning rates", chosen, {"rate": "x lr", **judge.COLUMNS})]
+    return [table("lowest mean KID of the learning rates", chosen, {"times_lr": "x lr", **judge.COLUMNS})]

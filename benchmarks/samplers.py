@@ -34,7 +34,6 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--weights", default="auto", help="of AlexNet: auto, or a folder")
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--val-fraction", type=float, default=0.34, help="as in the checkpoint's run")
     parser.add_argument("--num-samples", type=int, default=2500)
     parser.add_argument("--batch-size", type=int, default=250)
@@ -45,7 +44,9 @@ def options(parser: ArgumentParser) -> None:
     parser.set_defaults(threads=1)
 
 
-def measure(name: str, evaluations: int, weight: float, loaded: Loaded, judge: Judge, args: Namespace) -> dict[str, Any]:
+def measure(
+    name: str, evaluations: int, weight: float, loaded: Loaded, judge: Judge, args: Namespace
+) -> dict[str, Any]:
     sampler = SAMPLERS[name]((evaluations + 1) // 2 if name == "heun" else evaluations)
     y = labels_of(judge.data.names_of(judge.val_ids), loaded.label_names)
     labels = y.repeat(args.num_samples // len(y) + 1, 1)[: args.num_samples]
@@ -53,7 +54,8 @@ def measure(name: str, evaluations: int, weight: float, loaded: Loaded, judge: J
 
 
 def run(args: Namespace, records: Records) -> None:
-    loaded, judge = load(args.checkpoint, device=args.device), judge_of(args, args.image_size)
+    loaded = load(args.checkpoint, device=args.device)
+    judge = judge_of(args, loaded.config["image_size"])
     for weight, name, evaluations in product((1.0, args.weight), args.samplers, args.evaluations):
         key = {"row": name, "guidance": weight, "evaluations": evaluations}
         records.once(key, measure, name, evaluations, weight, loaded, judge, args)

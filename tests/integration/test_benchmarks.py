@@ -60,7 +60,7 @@ def test_a_quick_benchmark_leaves_records_and_a_table(
     usage = harness.parser_of(name, module).format_usage()
     words = ["--quick", "--out", str(tmp_path / "out"), *["--weights", str(alexnet_weights)] * ("--weights" in usage)]
     words += ["--write"] * (name not in (*OWN_PROCESS, "figures"))
-    words += ["--checkpoint", str(diffusion_run / "checkpoints" / "last.ckpt")] * (name == "figures")
+    words += ["--checkpoint", str(diffusion_run / "checkpoints" / "last.ckpt")] * ("--checkpoint" in usage)
     assert run(name, *words) == 0
     if name == "figures":
         assert len([*(tmp_path / "out").glob("*.png")]) == 5
