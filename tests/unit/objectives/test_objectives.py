@@ -556,3 +556,22 @@ def test_a_compiled_step_is_one_graph_after_its_draws_and_has_the_same_losses(ki
         losses = [run(net, batch(), drawing(), 0, 1, progress) for run in (compiled, objective)]
         assert_close(losses[0], losses[1], rtol=0, atol=0)
     assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"crop": 0.5}, {"cache_targets": True}])
+def test_a_compiled_step_includes_the_perceptual_network_and_has_the_same_losses(options):
+    graphs = []
+
+    def record(module, inputs):
+        graphs.append(module)
+        return module.forward
+
+    loss = WeightedSum({"mse": 1.0, "perceptual": 1.0}, mse=MSE(), perceptual=Perceptual("random", **options))
+    net, x0 = ConvDiffusionModel(16), batch(4, 16)
+    torch._dynamo.reset()
+    compiled = torch.compile(Reconstruction(loss).__call__, backend=record, dynamic=False)
+    wanted, found = (run(net, x0, drawing())["perceptual"] for run in (Reconstruction(loss), compiled))
+    assert_close(found, wanted, rtol=0, atol=0)
+    calls = [node.target for module in graphs for node in module.graph.nodes]
+    assert calls.count(torch.conv2d) == 3 + 7 * (1 if options.get("cache_targets") else 2)
