@@ -46,7 +46,6 @@ def vgg16(weights: str) -> Filters:
     return _random_filters("random filters (seed 0), because ImageNet's are not available")
 
 
-@torch.compiler.disable  # a compiled step takes what it returns as an input
 @functools.cache
 @torch.inference_mode(False)  # tensors made in it could take part in no gradient
 def vgg16_on(weights: str, device: torch.device) -> nn.Sequential:

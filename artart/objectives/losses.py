@@ -62,10 +62,14 @@ class Perceptual:
     def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
         if self.crop < 1 and torch.is_grad_enabled():
             x_hat, x = self._cropped(x_hat, x)
-        net = vgg16_on(self.weights, x.device)
+        net = self._net(x.device)
         with torch.no_grad():
             wanted = self._features(net, x) if self.targets is None else self._known_features(net, x, self.targets)
         return (self._features(net, x_hat) - wanted).square().mean(dim=(1, 2, 3))
+
+    @torch.compiler.disable  # a compiled step takes the network as an input
+    def _net(self, device: torch.device) -> nn.Module:
+        return vgg16_on(self.weights, device)
 
     @torch.compiler.disable  # its place differs from step to step
     def _cropped(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
