@@ -50,6 +50,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--num-samples", type=int, default=200)
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--only", nargs="*", choices=CURVES, default=list(CURVES))
+    parser.set_defaults(device="cpu")
 
 
 def subset(root: Path, num: int, folder: Path) -> Path:
