@@ -40,7 +40,7 @@ from benchmarks.records import Records, by_machine, write
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NO_SETTINGS = {  # what does not change what is measured
-    *("root", "metadata", "weights", "vgg", "out", "write", "quick", "seeds", "only", "rounds", "rates", "device"),
+    *("root", "metadata", "weights", "vgg", "out", "write", "quick", "seeds", "only", "rounds", "rates"),
     *("only_train", "title", "figures"),
 }
 PATHS = {"--root": "", "--metadata": "TABLE", "--weights": "WEIGHTS", "--vgg": "VGG-16"}  # words in their place

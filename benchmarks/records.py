@@ -29,7 +29,13 @@ class Records:
         """The record of a run, measured if it is not there yet. Raises SystemExit beside records of other settings."""
         check_settings(kept(self.folder / "settings.json", lambda: self.settings), self.settings, self.folder)
         path = self.folder / "records" / f"{slug(' '.join(map(str, key.values())))}.json"
-        return kept(path, lambda: {"key": list(key), **key, **measure(*arguments), **self.stamp})
+
+        def record() -> Record:
+            measured = measure(*arguments)
+            assert not key.keys() & measured.keys(), "a measurement has the name of what identifies the run"
+            return {"key": list(key), **key, **measured, **self.stamp}
+
+        return kept(path, record)
 
     def rounds(self, names: Iterable[str], num: int, measure: Callable[[str], Mapping[str, Any]]) -> None:
         """Measure each row once a round, in turn, so that a change of the machine's speed concerns all rows."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import torch
 from matplotlib import pyplot
 
 from artart.checkpoints.load import Loaded, load
@@ -27,7 +28,7 @@ matplotlib.use("Agg")
 SAMPLERS = {"ddim": DDIM, "heun": Heun, "dpmpp_2m": DPMpp2M, "unipc": UniPC}
 EVALUATIONS = (5, 7, 9, 11, 15, 19, 29, 39, 59, 99)  # odd: Heun's last step takes one
 QUICK = {"num_samples": 24, "evaluations": [3], "samplers": ["heun"], "weight": 1.5}
-FREE = ("samplers", "evaluations")
+FREE = ("samplers", "evaluations", "device")
 
 
 def options(parser: ArgumentParser) -> None:
@@ -49,7 +50,7 @@ def measure(
 ) -> dict[str, Any]:
     sampler = SAMPLERS[name]((evaluations + 1) // 2 if name == "heun" else evaluations)
     y = labels_of(judge.data.names_of(judge.val_ids), loaded.label_names)
-    labels = y.repeat(args.num_samples // len(y) + 1, 1)[: args.num_samples]
+    labels = y[torch.arange(args.num_samples) % len(y)]
     return judge(draw(loaded, sampler, Guidance(weight), args.batch_size, 0, labels))
 
 

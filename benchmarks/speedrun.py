@@ -49,7 +49,7 @@ QUICK = {**training.QUICK, "sizes": [32], "only": [ARTART], "every": 0.0, "targe
 
 
 def options(parser: ArgumentParser) -> None:
-    training.options(parser, [ARTART, *BEST_RATES], num_samples=1000)
+    training.options(parser, [ARTART, *BEST_RATES], devices=["cpu"], num_samples=1000)
     parser.add_argument("--sizes", type=int, nargs="*", choices=ROWS, default=[*ROWS], help="pixels of a side")
     parser.add_argument("--minutes", type=float, help=f"CPU minutes of a recipe at most (default: {MINUTES})")
     parser.add_argument("--target", type=float, default=0.005, help="KID")

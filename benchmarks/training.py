@@ -32,7 +32,13 @@ class Row(NamedTuple):
     first_stage: tuple[str, ...] = ()  # of the autoencoder that is trained before; empty: none
 
 
-def options(parser: ArgumentParser, rows: Iterable[str], seeds: Sequence[int] = (0, 1, 2), **defaults: Any) -> None:
+def options(
+    parser: ArgumentParser,
+    rows: Iterable[str],
+    seeds: Sequence[int] = (0, 1, 2),
+    devices: Iterable[str] = CALIBRATION,
+    **defaults: Any,
+) -> None:
     """Options of benchmarks that train rows and judge their samples."""
     names = list(rows)
     parser.add_argument("--root", type=Path, required=True, help="a folder of images")
@@ -44,7 +50,7 @@ def options(parser: ArgumentParser, rows: Iterable[str], seeds: Sequence[int] = 
     parser.add_argument("--num-samples", type=int, default=500)
     parser.add_argument("--guidance", type=float, default=1.0, help="weight of guidance")
     parser.add_argument("--precision", default="bf16-mixed")
-    parser.add_argument("--device", default="cpu", choices=CALIBRATION, help="its seconds count: CPU or wall")
+    parser.add_argument("--device", default="cpu", choices=devices, help="cpu: CPU seconds count; cuda: the clock")
     parser.add_argument("--only-train", action="store_true", help="judge later")
     parser.set_defaults(**{"threads": 1, **defaults})
 
@@ -80,7 +86,8 @@ def train(args: Namespace, run_dir: Path, *settings: str) -> float:
             words.append(word)
     print(run_dir.parent.name, run_dir.name, flush=True)
     command = [sys.executable, "-m", "artart.train", *words]
-    wall, cpu = spent(command, run_dir.with_suffix(".txt"), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    wall, cpu = spent(command, run_dir.with_suffix(".txt"), OMP_NUM_THREADS="1", PYTHONPATH=paths)
     return cpu if args.device == "cpu" else wall
 
 

@@ -1,6 +1,8 @@
 """What the benchmarks share: records, tables, pages, and training for equal time."""
 
 import json
+import os
+from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +11,7 @@ from torch.testing import assert_close
 
 from artart.data.datamodule import ArtDataModule
 from artart.io.page import Table
-from benchmarks import harness, speedrun
+from benchmarks import harness, speedrun, training
 from benchmarks.contender_artart import FlattenedMuon
 from benchmarks.judge import Judge
 from benchmarks.loop import Clock
@@ -181,3 +183,26 @@ def test_judge_finds_copies_and_noise(alexnet_weights):
     assert noise["kid_low"] < noise["kid"] < noise["kid_high"]
     assert noise["recall"] < copies["recall"]
     assert noise["spectrum_db"] > art["spectrum_db"]
+
+
+@pytest.mark.parametrize(("device", "accelerator", "seconds"), [("cpu", "cpu", 3.0), ("cuda", "gpu", 7.0)])
+def test_a_training_runs_on_the_device_whose_seconds_count(device, accelerator, seconds, monkeypatch, tmp_path):
+    asked: list[list[str]] = []
+
+    def spent(command, *_, **environment):
+        asked.append([*command, environment["PYTHONPATH"]])
+        return 7.0, 3.0  # wall and CPU
+
+    monkeypatch.setattr(training, "spent", spent)
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    args = Namespace(root=tmp_path, val_fraction=0.3, precision="32-true", device=device)
+    assert training.train(args, tmp_path / "row" / "run", "trainer.max_steps=2") == seconds
+    ((*words, path),) = asked
+    assert f"trainer.accelerator={accelerator}" in words
+    assert path.endswith(f"{os.pathsep}elsewhere")
+
+
+def test_a_measurement_replaces_nothing_that_identifies_its_run(tmp_path):
+    with pytest.raises(AssertionError, match="identifies the run"):
+        records(tmp_path).once({"row": "a", "rate": 3.0}, lambda: {"rate": 0.01})
+    assert not list(records(tmp_path))
