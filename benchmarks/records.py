@@ -32,7 +32,8 @@ class Records:
 
         def record() -> Record:
             measured = measure(*arguments)
-            assert not key.keys() & measured.keys(), "a measurement has the name of what identifies the run"
+            same = all(measured.get(name, value) == value for name, value in key.items())
+            assert same, "a measurement has the name of what identifies the run"
             return {"key": list(key), **key, **measured, **self.stamp}
 
         return kept(path, record)
