@@ -19,13 +19,15 @@ def run(cfg: DictConfig) -> None:
     """Print the table and write compare.html into a new folder."""
     config = check(cfg)
 
-    from artart.evaluation.comparison import groups_of, page, table
+    from artart.evaluation.comparison import groups_of, page, reasons, table
     from artart.evaluation.runs import read_runs
     from artart.io.files import output_folder, write_new
     from artart.io.terminal import relative_to_cwd
 
     groups = groups_of(read_runs([absolute(folder) for folder in config["runs"]]))
-    get_console().print(table(groups).for_terminal())
+    for one in (table(groups), reasons(groups)):
+        if one.rows:
+            get_console().print(one.for_terminal())
     with output_folder(config["out"], Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         log.info("page: %s", relative_to_cwd(write_new(folder / "compare.html", page(groups))))
 

@@ -79,6 +79,13 @@ def table(groups: Sequence[Group]) -> Table:
     return Table("Runs", [header[k] for k in kept], [[row[k] for k in kept] for row in rows], note)
 
 
+def reasons(groups: Sequence[Group]) -> Table:
+    """Why runs failed or cannot be read, a row for each."""
+    runs = [run for group in groups for run in group.runs]
+    rows = [[name_of(run, runs), run.status] for run in runs if ":" in run.status]
+    return Table("What failed", ["run", "reason"], rows[:MAX_LINES], _left_out(len(rows), len(rows[:MAX_LINES])))
+
+
 def _settings(groups: Sequence[Group]) -> Table:
     """The settings in which groups differ, a row for each."""
     runs = [run for group in groups for run in group.runs]
@@ -117,7 +124,7 @@ def _copies(group: Group) -> str:
 
 
 def _status(group: Group) -> str:
-    known = [run.status for run in group.runs]
+    known = [run.status.partition(":")[0] for run in group.runs]
     return known[0] if len(set(known)) == 1 else ", ".join(known)
 
 
@@ -129,7 +136,7 @@ def page(groups: Sequence[Group]) -> bytes:
     if best := next((group for group in groups if group.scores), None):
         words = f", {printable(best.words)[:MAX_WORDS]}" if best.words else ""
         sentences.append(f"Best {best.runs[0].monitor}: {', '.join(names[run.folder] for run in best.runs)}{words}.")
-    sections: list[Table | Figure | Slides] = [table(groups)]
+    sections: list[Table | Figure | Slides] = [table(groups), *([failed] if (failed := reasons(groups)).rows else [])]
     with_grids = ((names[run.folder], slides) for run in runs if (slides := grids_of(run.folder)))
     if shown := [*islice(with_grids, MAX_WITH_GRIDS)]:
         sections.append(Slides("Samples through the epochs", shown, _left_out(len(runs), len(shown))))

@@ -38,7 +38,7 @@ class Table(NamedTuple):
     def for_terminal(self) -> rich.table.Table:
         table = rich.table.Table(title=Text(escaped(self.title)), title_justify="left", title_style="bold")
         for k, name in enumerate(self.header):
-            table.add_column(Text(escaped(name)), justify="right" if k else "left")
+            table.add_column(Text(escaped(name)), justify=self.sides[k], overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(escaped(cell)) for cell in row))
         return table

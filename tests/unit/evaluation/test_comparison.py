@@ -16,7 +16,7 @@ from PIL import Image
 
 import artart.compare
 from artart import ArtError
-from artart.evaluation.comparison import groups_of, page, table
+from artart.evaluation.comparison import groups_of, page, reasons, table
 from artart.evaluation.runs import name_of, read_run, read_runs
 
 BASE = {"data": {"root": None, "batch_size": 32}, "image_size": 16, "monitor": "val/loss", "mode": "min"}
@@ -77,12 +77,11 @@ def test_every_kind_of_run_has_its_status(tmp_path):
     with FileLock(sweep / "8" / ".hydra" / "lock"):
         groups = groups_of(read_runs([sweep]))
     status = dict(zip(column("run", groups), column("status", groups), strict=True))
-    assert [status[str(k)] for k in (1, 8, 9, 10, 11)] == [
-        *("finished", "running", "failed: NaN in the loss", "unfinished", "failed: image_size=0")
-    ]
-    assert status["0"] == "unfinished"
-    assert status["12"].startswith("unreadable: ")
-    assert len(status) == 13
+    assert [status[str(k)] for k in (1, 8, 9, 10, 11)] == [*("finished", "running", "failed", "unfinished", "failed")]
+    assert (status["0"], status["12"], len(status)) == ("unfinished", "unreadable", 13)
+    why = dict(reasons(groups).rows)
+    assert (why["9"], why["11"], len(why)) == ("failed: NaN in the loss", "failed: image_size=0", 3)
+    assert why["12"].startswith("unreadable: ")
     assert b"failed: NaN in the loss" in page(groups)
 
 
