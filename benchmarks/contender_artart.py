@@ -19,6 +19,7 @@ from artart.models.unet import UNet
 from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import MSE, WeightedSum
 from artart.training.callbacks.ema import EMA
+from artart.training.muon import Muon
 from benchmarks.contender import Average, warm_cosine
 
 
@@ -95,42 +96,8 @@ class ArtartX0(Artart):
     parameterization = "x0"
 
 
-class FlattenedMuon(torch.optim.Muon):
-    """Muon of filters, each flattened to a matrix (Jordan et al. 2024), and AdamW of all other parameters.
-
-    `lr` is AdamW's; Muon's is scaled so that its steps are as large (Liu et al. 2025, arXiv 2502.16982).
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.01) -> None:
-        every = list(parameters)
-        self.filters = [parameter for parameter in every if parameter.ndim == 4]
-        flat = [nn.Parameter(self._flat(parameter.detach())) for parameter in self.filters]
-        super().__init__(flat, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        rest = [parameter for parameter in every if parameter.ndim != 4]
-        self.rest = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.999), weight_decay=weight_decay)
-
-    @staticmethod
-    def _flat(filters: Tensor) -> Tensor:
-        """(O, I, H, W) as a matrix (O, H W I) in the same memory; the order of columns does not matter to Muon."""
-        return filters.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(1)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self.rest.zero_grad(set_to_none)
-        for parameter in self.filters:
-            parameter.grad = None
-
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        flat = self.param_groups[0]["params"]
-        for parameter, matrix in zip(self.filters, flat, strict=True):
-            assert parameter.data_ptr() == matrix.data_ptr(), "filters must be channels_last"
-            matrix.grad = None if parameter.grad is None else self._flat(parameter.grad)
-        super().step()
-        self.rest.param_groups[0]["lr"] = self.param_groups[0]["lr"]  # which a scheduler has set
-        self.rest.step()
-
-
 class ArtartMuon(Artart):
     """As Artart, but filters are trained by Muon."""
 
     def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
-        return FlattenedMuon(parameters, lr)
+        return Muon(parameters, lr)

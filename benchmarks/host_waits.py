@@ -61,6 +61,7 @@ SETTINGS = {
         *(*DIFFUSION, "trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2"),
     ),
     "diffusion, bf16": (*DIFFUSION, "trainer.precision=bf16-mixed"),
+    "diffusion, Muon": (*DIFFUSION, "optimizer=muon"),
     "diffusion, no augmentation, SGD": (*DIFFUSION, "objective.augment=null", "optimizer=sgd"),
     "diffusion, article's network": DIFFUSION[:2],
     "diffusion, ViT": (*DIFFUSION[:2], "model=vit", "model.hidden_size=32", "model.depth=2", "model.num_heads=2"),

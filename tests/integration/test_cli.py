@@ -121,7 +121,7 @@ def test_help_has_examples_and_every_group(tmp_path):
     assert done.returncode == 0
     assert "python -m artart.train data.root=~/art" in done.stdout
     assert all(
-        group in done.stdout for group in ("optimizer: adam, adamw, sgd", "scheduler: burn_in, constant, cosine")
+        group in done.stdout for group in ("optimizer: adam, adamw, muon, sgd", "scheduler: burn_in, constant, cosine")
     )
     assert "torch" not in artart("artart.train", "--cfg", "job", cwd=tmp_path).stderr
 

@@ -37,7 +37,7 @@ KINDS = {
     "diffusion": DIFFUSION,
     "gan": GAN,
     "text": (*DIFFUSION, "data.captions=auto"),
-    "noise": (*AUTOENCODER, "+regularizer=noise"),
+    "noise": (*AUTOENCODER, "+regularizer=noise", "optimizer=muon"),
     "kl": (*AUTOENCODER, "+regularizer=kl", "regularizer.weight=0.01"),
 }
 EPOCHS = "trainer.max_epochs=3"  # of 4 steps

@@ -418,8 +418,8 @@ def test_fewer_images_than_a_batch_are_the_batch(train, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "choice",
-    ["optimizer=adamw", "optimizer=sgd", "scheduler=cosine", "scheduler=constant", "trainer=debug", "trainer=cpu",
-     "logger=csv", "logger=none", "callbacks=none", "~callbacks.grid", "callbacks.best=null",
+    ["optimizer=adamw", "optimizer=muon", "optimizer=sgd", "scheduler=cosine", "scheduler=constant", "trainer=debug",
+     "trainer=cpu", "logger=csv", "logger=none", "callbacks=none", "~callbacks.grid", "callbacks.best=null",
      "trainer.max_steps=3", "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2"],
 )  # fmt: skip
 def test_every_choice_runs(train, choice):

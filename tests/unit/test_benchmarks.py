@@ -7,12 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from artart.data.datamodule import ArtDataModule
 from artart.io.page import Table
 from benchmarks import harness, speedrun, training
-from benchmarks.contender_artart import FlattenedMuon
 from benchmarks.judge import Judge
 from benchmarks.loop import Clock
 from benchmarks.records import Records, cell, page, table, write
@@ -137,26 +135,6 @@ def test_a_clock_does_not_count_pauses_and_a_race_ends_at_its_target():
         steps.append(1)
     assert [point["kid"] for point in race.points] == [0.2, 0.1]
     assert race.points[1]["seconds"] - race.points[0]["seconds"] >= 30
-
-
-def test_muon_of_flattened_filters_is_that_of_matrices_and_the_rest_is_adamw():
-    torch.manual_seed(0)
-    conv = torch.nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
-    matrix = torch.nn.Parameter(conv.weight.detach().flatten(1).clone())
-    bias = torch.nn.Parameter(conv.bias.detach().clone())
-    ours = FlattenedMuon(conv.parameters(), lr=0.1)
-    muon = torch.optim.Muon([matrix], lr=0.05, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW([bias], lr=0.05, weight_decay=0.01)
-    for group in ours.param_groups:
-        group["lr"] = 0.05  # as a scheduler does
-    for _ in range(3):
-        ours.zero_grad()
-        conv(torch.randn(2, 4, 5, 5)).square().sum().backward()
-        matrix.grad, bias.grad = conv.weight.grad.flatten(1), conv.bias.grad.clone()
-        for optimizer in (ours, muon, adamw):
-            optimizer.step()
-    assert_close(conv.weight.detach().flatten(1), matrix.detach(), atol=2e-3, rtol=2e-2)  # Muon computes in bfloat16
-    assert_close(conv.bias.detach(), bias.detach())
 
 
 def test_speedrun_lists_those_that_reached_the_target_first():

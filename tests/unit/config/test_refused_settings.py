@@ -44,7 +44,7 @@ def refusal_of_generate(*overrides: str) -> str:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["optimizer=foo"], "optimizer=foo: no such option; choose adam, adamw or sgd"),
+        (["optimizer=foo"], "optimizer=foo: no such option; choose adam, adamw, muon or sgd"),
         (["+seed=3"], "+seed: exists already; leave out the +"),
         (["callbacks=null"], "callbacks=null: a group needs an option; choose default, diffusion, gan or none"),
         (["schedule=cosine"], "schedule=cosine: no such key; it belongs to diffusion: add objective=diffusion"),
