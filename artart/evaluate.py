@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> None:
     trust = {key: config[key] for key in ("trusted_classes", "device")}
     with output_folder(config["out"], default) as out, report.reserved(out, config["data"]["root"]):
         loaded = load(Path(config["checkpoint"]), **trust)
-        check_sampling(config, loaded.objective.one_step, loaded.objective.distilled)
+        check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)
         data = held_out_data(loaded, **config["data"])
         facts: dict[str, object] = {"checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}
         guidance = guidance_for(loaded, **config["guidance"], **trust)

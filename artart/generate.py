@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> None:
     loaded = load(Path(config["checkpoint"]), **trust)
     mode = mode_of(loaded, config["mode"])
     check_mode(config, mode, modes_of(loaded.objective))
-    check_sampling(config, loaded.objective.one_step, loaded.objective.distilled)
+    check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)
     allowed = config["allowed_labels"] and [format_value(name) for name in config["allowed_labels"]]
     asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]), allowed)
     warn_of_unknown(loaded.text, asked.prompts)

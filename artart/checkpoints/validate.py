@@ -29,7 +29,7 @@ NETWORKS = tuple(f"artart.models.{name}" for name in ("autoencoder", "conv_diffu
 PARTS = (
     "artart.objectives.reconstruction",
     "artart.objectives.diffusion",
-    "artart.objectives.consistency",
+    "artart.objectives.distillation",
     "artart.objectives.gan",
     "artart.models.gan",  # for its discriminator
     "artart.objectives.losses",

@@ -148,17 +148,15 @@ def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
         raise ArtError(f"input={config['input']}: mode=inpaint takes one image, not a folder")
 
 
-def check_sampling(config: Config, one_step: bool, distilled: bool) -> None:
-    """Raises ArtError if the command line sets what has no effect on a network of an objective with these flags."""
-    path, sampler = config["checkpoint"], config["sampler"]["_target_"]
-    for word in overrides() if one_step or distilled else []:
+def check_sampling(config: Config, one_step: bool, num_steps: int | None) -> None:
+    """Raises ArtError if the command line sets what has no effect on a network of such an objective."""
+    path = config["checkpoint"]
+    for word in overrides() if one_step or num_steps is not None else []:
         key = word.lstrip("+").partition("=")[0].partition(".")[0]
         if one_step and key in OF_STEPS:
             raise ArtError(f"{word}: {path} is of a GAN, which makes an image in one step; leave it out")
-        if distilled and key == "guidance":
-            raise ArtError(f"{word}: {path} is distilled, with the guidance of its training; leave it out")
-        if distilled and key == "sampler" and not sampler.endswith("MultistepConsistency"):
-            raise ArtError(f"{word}: {path} is distilled; add sampler=consistency")
+        if num_steps is not None and key in ("sampler", "guidance"):
+            raise ArtError(f"{word}: {path} is distilled, with the steps and guidance of its training; leave it out")
 
 
 def literals(hint: Any) -> list[Any]:

@@ -104,19 +104,20 @@ def _wrong_for_diffusion(config: Config) -> Iterator[str]:
 
 
 def _wrong_for_distillation(config: Config) -> Iterator[str]:
-    """What objective=consistency needs, and parts of it elsewhere."""
-    is_distilled = str(select_or_none(config, "objective._target_")).endswith(".Consistency")
-    if is_distilled and not config["init_from"]:
-        yield "init_from: objective=consistency distils a trained network; set init_from=CHECKPOINT"
-    elif is_distilled and (name := config["objective"]["parameterization"]) != "v":
-        yield f"init_from={config['init_from']}: its parameterization is {name}; objective=consistency needs v"
+    """What objective=distillation needs, and what it has of its own."""
+    if not str(select_or_none(config, "objective._target_")).endswith(".Distillation"):
+        return
+    of_objective = config["objective"]
+    if not config["init_from"]:
+        yield "init_from: objective=distillation distils a trained network; set init_from=CHECKPOINT"
+    elif (name := of_objective["parameterization"]) != "v":
+        yield f"init_from={config['init_from']}: its parameterization is {name}; objective=distillation needs v"
     for part in ("grid", "memorization"):
-        sampler = select_or_none(config, f"callbacks.{part}.sampler._target_")
-        if sampler and sampler.endswith(".MultistepConsistency") != is_distilled:
-            remedy = "consistency" if is_distilled else "heun"
-            yield f"callbacks.{part}.sampler: is not for this objective; use sampler={remedy}"
-        if is_distilled and (weight := select_or_none(config, f"callbacks.{part}.guidance")) not in (None, 1):
-            yield f"callbacks.{part}.guidance={weight}: is in the network with objective=consistency; set 1"
+        sampler = select_or_none(config, f"callbacks.{part}.sampler")
+        if sampler and (sampler["_target_"][-5:], sampler["num_steps"]) != (".DDIM", of_objective["num_steps"]):
+            yield f"callbacks.{part}.sampler: must be DDIM with objective.num_steps; leave sampler out"
+        if (weight := select_or_none(config, f"callbacks.{part}.guidance")) not in (None, 1):
+            yield f"callbacks.{part}.guidance={weight}: is in the network with objective=distillation; set 1"
 
 
 def _wrong_for_gan(config: Config) -> Iterator[str]:

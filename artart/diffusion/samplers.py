@@ -155,21 +155,6 @@ class _Prediction(NamedTuple):
         return self.first_order + self.weight * (rho * self.slope + (b - rho) * change)
 
 
-@dataclass
-class MultistepConsistency:
-    """x0_hat at each time, with new noise (Song et al. 2023, arXiv 2303.01469, Algorithm 1)."""
-
-    num_steps: Count = 2
-    spacing: Spacing = "r"
-
-    def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
-        for i, ((t, _), (_, after)) in enumerate(pairwise(_levels(schedule, times)), start=1):
-            x = x0_hat = denoise(x, t.to(x).expand(len(x)))
-            if after.sigma > 0:
-                x = after.alpha * x0_hat + after.sigma * noise(i)
-            yield Step(x, x0_hat)
-
-
 def _levels(schedule: Schedule, times: Tensor) -> Iterator[tuple[Tensor, Level]]:
     """Each time with its level: 0-dimensional tensors, which do not change the dtype of the images they scale."""
     return ((t, Level(*values)) for t, *values in zip(times, *schedule.at(times), strict=True))

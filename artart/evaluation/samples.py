@@ -86,7 +86,7 @@ def measure(
     test = MemorizationTest(train, [data.images.groups[i] for i in data.train_ids], held_out)
     nearest = test.nearest(samples)
     metrics["memorization"] = memorization.report(test, nearest, classes, generator)
-    if not (loaded.objective.one_step or loaded.objective.distilled):
+    if not loaded.objective.one_step and loaded.objective.num_steps is None:
         metrics["error_by_noise_level"] = errors_by_level(loaded, to_model(held_out[:MAX_DENOISED]), y[:MAX_DENOISED])
     metrics |= {"num_images": num_images, "num_held_out": len(held_out)}
     shown = Shown(samples, classes, dict(zip(SETS, powers, strict=True)), test, nearest, typical)

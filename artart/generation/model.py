@@ -13,7 +13,7 @@ from artart.checkpoints import load as checkpoint
 from artart.config.paths import checkpoint_of
 from artart.config.schema import check_values
 from artart.diffusion.guidance import Guidance
-from artart.diffusion.samplers import MultistepConsistency, Sampler
+from artart.diffusion.samplers import Sampler
 from artart.generation.conditions import Asked, warn_of_unknown
 from artart.generation.img2img import STRENGTH, mask_of, masked, noised, plan_variations
 from artart.generation.inputs import Images, Input, inputs_of
@@ -54,7 +54,7 @@ class Model:
       None: frequent captions in `sample`, else none. negative_prompt: what guidance leads away from.
     - seed: image k has the seed `seed + k`, in any batch size.
     - guidance: the guidance weight; 1: none. A Guidance, from `guidance`, also has an interval and a network.
-    - sampler: a name in conf/sampler, for a distilled network consistency, or a Sampler; num_steps: of one by name.
+    - sampler: a name in conf/sampler, or a Sampler; num_steps: of one by name.
     - output_type: "pil": a list of PIL images with their provenance as XMP in `info["xmp"]`, which
       `artart.save_image` writes, after `img2img` and `inpaint` of the size of their PIL image; "pt": a tensor
       (N, 3, S, S) in [-1, 1] on the CPU.
@@ -205,13 +205,13 @@ class Model:
         mode_of(self.loaded, mode)
         check_values(batch_size=batch_size, negative_prompt=negative_prompt, **values)
         objective = self.loaded.objective
-        if objective.one_step and (sampler != "heun" or guidance != 1.5 or num_steps is not None):
+        is_changed = sampler != "heun" or guidance != 1.5 or num_steps is not None
+        if objective.one_step and is_changed:
             raise ArtError("sampler, num_steps, guidance: a GAN makes an image in one step; leave them out")
+        if objective.num_steps is not None and is_changed:
+            raise ArtError("sampler, num_steps, guidance: a distilled network has its training's; leave them out")
         chosen = self.guidance(guidance, negative_prompt=negative_prompt)
-        how = sampler_for("consistency" if objective.distilled and sampler == "heun" else sampler, num_steps)
-        if objective.distilled and (guidance != 1.5 or not isinstance(how, MultistepConsistency)):
-            raise ArtError("sampler, guidance: a distilled network takes sampler=consistency; leave them out")
-        return sampling_for(self.loaded, how, chosen, batch_size)
+        return sampling_for(self.loaded, sampler_for(sampler, num_steps), chosen, batch_size)
 
     def _asked(self, label: Label, prompt: Prompt) -> Asked:
         prompts = [] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)

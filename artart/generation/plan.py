@@ -18,7 +18,7 @@ from artart.data.embeddings import Embeddings
 from artart.diffusion.first_stage import fingerprint
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance
 from artart.diffusion.noise import Between
-from artart.diffusion.samplers import DDIM, MultistepConsistency, Sampler, Step
+from artart.diffusion.samplers import DDIM, Sampler, Step
 from artart.diffusion.sampling import Given, Towards, sample_images
 from artart.generation.conditions import negative_for
 from artart.generation.inputs import Input
@@ -122,20 +122,11 @@ def sampling_for(
     batch_size: int,
     limits: Mapping[str, object] = MappingProxyType({}),
 ) -> Sampling:
-    """How a network samples: one of a single step and a distilled one in their own way, without guidance.
-
-    Raises ArtError if another network should sample by consistency.
-    """
-    is_consistent, objective = isinstance(sampler, MultistepConsistency), loaded.objective
-    if is_consistent and not objective.distilled:
-        raise ArtError(
-            f"sampler=consistency: {loaded.path} is not distilled; choose another, or distil it: "
-            f"artart.train experiment=distill init_from={loaded.path}"
-        )
-    if objective.one_step:
+    """How a network samples: one of a single step and a distilled one in their own way, without guidance."""
+    if loaded.objective.one_step:
         sampler, guidance = ONE_STEP, NO_GUIDANCE
-    if objective.distilled:
-        sampler, guidance = sampler if is_consistent else MultistepConsistency(), NO_GUIDANCE
+    if (num_steps := loaded.objective.num_steps) is not None:
+        sampler, guidance = DDIM(num_steps), NO_GUIDANCE
     return Sampling(sampler, guidance, batch_size, limits)
 
 

@@ -19,7 +19,7 @@ Mode = Literal["reconstruct", "sample"]  # what artart.generate does with a netw
 class Objective(Protocol):
     mode: Mode
     one_step: bool  # whether it samples in one evaluation of the network: without sampler, guidance and noise levels
-    distilled: bool  # whether it samples by sampler=consistency alone, without guidance
+    num_steps: int | None  # that a distilled network samples in, by DDIM without guidance; None: as asked for
     network: Mapping[str, int]  # settings of `model` that this objective determines
     inputs: Sequence[str]  # names of the network's inputs, in their order
     output: str  # name of the network's output

@@ -30,7 +30,7 @@ class Diffusion:
 
     mode: Mode = "sample"
     one_step = False
-    distilled = False
+    num_steps: int | None = None
     inputs: Sequence[str] = ("x_t", "t", "y")
 
     def __init__(

@@ -101,7 +101,7 @@ class GAN:
 
     mode: Mode = "sample"
     one_step = True
-    distilled = False
+    num_steps: int | None = None
     network: Mapping[str, int] = {}
     inputs: Sequence[str] = ("x", "y")
     output = "x0_hat"

@@ -21,7 +21,7 @@ class Reconstruction:
 
     mode: Mode = "reconstruct"
     one_step = False
-    distilled = False
+    num_steps: int | None = None
     network: Mapping[str, int] = {"conditioned": False, "augment_dim": 0}
     inputs: Sequence[str] = ("x",)
     output = "x0_hat"

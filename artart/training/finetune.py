@@ -26,7 +26,7 @@ MUST_MATCH = ("image_size", "model", "objective.parameterization", "schedule")  
 FILLED_IN = ("num_classes", "conditioned", "augment_dim", "text")  # of the model: decided by the new run
 MAY_DIFFER = (*FILLED_IN, "dropout")  # no weight depends on them
 PARTS_OF_OBJECTIVE = ("objective", "loss")
-DISTILLATION = ("diffusion", "consistency")  # objectives of init_from and of the run
+DISTILLATION = ("diffusion", "distillation")  # objectives of init_from and of the run
 TABLE = "condition.label.weight"  # a row for each label
 
 
@@ -117,7 +117,7 @@ def _hydra_words(node: Any) -> Iterator[str]:
 def _check_agreement(path: Path, theirs: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, str]) -> None:
     """Raises ArtError if a word of the command line, by key in `given`, contradicts the checkpoint."""
     its, ours = map(_kind, (theirs, own))
-    if its == "consistency":
+    if its == "distillation":
         raise ArtError(f"init_from={path}: is distilled; name the network that it was distilled from")
     if its != ours and (its, ours) != DISTILLATION:
         raise ArtError(

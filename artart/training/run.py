@@ -91,7 +91,7 @@ def prepare(
                 f"image_size={cfg.image_size}: the network has latents of {side} x {side}: {error}"
             ) from None
         raise
-    if objective.distilled:
+    if objective.num_steps is not None:
         objective.teach_by(net)  # type: ignore[attr-defined]
     check_parts(config, objective.mode, data.label_names, net, objective.one_step)
     check_writable(config, data.label_names, net, objective.first_stage.content)

@@ -253,7 +253,7 @@ IMAGE = Image.new("RGB", (16, 16))
         (lambda model: model.sample(guidance=-1), "guidance.weight=-1: must be a number, at least 0"),
         (
             lambda model: model.sample(sampler="huen"),
-            "sampler=huen: no such option; choose consistency, ddim, ddpm, dpmpp_2m, heun",
+            "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m, heun",
         ),
         (lambda model: model.sample(num_steps=0), "sampler.num_steps=0: must be a whole number, at least 1"),
         (lambda model: model.sample(sampler=DDIM(), num_steps=2), "num_steps=2: goes with a sampler's name"),

@@ -82,7 +82,7 @@ def refusal_of_generate(*overrides: str) -> str:
         ([*DIFFUSION, "schedule=flwo"], "schedule=flwo: no such option; choose cosine, flow, linear or table"),
         (
             [*DIFFUSION, "sampler=huen"],
-            "sampler=huen: no such option; choose consistency, ddim, ddpm, dpmpp_2m, heun or unipc",
+            "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m, heun or unipc",
         ),
         ([*DIFFUSION, "schedule=table"], "schedule.alphas_cumprod: needs a value"),
         (
@@ -128,7 +128,7 @@ def test_train_refuses_labels_without_columns(labels, message):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["sampler=huen"], "sampler=huen: no such option; choose consistency, ddim, ddpm, dpmpp_2m, heun or unipc"),
+        (["sampler=huen"], "sampler=huen: no such option; choose ddim, ddpm, dpmpp_2m, heun or unipc"),
         (["sampler=ddim", "sampler.eta=2"], "sampler.eta=2: must be a number, at least 0 and at most 1"),
         (["guidance.interval=[0,2]"], "guidance.interval=[0, 2]: must be two noise levels from 0 to 1 that rise: [lo"),
         (["guidance.weight=-1"], "guidance.weight=-1: must be a number, at least 0"),

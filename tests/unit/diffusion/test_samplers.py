@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from artart.diffusion.samplers import DDIM, Denoise, DPMpp2M, Heun, MultistepConsistency, Sampler, Step, UniPC
+from artart.diffusion.samplers import DDIM, Denoise, DPMpp2M, Heun, Sampler, Step, UniPC
 from artart.diffusion.schedule import Flow, Schedule
 
 B, SHAPE = 64, (3, 4, 4)
@@ -16,7 +16,6 @@ SAMPLERS = {
     "heun": Heun(),
     "dpmpp_2m": DPMpp2M(),
     "unipc": UniPC(),
-    "consistency": MultistepConsistency(),
 }
 samplers = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 deterministic = pytest.mark.parametrize("sampler", [DDIM(), Heun(), DPMpp2M(), UniPC()], ids=type)
@@ -123,24 +122,6 @@ def test_schedules_differ_in_nothing_but_the_scale_of_the_path(sampler, schedule
     assert_close(*paths)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
-def test_consistency_with_the_ends_of_paths_makes_gaussian_data_in_any_number_of_steps(schedule, num_steps):
-    """x_t is scaled along a path as its standard deviation is. Each step but the last adds new noise."""
-    std, denoised = 0.5, list[Tensor]()
-
-    def end(x_t: Tensor, t: Tensor) -> Tensor:
-        level = schedule.for_images(t, x_t)
-        denoised.append(x_t)
-        return std * x_t / ((level.alpha * std) ** 2 + level.sigma**2).sqrt()
-
-    times = schedule.times(num_steps)
-    steps = sampled(MultistepConsistency(num_steps), end, schedule, times)
-    assert [float(step.x0_hat.std()) for step in steps] == pytest.approx([std] * num_steps, rel=0.05)
-    for i, (before, step) in enumerate(zip(denoised[1:], steps, strict=False), start=1):
-        level = schedule.at(times[i])
-        assert_close(before, level.alpha * step.x0_hat + level.sigma * noise(i))
-
-
 # What they ask and what they tell
 
 
@@ -185,7 +166,7 @@ def test_noise_is_drawn_once_a_step_and_never_in_the_last(sampler, schedule):
         return normal(seed=i)
 
     sampled(sampler, ideal_denoiser(DATA, schedule), schedule, schedule.times(4), noise)
-    assert drawn == ([1, 2, 3] if getattr(sampler, "eta", 0) > 0 or isinstance(sampler, MultistepConsistency) else [])
+    assert drawn == ([1, 2, 3] if getattr(sampler, "eta", 0) > 0 else [])
 
 
 @samplers
@@ -201,7 +182,6 @@ def test_samplers_keep_their_settings():
     assert (DDIM().num_steps, DDIM().spacing, DDIM().eta) == (50, "r", 0)
     assert (Heun().num_steps, Heun().spacing) == (30, "r")
     assert (DPMpp2M().num_steps, DPMpp2M().spacing) == (30, "r")
-    assert (MultistepConsistency().num_steps, MultistepConsistency().spacing) == (2, "r")
-    for sampler in (DDIM(7, "t", 0.5), Heun(7, "t"), DPMpp2M(7, "t"), MultistepConsistency(7, "t")):
+    for sampler in (DDIM(7, "t", 0.5), Heun(7, "t"), DPMpp2M(7, "t")):
         assert (sampler.num_steps, sampler.spacing) == (7, "t")
     assert DDIM(7, "t", 0.5).eta == 0.5

@@ -15,8 +15,8 @@ from artart.io.images import Batch, to_model
 from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.models.unet import UNet
 from artart.objectives.base import Objective
-from artart.objectives.consistency import Consistency
 from artart.objectives.diffusion import MAX_GRADIENT_IMAGES, Diffusion
+from artart.objectives.distillation import Distillation
 from artart.objectives.losses import MSE, Perceptual, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
 
@@ -538,7 +538,7 @@ def test_guidance_by_several_columns_asks_for_all_of_them_and_for_none():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Diffusion, Consistency])
+@pytest.mark.parametrize("kind", [Diffusion, Distillation])
 def test_a_compiled_step_is_one_graph_after_its_draws_and_has_the_same_losses(kind):
     """Whatever share of the run is done; without the code that inductor makes of the graph."""
     net = UNet(
@@ -547,7 +547,7 @@ def test_a_compiled_step_is_one_graph_after_its_draws_and_has_the_same_losses(ki
     if kind is Diffusion:
         objective = Diffusion(mse(), Flow(), LogitNormal(S), augment=Augment(0.5))
     else:
-        objective = Consistency(mse(), Flow(), guidance=2.0, augment=Augment(0.5))
+        objective = Distillation(mse(), Flow(), guidance=2.0, augment=Augment(0.5))
         objective.teach_by(net)
     torch._dynamo.reset()
     counters.clear()

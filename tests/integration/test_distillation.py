@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 from pathlib import Path
 
@@ -14,7 +13,10 @@ from torch.testing import assert_close
 
 import artart
 from artart import ArtError, Model
-from artart.objectives.consistency import Consistency
+from artart.diffusion.guidance import NO_GUIDANCE, Guidance
+from artart.diffusion.samplers import DDIM, Heun
+from artart.generation.plan import sampling_for
+from artart.objectives.distillation import Distillation
 
 
 @pytest.fixture(scope="session")
@@ -47,18 +49,16 @@ def test_an_image_depends_on_its_seed_and_label_alone(model):
     assert (model.sample(1, label="drawing", seed=5, output_type="pt") != alone).any()
 
 
-def test_the_default_is_consistency_of_two_steps(model):
-    two = model.sample(2, output_type="pt")
-    assert_close(model.sample(2, sampler="consistency", num_steps=2, output_type="pt"), two, rtol=0, atol=0)
-    (image,) = model.sample(1, num_steps=4)
-    assert "MultistepConsistency" in str(image.info)
-    assert (model.sample(2, num_steps=1, output_type="pt") - two).abs().max() > 1e-3
+def test_it_samples_by_ddim_in_the_steps_of_its_training(model):
+    how = sampling_for(model.loaded, Heun(), Guidance(2.0), batch_size=1)
+    assert (how.sampler, how.guidance) == (DDIM(2), NO_GUIDANCE)
+    assert "DDIM" in str(model.sample(1)[0].info)
 
 
 def test_generate_writes_the_images_of_python(generate, last, model):
     words = ("num_images=3", "label=painting", "out=made", "device=cpu", "save_trajectory=true")
-    assert generate(f"checkpoint={last}", *words, "sampler=consistency", "sampler.num_steps=4") == 0
-    images = model.sample(3, label="painting", num_steps=4)
+    assert generate(f"checkpoint={last}", *words) == 0
+    images = model.sample(3, label="painting")
     for path, image in zip(sorted(Path("made").glob("0*.png")), images, strict=True):
         assert np.abs(np.asarray(Image.open(path)).astype(int) - np.asarray(image)).max() <= 1
 
@@ -75,32 +75,17 @@ def test_images_lead_to_images(model, method):
         assert (made[:, :, :8] != 0).any()
 
 
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("guidance.weight=2", "guidance.weight=2: .* is distilled, with the guidance of its training; leave it out"),
-        ("sampler=ddim", "sampler=ddim: .* is distilled; add sampler=consistency"),
-        ("sampler.num_steps=4", "sampler.num_steps=4: .* is distilled; add sampler=consistency"),
-    ],
-)
-def test_what_a_distilled_network_does_not_take_is_one_line(generate, last, capsys, word, message):
+@pytest.mark.parametrize("word", ["guidance.weight=2", "sampler=ddim", "sampler.num_steps=4"])
+def test_what_a_distilled_network_does_not_take_is_one_line(generate, last, capsys, word):
     assert generate(f"checkpoint={last}", word) == 2
     error = capsys.readouterr().err.strip()
+    assert error.endswith(f"{word}: {last} is distilled, with the steps and guidance of its training; leave it out")
     assert "\n" not in error
-    assert re.match(message, error)
 
 
-def test_other_networks_do_not_take_its_sampler(generate, teacher_run, capsys):
-    checkpoint = teacher_run / "checkpoints" / "last.ckpt"
-    assert generate(f"checkpoint={checkpoint}", "sampler=consistency", "device=cpu") == 2
-    assert f"sampler=consistency: {checkpoint} is not distilled; choose another, or" in capsys.readouterr().err
-    with pytest.raises(ArtError, match="is not distilled"):
-        artart.load(checkpoint, device="cpu").sample(1, sampler="consistency")
-
-
-def test_python_refuses_guidance_and_other_samplers(model):
-    for argument in ({"guidance": 2.0}, {"sampler": "ddim"}):
-        with pytest.raises(ArtError, match="a distilled network takes sampler=consistency; leave them out"):
+def test_python_refuses_guidance_and_samplers(model):
+    for argument in ({"guidance": 2.0}, {"sampler": "ddim"}, {"num_steps": 4}):
+        with pytest.raises(ArtError, match="a distilled network has its training's; leave them out"):
             model.sample(1, **argument)
 
 
@@ -110,7 +95,7 @@ def test_evaluate_measures_all_but_noise_levels(evaluate, last, alexnet_weights)
     assert evaluate(f"checkpoint={last}", "num_images=24", "device=cpu", weights) == 0
     metrics = json.loads(Path("judged/metrics.json").read_text())
     assert {"kid_alexnet", "memorization", "spectrum_db"} <= metrics.keys()
-    assert (metrics["sampler"], metrics["num_steps"], metrics["guidance"]) == ("MultistepConsistency", 2, 1.0)
+    assert (metrics["sampler"], metrics["num_steps"], metrics["guidance"]) == ("DDIM", 2, 1.0)
     assert "error_by_noise_level" not in metrics
 
 
@@ -121,11 +106,12 @@ def test_an_exported_file_makes_the_same_images(export, last, model, tmp_path):
 
 
 WRONG = [
-    (["init_from=null"], "init_from: objective=consistency distils a trained network; set init_from=CHECKPOINT"),
+    (["init_from=null"], "init_from: objective=distillation distils a trained network; set init_from=CHECKPOINT"),
     (["init_from={distilled}"], "init_from={distilled}: is distilled; name the network that it was distilled from"),
-    (["init_from={x0}"], "init_from={x0}: its parameterization is x0; objective=consistency needs v"),
-    (["sampler=heun"], "callbacks.grid.sampler: is not for this objective; use sampler=consistency"),
-    (["callbacks.grid.guidance=2"], "callbacks.grid.guidance=2: is in the network with objective=consistency; set 1"),
+    (["init_from={x0}"], "init_from={x0}: its parameterization is x0; objective=distillation needs v"),
+    (["sampler=heun"], "sampler=heun: no such key; it belongs to diffusion: add objective=diffusion"),
+    (["sampler.num_steps=3"], "callbacks.grid.sampler: must be DDIM with objective.num_steps; leave sampler out"),
+    (["callbacks.grid.guidance=2"], "callbacks.grid.guidance=2: is in the network with objective=distillation; set 1"),
     (["callbacks=default"], "callbacks.grid: is not for objective=diffusion; use callbacks=diffusion"),
 ]
 
@@ -147,17 +133,12 @@ def test_finetuning_what_is_distilled_is_one_line(train, distilled_run, capsys):
     assert "last.ckpt: is distilled; name the network that it was distilled from" in capsys.readouterr().err
 
 
-def test_a_diffusion_does_not_take_its_sampler(train, capsys):
-    assert train("experiment=diffusion_cpu", "sampler=consistency") == 2
-    assert "callbacks.grid.sampler: is not for this objective; use sampler=heun" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_a_resumed_run_is_the_same_to_the_bit(train, distillation, monkeypatch):
     """The teacher is that of init_from again, and not the network that had been trained so far."""
     common = (*distillation, "data.batch_size=8", "callbacks.grid=null", "callbacks.memorization=null")
     assert train(*common, "run_dir=whole") == 0
-    compute, stops = Consistency.__call__, [0.5]
+    compute, stops = Distillation.__call__, [0.5]
 
     def interrupted(objective, *arguments):
         if stops and arguments[-1] == stops[0]:  # the progress of the step
@@ -165,7 +146,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(train, distillation, monkeypatch):
             stops.clear()
         return compute(objective, *arguments)
 
-    monkeypatch.setattr(Consistency, "__call__", interrupted)
+    monkeypatch.setattr(Distillation, "__call__", interrupted)
     assert train(*common, "run_dir=run") == 143
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
     assert train(*common, "run_dir=run", "resume=auto") == 0

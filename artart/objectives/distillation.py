@@ -1,6 +1,7 @@
-"""Consistency distillation: a trained diffusion network learns to map a point of a sampling path to the path's end.
+"""Distillation: a trained diffusion network learns to go in one step where its teacher goes in several.
 
-Source: Song et al. 2023, arXiv 2303.01469, Algorithm 2.
+Sources: steps of the teacher in one of the student, Salimans and Ho 2022, arXiv 2202.00512; a path in segments, each
+gone in one step from anywhere in it, Heek et al. 2024, arXiv 2403.06807.
 """
 
 from copy import deepcopy
@@ -15,6 +16,7 @@ from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage
 from artart.diffusion.guidance import null_labels
 from artart.diffusion.noise import own_generators
 from artart.diffusion.noise_levels import Uniform
+from artart.diffusion.samplers import DDIM
 from artart.diffusion.schedule import Level, Schedule
 from artart.io.images import Batch
 from artart.io.ranges import Count, Fraction, NonNegative
@@ -22,24 +24,25 @@ from artart.metrics.wasserstein import sliced_wasserstein
 from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import WeightedSum
 
+MIN_LENGTH = 1e-3  # of a step in r
 
-class Consistency(Diffusion):
-    """The network's x0_hat becomes the image at which its teacher, a copy of it before training, arrives from x_t.
 
-    A step of Heun's method with the teacher leads from x_t to x_s, nearer to the image on the same path. The loss
-    compares x0_hat at x_t with that at x_s, through which no gradient flows. At the path's end x0_hat is the image
-    itself, whatever the network outputs, because it predicts v.
+class Distillation(Diffusion):
+    """The network's step from x_t ends where its teacher, a copy of it before training, arrives in several steps.
+
+    Noise levels r are cut into `num_steps` equal segments. From x_t the teacher goes to the segment's end by Heun's
+    method. A straight line from x_t through that point, in x / (alpha + sigma) over r, meets r = 0 at the x0_hat that
+    the network learns. So `samplers.DDIM` in `num_steps` steps, which are straight, follows the teacher.
     """
 
-    distilled = True
     teacher: Module
 
     def __init__(
         self,
         loss: WeightedSum,
         schedule: Schedule,
-        num_steps: Count = 16,
-        first_num_steps: Count = 4,
+        num_steps: Count = 2,
+        teacher_steps: Count = 4,
         guidance: NonNegative = 1.0,
         parameterization: Literal["v"] = "v",
         class_dropout_prob: Fraction = 0.1,
@@ -48,17 +51,18 @@ class Consistency(Diffusion):
     ) -> None:
         """
         Args:
-            loss: of x0_hat at x_t and at x_s.
+            loss: of x0_hat.
             schedule: alpha(t) and sigma(t), the teacher's.
-            num_steps: of the teacher from noise to image, equally long in r, at the end of training.
-            first_num_steps: the same at its beginning; the length of a step changes geometrically.
+            num_steps: in which the network learns to sample.
+            teacher_steps: of the teacher for each of them, of two evaluations.
             guidance: weight of the teacher's classifier-free guidance, at all noise levels; 1: none.
             parameterization: what the network outputs.
             class_dropout_prob, augment, first_stage: as for Diffusion.
         """
         levels, common = Uniform(), (class_dropout_prob, augment, first_stage)
         super().__init__(loss, schedule, levels, parameterization, "uniform", 1.0, *common)
-        self.num_steps, self.first_num_steps, self.guidance = num_steps, first_num_steps, guidance
+        self.num_steps: int = num_steps
+        self.teacher_steps, self.guidance = teacher_steps, guidance
 
     @property
     def metrics(self) -> list[str]:
@@ -68,22 +72,26 @@ class Consistency(Diffusion):
         """Take a copy of a network as the teacher."""
         self.teacher = deepcopy(net).eval().requires_grad_(False)
 
-    @torch.compiler.disable(recursive=False)  # progress differs from step to step; the rest is one graph
     def __call__(
         self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
     ) -> dict[str, Tensor]:
-        """The losses of a batch at evenly drawn noise levels, each (B,)."""
+        """The losses of a batch, each (B,): half of them at the beginning of a segment, the rest evenly."""
         r, *others = self._draw(batch, generator, rank, world_size)
-        length = self.first_num_steps ** (progress - 1) * self.num_steps**-progress
-        return self._losses(net, batch, (r - length).clamp(min=0), r, *others)
+        end = ((r * self.num_steps).ceil() - 1).clamp(min=0) / self.num_steps
+        start = end + (2 * (r - end)).clamp(MIN_LENGTH, 1 / self.num_steps)
+        return self._losses(net, batch, end, start, *others)
 
-    def _losses(self, net: Module, batch: Batch, r_s: Tensor, *drawn: Tensor) -> dict[str, Tensor]:
-        """As `__call__`, with steps of the teacher to the noise levels r_s (B,)."""
-        _, (x_t, _, t, _), labels = self._noised(net, batch, *drawn)
+    def _losses(self, net: Module, batch: Batch, end: Tensor, *drawn: Tensor) -> dict[str, Tensor]:
+        """Of steps from the drawn noise levels to those of `end` (B,)."""
+        _, (x_t, _, t, now), labels = self._noised(net, batch, *drawn)
         with torch.no_grad():
-            s = self.schedule.time_at(r_s.to(t))
-            x_s = self._follow(x_t, t, s, labels)
-            target = self._estimate(net, x_s, s, labels)
+            x, at = x_t, t
+            for k in range(1, self.teacher_steps + 1):
+                after = torch.lerp(now.r.flatten(), end.to(t), k / self.teacher_steps)
+                x, at = self._follow(x, at, s := self.schedule.time_at(after), labels), s
+            last = self.schedule.for_images(at, x)
+            y, y_last = x_t / (now.alpha + now.sigma), x / (last.alpha + last.sigma)
+            target = (now.r * y_last - last.r * y) / (now.r - last.r)
         return self.loss(self._estimate(net, x_t, t, labels), target)
 
     def _estimate(self, net: Module, x_t: Tensor, t: Tensor, labels: list[Tensor]) -> Tensor:
@@ -109,9 +117,10 @@ class Consistency(Diffusion):
         return (x_t - level.alpha * x0_hat) / level.sigma - x0_hat
 
     def measure(self, net: Module, batch: Batch) -> dict[str, Tensor]:
-        """`val/swd`, the sliced Wasserstein distance of samples of one step to the batch; noise as in `GAN.measure`."""
+        """`val/swd`, the sliced Wasserstein distance of samples to the batch; noise as in `GAN.measure`."""
         x0, y = batch
         eps = torch.stack([torch.randn(x0.shape[1:], generator=one) for one in own_generators(x0)])
-        noised = self.schedule.add_noise(x0, eps, torch.ones(len(x0)))
-        samples = self._estimate(net, noised.x_t, noised.t, [y])
-        return {"val/swd": sliced_wasserstein(samples, x0).expand(len(x0))}
+        x = self.schedule.add_noise(x0, eps, torch.ones(len(x0))).x_t
+        sampler, times = DDIM(self.num_steps), self.schedule.times(self.num_steps)
+        *_, (x, _) = sampler(lambda x_t, t: self._estimate(net, x_t, t, [y]), self.schedule, x, times, torch.randn)
+        return {"val/swd": sliced_wasserstein(x, x0).expand(len(x0))}
