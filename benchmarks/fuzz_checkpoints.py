@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -203,16 +204,13 @@ def prepare(work: Path) -> None:
     compose_once()
 
 
-def allowed_memory(paths: dict[str, Path], image: Path, watch: Watch) -> dict[tuple[str, str], float]:
-    """Megabytes that each command may take for each kind of network, from what it takes for a good file."""
-    allowed = {}
-    for kind, path in paths.items():
-        for name in COMMANDS:
-            outcomes = [tried(name, kind, path, image, watch) for _ in range(2)]
-            assert [one.code for one in outcomes] == [0, 0], (name, outcomes)
-            assert not any(one.faults for one in outcomes), (name, outcomes)
-            allowed[name, kind] = 2 * max(one.megabytes for one in outcomes) + SLACK / 2**20
-            print(f"good {kind:15} {name:9} {outcomes[1].seconds:5.1f} s {allowed[name, kind]:6.0f} MB", flush=True)
+def allowed_memory(name: str, kind: str, path: Path, image: Path, watch: Watch) -> float:
+    """Megabytes that a command may take for a kind of network, from what it takes for a good file."""
+    outcomes = [tried(name, kind, path, image, watch) for _ in range(2)]
+    assert [one.code for one in outcomes] == [0, 0], (name, outcomes)
+    assert not any(one.faults for one in outcomes), (name, outcomes)
+    allowed = 2 * max(one.megabytes for one in outcomes) + SLACK / 2**20
+    print(f"good {kind:15} {name:9} {outcomes[1].seconds:5.1f} s {allowed:6.0f} MB", flush=True)
     return allowed
 
 
@@ -224,7 +222,7 @@ def fuzz(args: Namespace) -> dict[str, Any]:
     contents = [torch.load(path, weights_only=True) for path in paths.values()]
     Image.new("RGB", (16, 16)).save(image := work / "image.png")
     watch = Watch(work / "canary", work / "cell" / "out", work / "cache")
-    allowed = allowed_memory(paths, image, watch)
+    allowed = cache(lambda name, kind: allowed_memory(name, kind, paths[kind], image, watch))
     gc.freeze()
     counts: dict[str, Counter[str]] = {name: Counter() for name in COMMANDS}
     for number in range(args.first, args.first + args.num):
@@ -232,9 +230,10 @@ def fuzz(args: Namespace) -> dict[str, Any]:
         path, which, done = mutated(contents, rng, work / "hostile")
         kind = list(paths)[which]
         for name in rng.sample(COMMANDS, 3):
+            limit = allowed(name, kind)
             outcome = tried(name, kind, path, image, watch)
-            if outcome.megabytes > allowed[name, kind]:
-                outcome.faults.append(f"{outcome.megabytes:.0f} MB, more than {allowed[name, kind]:.0f}")
+            if outcome.megabytes > limit:
+                outcome.faults.append(f"{outcome.megabytes:.0f} MB, more than {limit:.0f}")
             counts[name][str(outcome.code) if not outcome.faults else "failed"] += 1
             for fault in outcome.faults:
                 message = f"FAILED {number} {name} {kind} {fault} | {outcome.line} | {done}"

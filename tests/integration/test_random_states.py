@@ -19,6 +19,10 @@ from artart.training.resume import load_resume_state
 
 NUM = int(os.environ.get("RANDOM_STATES", 300))
 SEED = int(os.environ.get("RANDOM_SEED", 0))
+OPTIONS = (
+    *("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "callbacks.grid=null"),
+    *("model=vit", "model.hidden_size=8", "model.depth=1", "model.num_heads=1"),  # a file of kilobytes
+)
 MAX_RESUMED = 4  # of those that are accepted
 PARTS = (
     "loops",
@@ -60,10 +64,11 @@ def change(content: dict[str, Any], place: tuple[Any, ...], chance: random.Rando
 
 
 @pytest.mark.slow
-def test_random_states_are_resumed_or_refused_in_a_line(train, diffusion_run, tmp_path, capsys):
-    good = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
+def test_random_states_are_resumed_or_refused_in_a_line(train, tmp_path, capsys):
+    assert train(*OPTIONS, "run_dir=run") == 0
+    good = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     good["optimizer_states"][0]["state"] = dict([*good["optimizer_states"][0]["state"].items()][:2])
-    known = read(diffusion_run / "checkpoints" / "last.ckpt")
+    known = read(Path("run/checkpoints/last.ckpt"))
     config = known["config"] | {"trainer": known["config"]["trainer"] | {"max_epochs": 4}}
     chance, wrong, accepted = random.Random(SEED), list[str](), list[Path]()
     everywhere = [place for part in PARTS if part in good for place in places(good[part], (part,))]
@@ -80,9 +85,8 @@ def test_random_states_are_resumed_or_refused_in_a_line(train, diffusion_run, tm
         except Exception as error:  # noqa: BLE001 - what a user would see as a traceback
             wrong.append(f"{place}: {error!r}")
     assert not wrong, f"{len(wrong)} of {NUM}:\n" + "\n".join(wrong[:40])
-    options = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "callbacks.grid=null")
     for path in chance.sample(accepted, min(MAX_RESUMED, len(accepted))):
-        code = train(*options, "trainer.max_epochs=4", f"resume={path}", f"run_dir={path.stem}")
+        code = train(*OPTIONS, "trainer.max_epochs=4", f"resume={path}", f"run_dir={path.stem}")
         output = "".join(capsys.readouterr())
         assert code in (0, 1, 2), path
         assert "Traceback" not in output, output
