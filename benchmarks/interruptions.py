@@ -50,6 +50,7 @@ OBJECTIVES = {
     "reconstruction": ("loss=mse",),
     "diffusion": ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2"),
 }
+AT_FULL_SPEED = "+callbacks.brake.seconds=0"  # a run that is not interrupted
 RESIDENCES = ("memory", "device", "auto")
 CODES = {"kill -9": -9, "SIGTERM": 143, "SIGINT": 130, "exception": 1, "full disk": 1}
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
@@ -214,7 +215,7 @@ def attempt(trial: Trial, folder: Path, whole: Path, rng: random.Random) -> Ende
             )
             if parts := [path.name for path in folder.rglob("*.part")]:
                 (end.events if trial.how == "kill -9" else end.faults).append(f"left behind: {', '.join(parts)}")
-    if code := start(folder, trial.objective, trial.storage).wait(TIMEOUT):
+    if code := start(folder, trial.objective, trial.storage, AT_FULL_SPEED).wait(TIMEOUT):
         end.differs.append(f"exit code {code} when it went on: {folder.with_suffix('.txt').read_text()[-300:]}")
     else:
         end.differs.extend(differences(folder, whole, end.resumed_at))
@@ -283,7 +284,7 @@ def run(args: Namespace, records: Records) -> bool:
     runs.mkdir(parents=True)
     chosen = [trial for trial in trials(args.trials) if not args.only or trial.number in args.only]
     for objective in sorted({trial.objective for trial in chosen}):
-        if code := start(runs / objective, objective, "memory").wait(TIMEOUT):
+        if code := start(runs / objective, objective, "memory", AT_FULL_SPEED).wait(TIMEOUT):
             sys.exit(f"exit code {code} uninterrupted: {(runs / objective).with_suffix('.txt').read_text()}")
     ended = [records.once({"number": one.number, "seed": args.seed}, tried, one, args.seed, runs) for one in chosen]
     return any(end["faults"] or end["differs"] for end in ended)
