@@ -14,7 +14,6 @@ trees take turns.
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from artart.io.page import Table
+from benchmarks import training
 from benchmarks.harness import ROOT
 from benchmarks.records import Record, Records, median, table
 
@@ -204,11 +204,8 @@ def measure(tree: str, name: str) -> dict[str, Any]:
         "trusted_classes=[benchmarks.host_waits.Spy]",
     )
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "artart.train", *words]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{name} of {tree}: {done.stderr}")
+        training.spent(command, Path(folder, "log.txt"), Path(folder), PYTHONPATH=paths, OMP_NUM_THREADS="1")
         return json.loads(Path(folder, "found_0.json").read_text(encoding="utf-8"))
 
 

@@ -1,17 +1,18 @@
 """Each benchmark runs with --quick; its figures mean nothing then."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from artart.data import scan
-from benchmarks import harness, training
+from artart.features import alexnet
+from benchmarks import harness, step, training
 
 ROOT = Path(__file__).parents[2]
 FAST = ("overfit",)
@@ -33,18 +34,27 @@ def few_processes(call, monkeypatch) -> None:
 
     spent_by_a_process = training.spent
 
-    def spent(command: list[str], *more: Any, **environment: str) -> tuple[float, float]:
+    def spent(command: list[str], log: Path, cwd: Path | None = None, **environment: str) -> tuple[float, float]:
         if command[1] not in ("-c", "-m"):
-            return spent_by_a_process(command, *more, **environment)
+            return spent_by_a_process(command, log, cwd, **environment)
         before = time.perf_counter(), time.process_time()
-        if command[1] == "-c":
-            exec(command[2], {})
-        else:
-            assert call(import_module(command[2]), *command[3:]) == 0
+        with contextlib.chdir(cwd or Path.cwd()):
+            if command[1] == "-c":
+                exec(command[2], {})
+            else:
+                assert call(import_module(command[2]), *command[3:]) == 0
         return time.perf_counter() - before[0], time.process_time() - before[1]
 
     monkeypatch.setattr(training, "spent", spent)
+    monkeypatch.setattr(step, "in_own_process", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(scan, "MAX_IN_PROCESS", harness.NUM_DEMO_IMAGES)
+
+
+@pytest.fixture
+def small_features(monkeypatch, tmp_path) -> None:
+    """AlexNet sees a twelfth of the pixels; its features are kept for nobody else."""
+    monkeypatch.setattr(alexnet, "INPUT_SIZE", 64)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +62,7 @@ def few_processes(call, monkeypatch) -> None:
     [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in harness.names()],
 )
 def test_a_quick_benchmark_leaves_records_and_a_table(
-    name, tmp_path, monkeypatch, few_processes, alexnet_weights, diffusion_run
+    name, tmp_path, monkeypatch, few_processes, small_features, alexnet_weights, diffusion_run
 ):
     module = import_module(f"benchmarks.{name}")
     monkeypatch.setattr(harness, "DOCS", tmp_path / "docs")
