@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import optuna
@@ -123,30 +122,31 @@ def test_a_sweep_is_not_continued_with_other_settings(sweep, capsys):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_resumes_its_run_and_goes_on(sweep, tmp_path, capfd):
-    """The process is killed within the second run; the third trial fails."""
-    patched = (
-        "import artart.sweep; from artart.training import run\n"
-        "def build(config, key, build=run.build, **more):\n"
-        "    if key == 'optimizer' and config['run_dir'].endswith('/2'): raise RuntimeError('injected')\n"
-        "    return build(config, key, **more)\n"
-        "run.build = build; artart.sweep.run()"
+def test_a_killed_sweep_resumes_its_run_and_goes_on(sweep, monkeypatch, capsys):
+    """The process is killed within the second run, after its first epoch; the third trial fails."""
+    killed = (
+        "import os, signal, artart.sweep\n"
+        "from artart.training.module import ArtModule\n"
+        "def on_train_epoch_start(self):\n"
+        "    if self.trainer.current_epoch and os.path.exists('s/1/checkpoints/last.ckpt'):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "ArtModule.on_train_epoch_start = on_train_epoch_start; artart.sweep.run()"
     )
-    command = [sys.executable, "-c", patched, *TINY, LR, "trainer.max_epochs=40", "sweep.num_trials=4", "sweep.dir=s"]
-    with subprocess.Popen(command) as process:
-        deadline = time.monotonic() + 900
-        while not Path("s/1/checkpoints/last.ckpt").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    words = [*TINY, LR, "trainer.max_epochs=3", "sweep.num_trials=4", "sweep.dir=s"]
+    assert subprocess.run([sys.executable, "-c", killed, *words]).returncode == -signal.SIGKILL
     assert len(rows()) == 1
-    assert subprocess.run([sys.executable, "-c", patched, "sweep.dir=s", "sweep.num_trials=4"]).returncode == 0
+
+    def failing(config, key, build=run.build, **more):
+        if key == "optimizer" and config["run_dir"].endswith("/2"):
+            raise RuntimeError("injected")
+        return build(config, key, **more)
+
+    monkeypatch.setattr(run, "build", failing)
+    assert sweep("sweep.dir=s", "sweep.num_trials=4") == 0
     assert [row["status"] for row in rows()] == ["ok", "ok", "failed: injected", "ok"]
     assert json.loads(Path("s/1/result.json").read_text())["resumed_at_step"] > 0
     assert all(one.state.is_finished() for one in trials())
-    assert "1 of 4 trials failed" in capfd.readouterr().out
+    assert "1 of 4 trials failed" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -103,8 +103,8 @@ def test_commands_run_on_a_system_without_posix(art, tmp_path):
             ("prepare", "image_size=16", "run_dir=prepared", *data),
             ("train", *train, *data, "data.batch_size=4", "trainer.max_steps=1", "run_dir=run"),
         ],
-        [("train", *train, *data, "data.batch_size=4", "trainer.max_steps=2", "run_dir=run", "resume=auto")],
         [
+            ("train", *train, *data, "data.batch_size=4", "trainer.max_steps=2", "run_dir=run", "resume=auto"),
             ("generate", checkpoint, f"input={art}", "out=made"),
             ("evaluate", checkpoint, "metrics.weights=null", "data.cache_dir=cache", "out=judged"),
             ("inspect", "run/checkpoints/last.ckpt"),
