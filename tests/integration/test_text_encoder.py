@@ -11,7 +11,7 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch.testing import assert_close
 
-import artart
+import artart.train
 from artart.checkpoints.load import load
 from artart.data.embeddings import EmbeddingTable
 from artart.features.text_encoder import FrozenTextEncoder
@@ -53,17 +53,30 @@ def clip(tmp_path) -> Path:
     return make_encoder(tmp_path / "clip", "clip")
 
 
+@pytest.fixture(scope="session")
+def trained(once, call) -> Path:
+    """The folder of a run on prompts by a CLIP like `clip`."""
+
+    def fill(folder: Path) -> None:
+        words = ("image_size=16", "data.batch_size=8", "data.num_demo_images=60", "data.val_fraction=0.5")
+        encoder = f"data.text_encoder={make_encoder(folder / 'clip', 'clip')}"
+        assert call(artart.train, *SMALL[:-1], *words, encoder, "trainer=cpu", f"run_dir={folder / 'run'}") == 0
+
+    return once("text_encoder", fill)
+
+
 @pytest.fixture
-def run(train, clip) -> Path:
-    """A checkpoint whose prompts have an influence."""
-    assert train(*SMALL, f"data.text_encoder={clip}", "data.val_fraction=0.5", "data.num_demo_images=60") == 0
-    content = torch.load(CHECKPOINT, weights_only=True)
+def run(trained, clip, tmp_path, monkeypatch) -> Path:
+    """A checkpoint in the working folder whose prompts have an influence; it names `clip`."""
+    monkeypatch.chdir(tmp_path)
+    content = torch.load(trained / CHECKPOINT, weights_only=True)
+    content["text"]["encoder"] = content["config"]["data"]["text_encoder"] = str(clip)
     generator = torch.Generator().manual_seed(0)
     for value in content["state_dict"].values():
         if not value.any():
             value.normal_(std=0.1, generator=generator)
-    torch.save(content, CHECKPOINT)
-    return CHECKPOINT.absolute()
+    torch.save(content, path := tmp_path / "prompted.ckpt")
+    return path
 
 
 @pytest.mark.parametrize("kind", ["clip", "t5"])
@@ -126,9 +139,9 @@ def test_a_prompt_decides_and_may_be_new(run):
     assert (away - drawing).abs().max() > 1e-3
 
 
-def test_a_checkpoint_holds_the_name_of_its_encoder_and_no_weight_of_it(run, clip):
-    content = torch.load(run, weights_only=True)
-    assert content["text"]["encoder"] == str(clip)
+def test_a_checkpoint_holds_the_name_of_its_encoder_and_no_weight_of_it(trained):
+    content = torch.load(trained / CHECKPOINT, weights_only=True)
+    assert content["text"]["encoder"] == str(trained / "clip")
     assert content["config"]["model"]["text"] == [0, 5, 32]  # demo art, engraving <eos>
     assert not any("table" in name or "encoder" in name for name in content["state_dict"])
 

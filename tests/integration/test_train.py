@@ -423,7 +423,7 @@ def test_fewer_images_than_a_batch_are_the_batch(train, capsys):
      "trainer.max_steps=3", "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2"],
 )  # fmt: skip
 def test_every_choice_runs(train, choice):
-    assert train(choice, "run_dir=run") == 0
+    assert train("trainer.max_epochs=1", choice, "run_dir=run") == 0
     assert json.loads(Path("run/result.json").read_text())["status"] == "finished"
 
 
