@@ -32,6 +32,7 @@ from hydra._internal.hydra import Hydra
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf import base as omegaconf_base
 from PIL import Image
 
 import artart.evaluate
@@ -142,6 +143,14 @@ def conf_is_composed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config_loader_impl, "create_defaults_list", choose_once)
         patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interpolations_are_parsed_once() -> Iterator[None]:
+    """A configuration has dozens, the same in each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(omegaconf_base, "parse", cache(omegaconf_base.parse))
         yield
 
 
