@@ -62,6 +62,20 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+OF_SLOW_TESTS = {  # trainings that the fast tier does without
+    *("artists_run", "autoencoder_run", "distilled_run", "gan_run", "hybrid_diffusion_run", "judgeable_run"),
+    *("latent_run", "teacher_run", "text_run"),
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test of such a training is slow."""
+    for item in items:
+        if OF_SLOW_TESTS & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test writes into the user's cache, nor does a process that it starts."""

@@ -5,9 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 from PIL import Image
 
 from artart.io.provenance import provenance_of
@@ -44,6 +42,9 @@ def test_the_script_trains_and_makes_an_image(name, tmp_path, monkeypatch, capsy
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
     """With less training, fewer pixels and fewer steps of the sampler."""
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
     for cell in notebook.cells:
         assert cell.get("outputs", []) == [], "outputs are not kept"
