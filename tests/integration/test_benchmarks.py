@@ -15,7 +15,6 @@ from artart.features import alexnet
 from benchmarks import harness, step, training
 
 ROOT = Path(__file__).parents[2]
-FAST = ("overfit",)
 OWN_PROCESS = ("fuzz_checkpoints",)  # it limits the memory of its process
 
 
@@ -57,10 +56,8 @@ def small_features(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in harness.names()],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", harness.names())
 def test_a_quick_benchmark_leaves_records_and_a_table(
     name, tmp_path, monkeypatch, few_processes, small_features, alexnet_weights, diffusion_run
 ):

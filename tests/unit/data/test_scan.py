@@ -691,7 +691,10 @@ def test_workers_that_are_killed_lose_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("function", "deaths"),
-    [("deadly", {"0003.png", "0050.png", "0051.png"}), ("deadly_once", set())],
+    [
+        ("deadly", {"0003.png", "0050.png", "0051.png"}),
+        pytest.param("deadly_once", set(), marks=pytest.mark.slow),
+    ],
     ids=["deadly", "deadly_once"],
 )
 def test_a_file_that_kills_its_workers_is_flawed_and_no_other(

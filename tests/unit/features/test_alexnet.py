@@ -88,6 +88,7 @@ def test_lpips_with_its_own_weights_is_the_authors(art, true_weights):
     assert values[1].mean() < values[0].mean()
 
 
+@pytest.mark.slow
 def test_small_images_are_enlarged_to_64_px(art, weights, reference):
     x = art(32)
     x_hat = noisy(x, 0.3)
