@@ -5,7 +5,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jinja2
 import matplotlib as mpl
@@ -29,7 +29,7 @@ class Table(NamedTuple):
     note: str = ""
 
     @property
-    def sides(self) -> list[str]:
+    def sides(self) -> list[Literal["left", "right"]]:
         """By column, where a page aligns it: columns that hold texts, and the first, to the left."""
         columns = list(zip(*self.rows, strict=True)) or [()] * len(self.header)
         is_text = [not k or any(cell[:1].isalpha() for cell in cells) for k, cells in enumerate(columns)]
