@@ -23,7 +23,7 @@ import artart.train
 from artart.config.build import CONF_DIR, known_keys, options
 from artart.training import distributed, run, run_dir, sweep_folder
 
-NUM = int(os.environ.get("RANDOM_SETTINGS", 100))
+NUM = int(os.environ.get("RANDOM_SETTINGS", 300))
 SEED = int(os.environ.get("RANDOM_SEED", 0))
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
