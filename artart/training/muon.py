@@ -66,13 +66,16 @@ class Muon(Optimizer):
         torch._foreach_add_(filters, [one.view_as(filters[0]) for one in matrices], alpha=-size)
 
     def _step_rest(self, rest: Any, group: dict[str, Any]) -> None:
+        for parameter in rest:
+            if "step" not in self.state[parameter]:
+                self.state[parameter]["step"] = torch.zeros(())
         adamw(
             rest,
             [parameter.grad for parameter in rest],
             self._states(rest, "exp_avg"),
             self._states(rest, "exp_avg_sq"),
             [],
-            [self.state[parameter].setdefault("step", torch.tensor(0.0)) for parameter in rest],
+            [self.state[parameter]["step"] for parameter in rest],
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
