@@ -25,9 +25,9 @@ def test_filters_take_steps_of_torch_muon_and_the_rest_those_of_adamw():
     net = net.to(memory_format=torch.channels_last)
     matrices = [torch.nn.Parameter(conv.weight.detach().flatten(1).clone()) for conv in net]
     biases = [torch.nn.Parameter(conv.bias.detach().clone()) for conv in net]
-    ours = Muon(net.parameters(), lr=0.1)
-    muon = torch.optim.Muon(matrices, lr=0.05, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW(biases, lr=0.05, weight_decay=0.01)
+    ours = Muon(net.parameters(), lr=0.1, weight_decay=2.0)
+    muon = torch.optim.Muon(matrices, lr=0.05, weight_decay=2.0, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(biases, lr=0.05, weight_decay=2.0)
     for group in ours.param_groups:
         group["lr"] = 0.05  # as a scheduler does
     for _ in range(3):
