@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def run(cfg: DictConfig) -> None:
     from artart.training.optuna_sweep import Objective, Study
 
     sweep = build(config, "sweep")
-    begun, is_continued = sweep_folder.choose(sweep.dir, overrides(), sweep.space)
+    begun, is_continued = sweep_folder.choose(sweep.dir, overrides(), config["sweep"])
+    sweep = replace(sweep, **begun.settings)
     shared = as_dict(compose_config("train", begun.words))
     drawn = parameters(begun.space, shared, begun.words)
     if not is_continued:

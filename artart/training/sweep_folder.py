@@ -16,6 +16,7 @@ from artart.io.terminal import pasteable
 
 SWEEPS = Path("outputs/sweeps")
 SETTINGS = "sweep.json"
+OF_THE_CALL = ("_target_", "dir", "space", "num_processes")  # keys of `sweep` that settings of a sweep do not hold
 WORKER = "ARTART_SWEEP_WORKER"  # set in the environment of processes that work for another
 
 
@@ -24,22 +25,26 @@ class Begun(NamedTuple):
 
     words: Sequence[str]  # settings that its trials share, key=value
     space: Mapping[str, Any]  # `sweep.space`
+    settings: Mapping[str, Any] = {}  # of `sweep`: the number of trials and how they are drawn and pruned
 
 
-def choose(folder: str | None, words: Sequence[str], space: Mapping[str, Any]) -> tuple[Begun, bool]:
+def choose(folder: str | None, words: Sequence[str], sweep: Mapping[str, Any]) -> tuple[Begun, bool]:
     """What a new sweep is to begin with, or what the one in the folder was begun with, and whether there is one.
+
+    Where a sweep is continued, its settings that are not on the command line are those of before.
 
     Args:
         folder: `sweep.dir`.
         words: what was set on the command line, key=value.
-        space: `sweep.space`; may be empty, like the words, where a sweep is continued.
+        sweep: the section `sweep`; its space may be empty, like the words, where a sweep is continued.
 
     Raises ArtError if the folder is of something else or of other settings, or cannot be written.
     """
     own = [word for word in words if not re.match(r"[+~]*sweep[.=@]", word)]
     for word in [word for word in own if re.match(r"[+~]*(run_dir|resume)=", word)]:
         raise ArtError(f"{word}: each trial has a folder of its own; that of the sweep is sweep.dir=DIR")
-    given, place = Begun(own, json.loads(json.dumps(space))), Path(folder or SWEEPS)
+    settings = {key: value for key, value in sweep.items() if key not in OF_THE_CALL}
+    given, place = Begun(own, json.loads(json.dumps(sweep["space"])), settings), Path(folder or SWEEPS)
     if not is_writable(place):
         raise ArtError(f"sweep.dir={folder or 'null'}: cannot be written; name another folder: sweep.dir=DIR")
     if folder is None or not place.exists():
@@ -54,7 +59,8 @@ def choose(folder: str | None, words: Sequence[str], space: Mapping[str, Any]) -
             f"sweep.dir={folder}: was begun with other settings ({pasteable(place / SETTINGS)}); leave out all but "
             "those of sweep, or name a new folder"
         )
-    return begun, True
+    named = {key: settings[key] for key in settings if any(word.startswith(f"sweep.{key}=") for word in words)}
+    return begun._replace(settings={**settings, **begun.settings, **named}), True
 
 
 def claim(folder: str | None, begun: Begun) -> Path:

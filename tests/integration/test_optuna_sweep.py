@@ -142,7 +142,7 @@ def test_a_killed_sweep_resumes_its_run_and_goes_on(sweep, monkeypatch, capsys):
         return build(config, key, **more)
 
     monkeypatch.setattr(run, "build", failing)
-    assert sweep("sweep.dir=s", "sweep.num_trials=4") == 0
+    assert sweep("sweep.dir=s") == 0, "the number of trials is that of before"
     assert [row["status"] for row in rows()] == ["ok", "ok", "failed: injected", "ok"]
     assert json.loads(Path("s/1/result.json").read_text())["resumed_at_step"] > 0
     assert all(one.state.is_finished() for one in trials())
@@ -184,7 +184,10 @@ def test_ctrl_c_ends_a_sweep_that_can_be_continued(sweep, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "finish", interrupted)
-        assert sweep(*TINY, LR, "sweep.num_trials=3", "sweep.dir=s") == 130
+        assert sweep(*TINY, LR, "sweep.num_trials=3", "sweep.seed=4", "sweep.dir=s") == 130
     assert "to continue: python -m artart.sweep sweep.dir=s" in capsys.readouterr().out
-    assert sweep("sweep.dir=s", "sweep.num_trials=3") == 0
+    assert sweep("sweep.dir=s") == 0
     assert [row["status"] for row in rows()] == ["ok"] * 3
+    drawn = [one.params for one in trials()]
+    assert sweep(*TINY, LR, "sweep.num_trials=3", "sweep.seed=4", "sweep.dir=whole") == 0
+    assert drawn == [one.params for one in trials("whole")]
