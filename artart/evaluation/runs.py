@@ -76,7 +76,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         if not folder.is_dir():
             raise ArtError(f"runs: {folder} is no folder; name folders of runs or sweeps")
         evaluations += [json.loads(file.read_text()) for file in [folder / "metrics.json"] if file.is_file()]
-        for settings in sorted(folder.rglob(".hydra/config.yaml")):
+        for settings in sorted(folder.rglob(".hydra/config.yaml"), key=_by_number):
             run = settings.parent.parent
             if not (run / "prepare.log").exists():
                 found[run] = read_run(run)
@@ -130,11 +130,16 @@ def _failure_of(folder: Path) -> str:
 
 def _failed_jobs(folder: Path) -> Iterator[Run]:
     """The jobs of sweeps that failed before they had a folder."""
-    for file in sorted(folder.rglob(f"{JOBS}/*.json")):
+    for file in sorted(folder.rglob(f"{JOBS}/*.json"), key=_by_number):
         with suppress(OSError, ValueError, TypeError):
             number, words, *_, status = json.loads(file.read_text(encoding="utf-8"))
             settings = dict(word.partition("=")[::2] for word in words)
             yield Run(file.parent.parent / str(number), status, settings, words, {}, {})
+
+
+def _by_number(path: Path) -> list[str | int]:
+    """A key that sorts job 2 before job 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
 def _evaluated(run: Run, evaluations: Sequence[Mapping[str, Any]]) -> Run:

@@ -61,6 +61,12 @@ def test_the_greatest_is_best_where_that_is_the_mode(tmp_path):
     assert column("run", groups_of(read_runs([tmp_path]))) == ["b", "a"]
 
 
+def test_jobs_without_a_score_are_in_the_order_of_their_numbers(tmp_path):
+    for number in (10, 2, 11):
+        a_run(tmp_path / str(number), None, lr=number)
+    assert column("run", groups_of(read_runs([tmp_path]))) == ["2", "10", "11"]
+
+
 def test_every_kind_of_run_has_its_status(tmp_path):
     sweep = tmp_path / "sweep"
     for k in range(8):
