@@ -41,8 +41,8 @@ PRESETS = (  # the first that fits is chosen
     Preset("art_256", True, 15e9, 2000, 128, 3_000_000, 200_000),
     Preset("art_256", True, 10e9, 2000, 64, 3_000_000, 200_000),
     Preset("art", True, 2e9, 0, 32, 600_000, 100_000),
-    Preset("diffusion_cpu", False, 2e9, 0, 16, 150_000),
-    Preset("diffusion_cpu", False, 0, 0, 8, 150_000),
+    Preset("diffusion_cpu", False, 2e9, 0, 16, 80_000),
+    Preset("diffusion_cpu", False, 0, 0, 8, 80_000),
 )
 
 
