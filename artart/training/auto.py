@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 AUTO = "experiment=auto"
 FEW = 300  # images
 EVERY = 10  # epochs from one validation to the next, at most
-MAX_EPOCHS = 250  # after which a network may memorize a hundred images (docs/results.md)
 
 
 class Preset(NamedTuple):
@@ -34,15 +33,16 @@ class Preset(NamedTuple):
     num_images: int  # at least
     batch_size: int
     seen: int  # images seen in training
+    max_epochs: int  # after which the network may memorize a hundred images (docs/results.md)
     seen_by_first_stage: int = 0
 
 
 PRESETS = (  # the first that fits is chosen
-    Preset("art_256", True, 15e9, 2000, 128, 3_000_000, 200_000),
-    Preset("art_256", True, 10e9, 2000, 64, 3_000_000, 200_000),
-    Preset("art", True, 2e9, 0, 32, 600_000, 100_000),
-    Preset("diffusion_cpu", False, 2e9, 0, 16, 80_000),
-    Preset("diffusion_cpu", False, 0, 0, 8, 80_000),
+    Preset("art_256", True, 15e9, 2000, 128, 3_000_000, 250, 200_000),
+    Preset("art_256", True, 10e9, 2000, 64, 3_000_000, 250, 200_000),
+    Preset("art", True, 2e9, 0, 32, 600_000, 250, 100_000),
+    Preset("diffusion_cpu", False, 2e9, 0, 16, 80_000, 60),
+    Preset("diffusion_cpu", False, 0, 0, 8, 80_000, 60),
 )
 
 
@@ -77,7 +77,7 @@ def words_for(device: torch.device, num_images: int) -> list[str]:
         and (size is None or size >= one.memory)
         and num_images >= one.num_images
     )
-    epochs = _epochs(preset.seen, num_images)
+    epochs = _epochs(preset, preset.seen, num_images)
     words = [
         f"experiment={preset.name}",
         f"data.batch_size={preset.batch_size}",
@@ -87,14 +87,15 @@ def words_for(device: torch.device, num_images: int) -> list[str]:
     if epochs < EVERY:
         words.append("trainer.check_val_every_n_epoch=1")
     if preset.seen_by_first_stage:
-        words.append(f"first_stage_settings.trainer.max_epochs={_epochs(preset.seen_by_first_stage, num_images)}")
+        epochs = _epochs(preset, preset.seen_by_first_stage, num_images)
+        words.append(f"first_stage_settings.trainer.max_epochs={epochs}")
     return words
 
 
-def _epochs(seen: int, num_images: int) -> int:
+def _epochs(preset: Preset, seen: int, num_images: int) -> int:
     """Epochs in which about `seen` images are seen; coarse, so that a few files more change nothing."""
     epochs = round(seen / max(1, num_images))
-    return min(MAX_EPOCHS, max(1, epochs if epochs < EVERY else round(epochs, -1)))
+    return min(preset.max_epochs, max(1, epochs if epochs < EVERY else round(epochs, -1)))
 
 
 def _explain(cfg: DictConfig, chosen: str, device: torch.device, num_images: int) -> None:

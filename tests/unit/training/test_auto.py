@@ -50,7 +50,7 @@ def test_words_for_choose_by_device_memory_and_number(machine, device, size, num
 
 
 @pytest.mark.parametrize(
-    ("num_images", "epochs"), [(5000, 20), (1000, 80), (1001, 80), (40_000, 2), (10**6, 1), (50, auto.MAX_EPOCHS)]
+    ("num_images", "epochs"), [(5000, 20), (2000, 40), (2001, 40), (40_000, 2), (10**6, 1), (50, 60)]
 )
 def test_words_for_show_few_images_more_often(machine, num_images, epochs):
     machine(16e9)
