@@ -9,6 +9,7 @@ import alone are the floor of what artart can reach.
 """
 
 import json
+import shutil
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -80,6 +81,7 @@ def run(args: Namespace, records: Records) -> None:
         training.spent([sys.executable, *prepare(folder)], args.out / "prepare.txt")
 
     def measure(row: str) -> dict[str, float]:
+        shutil.rmtree(args.out / "run", ignore_errors=True)
         started = time.time()
         seconds, cpu_seconds = training.spent([sys.executable, *commands[row]], args.out / "log.txt")
         if row == FIRST_STEP:
