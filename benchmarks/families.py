@@ -46,6 +46,7 @@ SIZES = {f"{size:,} images, {SECONDS}": size for size in (100, 1000)}
 ENDS = {"": "value", "_low": "low", "_high": "high"}  # of a metric with its interval
 COLUMNS = {
     **judge.COLUMNS,
+    "train_seconds": "seconds of training",
     "psnr": "PSNR (dB)",
     "lpips_alex": "LPIPS-Alex",
     "kid_reconstruction": "KID of reconstructions",

@@ -70,11 +70,13 @@ def slug(name: str) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
+    """Mean and standard deviation; of counts the mean."""
+    mean = statistics.mean(values)
     if all(isinstance(value, int) for value in values):
-        return f"{statistics.mean(values):,.0f}"
-    deviation = f" ± {statistics.stdev(values):.1g}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3g}{deviation}"
+        return f"{mean:,.0f}"
+    of_mean, of_deviation = (",.0f", ",.0f") if mean >= 1000 else (".3g", ".1g")
+    deviation = f" ± {statistics.stdev(values):{of_deviation}}" if len(values) > 1 else ""
+    return f"{mean:{of_mean}}{deviation}"
 
 
 def median(values: Sequence[float]) -> str:

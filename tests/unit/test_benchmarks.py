@@ -68,6 +68,7 @@ def test_cells_show_spread_or_interval():
     runs = [{"kid": 0.1, "kid_low": 0.05, "kid_high": 0.2}, {"kid": 0.3}, {"kid": None}]
     assert cell(runs[:1], "kid") == "0.1 (0.05 to 0.2)"
     assert cell(runs, "kid") == "0.2 ± 0.1"
+    assert cell([{"seconds": 1434.5}, {"seconds": 1885.1}], "seconds") == "1,660 ± 319"
     assert cell(runs[2:], "kid") == cell(runs, "recall") == ""
     assert cell([{"parameters": 1_300_000}], "parameters") == "1,300,000"
 
