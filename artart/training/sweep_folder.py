@@ -59,8 +59,9 @@ def choose(folder: str | None, words: Sequence[str], sweep: Mapping[str, Any]) -
             f"sweep.dir={folder}: was begun with other settings ({pasteable(place / SETTINGS)}); leave out all but "
             "those of sweep, or name a new folder"
         )
-    named = {key: settings[key] for key in settings if any(word.startswith(f"sweep.{key}=") for word in words)}
-    return begun._replace(settings={**settings, **begun.settings, **named}), True
+    named = {word.lstrip("+").partition("=")[0] for word in words}
+    before = {key: value for key, value in begun.settings.items() if f"sweep.{key}" not in named}
+    return begun._replace(settings={**settings, **before}), True
 
 
 def claim(folder: str | None, begun: Begun) -> Path:
