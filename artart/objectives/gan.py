@@ -35,7 +35,7 @@ class RelativisticLoss(TrainingLoss):
     def __init__(
         self,
         discriminator: nn.Module,
-        gamma: NonNegative = 0.1,
+        gamma: NonNegative = 2.0,
         final_gamma: NonNegative = 0.02,
         burn_in: Fraction = 0.5,
     ) -> None:
