@@ -99,7 +99,6 @@ def test_a_memory_map_serves_the_same_and_keeps_its_bytes(tmp_path: Path) -> Non
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("lies_on", ["cpu", "cuda"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_gpu_serves_what_the_cpu_serves(lies_on: str, device: str) -> None:
