@@ -3,12 +3,14 @@
     python -m benchmarks families --root ~/art --weights ~/weights --vgg vgg16.pth --minutes 30
     python -m benchmarks families --root ~/art --weights ~/weights --vgg vgg16.pth --minutes 2 --device cuda
 
-Each row trains with one thread for the same seconds, of the CPU or a GPU (startup, the first stage and encoding
-included), and once more for the number of images that the slowest of those that sample saw. Their samples are compared
-with held-out images. The article's autoencoder cannot sample: what it makes of held-out images is compared with these.
-Then the GAN and diffusion of pixels train for equal seconds on subsets of 100 and 1,000 images. --only, --seeds and
---of share the work among processes. Grids lie beside the runs; a call for all rows draws families.png, the beginning of
-each row's: for the autoencoder held-out images, and below what it makes of them.
+Each row trains with one thread for the same seconds of the CPU or a GPU, which include startup, the first stage and
+encoding. It trains again for the number of images that the slowest generator saw. Samples are compared with held-out
+images; for the article's autoencoder, which cannot sample, reconstructions are. The GAN and diffusion of pixels also
+train for equal seconds on subsets of 100 and 1,000 images.
+
+Several processes can divide the work by --only, --seeds and --of. Each run has a grid of samples in --out. A call with
+all rows writes families.png: the first rows of each grid, and for the autoencoder held-out images above their
+reconstructions.
 """
 
 from argparse import ArgumentParser, Namespace
