@@ -39,7 +39,7 @@ from benchmarks.resolution import with_vgg
 from benchmarks.training import Row, Trainings
 
 ARTART = "artart"
-BEST_RATES = {"denoising-diffusion-pytorch": 10.0, "diffusers": 10.0}  # times the default; docs/results.md
+BEST_RATES = {"denoising-diffusion-pytorch": 10.0, "diffusers": 10.0}  # times the default; docs/results/diffusion.md
 ROWS = {32: Row(("experiment=diffusion_cpu",)), 128: Row(("experiment=latent",), ("experiment=autoencoder",))}
 MINUTES = {32: 15.0, 128: 90.0}
 FIRST_STAGE_SHARE = 0.4  # of these

@@ -18,7 +18,7 @@ class LogitNormal:
             mean: of the logit; None: 0.8 + ln(image_size / 256) / 2. Larger images need more noise, since their
                 neighbouring pixels are alike; 0.8 at 256 px is that of Li and He 2025, arXiv 2511.13720. The argument
                 of Hoogeboom et al. 2023, arXiv 2301.11093, gives the whole logarithm; with that and a std of 1 small
-                images are hardly trained at high levels, which fix the composition (docs/results.md).
+                images are hardly trained at high levels, which fix the composition (docs/results/diffusion.md).
             std: of the logit.
         """
         self.mean = 0.8 + math.log(image_size / 256) / 2 if mean is None else mean

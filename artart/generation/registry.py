@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 SIDE: Final = 128  # pixels at which an image is padded
 CROPS: Final = tuple(product((0, 0.025, 0.05), repeat=4))  # top, bottom, left, right that a copy may lack
-MAX_DISTANCE: Final = 220  # squared, of the hashes of near copies; measured in docs/results.md
+MAX_DISTANCE: Final = 220  # squared, of the hashes of near copies; measured in docs/results/fingerprints.md
 BLOCK: Final = 65536  # images compared at once
 KEYS: Final = {"sha256", "fingerprint", "file", "details"}
 FINGERPRINT: Final = re.compile(f"([0-9a-f]{{{LENGTH}}})?")  # or none, of an animation

@@ -33,7 +33,7 @@ class Preset(NamedTuple):
     num_images: int  # at least
     batch_size: int
     seen: int  # images seen in training
-    max_epochs: int  # after which the network may memorize a hundred images (docs/results.md)
+    max_epochs: int  # after which the network may memorize a hundred images (docs/results/memorization.md)
     seen_by_first_stage: int = 0
 
 
