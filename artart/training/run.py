@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from artart.training import cost, distributed, resume, run_dir
 from artart.training.finetune import init_weights
 from artart.training.loggers import log_settings
 from artart.training.module import ArtModule
-from artart.training.result import Result, TrainingResult
+from artart.training.result import TrainingResult, report
 from artart.training.rewind import prepare_run_dir
 from artart.training.run_files import open_log, save_settings
 from artart.training.trackers import check_packages
@@ -240,11 +241,10 @@ def encode_images(run: Run, first_stage: FrozenAutoencoder) -> None:
 
 def finish(run: Run, trainer: Trainer) -> TrainingResult:
     """Train with the Trainer of `begin`, and report."""
-    config = as_dict(run.cfg)
+    config, started = as_dict(run.cfg), time.monotonic()
     within = Path(config["run_dir"]).parent if run.is_part else None
     optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
     module = ArtModule(run.net, run.objective, optimizer, scheduler, config, run.data.label_names, run.stage)
     log_settings(trainer.loggers, config)
-    result = Result(config, run.words, run.pretrained, run.state and run.state.step, within)
     fit(trainer, module, run.data, run.state and run.state.path, within)
-    return result.write(trainer, module)
+    return report(run, trainer, module, time.monotonic() - started)
