@@ -70,7 +70,7 @@ def _check(shared: Sequence[str], drawn: Sequence[str]) -> None:
 
 def _train(words: list[str], folder: Path, should_prune: Any) -> None:
     """Train the run of a trial, from where it was interrupted."""
-    from artart.training.callbacks.pruning import Pruning
+    from artart.training.callbacks.stopping import Pruning
 
     try:
         with only_errors():

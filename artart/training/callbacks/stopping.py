@@ -1,6 +1,8 @@
-"""Callbacks that end training: at a NaN, or after a number of steps."""
+"""Callbacks that end training: at a NaN, after a number of steps, or where a sweep gives it up."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -67,14 +69,14 @@ class TerminateOnNaN(Callback):
             )
 
 
+@dataclass(eq=False, repr=False)
 class MaxSteps(Callback):
     """Ends training after `max_steps` steps, with a validation; resumed with more steps, it begins the next epoch.
 
     Lightning's own limit ends training without validation, and a resumed run then counts epochs twice.
     """
 
-    def __init__(self, max_steps: int) -> None:
-        self.max_steps = max_steps
+    max_steps: int
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.should_stop = trainer.global_step >= self.max_steps
@@ -82,3 +84,17 @@ class MaxSteps(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step >= self.max_steps:
             trainer.should_stop = True
+
+
+@dataclass(eq=False, repr=False)
+class Pruning(Callback):
+    """Hands `monitor` on after each validation but the last, and stops training if the answer is true."""
+
+    monitor: str
+    should_prune: Callable[[float, int], bool]  # of its value, which is finite, and of the number of finished epochs
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        value, epoch = trainer.callback_metrics.get(self.monitor), trainer.current_epoch + 1
+        if trainer.sanity_checking or epoch == trainer.max_epochs or value is None or not math.isfinite(value):
+            return
+        trainer.should_stop |= self.should_prune(float(value), epoch)
