@@ -42,13 +42,6 @@ class ContinuedWandbLogger(WandbLogger):
     def __init__(
         self, save_dir: str | Path, project: str = "artart", name: str | None = None, offline: bool = False
     ) -> None:
-        """
-        Args:
-            save_dir: the run's folder, in which wandb/ is made.
-            project: of Weights & Biases.
-            name: of the run; None: the last two parts of save_dir.
-            offline: whether nothing is sent; `wandb sync` can do that later.
-        """
         self.id_file = Path(save_dir, "wandb", ID)
         super().__init__(
             name or _name_of(save_dir), save_dir, project=project, offline=offline, mode="offline" if offline else None
@@ -86,13 +79,6 @@ class ContinuedMLFlowLogger(MLFlowLogger):
         run_name: str | None = None,
         tracking_uri: str | None = None,
     ) -> None:
-        """
-        Args:
-            save_dir: the run's folder.
-            experiment_name: of MLflow.
-            run_name: None: the last two parts of save_dir.
-            tracking_uri: of a server; None: that of MLFLOW_TRACKING_URI, else the folder save_dir/mlruns.
-        """
         folder = Path(save_dir, "mlruns")
         self.id_file = folder / ID
         tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")

@@ -28,15 +28,7 @@ class EpochCheckpoint(ModelCheckpoint):
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
     ) -> None:
-        """
-        Args:
-            dirpath: the folder.
-            filename: without suffix; may hold `{epoch:04d}`.
-            every_n_epochs: epochs from one checkpoint to the next.
-            save_top_k: -1 for all, or how many: the newest, or the best by `monitor`.
-            monitor: a metric. None: the newest counts.
-            mode: `min` or `max`: which value of the metric is best.
-        """
+        """`save_top_k`: -1 for all, or how many: the best by `monitor`, or the newest where that is None."""
         super().__init__(
             dirpath=dirpath,
             filename=filename,
@@ -90,11 +82,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """While True, signals must wait: torch.save replaces an exception by one of its own."""
 
     def __init__(self, read: Callable[[Path], dict[str, Any]], check: Callable[[Path], object]) -> None:
-        """
-        Args:
-            read: a file to its content; raises ArtError if it cannot be used.
-            check: raises ArtError if a file cannot be used; called once, with the first file.
-        """
+        """`read` and `check` raise ArtError if a file cannot be used; `check` is called once, with the first file."""
         self.read = read
         self.check: Callable[[Path], object] | None = check
 
@@ -109,8 +97,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 _write(checkpoint, file)
                 if self.check is not None:
                     file.flush()
-                    _read_back(Path(file.name), Path(path), self.check)
+                    self.check(Path(file.name))
                     self.check = None
+        except ArtError as error:
+            reason = str(error).removeprefix(f"{file.name}: ")
+            raise ArtError(f"{path}: the saved file could not be read back, so training stops: {reason}") from None
         finally:
             AtomicCheckpointIO.is_saving = False
 
@@ -122,11 +113,3 @@ def _write(checkpoint: dict[str, Any], file: BinaryIO) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None  # a full disk
         raise
-
-
-def _read_back(written: Path, path: Path, check: Callable[[Path], object]) -> None:
-    try:
-        check(written)
-    except ArtError as error:
-        reason = str(error).removeprefix(f"{written}: ")
-        raise ArtError(f"{path}: the saved file could not be read back, so training stops: {reason}") from None

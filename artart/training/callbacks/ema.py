@@ -21,14 +21,9 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, half_life_fraction: Positive = 0.05, max_half_life: Count = 500_000) -> None:
-        """
-        Args:
-            half_life_fraction: half-life as a share of the images seen so far.
-            max_half_life: in images.
-        """
         super().__init__()
-        self.half_life_fraction = half_life_fraction
-        self.max_half_life = max_half_life
+        self.half_life_fraction = half_life_fraction  # of the images seen
+        self.max_half_life = max_half_life  # in images
         self.images_seen = 0  # at the last step
         self.num_averaged = 0  # steps
         self.pairs: list[tuple[list[Tensor], list[Tensor]]] = []  # averages and what they are of, by type

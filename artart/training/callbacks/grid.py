@@ -38,15 +38,9 @@ class Grid(SamplingCallback, ABC):
     def __init__(
         self, directory: str | Path, every_n_epochs: Count = 10, num_images: Annotated[int, Field(ge=2)] = 8
     ) -> None:
-        """
-        Args:
-            directory: of the files, such as epoch_0010.png after ten epochs.
-            every_n_epochs: epochs from one grid to the next.
-            num_images: images in a row.
-        """
         self.directory = Path(directory)
         self.every_n_epochs = every_n_epochs
-        self.num_images = num_images
+        self.num_images = num_images  # in a row
         self.drawn_after = 0  # finished epochs
 
     @abstractmethod
@@ -108,15 +102,6 @@ class SampleGrid(Grid):
         guidance: NonNegative = 1.5,
         batch_size: Count = 64,
     ) -> None:
-        """
-        Args:
-            directory: of the files, such as epoch_0010.png after ten epochs.
-            sampler: that draws the samples.
-            every_n_epochs: epochs from one grid to the next.
-            num_images: images in a row, half of them samples.
-            guidance: its weight.
-            batch_size: samples drawn at once.
-        """
         super().__init__(directory, every_n_epochs, num_images)
         self.sampler = sampler
         self.guidance = Guidance(guidance)
@@ -127,8 +112,7 @@ class SampleGrid(Grid):
         num_real = self.num_images - num_samples
         real = preview(trainer.datamodule, num_real)  # type: ignore[attr-defined]
         labels = real.y.unflatten(0, (-1, num_real))[:, :num_samples].flatten(0, 1).to(module.device)
-        seeds, objective = range(len(labels)), cast(NoiseProcess, module.objective)
-        how = (module.net, objective, self.sampler)
+        seeds, how = range(len(labels)), (module.net, cast(NoiseProcess, module.objective), self.sampler)
         with self.bar(trainer, "samples for the grid", self._units(trainer)) as on_step:
             made = torch.cat([*sample_images(*how, labels, seeds, self.guidance, self.batch_size, on_step=on_step)])
             last = self._between(how, labels[:1]) if module.objective.one_step else self._trajectory(how, labels[:1])

@@ -51,11 +51,7 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, dirpath: str | Path, train_time_interval: Positive | None = 10) -> None:
-        """
-        Args:
-            dirpath: the folder.
-            train_time_interval: minutes (Lightning's is a timedelta) between saves within an epoch; None: none.
-        """
+        """`train_time_interval`: minutes (Lightning's is a timedelta) between saves within an epoch; None: none."""
         self.path = Path(dirpath, LAST)
         self.saved_step = -1
         self.train_time_interval = train_time_interval

@@ -50,23 +50,13 @@ class MemorizationMonitor(SamplingCallback):
         stop_above: Fraction | None = None,
         weights: str | None = None,
     ) -> None:
-        """
-        Args:
-            sampler: that draws the samples.
-            every_n_images: training images between two tests; a test waits for the next validation.
-            num_images: samples in a test.
-            guidance: its weight.
-            batch_size: samples drawn at once.
-            stop_above: stop training if the lower end of a rate's 95 % interval is above this.
-            weights: of AlexNet, as for `features.alexnet.alexnet_on`; None: without `samples/kid_alexnet`.
-        """
         self.sampler = sampler
-        self.every_n_images = every_n_images
+        self.every_n_images = every_n_images  # of training, between two tests; a test waits for the next validation
         self.num_images = num_images
         self.guidance = Guidance(guidance)
         self.batch_size = batch_size
-        self.stop_above = stop_above
-        self.weights = weights
+        self.stop_above = stop_above  # of the lower end of a rate's 95 % interval
+        self.weights = weights  # of AlexNet, as for `features.alexnet.alexnet_on`; None: without `samples/kid_alexnet`
         self.test: MemorizationTest | None = None
         self.held_out: Tensor | None = None  # features
         self.kid_no_memorization = math.inf  # of the last test
