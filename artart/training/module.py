@@ -40,12 +40,9 @@ class ArtModule(LightningModule):
     ) -> None:
         """
         Args:
-            net: the network that the objective trains.
-            objective: (net, batch, generator) to losses, each (B,); has `measure` for validation.
             optimizer: parameters to an optimizer.
             scheduler: (optimizer, total_steps) to Lightning's scheduler dict.
-            config: the plain settings; checkpoints hold them.
-            label_names: by column, the names of the labels 0, 1, ...; checkpoints hold them.
+            config: the plain settings; checkpoints hold them, and the names of labels.
             stage: what log lines call this training if it is one of several, such as "stage 1 of 2".
         """
         super().__init__()
@@ -72,7 +69,7 @@ class ArtModule(LightningModule):
         place = (self.config["seed"], self.current_epoch, batch_idx)  # alone, so that a resumed run draws the same
         self._seed(seed_of(*place, rank, 1))  # of what a network draws itself, such as dropout
         generator = torch.Generator(self.device).manual_seed(seed_of(*place))  # of what is drawn for all processes
-        progress = self.trainer.global_step / self.num_steps
+        progress = self.trainer.global_step / self.total_steps
         losses_of = self.compiled or self.objective
         losses = losses_of(self.net, batch, generator, rank, world_size, progress)
         if self._is_read():
@@ -87,15 +84,10 @@ class ArtModule(LightningModule):
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
 
-    @cached_property
-    def num_steps(self) -> float:
-        """`total_steps`, which takes a while to compute."""
-        return self.total_steps
-
     def _is_read(self) -> bool:
         """Whether the losses of a step are read: for a line, or since the epoch or the run may end."""
         step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return self.trainer.is_last_batch or step % every == 0 or step >= self.num_steps
+        return self.trainer.is_last_batch or step % every == 0 or step >= self.total_steps
 
     def on_validation_epoch_start(self) -> None:
         self.measured: dict[str, Tensor] = {}  # sum and number of the values of each name, (2,)
@@ -119,9 +111,9 @@ class ArtModule(LightningModule):
         """The last metrics, of a resumed run also those before."""
         return self.metrics_before | {name: one.item() for name, one in self.trainer.callback_metrics.items()}
 
-    @property
+    @cached_property
     def total_steps(self) -> float:
-        """The number of steps at the end of the run."""
+        """The number of steps at the end of the run, which takes a while to compute."""
         max_steps = self.config["trainer"]["max_steps"]
         return min(self.trainer.estimated_stepping_batches, float("inf") if max_steps == -1 else max_steps)
 

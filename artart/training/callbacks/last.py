@@ -14,7 +14,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import distributed
+from torch import Tensor, distributed
+from torch.distributed import ReduceOp
 
 from artart.config.paths import LAST, PREVIOUS
 from artart.io.images import Batch
@@ -26,18 +27,6 @@ log = logging.getLogger(__name__)
 A_MOMENT = 1.0  # seconds
 MIN_INTERVAL = 1.0  # minutes between saves that neither a signal nor the end of training asks for
 SAVE = 1  # a request of a process, as are the numbers of signals, which are higher
-
-
-class Question:
-    """The highest number of all processes, which they exchange meanwhile."""
-
-    def __init__(self, own: int) -> None:
-        self.highest = torch.full((), own)  # on the CPU
-        self.work = distributed.all_reduce(self.highest, distributed.ReduceOp.MAX, async_op=True)
-
-    def answer(self) -> int:
-        self.work.wait()
-        return int(self.highest.numpy())
 
 
 class LastCheckpoint(Checkpoint):
@@ -58,7 +47,7 @@ class LastCheckpoint(Checkpoint):
         self.step, self.is_between_steps = 0, True  # False while gradients are accumulated
         self.saved_at, self.validated_at = 0.0, -math.inf  # on the clock
         self.signal, self.signal_at = 0, 0.0  # the first signal, and when it came
-        self.asked: Question | None = None  # at the last step, of all processes
+        self.asked: tuple[Tensor, Any] | None = None  # the highest request of the last step, once work on it has ended
         self.is_own = False  # whether a checkpoint that is being saved is last.ckpt
         self.may_break = False  # whether a resumed run repeats everything since the last save
         self.points: dict[str, float] = {}  # of the curves, at a step saved within an epoch
@@ -123,9 +112,13 @@ class LastCheckpoint(Checkpoint):
         own = self.signal or SAVE * is_due
         if trainer.world_size == 1:
             return own
-        before, self.asked = self.asked, Question(own)
-        asked = before if late else self.asked
-        return asked.answer() if asked else 0
+        highest = torch.full((), own)  # on the CPU
+        before, self.asked = self.asked, (highest, distributed.all_reduce(highest, ReduceOp.MAX, async_op=True))
+        if (asked := before if late else self.asked) is None:
+            return 0
+        highest, work = asked
+        work.wait()
+        return int(highest.numpy())
 
     def _points(self, trainer: Trainer) -> dict[str, float]:
         """What Lightning will log of this step, after the callbacks."""
@@ -163,14 +156,6 @@ class LastCheckpoint(Checkpoint):
         self.is_own = False
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
 
-    def _keep_as(self, place: Path) -> None:
-        """Give the newest file a second name; it is then replaced, not overwritten."""
-        place.unlink(missing_ok=True)
-        try:
-            place.hardlink_to(self.path)
-        except OSError:  # a file system without links
-            shutil.copyfile(self.path, place)
-
     def newest_good(self, step: int) -> Path | None:
         """The newest file whose weights are known to be good, if those after `step` are not."""
         found = self.path.with_name(PREVIOUS) if self.saved_step == step else self.path
@@ -182,7 +167,12 @@ class LastCheckpoint(Checkpoint):
         The file before is kept here, since callbacks that come earlier may refuse to save the weights.
         """
         if self.is_own and trainer.is_global_zero and self.path.is_file() and trainer.global_step != self.saved_step:
-            self._keep_as(self.path.with_name(PREVIOUS))
+            previous = self.path.with_name(PREVIOUS)
+            previous.unlink(missing_ok=True)
+            try:
+                previous.hardlink_to(self.path)  # which is then replaced, not overwritten
+            except OSError:  # a file system without links
+                shutil.copyfile(self.path, previous)
         checkpoint["points"] = self.points
         if trainer.validating:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
