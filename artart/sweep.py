@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -42,7 +43,7 @@ def run(cfg: DictConfig) -> None:
         _check(begun.words, [one.word(value) for one in drawn for value in one.extremes()])
     folder = sweep_folder.claim(sweep.dir, begun)
     study = Study(sweep, Objective(drawn, begun.words, shared["monitor"], shared["mode"]), folder)
-    if sweep_folder.is_worker():
+    if sweep_folder.WORKER in os.environ:
         study.run(_train)
         return
     log.info("sweep folder: %s; %d of %d trials have ended", relative_to_cwd(folder), study.num_ended, sweep.num_trials)

@@ -30,7 +30,7 @@ from artart import ArtError
 from artart.config.space import Parameter
 from artart.io.ranges import Count, Seed
 from artart.io.terminal import pasteable
-from artart.training.sweep import JOBS, Job, print_table, save_job, save_trace, status_of
+from artart.training.sweep import JOBS, Job, failure, print_table, save_job
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Study:
             score = self._score(folder)
             status = PRUNED if trial.user_attrs.get(PRUNED) else "ok"
         except Exception as error:  # noqa: BLE001 - of training, which must not end the others
-            status, trace = status_of(error), save_trace(folder, error)
+            status, trace = failure(error, folder)
         except BaseException:  # Ctrl-C and SIGTERM
             trial.set_user_attr("starts", starts)
             raise

@@ -1,9 +1,7 @@
 """The table of a multirun: its jobs by score; failed jobs are marked, and their tracebacks are in their logs."""
 
 import atexit
-import csv
 import gc
-import io
 import json
 import logging
 import math
@@ -23,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from artart import ArtError
+from artart.io.files import as_csv, atomic, write_json
 from artart.io.terminal import escaped
 
 JOBS = ".jobs"  # a folder in that of the sweep, with a file for each job
@@ -60,8 +59,7 @@ class SweepTable(Callback):
         seconds, status = round(time.monotonic() - self.started, 1), "ok"
         if job_return.status is JobStatus.FAILED:
             error = job_return._return_value
-            status = status_of(error)
-            trace = save_trace(Path(config.hydra.sweep.dir, str(config.hydra.job.num)), error)
+            status, trace = failure(error, Path(config.hydra.sweep.dir, str(config.hydra.job.num)))
             log.error("job %d failed: %s%s", config.hydra.job.num, error, trace)
             # Else Hydra drops the results of the others.
             job_return.status, job_return.return_value = JobStatus.COMPLETED, math.nan
@@ -78,25 +76,19 @@ class SweepTable(Callback):
             raise SystemExit(1)
 
 
-def status_of(error: BaseException) -> str:
-    """What the table says of a job that failed."""
-    return f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-
-
-def save_trace(folder: Path, error: BaseException) -> str:
-    """Write an error's traceback into the job's log, and return words that name it; "" for a user's mistake."""
+def failure(error: BaseException, folder: Path) -> tuple[str, str]:
+    """The status of a job that failed, and words that name its log, which gets the traceback; "" for a mistake."""
+    status = f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     if isinstance(error, ArtError):
-        return ""
+        return status, ""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "train.log").open("a", encoding="utf-8") as file:
         traceback.print_exception(error, file=file)
-    return f"\n  trace: {folder / 'train.log'}"
+    return status, f"\n  trace: {folder / 'train.log'}"
 
 
 def save_job(folder: Path, job: Job, monitor: str, mode: str) -> None:
     """Write a job that has ended, and sweep.csv with it, into the folder of the sweep."""
-    from artart.io.files import write_json
-
     write_json(folder / JOBS / f"{job.number}.json", job)
     _write(folder, monitor, mode)
 
@@ -121,19 +113,14 @@ def _swept(job: Job, jobs: Sequence[Job]) -> str:
 
 def _write(folder: Path, monitor: str, mode: str) -> list[Job]:
     """Write sweep.csv of the jobs that have ended; return them, the best first."""
-    from artart.io.files import atomic
-
     worst = -math.inf if mode == "max" else math.inf
     fields = (json.loads(file.read_text(encoding="utf-8")) for file in (folder / JOBS).glob("*.json"))
     jobs = [Job(number, tuple(settings), *rest) for number, settings, *rest in fields]
     jobs.sort(key=lambda job: job.number)
     jobs.sort(key=lambda job: worst if math.isnan(job.score) else job.score, reverse=mode == "max")
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["job", "settings", monitor, "seconds", "status"])
-    writer.writerows((job.number, _swept(job, jobs), job.score, job.seconds, job.status) for job in jobs)
+    rows = ((job.number, _swept(job, jobs), job.score, job.seconds, job.status) for job in jobs)
     with atomic(folder / "sweep.csv") as file:
-        file.write(text.getvalue().encode())
+        file.write(as_csv(["job", "settings", monitor, "seconds", "status"], rows))
     return jobs
 
 

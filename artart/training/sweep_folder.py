@@ -17,7 +17,7 @@ from artart.io.terminal import pasteable
 SWEEPS = Path("outputs/sweeps")
 SETTINGS = "sweep.json"
 OF_THE_CALL = ("_target_", "dir", "space", "num_processes")  # keys of `sweep` that settings of a sweep do not hold
-WORKER = "ARTART_SWEEP_WORKER"  # set in the environment of processes that work for another
+WORKER = "ARTART_SWEEP_WORKER"  # set in the environment of processes that work for another, which reports
 
 
 class Begun(NamedTuple):
@@ -69,11 +69,6 @@ def claim(folder: str | None, begun: Begun) -> Path:
     place = Path(folder) if folder else new_folder(SWEEPS.absolute() / f"{datetime.now():%Y-%m-%d/%H-%M-%S}")
     write_json(place / SETTINGS, begun._asdict())
     return place
-
-
-def is_worker() -> bool:
-    """Whether this process works for another, which reports."""
-    return WORKER in os.environ
 
 
 def run_workers(number: int, folder: Path) -> None:
