@@ -85,30 +85,18 @@ def _length(path: Path) -> int:
     return len(path.read_bytes().splitlines()) - 1 if path.is_file() else 0
 
 
-def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Step and metrics of each row. Raises ArtError if a run did not write the table."""
-    try:
-        header, *rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines())) or [["step"]]
-        place = header.index("step")
-        named = ((row[place], zip(header, row, strict=True)) for row in rows)
-        return [(int(step), {name: value for name, value in row if value and name != "step"}) for step, row in named]
-    except (ValueError, IndexError, csv.Error):
-        raise ArtError(f"{table}: is not a table of a run; move it away") from None
-
-
 class ContinuedCSVLogger(CSVLogger):
     """A CSVLogger that continues an existing metrics.csv, which Lightning's own deletes."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The writer, which begins with the rows of the file."""
-        if self._experiment is None:
-            path = Path(self.log_dir, TABLE)
-            rows = _rows(path) if path.is_file() else []
-            writer = super().experiment
-            for step, metrics in rows:
-                writer.log_metrics(metrics, step)
-            if rows:
-                writer.save()
+        """The writer, which appends to the file. Raises ArtError if a run did not write that."""
+        path = Path(self.log_dir, TABLE)
+        if self._experiment is None and path.is_file() and (content := path.read_bytes()):
+            (header,) = csv.reader([content.decode(errors="replace").splitlines()[0]])
+            if "step" not in header:
+                raise ArtError(f"{path}: is not a table of a run; move it away")
+            super().experiment.metrics_keys = header
+            path.write_bytes(content)
         return super().experiment
