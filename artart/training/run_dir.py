@@ -58,18 +58,18 @@ def plan(cfg: DictConfig, is_part: bool = False) -> Plan:
             _locks.pop().release()  # of an earlier run in the same process
     with disk_errors(cfg):
         planned = _find(cfg)
-        if planned.run_dir and planned.checkpoint and planned.is_in_place:
-            resumes_last = cfg.resume == "auto" or planned.checkpoint.name == LAST
-            if resumes_last and (reached := run_files.reached_limit(planned.run_dir, cfg)):
+        run_dir, checkpoint = planned
+        if run_dir and checkpoint and planned.is_in_place:
+            resumes_last = cfg.resume == "auto" or checkpoint.name == LAST
+            if resumes_last and (reached := run_files.reached_limit(run_dir, cfg)):
                 limit, number = reached
                 raise ArtError(
-                    f"trainer.{limit}={cfg.trainer[limit]}: the run in {planned.run_dir} has finished; to continue it, "
+                    f"trainer.{limit}={cfg.trainer[limit]}: the run in {run_dir} has finished; to continue it, "
                     f"raise the limit, such as trainer.{limit}={2 * number or 1}"
                 )
-            _lock(planned.run_dir)  # before its checkpoint is read, so that no other process resumes it meanwhile
-        elif planned.run_dir and newest_in(planned.run_dir / FIRST_STAGE):
-            _lock(planned.run_dir)  # likewise
-        elif not in_multirun() and not is_writable(planned.run_dir or RUNS.absolute()):
+        if run_dir and (planned.is_in_place or newest_in(run_dir / FIRST_STAGE)):
+            _lock(run_dir)  # before its checkpoint is read, so that no other process resumes it meanwhile
+        elif not in_multirun() and not is_writable(run_dir or RUNS.absolute()):
             raise ArtError(f"run_dir={cfg.run_dir or 'null'}: cannot be written; name another folder: run_dir=DIR")
     return planned
 
@@ -96,8 +96,8 @@ def _find(cfg: DictConfig) -> Plan:
                 raise ArtError("does not lie in checkpoints/ of a run")
             run_files.check_run(checkpoint.parent.parent)
         return Plan(run_dir or checkpoint.parent.parent, checkpoint)
-    if not held and run_dir and resume != "auto":
-        held = sorted((run_dir / FIRST_STAGE).glob("checkpoints/*.ckpt"))
+    if run_dir and resume != "auto":
+        held = held or sorted((run_dir / FIRST_STAGE).glob("checkpoints/*.ckpt"))
     if held:
         whose, remedy = ("another", "name a new folder") if resume else ("a", "name another folder")
         if resume is None and "resume" in cfg:

@@ -31,14 +31,7 @@ SHARED = (  # settings of both stages
     *("image_size", "seed", "trusted_classes"),
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
 )
-OWN_DATA = {
-    "batch_size",
-    "random_flip",
-    "class_balanced",
-    "captions",
-    "max_tokens",
-    "prompts",
-}  # all other settings of the data are shared
+OWN_DATA = ("batch_size", "random_flip", "class_balanced", "captions", "max_tokens", "prompts")  # others are shared
 OF_RUN = {"run_dir", "resume", "first_stage", "first_stage_settings"}
 
 
@@ -52,8 +45,8 @@ def first_stage_for(cfg: DictConfig, words: Sequence[str]) -> FrozenAutoencoder 
     if cfg.first_stage is None:
         return None
     check_first_stage(as_dict(cfg))
-    path, is_auto = Path(cfg.first_stage), cfg.first_stage == "auto"
-    first_stage = _untrained(cfg) if is_auto else load_first_stage(path, cfg.image_size)
+    is_auto = cfg.first_stage == "auto"
+    first_stage = _untrained(cfg) if is_auto else load_first_stage(Path(cfg.first_stage), cfg.image_size)
     if (side := first_stage.network["image_size"]) < MIN_IMAGE_SIZE:
         least = MIN_IMAGE_SIZE * first_stage.net.factor
         raise ArtError(f"image_size={cfg.image_size}: latents would be {side} x {side}; take at least {least}")
