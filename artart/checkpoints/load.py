@@ -8,10 +8,8 @@ import torch
 from torch import nn
 
 from artart import ArtError, __version__
-from artart.checkpoints import validate
+from artart.checkpoints import rebuild, validate
 from artart.checkpoints.format import FORMAT, join_first_stage, upgrade
-from artart.checkpoints.prompts import prompts_of
-from artart.checkpoints.rebuild import build_part, check_fit, first_stage_of, latent_sizes, network_of, on_meta
 from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.data.decode import Colour, ResizeMode, colour_of
@@ -19,8 +17,7 @@ from artart.data.embeddings import Embeddings
 from artart.data.vocabulary import Prompts
 from artart.diffusion.first_stage import NO_FIRST_STAGE, FrozenAutoencoder
 from artart.diffusion.sampling import NoiseProcess
-from artart.io import files, weights
-from artart.io.plain import rebuild
+from artart.io import files, plain, weights
 from artart.models.text import attach
 from artart.objectives.base import Objective
 
@@ -76,11 +73,12 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
     content, net = _open(path)
     config, allowed = content["config"], {trusted_classes} if isinstance(trusted_classes, str) else set(trusted_classes)
     try:
-        wrong = next(validate.wrong_data(config["data"], allowed), None)
+        if wrong := next(validate.wrong_data(config["data"], allowed), None):
+            raise ArtError(printable(wrong))
     except ArtError as error:
         raise ArtError(f"{path}: {error}") from None
-    net = network_of(config["model"], path, allowed).to(place) if net is None else net.to_empty(device=place)
-    objective = build_part("objective", {**config["objective"], "loss": config["loss"]}, path, allowed)
+    net = rebuild.network_of(config["model"], path, allowed).to(place) if net is None else net.to_empty(device=place)
+    objective = rebuild.build_part("objective", {**config["objective"], "loss": config["loss"]}, path, allowed)
     try:
         net.load_state_dict(_weights_in(content))
     except RuntimeError as error:
@@ -90,9 +88,7 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
     if (held := content.get("first_stage")) and objective.mode != "sample":
         raise ArtError(f"{path}: its objective takes no first stage")
     if objective.mode == "sample":
-        objective.first_stage = first_stage_of(held, path, allowed) if held else NO_FIRST_STAGE
-    if wrong:
-        raise ArtError(f"{path}: {printable(wrong)}")
+        objective.first_stage = rebuild.first_stage_of(held, path, allowed) if held else NO_FIRST_STAGE
     facts = {
         "artart": content.get("artart", {}),
         "data": content.get("data", {}),
@@ -101,7 +97,7 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
         "images_seen": content.get("images_seen"),
         "metrics": content.get("metrics", {}),
     }
-    text = prompts_of(content, path)
+    text = rebuild.prompts_of(content, path)
     if isinstance(text, Embeddings):
         attach(net, text.table)
     net = net.eval().to(memory_format=torch.channels_last)  # convolutions are faster so
@@ -122,7 +118,7 @@ def load_first_stage(path: Path, image_size: int) -> FrozenAutoencoder:
     content = read(path)
     held = {"model": content["config"]["model"], "state_dict": _weights_in(content), "moments": None}
     try:
-        first_stage = first_stage_of(content.get("first_stage", held), Path(f"first_stage={path}"))
+        first_stage = rebuild.first_stage_of(content.get("first_stage", held), Path(f"first_stage={path}"))
     except ArtError as error:
         raise ArtError(str(error).partition("; if you trust it")[0]) from None  # artart.train trusts no class
     if (its := first_stage.image_size) != image_size:
@@ -192,9 +188,9 @@ def _check(content: Mapping[str, Any], path: Path) -> nn.Module | None:
     }
     wanted: Mapping[str, int] = {"image_size": config["image_size"], "channels": 3}
     if held:
-        wanted = latent_sizes(held, wanted, path)
-    if (net := on_meta(config["model"], len(state), path)) is not None:
-        check_fit(net, state, wanted, path, "network")
+        wanted = rebuild.latent_sizes(held, wanted, path)
+    if (net := rebuild.on_meta(config["model"], len(state), path)) is not None:
+        rebuild.check_fit(net, state, wanted, path, "network")
     return net
 
 
@@ -205,7 +201,7 @@ def check_writable(
     state = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
     path = Path("last.ckpt")
     try:
-        content = rebuild({"config": config, "labels": labels, "epoch": 0, "global_step": 0})
+        content = plain.rebuild({"config": config, "labels": labels, "epoch": 0, "global_step": 0})
     except ValueError as error:
         raise ArtError(f"{path}: settings and names of labels could not be kept in it ({error})") from None
     if first_stage:

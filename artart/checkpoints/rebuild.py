@@ -1,4 +1,4 @@
-"""Networks, and the objects that other settings describe, rebuilt from a file that is not trusted."""
+"""Networks, objects that other settings describe, and vocabularies, rebuilt from a file that is not trusted."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -10,7 +10,10 @@ from torch import nn
 from artart import ArtError
 from artart.checkpoints import validate
 from artart.config.schema import wrong_arguments
+from artart.data.embeddings import Embeddings, EmbeddingTable
+from artart.data.vocabulary import Prompts, Vocabulary
 from artart.diffusion.first_stage import FrozenAutoencoder
+from artart.features.text_encoder import FrozenTextEncoder
 from artart.io.terminal import printable
 from artart.models.base import Network
 
@@ -94,3 +97,28 @@ def build_part(key: str, node: Mapping[str, Any], path: Path, allowed: Collectio
         raise ArtError(f"{path}: {printable(error)}") from None
     except Exception as error:  # noqa: BLE001 - arguments from a file may raise anything
         raise ArtError(f"{path}: {key}: {printable(error)}") from None
+
+
+def prompts_of(content: Mapping[str, Any], path: Path) -> Prompts | None:
+    """From prompts to y, as a checkpoint has it; None if its network takes no prompts.
+
+    Raises ArtError if it cannot be used, or is not that of the network.
+    """
+    if not (wanted := content["config"]["model"].get("text")):
+        return None
+    if "text" not in content:
+        raise ArtError(f"{path}: its network takes prompts, but their vocabulary is missing")
+    text: Prompts
+    held = dict(content["text"])
+    if "encoder" in held:
+        known = held.pop("sha256"), held.pop("channels")
+        encoder = FrozenTextEncoder(held.pop("encoder"), f"{path}: its text encoder", known)
+        text = Embeddings(EmbeddingTable(encoder, held.pop("num_tokens")), **held)
+    else:
+        try:
+            text = Vocabulary(**held)
+        except ArtError as error:
+            raise ArtError(f"{path}: {printable(error)}") from None
+    if text.network != list(wanted):
+        raise ArtError(f"{path}: its vocabulary is for a network of text={text.network}, not {wanted}")
+    return text

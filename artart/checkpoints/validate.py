@@ -26,18 +26,11 @@ STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of
 OF_PROMPTS = ("num_tokens", "words", "prompts")
 DATA = "artart.data.datamodule.ArtDataModule"  # only artart.evaluate builds it
 NETWORKS = tuple(f"artart.models.{name}" for name in ("autoencoder", "conv_diffusion", "gan", "unet", "vit"))
+OF_OBJECTIVES = ("reconstruction", "diffusion", "distillation", "gan", "losses", "adversarial", "regularizers")
 PARTS = (
-    "artart.objectives.reconstruction",
-    "artart.objectives.diffusion",
-    "artart.objectives.distillation",
-    "artart.objectives.gan",
+    *(f"artart.objectives.{name}" for name in OF_OBJECTIVES),
+    *(f"artart.diffusion.{name}" for name in ("schedule", "noise_levels", "augment")),
     "artart.models.gan",  # for its discriminator
-    "artart.objectives.losses",
-    "artart.objectives.adversarial",
-    "artart.objectives.regularizers",
-    "artart.diffusion.schedule",
-    "artart.diffusion.noise_levels",
-    "artart.diffusion.augment",
 )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from artart import ArtError
 from artart.checkpoints.load import read
-from artart.checkpoints.prompts import prompts_of
+from artart.checkpoints.rebuild import prompts_of
 from artart.checkpoints.validate import NETWORKS, PARTS, builder
 from artart.config.build import Config, as_dict, format_value, options, select_or_none
 from artart.config.cli import compose_config
@@ -126,14 +126,11 @@ def _check_agreement(path: Path, theirs: Mapping[str, Any], own: Mapping[str, An
     for name, word in given.items():
         is_adopted = any(f"{name}.".startswith(f"{key}.") for key in MUST_MATCH)
         if is_adopted and name.rpartition(".")[2] not in MAY_DIFFER:
-            its, ours = (_without_free_settings(select_or_none(config, name)) for config in (theirs, own))
-            if its not in (None, ours):
-                raise ArtError(f"{word}: init_from={path} has {name}={printable(format_value(its))}; leave it out")
-
-
-def _without_free_settings(value: Any) -> Any:
-    """The settings without MAY_DIFFER."""
-    return {key: one for key, one in value.items() if key not in MAY_DIFFER} if isinstance(value, Mapping) else value
+            both = [select_or_none(config, name) for config in (theirs, own)]
+            if all(isinstance(one, Mapping) for one in both):
+                both = [{key: value for key, value in one.items() if key not in MAY_DIFFER} for one in both]
+            if both[0] not in (None, both[1]):
+                raise ArtError(f"{word}: init_from={path} has {name}={printable(format_value(both[0]))}; leave it out")
 
 
 def init_weights(net: nn.Module, content: Mapping[str, Any], label_names: LabelNames) -> None:
