@@ -63,7 +63,20 @@ def choose(cfg: DictConfig, words: Sequence[str]) -> tuple[DictConfig, Sequence[
     anew = compose_config("train", chosen)
     check(anew)
     anew.trainer.devices, anew.trainer.num_nodes = cfg.trainer.devices, cfg.trainer.num_nodes  # of `distributed.launch`
-    _explain(anew, chosen[0], device, num_images)
+    size, place = memory.total(device), "a GPU" if device.type == "cuda" else "a CPU alone"
+    log.info(
+        "%s: %s image_size=%d data.batch_size=%d trainer.max_epochs=%d, for %d images and %s%s",
+        *(AUTO, chosen[0], anew.image_size, anew.data.batch_size, anew.trainer.max_epochs, num_images),
+        *(place, f" with {decimal(size)} of memory" if size else ""),
+    )
+    log.info("to choose otherwise, set any of these; --help lists the experiments")
+    if num_images < FEW and cfg.data.root and cfg.init_from is None:
+        log.warning(
+            "%d images are few: better fine-tune a network that has learned from more art: "
+            "experiment=finetune init_from=CHECKPOINT data.root=%s",
+            num_images,
+            pasteable(Path(cfg.data.root)),
+        )
     return anew, chosen
 
 
@@ -96,22 +109,3 @@ def _epochs(preset: Preset, seen: int, num_images: int) -> int:
     """Epochs in which about `seen` images are seen; coarse, so that a few files more change nothing."""
     epochs = round(seen / max(1, num_images))
     return min(preset.max_epochs, max(1, epochs if epochs < EVERY else round(epochs, -1)))
-
-
-def _explain(cfg: DictConfig, chosen: str, device: torch.device, num_images: int) -> None:
-    """Log what was chosen, why, and how to choose otherwise."""
-    size = memory.total(device)
-    place = "a GPU" if device.type == "cuda" else "a CPU alone"
-    log.info(
-        "%s: %s image_size=%d data.batch_size=%d trainer.max_epochs=%d, for %d images and %s%s",
-        *(AUTO, chosen, cfg.image_size, cfg.data.batch_size, cfg.trainer.max_epochs, num_images),
-        *(place, f" with {decimal(size)} of memory" if size else ""),
-    )
-    log.info("to choose otherwise, set any of these; --help lists the experiments")
-    if num_images < FEW and cfg.data.root and cfg.init_from is None:
-        log.warning(
-            "%d images are few: better fine-tune a network that has learned from more art: "
-            "experiment=finetune init_from=CHECKPOINT data.root=%s",
-            num_images,
-            pasteable(Path(cfg.data.root)),
-        )

@@ -27,12 +27,10 @@ _patient: list[Any] = []  # the group of all processes that has this timeout
 
 
 def rank() -> int:
-    """The rank of this process."""
     return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
 
 
 def world_size() -> int:
-    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
 
 

@@ -45,21 +45,19 @@ def first_stage_for(cfg: DictConfig, words: Sequence[str]) -> FrozenAutoencoder 
     if cfg.first_stage is None:
         return None
     check_first_stage(as_dict(cfg))
-    is_auto = cfg.first_stage == "auto"
-    first_stage = _untrained(cfg) if is_auto else load_first_stage(Path(cfg.first_stage), cfg.image_size)
+    if cfg.first_stage == "auto":
+        own, *_ = settings_of_first_stage(cfg)
+        with _named_as_given(cfg):
+            net: nn.Module = build(as_dict(own), "model")
+        if not hasattr(net, "latent_channels"):
+            raise ArtError("first_stage_settings: no autoencoder; add first_stage_settings.experiment=autoencoder")
+        first_stage = FrozenAutoencoder(net, as_dict(own)["model"])
+    else:
+        first_stage = load_first_stage(Path(cfg.first_stage), cfg.image_size)
     if (side := first_stage.network["image_size"]) < MIN_IMAGE_SIZE:
         least = MIN_IMAGE_SIZE * first_stage.net.factor
         raise ArtError(f"image_size={cfg.image_size}: latents would be {side} x {side}; take at least {least}")
     return first_stage
-
-
-def _untrained(cfg: DictConfig) -> FrozenAutoencoder:
-    own, *_ = settings_of_first_stage(cfg)
-    with _named_as_given(cfg):
-        net: nn.Module = build(as_dict(own), "model")
-    if not hasattr(net, "latent_channels"):
-        raise ArtError("first_stage_settings: no autoencoder; add first_stage_settings.experiment=autoencoder")
-    return FrozenAutoencoder(net, as_dict(own)["model"])
 
 
 def settings_of_first_stage(cfg: DictConfig) -> tuple[DictConfig, list[str], Mapping[str, Any] | None]:

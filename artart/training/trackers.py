@@ -20,12 +20,9 @@ ID: Final = "run_id"  # a file with the id of the run
 def check_packages(loggers: Mapping[str, Any]) -> None:
     """Raises ArtError if the library of a logger is missing."""
     for key, node in loggers.items():
-        name = next((package for end, package in PACKAGES.items() if node and node["_target_"].endswith(end)), None)
-        if name is None:
-            continue
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:  # a folder of that name, such as wandb/, is no library
-            raise ArtError(f"logger.{key}: needs the library {name}; install it: pip install 'artart[{name}]'")
+        for name in [package for end, package in PACKAGES.items() if node and node["_target_"].endswith(end)]:
+            if not (spec := find_spec(name)) or spec.origin is None:  # a folder of that name, such as wandb/
+                raise ArtError(f"logger.{key}: needs the library {name}; install it: pip install 'artart[{name}]'")
 
 
 def _known_id(file: Path, new: Callable[[], str]) -> str:

@@ -8,7 +8,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-from artart.io.images import Batch
 from artart.io.ranges import Count, Positive
 from artart.training.module import ArtModule
 
@@ -44,9 +43,7 @@ class EMA(WeightAveraging):
                 tensors.append(tensor)
         self.pairs = [*by_type.values()]
 
-    def on_train_batch_end(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: ArtModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: ArtModule, *_: Any) -> None:  # type: ignore[override]
         """In the place of Lightning's, which waits for its counter on the device and lists all weights anew."""
         if trainer.global_step <= self._latest_update_step:
             return  # gradients are accumulated

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -72,8 +72,10 @@ class RunProgress(Callback):
             metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}  # waits for the device
             images_per_second = self.num_images / (time.monotonic() - self.counting_since)
             pl_module.log("images_per_second", images_per_second)
+            losses = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("train/"))
             left = self._time_left(trainer, pl_module, images_per_second)
-            log.info(self._line(pl_module, metrics, images_per_second, left))
+            left = f"{left} left" + " in this stage" * bool(pl_module.stage)
+            log.info(f"{pl_module.place}  step {self.step}  {losses}  {images_per_second:.0f} images/s  {left}")
             self._start_count()
 
     @contextmanager
@@ -84,11 +86,6 @@ class RunProgress(Callback):
         self.bar.remove_task(task)
         self.num_units += units
         self.sampling_seconds += time.monotonic() - started
-
-    def _line(self, module: ArtModule, metrics: Mapping[str, float], images_per_second: float, left: str) -> str:
-        losses = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("train/"))
-        left = f"{left} left" + " in this stage" * bool(module.stage)
-        return f"{module.place}  step {self.step}  {losses}  {images_per_second:.0f} images/s  {left}"
 
     def _time_left(self, trainer: Trainer, module: ArtModule, images_per_second: float) -> str:
         """Until samples are measured, a step for one of them counts as an image of training."""
