@@ -72,7 +72,8 @@ class ArtModule(LightningModule):
         progress = self.trainer.global_step / self.total_steps
         losses_of = self.compiled or self.objective
         losses = losses_of(self.net, batch, generator, rank, world_size, progress)
-        if self._is_read():
+        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step % every == 0 or self.trainer.is_last_batch or step >= self.total_steps:  # else nobody reads the losses
             for name, values in losses.items():
                 self.log(f"train/{name}", values.mean(), batch_size=len(values))
         self.images_seen += len(batch.x0) * world_size
@@ -83,11 +84,6 @@ class ArtModule(LightningModule):
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
-
-    def _is_read(self) -> bool:
-        """Whether the losses of a step are read: for a line, or since the epoch or the run may end."""
-        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return self.trainer.is_last_batch or step % every == 0 or step >= self.total_steps
 
     def on_validation_epoch_start(self) -> None:
         self.measured: dict[str, Tensor] = {}  # sum and number of the values of each name, (2,)
