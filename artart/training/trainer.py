@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, LambdaCallback, LearningRateMonitor
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from artart import ArtError
@@ -81,6 +82,10 @@ def make_trainer(config: Config, val_is_held_out: bool) -> Trainer:
     callbacks, loggers = build_all(config, "callbacks"), build_all(config, "logger")
     if (max_steps := config["trainer"]["max_steps"]) != -1:
         callbacks.append(MaxSteps(max_steps))
+    run_dir = str(config["run_dir"])
+    if run_dir.encode(errors="ignore").decode() != run_dir:
+        log.warning("logger.tensorboard: left out; TensorBoard cannot write to a path that is not UTF-8")
+        loggers = [logger for logger in loggers if not isinstance(logger, TensorBoardLogger)]
     if not loggers:
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     if not val_is_held_out and config["monitor"].startswith("val/"):
