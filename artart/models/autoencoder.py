@@ -8,10 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from artart.io.ranges import Count, ImageSize
-from artart.models.base import check_divisible
+from artart.models.base import NUM_GROUPS, check_divisible, level_widths
 from artart.models.embedding import zero_module
-
-NUM_GROUPS = 8  # of the norms
 
 
 class Autoencoder(nn.Module):
@@ -46,13 +44,10 @@ class Autoencoder(nn.Module):
         Raises ValueError if image_size is not divisible by the factor, or model_channels not by 8.
         """
         super().__init__()
-        if not channel_mult or min(channel_mult) < 1:
-            raise ValueError(f"model.channel_mult={list(channel_mult)}: needs a whole number above 0 for each level")
-        self.factor = 2 ** len(channel_mult)
+        widths = level_widths(model_channels, channel_mult)
+        self.factor = 2 ** len(widths)
         check_divisible("image_size", image_size, self.factor, f"which {len(channel_mult)} halvings need")
-        check_divisible("model.model_channels", model_channels, NUM_GROUPS, "which the norms' groups need")
         self.image_size, self.channels, self.latent_channels = image_size, channels, latent_channels
-        widths = [model_channels * multiplier for multiplier in channel_mult]
         down: list[nn.Module] = [nn.PixelUnshuffle(2), _conv(4 * channels, widths[0])]
         up: list[nn.Module] = [nn.PixelShuffle(2), Output(widths[0], 4 * channels)]  # from the last to the first
         for level, wide in enumerate(widths):
@@ -67,8 +62,7 @@ class Autoencoder(nn.Module):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latents of images, in full precision; only a KL term trains the variance."""
-        mean, log_var = self.encoder(x).chunk(2, dim=1)
-        return mean, log_var
+        return self.encoder(x).chunk(2, dim=1)
 
     def encode(self, x: Tensor) -> Tensor:
         """The latents of images: the mean of `posterior`."""

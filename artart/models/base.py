@@ -5,6 +5,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+NUM_GROUPS = 8  # of norms
+
 
 @runtime_checkable
 class Network(Protocol):
@@ -23,6 +25,14 @@ class Network(Protocol):
             y: labels (B, K), or (B,) if there is one column; None: none.
             augment_labels: (B, augment_dim), how the images were augmented; None: not.
         """
+
+
+def level_widths(model_channels: int, channel_mult: Sequence[int]) -> list[int]:
+    """The channels of each level; ValueError if a level has none, or the groups of norms do not divide them."""
+    if not channel_mult or min(channel_mult) < 1:
+        raise ValueError(f"model.channel_mult={list(channel_mult)}: needs a whole number above 0 for each level")
+    check_divisible("model.model_channels", model_channels, NUM_GROUPS, "which the norms' groups need")
+    return [model_channels * multiplier for multiplier in channel_mult]
 
 
 def check_divisible(setting: str, value: int, divisor: int, reason: str) -> None:

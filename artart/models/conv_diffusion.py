@@ -70,7 +70,7 @@ class ConvDiffusionModel(nn.Module):
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """As for `base.Network`; without condition only x is used."""
-        condition = None if self.condition is None else self.condition(x, t, y, augment_labels)
+        condition = None if self.condition is None else self.condition(x, t, y, augment_labels).vector
         skip1 = _run(self.enc1, x, condition)
         skip2 = _run(self.enc2, skip1, condition)
         deepest = _run(self.enc3, skip2, condition)

@@ -22,7 +22,7 @@ T = TypeVar("T", bound=nn.Module)
 class Condition(NamedTuple):
     """What a network is conditioned on."""
 
-    vector: Tensor  # (B, emb_channels)
+    vector: Tensor  # (B, emb_channels); of a prompt it has the mean
     prompt: Prompt | None  # its tokens have as many channels
 
 
@@ -53,14 +53,8 @@ class ConditionEmbedding(nn.Module):
         if text:
             self.text, self.num_classes = text_encoder(text, emb_channels)
 
-    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Tensor:
-        """(B, emb_channels) for images x (B, ...); the rest as for `base.Network`. Of a prompt it has the mean."""
-        return self.with_prompt(x, t, y, augment_labels).vector
-
-    def with_prompt(
-        self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None
-    ) -> Condition:
-        """The same, and the tokens of the prompt."""
+    def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Condition:
+        """The condition for images x (B, ...); the rest as for `base.Network`."""
         vector: Tensor = self.time(timestep_embedding(x.new_zeros(len(x)) if t is None else t, 64))
         prompt = None
         if self.label is not None:

@@ -11,15 +11,8 @@ from torch.nn import functional as F
 
 from artart.io.ranges import Count, ImageSize
 from artart.models.attention import CrossAttention, SelfAttention
-from artart.models.base import check_divisible
-from artart.models.embedding import (
-    AdaGroupNorm,
-    AugmentDim,
-    Condition,
-    ConditionEmbedding,
-    NumClasses,
-    zero_module,
-)
+from artart.models.base import check_divisible, level_widths
+from artart.models.embedding import AdaGroupNorm, AugmentDim, Condition, ConditionEmbedding, NumClasses, zero_module
 from artart.models.text import Text
 
 HEAD = 64  # channels of an attention head, at least
@@ -64,11 +57,12 @@ class UNet(nn.Module):
         Raises ValueError if image_size is not divisible as the levels need, or model_channels not by 8.
         """
         super().__init__()
-        _check_sizes(image_size, patch_size, model_channels, channel_mult)
+        widths = level_widths(model_channels, channel_mult)
+        reason = f"which model.patch_size={patch_size} and {len(widths)} levels need"
+        check_divisible("image_size", image_size, patch_size * 2 ** (len(widths) - 1), reason)
         self.image_size, self.channels, self.patch_size = image_size, channels, patch_size
         self.condition = ConditionEmbedding(num_classes, 4 * model_channels, augment_dim, text)
         self.num_classes = self.condition.num_classes
-        widths = [model_channels * multiplier for multiplier in channel_mult]
         attention = [image_size // patch_size >> level in attn_resolutions for level in range(len(widths))]
         block = partial(Block, emb_channels=4 * model_channels, dropout=dropout, has_prompts=text is not None)
         self.stem = nn.Conv2d(channels * patch_size**2, model_channels, kernel_size=3, padding=1)
@@ -80,7 +74,7 @@ class UNet(nn.Module):
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """As for `base.Network`."""
-        condition = self.condition.with_prompt(x, t, y, augment_labels)
+        condition = self.condition(x, t, y, augment_labels)
         features = self.stem(F.pixel_unshuffle(x, self.patch_size))
         skips = []
         for part in self.down:
@@ -98,14 +92,6 @@ class UNet(nn.Module):
                 features = part(features)
         with torch.autocast(x.device.type, enabled=False):  # bf16 would round the images to grey levels
             return F.pixel_shuffle(self.out(F.silu(self.norm(features.to(x.dtype)))), self.patch_size)
-
-
-def _check_sizes(image_size: int, patch_size: int, model_channels: int, channel_mult: Sequence[int]) -> None:
-    if not channel_mult or min(channel_mult) < 1:
-        raise ValueError(f"model.channel_mult={list(channel_mult)}: needs a whole number above 0 for each level")
-    reason = f"which model.patch_size={patch_size} and {len(channel_mult)} levels need"
-    check_divisible("image_size", image_size, patch_size * 2 ** (len(channel_mult) - 1), reason)
-    check_divisible("model.model_channels", model_channels, 8, "which the norms' groups need")
 
 
 def _levels(

@@ -72,7 +72,7 @@ class ViT(nn.Module):
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """As for `base.Network`."""
-        vector, prompt = self.condition.with_prompt(x, t, y, augment_labels)
+        vector, prompt = self.condition(x, t, y, augment_labels)
         condition, mask = F.silu(vector), None
         patches = F.pixel_unshuffle(x, self.patch_size)
         side = patches.shape[-1]
@@ -103,9 +103,8 @@ class Block(nn.Module):
         self.norm_q, self.norm_k = nn.RMSNorm(hidden_size // num_heads, EPS), nn.RMSNorm(hidden_size // num_heads, EPS)
         self.project = nn.Linear(hidden_size, hidden_size)
         self.norm2 = nn.RMSNorm(hidden_size, EPS, elementwise_affine=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(hidden_size, 4 * hidden_size), nn.GELU(), nn.Linear(4 * hidden_size, hidden_size)
-        )
+        inner = 4 * hidden_size
+        self.mlp = nn.Sequential(nn.Linear(hidden_size, inner), nn.GELU(), nn.Linear(inner, hidden_size))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, condition: Tensor, rotations: Tensor, mask: Tensor | None = None) -> Tensor:

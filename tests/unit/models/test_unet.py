@@ -49,7 +49,7 @@ def test_its_output_is_that_of_its_formula():
     """Written out level by level, for two levels of two blocks: what was made last on the way down is seen first."""
     net = filled(UNet(S, model_channels=16, channel_mult=(1, 2), num_res_blocks=2, attn_resolutions=(), patch_size=2))
     p, x, t = net.state_dict(), images(), torch.tensor([0.3, 0.8])
-    embedding = F.silu(net.condition(x, t, None))
+    embedding = F.silu(net.condition(x, t, None).vector)
 
     def convolved(x, name, padding=1):
         return F.conv2d(x, p[f"{name}.weight"], p[f"{name}.bias"], padding=padding)

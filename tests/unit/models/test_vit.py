@@ -46,7 +46,7 @@ def test_its_output_is_that_of_its_formula():
     """Patch by patch, place by place, head by head."""
     net = filled(ViT(8, hidden_size=16, depth=2, num_heads=2, patch_size=4))
     p, x, t, head = net.state_dict(), images(8), torch.tensor([0.3, 0.8]), 8
-    embedding = F.silu(net.condition(x, t, None))
+    embedding = F.silu(net.condition(x, t, None).vector)
 
     def linear(x, name):
         return F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
