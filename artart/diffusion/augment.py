@@ -5,7 +5,7 @@ Sampling asks for no augmentation, so samples do not show it. Source: Karras et 
 """
 
 import math
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Generator, Tensor
@@ -16,13 +16,6 @@ from artart.io.ranges import Fraction
 AUGMENT_DIM: Final = 9  # numbers that describe an augmentation (EDM's name)
 LOG_SCALE: Final = 0.2  # standard deviation of the binary logarithm of scales and stretches
 SHIFT: Final = 0.125  # standard deviation of moves, in sides of the image
-
-
-class AugmentedImages(NamedTuple):
-    """Images and their augmentation."""
-
-    x0: Tensor  # (B, C, S, S)
-    augment_labels: Tensor  # (B, AUGMENT_DIM); zeros: none
 
 
 class Augment:
@@ -67,14 +60,17 @@ class Augment:
         augment_labels += [stretch_by * twice.cos(), stretch_by * twice.sin(), move_x, move_y]
         return torch.cat([matrix, moves], dim=2), torch.stack(augment_labels, dim=1)
 
-    def apply(self, x0: Tensor, matrices: Tensor, augment_labels: Tensor) -> AugmentedImages:
-        """Augment images (B, C, S, S), with reflection at the edges; images without augmentation keep every bit."""
+    def apply(self, x0: Tensor, matrices: Tensor, augment_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment images (B, C, S, S), with reflection at the edges; their labels (B, AUGMENT_DIM) come along.
+
+        Images without augmentation, whose labels are zeros, keep every bit.
+        """
         matrices, augment_labels = matrices.to(x0), augment_labels.to(x0)
         with torch.autocast(x0.device.type, enabled=False):
             places = F.affine_grid(matrices, list(x0.shape), align_corners=False)
             changed = F.grid_sample(x0, places, mode="bilinear", padding_mode="reflection", align_corners=False)
         is_changed = (augment_labels != 0).any(dim=1)[:, None, None, None]
-        return AugmentedImages(torch.where(is_changed, changed, x0), augment_labels)
+        return torch.where(is_changed, changed, x0), augment_labels
 
 
 def _diagonal(x: Tensor, y: Tensor) -> Tensor:

@@ -94,7 +94,8 @@ class FrozenAutoencoder(FirstStage):
     def normalize_by(self, parts: Iterable[Tensor]) -> None:
         """Set the moments, unless they are known, to those of latents, each part (n, C, H, W)."""
         if self.moments is None:
-            sums = torch.stack([torch.stack(_sums(part.double())) for part in parts]).sum(dim=0)
+            powers = ((torch.ones_like(x), x, x.square()) for x in map(Tensor.double, parts))
+            sums = torch.stack([torch.stack([one.sum(dim=(0, 2, 3)) for one in each]) for each in powers]).sum(dim=0)
             mean, square = sums[1:] / sums[0]
             self.moments = torch.stack([mean, (square - mean.square()).clamp(min=MIN_STD**2).sqrt()]).float()
 
@@ -136,9 +137,3 @@ def fingerprint(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> str
     for name, value in sorted(state.items()):
         digest.update(name.encode() + value.cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _sums(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each channel of latents (n, C, H, W) the number of values, their sum, and that of their squares, each (C,)."""
-    over = (0, 2, 3)
-    return torch.ones_like(x).sum(dim=over), x.sum(dim=over), x.square().sum(dim=over)

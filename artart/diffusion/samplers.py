@@ -8,10 +8,11 @@ A sampler is called as `sampler(denoise, schedule, x, times, noise)` and yields 
 - noise: noise(i) draws standard normal noise of x's shape for step i = 1, 2, ...
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,21 +31,23 @@ class Step(NamedTuple):
     x0_hat: Tensor  # (B, C, H, W): the predicted clean images
 
 
-class Sampler(Protocol):
-    num_steps: int
-    spacing: Spacing
+@dataclass
+class Sampler(ABC):
+    """What samplers have in common."""
 
-    def __call__(
-        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise
-    ) -> Iterator[Step]: ...
+    num_steps: Count = 30
+    spacing: Spacing = "r"
+
+    @abstractmethod
+    def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
+        """See above."""
 
 
 @dataclass
-class DDIM:
+class DDIM(Sampler):
     """Song et al. 2021, arXiv 2010.02502, Eq. 12; with eta = 1 it is DDPM (Ho et al. 2020, arXiv 2006.11239)."""
 
     num_steps: Count = 50
-    spacing: Spacing = "r"
     eta: Fraction = 0.0  # share of the noise that each step draws anew, 0 to 1
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
@@ -59,15 +62,11 @@ class DDIM:
             yield Step(x, x0_hat)
 
 
-@dataclass
-class Heun:
+class Heun(Sampler):
     """Second order: Heun's method for x_t / (alpha + sigma) as a function of r, whose slope is eps_hat - x0_hat.
 
     Two evaluations of the network a step, one in the last, which is Euler's (cf. Karras et al. 2022, arXiv 2206.00364).
     """
-
-    num_steps: Count = 30
-    spacing: Spacing = "r"
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         for (t, now), (t_after, after) in pairwise(_levels(schedule, times)):
@@ -82,15 +81,11 @@ class Heun:
             yield Step(x, x0_hat)
 
 
-@dataclass
-class DPMpp2M:
+class DPMpp2M(Sampler):
     """DPM-Solver++(2M), a multistep method of second order in lambda = ln(alpha / sigma); one evaluation a step.
 
     Source: Lu et al. 2022, arXiv 2211.01095, Algorithm 2. The first and the last step are of first order.
     """
-
-    num_steps: Count = 30
-    spacing: Spacing = "r"
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         before: tuple[Tensor, Tensor] | None = None  # x0_hat and the length in lambda of the step before
@@ -105,17 +100,13 @@ class DPMpp2M:
             yield Step(x, x0_hat)
 
 
-@dataclass
-class UniPC:
+class UniPC(Sampler):
     """A multistep predictor of second and a corrector of third order in lambda = ln(alpha / sigma).
 
     One evaluation a step: x0_hat at a predicted x_t corrects that x_t, then predicts the next. The x_t of a Step are
     predictions. The first and the last step are of first order. Source: Zhao et al. 2023, arXiv 2302.04867, UniPC-2
     with B_2(h) = exp(-h) - 1.
     """
-
-    num_steps: Count = 30
-    spacing: Spacing = "r"
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         last: _Prediction | None = None
@@ -125,9 +116,8 @@ class UniPC:
                 x = last.corrected(x0_hat)
             h = (after.alpha / after.sigma).log() - (now.alpha / now.sigma).log()
             share = -torch.expm1(-h)
-            this = _Prediction(
-                after.sigma / now.sigma * x + after.alpha * share * x0_hat, x0_hat, h, after.alpha * share
-            )
+            first_order = after.sigma / now.sigma * x + after.alpha * share * x0_hat
+            this = _Prediction(first_order, x0_hat, h, after.alpha * share)
             if last is not None and after.sigma > 0:
                 this = this._replace(slope=(x0_hat - last.x0_hat) * h / last.h, ratio=last.h / h)
             last, x = this, this.first_order + this.weight / 2 * this.slope

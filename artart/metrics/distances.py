@@ -47,9 +47,10 @@ def estimate(value: float, of_halves: Tensor, num: int) -> Estimate:
     return Estimate(value, value + low, value + high)
 
 
-def all_and_halves(num: int, generator: Generator) -> Tensor:
-    """(201, num): a row of ones, then `halves`."""
-    return torch.cat([torch.ones(1, num).double(), halves(num, generator)])
+def all_and_halves(*nums: int) -> list[Tensor]:
+    """For each number of images (201, num): a row of ones, then `halves`; the same in each call."""
+    generator = Generator().manual_seed(0)
+    return [torch.cat([torch.ones(1, num).double(), halves(num, generator)]) for num in nums]
 
 
 def mean(values: Tensor, generator: Generator) -> Estimate:
@@ -67,26 +68,25 @@ def share(num_true: int, num: int) -> Estimate:
     return Estimate(p, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def kernel_distance(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
+def kernel_distance(x: Tensor, y: Tensor) -> Estimate:
     """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
 
     Zero on average for two draws of the same images, so a single value may be negative; there the interval is too wide.
-    x (n, d) and y (m, d) are features in double precision; `generator` draws the halves for the interval.
+    x (n, d) and y (m, d) are features in double precision.
     """
-    generator = generator or Generator().manual_seed(0)
-    of_x, of_y = (all_and_halves(len(z), generator) for z in (x, y))
+    of_x, of_y = all_and_halves(len(x), len(y))
     between = _kernel_sums(x, y, of_x, of_y) / (of_x.sum(dim=1) * of_y.sum(dim=1))
     values = _across(x, x, of_x) + _across(y, y, of_y) - 2 * between
     return estimate(values[0].item(), values[1:], min(len(x), len(y)))
 
 
-def paired_kernel_distance(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
+def paired_kernel_distance(x: Tensor, y: Tensor) -> Estimate:
     """`kernel_distance` of pairs (x_i, y_i), such as images and their reconstructions: 0 for equal sets.
 
     Gretton et al. 2012 (JMLR 13), Eq. 4: a pair is compared with other pairs only, so that the estimate is unbiased
     although its members depend on each other. x and y are (n, d), n at least 2.
     """
-    chosen = all_and_halves(len(x), generator or Generator().manual_seed(0))
+    (chosen,) = all_and_halves(len(x))
     values = _across(x, x, chosen) + _across(y, y, chosen) - 2 * _across(x, y, chosen)
     return estimate(values[0].item(), values[1:], len(x))
 
@@ -120,11 +120,10 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return ((x.mean(dim=0) - y.mean(dim=0)).square().sum() + of_x.trace() + of_y.trace() - 2 * cross).item()
 
 
-def frechet_estimate(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
+def frechet_estimate(x: Tensor, y: Tensor) -> Estimate:
     """`frechet_distance` with its interval; without one above MAX_HALVED_FEATURES."""
     if x.shape[1] > MAX_HALVED_FEATURES:
         return Estimate(frechet_distance(x, y), None, None)
-    generator = generator or Generator().manual_seed(0)
-    pairs = zip(halves(len(x), generator).bool(), halves(len(y), generator).bool(), strict=True)
-    of_halves = torch.tensor([frechet_distance(x[a], y[b]) for a, b in pairs]).double()
-    return estimate(frechet_distance(x, y), of_halves, min(len(x), len(y)))
+    pairs = zip(*all_and_halves(len(x), len(y)), strict=True)
+    value, *of_halves = (frechet_distance(x[a.bool()], y[b.bool()]) for a, b in pairs)
+    return estimate(value, torch.tensor(of_halves).double(), min(len(x), len(y)))

@@ -3,16 +3,16 @@
 from typing import Final
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from artart.metrics.distances import MAX_HALVED_FEATURES, Estimate, all_and_halves, estimate, halves, share
+from artart.metrics.distances import MAX_HALVED_FEATURES, Estimate, all_and_halves, estimate, share
 
 AMONG: Final = 3  # neighbours of precision and recall
 NEAR: Final = 5  # neighbours of density and coverage
 MIN_IMAGES_FOR_NEIGHBOURS: Final = 2 * (NEAR + 1)  # halves have them too
 
 
-def neighbour_metrics(samples: Tensor, real: Tensor, generator: Generator | None = None) -> dict[str, Estimate]:
+def neighbour_metrics(samples: Tensor, real: Tensor) -> dict[str, Estimate]:
     """Precision, recall, density and coverage of samples (n, d) against real images (m, d).
 
     The ball of an image has the distance to its k-th nearest other image of its set as radius. Precision is the share
@@ -22,10 +22,9 @@ def neighbour_metrics(samples: Tensor, real: Tensor, generator: Generator | None
     2002.09797, Eqs. 4 and 5). All depend on the number of images: compare at equal numbers only. n and m are at least
     MIN_IMAGES_FOR_NEIGHBOURS.
     """
-    generator = generator or Generator().manual_seed(0)
     pairs = (samples, real), (samples, samples), (real, real)
     between, of_samples, of_real = (torch.cdist(*pair).float() for pair in pairs)
-    chosen = [all_and_halves(len(one), generator).bool() for one in (samples, real)]
+    chosen = [one.bool() for one in all_and_halves(len(samples), len(real))]
     rows = [_values(between[a][:, b], of_samples[a][:, a], of_real[b][:, b]) for a, b in zip(*chosen, strict=True)]
     columns = zip(("precision", "recall", "density", "coverage"), torch.stack(rows).T, strict=True)
     found = {name: estimate(of[0].item(), of[1:], min(between.shape)) for name, of in columns}
@@ -56,7 +55,7 @@ def _values(between: Tensor, of_samples: Tensor, of_real: Tensor) -> Tensor:
     return torch.stack([precision, recall, near.sum() / (NEAR * len(near)), near.any(dim=0).double().mean()])
 
 
-def vendi_score(x: Tensor, generator: Generator | None = None) -> Estimate:
+def vendi_score(x: Tensor) -> Estimate:
     """The effective number of different images among n, 1 to n; x (n, d) are features in double precision.
 
     exp of the entropy of the eigenvalues of K / n, where K holds the cosines of the images (Friedman and Dieng 2022,
@@ -66,8 +65,9 @@ def vendi_score(x: Tensor, generator: Generator | None = None) -> Estimate:
     unit = torch.nn.functional.normalize(x, dim=1)
     if min(len(x) // 2, x.shape[1]) > MAX_HALVED_FEATURES:
         return Estimate(_vendi(unit), None, None)
-    chosen = halves(len(x), generator or Generator().manual_seed(0)).bool()
-    return estimate(_vendi(unit), torch.tensor([_vendi(unit[half]) for half in chosen]).double(), len(x))
+    (chosen,) = all_and_halves(len(x))
+    value, *of_halves = (_vendi(unit[rows]) for rows in chosen.bool())
+    return estimate(value, torch.tensor(of_halves).double(), len(x))
 
 
 def _vendi(unit: Tensor) -> float:

@@ -3,7 +3,7 @@
 from typing import Final
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from artart.metrics.distances import Estimate, all_and_halves, estimate
 
@@ -34,10 +34,9 @@ def decibels(power: Tensor) -> Tensor:
     return 10 * power.clamp(min=1e-12).log10()
 
 
-def spectral_distance(x: Tensor, y: Tensor, generator: Generator | None = None) -> Estimate:
+def spectral_distance(x: Tensor, y: Tensor) -> Estimate:
     """Root mean square over frequencies of the difference in dB of two sets' mean powers, (n, K) and (m, K)."""
-    generator = generator or Generator().manual_seed(0)
-    chosen = [(all_and_halves(len(z), generator), z) for z in (x, y)]
+    chosen = zip(all_and_halves(len(x), len(y)), (x, y), strict=True)
     a, b = (decibels(rows @ z / rows.sum(dim=1, keepdim=True)) for rows, z in chosen)
     values = (a - b).square().mean(dim=1).sqrt()
     return estimate(values[0].item(), values[1:], min(len(x), len(y)))

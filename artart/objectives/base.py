@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import Module
 
-from artart.diffusion.first_stage import FirstStage
+from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage
 from artart.diffusion.guidance import null_labels
 from artart.io.images import Batch
 from artart.objectives.losses import TrainingLoss, WeightedSum
@@ -18,15 +18,13 @@ Mode = Literal["reconstruct", "sample"]  # what artart.generate does with a netw
 @runtime_checkable
 class Objective(Protocol):
     mode: Mode
-    one_step: bool  # whether it samples in one evaluation of the network: without sampler, guidance and noise levels
-    num_steps: int | None  # that a distilled network samples in, by DDIM without guidance; None: as asked for
-    network: Mapping[str, int]  # settings of `model` that this objective determines
+    loss: TrainingLoss
     inputs: Sequence[str]  # names of the network's inputs, in their order
-    output: str  # name of the network's output
-    first_stage: FirstStage  # between images and what batches hold
-
-    @property
-    def loss(self) -> TrainingLoss: ...
+    output: str = "x0_hat"  # name of the network's output
+    one_step: bool = False  # whether it samples in one evaluation of the network: without sampler, guidance and levels
+    num_steps: int | None = None  # that a distilled network samples in, by DDIM without guidance; None: as asked for
+    network: Mapping[str, int] = {}  # settings of `model` that this objective determines
+    first_stage: FirstStage = NO_FIRST_STAGE  # between images and what batches hold
 
     @property
     def metrics(self) -> Sequence[str]:

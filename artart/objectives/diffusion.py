@@ -1,6 +1,6 @@
 """Diffusion: the network learns to predict the clean image from a noisy one; sampling starts from pure noise."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -14,14 +14,14 @@ from artart.diffusion.noise import own_generators
 from artart.diffusion.schedule import Level, Noised, Schedule
 from artart.io.images import Batch
 from artart.io.ranges import Fraction
-from artart.objectives.base import Mode, draw_dropout, drop_labels, logged
+from artart.objectives.base import Mode, Objective, draw_dropout, drop_labels, logged
 from artart.objectives.losses import WeightedSum
 
 NUM_BINS = 10  # of the noise level r, in validation
 MAX_GRADIENT_IMAGES = 8  # images of a batch whose gradients are compared
 
 
-class Diffusion:
+class Diffusion(Objective):
     """The network gets a noisy image, the time and the labels, and learns to predict the clean image.
 
     All losses are of x0_hat, whatever the network outputs. `perceptual` counts only up to a noise level, because at
@@ -29,8 +29,7 @@ class Diffusion:
     """
 
     mode: Mode = "sample"
-    one_step = False
-    num_steps: int | None = None
+    loss: WeightedSum
     inputs: Sequence[str] = ("x_t", "t", "y")
 
     def __init__(
@@ -68,7 +67,7 @@ class Diffusion:
         self.class_dropout_prob = class_dropout_prob
         self.augment = augment if augment is not None and augment.probability > 0 else None
         self.first_stage = first_stage
-        self.network: Mapping[str, int] = {"conditioned": True, "augment_dim": AUGMENT_DIM if self.augment else 0}
+        self.network = {"conditioned": True, "augment_dim": AUGMENT_DIM if self.augment else 0}
 
     @property
     def metrics(self) -> list[str]:

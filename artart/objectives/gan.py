@@ -4,21 +4,21 @@ Source: R3GAN, Huang et al. 2024, arXiv 2501.05441.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
+from torch.nn import Module
 from torch.nn import functional as F
 
-from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage
 from artart.diffusion.noise import own_generators
 from artart.diffusion.parameterization import X0Prediction
 from artart.diffusion.schedule import Flow, per_image
 from artart.io.images import Batch
 from artart.io.ranges import Fraction, NonNegative
 from artart.metrics.wasserstein import sliced_wasserstein
-from artart.objectives.base import Mode, draw_dropout, drop_labels
+from artart.objectives.base import Mode, Objective, draw_dropout, drop_labels
 from artart.objectives.differentiable_augment import augment, draw
 from artart.objectives.losses import TrainingLoss
 
@@ -30,11 +30,11 @@ class RelativisticLoss(TrainingLoss):
     softplus(-(D(x) - D(G))) + gamma / 2 (|grad D(x)|^2 + |grad D(G)|^2), the generator softplus(-(D(G) - D(x))).
     """
 
-    discriminator: nn.Module
+    discriminator: Module
 
     def __init__(
         self,
-        discriminator: nn.Module,
+        discriminator: Module,
         gamma: NonNegative = 2.0,
         final_gamma: NonNegative = 0.02,
         burn_in: Fraction = 0.5,
@@ -93,19 +93,16 @@ def during_burn_in(first: float, last: float, progress: float, burn_in: float) -
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
-class GAN:
+class GAN(Objective):
     """The network makes images from noise and labels in one evaluation, which a discriminator compares with art.
 
     In terms of sampling it predicts x0 from pure noise, in one step.
     """
 
     mode: Mode = "sample"
-    one_step = True
-    num_steps: int | None = None
-    network: Mapping[str, int] = {}
+    loss: RelativisticLoss
     inputs: Sequence[str] = ("x", "y")
-    output = "x0_hat"
-    first_stage: FirstStage = NO_FIRST_STAGE
+    one_step = True
     schedule: ClassVar = Flow()
     parameterization: ClassVar = X0Prediction()
 
@@ -133,13 +130,7 @@ class GAN:
         return [*(f"train/{name}" for name in names), "val/discriminator", "val/swd"]
 
     def __call__(
-        self,
-        net: nn.Module,
-        batch: Batch,
-        generator: Generator,
-        rank: int = 0,
-        world_size: int = 1,
-        progress: float = 1.0,
+        self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
     ) -> dict[str, Tensor]:
         """The losses of a batch, each (B,): `loss` trains both networks."""
         num = world_size * len(batch.x0)
@@ -152,7 +143,7 @@ class GAN:
         real, fake = (augment(x, how) for x, how in zip((batch.x0, fake), operations, strict=True))
         return self.loss(real, fake, y, progress)
 
-    def measure(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def measure(self, net: Module, batch: Batch) -> dict[str, Tensor]:
         """`val/swd`, the sliced Wasserstein distance of generated images to the batch, and `val/discriminator`.
 
         The latter is the discriminator's loss on held-out images: where it lies above `train/discriminator`, the

@@ -6,26 +6,22 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import Module
 
-from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage
 from artart.io.images import Batch
 from artart.metrics.pixel import psnr
-from artart.objectives.base import Mode, logged
+from artart.objectives.base import Mode, Objective, logged
 from artart.objectives.losses import WeightedSum
 
 Regularizer = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 ERROR_GAIN = 4  # brightness of the error in a grid
 
 
-class Reconstruction:
+class Reconstruction(Objective):
     """The network reproduces its input image."""
 
     mode: Mode = "reconstruct"
-    one_step = False
-    num_steps: int | None = None
-    network: Mapping[str, int] = {"conditioned": False, "augment_dim": 0}
+    loss: WeightedSum
     inputs: Sequence[str] = ("x",)
-    output = "x0_hat"
-    first_stage: FirstStage = NO_FIRST_STAGE
+    network: Mapping[str, int] = {"conditioned": False, "augment_dim": 0}
 
     def __init__(self, loss: WeightedSum, regularizer: Regularizer | None = None) -> None:
         """

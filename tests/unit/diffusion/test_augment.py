@@ -1,6 +1,7 @@
 """Against what tensors themselves can do, and against the augmentation labels."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -18,6 +19,13 @@ from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import MSE, WeightedSum
 
 S = 32
+
+
+class Augmented(NamedTuple):
+    x0: Tensor
+    augment_labels: Tensor
+
+
 FLIP_X, FLIP_Y, SCALE, COS, SIN, STRETCH_COS, STRETCH_SIN, MOVE_X, MOVE_Y = range(AUGMENT_DIM)
 OPERATIONS = {  # which of the augmentation numbers are whose
     "flip x": [FLIP_X],
@@ -69,7 +77,7 @@ def done(monkeypatch):
         with monkeypatch.context() as patch:
             scripted(patch, **amounts)
             drawn = Augment(0.5, flips=True).draw(len(x0), drawing())
-        return Augment(0.5, flips=True).apply(x0, *drawn)
+        return Augmented(*Augment(0.5, flips=True).apply(x0, *drawn))
 
     return done
 
@@ -164,7 +172,7 @@ def test_what_is_reported_is_what_was_done():
     x0, augment = smooth(200, 64), Augment(0.6, flips=True)
     drawn, what = augment.draw(200, drawing())
     assert_close(matrices_of(what), drawn, rtol=1e-4, atol=1e-5)
-    changed = augment.apply(x0, drawn, what)
+    changed = Augmented(*augment.apply(x0, drawn, what))
     square = torch.cat([matrices_of(changed.augment_labels), torch.tensor([[[0.0, 0, 1]]]).expand(200, -1, -1)], dim=1)
     places = F.affine_grid(torch.linalg.inv(square)[:, :2], list(x0.shape), align_corners=False)
     back = F.grid_sample(changed.x0, places, align_corners=False)
@@ -228,7 +236,7 @@ def test_the_generator_alone_decides():
 
 def test_edges_are_continued_and_values_stay_in_range():
     white, augment = torch.ones(100, 3, S, S), Augment(1.0, flips=True)
-    assert_close(augment.apply(white, *augment.draw(100, drawing())).x0, white)  # no black corners
+    assert_close(augment.apply(white, *augment.draw(100, drawing()))[0], white)  # no black corners
     changed, _ = augment.apply(rough(100), *augment.draw(100, drawing()))
     assert changed.abs().max() <= 1
 
