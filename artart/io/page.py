@@ -48,26 +48,16 @@ class Figure(NamedTuple):
     """Rows of images (PNG or JPEG), or one of curves (SVG)."""
 
     title: str
-    rows: Sequence[tuple[str, bytes]]  # the name of each, perhaps empty, and its content
+    images: Sequence[tuple[str, bytes]]  # the name of each, perhaps empty, and its content
     note: str = ""
-
-    @property
-    def sources(self) -> list[tuple[str, str]]:
-        """The name of each row, and its content as a data URL."""
-        return [(name, data_url(content)) for name, content in self.rows]
 
 
 class Slides(NamedTuple):
     """Sequences of images, each of which shows one, as far through it as a slider says; at first the last."""
 
     title: str
-    rows: Sequence[tuple[str, Sequence[tuple[str, bytes]]]]  # the name of each, and its images with theirs
+    sequences: Sequence[tuple[str, Sequence[tuple[str, bytes]]]]  # the name of each, and its images with theirs
     note: str = ""
-
-    @property
-    def sequences(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """The name of each sequence, and its images as data URLs."""
-        return [(name, [(caption, data_url(content)) for caption, content in images]) for name, images in self.rows]
 
 
 KINDS = {b"\x89PNG": "png", b"\xff\xd8": "jpeg"}  # by the first bytes
@@ -90,6 +80,7 @@ def render(template: Path, **values: object) -> bytes:
     """A page of a template, which may extend page.html, with the values that it names."""
     loader = jinja2.FileSystemLoader([template.parent, TEMPLATE.parent])
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["data_url"] = data_url
     now = f"{datetime.now():%Y-%m-%d %H:%M}"
     text = environment.get_template(template.name).render({"sentences": (), **values}, version=__version__, date=now)
     return text.encode(errors="backslashreplace")  # names of folders may hold bytes that are not UTF-8

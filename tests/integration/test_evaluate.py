@@ -270,7 +270,7 @@ def test_few_reconstructions_are_all_shown_and_many_in_three_parts_without_repea
         x0 = torch.arange(num, dtype=torch.uint8).view(-1, 1, 1, 1).expand(num, 3, 4, 4)
         found = reconstruction._draw_images(x0, x0, torch.arange(float(num)), {})
         levels = []
-        for _, content in (row for figure in found for row in figure.rows if row[0] == "image"):
+        for _, content in (row for figure in found for row in figure.images if row[0] == "image"):
             row = np.asarray(Image.open(io.BytesIO(content)))[4, 3:-2:6, 0].tolist()
             levels += [level for level in row if level < 255]
         return len(found), levels
