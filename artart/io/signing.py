@@ -7,7 +7,6 @@ https://cawg.io/training-and-data-mining/. Needs c2pa-python and cryptography: p
 import io
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,13 @@ from artart.io.terminal import printable
 
 PACKAGES: Final = {"c2pa": "c2pa-python", "cryptography": "cryptography"}  # by module
 AGENT: Final = {"name": "artart", "version": __version__}
+ALGORITHMS: Final = {  # of signatures, by elliptic curve or kind of private key
+    "secp256r1": "ES256",
+    "secp384r1": "ES384",
+    "secp521r1": "ES512",
+    "RSAPrivateKey": "PS256",
+    "Ed25519PrivateKey": "ED25519",
+}
 UNKNOWN: Final = "application/octet-stream"
 SETTINGS: Final = {  # of c2pa: no thumbnails, and no connection to an address that a file names
     "builder": {"thumbnail": {"enabled": False}},
@@ -51,38 +57,27 @@ class Signer:
         """
         import c2pa
         from cryptography import x509
-        from cryptography.hazmat.primitives.serialization import (
-            Encoding,
-            NoEncryption,
-            PrivateFormat,
-            load_pem_private_key,
-        )
+        from cryptography.hazmat.primitives import serialization as to
 
-        names = f"provenance.certificate={certificate}", f"provenance.key={key}"
-        try:
-            first, *others = x509.load_pem_x509_certificates(certificate.read_bytes())
-        except ValueError:
-            raise ArtError(f"{names[0]}: is no certificate in PEM; name the file that begins with yours") from None
-        try:
-            private: Any = load_pem_private_key(key.read_bytes(), password=None)
-        except (ValueError, TypeError):
-            raise ArtError(f"{names[1]}: is no private key in PEM without a password; name another") from None
-        if private.public_key() != first.public_key():
-            raise ArtError(f"{names[1]}: does not belong to {certificate.name}; name the key of that certificate")
-        if not first.not_valid_before_utc <= datetime.now(UTC) <= first.not_valid_after_utc:
-            valid = f"{first.not_valid_before_utc:%Y-%m-%d} to {first.not_valid_after_utc:%Y-%m-%d}"
-            raise ArtError(f"{names[0]}: was valid from {valid}; get a new one")
-        alg = getattr(c2pa.C2paSigningAlg, _algorithm(private))
-        chain = b"".join(one.public_bytes(Encoding.PEM) for one in (first, *others))
-        secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # the form that c2pa reads
         self.context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS))
+        file = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(file, "PNG")
         try:
-            self.signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(alg, chain, secret, None))
-            file = io.BytesIO()
-            Image.new("RGB", (1, 1)).save(file, "PNG")
+            chain = x509.load_pem_x509_certificates(certificate.read_bytes())
+            private: Any = to.load_pem_private_key(key.read_bytes(), password=None)
+            kind = private.curve.name if hasattr(private, "curve") else type(private).__name__
+            if kind not in ALGORITHMS:
+                raise ValueError(f"C2PA takes no key of kind {kind}, but ECDSA (P-256, P-384, P-521), Ed25519, RSA")
+            algorithm = getattr(c2pa.C2paSigningAlg, ALGORITHMS[kind])
+            public = b"".join(one.public_bytes(to.Encoding.PEM) for one in chain)
+            secret = private.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption())  # c2pa's form
+            self.signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(algorithm, public, secret, None))
             self.sign(file.getvalue(), "test.png", ImageProvenance("trained", {}))
-        except c2pa.C2paError as error:
-            raise ArtError(f"{names[0]}: cannot sign images ({printable(error)}); name another") from None
+        except (ValueError, TypeError, c2pa.C2paError) as error:
+            raise ArtError(
+                f"provenance.certificate={certificate}: cannot sign images with provenance.key={key} "
+                f"({printable(error)}); name a valid certificate and its own key, in PEM without a password"
+            ) from None
 
     def sign(self, content: bytes, name: str, provenance: ImageProvenance) -> bytes:
         """An image file with a signed manifest: how it was made, the files it was made from, and its opt-out."""
@@ -102,22 +97,6 @@ class Signer:
         return signed.getvalue()
 
 
-def _algorithm(private: Any) -> str:
-    """The name of the signature algorithm of C2PA for a private key. Raises ArtError if there is none."""
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-
-    curves = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-    if isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.name in curves:
-        return curves[private.curve.name]
-    if isinstance(private, rsa.RSAPrivateKey):
-        return "PS256"
-    if isinstance(private, ed25519.Ed25519PrivateKey):
-        return "ED25519"
-    raise ArtError(
-        "provenance.key: is of a kind that C2PA does not allow; use ECDSA (P-256, P-384, P-521), Ed25519 or RSA"
-    )
-
-
 def mime_type(file: Path | io.BytesIO) -> str:
     """The type of an image file by its content, such as image/png."""
     with Image.open(file) as image:
@@ -126,12 +105,8 @@ def mime_type(file: Path | io.BytesIO) -> str:
 
 def manifest(name: str, provenance: ImageProvenance) -> dict[str, Any]:
     """The manifest of an image: actions, and an assertion on training and data mining if an input had an opt-out."""
-    source, labels = IPTC_SOURCE[provenance.source], [f"input{k}" for k in range(len(provenance.inputs))]
-    made = {
-        "digitalSourceType": source,
-        "softwareAgent": AGENT,
-        "description": _encodable(in_words(provenance.details)),
-    }
+    labels, description = [f"input{k}" for k in range(len(provenance.inputs))], _encodable(in_words(provenance.details))
+    made = {"digitalSourceType": IPTC_SOURCE[provenance.source], "softwareAgent": AGENT, "description": description}
     inputs = {"parameters": {"ingredientIds": labels}}
     actions: list[dict[str, Any]] = [{"action": "c2pa.created", **made}]
     if len(labels) == 1:
@@ -194,13 +169,11 @@ def _described(manifest: Mapping[str, Any]) -> dict[str, Any]:
     mining = data.get("cawg.training-mining", data.get("c2pa.training-mining", {}))  # the latter until C2PA 2.0
     signature, entries = manifest.get("signature_info", {}), mining.get("entries", {})
     actions = data.get("c2pa.actions.v2", data.get("c2pa.actions", {})).get("actions", [])
-    made_by = [
-        f"{one.get('name')} {one.get('version', '')}".strip() for one in manifest.get("claim_generator_info", [])
-    ]
+    makers = (f"{one.get('name')} {one.get('version', '')}" for one in manifest.get("claim_generator_info", []))
     return {
         "title": manifest.get("title"),
         "signer": ", ".join(filter(None, (signature.get("common_name"), signature.get("issuer")))),
-        "made by": ", ".join(made_by),
+        "made by": ", ".join(map(str.strip, makers)),
         "actions": [_action(one) for one in actions],
         "inputs": [f"{one.get('title')} ({one.get('relationship')})" for one in manifest.get("ingredients", [])],
         "training and data mining": {name: entry.get("use") for name, entry in entries.items()},

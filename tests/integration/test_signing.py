@@ -197,7 +197,8 @@ def refused(generate, capsys, diffusion_run, *settings: str) -> str:
 def test_a_certificate_that_has_expired_is_refused(generate, capsys, diffusion_run, tmp_path, monkeypatch):
     chain, key = certificate(tmp_path / "old", days=0)
     line = refused(generate, capsys, diffusion_run, f"provenance.certificate={chain}", f"provenance.key={key}")
-    assert line.startswith(f"provenance.certificate={chain}: was valid from 20")
+    assert line.startswith(f"provenance.certificate={chain}: cannot sign images with provenance.key={key} (")
+    assert "not valid at time of signing" in line
 
 
 @pytest.mark.slow
@@ -205,13 +206,14 @@ def test_files_that_do_not_fit_are_refused(generate, capsys, diffusion_run, tmp_
     chain, key = certificate(tmp_path / "own")
     _, other = certificate(tmp_path / "other")
     (words := tmp_path / "words.pem").write_text("words")
-    for chosen, secret, line in (
-        (chain, other, f"key={other}: does not belong to certificate.pem; name the key of that certificate"),
-        (words, key, f"certificate={words}: is no certificate in PEM; name the file that begins with yours"),
-        (chain, words, f"key={words}: is no private key in PEM without a password; name another"),
+    for chosen, secret, reason in (
+        (chain, other, "the signature does not match the provided data or public key"),
+        (words, key, "Unable to load PEM file"),
+        (chain, words, "Unable to load PEM file"),
     ):
-        settings = (f"provenance.certificate={chosen}", f"provenance.key={secret}")
-        assert refused(generate, capsys, diffusion_run, *settings) == f"provenance.{line}\n"
+        line = refused(generate, capsys, diffusion_run, f"provenance.certificate={chosen}", f"provenance.key={secret}")
+        assert line.startswith(f"provenance.certificate={chosen}: cannot sign images with provenance.key={secret} (")
+        assert reason in line
     line = refused(generate, capsys, diffusion_run, f"provenance.key={key}")
     assert line == "provenance.certificate: needs a value: provenance.certificate=FILE; a signature takes both\n"
 
@@ -239,7 +241,7 @@ def test_a_certificate_of_an_authority_cannot_sign(generate, capsys, diffusion_r
     assert x509.load_pem_x509_certificate((tmp_path / "ca.pem").read_bytes())
     settings = ("provenance.certificate=ca.pem", "provenance.key=ca.key")
     line = refused(generate, capsys, diffusion_run, *settings)
-    assert line.startswith(f"provenance.certificate={tmp_path / 'ca.pem'}: cannot sign images (")
+    assert line.startswith(f"provenance.certificate={tmp_path / 'ca.pem'}: cannot sign images with provenance.key=")
 
 
 @pytest.mark.slow
