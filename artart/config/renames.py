@@ -79,10 +79,6 @@ VALUES: dict[str, dict[Any, Any]] = {  # by the new key
     "callbacks.checkpoints.save_top_k": {"all": -1},
     "callbacks.checkpoints.monitor": METRICS,
 }
-FORMS = {  # of values whose type has changed
-    "guidance.interval": "[low,high]",
-    "model.attn_resolutions": "a list of the map sides with attention, such as [16,8]",
-}
 
 
 def explain(word: str, words: Sequence[str] = ()) -> str | None:
@@ -100,12 +96,7 @@ def explain(word: str, words: Sequence[str] = ()) -> str | None:
     values = ",".join(new_values.get(one, one) for one in value.split(","))
     if key == new and value == values:
         return None
-    if new in FORMS:
-        return f"{word}: renamed to {new}, which is {FORMS[new]}"
-    if value == values:
-        also = f" (of a ViT {KEYS_OF_VIT[key]})" if key in KEYS_OF_VIT and "model=vit" not in words else ""
-        return f"{word}: renamed to {new}{also}"
-    return f"{word}: now {new}{equals}{values}"
+    return f"{word}: renamed to {new}" if value == values else f"{word}: now {new}{equals}{values}"
 
 
 def upgrade_config(config: dict[str, Any]) -> None:
@@ -148,13 +139,8 @@ def _map_sides(model: Mapping[str, Any]) -> list[int]:
 
 
 def _upgrade_classes(node: Any) -> None:
-    """Rename every `_target_` in nested plain data, in place; shared parts are visited once."""
-    waiting, met = [node], set()
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, (dict, list)) or id(one) in met:
-            continue
-        met.add(id(one))
-        if isinstance(one, dict) and isinstance(target := one.get("_target_"), str):
-            one["_target_"] = CLASSES.get(target, target)
-        waiting += one.values() if isinstance(one, dict) else one
+    """Rename every `_target_` in nested plain data, in place."""
+    if isinstance(node, dict) and isinstance(target := node.get("_target_"), str):
+        node["_target_"] = CLASSES.get(target, target)
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _upgrade_classes(value)

@@ -32,14 +32,9 @@ from artart.config.schema import wrong_arguments
         ),
         ("objective.noise_level.std=1", "objective.noise_level.std=1: renamed to objective.noise_levels.std"),
         ("model.augmented=true", "model.augmented=true: now model.augment_dim=9"),
-        ("model.width=64", "model.width=64: renamed to model.model_channels (of a ViT model.hidden_size)"),
-        (
-            "model.attention_size=8",
-            "model.attention_size=8: renamed to model.attn_resolutions, which is a list of the map sides with "
-            "attention, "
-            "such as [16,8]",
-        ),
-        ("guidance.lowest=0.2", "guidance.lowest=0.2: renamed to guidance.interval, which is [low,high]"),
+        ("model.width=64", "model.width=64: renamed to model.model_channels"),
+        ("model.attention_size=8", "model.attention_size=8: renamed to model.attn_resolutions"),
+        ("guidance.lowest=0.2", "guidance.lowest=0.2: renamed to guidance.interval"),
     ],
 )
 def test_explain_names_what_stands_in_place_of_an_old_word(word, answer):
