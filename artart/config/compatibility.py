@@ -19,6 +19,8 @@ from artart.objectives.losses import Perceptual
 OF_SAMPLES = "samples/kid_no_memorization"
 COARSE = ("bf16-true", "16-true", "64-true")
 KINDS = {"reconstruct": "reconstruction", "sample": "diffusion"}  # of objectives, by mode
+LOSSES = {"reconstruction": "hybrid", "diffusion": "hybrid_diffusion"}
+AUGMENTATION = "objective.augment.probability"
 CALLBACKS = {"reconstruction": "default", "diffusion": "diffusion", "gan": "gan"}
 
 
@@ -29,7 +31,9 @@ def check_parts(config: Config, mode: str, label_names: LabelNames, net: object 
     """
     kind = "gan" if one_step else KINDS[mode]
     problems = [*_wrong_callbacks(config, mode, kind), *_changing_targets(config), *_wrong_labels(config, label_names)]
-    problems += [*_wrong_network(config, kind, net), *WRONG_FOR[kind](config)]
+    problems += [*_wrong_network(config, kind, net), *_wrong_loss(config, kind)]
+    if kind != "reconstruction":
+        problems += [*_wrong_sampling(config, kind)]
     if "final_beta2" in config.get("scheduler", {}) and "betas" not in config["optimizer"]:
         problems.append("scheduler=burn_in: changes beta2 of Adam; use optimizer=adam")
     if problems:
@@ -43,14 +47,10 @@ def check_first_stage(config: Config) -> None:
     if "schedule" not in config["objective"]:
         raise ArtError(f"first_stage={config['first_stage']}: has latents for objective=diffusion; add that")
     if select_or_none(config, "loss.weights.perceptual"):
-        raise ArtError(
-            "loss.weights.perceptual: compares images, and with first_stage= the network makes latents; "
-            "set loss=mse_diffusion"
-        )
-    if probability := select_or_none(config, "objective.augment.probability"):
-        raise ArtError(
-            f"objective.augment.probability={probability}: is for images, not for the latents of first_stage; set 0"
-        )
+        message = "compares images, and with first_stage= the network makes latents; set loss=mse_diffusion"
+        raise ArtError(f"loss.weights.perceptual: {message}")
+    if probability := select_or_none(config, AUGMENTATION):
+        raise ArtError(f"{AUGMENTATION}={probability}: is for images, not for the latents of first_stage; set 0")
 
 
 def _wrong_callbacks(config: Config, mode: str, kind: str) -> Iterator[str]:
@@ -63,85 +63,56 @@ def _wrong_callbacks(config: Config, mode: str, kind: str) -> Iterator[str]:
 def _wrong_network(config: Config, kind: str, net: object) -> Iterator[str]:
     """Networks for another objective: an autoencoder has a `posterior` of latents, a generator a `latent_dim`."""
     has_latents, is_generator = hasattr(net, "posterior"), hasattr(net, "latent_dim")
+    probability = select_or_none(config, AUGMENTATION)
     if is_generator and kind != "gan":
         yield "model: the generator of a GAN is for objective=gan alone; choose another such as model=unet_small"
     elif kind == "gan" and not is_generator:
         yield "model: objective=gan needs a generator; use model=gan"
     elif kind == "diffusion" and has_latents:
-        yield (
-            "model: an autoencoder is not conditioned on noise and class, as objective=diffusion needs; choose "
-            "another network such as model=unet_small"
-        )
+        message = "an autoencoder is not conditioned on noise and class, as objective=diffusion needs"
+        yield f"model: {message}; choose another network such as model=unet_small"
     if select_or_none(config, "objective.regularizer") and not has_latents:
-        yield (
-            "objective.regularizer: the network has no latents; use model=autoencoder, or set "
-            "objective.regularizer=null"
-        )
-
-
-def _wrong_for_reconstruction(config: Config) -> Iterator[str]:
-    if "gamma" in config["loss"]:
-        yield "loss=relativistic: is for objective=gan alone; use loss=hybrid"
-
-
-def _wrong_for_diffusion(config: Config) -> Iterator[str]:
-    if select_or_none(config, "model.conditioned") is False:
+        message = "the network has no latents; use model=autoencoder, or set objective.regularizer=null"
+        yield f"objective.regularizer: {message}"
+    if kind == "diffusion" and select_or_none(config, "model.conditioned") is False:
         yield "model.conditioned=false: objective=diffusion needs a network that is conditioned on time and class"
-    probability = select_or_none(config, "objective.augment.probability")
-    if probability and select_or_none(config, "model.augment_dim") != AUGMENT_DIM:
-        yield (
-            f"objective.augment.probability={probability}: the network must be conditioned on it; set "
-            f"model.augment_dim={AUGMENT_DIM}"
-        )
-    if select_or_none(config, "loss.mse.units") == "imagenet":
-        yield "loss.mse.units=imagenet: objective=diffusion needs units of the model; use loss=hybrid_diffusion"
-    if weight := select_or_none(config, "loss.weights.adversarial"):
-        yield f"loss.weights.adversarial={weight}: is for objective=reconstruction alone; use loss=hybrid_diffusion"
-    if "gamma" in config["loss"]:
-        yield "loss=relativistic: is for objective=gan alone; use loss=hybrid_diffusion"
-    yield from _coarse(config)
-    yield from _wrong_for_distillation(config)
+    if kind == "diffusion" and probability and select_or_none(config, "model.augment_dim") != AUGMENT_DIM:
+        message = f"the network must be conditioned on it; set model.augment_dim={AUGMENT_DIM}"
+        yield f"{AUGMENTATION}={probability}: {message}"
 
 
-def _wrong_for_distillation(config: Config) -> Iterator[str]:
-    """What objective=distillation needs, and what it has of its own."""
-    if not str(select_or_none(config, "objective._target_")).endswith(".Distillation"):
-        return
-    of_objective = config["objective"]
-    if not config["init_from"]:
-        yield "init_from: objective=distillation distils a trained network; set init_from=CHECKPOINT"
-    elif (name := of_objective["parameterization"]) != "v":
-        yield f"init_from={config['init_from']}: its parameterization is {name}; objective=distillation needs v"
-    for part in ("grid", "memorization"):
-        sampler = select_or_none(config, f"callbacks.{part}.sampler")
-        if sampler and (sampler["_target_"][-5:], sampler["num_steps"]) != (".DDIM", of_objective["num_steps"]):
-            yield f"callbacks.{part}.sampler: must be DDIM with objective.num_steps; leave sampler out"
-        if (weight := select_or_none(config, f"callbacks.{part}.guidance")) not in (None, 1):
-            yield f"callbacks.{part}.guidance={weight}: is in the network with objective=distillation; set 1"
-
-
-def _wrong_for_gan(config: Config) -> Iterator[str]:
-    if "gamma" not in config["loss"]:
+def _wrong_loss(config: Config, kind: str) -> Iterator[str]:
+    if (is_of_gan := "gamma" in config["loss"]) and kind != "gan":
+        yield f"loss=relativistic: is for objective=gan alone; use loss={LOSSES[kind]}"
+    if kind == "gan" and not is_of_gan:
         yield "loss: objective=gan has a loss of its own; use loss=relativistic"
-    yield from _coarse(config)
-    for part in ("grid", "memorization"):
-        if (num_steps := select_or_none(config, f"callbacks.{part}.sampler.num_steps")) not in (None, 1):
-            key = f"callbacks.{part}.sampler.num_steps={num_steps}"
-            yield f"{key}: objective=gan makes an image in one step; set sampler.num_steps=1"
-        if (weight := select_or_none(config, f"callbacks.{part}.guidance")) not in (None, 1):
-            yield f"callbacks.{part}.guidance={weight}: objective=gan takes no guidance; set 1"
+    if kind == "diffusion" and select_or_none(config, "loss.mse.units") == "imagenet":
+        yield "loss.mse.units=imagenet: objective=diffusion needs units of the model; use loss=hybrid_diffusion"
+    if kind == "diffusion" and (weight := select_or_none(config, "loss.weights.adversarial")):
+        yield f"loss.weights.adversarial={weight}: is for objective=reconstruction alone; use loss=hybrid_diffusion"
 
 
-def _coarse(config: Config) -> Iterator[str]:
+def _wrong_sampling(config: Config, kind: str) -> Iterator[str]:
+    """What excludes training for samples, and settings of samples that a GAN or a distilled network does not take."""
     if (precision := config["trainer"]["precision"]) in COARSE:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
-
-
-WRONG_FOR = {
-    "reconstruction": _wrong_for_reconstruction,
-    "diffusion": _wrong_for_diffusion,
-    "gan": _wrong_for_gan,
-}
+    objective = config.get("objective", {})
+    if str(objective.get("_target_")).endswith(".Distillation"):
+        kind = "distillation"
+        if not config["init_from"]:
+            yield "init_from: objective=distillation distils a trained network; set init_from=CHECKPOINT"
+        elif (name := objective["parameterization"]) != "v":
+            yield f"init_from={config['init_from']}: its parameterization is {name}; objective=distillation needs v"
+    for part in ("callbacks.grid", "callbacks.memorization") if kind != "diffusion" else ():
+        sampler, weight = (select_or_none(config, f"{part}.{key}") for key in ("sampler", "guidance"))
+        num_steps = select_or_none(config, f"{part}.sampler.num_steps")
+        if kind == "gan" and num_steps not in (None, 1):
+            message = "objective=gan makes an image in one step; set sampler.num_steps=1"
+            yield f"{part}.sampler.num_steps={num_steps}: {message}"
+        elif kind != "gan" and sampler and (sampler["_target_"][-5:], num_steps) != (".DDIM", objective["num_steps"]):
+            yield f"{part}.sampler: must be DDIM with objective.num_steps; leave sampler out"
+        if weight not in (None, 1):
+            yield f"{part}.guidance={weight}: objective={kind} takes no guidance; set 1"
 
 
 def _wrong_labels(config: Config, label_names: LabelNames) -> Iterator[str]:
@@ -160,10 +131,9 @@ def _wrong_labels(config: Config, label_names: LabelNames) -> Iterator[str]:
 
 def _changing_targets(config: Config) -> Iterator[str]:
     """Settings that change images whose features are cached."""
-    if _caches_targets(config):
-        for key, remedy in (("data.random_flip", "false"), ("objective.augment.probability", "0")):
-            if select_or_none(config, key):
-                yield f"loss.perceptual.cache_targets=true: images must not change; set {key}={remedy}"
+    for key, remedy in (("data.random_flip", "false"), (AUGMENTATION, "0")):
+        if _caches_targets(config) and select_or_none(config, key):
+            yield f"loss.perceptual.cache_targets=true: images must not change; set {key}={remedy}"
 
 
 def _caches_targets(config: Config) -> bool:
@@ -189,27 +159,21 @@ def check_num_images(config: Config, num_train: int, num_val: int, num_processes
     Raises ArtError if a process would have none while others wait for it, or if the metric would never be computed.
     """
     if num_train < num_processes:
-        raise ArtError(
-            f"trainer.devices: {num_processes} processes have {num_train} images to train on; use fewer processes"
-        )
+        message = f"{num_processes} processes have {num_train} images to train on; use fewer processes"
+        raise ArtError(f"trainer.devices: {message}")
     if 0 < num_val < num_processes:
-        raise ArtError(
-            f"data.val_fraction: holds out {num_val} images, and each of {num_processes} processes needs one; "
-            "raise it, or use fewer processes"
-        )
+        message = f"holds out {num_val} images, and each of {num_processes} processes needs one"
+        raise ArtError(f"data.val_fraction: {message}; raise it, or use fewer processes")
     if (monitor := config["monitor"]) != OF_SAMPLES:
         return
     if num_val < MIN_HELD_OUT:
-        raise ArtError(
-            f"monitor={monitor}: {num_val} images are held out, and a test of memorization needs {MIN_HELD_OUT}; "
-            "raise data.val_fraction, or choose another metric"
-        )
+        message = f"{num_val} images are held out, and a test of memorization needs {MIN_HELD_OUT}"
+        raise ArtError(f"monitor={monitor}: {message}; raise data.val_fraction, or choose another metric")
     every = config["callbacks"]["memorization"]["every_n_images"]
     if 0 < (seen := (config["trainer"]["max_epochs"] or 0) * num_train) < every:
-        raise ArtError(
-            f"monitor={monitor}: is computed every callbacks.memorization.every_n_images={every} images, and this "
-            f"run sees {seen}; lower it, or raise trainer.max_epochs"
-        )
+        key = f"callbacks.memorization.every_n_images={every}"
+        message = f"is computed every {key} images, and this run sees {seen}; lower it, or raise trainer.max_epochs"
+        raise ArtError(f"monitor={monitor}: {message}")
 
 
 def check_monitor(config: Config, metrics: Sequence[str]) -> None:

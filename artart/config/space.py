@@ -90,16 +90,12 @@ def _mistakes(key: str, node: Any, known: set[str]) -> Iterator[str]:
     elif wrong := [*wrong_value(place, node, Range)]:
         yield from wrong
     elif "choices" in node:
-        yield from _wrong_choices(place, node)
+        if more := node.keys() - {"choices"}:
+            yield f"{place}.{min(more)}: has no effect beside choices; leave it out"
+        if len(set(map(_text, node["choices"]))) < max(2, len(node["choices"])):
+            yield f"{place}.choices={node['choices']}: needs two or more different values"
     else:
         yield from _wrong_range(place, **node)
-
-
-def _wrong_choices(place: str, node: Mapping[str, Any]) -> Iterator[str]:
-    if more := node.keys() - {"choices"}:
-        yield f"{place}.{min(more)}: has no effect beside choices; leave it out"
-    if len(set(map(_text, node["choices"]))) < max(2, len(node["choices"])):
-        yield f"{place}.choices={node['choices']}: needs two or more different values"
 
 
 def _wrong_range(place: str, low: float, high: float, log: bool = False, step: float | None = None) -> Iterator[str]:

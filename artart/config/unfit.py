@@ -1,5 +1,6 @@
 """Settings that an experiment makes for other options of a group than the chosen ones."""
 
+import functools
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
@@ -20,29 +21,25 @@ def leave_out_unfit(cfg: DictConfig) -> None:
     Such as optimizer.betas of experiment=diffusion with optimizer=sgd, or callbacks.grid with callbacks=none.
     """
     left_out = list[str]()
-    for group in [str(key) for key in cfg if (CONF_DIR / str(key)).is_dir()]:
-        node = cfg[group]
-        if not isinstance(node, DictConfig):
-            continue
-        if not (not_taken := [*_not_taken(as_dict(node, resolve=False))]):
-            continue
-        of_others = {key for file in (CONF_DIR / group).glob("*.yaml") for key in flat_keys(_content(file, group))}
-        for key in [key for key in not_taken if key in of_others]:
-            place, _, name = f"{group}.{key}".rpartition(".")
-            with open_dict(cfg):
-                del OmegaConf.select(cfg, place)[name]
-            left_out.append(f"{place}.{name}")
+    for group in [str(key) for key in cfg if (CONF_DIR / str(key)).is_dir() and isinstance(cfg[key], DictConfig)]:
+        for key in list(_not_taken(as_dict(cfg[group], resolve=False), f"{group}.")):
+            if key in _keys_of_options(group):
+                place, _, name = key.rpartition(".")
+                with open_dict(cfg):
+                    del OmegaConf.select(cfg, place)[name]
+                left_out.append(key)
     if left_out:
         log.info("%s: left out, since the chosen options have no use for it", join_words(left_out, "and"))
 
 
-def _content(file: Any, group: str) -> Mapping[str, Any]:
-    """What a file sets in its group."""
-    content = as_dict(OmegaConf.load(file), resolve=False)
-    return content.get(group, content)  # of the package _global_
+@functools.cache
+def _keys_of_options(group: str) -> set[str]:
+    """The dotted keys that the options of a group set in it."""
+    contents = [as_dict(OmegaConf.load(file), resolve=False) for file in (CONF_DIR / group).glob("*.yaml")]
+    return {key for one in contents for key in flat_keys(one.get(group, one), f"{group}.")}  # of the package _global_
 
 
-def _not_taken(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _not_taken(node: Mapping[str, Any], prefix: str) -> Iterator[str]:
     """Dotted keys that the `_target_` above them does not take; groups and extra arguments must have one themselves."""
     known, takes_any = _parameters(node)
     for name, value in node.items():

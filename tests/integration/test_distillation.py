@@ -111,7 +111,7 @@ WRONG = [
     (["init_from={x0}"], "init_from={x0}: its parameterization is x0; objective=distillation needs v"),
     (["sampler=heun"], "sampler=heun: no such key; it belongs to diffusion: add objective=diffusion"),
     (["sampler.num_steps=3"], "callbacks.grid.sampler: must be DDIM with objective.num_steps; leave sampler out"),
-    (["callbacks.grid.guidance=2"], "callbacks.grid.guidance=2: is in the network with objective=distillation; set 1"),
+    (["callbacks.grid.guidance=2"], "callbacks.grid.guidance=2: objective=distillation takes no guidance; set 1"),
     (["callbacks=default"], "callbacks.grid: is not for objective=diffusion; use callbacks=diffusion"),
 ]
 
