@@ -213,12 +213,9 @@ def _sentence(error: Exception, config_name: str, words: Sequence[str], sweeps: 
         return f"{match[1]}: several values: {sweep}write them as a list: [a,b]"
     if match := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
         return f"+{match[1]}: exists already; leave out the +"
-    if isinstance(error, OverrideParseException) and str(error.override).startswith("label={"):
-        return f"{error.override}: cannot be read; put each name into quotes: label={{column: 'name', ...}}"
-    if isinstance(error, OverrideParseException) and re.search(r"=\[.*\]$", str(error.override)):
-        return f"{error.override}: cannot be read; put each name into quotes: ['a b',...]"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as key=value; put the value into quotes: \"key='value'\""
+        quotes = "\"key='value'\", \"key=['a b',...]\" or \"label={column: 'name', ...}\""
+        return f"{error.override}: cannot be read as key=value; put names into quotes: {quotes}"
     if nulled := [word for word in words if word.endswith("=null") and (CONF_DIR / word[:-5]).is_dir()]:
         return f"{nulled[0]}: a group needs an option; choose {join_words(options(nulled[0][:-5]))}"
     if match := re.match(r"Interpolation key '(schedule|sampler)' not found", text):

@@ -96,10 +96,9 @@ def _wrong_settings(config: Config) -> Iterator[str]:
     if "monitor" in config:  # a training
         for key in [group for group in GROUPS if group not in config]:
             yield f"{key}: is missing; choose {key}={join_words(options(key))}"
-    if "guidance" in config and not isinstance(config["guidance"], Mapping):
-        yield f"guidance={format_value(config['guidance'])}: has several settings; its strength is guidance.weight"
-    if "provenance" in config and not isinstance(config["provenance"], Mapping):
-        yield f"provenance={format_value(config['provenance'])}: has two settings, provenance.certificate and .key"
+    for key, settings in (("guidance", "guidance.weight"), ("provenance", "provenance.certificate")):
+        if key in config and not isinstance(config[key], Mapping):
+            yield f"{key}={format_value(config[key])}: has several settings, such as {settings}"
     if isinstance(config.get("experiment"), Mapping):
         yield "experiment: its file must begin with the line `# @package _global_`"
 

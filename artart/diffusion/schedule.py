@@ -88,16 +88,12 @@ class Schedule(ABC):
         finite = MAX_SIGMA_TO_ALPHA / (1 + MAX_SIGMA_TO_ALPHA)
         above = [highest] if highest > finite else []
         ratio = (highest / (1 - highest)).clamp(max=MAX_SIGMA_TO_ALPHA)
-        between = _spaced(ratio, num_steps - len(above), spacing)
-        levels = torch.stack([*above, *(between / (1 + between)), 0 * one])
-        return self.time_at(levels)
-
-
-def _spaced(highest: Tensor, num: int, spacing: Spacing) -> Tensor:
-    """`num` values of sigma / alpha from the highest to the smallest."""
-    if spacing == "lambda":
-        return torch.linspace(highest.log(), math.log(MIN_SIGMA_TO_ALPHA), num, dtype=torch.float64).exp()
-    return torch.linspace(highest ** (1 / 7), MIN_SIGMA_TO_ALPHA ** (1 / 7), num, dtype=torch.float64) ** 7
+        num = num_steps - len(above)
+        if spacing == "lambda":
+            between = torch.linspace(ratio.log(), math.log(MIN_SIGMA_TO_ALPHA), num, dtype=torch.float64).exp()
+        else:
+            between = torch.linspace(ratio ** (1 / 7), MIN_SIGMA_TO_ALPHA ** (1 / 7), num, dtype=torch.float64) ** 7
+        return self.time_at(torch.stack([*above, *(between / (1 + between)), 0 * one]))
 
 
 class Flow(Schedule):

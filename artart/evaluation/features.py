@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import platformdirs
@@ -39,7 +40,8 @@ def extractor_for(name: str, weights: str, device: torch.device) -> Extractor:
     if name == "inception":
         net, of, origin = inception.inception_on(weights, device), inception.inception_features, "torch-fidelity"
     elif name == "dinov2":
-        net, of, origin = dinov2.dinov2_on(weights, device), dinov2.dinov2_features, dinov2.origin_of(weights)
+        origin = dinov2.NAME if weights == "auto" else Path(weights).name
+        net, of = dinov2.dinov2_on(weights, device), dinov2.dinov2_features
     else:
         origin = alexnet_for("metrics.weights", weights)
         net, of = alexnet_on(weights, device).net, features_of

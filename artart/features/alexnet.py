@@ -12,11 +12,10 @@ from torch.nn import functional as F
 from torchvision.models import AlexNet_Weights, alexnet
 
 from artart import ArtError
-from artart.features.pretrained import Filters, WeightsNotFoundError, filled, find_weights, imagenet_units
+from artart.features.pretrained import Filters, WeightsNotFoundError, filled, find_weights, imagenet_units, resized
 from artart.io.images import to_model
 
 CHUNK: Final = 64  # images in a batch of AlexNet
-INPUT_SIZE: Final = 224  # side in pixels at which AlexNet was trained
 MIN_SIDE_FOR_LPIPS: Final = 64  # side in pixels of the patches on which LPIPS was fitted
 RELUS: Final = (1, 4, 7, 9, 11)  # the layers of AlexNet that LPIPS compares
 CHANNELS: Final = (64, 192, 384, 256, 256)  # of these layers
@@ -75,11 +74,10 @@ def alexnet_for(setting: str, weights: str, without: str | None = None) -> str:
 def alexnet_features(images: Tensor, weights: str) -> Tensor:
     """(B, 3, H, W) in [-1, 1] to AlexNet's relu5, averaged over space: (B, 256) in double precision, on the CPU.
 
-    Images are resized to 224 px (bicubic, antialiased), as for Inception's FID; `weights` as for `alexnet_on`.
+    Images are `resized`, as for Inception's FID; `weights` as for `alexnet_on`.
     """
-    large = F.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True)
     net = alexnet_on(weights, images.device).net
-    return net(imagenet_units(large.clamp(-1, 1))).mean(dim=(2, 3)).cpu().double()
+    return net(resized(images)).mean(dim=(2, 3)).cpu().double()
 
 
 def features_of(pixels: Tensor, weights: str, device: torch.device) -> Tensor:

@@ -1,16 +1,13 @@
 """DINOv2's features of images, by the library transformers."""
 
 import functools
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from artart import ArtError
-from artart.features.alexnet import CHUNK, INPUT_SIZE
-from artart.features.pretrained import imagenet_units, transformers_for
+from artart.features.pretrained import resized, transformers_for
 from artart.io.images import to_model
 
 NAME: Final = "facebook/dinov2-large"  # ViT-L/14, which published distances use
@@ -34,17 +31,9 @@ def dinov2_on(weights: str, device: torch.device) -> Any:
 
 
 def dinov2_features(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
-    """uint8 images (N, 3, H, W) to DINOv2's normalized class token (N, D) in double precision, on the CPU.
+    """uint8 images (B, 3, H, W) to DINOv2's normalized class token (B, D) in double precision, on the CPU.
 
-    Images are resized to 224 px (bicubic, antialiased), as for the Fréchet distance of Stein et al. 2023
-    (arXiv 2306.04675); `weights` as for `dinov2_on`.
+    Images are `resized`, as by Stein et al. 2023 (arXiv 2306.04675); `weights` as for `dinov2_on`.
     """
-    net, parts = dinov2_on(weights, device), list[Tensor]()
-    for part in pixels.split(CHUNK):
-        large = F.interpolate(to_model(part).to(device), (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True)
-        parts.append(net(pixel_values=imagenet_units(large.clamp(-1, 1))).pooler_output.cpu().double())
-    return torch.cat(parts)
-
-
-def origin_of(weights: str) -> str:
-    return NAME if weights == "auto" else Path(weights).name
+    token: Tensor = dinov2_on(weights, device)(pixel_values=resized(to_model(pixels).to(device))).pooler_output
+    return token.cpu().double()

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from artart import ArtError
 
-CHUNK: Final = 64  # images in a batch
 SETTING: Final = "metrics.features=inception"
 
 
@@ -32,6 +31,6 @@ def inception_on(weights: str, device: torch.device) -> nn.Module:
 
 
 def inception_features(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
-    """uint8 images (N, 3, H, W) to features (N, 2048) in double precision, on the CPU; `weights` as above."""
-    net = inception_on(weights, device)
-    return torch.cat([net(part.to(device)).cpu().double() for part in pixels.split(CHUNK)])
+    """uint8 images (B, 3, H, W) to features (B, 2048) in double precision, on the CPU; `weights` as above."""
+    features: Tensor = inception_on(weights, device)(pixels.to(device))
+    return features.cpu().double()

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models import WeightsEnum
 
 from artart import ArtError
@@ -21,6 +22,7 @@ from artart.io.weights import load_weights, shapes_in
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+INPUT_SIZE: Final = 224  # side in pixels
 SUFFIXES: Final = (".safetensors", ".pth", ".pt")  # of weights in a folder
 MAX_SHOWN_REASONS: Final = 3
 TIMEOUT: Final = 10  # seconds for a connection; torch.hub waits for minutes behind a firewall that drops packets
@@ -43,6 +45,12 @@ def imagenet_units(x: Tensor) -> Tensor:
     """(B, 3, H, W) in [-1, 1] to zero mean and unit variance over ImageNet, in full precision."""
     mean, std = (constant(values, x.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((x.float() + 1) / 2 - mean) / std
+
+
+def resized(images: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] to 224 px (bicubic, antialiased), as these networks were trained, in `imagenet_units`."""
+    large = F.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True)
+    return imagenet_units(large.clamp(-1, 1))
 
 
 def frozen(net: nn.Sequential) -> nn.Sequential:

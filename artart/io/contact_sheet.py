@@ -12,6 +12,7 @@ from artart.io.terminal import printable
 MIN_SIDE = 96  # pixels at which an image is shown
 MAX_IN_SHEET = 256  # images
 GAP = 2  # pixels
+FONT = "fonts/ttf/DejaVuSans.ttf"  # of matplotlib; the font in Pillow has ASCII alone
 FONT_SIZE = 10  # pixels
 CAPTION_HEIGHT = 15  # pixels
 
@@ -42,11 +43,13 @@ class ContactSheet:
 
     def draw(self, num_columns: int) -> Tensor:
         """The sheet, uint8 (3, H, W), in rows of `num_columns` images."""
+        import matplotlib
+
         step = self.side + GAP
         down = step + (CAPTION_HEIGHT if any(caption for _, caption in self.tiles) else 0)
         columns, rows = min(num_columns, len(self.tiles)), -(-len(self.tiles) // num_columns)
         sheet = Image.new("RGB", (columns * step + GAP, rows * down + GAP), "white")
-        draw, font = ImageDraw.Draw(sheet), _font()
+        draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(Path(matplotlib.get_data_path(), FONT), FONT_SIZE)
         for k, (image, caption) in enumerate(self.tiles):
             left, top = GAP + k % num_columns * step, GAP + k // num_columns * down
             sheet.paste(image, (left + (self.side - image.width) // 2, top + (self.side - image.height) // 2))
@@ -55,10 +58,3 @@ class ContactSheet:
                 text = text[:-2] + "…"
             draw.text((left, top + self.side), text, "black", font)
         return pil_to_tensor(sheet)
-
-
-def _font() -> ImageFont.FreeTypeFont:
-    """DejaVu Sans of matplotlib; the font in Pillow has ASCII alone."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_SIZE)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from artart.io.late import constant, kept
-from artart.models.text import Prompt, Text, text_encoder
+from artart.models.text import FrozenPrompts, Prompt, Text, TextEncoder
 
 AugmentDim = Annotated[int, Field(ge=0)] | None  # numbers that describe an augmentation; None: 0
 NumClasses = Annotated[int, Field(ge=0)] | Sequence[int] | None  # by column of labels, or of the only one
@@ -38,7 +38,7 @@ class ConditionEmbedding(nn.Module):
                 label `num_classes[k]` means none. None: 0.
             emb_channels: of the vector.
             augment_dim: numbers that describe how an image was augmented; 0 or None: it takes none.
-            text: as for `text.text_encoder`: prompts, which then replace labels in y. None: no prompts.
+            text: see `text.Text`: prompts, which then replace labels in y. None: no prompts.
 
         Raises ValueError if it has both labels and prompts.
         """
@@ -51,7 +51,10 @@ class ConditionEmbedding(nn.Module):
         # Zeros mean no augmentation, so there is no bias.
         self.augmentation = zero_module(nn.Linear(augment_dim, emb_channels, bias=False)) if augment_dim else None
         if text:
-            self.text, self.num_classes = text_encoder(text, emb_channels)
+            size, num_tokens, *frozen = text
+            encoder = FrozenPrompts(num_tokens, frozen[0], emb_channels) if frozen else None
+            self.text = encoder or TextEncoder(size, num_tokens, emb_channels)
+            self.num_classes = (0,) if frozen else (size,) * num_tokens
 
     def forward(self, x: Tensor, t: Tensor | None, y: Tensor | None, augment_labels: Tensor | None = None) -> Condition:
         """The condition for images x (B, ...); the rest as for `base.Network`."""

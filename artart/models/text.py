@@ -1,6 +1,6 @@
 """Prompts as vectors for a network, by an encoder that is trained along with it or by a frozen one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import torch
@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Size of the vocabulary and tokens of a prompt; of a frozen encoder 0, tokens and channels. None: no prompts.
+# The size of a vocabulary and the number of tokens of a prompt, each a column of y; or, of a frozen encoder,
+# 0, the number of tokens and the channels of its embeddings, to whose table y is the row. None: no prompts.
 Text = Annotated[list[Annotated[int, Field(ge=0)]], Len(2, 3)] | None
 DEPTH = 2
 HEAD = 32  # channels of an attention head
@@ -83,20 +84,6 @@ class FrozenPrompts(nn.Module):
         mask = F.pad(embeddings[..., 0].isfinite(), (1, 0), value=True)[:, None, None]
         tokens = self.project(self.norm(embeddings.nan_to_num()))
         return Prompt(torch.cat([self.start.to(tokens).expand(len(y), 1, -1), tokens], dim=1), mask)
-
-
-def text_encoder(text: Sequence[int], channels: int) -> tuple[TextEncoder | FrozenPrompts, tuple[int, ...]]:
-    """The encoder of prompts, and the numbers that mean none, by column of y.
-
-    Args:
-        text: the size of a vocabulary and the number of tokens of a prompt, each of which is a column of y; or, of a
-            frozen encoder, 0, the number of tokens and the channels of its embeddings, to whose table y is the row.
-        channels: D, of an encoded token.
-    """
-    size, num_tokens, *frozen = text
-    if frozen:
-        return FrozenPrompts(num_tokens, frozen[0], channels), (0,)
-    return TextEncoder(size, num_tokens, channels), (size,) * num_tokens
 
 
 def attach(net: nn.Module, table: Callable[[Tensor], Tensor]) -> None:

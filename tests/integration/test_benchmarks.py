@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from artart.data import scan
-from artart.features import alexnet
+from artart.features import pretrained
 from benchmarks import harness, step, training
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def few_processes(call, monkeypatch) -> None:
 @pytest.fixture
 def small_features(monkeypatch, tmp_path) -> None:
     """AlexNet sees a twelfth of the pixels; its features are kept for nobody else."""
-    monkeypatch.setattr(alexnet, "INPUT_SIZE", 64)
+    monkeypatch.setattr(pretrained, "INPUT_SIZE", 64)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -176,16 +176,6 @@ def test_upgrade_leaves_content_of_the_format_of_now():
     assert content["config"] == {"score": "val/mse"}
 
 
-def test_upgrade_ends_where_parts_hold_themselves():
-    loop: dict[str, Any] = {"_target_": "artart.losses.MSE"}
-    loop["self"] = loop
-    tower: list[Any] = [loop]
-    for _ in range(200):
-        tower = [tower, tower]
-    upgrade({"config": {"tower": tower}})
-    assert loop["_target_"] == "artart.objectives.losses.MSE"
-
-
 @pytest.mark.parametrize("artart", [{}, {"format": 2}, {"format": "3"}, None])
 def test_is_older_without_a_format_of_now(artart):
     assert is_older({"artart": artart})
