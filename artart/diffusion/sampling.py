@@ -1,6 +1,7 @@
 """From noise to images: a trained network, its schedule and parameterization, and a sampler."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -58,13 +59,12 @@ def sample_steps(
     """
     shape = cast(int, net.channels), cast(int, net.image_size), cast(int, net.image_size)
     schedule, parameterization, x0 = process.schedule, process.parameterization, None
-    max_value = process.first_stage.max_value
     none = torch.tensor(guidance.negative, device=y.device) if guidance.negative else null_labels(net, y.device)
-    denoise = denoiser(net, schedule, parameterization, y, none, guidance, max_value)
+    max_value = process.first_stage.max_value
+    denoise_for = partial(denoiser, net, schedule, parameterization, none=none, guidance=guidance, max_value=max_value)
+    denoise = denoise_for(y)
     if towards is not None:
-        denoise = _between(
-            denoise, denoiser(net, schedule, parameterization, towards.y, none, guidance, max_value), towards.share
-        )
+        denoise = _between(denoise, denoise_for(towards.y), towards.share)
     if given is not None:
         x0, denoise = given.x0, _keeping(denoise, given)
     for number, strength in enumerate(given.strengths if given is not None else (1.0,)):

@@ -20,7 +20,7 @@ from artart.diffusion.samplers import DDIM
 from artart.diffusion.schedule import Level, Schedule
 from artart.io.images import Batch
 from artart.io.ranges import Count, Fraction, NonNegative
-from artart.metrics.wasserstein import sliced_wasserstein
+from artart.metrics.distances import sliced_wasserstein
 from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import WeightedSum
 

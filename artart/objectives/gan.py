@@ -17,7 +17,7 @@ from artart.diffusion.parameterization import X0Prediction
 from artart.diffusion.schedule import Flow, per_image
 from artart.io.images import Batch
 from artart.io.ranges import Fraction, NonNegative
-from artart.metrics.wasserstein import sliced_wasserstein
+from artart.metrics.distances import sliced_wasserstein
 from artart.objectives.base import Mode, Objective, draw_dropout, drop_labels
 from artart.objectives.differentiable_augment import augment, draw
 from artart.objectives.losses import TrainingLoss

@@ -1,7 +1,7 @@
 import torch
 from torch.testing import assert_close
 
-from artart.metrics.wasserstein import sliced_wasserstein
+from artart.metrics.distances import sliced_wasserstein
 
 
 def test_distance_is_zero_for_the_same_set_and_grows_with_the_difference():
