@@ -56,16 +56,15 @@ def checkpoint_of(key: str, value: str) -> Path:
     path, names = absolute(value), CHECKPOINTS[key]
     if value == LATEST and not os.path.exists(path):
         runs = sorted(RUNS.absolute().glob("*/*"), reverse=True)  # by date and time
-        found = next((one for run in runs for one in [checkpoint_in(run, names)] if one), None)
-        if not found:
-            raise ArtError(f"{key}={LATEST}: there is no run with a checkpoint under {RUNS}; name one: {key}=FILE")
+        problem = f"there is no run with a checkpoint under {RUNS}; name one: {key}=FILE"
+    elif os.path.isdir(path):
+        wanted = "images, a checkpoint or a run" if key == "files" else "a checkpoint or a run"
+        runs, problem = [path], f"this folder has no checkpoints/{names[0]}; name {wanted}"
+    else:
+        return path
+    if found := next(filter(None, (checkpoint_in(run, names) for run in runs)), None):
         return found
-    if os.path.isdir(path):
-        if not (found := checkpoint_in(path, names)):
-            wanted = "images, a checkpoint or a run" if key == "files" else "a checkpoint or a run"
-            raise ArtError(f"{key}={value}: this folder has no checkpoints/{names[0]}; name {wanted}")
-        return found
-    return path
+    raise ArtError(f"{key}={value}: {problem}")
 
 
 def checkpoint_in(run_dir: Path, names: tuple[str, ...]) -> Path | None:

@@ -17,9 +17,6 @@ MIN_ALPHA = 0.02  # below it, eps does not determine x0
 class Parameterization(Protocol):
     start: float = 1.0  # the noise level r at which sampling begins
 
-    def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
-        """The output of a perfect network."""
-
     def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         """x0_hat from an output."""
 
@@ -29,9 +26,6 @@ class Parameterization(Protocol):
 
 class X0Prediction(Parameterization):
     """The network outputs the clean image."""
-
-    def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
-        return x0
 
     def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         return output
@@ -44,9 +38,6 @@ class EpsPrediction(Parameterization):
     """The network outputs the noise (Ho et al. 2020, arXiv 2006.11239); near t = 1 that does not determine x0."""
 
     start = 0.98
-
-    def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
-        return eps
 
     def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         return (x_t - level.sigma * output) / level.alpha.clamp(min=MIN_ALPHA)
@@ -61,14 +52,11 @@ class VPrediction(Parameterization):
     Source: Salimans and Ho 2022, arXiv 2202.00512, Appendix D; on the flow schedule it is eps - x0.
     """
 
-    def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
-        return level.v_x0 * x0 + level.v_eps * eps
-
     def x0(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         return level.v_eps * x_t - level.sigma * output
 
     def x0_error(self, output: Tensor, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
-        return level.sigma * (self.target(x0, eps, level) - output)
+        return level.sigma * (level.v_x0 * x0 + level.v_eps * eps - output)
 
 
 PARAMETERIZATIONS: dict[Name, Parameterization] = {"x0": X0Prediction(), "eps": EpsPrediction(), "v": VPrediction()}

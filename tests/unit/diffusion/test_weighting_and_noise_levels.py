@@ -34,7 +34,7 @@ def test_velocity_is_one_over_the_noise_squared_but_at_most_400():
 def test_velocity_turns_the_x0_error_into_that_of_v(schedule):
     level = schedule.at(torch.linspace(0.06, 1, 50, dtype=torch.float64))
     x0, eps, error = torch.randn(3, 50, dtype=torch.float64, generator=generator())
-    output = PARAMETERIZATIONS["v"].target(x0, eps, level) + error
+    output = level.v_x0 * x0 + level.v_eps * eps + error
     x0_error = PARAMETERIZATIONS["v"].x0_error(output, x0, eps, level)
     assert_close(WEIGHTINGS["velocity"](level) * x0_error**2, error**2)
 
