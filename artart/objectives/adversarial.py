@@ -3,9 +3,9 @@
 The discriminator is trained by the same backward pass and optimizer as the network.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -69,10 +69,6 @@ class AdversarialSum(WeightedSum):
         self.discriminator = discriminator if self.adversarial_weight else None
         self.start = start
         self.lr_scale = lr_scale
-
-    def param_groups(self, lr: float) -> Iterator[dict[str, Any]]:
-        if self.discriminator is not None:
-            yield {"params": [*self.discriminator.parameters()], "lr": self.lr_scale * lr}
 
     @torch.compiler.disable  # it takes no gradients of gradients, nor a progress that differs from step to step
     def __call__(

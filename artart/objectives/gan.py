@@ -4,8 +4,8 @@ Source: R3GAN, Huang et al. 2024, arXiv 2501.05441.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -48,9 +48,6 @@ class RelativisticLoss(TrainingLoss):
         """
         self.discriminator = discriminator
         self.gamma, self.final_gamma, self.burn_in = gamma, final_gamma, burn_in
-
-    def param_groups(self, lr: float) -> Iterator[dict[str, Any]]:
-        yield {"params": [*self.discriminator.parameters()], "lr": lr}
 
     def gamma_at(self, progress: float) -> float:
         return during_burn_in(self.gamma, self.final_gamma, progress, self.burn_in)

@@ -1,7 +1,7 @@
 """Losses: (x_hat, x), both (B, 3, S, S) in [-1, 1], to one number per image (B,)."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -134,14 +134,16 @@ class TrainingLoss:
 
     terms: Mapping[str, Loss] = {}
     discriminator: nn.Module | None = None
+    lr_scale = 1.0  # of the discriminator's learning rate
 
     def load(self) -> dict[str, str]:
         """Load the weights of the terms that have a method `load`; returns what that returns, by name."""
         return {name: term.load() for name, term in self.terms.items() if hasattr(term, "load")}
 
-    def param_groups(self, lr: float) -> Iterable[dict[str, Any]]:
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """Groups for an optimizer of what is trained along with a network, whose learning rate is `lr`."""
-        return ()
+        parameters = [] if self.discriminator is None else [*self.discriminator.parameters()]
+        return [{"params": parameters, "lr": self.lr_scale * lr}] if parameters else []
 
 
 class WeightedSum(TrainingLoss):
