@@ -41,11 +41,9 @@ class ConvDiffusionModel(nn.Module):
         Args:
             image_size: side S of the images in pixels, divisible by 8.
             channels: of the images.
-            num_classes: as for ConditionEmbedding; None: no labels. artart.train takes those of the data.
             conditioned: whether it takes time and labels; None: no. artart.train asks the objective.
             attention: self-attention at the lowest resolution; from 64 px on no convolution sees the whole image.
-            augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
-            text: as for ConditionEmbedding; None: no prompts. artart.train takes those of the data.
+            num_classes, augment_dim, text: as for ConditionEmbedding; artart.train takes those of data and objective.
 
         Raises ValueError if image_size is not divisible by 8, or if attention or augmentation lacks `conditioned`.
         """

@@ -44,15 +44,13 @@ class UNet(nn.Module):
         Args:
             image_size: side S of the images in pixels.
             channels: of the images.
-            num_classes: as for ConditionEmbedding; None: no labels. artart.train takes those of the data.
             model_channels: channels of the first level.
             channel_mult: channels of each level, in units of model_channels; each level halves the side.
             num_res_blocks: residual blocks of a level, each way.
             attn_resolutions: sides of the maps that have attention (after the patches; ADM, EDM).
             dropout: share of features that are dropped in training.
             patch_size: side in pixels of the squares that become one place of the first level: 2 costs a quarter.
-            augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
-            text: as for ConditionEmbedding; None: no prompts. artart.train takes those of the data.
+            num_classes, augment_dim, text: as for ConditionEmbedding; artart.train takes those of data and objective.
 
         Raises ValueError if image_size is not divisible as the levels need, or model_channels not by 8.
         """

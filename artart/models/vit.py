@@ -43,14 +43,12 @@ class ViT(nn.Module):
         Args:
             image_size: side S of the images in pixels.
             channels: of the images.
-            num_classes: as for ConditionEmbedding; None: no labels. artart.train takes those of the data.
             patch_size: side of a patch in pixels.
             hidden_size: features of a token.
             depth: number of blocks.
             num_heads: of attention; hidden_size / num_heads is a multiple of 4.
             dropout: share of a block's outputs that are dropped in training.
-            augment_dim: as for ConditionEmbedding; None: 0. artart.train asks the objective.
-            text: as for ConditionEmbedding; None: no prompts. artart.train takes those of the data.
+            num_classes, augment_dim, text: as for ConditionEmbedding; artart.train takes those of data and objective.
 
         Raises ValueError if image_size is not divisible by patch_size, or hidden_size not by 4 num_heads.
         """
