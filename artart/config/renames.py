@@ -130,12 +130,11 @@ def _node(config: Mapping[str, Any], place: Sequence[str]) -> dict[str, Any] | N
 
 def _map_sides(model: Mapping[str, Any]) -> list[int]:
     """The sides of a U-Net's maps; none if the settings are not those of a U-Net."""
-    image_size, patch_size, levels = (model.get(key) for key in ("image_size", "patch_size", "channel_mult"))
-    patch_size = 1 if patch_size is None else patch_size
-    if type(image_size) is not int or type(patch_size) is not int or patch_size < 1 or not isinstance(levels, list):
+    try:
+        side = model["image_size"] // (model.get("patch_size") or 1)
+        return [side >> level for level in range(min(len(model["channel_mult"]), 64)) if side >> level > 0]
+    except (KeyError, TypeError):
         return []
-    sides = (image_size // patch_size >> level for level in range(min(len(levels), 64)))
-    return [side for side in sides if side > 0]
 
 
 def _upgrade_classes(node: Any) -> None:

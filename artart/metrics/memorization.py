@@ -55,7 +55,15 @@ class MemorizationTest:
         return _lowest(self.held_out.distance), _lowest(self.held_out.ratio)
 
     def nearest(self, images: Tensor) -> Nearest:
-        found = [self._nearest(part) for part in images.split(CHUNK)]
+        found = list[Nearest]()
+        for part in images.split(CHUNK):
+            distances = self._distances(part)
+            distance, which = distances.min(dim=1)
+            is_similar = self.groups == self.groups[which][:, None]
+            second = distances.masked_fill(is_similar, torch.inf).amin(dim=1)
+            # 1 without a second, or if both distances are 0, as of blank images
+            ratio = torch.where(second.isfinite() & (second > 0), distance / second, 1.0)
+            found.append(Nearest(distance, which, ratio))
         return Nearest(*(torch.cat(values) for values in zip(*found, strict=True)))
 
     def k_nearest(self, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -77,14 +85,6 @@ class MemorizationTest:
             squares = view.square().sum(dim=1, keepdim=True) + lengths - 2 * view @ self.thumbnails.T
             least = torch.minimum(least, squares)
         return (least.clamp(min=0) / self.thumbnails.shape[1]).sqrt()
-
-    def _nearest(self, images: Tensor) -> Nearest:
-        distances = self._distances(images)
-        distance, which = distances.min(dim=1)
-        is_similar = self.groups == self.groups[which][:, None]
-        second = distances.masked_fill(is_similar, torch.inf).amin(dim=1)
-        # 1 without a second, or if both distances are 0, as of blank images
-        return Nearest(distance, which, torch.where(second.isfinite() & (second > 0), distance / second, 1.0))
 
     def judge(self, nearest: Nearest) -> dict[str, Tensor]:
         """Whether each image is a near-duplicate (B,), bool, by each criterion."""
