@@ -22,7 +22,7 @@ def run(cfg: DictConfig) -> None:
     from artart.evaluation.attribution import training_set_for
     from artart.evaluation.comparison import grids_of
     from artart.evaluation.gallery import page, tiles
-    from artart.generation.conditions import Asked, prompts_of, warn_of_unknown
+    from artart.generation.conditions import Asked, prompts_of
     from artart.generation.plan import guidance_for, make, mode_of, sampling_for
     from artart.generation.sample import plan_samples
     from artart.io.files import output_folder, write_new
@@ -32,11 +32,11 @@ def run(cfg: DictConfig) -> None:
     trust = {key: config[key] for key in ("trusted_classes", "device")}
     loaded = load(path := Path(config["checkpoint"]), **trust)
     mode_of(loaded, "sample")
-    asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]))
-    warn_of_unknown(loaded.text, asked.prompts)
+    prompts = prompts_of(loaded, config["prompt"], config["prompts"])
+    asked = Asked(config["num_images"], config["seed"], config["label"], prompts)
     guidance = guidance_for(loaded, **config["guidance"], **trust)
     how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"])
-    plan = plan_samples(loaded, how, config["num_images"], asked, config["seed"])
+    plan = plan_samples(loaded, how, asked)
     training = training_set_for(loaded, **config["data"]) if config["nearest"] else None
     with output_folder(config["out"], Path(f"outputs/galleries/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         made = [(item.name.stem, to_pixels(image), item.provenance) for item, image in make(loaded, plan)]

@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
 
     from artart.checkpoints.load import load
     from artart.evaluation.attribution import Attribution, training_set_for
-    from artart.generation.conditions import Asked, prompts_of, warn_of_unknown
+    from artart.generation.conditions import Asked, prompts_of
     from artart.generation.modes import write_images
     from artart.generation.output import Output
     from artart.generation.plan import guidance_for, mode_of, modes_of, sampling_for
@@ -40,8 +40,8 @@ def run(cfg: DictConfig) -> None:
     check_mode(config, mode, modes_of(loaded.objective))
     check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)
     allowed = config["allowed_labels"] and [format_value(name) for name in config["allowed_labels"]]
-    asked = Asked(config["label"], prompts_of(config["prompt"], config["prompts"]), allowed)
-    warn_of_unknown(loaded.text, asked.prompts)
+    prompts = prompts_of(loaded, config["prompt"], config["prompts"])
+    asked = Asked(config["num_images"], config["seed"], config["label"], prompts, allowed)
     resample, num_nearest = config["resample"], config["attribute"]
     needs_training = num_nearest or config["refuse_memorized"]
     training = training_set_for(loaded, **config["data"]) if needs_training else None

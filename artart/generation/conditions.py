@@ -1,7 +1,6 @@
 """What images are asked for: labels or prompts, as rows of numbers and in words."""
 
 import logging
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -12,15 +11,17 @@ from artart.checkpoints.load import Loaded
 from artart.config.build import did_you_mean, join_words
 from artart.data.captions import clean
 from artart.data.vocabulary import Prompts
-from artart.generation.labels import MAX_IN_NAME, Label, hidden_from_all, label_in_name, label_in_words, labels_for
+from artart.generation.labels import Label, hidden_from_all, label_in_name, label_in_words, labels_for, slug
 from artart.io.files import read_text
 
 log = logging.getLogger(__name__)
 
 
 class Asked(NamedTuple):
-    """What the user asks for: a label, or prompts for one image after the other."""
+    """What the user asks for: images of a label, or of prompts for one after the other."""
 
+    num_images: int
+    seed: int = 0  # of the first; image k has `seed + k`
     label: Label = None  # None: the default of the mode
     prompts: Sequence[str] = ()  # none: the default of the mode
     allowed: Sequence[str] | None = None  # labels that may be asked for; None: all
@@ -32,19 +33,20 @@ class Asked(NamedTuple):
         return {"prompts": " | ".join(self.prompts) or ("frequent captions" if default == "all" else "none")}
 
 
-def prompts_of(prompt: str | Sequence[str] | None, file: str | None) -> Sequence[str]:
-    """A prompt or several, or those in the lines of a file; none: ().
+def prompts_of(loaded: Loaded, prompt: str | Sequence[str] | None, file: str | None = None) -> Sequence[str]:
+    """A prompt or several, or those in the lines of a file; none: (). Warns of words that no training caption has.
 
     Raises ArtError if both are given, the file cannot be read or has no lines.
     """
-    if file is None:
-        return () if prompt is None else [prompt] if isinstance(prompt, str) else prompt
-    if prompt is not None:
-        raise ArtError(f"prompts={file}: takes the place of prompt={prompt}; leave one of them out")
-    lines = [line for line in map(clean, read_text(Path(file)).splitlines()) if line]
-    if not lines:
-        raise ArtError(f"prompts={file}: is empty; write a prompt into each line")
-    return lines
+    prompts = () if prompt is None else [prompt] if isinstance(prompt, str) else prompt
+    if file is not None:
+        if prompt is not None:
+            raise ArtError(f"prompts={file}: takes the place of prompt={prompt}; leave one of them out")
+        prompts = [line for line in map(clean, read_text(Path(file)).splitlines()) if line]
+        if not prompts:
+            raise ArtError(f"prompts={file}: is empty; write a prompt into each line")
+    _warn_of_unknown(loaded.text, prompts)
+    return prompts
 
 
 class Condition(NamedTuple):
@@ -55,23 +57,24 @@ class Condition(NamedTuple):
     in_name: str  # end of its file's name; "" for none
 
 
-def conditions_for(loaded: Loaded, asked: Asked, num_images: int, default: str) -> Iterator[Condition]:
+def conditions_for(loaded: Loaded, asked: Asked, default: str) -> Iterator[Condition]:
     """The condition of each image; by default `all` labels or frequent captions in turn, or `none`.
 
     Raises ArtError if the network was not trained with such labels, or takes labels and not prompts or the reverse.
     """
     if loaded.text is None:
         if asked.prompts:
-            names = ", ".join(name for known in loaded.label_names.values() for name in known[:3])
+            some = ", ".join(name for known in loaded.label_names.values() for name in known[:3])
             raise ArtError(
-                f"prompt: {loaded.path} was trained with labels and not captions; use label=, such as {names}"
+                f"prompt: {loaded.path} was trained with labels and not captions; use label=, such as {some}"
             )
         label = default if asked.label is None else asked.label
         hidden: Mapping[str, Collection[str]] = loaded.untrained_labels
         if asked.allowed is not None:
             hidden = hidden_from_all(label, asked.allowed, loaded.label_names, hidden)
-        rows = labels_for(label, num_images, loaded.label_names, hidden)
-        return (_of_label(y, loaded) for y in rows)
+        names = loaded.label_names
+        rows = labels_for(label, asked.num_images, names, hidden)
+        return (Condition(y, {"label": label_in_words(y, names)}, label_in_name(y, names)) for y in rows)
     if asked.label is not None:
         example = next(iter(loaded.text.prompts), "...")
         raise ArtError(f'label={asked.label}: {loaded.path} takes prompts in the place of labels: prompt="{example}"')
@@ -80,15 +83,17 @@ def conditions_for(loaded: Loaded, asked: Asked, num_images: int, default: str) 
     frequent = loaded.text.prompts if default == "all" else []
     prompts = [clean(prompt) for prompt in asked.prompts] or frequent or [""]
     tokens = loaded.text.encode(prompts).tolist()
-    known = [_of_prompt(prompt, tuple(row)) for prompt, row in zip(prompts, tokens, strict=True)]
-    return islice(cycle(known), num_images)
+    ends = (slug(prompt).strip("-") for prompt in prompts)
+    known = [
+        Condition(tuple(y), {"prompt": prompt or "none"}, f"_{end}" if end else "")
+        for prompt, y, end in zip(prompts, tokens, ends, strict=True)
+    ]
+    return islice(cycle(known), asked.num_images)
 
 
-def warn_of_unknown(text: Prompts | None, prompts: Sequence[str]) -> None:
+def _warn_of_unknown(text: Prompts | None, prompts: Sequence[str]) -> None:
     """Log the words of prompts that no caption of the training has, with the nearest that some have."""
-    if text is None:
-        return
-    if unknown := list(dict.fromkeys(word for prompt in prompts for word in text.unknown(prompt))):
+    if text and (unknown := list(dict.fromkeys(word for prompt in prompts for word in text.unknown(prompt)))):
         words = [f"{word}{did_you_mean(word, text.words).replace('; ', ' (').replace('?', '?)')}" for word in unknown]
         log.warning("prompt: no training caption has %s", join_words(words))
 
@@ -101,14 +106,5 @@ def negative_for(loaded: Loaded, prompt: str | None) -> tuple[int, ...]:
         raise ArtError(
             f"negative_prompt={prompt}: {loaded.path} was trained with labels and not captions; leave it out"
         )
-    warn_of_unknown(loaded.text, [prompt])
+    _warn_of_unknown(loaded.text, [prompt])
     return tuple(loaded.text.encode([clean(prompt)])[0].tolist())
-
-
-def _of_label(y: tuple[int, ...], loaded: Loaded) -> Condition:
-    return Condition(y, {"label": label_in_words(y, loaded.label_names)}, label_in_name(y, loaded.label_names))
-
-
-def _of_prompt(prompt: str, y: tuple[int, ...]) -> Condition:
-    slug = re.sub(r"[^\w-]+", "-", prompt)[:MAX_IN_NAME].strip("-")
-    return Condition(y, {"prompt": prompt or "none"}, f"_{slug}" if slug else "")

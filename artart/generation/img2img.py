@@ -18,7 +18,7 @@ from artart.generation.conditions import Asked, conditions_for
 from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_image
 from artart.generation.original import WHITE, repainted, spread
 from artart.generation.output import Output, Written
-from artart.generation.plan import Item, Plan, Sampling, Start, details_of, make
+from artart.generation.plan import Item, Plan, Sampling, details_of, make
 from artart.io.contact_sheet import ContactSheet
 from artart.io.images import to_model
 
@@ -33,42 +33,37 @@ MAX_IN_ROW = 16  # images of a grid that are made from one input
 def plan_variations(
     loaded: Loaded,
     how: Sampling,
+    asked: Asked,
     inputs: Iterable[Input],
     num_inputs: int,
-    start: Start,
-    num_images: int,
-    asked: Asked,
-    seed: int,
+    strengths: tuple[float, ...],
+    repaint: Tensor | None = None,
 ) -> Plan:
-    """Plan `num_images` of each input, NAME_00000_LABEL_OR_PROMPT.png ...; image k of each has the seed `seed + k`.
+    """Plan images of each input, NAME_00000_LABEL_OR_PROMPT.png ..., with the same seeds for each.
 
     Args:
+        asked: by default no label and no prompt.
         inputs: read one by one; for mode=inpaint those of `masked`.
         num_inputs: as many or fewer are read.
-        start: `noised` for mode=img2img, `masked` for mode=inpaint.
-        asked: by default no label and no prompt.
+        strengths: successive noise levels to refine the inputs from.
+        repaint: of a `Mask`, for mode=inpaint.
 
     Raises the errors of `conditions_for`.
     """
-    details = details_of(loaded, "img2img" if start.repaint is None else "inpaint", how)
-    details["strength"] = ", ".join(map(str, start.strengths))
+    details = details_of(loaded, "img2img" if repaint is None else "inpaint", how)
+    details["strength"] = ", ".join(map(str, strengths))
     details["network_size"] = "{0} x {0}".format(loaded.config["image_size"])
-    conditions_for(loaded, asked, num_images, default="none")  # raises
+    conditions_for(loaded, asked, default="none")  # raises
 
     def items() -> Iterator[Item]:
         for one in inputs:
-            for k, condition in enumerate(conditions_for(loaded, asked, num_images, default="none")):
-                own = {**details, "seed": seed + k, **condition.in_words}
+            for k, condition in enumerate(conditions_for(loaded, asked, default="none")):
+                own = {**details, "seed": asked.seed + k, **condition.in_words}
                 name = one.name.with_name(f"{one.name.stem}_{k:05}{condition.in_name}.png")
-                yield Item(name, provenance_of_inputs([one], own), condition.y, seed + k, source=one)
+                yield Item(name, provenance_of_inputs([one], own), condition.y, asked.seed + k, source=one)
 
-    whole = {**details, "seed": seed, **asked.in_words(loaded, "none")}
-    return Plan(items(), num_inputs * num_images, how, whole, start)
-
-
-def noised(strength: float | None) -> Start:
-    """Noise inputs to the level `strength` and refine them from there. None: STRENGTH."""
-    return Start((strength or STRENGTH,))
+    whole = {**details, "seed": asked.seed, **asked.in_words(loaded, "none")}
+    return Plan(items(), num_inputs * asked.num_images, how, whole, strengths, repaint)
 
 
 class Mask(NamedTuple):
@@ -78,11 +73,10 @@ class Mask(NamedTuple):
     repaint: Tensor  # (1, S, S) bool: the network's pixels that this touches
 
 
-def masked(one: Input, mask: Mask) -> tuple[Input, Start]:
-    """An input, grey where it is painted anew: the network never sees these pixels; and how to start from it."""
-    grey = torch.where(mask.repaint, GREY, one.x0)
+def masked(one: Input, mask: Mask) -> Input:
+    """An input, grey where it is painted anew: the network never sees these pixels."""
     original = one.original and one.original._replace(mask=mask.image)
-    return one._replace(x0=grey, original=original), Start(ROUNDS, mask.repaint)
+    return one._replace(x0=torch.where(mask.repaint, GREY, one.x0), original=original)
 
 
 def read_mask(path: Path, given: FileInfo, size: int, resize_mode: ResizeMode) -> Mask:
@@ -126,15 +120,7 @@ def mask_of(
 
 
 def write_variations(
-    loaded: Loaded,
-    how: Sampling,
-    out: Output,
-    input: str,
-    num_images: int,
-    asked: Asked,
-    seed: int,
-    strength: float | None,
-    mask: str | None,
+    loaded: Loaded, how: Sampling, out: Output, asked: Asked, input: str, strength: float | None, mask: str | None
 ) -> Written:
     """Write variations of each input, or with a mask inpaintings of the only input; and grid.png.
 
@@ -144,19 +130,18 @@ def write_variations(
     Raises ArtError if no input can be used, and the errors of `read_mask`, `plan_variations` and `make`.
     """
     num_files, inputs = read_inputs(Path(input), out.folder, *loaded.preprocessing)
-    start = noised(strength)
-    if mask is not None:
+    if mask is None:
+        plan = plan_variations(loaded, how, asked, inputs, num_files, (strength or STRENGTH,))
+    else:
         (one,) = inputs
-        one, start = masked(one, read_mask(Path(mask), one.facts, *loaded.preprocessing[:2]))
-        inputs = iter([one])
-    plan = plan_variations(loaded, how, inputs, num_files, start, num_images, asked, seed)
+        new = read_mask(Path(mask), one.facts, *loaded.preprocessing[:2])
+        plan = plan_variations(loaded, how, asked, [masked(one, new)], 1, ROUNDS, new.repaint)
     size = loaded.config["image_size"]
     log.info("the network makes %d x %d pixels, which are scaled to the input's size", size, size)
     sheet, shown, num = ContactSheet(size, out.resample), list[Input](), 0
-    num_columns = (1 if mask is None else 2) + min(num_images, MAX_IN_ROW)
-    made = make(loaded, plan)
-    for num, (item, _, path, pixels) in enumerate(out.save_items(made, how.batch_size), start=1):
-        k = (num - 1) % num_images
+    num_columns = (1 if mask is None else 2) + min(asked.num_images, MAX_IN_ROW)
+    for num, (item, _, path, pixels) in enumerate(out.save_items(make(loaded, plan), how.batch_size), start=1):
+        k = (num - 1) % asked.num_images
         assert item.source and item.source.original
         if k == 0 and (in_sheet := not shown or sheet.has_room(num_columns)):
             shown.append(item.source)

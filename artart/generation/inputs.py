@@ -44,42 +44,34 @@ def read_inputs(
 ) -> tuple[int, Iterator[Input]]:
     """The number of image files in a file or folder, without what earlier calls wrote into `out`, and the usable ones.
 
+    The others, and files of kinds that are not read, are listed in a new out/rejected.csv.
+
     Raises ArtError if `out` is that folder, and once all are read if none could be used.
     """
     if out.resolve() == path.resolve():
         raise ArtError(f"out={out}: must be a folder, and not the one that holds the input")
-    if not path.is_dir():
-        return 1, _usable(path, [path], {}, out, size, resize_mode, background)
-    found = find_all(path)
-    images = [file for file in found.images if out not in file.parents]
-    return len(images), _usable(path, images, found.others, out, size, resize_mode, background)
-
-
-def _usable(
-    path: Path,
-    images: Sequence[Path],
-    others: Mapping[Path, str],
-    out: Path,
-    size: int,
-    resize_mode: ResizeMode,
-    background: Colour,
-) -> Iterator[Input]:
-    """Yield the usable images; list the others, and files of kinds that are not read, in a new out/rejected.csv."""
-    root = path if path.is_dir() else path.parent
-    rejected = [(file, why, 0) for file, why in others.items()]
+    root, images, rejected = path.parent, [path], list[tuple[Path, str, int]]()
+    if path.is_dir():
+        root, found = path, find_all(path)
+        images = [file for file in found.images if out not in file.parents]
+        rejected = [(file, why, 0) for file, why in found.others.items()]
     num_files = len(images) + len(rejected)
-    for one in examine_all(images, size, resize_mode, background):
-        if one.pixels is None:
-            rejected.append((one.path, reason(one.facts), one.facts.bytes))
-        else:
-            original = Original(partial(_decoded, one.path, background=background), resize_mode)
-            yield Input(one.path.relative_to(root), _x0(one.pixels), one.facts, original, one.path)
-    if len(rejected) == num_files:
-        reasons = "; ".join(f"{file.name}: {why}" for file, why, _ in rejected[:3]) or "no image below this folder"
-        raise ArtError(f"input={path}: nothing to work on ({reasons})")
-    if rejected:
-        table = write_list(rejected, out / "rejected.csv")
-        log.warning("%d of %d files cannot be used: see %s", len(rejected), num_files, relative_to_cwd(table))
+
+    def usable() -> Iterator[Input]:
+        for one in examine_all(images, size, resize_mode, background):
+            if one.pixels is None:
+                rejected.append((one.path, reason(one.facts), one.facts.bytes))
+            else:
+                original = Original(partial(_decoded, one.path, background=background), resize_mode)
+                yield Input(one.path.relative_to(root), _x0(one.pixels), one.facts, original, one.path)
+        if len(rejected) == num_files:
+            reasons = "; ".join(f"{file.name}: {why}" for file, why, _ in rejected[:3]) or "no image below this folder"
+            raise ArtError(f"input={path}: nothing to work on ({reasons})")
+        if rejected:
+            table = write_list(rejected, out / "rejected.csv")
+            log.warning("%d of %d files cannot be used: see %s", len(rejected), num_files, relative_to_cwd(table))
+
+    return len(images), usable()
 
 
 def inputs_of(images: Images, size: int, resize_mode: ResizeMode, background: Colour = WHITE) -> list[Input]:

@@ -19,27 +19,26 @@ MAX_IN_STRIP = 16  # images
 MAX_IN_ANIMATION = 300  # images
 
 
-def plan_interpolation(
-    loaded: Loaded, how: Sampling, seeds: Sequence[int], num_images: int, asked: Asked, seed: int = 0
-) -> Plan:
+def plan_interpolation(loaded: Loaded, how: Sampling, asked: Asked, seeds: Sequence[int]) -> Plan:
     """Plan a sequence of images through two or more seeds, or prompts, or both; by default no label and no prompt.
 
     All noise, also that of single steps, lies on great circles from each seed to the next; without seeds it is that of
-    `seed`. Between prompts x0_hat is mixed. The first image is that of `plan_samples` with the first seed and prompt,
+    `asked`. Between prompts x0_hat is mixed. The first image is that of `plan_samples` with the first seed and prompt,
     the last that with the last.
 
     Raises ArtError if the label is unknown or means several, or if there are fewer images than seeds or prompts.
     """
-    num_prompts = len(asked.prompts)
-    for ends, what in ((len(seeds), "seeds"), (num_prompts, "prompts")):
-        if num_images < ends:
-            raise ArtError(f"num_images={num_images}: fewer than the {ends} {what}; ask for more")
-    ys = [condition.y for condition in conditions_for(loaded, asked, max(2, num_prompts), default="none")]
+    num_images, num_prompts = asked.num_images, len(asked.prompts)
+    for num, what in ((len(seeds), "seeds"), (num_prompts, "prompts")):
+        if num_images < num:
+            raise ArtError(f"num_images={num_images}: fewer than the {num} {what}; ask for more")
+    ends = asked._replace(num_images=max(2, num_prompts))
+    ys = [condition.y for condition in conditions_for(loaded, ends, default="none")]
     if not num_prompts and len(set(ys)) > 1:
         raise ArtError(f"label={asked.label}: mode=interpolate keeps to one label; choose a class or none")
-    details = {**details_of(loaded, "interpolate", how), "seeds": "-".join(map(str, seeds or [seed]))}
+    details = {**details_of(loaded, "interpolate", how), "seeds": "-".join(map(str, seeds or [asked.seed]))}
     details |= asked.in_words(loaded, "none")
-    noise = places(seeds, num_images) if seeds else repeat(seed, num_images)
+    noise = places(seeds, num_images) if seeds else repeat(asked.seed, num_images)
     between = places(range(num_prompts), num_images) if num_prompts > 1 else repeat(None, num_images)
 
     def item(k: int, own: int | Between, place: Between | None) -> Item:
@@ -53,14 +52,14 @@ def plan_interpolation(
 
 
 def write_interpolation(
-    loaded: Loaded, how: Sampling, out: Output, seeds: Sequence[int] | None, num_images: int, asked: Asked, seed: int
+    loaded: Loaded, how: Sampling, out: Output, asked: Asked, seeds: Sequence[int] | None
 ) -> Written:
     """Write 00000.png ..., strip.png with up to 16 of them, and trajectory.webp with up to 300. Replaces no file.
 
     The first is the strip. Raises the errors of `plan_interpolation` and `make`.
     """
-    plan = plan_interpolation(loaded, how, seeds or (), num_images, asked, seed)
-    in_animation, in_strip = (_moments(num_images, most) for most in (MAX_IN_ANIMATION, MAX_IN_STRIP))
+    plan = plan_interpolation(loaded, how, asked, seeds or ())
+    in_animation, in_strip = (_moments(asked.num_images, most) for most in (MAX_IN_ANIMATION, MAX_IN_STRIP))
     frames, strip = list[Tensor](), list[Tensor]()
     for k, (_, image, *_) in enumerate(out.save_items(make(loaded, plan), how.batch_size)):
         if k in in_animation:
@@ -70,7 +69,7 @@ def write_interpolation(
     provenance = ImageProvenance("trained", plan.details)
     first = out.save(shown([torch.stack(strip)], out.resample), "strip.png", provenance)
     out.save_animation(frames, "trajectory.webp", provenance)
-    return Written(first, num_images + 2)
+    return Written(first, asked.num_images + 2)
 
 
 def _moments(num: int, most: int) -> set[int]:

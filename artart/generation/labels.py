@@ -12,8 +12,6 @@ from artart.data.labels import LabelNames
 
 Label = str | Mapping[str, str | None] | None
 """A name, "all", "none", {column: name, "all" or "none"}; None: the default of the mode."""
-
-
 MAX_IN_NAME = 40  # characters of a label in a file's name
 
 
@@ -80,9 +78,14 @@ def label_in_words(labels: Sequence[int], label_names: LabelNames) -> str:
 
 
 def label_in_name(labels: Sequence[int], label_names: LabelNames) -> str:
-    """The label as the end of a file's name on any system, such as "_ink_Ada"; "" for none."""
+    """The label as the end of a file's name, such as "_ink_Ada"; "" for none."""
     words = [names[label] for names, label in zip(label_names.values(), labels, strict=True) if label < len(names)]
-    return "".join("_" + re.sub(r"[^\w-]+", "-", word)[:MAX_IN_NAME] for word in words)
+    return "".join(f"_{slug(word)}" for word in words)
+
+
+def slug(text: str) -> str:
+    """A text as part of a file's name on any system."""
+    return re.sub(r"[^\w-]+", "-", text)[:MAX_IN_NAME]
 
 
 def _column_of(name: object, label_names: LabelNames) -> str:

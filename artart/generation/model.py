@@ -14,12 +14,12 @@ from artart.config.paths import checkpoint_of
 from artart.config.schema import check_values
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
-from artart.generation.conditions import Asked, warn_of_unknown
-from artart.generation.img2img import STRENGTH, mask_of, masked, noised, plan_variations
+from artart.generation.conditions import Asked, prompts_of
+from artart.generation.img2img import ROUNDS, STRENGTH, mask_of, masked, plan_variations
 from artart.generation.inputs import Images, Input, inputs_of
 from artart.generation.interpolate import plan_interpolation
 from artart.generation.labels import Label
-from artart.generation.plan import Item, Plan, Sampling, guidance_for, make, mode_of, sampler_for, sampling_for
+from artart.generation.plan import Item, Sampling, guidance_for, make, mode_of, sampler_for, sampling_for
 from artart.generation.reconstruct import reconstruct
 from artart.generation.sample import plan_samples
 from artart.io.images import to_pil
@@ -84,9 +84,9 @@ class Model:
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
         """Make images from noise."""
-        values: dict[str, object] = {"num_images": num_images, "seed": seed}
-        how = self._how("sample", guidance, sampler, num_steps, batch_size, negative_prompt, **values)
-        return self._make(plan_samples(self.loaded, how, num_images, self._asked(label, prompt), seed), output_type)
+        how = self._how("sample", guidance, sampler, num_steps, batch_size, negative_prompt)
+        asked = self._asked(num_images, seed, label, prompt)
+        return _output(make(self.loaded, plan_samples(self.loaded, how, asked)), output_type)
 
     def img2img(
         self,
@@ -107,12 +107,11 @@ class Model:
 
         `strength` is the noise level r to start from, 0.01 (reproduces the image) to 1 (ignores it).
         """
-        values: dict[str, object] = {"strength": strength, "num_images": num_images, "seed": seed}
-        how = self._how("img2img", guidance, sampler, num_steps, batch_size, negative_prompt, **values)
-        inputs = self._inputs(image)
-        start, asked = noised(strength), self._asked(label, prompt)
-        plan = plan_variations(self.loaded, how, inputs, len(inputs), start, num_images, asked, seed)
-        return self._make(plan, output_type)
+        how = self._how("img2img", guidance, sampler, num_steps, batch_size, negative_prompt)
+        check_values(strength=strength)
+        asked, inputs = self._asked(num_images, seed, label, prompt), self._inputs(image)
+        plan = plan_variations(self.loaded, how, asked, inputs, len(inputs), (strength,))
+        return _output(make(self.loaded, plan), output_type)
 
     def inpaint(
         self,
@@ -133,14 +132,13 @@ class Model:
 
         The mask is a PIL image of the image's size, or a tensor (S, S) or (1, S, S), bool or white above 0.
         """
-        values: dict[str, object] = {"num_images": num_images, "seed": seed}
-        how = self._how("inpaint", guidance, sampler, num_steps, batch_size, negative_prompt, **values)
-        inputs = self._inputs(image)
+        how = self._how("inpaint", guidance, sampler, num_steps, batch_size, negative_prompt)
+        asked, inputs = self._asked(num_images, seed, label, prompt), self._inputs(image)
         if len(inputs) > 1:
             raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
-        one, start = masked(inputs[0], mask_of(mask, inputs[0].facts, *self.loaded.preprocessing[:2]))
-        asked = self._asked(label, prompt)
-        return self._make(plan_variations(self.loaded, how, [one], 1, start, num_images, asked, seed), output_type)
+        new = mask_of(mask, inputs[0].facts, *self.loaded.preprocessing[:2])
+        plan = plan_variations(self.loaded, how, asked, [masked(inputs[0], new)], 1, ROUNDS, new.repaint)
+        return _output(make(self.loaded, plan), output_type)
 
     def interpolate(
         self,
@@ -156,12 +154,12 @@ class Model:
         output_type: OutputType = "pil",
     ) -> list[Image.Image] | Tensor:
         """Make a sequence of images through two or more seeds, or prompts, from the first to the last."""
-        asked = self._asked(label, prompt)
+        how = self._how("interpolate", guidance, sampler, num_steps, batch_size, negative_prompt)
+        check_values(seeds=list(seeds) or None)
+        asked = self._asked(num_images, 0, label, prompt)
         if not seeds and len(asked.prompts) < 2:
             raise ArtError("seeds: give two or more, such as [1, 2], or two or more prompts")
-        values: dict[str, object] = {"seeds": list(seeds) or None, "num_images": num_images}
-        how = self._how("interpolate", guidance, sampler, num_steps, batch_size, negative_prompt, **values)
-        return self._make(plan_interpolation(self.loaded, how, seeds, num_images, asked), output_type)
+        return _output(make(self.loaded, plan_interpolation(self.loaded, how, asked, seeds)), output_type)
 
     def reconstruct(
         self, images: Images, batch_size: int = 32, output_type: OutputType = "pil"
@@ -199,11 +197,10 @@ class Model:
         num_steps: int | None,
         batch_size: int,
         negative_prompt: str | None,
-        **values: object,
     ) -> Sampling:
-        """Check the arguments of a call and combine those of sampling."""
+        """Check the arguments of sampling and combine them."""
         mode_of(self.loaded, mode)
-        check_values(batch_size=batch_size, negative_prompt=negative_prompt, **values)
+        check_values(batch_size=batch_size, negative_prompt=negative_prompt)
         objective = self.loaded.objective
         is_changed = sampler != "heun" or guidance != 1.5 or num_steps is not None
         if objective.one_step and is_changed:
@@ -213,17 +210,13 @@ class Model:
         chosen = self.guidance(guidance, negative_prompt=negative_prompt)
         return sampling_for(self.loaded, sampler_for(sampler, num_steps), chosen, batch_size)
 
-    def _asked(self, label: Label, prompt: Prompt) -> Asked:
-        prompts = [] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
-        check_values(prompt=prompts)
-        warn_of_unknown(self.loaded.text, prompts)
-        return Asked(label, prompts)
+    def _asked(self, num_images: int, seed: int, label: Label, prompt: Prompt) -> Asked:
+        prompt = prompt if prompt is None or isinstance(prompt, str) else list(prompt)
+        check_values(num_images=num_images, seed=seed, prompt=prompt)
+        return Asked(num_images, seed, label, prompts_of(self.loaded, prompt))
 
     def _inputs(self, images: Images) -> list[Input]:
         return inputs_of(images, *self.loaded.preprocessing)
-
-    def _make(self, plan: Plan, output_type: OutputType) -> list[Image.Image] | Tensor:
-        return _output(make(self.loaded, plan), output_type)
 
 
 def _output(made: Iterable[tuple[Item, Tensor]], output_type: OutputType) -> list[Image.Image] | Tensor:

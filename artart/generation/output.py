@@ -41,10 +41,6 @@ class Output(NamedTuple):
         """Write an image or a grid, uint8 (3, H, W), as it is; returns its name."""
         return self.write(encode(pixels, provenance), name, provenance)
 
-    def save_enlarged(self, pixels: Tensor, name: str | Path, provenance: ImageProvenance) -> Path:
-        """The same, enlarged by `scale`."""
-        return self.save(enlarged(pixels, self.scale, self.resample), name, self._enlarged(provenance))
-
     def _enlarged(self, provenance: ImageProvenance) -> ImageProvenance:
         if self.scale == 1:
             return provenance
@@ -52,11 +48,14 @@ class Output(NamedTuple):
         return provenance._replace(details={**provenance.details, **own})
 
     def save_item(self, item: Item, image: Tensor) -> tuple[Path, Tensor]:
-        """Write the network's image (3, S, S) in [-1, 1] of an item; returns the file's name and `item.finished`.
+        """Write the network's image (3, S, S) in [-1, 1] of an item, enlarged by `scale`.
 
         `on_image` gets the name, the network's image as uint8 (3, S, S), and its provenance.
+
+        Returns the file's name and `item.finished`.
         """
-        path = self.save_enlarged(pixels := item.finished(image), item.name, item.provenance)
+        pixels = item.finished(image)
+        path = self.save(enlarged(pixels, self.scale, self.resample), item.name, self._enlarged(item.provenance))
         if self.on_image is not None:
             self.on_image(path, to_pixels(image), item.provenance)
         return path, pixels

@@ -33,6 +33,7 @@ MODES = {"reconstruct": ("reconstruct",), "sample": ("sample", "img2img", "inpai
 OF_ONE_STEP = ("sample", "interpolate")  # those that need no noise levels
 ONE_STEP = DDIM(num_steps=1)
 ALIKE = ("image_size", "objective.parameterization", "objective.schedule")  # in networks that guide each other
+NO_LIMITS: Mapping[str, object] = MappingProxyType({})
 
 
 class Sampling(NamedTuple):
@@ -41,7 +42,7 @@ class Sampling(NamedTuple):
     sampler: Sampler
     guidance: Guidance
     batch_size: int
-    limits: Mapping[str, object] = MappingProxyType({})  # what restricts images, for their provenance
+    limits: Mapping[str, object] = NO_LIMITS  # what restricts images, for their provenance
 
     @property
     def details(self) -> dict[str, object]:
@@ -66,23 +67,11 @@ class Item(NamedTuple):
     towards: tuple[tuple[int, ...], float] | None = None  # another y, and its share
     source: Input | None = None  # the image that it is made from
 
-    def with_seed(self, seed: int) -> "Item":
-        """The same from other noise."""
-        provenance = self.provenance._replace(details={**self.provenance.details, "seed": seed})
-        return self._replace(seed=seed, provenance=provenance)
-
     def finished(self, image: Tensor) -> Tensor:
         """The network's image, (3, S, S) in [-1, 1], as uint8 (3, H, W), pasted into its source if it has one."""
         pixels = to_pixels(image)
         original = self.source and self.source.original
         return original.paste(pixels) if original else pixels
-
-
-class Start(NamedTuple):
-    """How sampling starts from images; as in `Given`."""
-
-    strengths: tuple[float, ...]
-    repaint: Tensor | None = None
 
 
 class Plan(NamedTuple):
@@ -92,7 +81,8 @@ class Plan(NamedTuple):
     num: int  # of them, at most
     how: Sampling
     details: Mapping[str, object]  # provenance of a grid of them
-    start: Start | None = None  # of items with a source; None: from noise
+    strengths: tuple[float, ...] = ()  # as in `Given`, of items with a source; none: from noise
+    repaint: Tensor | None = None  # as in `Given`
 
 
 def modes_of(objective: Objective) -> tuple[str, ...]:
@@ -116,11 +106,7 @@ def details_of(loaded: Loaded, mode: str, how: Sampling | None = None) -> dict[s
 
 
 def sampling_for(
-    loaded: Loaded,
-    sampler: Sampler,
-    guidance: Guidance,
-    batch_size: int,
-    limits: Mapping[str, object] = MappingProxyType({}),
+    loaded: Loaded, sampler: Sampler, guidance: Guidance, batch_size: int, limits: Mapping[str, object] = NO_LIMITS
 ) -> Sampling:
     """How a network samples: one of a single step and a distilled one in their own way, without guidance."""
     if loaded.objective.one_step:
@@ -172,30 +158,27 @@ def guidance_for(
     if weight == 1:
         raise ArtError(f"guidance.network={network}: has no effect with guidance.weight=1; set guidance.weight=1.5")
     weaker = load(Path(network), trusted_classes, device)
-    for key in ALIKE:
-        if (its := select_or_none(weaker.config, key)) != (ours := select_or_none(loaded.config, key)):
-            raise ArtError(
-                f"guidance.network={network}: was trained with {key}={printable(its)}, not {printable(ours)}; name an "
-                "earlier checkpoint of the same run, or one of a run like it"
-            )
-    if _first_stage_of(weaker) != _first_stage_of(loaded):
+    ours, its = _must_match(loaded), _must_match(weaker)
+    if name := next((name for name in ours if its[name] != ours[name]), ""):
+        settings = f"was trained with {name}={printable(its[name])}, not {printable(ours[name])}"
         raise ArtError(
-            f"guidance.network={network}: has another first stage; name an earlier checkpoint of the same run"
+            f"guidance.network={network}: {settings if name in ALIKE else f'has {name}'}; name an earlier checkpoint "
+            "of the same run, or one of a run like it"
         )
-    if [*weaker.label_names.items(), weaker.text and weaker.text.identity] != [
-        *loaded.label_names.items(),
-        loaded.text and loaded.text.identity,
-    ]:
-        raise ArtError(f"guidance.network={network}: has other labels; name an earlier checkpoint of the same run")
     if isinstance(loaded.text, Embeddings):
         attach(weaker.net, loaded.text.table)
     return Guidance(weight, (low, high), weaker.net, weaker.sha256)
 
 
-def _first_stage_of(loaded: Loaded) -> object:
-    """What tells a network's first stage from others."""
-    content = loaded.process.first_stage.content
-    return content and (fingerprint(content["model"], content["state_dict"]), content["moments"].tolist())
+def _must_match(loaded: Loaded) -> dict[str, object]:
+    """What must be equal in networks that guide each other: settings, and what one that differs has."""
+    first_stage = loaded.process.first_stage.content
+    return {
+        **{key: select_or_none(loaded.config, key) for key in ALIKE},
+        "another first stage": first_stage
+        and (fingerprint(first_stage["model"], first_stage["state_dict"]), first_stage["moments"].tolist()),
+        "other labels": [*loaded.label_names.items(), loaded.text and loaded.text.identity],
+    }
 
 
 @torch.inference_mode()
@@ -206,8 +189,8 @@ def make(
 
     Raises FloatingPointError if the network outputs NaN or infinity.
     """
-    how, remaining, start = plan.how, iter(plan.items), plan.start
-    num_steps = how.sampler.num_steps * (len(start.strengths) if start else 1)  # of a batch
+    how, remaining = plan.how, iter(plan.items)
+    num_steps = how.sampler.num_steps * max(1, len(plan.strengths))  # of a batch
     with progress_bar() as bar:
         task = bar.add_task("sampling", total=-(-plan.num // how.batch_size) * num_steps)
 
@@ -218,20 +201,13 @@ def make(
         while batch := list(islice(remaining, how.batch_size)):
             if bar.tasks[task].remaining == 0:  # some are drawn again
                 bar.update(task, total=bar.tasks[task].completed + num_steps)
-            y = torch.tensor([item.y for item in batch], device=loaded.device)
-            towards = _towards(batch, loaded.device)
-            seeds = [item.seed for item in batch]
-            given = start and Given(torch.stack([item.source.x0 for item in batch if item.source]), *start)
+            y, seeds = torch.tensor([item.y for item in batch], device=loaded.device), [item.seed for item in batch]
+            sources = [item.source.x0 for item in batch if item.source]
+            given = Given(torch.stack(sources), plan.strengths, plan.repaint) if plan.strengths else None
+            second = zip(*(item.towards for item in batch if item.towards), strict=True)
+            towards = [torch.tensor(values, device=loaded.device) for values in second]
+            between = Towards(*towards) if towards else None
             common = loaded.net, loaded.process, how.sampler
-            (images,) = sample_images(*common, y, seeds, how.guidance, len(batch), given, advance, towards)
+            (images,) = sample_images(*common, y, seeds, how.guidance, len(batch), given, advance, between)
             check_numbers(images, loaded.path)
             yield from zip(batch, images.cpu(), strict=True)
-
-
-def _towards(batch: Sequence[Item], device: torch.device) -> Towards | None:
-    """The second conditions of items, if they lie between two."""
-    pairs = [item.towards for item in batch if item.towards]
-    if not pairs:
-        return None
-    y, shares = zip(*pairs, strict=True)
-    return Towards(torch.tensor(y, device=device), torch.tensor(shares, device=device))

@@ -3,10 +3,9 @@
 import logging
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,11 +20,8 @@ log = logging.getLogger(__name__)
 MAX_DRAWS = 10  # of an image; then it is left out
 
 
-class Filter(Protocol):
-    """Decides which samples are refused."""
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Whether each image, uint8 (B, 3, S, S), is refused: (B,) bool."""
+Filter = Callable[[Tensor], Tensor]
+"""Whether each of some samples, uint8 (B, 3, S, S), is refused: (B,) bool."""
 
 
 def checked(refuses: Filter, name: str) -> Filter:
@@ -62,12 +58,11 @@ class Draws:
 
     def __next__(self) -> Item:
         """The next item; after the end there may be more again, once others are refused."""
-        item = next(self.planned, None)
-        if item is None and self.again:
-            item = self.again.popleft()
-        if item is None:
+        if item := next(self.planned, None):
+            return item
+        if not self.again:
             raise StopIteration
-        return item
+        return self.again.popleft()
 
     def accepts(self, item: Item, image: Tensor) -> bool:
         """Whether no filter refuses an item's image, (3, S, S) in [-1, 1]."""
@@ -79,7 +74,8 @@ class Draws:
         self.refused[reason] += 1
         self.num_draws[item.name.name] += 1
         if self.num_draws[item.name.name] < MAX_DRAWS:
-            self.again.append(item.with_seed(next(self.seeds)))
+            details = {**item.provenance.details, "seed": (seed := next(self.seeds))}
+            self.again.append(item._replace(seed=seed, provenance=item.provenance._replace(details=details)))
         else:
             self.left_out.append(item.name.name)
         return False

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import filterfalse, starmap
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -29,20 +28,20 @@ MAX_RECORDED = 16  # images in a trajectory
 MOMENTS = 8  # of a trajectory, on its strip
 
 
-def plan_samples(loaded: Loaded, how: Sampling, num_images: int, asked: Asked, seed: int) -> Plan:
-    """Plan images from noise; image k has the seed `seed + k`; by default of all classes or frequent captions in turn.
+def plan_samples(loaded: Loaded, how: Sampling, asked: Asked) -> Plan:
+    """Plan images from noise, by default of all classes or frequent captions in turn.
 
     Raises the errors of `conditions_for`.
     """
     details = details_of(loaded, "sample", how)
-    conditions = conditions_for(loaded, asked, num_images, default="all")
+    conditions = conditions_for(loaded, asked, default="all")
 
-    def item(k: int, condition: Condition) -> Item:
-        provenance = ImageProvenance("trained", {**details, "seed": seed + k, **condition.in_words})
-        return Item(Path(f"{k:05}{condition.in_name}.png"), provenance, condition.y, seed + k)
+    def item(seed: int, condition: Condition) -> Item:
+        provenance = ImageProvenance("trained", {**details, "seed": seed, **condition.in_words})
+        return Item(Path(f"{seed - asked.seed:05}{condition.in_name}.png"), provenance, condition.y, seed)
 
-    whole = {**details, "seed": seed, **asked.in_words(loaded, "all")}
-    return Plan(starmap(item, enumerate(conditions)), num_images, how, whole)
+    whole = {**details, "seed": asked.seed, **asked.in_words(loaded, "all")}
+    return Plan(starmap(item, enumerate(conditions, asked.seed)), asked.num_images, how, whole)
 
 
 class _Grid:
@@ -62,16 +61,16 @@ class _Grid:
     def num_columns(self) -> int:
         return len(self.conditions) if len(self.conditions) > 1 else math.ceil(math.sqrt(len(self.sheet.tiles)))
 
+    def save(self, out: Output, provenance: ImageProvenance, is_new: bool) -> Path:
+        """Write the file, which may be there already unless its images are new; returns its name."""
+        if not is_new and out.has("grid.png", provenance):
+            return out.folder / "grid.png"
+        self.sheet.tiles.sort(key=lambda tile: tile[1])  # those that were drawn again came last
+        return out.save_sheet(self.sheet, self.num_columns, provenance)
+
 
 def write_samples(
-    loaded: Loaded,
-    how: Sampling,
-    out: Output,
-    num_images: int,
-    asked: Asked,
-    seed: int,
-    save_trajectory: bool,
-    filters: Mapping[str, Filter] = MappingProxyType({}),
+    loaded: Loaded, how: Sampling, out: Output, asked: Asked, save_trajectory: bool, filters: Mapping[str, Filter]
 ) -> Written:
     """Write 00000_LABEL_OR_PROMPT.png ... and grid.png, with `save_trajectory` also trajectory.png and trajectory.webp.
 
@@ -80,8 +79,8 @@ def write_samples(
 
     Raises ArtError if all are refused, and the errors of `plan_samples` and `make`.
     """
-    plan = plan_samples(loaded, how, num_images, asked, seed)
-    draws = Draws(plan.items, filters, seed + num_images)
+    plan = plan_samples(loaded, how, asked)
+    draws = Draws(plan.items, filters, asked.seed + asked.num_images)
     grid = _Grid(loaded.config["image_size"], out.resample)
     steps: list[Tensor] = []  # of each batch, one after the other
 
@@ -104,31 +103,22 @@ def write_samples(
     if num_there := grid.num - draws.num_accepted:
         log.info("%d of %d images were there already", num_there, grid.num)
     provenance = ImageProvenance("trained", plan.details)
-    first = _write_grid(grid, out, provenance, is_new=draws.num_accepted > 0)
+    first = grid.save(out, provenance, is_new=draws.num_accepted > 0)
     if save_trajectory:
-        num_batches = math.ceil(min(num_images, MAX_RECORDED) / how.batch_size)
-        _write_trajectory(_joined(steps, len(steps) // num_batches), grid.num_columns, out, provenance)
+        num_batches = math.ceil(min(asked.num_images, MAX_RECORDED) / how.batch_size)
+        _write_trajectory(steps, num_batches, grid.num_columns, out, provenance)
     return Written(first, grid.num + (3 if save_trajectory else 1))
 
 
-def _write_grid(grid: _Grid, out: Output, provenance: ImageProvenance, is_new: bool) -> Path:
-    """The grid's file, which may be there already unless its images are new."""
-    if not is_new and out.has("grid.png", provenance):
-        return out.folder / "grid.png"
-    grid.sheet.tiles.sort(key=lambda tile: tile[1])  # those that were drawn again came last
-    return out.save_sheet(grid.sheet, grid.num_columns, provenance)
-
-
-def _joined(steps: Sequence[Tensor], num_steps: int) -> Tensor:
-    """The steps of batches, one after the other, as those of all images: (num_steps, n, C, S, S)."""
+def _write_trajectory(
+    steps: Sequence[Tensor], num_batches: int, num_columns: int, out: Output, provenance: ImageProvenance
+) -> None:
+    """The steps of batches, one after the other, as a strip with a row for each image and as an animation of a grid."""
+    num_steps = len(steps) // num_batches
     batches = [torch.stack([*steps[k : k + num_steps]]) for k in range(0, len(steps), num_steps)]
-    return torch.cat(batches, dim=1)
-
-
-def _write_trajectory(steps: Tensor, num_columns: int, out: Output, provenance: ImageProvenance) -> None:
-    """Steps (num_steps, n, C, S, S) as a strip, a row for each image, and as an animation of their grid."""
-    moments = torch.linspace(0, len(steps) - 1, MOMENTS).round().int()
-    strip = shown(steps[moments].transpose(0, 1).unbind(), out.resample)
+    of_all = torch.cat(batches, dim=1)  # (num_steps, n, C, S, S)
+    moments = torch.linspace(0, num_steps - 1, MOMENTS).round().int()
+    strip = shown(of_all[moments].transpose(0, 1).unbind(), out.resample)
     out.save(strip, "trajectory.png", provenance)
-    frames = [shown(step.split(num_columns), out.resample) for step in steps]
+    frames = [shown(step.split(num_columns), out.resample) for step in of_all]
     out.save_animation(frames, "trajectory.webp", provenance)

@@ -24,7 +24,7 @@ from artart.diffusion.samplers import DDIM, DPMpp2M, Heun, UniPC
 from artart.diffusion.sampling import Given, sample_steps
 from artart.diffusion.schedule import Cosine, Flow
 from artart.generation.conditions import Asked
-from artart.generation.img2img import masked, noised, plan_variations, read_mask
+from artart.generation.img2img import masked, plan_variations, read_mask
 from artart.generation.inputs import Input, inputs_of, provenance_of_inputs
 from artart.generation.interpolate import places, plan_interpolation
 from artart.generation.plan import Sampling, make
@@ -335,7 +335,7 @@ def test_masked_leaves_nothing_of_what_the_mask_covers(image, mask, tmp_path):
         opened.save(tmp_path / "other.png")
     given = inputs_of([Image.open(image), Image.open(tmp_path / "other.png")], 16, "stretch")
     assert (given[0].x0 != given[1].x0).any()
-    left = [masked(one, read_mask(mask, one.facts, 16, "stretch"))[0].x0 for one in given]
+    left = [masked(one, read_mask(mask, one.facts, 16, "stretch")).x0 for one in given]
     assert torch.equal(*left)
 
 
@@ -527,9 +527,9 @@ def test_memory_does_not_grow_with_the_number_of_images(best):
 
     tracemalloc.start()
     for plan in (
-        plan_samples(loaded, how, num, Asked("all"), 0),
-        plan_interpolation(loaded, how, [1, 2], num, Asked()),
-        plan_variations(loaded, how, inputs(), num, noised(0.5), 1, Asked("all"), 0),
+        plan_samples(loaded, how, Asked(num, label="all")),
+        plan_interpolation(loaded, how, Asked(num), [1, 2]),
+        plan_variations(loaded, how, Asked(1, label="all"), inputs(), num, (0.5,)),
     ):
         for _ in islice(make(loaded, plan), 8):
             assert len(alive) <= 5

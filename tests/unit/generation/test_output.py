@@ -12,7 +12,7 @@ from PIL import Image
 from artart.generation.labels import label_in_name
 from artart.generation.output import Output
 from artart.generation.plan import Item
-from artart.io.images import to_pixels
+from artart.io.images import to_model, to_pixels
 from artart.io.provenance import ImageProvenance
 
 
@@ -20,12 +20,11 @@ def noise(height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
 
-def test_save_enlarges_by_squares_or_smoothly_and_says_so(tmp_path):
+def test_save_item_enlarges_by_squares_or_smoothly_and_says_so(tmp_path):
     pixels, made = noise(5, 7), {}
     for resample in ("nearest", "lanczos"):
-        path = Output(tmp_path, 4, resample).save_enlarged(
-            pixels, f"{resample}.png", ImageProvenance("trained", {"seed": 1})
-        )
+        item = Item(Path(f"{resample}.png"), ImageProvenance("trained", {"seed": 1}))
+        path, _ = Output(tmp_path, 4, resample).save_item(item, to_model(pixels))
         with Image.open(path) as image:
             assert f"seed=1; scale=4; resample={resample}<" in image.text["XML:com.adobe.xmp"]
             made[resample] = torch.tensor(np.array(image)).permute(2, 0, 1)
