@@ -9,7 +9,6 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import product
@@ -54,20 +53,17 @@ class Registry:
             "file": str(path),
             "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             "source": provenance.source,
-            "details": {name: _plain(value) for name, value in provenance.details.items()},
+            "details": {
+                name: value if isinstance(value, str | int | float | None) else str(value)
+                for name, value in provenance.details.items()
+            },
         }
-        with self._locked():
-            _append(self.path, json.dumps(line).encode())
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other processes from appending."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), fallback_to_soft=False)
         try:
             with unless_missing(self.path.parent):
                 lock.acquire()
-            yield
+            _append(self.path, json.dumps(line).encode())
         finally:
             lock.release()
 
@@ -79,10 +75,6 @@ def _append(path: Path, line: bytes) -> None:
             file.seek(size - 1)
             line = line if file.read(1) == b"\n" else b"\n" + line
         file.write(line + b"\n")
-
-
-def _plain(value: object) -> object:
-    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def fingerprint(content: bytes) -> str:
@@ -156,11 +148,6 @@ def _uncropped(image: Image.Image) -> Iterator[str]:
     """The hashes of an image as it is, and with sides repeated where a copy may lack a part of the original."""
     pixels = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2))
     for top, bottom, left, right in CROPS:
-        sides = _padding(top, bottom), _padding(left, right)
+        height, width = SIDE / (1 - top - bottom), SIDE / (1 - left - right)  # of the whole, of which SIDE is left
+        sides = (round(height * top), round(height * bottom)), (round(width * left), round(width * right))
         yield perceptual_hash(Image.fromarray(np.pad(pixels, sides, mode="edge")))
-
-
-def _padding(low: float, high: float) -> tuple[int, int]:
-    """Pixels to add at both ends of SIDE, which is what is left of a whole without these shares."""
-    whole = SIDE / (1 - low - high)
-    return round(whole * low), round(whole * high)
