@@ -21,7 +21,7 @@ def run(cfg: DictConfig) -> None:
     from artart.checkpoints.load import load
     from artart.evaluation.attribution import training_set_for
     from artart.evaluation.comparison import grids_of
-    from artart.evaluation.gallery import page, tiles
+    from artart.evaluation.gallery import page
     from artart.generation.conditions import Asked, prompts_of
     from artart.generation.plan import guidance_for, make, mode_of, sampling_for
     from artart.generation.sample import plan_samples
@@ -41,7 +41,7 @@ def run(cfg: DictConfig) -> None:
     with output_folder(config["out"], Path(f"outputs/galleries/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         made = [(item.name.stem, to_pixels(image), item.provenance) for item, image in make(loaded, plan)]
         run_dir = path.resolve().parent.parent
-        content = page(run_dir.name, tiles(made, training), grids_of(run_dir), plan.details)
+        content = page(run_dir.name, made, training, grids_of(run_dir), plan.details)
         log.info("page: %s", relative_to_cwd(write_new(folder / "gallery.html", content)))
 
 

@@ -52,32 +52,20 @@ class TrainingSet:
         """The test whether images are near-duplicates of these."""
         return MemorizationTest(self.images, [one.group for one in self.sources], self.held_out)
 
+    @cached_property
+    def threshold(self) -> float | None:
+        """1 % of held-out images are nearer than this to a training image; None: too few are held out."""
+        return self.test.thresholds[0] if len(self.held_out) >= MIN_HELD_OUT else None
 
-class Sample(NamedTuple):
-    """A generated image."""
+    def num_closer(self, distances: Tensor) -> int | None:
+        """How many samples, with these distances to the nearest training image, are nearer than the threshold."""
+        return None if self.threshold is None else int((distances < self.threshold).sum())
 
-    path: Path  # of its file
-    pixels: Tensor  # uint8 (3, S, S), as the network made it
-    opt_out: str  # of the image that it was made from; "": none
-
-
-class Comparison(NamedTuple):
-    """The k training images that are nearest to each of B samples, the nearest first."""
-
-    distances: Tensor  # (B, k)
-    which: Tensor  # (B, k) long, index of the training image
-    threshold: float | None  # 1 % of held-out images are nearer to a training image; None: too few are held out
-
-    @property
-    def num_closer(self) -> int | None:
-        """How many samples are nearer to a training image than the threshold."""
-        return None if self.threshold is None else int((self.distances[:, 0] < self.threshold).sum())
-
-
-def compare(samples: Tensor, training: TrainingSet, k: int) -> Comparison:
-    """Find the k training images that are nearest to each of some samples, uint8 (B, 3, S, S)."""
-    threshold = training.test.thresholds[0] if len(training.held_out) >= MIN_HELD_OUT else None
-    return Comparison(*training.test.k_nearest(samples, k), threshold)
+    def describe(self, which: int, distance: float) -> dict[str, Any]:
+        """A training image in this distance of a sample, as plain data."""
+        closer = None if self.threshold is None else distance < self.threshold
+        measured = {"distance": round(distance, 6), "closer_than_held_out": closer}
+        return {"path": self.sources[which].path, **self.sources[which].columns, **measured}
 
 
 def is_memorized(training: TrainingSet) -> Callable[[Tensor], Tensor]:
@@ -103,11 +91,11 @@ class Attribution:
     def __init__(self, training: TrainingSet, k: int, resample: Resample = "lanczos") -> None:
         """`k`: training images for a sample."""
         self.training, self.k, self.resample = training, k, resample
-        self.samples = list[Sample]()
+        self.samples = list[tuple[Path, Tensor, str]]()  # file, pixels, opt-out of the image that it was made from
 
     def add(self, path: Path, pixels: Tensor, provenance: ImageProvenance) -> None:
-        """Keep a sample, uint8 (3, S, S)."""
-        self.samples.append(Sample(path, pixels, provenance.opt_out))
+        """Keep a sample, uint8 (3, S, S), as the network made it."""
+        self.samples.append((path, pixels, provenance.opt_out))
 
     def write(self, folder: Path, save: Callable[[Tensor, str, ImageProvenance], object]) -> str:
         """Write attribution.csv, attribution.json and attribution.png into the samples' folder; no file is replaced.
@@ -117,45 +105,35 @@ class Attribution:
         Returns a sentence: how many samples are closer to a training image than held-out art usually is, which is the
         criterion `rate` of the memorization test. Raises OSError if a file cannot be written.
         """
-        found = compare(torch.stack([one.pixels for one in self.samples]), self.training, self.k)
-        names = [one.path.relative_to(folder).as_posix() for one in self.samples]
-        listed = dict(zip(names, self._listed(found), strict=True))
-        rows = [[name, k, *one.values()] for name, nearest in listed.items() for k, one in enumerate(nearest, start=1)]
+        training, pixels = self.training, torch.stack([pixels for _, pixels, _ in self.samples])
+        distances, which = training.test.k_nearest(pixels, self.k)  # (B, k) each
+        found = [[*zip(*one, strict=True)] for one in zip(which.tolist(), distances.tolist(), strict=True)]
+        names = [path.relative_to(folder).as_posix() for path, *_ in self.samples]
+        listed = {name: [training.describe(*one) for one in near] for name, near in zip(names, found, strict=True)}
+        rows = [[name, k, *one.values()] for name, near in listed.items() for k, one in enumerate(near, start=1)]
         table = write_new(folder / "attribution.csv", as_csv(["sample", "rank", *listed[names[0]][0]], rows))
-        numbers: dict[str, float | None] = {
-            "num_train": len(self.training.images),
-            "num_held_out": len(self.training.held_out),
-            "threshold": found.threshold,
+        numbers: dict[str, Any] = {
+            "num_train": len(training.images),
+            "num_held_out": len(training.held_out),
+            "threshold": training.threshold,
             "num_samples": len(names),
-            "num_closer": found.num_closer,
+            "num_closer": training.num_closer(distances[:, 0]),
+            "samples": [{"sample": name, "nearest": near} for name, near in listed.items()],
         }
-        samples = [{"sample": name, "nearest": nearest} for name, nearest in listed.items()]
-        write_new(folder / "attribution.json", as_json({**self.training.facts, **numbers, "samples": samples}))
+        write_new(folder / "attribution.json", as_json({**training.facts, **numbers}))
         save(*self._sheet(found))
-        return f"attribution: {_verdict(found, len(self.training.held_out))}: see {relative_to_cwd(table)}"
+        return f"attribution: {_verdict(**numbers)}: see {relative_to_cwd(table)}"
 
-    def _listed(self, found: Comparison) -> list[list[dict[str, Any]]]:
-        """The training images near each sample, as plain data."""
-
-        def describe(distance: float, which: int) -> dict[str, Any]:
-            source = self.training.sources[which]
-            closer = None if found.threshold is None else distance < found.threshold
-            measured = {"distance": round(distance, 6), "closer_than_held_out": closer}
-            return {"path": source.path, **source.columns, **measured}
-
-        pairs = zip(found.distances.tolist(), found.which.tolist(), strict=True)
-        return [[*map(describe, distances, which)] for distances, which in pairs]
-
-    def _sheet(self, found: Comparison) -> tuple[Tensor, str, ImageProvenance]:
+    def _sheet(self, found: Sequence[Sequence[tuple[int, float]]]) -> tuple[Tensor, str, ImageProvenance]:
         """A row for each sample: the sample, then its nearest training images with distance and artist."""
-        num_columns, opt_outs = 1 + found.which.shape[1], set[str]()
+        num_columns, opt_outs = 1 + len(found[0]), set[str]()
         sheet = ContactSheet(self.training.images.shape[-1], self.resample)
-        for sample, distances, which in zip(self.samples[:MAX_ROWS], found.distances, found.which, strict=False):
+        for (path, pixels, opt_out), near in zip(self.samples[:MAX_ROWS], found, strict=False):
             if not sheet.has_room(num_columns):
                 break
-            sheet.add(sample.pixels, sample.path.stem)
-            opt_outs.add(sample.opt_out)
-            for distance, k in zip(distances.tolist(), which.tolist(), strict=True):
+            sheet.add(pixels, path.stem)
+            opt_outs.add(opt_out)
+            for k, distance in near:
                 source = self.training.sources[k]
                 name = source.columns.get("artist") or Path(source.path).name
                 sheet.add(self.training.images[k], f"{distance:.3f} {name}")
@@ -164,13 +142,13 @@ class Attribution:
         return sheet.draw(num_columns), "attribution.png", provenance
 
 
-def _verdict(found: Comparison, num_held_out: int) -> str:
-    if found.num_closer is None:
+def _verdict(num_closer: int | None, num_samples: int, num_held_out: int, **_: object) -> str:
+    if num_closer is None:
         few = f" ({num_held_out} images were held out, and {MIN_HELD_OUT} are the minimum)" if num_held_out else ""
         return f"no held-out art to compare with{few}"
-    if found.num_closer == 0:
+    if num_closer == 0:
         return "samples are no closer to training images than held-out art"
-    number = f"{found.num_closer} of {len(found.which)} samples {'is' if found.num_closer == 1 else 'are'}"
+    number = f"{num_closer} of {num_samples} samples {'is' if num_closer == 1 else 'are'}"
     return f"{number} closer to a training image than held-out art usually is"
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from artart.checkpoints.load import load
 from artart.data.datamodule import ArtDataModule
-from artart.evaluation.attribution import Attribution, compare, training_set
+from artart.evaluation.attribution import Attribution, training_set
 from artart.evaluation.held_out import held_out_data
 from artart.generation import plan
 from artart.generation.output import Output
@@ -95,9 +95,10 @@ def test_held_out_art_is_rarely_closer_than_held_out_art(data):
     """The threshold is the distance of the lowest of them; those that made it cannot be below."""
     data.val_ids, new = data.val_ids[::2] + data.train_ids[:6], data.val_ids[1::2]
     data.train_ids = data.train_ids[6:]
-    found = compare(data.pixels_of(new), training_set(data), 3)
-    assert found.num_closer <= 2  # of 15, with a chance of 1/22 each
-    assert compare(data.pixels_of(data.val_ids), training_set(data), 3).num_closer == 0
+    training = training_set(data)
+    of_new, of_known = (training.test.nearest(data.pixels_of(ids)).distance for ids in (new, data.val_ids))
+    assert training.num_closer(of_new) <= 2  # of 15, with a chance of 1/22 each
+    assert training.num_closer(of_known) == 0
 
 
 def test_k_is_limited_by_the_number_of_training_images(attribute, data):
@@ -160,9 +161,9 @@ def test_the_sheet_has_a_row_for_each_sample_up_to_64(attribute, data, tmp_path)
     sheet = np.asarray(Image.open(tmp_path / "made" / "attribution.png"))
     assert sheet.shape == (64 * (98 + 15) + 2, 3 * 98 + 2, 3)
     training = training_set(data)
-    found = compare(samples, training, 2)
+    _, which = training.test.k_nearest(samples, 2)
     for k in (0, 63):
-        row = [samples[k], *training.images[found.which[k]]]
+        row = [samples[k], *training.images[which[k]]]
         for column, pixels in enumerate(row):
             top, left = 2 + 113 * k, 2 + 98 * column
             seen = sheet[top : top + 96, left : left + 96].reshape(16, 6, 16, 6, 3).mean(axis=(1, 3))
