@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from artart.config.build import format_value
-from artart.evaluation.runs import Curve, Run, name_of
+from artart.evaluation.runs import Curve, Run
 from artart.io.page import Figure, Slides, Table, curves, html
 from artart.io.terminal import printable
 
@@ -66,84 +66,73 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
 
 def table(groups: Sequence[Group]) -> Table:
     """A row for each group; columns that would be empty are left out."""
-    runs = [run for group in groups for run in group.runs]
-    score = " or ".join(sorted({run.monitor for run in runs} - {""}))
+    score = " or ".join(sorted({run.monitor for group in groups for run in group.runs} - {""}))
     judged = ["KID of an evaluation", "near-duplicates"]
     header = ["run", "command line", score, *judged, "images", "time", "parameters", "status"]
-    rows = []
-    for group in groups:
-        names = ", ".join(name_of(run, runs) for run in group.runs)
-        rows.append([names, printable(group.words)[:MAX_WORDS], *_numbers(group), _status(group)])
+    rows = [_row(group) for group in groups]
     kept = [k for k in range(len(header)) if any(row[k] for row in rows)]
     note = SEEDS if any(len(group.scores) > 1 for group in groups) else ""
     return Table("Runs", [header[k] for k in kept], [[row[k] for k in kept] for row in rows], note)
 
 
-def reasons(groups: Sequence[Group]) -> Table:
-    """Why runs failed or cannot be read, a row for each."""
-    runs = [run for group in groups for run in group.runs]
-    rows = [[name_of(run, runs), run.status] for run in runs if ":" in run.status]
-    return Table("What failed", ["run", "reason"], rows[:MAX_LINES], _left_out(len(rows), len(rows[:MAX_LINES])))
-
-
-def _settings(groups: Sequence[Group]) -> Table:
-    """The settings in which groups differ, a row for each."""
-    runs = [run for group in groups for run in group.runs]
-    shown = groups[:MAX_COLUMNS]
-    keys = list(groups[0].settings)
-    rows = [[key, *(printable(group.settings[key])[:MAX_CELL] for group in shown)] for key in keys[:MAX_LINES]]
-    header = ["setting", *(name_of(group.runs[0], runs) for group in shown)]
-    return Table("Settings that differ", header, rows, _left_out(len(keys), len(rows), "settings"))
-
-
-def _numbers(group: Group) -> list[str]:
+def _row(group: Group) -> list[str]:
     def mean(key: str) -> float:
         found = [run.result[key] for run in group.runs if isinstance(run.result.get(key), int | float)]
         return fmean(found) if found else math.nan
 
-    scores = group.scores
-    kids = [(key, one) for run in group.runs for key, one in run.evaluation.items() if key.startswith("kid_")]
+    names, scores = ", ".join(run.name for run in group.runs), group.scores
     score = f"{fmean(scores):.4g}" if scores else ""
     spread = f" ± {stdev(scores):.2g} ({len(scores)} seeds)" if len(scores) > 1 else ""
-    judged = "; ".join(
+    kids = "; ".join(
         f"{one['value']:.4f} ({one['low']:.4f} to {one['high']:.4f})" + f" {key[4:]}" * (key != "kid_alexnet")
-        for key, one in kids
+        for run in group.runs
+        for key, one in run.evaluation.items()
+        if key.startswith("kid_")
     )
-    counts = [f"{value:,.0f}" if math.isfinite(value := mean(key)) else "" for key in ("images_seen", "num_parameters")]
-    minutes = f"{value / 60:.1f} min" if math.isfinite(value := mean("seconds")) else ""
-    return [score + spread, judged, _copies(group), counts[0], minutes, counts[1]]
-
-
-def _copies(group: Group) -> str:
-    """Shares of near-duplicates: of an evaluation, else those that training measured last."""
-    shares = [
+    shares = [  # of near-duplicates: of an evaluation, else those that training measured last
         run.evaluation.get("memorization", {}).get("rate", {}).get("value", run.result.get("last", {}).get(COPIES))
         for run in group.runs
     ]
-    return ", ".join(f"{share:.1%}" for share in shares if share is not None)
-
-
-def _status(group: Group) -> str:
+    copies = ", ".join(f"{share:.1%}" for share in shares if share is not None)
+    images, parameters = (
+        f"{value:,.0f}" if math.isfinite(value := mean(key)) else "" for key in ("images_seen", "num_parameters")
+    )
+    minutes = f"{value / 60:.1f} min" if math.isfinite(value := mean("seconds")) else ""
     known = [run.status.partition(":")[0] for run in group.runs]
-    return known[0] if len(set(known)) == 1 else ", ".join(known)
+    status = known[0] if len(set(known)) == 1 else ", ".join(known)
+    words = printable(group.words)[:MAX_WORDS]
+    return [names, words, score + spread, kids, copies, images, minutes, parameters, status]
+
+
+def reasons(groups: Sequence[Group]) -> Table:
+    """Why runs failed or cannot be read, a row for each."""
+    rows = [[run.name, run.status] for group in groups for run in group.runs if ":" in run.status]
+    return Table("What failed", ["run", "reason"], rows[:MAX_LINES], _left_out(len(rows), MAX_LINES))
+
+
+def _settings(groups: Sequence[Group]) -> Table:
+    """The settings in which groups differ, a row for each."""
+    shown, keys = groups[:MAX_COLUMNS], list(groups[0].settings)
+    rows = [[key, *(printable(group.settings[key])[:MAX_CELL] for group in shown)] for key in keys[:MAX_LINES]]
+    header = ["setting", *(group.runs[0].name for group in shown)]
+    return Table("Settings that differ", header, rows, _left_out(len(keys), MAX_LINES, "settings"))
 
 
 def page(groups: Sequence[Group]) -> bytes:
     """The comparison as HTML, whose size is bounded whatever the number of runs."""
     runs = [run for group in groups for run in group.runs]
-    names = {run.folder: name_of(run, runs) for run in runs}
     sentences = [f"{len(runs)} runs, of which {sum(run.status == 'finished' for run in runs)} have finished."]
     if best := next((group for group in groups if group.scores), None):
         words = f", {printable(best.words)[:MAX_WORDS]}" if best.words else ""
-        sentences.append(f"Best {best.runs[0].monitor}: {', '.join(names[run.folder] for run in best.runs)}{words}.")
+        sentences.append(f"Best {best.runs[0].monitor}: {', '.join(run.name for run in best.runs)}{words}.")
     sections: list[Table | Figure | Slides] = [table(groups), *([failed] if (failed := reasons(groups)).rows else [])]
-    with_grids = ((names[run.folder], slides) for run in runs if (slides := grids_of(run.folder)))
+    with_grids = ((run.name, slides) for run in runs if (slides := grids_of(run.folder)))
     if shown := [*islice(with_grids, MAX_WITH_GRIDS)]:
         sections.append(Slides("Samples through the epochs", shown, _left_out(len(runs), len(shown))))
-    sections += _curves(runs, names)
+    sections += _curves(runs)
     if groups[0].settings:
         sections.append(_settings(groups))
-    commands = [[names[run.folder], run.command] for run in runs if run.words]
+    commands = [[run.name, run.command] for run in runs if run.words]
     sections.append(Table("Commands", ["run", "repeats it"], commands))
     return html("Comparison of runs", sentences, sections, {"runs": len(runs)})
 
@@ -168,9 +157,9 @@ def _small(path: Path) -> bytes:
     return file.getvalue()
 
 
-def _curves(runs: Sequence[Run], names: dict[Path, str]) -> Iterator[Figure]:
+def _curves(runs: Sequence[Run]) -> Iterator[Figure]:
     """The curves of the first runs that have some, those of one metric overlaid."""
-    logged = [(names[run.folder], run.curves()) for run in runs[: MAX_CURVES * 2]]
+    logged = [(run.name, run.curves()) for run in runs[: MAX_CURVES * 2]]
     metrics = dict.fromkeys([*(run.monitor for run in runs if run.monitor), *SHARED])
     for metric in metrics:
         lines = {name: _thinned(found[metric]) for name, found in logged if found.get(metric)}

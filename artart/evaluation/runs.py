@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -35,7 +36,8 @@ class Run(NamedTuple):
     settings: Mapping[str, Any]  # by dotted key
     words: Sequence[str]  # of its command line
     result: Mapping[str, Any]  # of result.json
-    evaluation: Mapping[str, Any]  # metrics.json of an evaluation of one of its checkpoints
+    evaluation: Mapping[str, Any] = MappingProxyType({})  # metrics.json of an evaluation of one of its checkpoints
+    name: str = ""  # by which it is told from those that it is compared with
 
     @property
     def monitor(self) -> str:
@@ -57,12 +59,10 @@ class Run(NamedTuple):
     def curves(self) -> dict[str, Curve]:
         """Logged values by name, of TensorBoard's files or else of metrics.csv."""
         found = defaultdict[str, Curve](list)
-        for file in sorted(self.folder.rglob("events.out.tfevents.*")):
-            for name, step, value in _scalars(file):
-                found[name].append((step, value))
-        for file in [] if found else self.folder.rglob("metrics.csv"):
-            for name, step, value in _cells(file):
-                found[name].append((step, value))
+        events, tables = sorted(self.folder.rglob("events.out.tfevents.*")), self.folder.rglob("metrics.csv")
+        values = [value for file in events for value in _scalars(file)]
+        for name, step, value in values or (value for file in tables for value in _cells(file)):
+            found[name].append((step, value))
         return dict(found)
 
 
@@ -75,7 +75,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     for folder in folders:
         if not folder.is_dir():
             raise ArtError(f"runs: {folder} is no folder; name folders of runs or sweeps")
-        evaluations += [json.loads(file.read_text()) for file in [folder / "metrics.json"] if file.is_file()]
+        if evaluation := _read_json(folder / "metrics.json"):
+            evaluations.append(evaluation)
         for settings in sorted(folder.rglob(".hydra/config.yaml"), key=_by_number):
             run = settings.parent.parent
             if not (run / "prepare.log").exists():
@@ -83,7 +84,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         found |= {run.folder: run for run in _failed_jobs(folder) if run.folder not in found}
     if not found:
         raise ArtError(f"runs: there is no run in {', '.join(map(str, folders))}; name folders of runs or sweeps")
-    return [_evaluated(run, evaluations) if evaluations else run for run in found.values()]
+    runs = [_evaluated(run, evaluations) if evaluations else run for run in found.values()]
+    return [run._replace(name=name_of(run, runs)) for run in runs]
 
 
 def read_run(folder: Path) -> Run:
@@ -91,20 +93,27 @@ def read_run(folder: Path) -> Run:
     try:
         config = read_settings(folder)
     except ArtError as error:
-        return Run(folder, f"unreadable: {error}", {}, (), {}, {})
+        return Run(folder, f"unreadable: {error}", {}, (), {})
     values = ((key, select_or_none(config, key)) for key in flat_keys(config))
     settings = {key: value for key, value in values if not isinstance(value, Mapping)}
     words = list[str]()
     with suppress(OSError, yaml.YAMLError):
         found = load_yaml((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
         words = [str(word) for word in found or []]
-    result = dict[str, Any]()
+    result = _read_json(folder / "result.json")
+    ended = (_read_json(folder.parent / JOBS / f"{folder.name}.json") or ["ok"])[-1]  # of a sweep's job
+    if result:
+        status = "pruned" if ended == "pruned" else "finished"
+    else:
+        status = "running" if _is_locked(folder) else "unfinished" if ended == "ok" else ended
+    return Run(folder, status, settings, words, result)
+
+
+def _read_json(path: Path) -> Any:
+    """Plain data; {} if there is no such file, or half of one."""
     with suppress(OSError, ValueError):
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    ended = _failure_of(folder)
-    status = "finished" if result else "running" if _is_locked(folder) else ended or "unfinished"
-    status = ended if result and ended == "pruned" else status
-    return Run(folder, status, settings, words, result, {})
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {}
 
 
 def _is_locked(folder: Path) -> bool:
@@ -120,21 +129,13 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def _failure_of(folder: Path) -> str:
-    """The error of a sweep's job, or that it was pruned; "" if there is neither."""
-    with suppress(OSError, ValueError, TypeError):
-        *_, status = json.loads((folder.parent / JOBS / f"{folder.name}.json").read_text(encoding="utf-8"))
-        return status if status != "ok" else ""
-    return ""
-
-
 def _failed_jobs(folder: Path) -> Iterator[Run]:
     """The jobs of sweeps that failed before they had a folder."""
     for file in sorted(folder.rglob(f"{JOBS}/*.json"), key=_by_number):
-        with suppress(OSError, ValueError, TypeError):
-            number, words, *_, status = json.loads(file.read_text(encoding="utf-8"))
+        if job := _read_json(file):
+            number, words, *_, status = job
             settings = dict(word.partition("=")[::2] for word in words)
-            yield Run(file.parent.parent / str(number), status, settings, words, {}, {})
+            yield Run(file.parent.parent / str(number), status, settings, words, {})
 
 
 def _by_number(path: Path) -> list[str | int]:
