@@ -1,6 +1,6 @@
 """How well a network reproduces held-out images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -10,23 +10,22 @@ from torch import Generator, Tensor
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.data.datamodule import ArtDataModule
 from artart.evaluation.features import Extractor, features, known_features
-from artart.evaluation.report import IN_ROW, Evaluation, interval, rows_of_images
+from artart.evaluation.report import IN_ROW, Evaluation, interval, rows_of_images, spectra
 from artart.features.alexnet import lpips_alex
 from artart.io.images import to_model, to_pixels
-from artart.io.page import Figure, Table, curves, histograms
+from artart.io.page import Figure, Table, histograms
 from artart.io.terminal import progress_bar
 from artart.metrics.distances import by_label, mean, paired_kernel_distance
 from artart.metrics.pixel import psnr, ssim
-from artart.metrics.spectrum import mean_spectrum, radial_power
+from artart.metrics.spectrum import radial_power
 
 MAX_PSNR: Final = 100.0  # dB; an equal image counts as this, so that means are finite
 MAX_SHOWN: Final = 3 * IN_ROW  # held-out images
-NAMES: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-Alex", "kid_alexnet": "KID, AlexNet"}
-BETTER: Final = {
-    "psnr": "higher",
-    "ssim": "higher, at most 1",
-    "lpips_alex": "lower, at least 0",
-    "kid_alexnet": "lower, 0 is perfect",
+MEASURES: Final = {  # and which values are better
+    "psnr": ("PSNR (dB)", "higher"),
+    "ssim": ("SSIM", "higher, at most 1"),
+    "lpips_alex": ("LPIPS-Alex", "lower, at least 0"),
+    "kid_alexnet": ("KID, AlexNet", "lower, 0 is perfect"),
 }
 
 
@@ -54,17 +53,23 @@ def measure(
                 values[name].append(measure(saved, x).cpu())
     scores = {name: torch.cat(of_batches) for name, of_batches in values.items()}
     scores["psnr"] = scores["psnr"].clamp(max=MAX_PSNR)
-    metrics, labels = _summary(scores), [names[0] for names in data.names_of(data.val_ids)]
+    metrics, x0_hat = _summary(scores), torch.cat(parts)
     metrics["classes"] = {
         label: _summary({name: values[rows] for name, values in scores.items()})
-        for label, rows in by_label(labels).items()
+        for label, rows in by_label([names[0] for names in data.names_of(data.val_ids)]).items()
     }
-    x0_hat = torch.cat(parts)
     if extractor is not None and len(x0) > 1:  # it compares pairs of images
         of_images, of_reconstructions = known_features(x0, extractor, data), features(x0_hat, extractor)
         metrics["kid_alexnet"] = paired_kernel_distance(of_reconstructions, of_images)._asdict()
+    means = ", ".join(f"{MEASURES[name][0]} {metrics[name]['mean']:.3g}" for name in measures)
+    verdict = f"{metrics['num_images']} held-out images are reproduced with {means}."
+    powers = {"images": radial_power(to_model(x0)), "reconstructions": radial_power(to_model(x0_hat))}
+    drawn = [
+        histograms("PSNR", "PSNR (dB)", {"held-out images": scores["psnr"].tolist()}),
+        spectra(powers, "Reconstructions that fall below the images on the right are blurred."),
+    ]
     images = _draw_images(x0, x0_hat, scores["psnr"], facts)
-    return Evaluation(metrics, [_verdict(metrics)], images, _tables(metrics), _draw_curves(x0, x0_hat, scores["psnr"]))
+    return Evaluation(metrics, [verdict], images, _tables(metrics, [*measures]), drawn)
 
 
 def _summary(scores: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -75,26 +80,18 @@ def _summary(scores: Mapping[str, Tensor]) -> dict[str, Any]:
     return {**summary, "num_images": len(scores["psnr"])}
 
 
-def _tables(metrics: Mapping[str, Any]) -> list[Table]:
-    measured = [name for name in NAMES if name in metrics]
-    of_classes = [name for name in measured if name != "kid_alexnet"]
+def _tables(metrics: Mapping[str, Any], of_images: Sequence[str]) -> list[Table]:
     overall, by_class = list[list[str]](), list[list[str]]()
-    for name in measured:
-        value, low, high = metrics[name].values()
-        overall.append([NAMES[name], f"{value:.4g}", interval(low, high, ".4g"), BETTER[name]])
+    for name, (title, better) in MEASURES.items():
+        if name in metrics:
+            value, low, high = metrics[name].values()
+            overall.append([title, f"{value:.4g}", interval(low, high, ".4g"), better])
     for name, one in metrics["classes"].items():
-        by_class.append([name, str(one["num_images"]), *(f"{one[key]['mean']:.4g}" for key in of_classes)])
+        by_class.append([name, str(one["num_images"]), *(f"{one[key]['mean']:.4g}" for key in of_images)])
     return [
         Table(f"{metrics['num_images']} held-out images", ["measure", "value", "95 % interval", "better"], overall),
-        Table("By class", ["class", "images", *(NAMES[name] for name in of_classes)], by_class),
+        Table("By class", ["class", "images", *(MEASURES[name][0] for name in of_images)], by_class),
     ]
-
-
-def _verdict(metrics: Mapping[str, Any]) -> str:
-    means = ", ".join(
-        f"{name} {metrics[key]['mean']:.3g}" for key, name in NAMES.items() if "mean" in metrics.get(key, ())
-    )
-    return f"{metrics['num_images']} held-out images are reproduced with {means}."
 
 
 def _draw_images(x0: Tensor, x0_hat: Tensor, scores: Tensor, facts: Mapping[str, object]) -> list[Figure]:
@@ -113,17 +110,3 @@ def _draw_images(x0: Tensor, x0_hat: Tensor, scores: Tensor, facts: Mapping[str,
 def _pairs(title: str, x0: Tensor, x0_hat: Tensor, ids: Tensor, facts: Mapping[str, object], note: str) -> Figure:
     rows = [(name, of[part]) for part in ids.split(IN_ROW) for name, of in (("image", x0), ("output", x0_hat))]
     return rows_of_images(title, rows, facts, note)
-
-
-def _draw_curves(x0: Tensor, x0_hat: Tensor, scores: Tensor) -> list[Figure]:
-    powers = {"images": radial_power(to_model(x0)), "reconstructions": radial_power(to_model(x0_hat))}
-    return [
-        histograms("PSNR", "PSNR (dB)", {"held-out images": scores.tolist()}),
-        curves(
-            "Power spectrum",
-            "periods over the image",
-            "mean power (dB)",
-            {name: mean_spectrum(power) for name, power in powers.items()},
-            "Reconstructions that fall below the images on the right are blurred.",
-        ),
-    ]

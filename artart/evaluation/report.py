@@ -13,8 +13,9 @@ from torch import Tensor
 from artart import ArtError
 from artart.io.files import as_json, remove_empty, write_new
 from artart.io.images import encode, grid, to_model
-from artart.io.page import Figure, Table, html
+from artart.io.page import Figure, Table, curves, html
 from artart.io.provenance import ImageProvenance
+from artart.metrics.spectrum import mean_spectrum
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,12 @@ def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, obj
     sections: list[Table | Figure] = [*evaluation.images, *evaluation.tables, *evaluation.curves]
     content = html(title, sentences, sections, facts)
     return write_new(out / "metrics.json", metrics), write_new(out / "report.html", content)
+
+
+def spectra(powers: Mapping[str, Tensor], note: str) -> Figure:
+    """The mean power spectrum of each set, (n, K) by spatial frequency."""
+    lines = {name: mean_spectrum(power) for name, power in powers.items()}
+    return curves("Power spectrum", "periods over the image", "mean power (dB)", lines, note)
 
 
 def rows_of_images(

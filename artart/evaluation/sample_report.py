@@ -6,10 +6,9 @@ from typing import Any, Final, NamedTuple
 
 from torch import Tensor
 
-from artart.evaluation.report import IN_ROW, interval, rows_of_images
+from artart.evaluation.report import IN_ROW, interval, rows_of_images, spectra
 from artart.io.page import Figure, Table, curves, histograms
 from artart.metrics.memorization import FALSE_ALARMS, MemorizationTest, Nearest
-from artart.metrics.spectrum import mean_spectrum
 
 NUM_PAIRS: Final = 16
 MAX_ROWS: Final = 20  # classes shown
@@ -47,35 +46,22 @@ class Shown(NamedTuple):
     typical: Tensor | None  # (N,) distance of a sample's features to the nearest of held-out art; None: not measured
 
 
-def tables(metrics: Mapping[str, Any]) -> list[Table]:
-    """Quality, diversity and memorization, overall and by label."""
-    memorization = metrics["memorization"]
-    quality = [_quality(metrics), *_diversity(metrics), *_fidelity(metrics)]
-    return [*quality, _memorization(memorization), _by_label(memorization)]
+def tables(metrics: Mapping[str, Any]) -> Iterator[Table]:
+    """Quality, diversity and fidelity, as far as they are measured, and memorization, overall and by label."""
 
+    def row(title: str, metric: Mapping[str, Any], form: str, of_interval: str) -> list[str]:
+        own, real = (f"{one['value']:{form}}" for one in (metric, metric["real"]))
+        return [title, own, interval(metric["low"], metric["high"], of_interval), real]
 
-def _quality(metrics: Mapping[str, Any]) -> Table:
-    rows = [
-        [name, f"{one['value']:.4g}", interval(one["low"], one["high"]), f"{one['real']['value']:.4g}"]
-        for key, name in DISTANCES.items()
-        if (one := metrics.get(key))
-    ]
-    return Table(
+    header = ["samples", "95 % interval", "training images"]
+    yield Table(
         f"{metrics['num_images']} samples against {metrics['num_held_out']} held-out images",
-        ["distance", "samples", "95 % interval", "training images"],
-        rows,
+        ["distance", *header],
+        [row(title, metrics[key], ".4g", ".3g") for key, title in DISTANCES.items() if key in metrics],
         "Lower is better; training images in place of samples show what perfect ones would have. KID decides. "
         "Intervals are of other images from the same network: training with another seed changes the values too.",
     )
-
-
-def _diversity(metrics: Mapping[str, Any]) -> Iterator[Table]:
-    rows = [
-        [name, f"{one['value']:{form}}", interval(one["low"], one["high"], form), f"{one['real']['value']:{form}}"]
-        for key, (name, form) in DIVERSITY.items()
-        if (one := metrics.get(key))
-    ]
-    if rows:
+    if rows := [row(title, metrics[key], form, form) for key, (title, form) in DIVERSITY.items() if key in metrics]:
         network = NETWORKS[metrics["features"]]
         note = (
             "Precision: samples that lie among held-out art. Recall: held-out art that lies among samples. Density: "
@@ -83,7 +69,9 @@ def _diversity(metrics: Mapping[str, Any]) -> Iterator[Table]:
             "score: the effective number of different samples. Higher is better, up to the values of training images. "
             f"Features of {network}, equal numbers of images."
         )
-        yield Table("Precision and diversity", ["metric", "samples", "95 % interval", "training images"], rows, note)
+        yield Table("Precision and diversity", ["metric", *header], rows, note)
+    yield from _fidelity(metrics)
+    yield from _memorization(metrics["memorization"])
 
 
 def _fidelity(metrics: Mapping[str, Any]) -> Iterator[Table]:
@@ -102,15 +90,11 @@ def _fidelity(metrics: Mapping[str, Any]) -> Iterator[Table]:
             "label or caption they were drawn with. Floor: with shuffled classes. Ceiling: of held-out art. "
             "Reached: 0 is the floor and 100 % the ceiling."
         )
-        yield Table(
-            "Fidelity to labels or captions",
-            ["column", "samples", "95 % interval", "floor", "ceiling", "reached"],
-            rows,
-            note,
-        )
+        header = ["column", "samples", "95 % interval", "floor", "ceiling", "reached"]
+        yield Table("Fidelity to labels or captions", header, rows, note)
 
 
-def _memorization(memorization: Mapping[str, Any]) -> Table:
+def _memorization(memorization: Mapping[str, Any]) -> Iterator[Table]:
     criteria = [memorization[key] for key in TITLES]
     rows = [
         ["samples", *(f"{one['value']:.1%}" for one in criteria)],
@@ -122,16 +106,12 @@ def _memorization(memorization: Mapping[str, Any]) -> Table:
     blind = zip(TITLES.values(), (one["blind_to"] for one in criteria), strict=True)
     notes = "".join(f"; {title} cannot detect {', '.join(kinds)}" for title, kinds in blind if kinds)
     title = f"Near-duplicates of {memorization['num_train']} training images"
-    return Table(title, ["criterion", *TITLES.values()], rows, f"{CRITERIA_IN_WORDS}{notes}.")
-
-
-def _by_label(memorization: Mapping[str, Any]) -> Table:
-    rates = [memorization[key]["classes"] for key in TITLES]
+    yield Table(title, ["criterion", *TITLES.values()], rows, f"{CRITERIA_IN_WORDS}{notes}.")
     rows = [
-        [name, str(row["num_images"]), *(f"{of_rate[name]['value']:.1%}" for of_rate in rates)]
-        for name, row in rates[0].items()
+        [name, str(row["num_images"]), *(f"{one['classes'][name]['value']:.1%}" for one in criteria)]
+        for name, row in criteria[0]["classes"].items()
     ]
-    return Table("Memorization by label", ["label", "samples", *TITLES.values()], rows)
+    yield Table("Memorization by label", ["label", "samples", *TITLES.values()], rows)
 
 
 def verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -176,13 +156,7 @@ def draw_curves(metrics: Mapping[str, Any], shown: Shown) -> list[Figure]:
             ("threshold", test.thresholds[1]),
             "The same for the ratio of the distances.",
         ),
-        curves(
-            "Power spectrum",
-            "periods over the image",
-            "mean power (dB)",
-            {name: mean_spectrum(power) for name, power in shown.powers.items()},
-            "Too little on the right is blur; a peak at the right end is a checkerboard.",
-        ),
+        spectra(shown.powers, "Too little on the right is blur; a peak at the right end is a checkerboard."),
     ]
     if errors:
         levels = [(k + 0.5) / len(errors) for k in range(len(errors))]

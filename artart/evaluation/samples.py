@@ -91,7 +91,7 @@ def measure(
     metrics |= {"num_images": num_images, "num_held_out": len(held_out)}
     shown = Shown(samples, classes, dict(zip(SETS, powers, strict=True)), test, nearest, typical)
     images = [by_class(shown, facts), *typical_images(shown, facts), closest_pairs(shown, facts)]
-    return Evaluation(metrics, [*verdict(metrics)], images, tables(metrics), draw_curves(metrics, shown))
+    return Evaluation(metrics, [*verdict(metrics)], images, [*tables(metrics)], draw_curves(metrics, shown))
 
 
 def compare_features(
