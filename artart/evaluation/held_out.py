@@ -61,11 +61,9 @@ def training_data(
     for key in PLACES:
         if (path := settings.get(key)) is not None:
             _check_place(key, path, loaded.path, is_given=given.get(key) is not None)
-    num_bytes = settings.get("num_demo_images", 0) * 3 * settings["image_size"] ** 2
-    if settings.get("root") is None and num_bytes > MAX_DEMO_BYTES:
-        raise ArtError(
-            f"{loaded.path}: its {settings['num_demo_images']} images of demo art are more than memory holds"
-        )
+    num_demo = settings.get("num_demo_images", 0)
+    if settings["root"] is None and num_demo * 3 * settings["image_size"] ** 2 > MAX_DEMO_BYTES:
+        raise ArtError(f"{loaded.path}: its {num_demo} images of demo art are more than memory holds")
     try:
         data = ArtDataModule(**settings)
     except TypeError as error:
@@ -80,18 +78,14 @@ def _check_place(key: str, path: str, checkpoint: Path, is_given: bool) -> None:
     is_here, words = PLACES[key]
     if not is_here(path):
         raise ArtError(f"data.{key}: {printable(path)}, {words.format(checkpoint)}")
-    if not is_given and _of_run(checkpoint, f"data.{key}") != path:
+    settings = dict[str, Any]()  # of the run in whose folder the checkpoint lies
+    with suppress(ArtError, OSError):
+        settings = read_settings(checkpoint.resolve().parent.parent)
+    if not is_given and select_or_none(settings, f"data.{key}") != path:
         raise ArtError(
             f"data.{key}: {checkpoint} names {printable(path)}, and it does not lie in the folder of a run that does; "
             f"if that is what it was trained with: data.{key}={printable(path)}"
         )
-
-
-def _of_run(path: Path, key: str) -> Any:
-    """A setting of the run in whose folder a checkpoint lies; None if there is none."""
-    with suppress(ArtError, OSError):
-        return select_or_none(read_settings(path.resolve().parent.parent), key)
-    return None
 
 
 def load_images(data: ArtDataModule, loaded: Loaded, kind: str) -> dict[str, object]:
