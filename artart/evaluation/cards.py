@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,6 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import used
 from artart.data.labels import CLASS
 from artart.data.report import make_report
-from artart.evaluation.croissant import croissant
 from artart.evaluation.report import interval
 from artart.evaluation.sample_report import DISTANCES, DIVERSITY
 from artart.io import weights
@@ -41,11 +41,6 @@ class Sources(NamedTuple):
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-
-    @property
-    def content(self) -> bytes:
-        """The table as CSV."""
-        return as_csv(self.columns, self.rows)
 
     @property
     def licences(self) -> dict[str, int]:
@@ -117,15 +112,16 @@ def write(
     `samples` of the network, (N, 3, S, S) in [-1, 1]; None: it makes none.
     """
     facts, sources = to_share(loaded), sources_of(data)
+    table = as_csv(sources.columns, sources.rows)
     weights.save_shared(out / "model.safetensors", weights_of(loaded), facts)
-    (out / "attribution.csv").write_bytes(sources.content)
+    (out / "attribution.csv").write_bytes(table)
     if samples is not None:
         made = ImageProvenance("trained", {"checkpoint": loaded.sha256})
         save(grid(samples.split(IN_ROW)), out / "samples.png", made)
     name = data.folder.root.name if data.folder else "demo art"
     (out / "dataset").mkdir()
-    digest = sha256(sources.content).hexdigest()
-    write_json(out / "dataset" / "croissant.json", croissant(name, sources.columns, digest))
+    described = _croissant(name, sources.columns, sha256(table).hexdigest())
+    write_json(out / "dataset" / "croissant.json", described)
     shown = {
         "name": out.resolve().name,
         "dataset": name,
@@ -133,7 +129,11 @@ def write(
         "licences": sources.licences,
         "warnings": sources.warnings,
         "metrics": metrics,
-        "measures": {title: _measure(metrics[key]) for key, title in METRICS.items() if key in metrics},
+        "measures": {
+            title: {"value": one.get("value", one.get("mean")), "interval": interval(one["low"], one["high"], ".4g")}
+            for key, title in METRICS.items()
+            if (one := metrics.get(key))
+        },
         "report": make_report(data, "") if data.folder else None,
         "can_sample": samples is not None,
         "kind": "gan" if loaded.objective.one_step else "autoencoder" if samples is None else "diffusion",
@@ -152,10 +152,27 @@ def write(
     return sources.warnings
 
 
-def _measure(metric: Mapping[str, Any]) -> dict[str, Any]:
-    """The value of a metric, which may be a mean, and its interval in words."""
-    value = metric["value"] if "value" in metric else metric["mean"]
-    return {"value": value, "interval": interval(metric["low"], metric["high"], ".4g")}
+def _croissant(name: str, columns: Sequence[str], sha256: str) -> dict[str, Any]:
+    """A description for machines of the table of images, beside the folder of this file: Croissant 1.0, in JSON-LD.
+
+    Source: MLCommons, https://docs.mlcommons.org/croissant/docs/croissant-spec.html.
+    """
+    content = json.loads((PARTS / "croissant.json").read_bytes())
+    (table,), (images,) = content["distribution"], content["recordSet"]
+    content["name"], content["datePublished"], table["sha256"] = name, f"{date.today()}", sha256
+    content["description"] = f"The images of {name} that a network was trained on, with their sources and licences."
+    images["field"] = [
+        {
+            "@type": "cr:Field",
+            "@id": f"images/{column}",
+            "name": column,
+            "description": f"the column {column}",
+            "dataType": "sc:Text",
+            "source": {"fileObject": {"@id": table["@id"]}, "extract": {"column": column}},
+        }
+        for column in columns
+    ]
+    return content
 
 
 def plain(text: str) -> str:
