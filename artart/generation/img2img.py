@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from math import isqrt
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -13,7 +12,7 @@ from torch import Tensor
 from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.data.decode import ResizeMode, decode, to_srgb
-from artart.data.scan import FileInfo, examine
+from artart.data.scan import examine
 from artart.generation.conditions import Asked, conditions_for
 from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_image
 from artart.generation.original import WHITE, repainted, spread
@@ -46,7 +45,7 @@ def plan_variations(
         inputs: read one by one; for mode=inpaint those of `masked`.
         num_inputs: as many or fewer are read.
         strengths: successive noise levels to refine the inputs from.
-        repaint: of a `Mask`, for mode=inpaint.
+        repaint: for mode=inpaint, of `masked`.
 
     Raises the errors of `conditions_for`.
     """
@@ -66,42 +65,24 @@ def plan_variations(
     return Plan(items(), num_inputs * asked.num_images, how, whole, strengths, repaint)
 
 
-class Mask(NamedTuple):
-    """What is painted anew of an input."""
-
-    image: Image.Image  # of the input's size, mode L: 255 there, else 0
-    repaint: Tensor  # (1, S, S) bool: the network's pixels that this touches
-
-
-def masked(one: Input, mask: Mask) -> Input:
-    """An input, grey where it is painted anew: the network never sees these pixels."""
-    original = one.original and one.original._replace(mask=mask.image)
-    return one._replace(x0=torch.where(mask.repaint, GREY, one.x0), original=original)
-
-
-def read_mask(path: Path, given: FileInfo, size: int, resize_mode: ResizeMode) -> Mask:
-    """`mask_of` a file. Raises ArtError also if the file is no image."""
-    mask = examine(path, size, resize_mode)
-    if mask.pixels is None:
-        raise ArtError(f"mask={path}: cannot be used ({reason(mask.facts)})")
-    return mask_of(decode(path), given, size, resize_mode, f"mask={path}")
-
-
-def mask_of(
-    mask: Image.Image | Tensor, given: FileInfo, size: int, resize_mode: ResizeMode, name: str = "mask"
-) -> Mask:
-    """What a mask paints anew: the pixels that are more than half white or transparent.
+def masked(
+    one: Input, mask: Image.Image | Tensor, size: int, resize_mode: ResizeMode, name: str = "mask"
+) -> tuple[Input, Tensor]:
+    """An input, grey where a mask paints it anew, which the network never sees; and its pixels that this touches.
 
     Args:
-        mask: an image of the input's size; or a tensor (S, S), (1, S, S) or (3, S, S), bool or white above 0.
-        given: the facts of the input.
+        one: the input.
+        mask: an image of the input's size, more than half white or transparent where it paints; or a tensor (S, S),
+            (1, S, S) or (3, S, S), bool or white above 0.
         size: S, of the network's images.
         resize_mode: of the input.
         name: of the mask, in errors.
 
-    Raises ArtError if the mask does not fit the input or leaves nothing to repaint.
+    Returns the input and (1, S, S) bool. Raises ArtError if the mask does not fit the input or leaves nothing to paint.
     """
-    sides = (given.width, given.height) if given.orientation < 5 else (given.height, given.width)  # upright
+    sides = (one.facts.width, one.facts.height)
+    if one.facts.orientation >= 5:  # it lies on its side
+        sides = sides[::-1]
     if isinstance(mask, Tensor):
         if mask.shape[-2:] != (size, size) or mask.numel() not in (size**2, 3 * size**2):
             raise ArtError(f"{name}: has the shape {tuple(mask.shape)}; give a PIL image or (1, {size}, {size})")
@@ -110,13 +91,14 @@ def mask_of(
     else:
         mask = to_srgb(upright_image(mask, name))
         if mask.size != sides:
-            its, wanted = ("{} x {}".format(*one) for one in (mask.size, sides))
+            its, wanted = ("{} x {}".format(*pair) for pair in (mask.size, sides))
             raise ArtError(f"{name}: has {its} pixels, the input {wanted}; they must be the same")
         image = mask.convert("L").point(lambda level: 255 * (level > WHITE))
         repaint = repainted(image, size, resize_mode)
     if not repaint.any():
         raise ArtError(f"{name}: leaves nothing to paint; white marks what is painted anew")
-    return Mask(image, repaint)
+    original = one.original and one.original._replace(mask=image)
+    return one._replace(x0=torch.where(repaint, GREY, one.x0), original=original), repaint
 
 
 def write_variations(
@@ -127,15 +109,17 @@ def write_variations(
     Images have their input's size. Keeps sub-folders and replaces no file. The grid, which is the first, has for each
     input: the input, with a mask also its kept part on grey, and up to 16 of the images made from it.
 
-    Raises ArtError if no input can be used, and the errors of `read_mask`, `plan_variations` and `make`.
+    Raises ArtError if no input or the mask cannot be used, and the errors of `plan_variations` and `make`.
     """
     num_files, inputs = read_inputs(Path(input), out.folder, *loaded.preprocessing)
     if mask is None:
         plan = plan_variations(loaded, how, asked, inputs, num_files, (strength or STRENGTH,))
     else:
         (one,) = inputs
-        new = read_mask(Path(mask), one.facts, *loaded.preprocessing[:2])
-        plan = plan_variations(loaded, how, asked, [masked(one, new)], 1, ROUNDS, new.repaint)
+        if (seen := examine(Path(mask), *loaded.preprocessing[:2])).pixels is None:
+            raise ArtError(f"mask={mask}: cannot be used ({reason(seen.facts)})")
+        one, repaint = masked(one, decode(Path(mask)), *loaded.preprocessing[:2], f"mask={mask}")
+        plan = plan_variations(loaded, how, asked, [one], 1, ROUNDS, repaint)
     size = loaded.config["image_size"]
     log.info("the network makes %d x %d pixels, which are scaled to the input's size", size, size)
     sheet, shown, num = ContactSheet(size, out.resample), list[Input](), 0
@@ -151,4 +135,5 @@ def write_variations(
         if in_sheet and k < MAX_IN_ROW:
             sheet.add(pixels, path.stem.removeprefix(f"{item.source.name.stem}_"))
     num_columns *= max(1, isqrt(len(shown) // num_columns))  # several inputs in a row make the sheet about square
-    return Written(out.save_sheet(sheet, num_columns, provenance_of_inputs(shown, plan.details)), num + 1)
+    provenance = provenance_of_inputs(shown, plan.details)
+    return Written(out.save(sheet.draw(num_columns), "grid.png", provenance), num + 1)

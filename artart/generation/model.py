@@ -15,7 +15,7 @@ from artart.config.schema import check_values
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.generation.conditions import Asked, prompts_of
-from artart.generation.img2img import ROUNDS, STRENGTH, mask_of, masked, plan_variations
+from artart.generation.img2img import ROUNDS, STRENGTH, masked, plan_variations
 from artart.generation.inputs import Images, Input, inputs_of
 from artart.generation.interpolate import plan_interpolation
 from artart.generation.labels import Label
@@ -136,8 +136,8 @@ class Model:
         asked, inputs = self._asked(num_images, seed, label, prompt), self._inputs(image)
         if len(inputs) > 1:
             raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
-        new = mask_of(mask, inputs[0].facts, *self.loaded.preprocessing[:2])
-        plan = plan_variations(self.loaded, how, asked, [masked(inputs[0], new)], 1, ROUNDS, new.repaint)
+        one, repaint = masked(inputs[0], mask, *self.loaded.preprocessing[:2])
+        plan = plan_variations(self.loaded, how, asked, [one], 1, ROUNDS, repaint)
         return _output(make(self.loaded, plan), output_type)
 
     def interpolate(

@@ -24,8 +24,8 @@ from artart.diffusion.samplers import DDIM, DPMpp2M, Heun, UniPC
 from artart.diffusion.sampling import Given, sample_steps
 from artart.diffusion.schedule import Cosine, Flow
 from artart.generation.conditions import Asked
-from artart.generation.img2img import masked, plan_variations, read_mask
-from artart.generation.inputs import Input, inputs_of, provenance_of_inputs
+from artart.generation.img2img import masked, plan_variations
+from artart.generation.inputs import Input, inputs_of, provenance_of_inputs, read_inputs
 from artart.generation.interpolate import places, plan_interpolation
 from artart.generation.plan import Sampling, make
 from artart.generation.sample import plan_samples
@@ -335,7 +335,7 @@ def test_masked_leaves_nothing_of_what_the_mask_covers(image, mask, tmp_path):
         opened.save(tmp_path / "other.png")
     given = inputs_of([Image.open(image), Image.open(tmp_path / "other.png")], 16, "stretch")
     assert (given[0].x0 != given[1].x0).any()
-    left = [masked(one, read_mask(mask, one.facts, 16, "stretch")).x0 for one in given]
+    left = [masked(one, decode(mask), 16, "stretch")[0].x0 for one in given]
     assert torch.equal(*left)
 
 
@@ -355,10 +355,10 @@ def test_a_mask_lies_where_the_image_lies_and_margins_stay(tmp_path):
     white[:, :40], white[:, 40:] = 200, 100  # more than half of white, and less
     for name, shape in (("image.png", (80, 40)), ("mask.png", None)):
         (Image.new("RGB", shape) if shape else Image.fromarray(white)).save(tmp_path / name)
-    given = examine(tmp_path / "image.png", 16, "pad").facts
+    (given,) = inputs_of(Image.open(tmp_path / "image.png"), 16, "pad")
     wanted = torch.zeros(1, 16, 16, dtype=torch.bool)
     wanted[:, 4:12, :8] = True
-    assert torch.equal(read_mask(tmp_path / "mask.png", given, 16, "pad").repaint, wanted)
+    assert torch.equal(masked(given, decode(tmp_path / "mask.png"), 16, "pad")[1], wanted)
 
 
 def test_a_mask_may_be_turned_like_its_image(tmp_path):
@@ -366,7 +366,8 @@ def test_a_mask_may_be_turned_like_its_image(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
     Image.new("L", (20, 30), 255).save(tmp_path / "mask.png")
-    assert read_mask(tmp_path / "mask.png", examine(tmp_path / "turned.jpg", 16).facts, 16, "stretch").repaint.all()
+    _, (given,) = read_inputs(tmp_path / "turned.jpg", tmp_path / "out", 16, "stretch")
+    assert masked(given, decode(tmp_path / "mask.png"), 16, "stretch")[1].all()
 
 
 # --- mode=interpolate

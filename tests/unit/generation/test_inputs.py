@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from artart import ArtError
 from artart.data.scan import examine
-from artart.generation.img2img import mask_of
+from artart.generation.img2img import masked
 from artart.generation.inputs import inputs_of, provenance_of_inputs, read_inputs
 from artart.io.images import to_model
 
@@ -95,15 +95,15 @@ def test_inputs_of_reports_a_damaged_image(tmp_path):
         inputs_of(image, 16, "stretch")
 
 
-def test_mask_of_gives_the_same_for_images_and_tensors():
+def test_masked_gives_the_same_for_images_and_tensors():
     (given,) = inputs_of(Image.new("RGB", (16, 16)), 16, "stretch")
     white = torch.zeros(16, 16, dtype=torch.bool)
     white[:5, 3:] = True
     masks = [Image.fromarray(white.numpy()), white, white[None], white.float() * 2 - 1, white.expand(3, -1, -1)]
     for mask in masks:
-        found = mask_of(mask, given.facts, 16, "stretch")
-        assert torch.equal(found.repaint, white[None])
-        assert (np.asarray(found.image) == 255 * white.numpy()).all()
+        found, repaint = masked(given, mask, 16, "stretch")
+        assert torch.equal(repaint, white[None])
+        assert (np.asarray(found.original.mask) == 255 * white.numpy()).all()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_mask_of_gives_the_same_for_images_and_tensors():
         (torch.zeros(16, 16), "mask: leaves nothing to paint"),
     ],
 )
-def test_mask_of_reports_what_does_not_fit(mask, sentence):
+def test_masked_reports_what_does_not_fit(mask, sentence):
     (given,) = inputs_of(Image.new("RGB", (16, 16)), 16, "stretch")
     with pytest.raises(ArtError, match=re.escape(sentence)):
-        mask_of(mask, given.facts, 16, "stretch")
+        masked(given, mask, 16, "stretch")
