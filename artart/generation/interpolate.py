@@ -13,6 +13,7 @@ from artart.diffusion.noise import Between
 from artart.generation.conditions import Asked, conditions_for
 from artart.generation.output import Output, Written, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
+from artart.io.images import encode_animation
 from artart.io.provenance import ImageProvenance
 
 MAX_IN_STRIP = 16  # images
@@ -54,10 +55,7 @@ def plan_interpolation(loaded: Loaded, how: Sampling, asked: Asked, seeds: Seque
 def write_interpolation(
     loaded: Loaded, how: Sampling, out: Output, asked: Asked, seeds: Sequence[int] | None
 ) -> Written:
-    """Write 00000.png ..., strip.png with up to 16 of them, and trajectory.webp with up to 300. Replaces no file.
-
-    The first is the strip. Raises the errors of `plan_interpolation` and `make`.
-    """
+    """Write 00000.png ..., strip.png, the first, with up to 16 of them, and trajectory.webp with up to 300."""
     plan = plan_interpolation(loaded, how, asked, seeds or ())
     in_animation, in_strip = (_moments(asked.num_images, most) for most in (MAX_IN_ANIMATION, MAX_IN_STRIP))
     frames, strip = list[Tensor](), list[Tensor]()
@@ -68,7 +66,7 @@ def write_interpolation(
             strip.append(image)
     provenance = ImageProvenance("trained", plan.details)
     first = out.save(shown([torch.stack(strip)], out.resample), "strip.png", provenance)
-    out.save_animation(frames, "trajectory.webp", provenance)
+    out.write(encode_animation(frames, provenance), "trajectory.webp", provenance)
     return Written(first, asked.num_images + 2)
 
 

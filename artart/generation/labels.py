@@ -64,9 +64,18 @@ def hidden_from_all(
 
 
 def _wanted(label: object, label_names: LabelNames) -> dict[str, str | None]:
-    """What is asked for in each column that a label names."""
-    asked = label if isinstance(label, Mapping) else {_column_of(label, label_names): label}
-    return {str(column): None if name is None else format_value(name) for column, name in asked.items()}
+    """What is asked for in each column: that which has the label, or the first for all and none."""
+    if isinstance(label, Mapping):
+        return {str(column): None if name is None else format_value(name) for column, name in label.items()}
+    having = [column for column, names in label_names.items() if label in names]
+    if len(having) > 1:
+        raise ArtError(f"label={label}: is in {join_words(having, 'and')}; name the column: label={{{having[0]}: ...}}")
+    if not having and label not in ("all", "none", None):
+        known = [name for names in label_names.values() for name in names]
+        raise ArtError(
+            f"label={label}: no such {join_words(list(label_names))}{_choice(str(label), known, 'all', 'none')}"
+        )
+    return {next(iter(having or label_names)): None if label is None else format_value(label)}
 
 
 def label_in_words(labels: Sequence[int], label_names: LabelNames) -> str:
@@ -86,19 +95,6 @@ def label_in_name(labels: Sequence[int], label_names: LabelNames) -> str:
 def slug(text: str) -> str:
     """A text as part of a file's name on any system."""
     return re.sub(r"[^\w-]+", "-", text)[:MAX_IN_NAME]
-
-
-def _column_of(name: object, label_names: LabelNames) -> str:
-    """The column that has a name; the first for all and none."""
-    having = [column for column, names in label_names.items() if name in names]
-    if len(having) > 1:
-        raise ArtError(f"label={name}: is in {join_words(having, 'and')}; name the column: label={{{having[0]}: ...}}")
-    if not having and name not in ("all", "none", None):
-        known = [name for names in label_names.values() for name in names]
-        raise ArtError(
-            f"label={name}: no such {join_words(list(label_names))}{_choice(str(name), known, 'all', 'none')}"
-        )
-    return next(iter(having or label_names))
 
 
 def _numbers(name: str | None, names: Sequence[str], untrained: Collection[str]) -> Iterator[int]:

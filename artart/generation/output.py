@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from artart.generation.plan import Item
-from artart.io.contact_sheet import ContactSheet, factor_to_show
+from artart.io.contact_sheet import factor_to_show
 from artart.io.files import write_new
-from artart.io.images import Resample, encode, encode_animation, enlarged, grid, to_pixels
+from artart.io.images import Resample, encode, enlarged, grid, to_pixels
 from artart.io.provenance import ImageProvenance, xmp
 
 
@@ -96,14 +96,6 @@ class Output(NamedTuple):
         with suppress(Exception), Image.open(self.folder / name) as image:  # Pillow raises nearly anything
             return bool(image.info.get("xmp") == xmp(provenance).encode())
         return False
-
-    def save_sheet(self, sheet: ContactSheet, num_columns: int, provenance: ImageProvenance) -> Path:
-        """Write grid.png; returns its name."""
-        return self.save(sheet.draw(num_columns), "grid.png", provenance)
-
-    def save_animation(self, frames: Sequence[Tensor], name: str, provenance: ImageProvenance) -> Path:
-        """Write images, uint8 (3, H, W) each, as an animated WebP; returns its name."""
-        return self.write(encode_animation(frames, provenance), name, provenance)
 
 
 class Written(NamedTuple):

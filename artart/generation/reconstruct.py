@@ -55,4 +55,4 @@ def write_reconstructions(loaded: Loaded, how: Sampling, out: Output, input: str
     if num_files == 1:
         return Written(path, num)
     provenance = provenance_of_inputs(shown, details_of(loaded, "reconstruct"))
-    return Written(out.save_sheet(sheet, IN_ROW, provenance), num + 1)
+    return Written(out.save(sheet.draw(IN_ROW), "grid.png", provenance), num + 1)

@@ -19,7 +19,7 @@ from artart.generation.output import Output, Written, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
 from artart.generation.refusal import Draws, Filter
 from artart.io.contact_sheet import ContactSheet
-from artart.io.images import Resample
+from artart.io.images import Resample, encode_animation
 from artart.io.provenance import ImageProvenance
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,7 @@ MOMENTS = 8  # of a trajectory, on its strip
 
 
 def plan_samples(loaded: Loaded, how: Sampling, asked: Asked) -> Plan:
-    """Plan images from noise, by default of all classes or frequent captions in turn.
-
-    Raises the errors of `conditions_for`.
-    """
+    """Plan images from noise, by default of all classes or frequent captions in turn; errors as of `conditions_for`."""
     details = details_of(loaded, "sample", how)
     conditions = conditions_for(loaded, asked, default="all")
 
@@ -66,7 +63,7 @@ class _Grid:
         if not is_new and out.has("grid.png", provenance):
             return out.folder / "grid.png"
         self.sheet.tiles.sort(key=lambda tile: tile[1])  # those that were drawn again came last
-        return out.save_sheet(self.sheet, self.num_columns, provenance)
+        return out.save(self.sheet.draw(self.num_columns), "grid.png", provenance)
 
 
 def write_samples(
@@ -121,4 +118,4 @@ def _write_trajectory(
     strip = shown(of_all[moments].transpose(0, 1).unbind(), out.resample)
     out.save(strip, "trajectory.png", provenance)
     frames = [shown(step.split(num_columns), out.resample) for step in of_all]
-    out.save_animation(frames, "trajectory.webp", provenance)
+    out.write(encode_animation(frames, provenance), "trajectory.webp", provenance)
