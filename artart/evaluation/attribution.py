@@ -153,10 +153,7 @@ def _verdict(num_closer: int | None, num_samples: int, num_held_out: int, **_: o
 
 
 def training_set_for(loaded: Loaded, **places: Any) -> TrainingSet:
-    """Read the training images of a network.
-
-    `places`: of the images, as for `training_data`. Raises the errors of `training_data` and `load_images`.
-    """
+    """Read the training images of a network, with the arguments and the errors of `training_data`."""
     data = training_data(loaded, **places)
     facts = load_images(data, loaded, "training")
     return training_set(data, {"checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256, **facts})

@@ -31,12 +31,7 @@ from artart.features.alexnet import CHUNK
 from artart.io.images import to_model, to_pixels
 from artart.io.terminal import progress_bar
 from artart.metrics import memorization
-from artart.metrics.distances import (
-    MIN_IMAGES_FOR_FRECHET,
-    Estimate,
-    frechet_estimate,
-    kernel_distance,
-)
+from artart.metrics.distances import MIN_IMAGES_FOR_FRECHET, Estimate, frechet_estimate, kernel_distance
 from artart.metrics.diversity import MIN_IMAGES_FOR_NEIGHBOURS, neighbour_metrics, vendi_score
 from artart.metrics.fidelity import fidelity
 from artart.metrics.memorization import MIN_HELD_OUT, MemorizationTest

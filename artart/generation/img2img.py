@@ -38,16 +38,10 @@ def plan_variations(
     strengths: tuple[float, ...],
     repaint: Tensor | None = None,
 ) -> Plan:
-    """Plan images of each input, NAME_00000_LABEL_OR_PROMPT.png ..., with the same seeds for each.
+    """Plan images of each input, NAME_00000_LABEL_OR_PROMPT.png ..., by default of no label and no prompt.
 
-    Args:
-        asked: by default no label and no prompt.
-        inputs: read one by one; for mode=inpaint those of `masked`.
-        num_inputs: as many or fewer are read.
-        strengths: successive noise levels to refine the inputs from.
-        repaint: for mode=inpaint, of `masked`.
-
-    Raises the errors of `conditions_for`.
+    As many as `num_inputs` or fewer are read, one by one, and refined from successive noise levels, `strengths`; for
+    mode=inpaint inputs and `repaint` are those of `masked`. Raises the errors of `conditions_for`.
     """
     details = details_of(loaded, "img2img" if repaint is None else "inpaint", how)
     details["strength"] = ", ".join(map(str, strengths))
@@ -70,13 +64,8 @@ def masked(
 ) -> tuple[Input, Tensor]:
     """An input, grey where a mask paints it anew, which the network never sees; and its pixels that this touches.
 
-    Args:
-        one: the input.
-        mask: an image of the input's size, more than half white or transparent where it paints; or a tensor (S, S),
-            (1, S, S) or (3, S, S), bool or white above 0.
-        size: S, of the network's images.
-        resize_mode: of the input.
-        name: of the mask, in errors.
+    The mask is an image of the input's size, more than half white or transparent where it paints; or a tensor (S, S),
+    (1, S, S) or (3, S, S), bool or white above 0. Errors begin with its `name`.
 
     Returns the input and (1, S, S) bool. Raises ArtError if the mask does not fit the input or leaves nothing to paint.
     """
