@@ -35,32 +35,26 @@ def held_out_data(loaded: Loaded, **places: Any) -> ArtDataModule:
     return data
 
 
-def training_data(
-    loaded: Loaded,
-    root: str | None = None,
-    metadata: str | None = None,
-    cache_dir: str | None = None,
-    num_workers: int | None = None,
-) -> ArtDataModule:
-    """The data of a network's training, not read yet; `root` and `metadata` name them if they have moved.
+def training_data(loaded: Loaded, **places: Any) -> ArtDataModule:
+    """The data of a network's training, not read yet.
 
-    A folder or table that only a checkpoint names is not read: it may come from anyone. Its run must name it too, or
-    the caller.
+    `places`: settings of this machine, as in conf/evaluate.yaml; root and metadata name images and table if they have
+    moved. A folder or table that only a checkpoint names is not read: it may come from anyone. Its run must name it
+    too, or the caller.
 
     Raises ArtError if they are not here or must be named.
     """
-    given = {"root": root, "metadata": metadata, "cache_dir": cache_dir, "num_workers": num_workers}
     settings = {key: value for key, value in loaded.config["data"].items() if key not in NOT_FROM_A_FILE}
     settings |= {"image_size": loaded.config["image_size"], "labels": list(loaded.label_names)}
     settings["max_pixels"] = min(settings.get("max_pixels", MAX_PIXELS), MAX_PIXELS)
-    settings |= {key: value for key, value in given.items() if value is not None}
+    settings |= {key: value for key, value in places.items() if value is not None}
     if "root" not in settings:
         raise ArtError(
             f"data.root=null: {loaded.path} does not say on which images it was trained; name them: data.root=DIR"
         )
     for key in PLACES:
         if (path := settings.get(key)) is not None:
-            _check_place(key, path, loaded.path, is_given=given.get(key) is not None)
+            _check_place(key, path, loaded.path, is_given=places.get(key) is not None)
     num_demo = settings.get("num_demo_images", 0)
     if settings["root"] is None and num_demo * 3 * settings["image_size"] ** 2 > MAX_DEMO_BYTES:
         raise ArtError(f"{loaded.path}: its {num_demo} images of demo art are more than memory holds")
@@ -78,10 +72,12 @@ def _check_place(key: str, path: str, checkpoint: Path, is_given: bool) -> None:
     is_here, words = PLACES[key]
     if not is_here(path):
         raise ArtError(f"data.{key}: {printable(path)}, {words.format(checkpoint)}")
+    if is_given:
+        return
     settings = dict[str, Any]()  # of the run in whose folder the checkpoint lies
     with suppress(ArtError, OSError):
         settings = read_settings(checkpoint.resolve().parent.parent)
-    if not is_given and select_or_none(settings, f"data.{key}") != path:
+    if select_or_none(settings, f"data.{key}") != path:
         raise ArtError(
             f"data.{key}: {checkpoint} names {printable(path)}, and it does not lie in the folder of a run that does; "
             f"if that is what it was trained with: data.{key}={printable(path)}"

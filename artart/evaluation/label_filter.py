@@ -1,5 +1,6 @@
 """A filter of samples by examples: a classifier decides which of a user's folders they look like."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,13 +35,11 @@ class LabelFilter:
             raise ArtError(f"filter.refused: names all sub-folders of {root}; add one with images that are allowed")
         alexnet_for("filter.weights", weights)
         data.load()
-        self.refused, self.weights = {*refused}, weights
+        self.refused = {*refused}
+        self.features = partial(features_of, weights=weights, device=torch.device("cpu"))
         names = [name for name, *_ in data.names_of(data.train_ids)]
-        self.classify = Classifier(self._features(data.pixels_of(data.train_ids)), names)
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        return features_of(pixels, self.weights, torch.device("cpu"))
+        self.classify = Classifier(self.features(data.pixels_of(data.train_ids)), names)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Whether each image, uint8 (B, 3, S, S), is refused: (B,) bool."""
-        return torch.tensor([name in self.refused for name in self.classify(self._features(pixels))])
+        return torch.tensor([name in self.refused for name in self.classify(self.features(pixels))])

@@ -40,7 +40,12 @@ def describe_image(path: Path, registry: Entries | None) -> dict[str, Any]:
                 image.load()
         origin, texts = provenance_of(image, file), texts_of(image)
     match = registry.find(path.read_bytes()) if registry and not damage else None
-    signed = _signed(path)
+    signed: str | dict[str, Any] = "not read: pip install 'artart[provenance]'"
+    if find_spec("c2pa"):
+        try:
+            signed = signing.read_credentials(path) or "not signed"
+        except ArtError as error:
+            signed = str(error)
     return {
         "file": str(path),
         "format": f"{image.format}, {image.width} x {image.height}, {decimal(path.stat().st_size)}",
@@ -62,16 +67,6 @@ def _damage(path: Path) -> str:
         return ""
     except Exception as error:  # noqa: BLE001 - as above
         return printable(error)
-
-
-def _signed(path: Path) -> str | dict[str, Any]:
-    """The signed manifests, or why there are none."""
-    if find_spec("c2pa") is None:
-        return "not read: pip install 'artart[provenance]'"
-    try:
-        return signing.read_credentials(path) or "not signed"
-    except ArtError as error:
-        return str(error)
 
 
 def _registered(match: Match | None) -> str | dict[str, Any]:
