@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Asked(NamedTuple):
-    """What the user asks for: images of a label, or of prompts for one after the other."""
+    """What the user asks for: images of a label, or of prompts in turn."""
 
     num_images: int
     seed: int = 0  # of the first; image k has `seed + k`
