@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
 from artart.data import deep, layouts, png, profiles
-from artart.data.canvas import canvas_of
 from artart.data.profiles import to_srgb
 
 for plugin in ("pillow_heif.HeifImagePlugin", "pillow_jxl"):  # of the extra "formats": HEIC and JPEG XL
@@ -55,15 +54,13 @@ def open_image(
 
     Raises:
         TooLarge: if the header says that it has more than max_pixels.
+        DecompressionBombError: if that or a frame of a GIF has more than twice as many.
         Unsupported: if it may be decoded to wrong pixels.
         Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
     """
     with Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
         opened.seek(0)
         head = opened.read(HEAD)
-        canvas = canvas_of(head)
-        if canvas[0] * canvas[1] > max_pixels:
-            raise TooLarge(canvas)
         found = png.readable(opened) if head.startswith(png.SIGNATURE) else None
         source = found.file if found and found.file is not opened else file
         try:
@@ -74,7 +71,9 @@ def open_image(
         try:
             if image.width * image.height > max_pixels:
                 raise TooLarge(image.size)
-            _check(image, opened, head)
+            at = opened.tell()
+            layouts.check(image, opened)
+            opened.seek(at)
             _add_profile(image, head, found)
         except ValueError:
             with image:  # closes the file, unless it is the caller's
@@ -90,19 +89,6 @@ def _open(source: str | Path | BinaryIO, head: bytes, max_pixels: int, formats: 
             return Image.open(source, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = None
-
-
-def _check(image: Image.Image, file: BinaryIO, head: bytes) -> None:
-    """Raise Unsupported if an opened image may be decoded to wrong pixels."""
-    at = file.tell()
-    if image.format == "TGA":
-        layouts.check_tga(head)
-    if image.format == "TIFF":
-        layouts.check_tiff(file)
-    if image.format in ("JPEG", "MPO"):
-        layouts.check_scans(file, image.width * image.height)
-    layouts.check(image)
-    file.seek(at)
 
 
 def _add_profile(image: Image.Image, head: bytes, found: png.Readable | None) -> None:

@@ -16,53 +16,57 @@ from artart.data.opt_out import SUFFIX
 
 log = logging.getLogger(__name__)
 
+CONVERT = "convert it to PNG"
+
+
+class Kind(NamedTuple):
+    """A kind of image file that is not read."""
+
+    suffixes: str
+    signature: bytes | None = None  # how its files begin, if these often have the suffix of another kind, or none
+    remedy: str = CONVERT
+    name: str = ""  # of Pillow, which reads it if it has the plugin
+
+
 FORMAT_SUFFIXES = {
     suffix: "JPEG" if name == "MPO" else name  # MPO is a JPEG followed by further images; Pillow opens it as JPEG
     for suffix, name in Image.registered_extensions().items()
 }
 IMAGE_SUFFIXES = {suffix for suffix, name in FORMAT_SUFFIXES.items() if name in FORMATS}
 RAW = "camera raw"  # holds a small JPEG or TIFF, which is not the image
-_OTHER_SUFFIXES = {
-    "HEIC": ".heic .heics .heif .heifs .hif",
-    "JPEG XL": ".jxl",
-    "AVIF": ".avif .avifs",
-    RAW: ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw"
-    " .rw2 .rwl .sr2 .srf .srw .x3f",
-    "Photoshop": ".psd .psb",
-    "vector or page": ".ai .cdr .djv .djvu .emf .eps .pdf .ps .svg .svgz .wmf",
-    "of a paint program": ".afphoto .clip .kra .mdp .ora .pdn .procreate .psp .pspimage .sai .sai2 .xcf",
-    "OpenEXR, Radiance or texture": ".dds .exr .hdr .ktx .ktx2",
-    "icon": ".cur .icns .ico",
+INSTALL = "pip install 'artart[formats]'"
+KINDS = {
+    "HEIC": Kind(".heic .heics .heif .heifs .hif", rb"....ftyp(he|mif1|msf1)", INSTALL, "HEIF"),
+    "JPEG XL": Kind(".jxl", rb"\xff\x0a|\0\0\0\x0cJXL ", INSTALL, "JXL"),
+    "AVIF": Kind(".avif .avifs", rb"....ftypav", "pip install --upgrade pillow", "AVIF"),
+    RAW: Kind(
+        ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw"
+        " .rw2 .rwl .sr2 .srf .srw .x3f",
+        rb"....ftypcrx|FUJIFILMCCD-RAW|II\*\0\x10\0\0\0CR|FOVb",
+        "develop it to TIFF or JPEG",
+    ),
+    "Photoshop": Kind(".psd .psb", rb"8BPS"),
+    "vector or page": Kind(
+        ".ai .cdr .djv .djvu .emf .eps .pdf .ps .svg .svgz .wmf",
+        rb"%PDF-|%!PS|\xc5\xd0\xd3\xc6|AT&TFORM|\s*(<\?xml[^>]*>\s*)?<svg",
+    ),
+    "of a paint program": Kind(
+        ".afphoto .clip .kra .mdp .ora .pdn .procreate .psp .pspimage .sai .sai2 .xcf",
+        rb"gimp xcf|PK.{36}image/openraster|PK.{36}application/x-krita",
+    ),
+    "OpenEXR, Radiance or texture": Kind(".dds .exr .hdr .ktx .ktx2", rb"v/1\x01|#\?RADIANCE|DDS "),
+    "icon": Kind(".cur .icns .ico"),
 }
 NO_IMAGES = {"BUFR", "GRIB", "HDF5", "MPEG"}  # which Pillow knows
 OTHER_SUFFIXES = {suffix: name for suffix, name in FORMAT_SUFFIXES.items() if name not in NO_IMAGES} | {
-    suffix: kind for kind, suffixes in _OTHER_SUFFIXES.items() for suffix in suffixes.split()
+    suffix: name for name, kind in KINDS.items() for suffix in kind.suffixes.split()
 }
-_SIGNATURES = {  # of the kinds that often have the suffix of another, or none
-    "HEIC": rb"....ftyp(he|mif1|msf1)",
-    "AVIF": rb"....ftypav",
-    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
-    RAW: rb"....ftypcrx|FUJIFILMCCD-RAW|II\*\0\x10\0\0\0CR|FOVb",
-    "Photoshop": rb"8BPS",
-    "vector or page": rb"%PDF-|%!PS|\xc5\xd0\xd3\xc6|AT&TFORM|\s*(<\?xml[^>]*>\s*)?<svg",
-    "of a paint program": rb"gimp xcf|PK.{36}image/openraster|PK.{36}application/x-krita",
-    "OpenEXR, Radiance or texture": rb"v/1\x01|#\?RADIANCE|DDS ",
-}
-_READ_AS = {"HEIC": "HEIF", "JPEG XL": "JXL", "AVIF": "AVIF"}  # by Pillow, where it has the plugin
 SIGNATURES = {
-    kind: re.compile(signature, re.DOTALL)
-    for kind, signature in _SIGNATURES.items()
-    if _READ_AS.get(kind) not in FORMATS
+    name: re.compile(kind.signature, re.DOTALL)
+    for name, kind in KINDS.items()
+    if kind.signature and kind.name not in FORMATS
 }
-REMEDIES = {
-    "HEIC": "pip install 'artart[formats]'",
-    "JPEG XL": "pip install 'artart[formats]'",
-    "AVIF": "pip install --upgrade pillow",
-    "link to nothing": "restore its target or remove it",
-    "device, pipe or socket": "remove it",
-    RAW: "develop it to TIFF or JPEG",
-}
-READ, BROKEN_LINK, NO_FILE = "read", "link to nothing", "device, pipe or socket"
+READ = "read"
 # Folders and files of thumbnails, indexes and deleted files. Those with a dot at the front are passed over anyway.
 FOREIGN = re.compile(
     r"@(eadir|tmp|recycle|recently-snapshot|__thumb|transcode|synoresource)|#(recycle|snapshot)|__macosx|lost\+found"
@@ -94,7 +98,7 @@ def find_all(root: Path) -> Found:
         if kind == READ:
             found.images.append(path)
         elif kind:
-            found.others[path] = describe(kind)
+            found.others[path] = kind
         elif path.suffix == SUFFIX:
             found.opt_outs.add(path)
         else:
@@ -103,29 +107,30 @@ def find_all(root: Path) -> Found:
     return found
 
 
-def describe(kind: str) -> str:
-    """A kind of image file that is not read, and what to do."""
-    return f"{kind} ({REMEDIES.get(kind, 'convert it to PNG')})"
-
-
 def _kind(path: Path) -> str | None:
-    """READ, or the kind of an image file that is not read; None for a file that is no image."""
+    """READ, or which kind of image file it is that is not read, and what to do; None for a file that is no image."""
     suffix = path.suffix.lower()
     is_image = suffix in IMAGE_SUFFIXES
     try:
         status = path.stat()
     except OSError:
-        return BROKEN_LINK if os.path.islink(path) else READ if is_image else None  # noqa: PTH114 - may raise an error
+        is_link = os.path.islink(path)  # noqa: PTH114 - may raise an error
+        return "link to nothing (restore its target or remove it)" if is_link else READ if is_image else None
     if not stat.S_ISREG(status.st_mode):
-        return NO_FILE if is_image else None
+        return "device, pipe or socket (remove it)" if is_image else None
     if is_image:
         return READ
-    kind = OTHER_SUFFIXES.get(suffix)
-    return kind if kind == RAW or not status.st_size else _kind_by_content(path) or kind
+    name = OTHER_SUFFIXES.get(suffix)
+    by_suffix = name and _described(name)
+    return by_suffix if name == RAW or not status.st_size else _kind_by_content(path) or by_suffix
+
+
+def _described(name: str) -> str:
+    return f"{name} ({KINDS[name].remedy if name in KINDS else CONVERT})"
 
 
 def _kind_by_content(path: Path) -> str | None:
-    """The same by a file's first bytes. TGA is left out: its header has no magic number."""
+    """The same by a file's content. TGA is left out: its header has no magic number."""
     try:
         with path.open("rb") as file:
             if kind := kind_of(file.read(64)):
@@ -139,39 +144,31 @@ def _kind_by_content(path: Path) -> str | None:
 
 
 def kind_of(head: bytes) -> str | None:
-    """The kind that is not read of an image file that begins so."""
-    return next((kind for kind, signature in SIGNATURES.items() if signature.match(head)), None)
+    """Of an image file that begins so: its kind, if that is not read, and what to do."""
+    return next((_described(name) for name, signature in SIGNATURES.items() if signature.match(head)), None)
 
 
 def _walk(root: Path, ignored: Counter[str]) -> Iterator[Path]:
-    """Every file below root, links to nothing too. Not os.walk, which before Python 3.12 fails at 1,000 levels."""
-    folders, seen = [(str(root), os.path.realpath(root))], set()
-    while folders:
-        folder, real = folders.pop()
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)  # the last is popped first
-        except OSError as error:
-            log.warning("%s: %s; this folder is ignored", error.filename, error.strerror)
-            continue
-        names = {entry.name for entry in entries}
+    """Every file below root, links to nothing too."""
+
+    def warn(error: OSError) -> None:
+        log.warning("%s: %s; this folder is ignored", error.filename, error.strerror)
+
+    seen = set[str]()
+    for folder, folders, files in os.walk(root, onerror=warn, followlinks=True):
+        below, real = {*folders}, os.path.realpath(folder)
+        names = {*files, *below}
+        folders.clear()  # os.walk goes into those that are put back
         is_run = ".hydra" in names and {"train.log", "prepare.log"} & names and folder != str(root)
         if is_run or real in seen:
             continue
         seen.add(real)
-        for entry in entries:
-            if entry.name.startswith("."):
+        for name in sorted(names):
+            if name.startswith("."):
                 ignored[HIDDEN] += 1
-            elif FOREIGN.fullmatch(entry.name):
+            elif FOREIGN.fullmatch(name):
                 ignored[FOREIGN_NAME] += 1
-            elif _is_folder(entry):
-                own = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}{os.sep}{entry.name}"
-                folders.append((entry.path, own))
+            elif name in below:
+                folders.append(name)
             else:
-                yield Path(entry.path)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link in a circle, or one that may not be followed
-        return False
+                yield Path(folder, name)

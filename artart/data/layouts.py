@@ -14,7 +14,6 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 MAX_PAGES = 100  # of a TIFF that are looked at or counted
-MAX_SCANS, MAX_SCANNED_PIXELS = 20, 4_000_000_000  # of a JPEG: encoders write about ten, and each is decoded
 REMEDY = "save it as PNG with 8 or 16 bits per channel"
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -51,20 +50,21 @@ class Unsupported(ValueError):  # noqa: N818 - a fact about an image
         return "unsupported {}: {}; {}".format(*self.args)
 
 
-def check(image: Image.Image) -> None:
-    """Raise Unsupported if an opened image may be decoded to wrong pixels."""
+def check(image: Image.Image, file: BinaryIO | None = None) -> None:
+    """Raise Unsupported if an opened image may be decoded to wrong pixels; its file, if given, tells more."""
+    if file and image.format == "TGA":
+        file.seek(0)
+        head = file.read(18)
+        if (head[16] == 16 and head[2] in (2, 10)) or head[7] == 16:  # the only alpha bit is rarely one
+            raise Unsupported("TGA", "16-bit colours")
+    if file and image.format == "TIFF":
+        check_tiff(file)
     if tags := getattr(image, "tag_v2", None):
         _check_tags(tags)
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
         raise Unsupported("JPEG", "CMYK that does not say whether it holds ink or light", "save it as RGB")
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         raise Unsupported(image.format or "image", f"values of mode {image.mode}, whose white is not known")
-
-
-def check_tga(head: bytes) -> None:
-    """The same of a TGA, by its header: the only alpha bit of 16-bit colours is rarely one."""
-    if (head[16] == 16 and head[2] in (2, 10)) or head[7] == 16:
-        raise Unsupported("TGA", "16-bit colours")
 
 
 def check_tiff(file: BinaryIO) -> None:
@@ -130,24 +130,3 @@ def _check_tags(tags: Mapping[int, Any]) -> None:
     is_reversed = tags.get(FILL_ORDER, 1) != 1 and (colours, *bits) not in ((0, 1), (1, 1))
     if not (is_packed or is_jpeg or is_fax) or is_reversed:
         raise Unsupported("TIFF", f"{what}, compression {compression}, bit order {tags.get(FILL_ORDER, 1)}")
-
-
-def check_scans(file: BinaryIO, num_pixels: int) -> None:
-    """The same of a JPEG that would take minutes, because all its pixels are stored again and again."""
-    file.seek(0)
-    scans = num_scans(file.read())
-    if scans > MAX_SCANS and scans * num_pixels > MAX_SCANNED_PIXELS:
-        raise Unsupported("JPEG", f"{scans} scans of {num_pixels} pixels", "save it again")
-
-
-def num_scans(content: bytes) -> int:
-    """The number of a JPEG's scans, in which FF is followed by 00 or a restart mark: ITU T.81, B.1.1."""
-    scans, at = 0, 2
-    while (at := content.find(b"\xff", at)) >= 0 and at + 4 <= len(content):
-        mark = content[at + 1]
-        if mark == 0xD9:
-            break
-        scans += mark == 0xDA
-        has_length = mark not in (0x00, 0x01, 0xFF) and not 0xD0 <= mark <= 0xD8
-        at += 2 + int.from_bytes(content[at + 2 : at + 4]) if has_length else 1 + (mark != 0xFF)
-    return scans

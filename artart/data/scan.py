@@ -3,7 +3,6 @@
 Worker processes import this module: it needs no torch.
 """
 
-import errno
 import hashlib
 import io
 import logging
@@ -29,7 +28,7 @@ from artart.data.decode import (
     resize,
     upright,
 )
-from artart.data.find import describe, kind_of
+from artart.data.find import kind_of
 from artart.data.layouts import MAX_PAGES, REMEDY, Unsupported
 from artart.data.perceptual_hash import perceptual_hash
 from artart.data.workers import MAX_SECONDS, OUT_OF_TIME, exclusive, in_workers
@@ -40,7 +39,6 @@ log = logging.getLogger(__name__)
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_IN_PROCESS = 1  # files that are examined without worker processes: any file may crash its decoder
-MAX_BYTES = 2**36  # of a file: /proc/kcore says 2**47
 LARGE = 25_000_000  # pixels; one process at a time decodes such an image, which takes 4 to 20 bytes a pixel
 BLANK = "blank on {}, try data.background={}: nothing is seen of it"
 TOO_SLOW = f"takes more than {MAX_SECONDS} s to decode: save it again"
@@ -89,8 +87,7 @@ def examine(
         with path.open("rb") as file:
             facts = identity(file)
             file.seek(0)
-            head = file.read(64) if facts.bytes else b""
-            if flaw := _flaw_of_content(head):
+            if flaw := _flaw_of_content(file.read(64)):
                 return Examined(path, facts._replace(flaw=flaw), None)
             with open_image(file, max_pixels) as image, exclusive(image.width * image.height > LARGE):
                 facts = facts._replace(**_header(image))
@@ -114,16 +111,12 @@ def examine(
     except TooLarge as error:
         return Examined(path, facts._replace(width=error.size[0], height=error.size[1]), None)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
-        return Examined(path, facts._replace(perceptual_hash="", flaw=_flaw(error)), None)
+        return Examined(path, facts._replace(flaw=_flaw(error)), None)
 
 
 def identity(file: io.BufferedReader) -> FileInfo:
-    """The facts by which an unchanged file is recognised. Of an empty file, as in /proc, nothing is read."""
-    status = os.fstat(file.fileno())
-    if status.st_size > MAX_BYTES:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    content = file if status.st_size else io.BytesIO()
-    digest = hashlib.file_digest(content, "sha256").hexdigest()
+    """The facts by which an unchanged file is recognised."""
+    status, digest = os.fstat(file.fileno()), hashlib.file_digest(file, "sha256").hexdigest()
     return FileInfo(status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest)
 
 
@@ -131,8 +124,7 @@ def _flaw_of_content(head: bytes) -> str:
     """What the first bytes of a file say against it."""
     if head.startswith(LFS_POINTER):
         return "Git-LFS pointer, not the image itself: run `git lfs pull`"
-    kind = kind_of(head)
-    return describe(kind) if kind else "" if head else "empty file"
+    return (kind_of(head) or "") if head else "empty file"
 
 
 def _crashed(path: Path, by_signal: int) -> Examined:

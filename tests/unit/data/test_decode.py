@@ -13,8 +13,6 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageCms
 
-from artart.data import layouts
-from artart.data.canvas import canvas_of
 from artart.data.decode import FORMATS, TooLarge, decode, open_image, resize, upright
 from artart.data.layouts import Unsupported
 
@@ -197,24 +195,6 @@ def test_an_avif_tells_its_colours_by_code_points() -> None:
         decode(io.BytesIO(content.replace(box, b"colrnclx" + struct.pack(">HH", 9, 16))))
 
 
-@pytest.mark.parametrize("repeats", [0, 30])
-def test_a_jpeg_that_repeats_its_scans_is_refused(repeats: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layouts, "MAX_SCANNED_PIXELS", 64 * 64)
-    content = written(Image.fromarray(make_image(64, 64)), "JPEG", progressive=True).getvalue()
-    at = content.rindex(b"\xff\xda")  # refines the last bits
-    repeated = io.BytesIO(content[:-2] + repeats * content[at:-2] + content[-2:])
-    if repeats:
-        with pytest.raises(Unsupported, match="unsupported JPEG: 40 scans of 4096 pixels; save it again"):
-            decode(repeated)
-    else:
-        assert decode(repeated).size == (64, 64)
-
-
-def test_scans_in_previews_and_trailers_do_not_count() -> None:
-    content = written(Image.fromarray(make_image()), "JPEG", exif=b"Exif\0\0" + 99 * b"\xff\xda").getvalue()
-    assert layouts.num_scans(content + 99 * b"\xff\xda\0\2") == 1
-
-
 TURNS = {
     1: lambda upright: upright,
     2: lambda upright: upright[:, ::-1],
@@ -353,7 +333,7 @@ def bmp_bomb() -> bytes:
     return bytes(content)
 
 
-def gif_bomb(canvas: int = SIDE) -> bytes:
+def gif_bomb(canvas: int) -> bytes:
     """Its frame is to be replaced by the background: Pillow fills that as soon as it opens the file."""
     screen = b"GIF89a" + struct.pack("<HHBBB", canvas, canvas, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
     dispose = b"!\xf9\x04" + bytes([2 << 2, 0, 0, 0, 0])
@@ -380,7 +360,6 @@ BOMBS = {
     "JPEG": (jpeg_bomb(), "60000 x 60000 pixels"),
     "TIFF": (tiff_bomb(), "60000 x 60000 pixels"),
     "BMP": (bmp_bomb(), "60000 x 60000 pixels"),
-    "GIF": (gif_bomb(), "60000 x 60000 pixels"),
     "WEBP VP8X": (webp_bomb(b"VP8X"), "60000 x 60000 pixels"),
     "WEBP VP8L": (webp_bomb(b"VP8L"), "16384 x 16384 pixels"),
     "WEBP VP8": (webp_bomb(b"VP8 "), "16383 x 16383 pixels"),
@@ -400,10 +379,11 @@ def test_a_bomb_is_refused_by_its_header(name: str, tmp_path: Path) -> None:
     assert time.process_time() - start < 0.5
 
 
-def test_a_gif_whose_frame_is_larger_than_its_canvas_is_refused_before_it_is_filled() -> None:
+@pytest.mark.parametrize("canvas", [1, SIDE])
+def test_a_gif_whose_frame_is_too_large_is_refused_before_it_is_filled(canvas: int) -> None:
     start = time.process_time()
     with pytest.raises(Image.DecompressionBombError):
-        open_image(io.BytesIO(gif_bomb(canvas=1)))
+        open_image(io.BytesIO(gif_bomb(canvas)))
     assert time.process_time() - start < 0.5
     assert open_image(io.BytesIO(png_bomb()), SIDE * SIDE).size == (SIDE, SIDE)  # and Pillow's limit is gone again
 
@@ -423,35 +403,6 @@ def test_the_limit_itself_is_allowed(kind: str) -> None:
         with pytest.raises(TooLarge) as refused:
             read(file, max_pixels=199)
         assert refused.value.size == (20, 10)
-
-
-@pytest.mark.parametrize("lossless", [False, True])
-@pytest.mark.parametrize("animated", [False, True])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_the_header_of_every_webp_is_read(lossless: bool, animated: bool, mode: str) -> None:
-    frames = [Image.new(mode, (300, 200), colour) for colour in ("#00ff00", "#0000ff")]
-    file = written(frames[0], "WEBP", lossless=lossless, save_all=animated, append_images=frames[1:] * animated)
-    with pytest.raises(TooLarge, match=r"^300 x 200 pixels$"):
-        open_image(io.BytesIO(file.getvalue()[:30]), max_pixels=1)  # there is nothing more to read it from
-
-
-JXL = {  # code streams by cjxl 0.7
-    "0f3e088a0b01080201001c00": (256, 64),
-    "d8311014170208020100": (80, 60),
-    "6002c680a0b81008020100": (100, 77),
-    "7a3e0441712108020100": (3000, 2000),
-    "fa470541712108020100": (4096, 2304),
-    "f83e1014170208020100": (640, 480),
-}
-
-
-@pytest.mark.parametrize("head", JXL)
-def test_the_header_of_a_jpeg_xl_is_read(head: str) -> None:
-    stream = b"\xff\x0a" + bytes.fromhex(head)
-    container = b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\x14ftypjxl \0\0\0\0jxl \0\0\0\\"
-    for box in (b"jxlc", b"jxlc\0\0\0\0\0\1\0\0", b"jxlp\0\0\0\0"):
-        assert canvas_of(container + box + stream) == JXL[head]
-    assert canvas_of(stream) == JXL[head]
 
 
 def test_the_refusal_of_a_large_image_survives_the_way_between_processes() -> None:
