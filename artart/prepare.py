@@ -1,7 +1,7 @@
 """python -m artart.prepare: reads a folder of images once, reports what is usable, and fills the cache for training."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -53,23 +53,23 @@ def run(cfg: DictConfig) -> None:
     report = make_report(data, refusal)
     write_json(run_dir / "report.json", report)
     write_new(run_dir / "report.html", page(report, data))
-    _show(report, refusal)
+    _show(report, data.entries)
     log.info("report: %s", relative_to_cwd(run_dir / "report.html"))
     log.info("every file: %s", relative_to_cwd(folder.cache / "index.csv"))
 
 
-def _show(report: Mapping[str, Any], refusal: str) -> None:
+def _show(report: Mapping[str, Any], entries: Sequence[Any]) -> None:
     """Print a report and the reason, if there is one, why training would refuse the folder."""
     from artart.data.report import tables
 
-    for table in tables(report):
-        get_console().print(table)
+    for table in tables(report, entries):
+        get_console().print(table.for_terminal())
     if ignored := ", ".join(f"{number} {kind}" for kind, number in report["ignored"].items()):
         log.info("files that are no images: %s", ignored)
     if (alike := report["near_duplicates"])["groups"]:
         log.info("%(images)d images are near-duplicates; the split divides none of their %(groups)d groups", alike)
-    if refusal:
-        log.warning("training would refuse this folder: %s", refusal)
+    if report["refusal"]:
+        log.warning("training would refuse this folder: %s", report["refusal"])
 
 
 if __name__ == "__main__":

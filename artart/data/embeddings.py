@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artart.data import store
-from artart.data.cache import check_disk_space, locked
+from artart.data.cache import complete
 from artart.data.dataset import place
 from artart.data.folder import ArtFolder
 from artart.data.store import Kind
@@ -74,28 +73,21 @@ class EmbeddingTable:
     def _add(self, texts: Mapping[str, str]) -> None:
         self._is_placed = False
         if self.folder is None:
-            own = torch.from_numpy(np.stack([*self._encoded(texts)]))
+            own = torch.from_numpy(np.stack([*self._encoded([*texts.values()])]))
             self.rows |= {digest: len(self.values) + k for k, digest in enumerate(texts)}
             self.values = torch.cat([self.values.cpu(), own])
             return
-        cache = self.folder.cache
         kind = Kind(f"prompts-{self.encoder.sha256[:16]}-{self.num_tokens}", self.values.shape[1:], np.float16)
-        with locked(cache, self.folder.root):
-            known = store.find(cache, kind)
-            rows = known.rows if known else {}
-            if new := {digest: text for digest, text in texts.items() if digest not in rows}:
-                check_disk_space(cache, "embeddings", len(new), len(new) * kind.row_bytes)
-                with store.writing(cache, kind) as writer:
-                    for digest, values in zip(new, self._encoded(new), strict=True):
-                        writer.add(digest, values)
-                known = store.find(cache, kind)
-        assert known
+        known = complete(
+            *(self.folder.cache, self.folder.root, kind, "embeddings", [*texts]),
+            lambda new: self._encoded([texts[digest] for digest in new]),
+        )
         self.rows, self.values = known.rows, torch.from_numpy(known.values)
 
-    def _encoded(self, texts: Mapping[str, str]) -> Iterator[np.ndarray]:
+    def _encoded(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
         """The embeddings of each text, (T, D) float16."""
         with progress_bar() as bar:
-            found = self.encoder.encode([*texts.values()], self.num_tokens)
+            found = self.encoder.encode(texts, self.num_tokens)
             for values in bar.track(found, total=len(texts), description="encoding captions"):
                 yield values.half().numpy()
 
@@ -109,21 +101,14 @@ class Embeddings(Prompts):
             table: of their embeddings, to which new ones are added.
             words, prompts: as for `Prompts`.
         """
-        super().__init__(table.num_tokens, words, prompts)
+        encoder, num_tokens = table.encoder, table.num_tokens
+        identity = {"sha256": encoder.sha256, "channels": encoder.channels, "num_tokens": num_tokens}
+        super().__init__(identity, [0, num_tokens, encoder.channels], words, prompts)
         self.table = table
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        encoder = self.table.encoder
-        return {"sha256": encoder.sha256, "channels": encoder.channels, "num_tokens": self.num_tokens}
 
     @property
     def content(self) -> dict[str, Any]:
         return {"encoder": self.table.encoder.name, **super().content}
-
-    @property
-    def network(self) -> list[int]:
-        return [0, self.num_tokens, self.table.encoder.channels]
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         return self.table.encode(texts)

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from artart.data.datamodule import ArtDataModule
 from artart.data.decode import WHITE
 from artart.data.index import UNUSED, Entry
-from artart.data.representation import rows
+from artart.data.report import MAX_LINES, tables
 from artart.data.scan import examine_all
 from artart.data.sizes import sides
 from artart.io.images import grid, to_model
@@ -23,7 +22,6 @@ from artart.io.terminal import printable
 SIDE = 96  # of a thumbnail in pixels
 IN_ROW = 8
 MAX_ROWS = 12  # of images
-MAX_LINES = 30  # of a table
 
 
 def page(report: Mapping[str, Any], data: ArtDataModule) -> bytes:
@@ -33,7 +31,8 @@ def page(report: Mapping[str, Any], data: ArtDataModule) -> bytes:
     sentences = [f"{number['ok']:,} of {number['found']:,} image files can be trained on."]
     if report["refusal"]:
         sentences.append(f"Training would refuse this folder: {report['refusal']}")
-    sections: list[Table | Figure] = [_statuses(data.entries), *_unused(data), _classes(report), *_columns(report)]
+    files, *others = tables(report, data.entries)
+    sections = [files, *_unused(data), *others, *_columns(report)]
     if data.train_ids:
         sections[1:1] = [_examples(data)]
         sections += [*_sizes(report, data), _kinds(data.entries), *_alike(data), _split(report)]
@@ -42,23 +41,13 @@ def page(report: Mapping[str, Any], data: ArtDataModule) -> bytes:
     return html(f"The images of {printable(data.folder.root.name)}", sentences, sections, facts)
 
 
-def _statuses(entries: Sequence[Entry]) -> Table:
-    kinds = Counter((entry.status, entry.kind) for entry in entries)
-    examples = defaultdict[tuple[str, str], list[str]](list)
-    for entry in entries:
-        if entry.status != "ok" and len(shown := examples[entry.status, entry.kind]) < 3:
-            shown.append(printable(entry.path))
-    lines = [[*key, f"{kinds[key]:,}", ", ".join(examples[key])] for key in sorted(kinds, key=kinds.__getitem__)[::-1]]
-    return Table("Files", ["status", "reason", "files", "such as"], lines)
-
-
 def _examples(data: ArtDataModule) -> Figure:
     """Some images of the most frequent classes."""
     classes = defaultdict[str, list[int]](list)
     for row, (name, *_) in enumerate(data.names_of(range(len(data.images.digests)))):
         classes[name].append(row)
     frequent = sorted(classes.items(), key=lambda item: -len(item[1]))[:MAX_ROWS]
-    strips = [(printable(name), _strip([*_thumbnails(data.pixels_of(of[:IN_ROW]))])) for name, of in frequent]
+    strips = [(printable(name), _strip(data, of)) for name, of in frequent]
     return Figure("Images as networks see them", strips)
 
 
@@ -74,28 +63,15 @@ def _unused(data: ArtDataModule) -> Iterator[Figure]:
     paths = [folder.root / entry.path for of in shown.values() for entry in of]
     pixels = {one.path: one.pixels for one in examine_all(paths, SIDE, "pad", WHITE, data.max_pixels, data.num_workers)}
     strips = [
-        (reason, _strip([np.asarray(image) for one in of if (image := pixels[folder.root / one.path]) is not None]))
+        (reason, _in_a_row([image for one in of if (image := pixels[folder.root / one.path]) is not None]))
         for reason, of in shown.items()
     ]
     if strips:
         yield Figure("Left out", strips, "Damaged files have no image.")
 
 
-def _classes(report: Mapping[str, Any]) -> Table:
-    classes = sorted(report["classes"].items(), key=lambda item: -item[1]["ok"])
-    lines = [[printable(name), *(f"{number:,}" for number in row.values())] for name, row in classes[:MAX_LINES]]
-    others = f"{len(classes) - MAX_LINES} more classes are in report.json. " if len(classes) > MAX_LINES else ""
-    most, least = classes[0][1]["ok"], min((row["ok"] for _, row in classes if row["ok"]), default=0)
-    ratio = f"The largest has {most / least:.1f} times the images of the smallest." if least < most and least else ""
-    return Table("Classes", ["class", *report["counts"]], lines, f"{others}{ratio}")
-
-
 def _columns(report: Mapping[str, Any]) -> Iterator[Table]:
-    columns = report["representation"]
-    note = "Effective: the number of values that would be as diverse if all were equally frequent."
-    header = ["column", "values", "effective", "unknown", "most frequent"]
-    yield Table("Who and what is represented", header, rows(columns), note)
-    for name, one in columns.items():
+    for name, one in report["representation"].items():
         if name != "class" and one["most"]:
             shares = [(printable(value), number, number / one["known"]) for value, number in one["most"].items()]
             lines = [[value, f"{number:,}", f"{share:.1%}"] for value, number, share in shares]
@@ -134,7 +110,7 @@ def _alike(data: ArtDataModule) -> Iterator[Figure]:
     for row, group in enumerate(data.images.groups):
         groups[group].append(row)
     several = sorted((of for of in groups.values() if len(of) > 1), key=len, reverse=True)[:MAX_ROWS]
-    strips = [(f"{len(of)} images", _strip([*_thumbnails(data.pixels_of(of[:IN_ROW]))])) for of in several]
+    strips = [(f"{len(of)} images", _strip(data, of)) for of in several]
     if strips:
         yield Figure("Near-duplicates", strips, "Of exact duplicates one is used; near-duplicates all are.")
 
@@ -151,13 +127,14 @@ def _split(report: Mapping[str, Any]) -> Table:
     return Table("Split", ["", "number"], lines)
 
 
-def _thumbnails(pixels: Tensor) -> Iterator[np.ndarray]:
-    for one in pixels.permute(0, 2, 3, 1).numpy():
-        yield np.asarray(Image.fromarray(one).resize((SIDE, SIDE)))
+def _strip(data: ArtDataModule, ids: Sequence[int]) -> bytes:
+    """The first of some images as a JPEG."""
+    pixels = data.pixels_of(ids[:IN_ROW]).permute(0, 2, 3, 1).numpy()
+    return _in_a_row([np.asarray(Image.fromarray(one).resize((SIDE, SIDE))) for one in pixels])
 
 
-def _strip(images: Sequence[np.ndarray]) -> bytes:
-    """A row of up to IN_ROW images, uint8 (SIDE, SIDE, 3), as a JPEG."""
+def _in_a_row(images: Sequence[np.ndarray]) -> bytes:
+    """Up to IN_ROW images, uint8 (SIDE, SIDE, 3), as a JPEG."""
     blank = [np.full((SIDE, SIDE, 3), 255, np.uint8)] * (IN_ROW - len(images))
     row = torch.from_numpy(np.stack([*images, *blank])).permute(0, 3, 1, 2)
     file = io.BytesIO()

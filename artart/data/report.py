@@ -1,11 +1,8 @@
 """The report of artart.prepare on a folder of images."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from rich.table import Table
-from rich.text import Text
 
 from artart.data.captions import words_of
 from artart.data.datamodule import ArtDataModule
@@ -14,11 +11,13 @@ from artart.data.labels import NO_CLASS, PARTS
 from artart.data.opt_out import REASON
 from artart.data.representation import by_column, rows
 from artart.data.sizes import sizes
+from artart.io.page import Table
 from artart.io.provenance import AI_SOURCES
 from artart.io.terminal import printable
 
 RARE = 20  # occurrences below which a network hardly learns a word
 SHOWN_WORDS, SHOWN_CAPTIONS = 20, 8
+MAX_LINES = 30  # of a table
 
 
 def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
@@ -96,33 +95,48 @@ def captions_report(data: ArtDataModule) -> dict[str, Any]:
     }
 
 
-def _captions_table(captions: Mapping[str, Any]) -> Table:
-    table = Table("captions", captions["source"])
-    table.add_row(
-        "images with captions", f"{captions['images']}, {captions['missing']} without, {captions['empty']} empty"
-    )
-    table.add_row("captions", f"{captions['captions']}, {captions['different']} different")
-    table.add_row("longest", Text(printable(captions["longest"])))
-    table.add_row("words", f"{captions['num_words']}, {captions['rare_words']} occur fewer than {RARE} times")
-    table.add_row("frequent words", ", ".join(f"{word} {number}" for word, number in captions["words"].items()))
-    for name, text in zip(["examples"] + [""] * SHOWN_CAPTIONS, captions["examples"], strict=False):
-        table.add_row(name, Text(printable(text)))
-    return table
-
-
-def tables(report: Mapping[str, Any]) -> list[Table]:
-    """The report for the terminal: counts by class, and the reasons if there are any."""
-    classes, reasons = Table("class"), Table("status", "reason")
-    for name in report["counts"]:
-        classes.add_column(name, justify="right")
-    for name, row in {**report["classes"], "all": report["counts"]}.items():
-        classes.add_row(Text(printable(name)), *map(str, row.values()))
-    reasons.add_column("files", justify="right")
-    for status, kinds in report["reasons"].items():
-        for kind, number in kinds.items():
-            reasons.add_row(status, Text(printable(kind)), str(number))
-    columns = Table("column", "values", "effective", "unknown", "most frequent")
-    for row in rows(report["representation"]):
-        columns.add_row(*(Text(printable(cell)) for cell in row))
+def tables(report: Mapping[str, Any], entries: Sequence[Entry]) -> list[Table]:
+    """The report for people: files by status and reason, classes, columns, and captions if there are any."""
     captions = [_captions_table(report["captions"])] if report["captions"] else []
-    return [classes, columns, *[reasons] * bool(reasons.row_count), *captions]
+    return [_files_table(entries), _classes_table(report), _columns_table(report), *captions]
+
+
+def _files_table(entries: Sequence[Entry]) -> Table:
+    kinds = Counter((entry.status, entry.kind) for entry in entries)
+    examples = defaultdict[tuple[str, str], list[str]](list)
+    for entry in entries:
+        if entry.status != "ok" and len(shown := examples[entry.status, entry.kind]) < 3:
+            shown.append(printable(entry.path))
+    lines = [
+        [status, printable(kind), f"{number:,}", ", ".join(examples[status, kind])]
+        for (status, kind), number in kinds.most_common()
+    ]
+    return Table("Files", ["status", "reason", "files", "such as"], lines)
+
+
+def _classes_table(report: Mapping[str, Any]) -> Table:
+    classes = sorted(report["classes"].items(), key=lambda item: -item[1]["ok"])
+    lines = [[printable(name), *(f"{number:,}" for number in row.values())] for name, row in classes[:MAX_LINES]]
+    others = f"{len(classes) - MAX_LINES} more classes are in report.json. " if len(classes) > MAX_LINES else ""
+    most, least = classes[0][1]["ok"], min((row["ok"] for _, row in classes if row["ok"]), default=0)
+    ratio = f"The largest has {most / least:.1f} times the images of the smallest." if least < most and least else ""
+    return Table("Classes", ["class", *report["counts"]], lines, f"{others}{ratio}")
+
+
+def _columns_table(report: Mapping[str, Any]) -> Table:
+    note = "Effective: the number of values that would be as diverse if all were equally frequent."
+    header = ["column", "values", "effective", "unknown", "most frequent"]
+    lines = [[*map(printable, row)] for row in rows(report["representation"])]
+    return Table("Who and what is represented", header, lines, note)
+
+
+def _captions_table(captions: Mapping[str, Any]) -> Table:
+    lines = [
+        ["images with captions", f"{captions['images']}, {captions['missing']} without, {captions['empty']} empty"],
+        ["captions", f"{captions['captions']}, {captions['different']} different"],
+        ["longest", printable(captions["longest"])],
+        ["words", f"{captions['num_words']}, {captions['rare_words']} occur fewer than {RARE} times"],
+        ["frequent words", ", ".join(f"{word} {number}" for word, number in captions["words"].items())],
+        *(["example", printable(text)] for text in captions["examples"]),
+    ]
+    return Table("Captions", ["captions", captions["source"]], lines)

@@ -23,24 +23,18 @@ MAX_PROMPTS = 20  # frequent captions that checkpoints list
 class Prompts(ABC):
     """From texts to y, the numbers that condition a network; with the words and captions of the training."""
 
-    def __init__(self, num_tokens: int, words: Mapping[str, int], prompts: Sequence[str]) -> None:
+    def __init__(
+        self, identity: Mapping[str, Any], network: Sequence[int], words: Mapping[str, int], prompts: Sequence[str]
+    ) -> None:
         """
         Args:
-            num_tokens: L, of a caption; further ones are cut off.
+            identity: what decides the numbers of a text, as plain data; `num_tokens`: L, further ones are cut off.
+            network: the setting `model.text` that follows.
             words: those of training captions, and how often they occur there.
             prompts: frequent captions.
         """
-        self.num_tokens, self.words, self.prompts = num_tokens, dict(words), list(prompts)
-
-    @property
-    @abstractmethod
-    def identity(self) -> dict[str, Any]:
-        """What decides the numbers of a text, as plain data."""
-
-    @property
-    @abstractmethod
-    def network(self) -> list[int]:
-        """The setting `model.text` that follows."""
+        self.identity, self.network, self.words, self.prompts = dict(identity), [*network], dict(words), [*prompts]
+        self.num_tokens: int = self.identity["num_tokens"]
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -58,7 +52,7 @@ class Prompts(ABC):
             words.update({word: number * times for word, times in words_of([text]).items()})
         prompts = [text for text, _ in Counter(captions).most_common(MAX_PROMPTS)]
         other = copy(self)
-        Prompts.__init__(other, self.num_tokens, dict(words.most_common(MAX_WORDS)), prompts)
+        other.words, other.prompts = dict(words.most_common(MAX_WORDS)), prompts
         return other
 
     def unknown(self, text: str) -> list[str]:
@@ -73,12 +67,11 @@ class Vocabulary(Prompts):
         """
         Args:
             tokenizer: JSON of the library `tokenizers`.
-            num_tokens, words, prompts: as for `Prompts`.
+            num_tokens: L, of a caption; further ones are cut off.
+            words, prompts: as for `Prompts`.
 
         Raises ArtError if `tokenizers` is not installed, or the JSON is none of its.
         """
-        super().__init__(num_tokens, words, prompts)
-        self.json = tokenizer
         try:
             self._tokenizer: Any = _library().Tokenizer.from_str(tokenizer)
         except ArtError:
@@ -87,19 +80,8 @@ class Vocabulary(Prompts):
             raise ArtError(f"the tokenizer cannot be read ({error})") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-
-    @property
-    def size(self) -> int:
-        """The number of tokens; this number itself means none."""
-        return self._tokenizer.get_vocab_size()
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"tokenizer": self.json, "num_tokens": self.num_tokens}
-
-    @property
-    def network(self) -> list[int]:
-        return [self.size, self.num_tokens]
+        self.size: int = self._tokenizer.get_vocab_size()  # the number of tokens; this number itself means none
+        super().__init__({"tokenizer": tokenizer, "num_tokens": num_tokens}, [self.size, num_tokens], words, prompts)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Tokens (N, L) int32 of N texts; an empty one has none."""

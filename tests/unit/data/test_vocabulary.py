@@ -41,7 +41,7 @@ def test_longer_captions_are_cut_off():
 
 
 def test_training_does_not_depend_on_the_order(vocabulary):
-    assert train(CAPTIONS[::-1], 64).json == vocabulary.json
+    assert train(CAPTIONS[::-1], 64).identity == vocabulary.identity
 
 
 def test_it_is_made_again_from_plain_data(vocabulary):
@@ -65,7 +65,7 @@ def test_words_and_prompts_are_those_of_the_training(vocabulary):
     more = vocabulary.of_training({"a red pear": 1, "a plum": 3})
     assert (more.words["plum"], more.words["pear"]) == (3, 6)
     assert more.prompts[0] == "a plum"
-    assert more.json == vocabulary.json
+    assert more.identity == vocabulary.identity
 
 
 def test_each_caption_of_an_image_is_drawn_as_often(vocabulary):
