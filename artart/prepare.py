@@ -36,7 +36,7 @@ def run(cfg: DictConfig) -> None:
     folder = data.folder
     kinds = {column: "classes" if column == CLASS else f"labels of {column}" for column in folder.label_names}
     labels = ", ".join(f"{len(names)} {kinds[column]}" for column, names in folder.label_names.items())
-    log.info("%d files below %s, %s", len(folder.files), relative_to_cwd(folder.root), labels)
+    log.info("%d files below %s, %s", len(folder.found.images), relative_to_cwd(folder.root), labels)
     _ = data.text.captions  # raises, before anything is written
     run_dir = claim_run_dir(cfg, planned)
     cfg.run_dir = str(run_dir)

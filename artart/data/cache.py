@@ -2,19 +2,16 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from math import inf
 from pathlib import Path
 
-import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 from rich.filesize import decimal
 
 from artart import ArtError
 from artart.data import store
-from artart.data.store import Kind, Store
 from artart.io.locks import unless_missing
 from artart.io.terminal import relative_to_cwd
 
@@ -69,29 +66,3 @@ def check_disk_space(cache: Path, what: str, num_images: int, num_bytes: int) ->
             f"data.cache_dir: the {what} of {num_images} images need {decimal(num_bytes)} and {cache} "
             f"has {decimal(free)} left; free some space, set data.cache_dir=DIR, or lower image_size"
         )
-
-
-def complete(
-    cache: Path,
-    root: Path,
-    kind: Kind,
-    what: str,
-    digests: Sequence[str],
-    make: Callable[[list[str]], Iterable[np.ndarray]],
-    max_rows: float = inf,
-) -> Store:
-    """The store of a kind with an array for each of the digests; `make` yields those that it lacks, and each is kept.
-
-    Raises ArtError if the cache cannot be written or has too little space; OSError if the disk fills up.
-    """
-    with locked(cache, root):
-        found = store.find(cache, kind, max_rows)
-        rows = found.rows if found else {}
-        if new := [digest for digest in digests if digest not in rows]:
-            check_disk_space(cache, what, len(new), len(new) * kind.row_bytes)
-            with store.writing(cache, kind) as writer:
-                for digest, values in zip(new, make(new), strict=True):
-                    writer.add(digest, values)
-            found = store.find(cache, kind)
-    assert found
-    return found

@@ -68,7 +68,7 @@ class _Reader:
             return ["jsonl"]
         if column := next((name for name in COLUMNS if name in columns), None):
             return [column]
-        has = f"; {self.folder.metadata_file} has {', '.join(columns)}" if columns else ""
+        has = f"; {self.folder.settings.metadata} has {', '.join(columns)}" if columns else ""
         raise ArtError(
             f"data.captions=auto: {self.folder.root} has no text beside an image, no metadata.jsonl, and there is no "
             f"table with a column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}{has}; name a column, or a template such "
@@ -98,7 +98,7 @@ class _Reader:
         for name in [" ".join((name or "").lower().split()) for _, name, _ in parts if name is not None]:
             if name not in columns:
                 wanted = "is no column" if table else "needs a table with that column: data.metadata=FILE.csv"
-                has = f"; {self.folder.metadata_file} has {', '.join(columns)}" if table else ""
+                has = f"; {self.folder.settings.metadata} has {', '.join(columns)}" if table else ""
                 raise ArtError(f"{key}: {name or '{}'} {wanted}{has}")
 
         def fill(path: Path) -> str | None:

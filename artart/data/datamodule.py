@@ -16,55 +16,41 @@ from torch import Tensor
 from artart import ArtError
 from artart.data import demo
 from artart.data.dataset import Storage, check_usable, images_of, paint_demo_art, place
-from artart.data.decode import MAX_PIXELS, ResizeMode, colour_of, is_colour
 from artart.data.folder import ArtFolder
-from artart.data.index import EXCLUDE, Entry, Exclude, Rules, write_unused
+from artart.data.index import Entry, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels, warn_of_untrained
 from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import LatentLoader, Loader
 from artart.data.opt_out import REASON
+from artart.data.settings import FolderSettings
 from artart.data.split import split
 from artart.data.text import Text
 from artart.data.vocabulary import tokens_of
-from artart.io.ranges import Count, Fraction, ImageSize, Rule, Seed
+from artart.io.ranges import Count, Fraction, Seed
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, repr=False)
-class ArtDataModule(LightningDataModule):
+class ArtDataModule(FolderSettings, LightningDataModule):
     """Images of a folder, or demo art: decoded once, split by content, kept as uint8."""
 
-    root: str | Path | None = None  # a folder; its sub-folders are classes. None: demo art
-    image_size: ImageSize = 128  # side of the square images in pixels
-    resize_mode: ResizeMode = "stretch"  # how an image becomes square: stretch, center_crop, or pad with the background
-    background: Annotated[str, Rule(is_colour, "a colour such as white or #808080")] = "white"  # of transparent images
     batch_size: Count = 32  # images per process and step; fewer if the training set is smaller
     val_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.1  # share of the images held out for validation
     random_flip: bool = False  # flip training images left to right with probability 1/2
     class_balanced: bool = False  # draw every label of the first column equally often
     storage: Storage = "auto"  # of the pixels while training; memory: a map of the cached file; see `place`
-    metadata: str | Path | None = None  # a CSV table with a column path; files that it does not name are excluded
-    opt_out: str | Path | None = None  # a list of images that are excluded, as for `opt_out.read_list`
-    licences: list[str] | None = None  # allowed ones, or patterns such as "CC0*"; None: all
-    labels: list[str] = field(default_factory=lambda: [CLASS])  # K columns of the table, or class: the folder
     captions: str | list[str] = "none"  # sources of prompts, which replace labels; see `captions.captions_of`
     max_tokens: Annotated[int, Field(ge=1, le=512)] = 64  # of a caption; further ones are cut off
     text_encoder: str | None = None  # frozen: a folder of transformers, a model in its cache, clip, or t5
     prompts: list[str] = field(default_factory=list)  # that grids show; none: the most frequent captions
-    class_level: Count = 1  # of the folders that are classes: 1 are those in root, 2 those in these
-    min_per_label: Count = 50  # values of other columns than class that fewer files have are no labels
-    exclude: Exclude = field(default_factory=EXCLUDE.copy)
-    max_pixels: Count = MAX_PIXELS  # larger images are not decoded
-    min_size: Count = 8  # pixels of an image's shorter side
     max_rejected_fraction: Fraction = 0.5  # share of unusable files above which `load` raises an error
-    cache_dir: str | Path | None = None  # where index and pixels of folders are kept; None: the user's cache
-    num_workers: Count | None = None  # processes that decode; None: one per core
     num_demo_images: Annotated[int, Field(ge=4)] = 500
     seed: Seed = 0  # of demo art and of the order and the flips of training
 
     def __post_init__(self) -> None:
-        super().__init__()
+        LightningDataModule.__init__(self)
+        super().__post_init__()
         for key, file in (("metadata", self.metadata), ("opt_out", self.opt_out)):
             if self.root is None and file is not None:
                 raise ArtError(f"data.{key}={file}: describes a folder; name it by data.root=DIR")
@@ -73,30 +59,13 @@ class ArtDataModule(LightningDataModule):
             raise ArtError(f"data.licences={self.licences}: {'null allows all' if self.metadata else remedy}")
         self.labels = [" ".join(column.split()) for column in self.labels]  # as metadata names its columns
         check_columns(self.labels, self.metadata)
-        self.folder = None if self.root is None else self._open_folder(Path(self.root))
+        self.folder = None if self.root is None else ArtFolder(self)
         sources = [self.captions] if isinstance(self.captions, str) else self.captions
         self.text = Text(self.folder, sources, self.max_tokens)
         self.latents: Latents | None = None  # of which batches consist, if `encode` was called
         self.entries: list[Entry] = []  # every file of the folder
         self.train_ids, self.val_ids = list[int](), list[int]()
         self.loader_state: dict[str, Any] = {}  # of a checkpoint, for the training loader
-
-    def _open_folder(self, root: Path) -> ArtFolder:
-        return ArtFolder(
-            root,
-            rules=Rules(self.max_pixels, self.min_size, **(EXCLUDE | self.exclude)),
-            size=self.image_size,
-            resize_mode=self.resize_mode,
-            background=colour_of(self.background),
-            metadata_file=None if self.metadata is None else Path(self.metadata),
-            licences=self.licences,
-            opt_out_file=None if self.opt_out is None else Path(self.opt_out),
-            labels=self.labels,
-            class_level=self.class_level,
-            min_per_label=self.min_per_label,
-            cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
-            num_workers=self.num_workers,
-        )
 
     @cached_property
     def label_names(self) -> dict[str, list[str]]:

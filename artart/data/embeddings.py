@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artart.data.cache import complete
 from artart.data.dataset import place
 from artart.data.folder import ArtFolder
 from artart.data.store import Kind
@@ -78,9 +77,8 @@ class EmbeddingTable:
             self.values = torch.cat([self.values.cpu(), own])
             return
         kind = Kind(f"prompts-{self.encoder.sha256[:16]}-{self.num_tokens}", self.values.shape[1:], np.float16)
-        known = complete(
-            *(self.folder.cache, self.folder.root, kind, "embeddings", [*texts]),
-            lambda new: self._encoded([texts[digest] for digest in new]),
+        known = self.folder.complete(
+            kind, "embeddings", [*texts], lambda new: self._encoded([texts[digest] for digest in new])
         )
         self.rows, self.values = known.rows, torch.from_numpy(known.values)
 

@@ -4,25 +4,27 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import platformdirs
 
 from artart import ArtError
 from artart.data import index, metadata, opt_out, store
 from artart.data.cache import check_disk_space, clear_if_made_by_another_version, locked
-from artart.data.decode import WHITE, Colour, ResizeMode
+from artart.data.decode import WHITE, colour_of
 from artart.data.find import Found, find_all
-from artart.data.index import Entry, Rules, status_of
+from artart.data.index import Entry, status_of
 from artart.data.labels import CLASS, class_of, describe_folders, frequent_names
 from artart.data.metadata import Metadata
 from artart.data.opt_out import OptOuts
 from artart.data.scan import FileInfo, examine_all, identity
+from artart.data.settings import FolderSettings
 from artart.data.store import Kind, Store
 from artart.io.terminal import relative_to_cwd
 
@@ -38,30 +40,18 @@ class Contents(NamedTuple):
     store: Store | None  # the pixels of every entry that is ok; None where none is
 
 
-@dataclass(eq=False)
 class ArtFolder:
     """A folder of images: which files are used, and how they become pixels."""
 
-    root: Path  # its sub-folders are classes, unless the table has a column "class"
-    rules: Rules
-    size: int  # side of the stored images in pixels
-    resize_mode: ResizeMode = "stretch"
-    background: Colour = WHITE  # of transparent images
-    metadata_file: Path | None = None  # the user's table; files that it does not name are excluded
-    licences: Sequence[str] | None = None  # allowed values of the table's column "licence"; None: all
-    opt_out_file: Path | None = None  # a list of images that are excluded, as for `opt_out.read_list`
-    labels: Sequence[str] = (CLASS,)  # columns of the table whose values are labels
-    class_level: int = 1  # of the folders that are classes: 1 are those in root
-    min_per_label: int = 50  # files that a value of a column other than "class" must have to be a label
-    cache_dir: Path | None = None  # where index and pixels are kept; None: the user's cache
-    num_workers: int | None = None  # processes that decode; None: one per core
-
-    def __post_init__(self) -> None:
-        resolved = self.root.resolve()
+    def __init__(self, settings: FolderSettings) -> None:
+        """`settings.root` is not None."""
+        self.settings, self.root = settings, Path(str(settings.root))
+        self.background = colour_of(settings.background)
+        size, resolved = settings.image_size, self.root.resolve()
+        self.kind = Kind(f"{size}-{settings.resize_mode}", (3, size, size))
         key = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:12]
-        self.kind = Kind(f"{self.size}-{self.resize_mode}", (3, self.size, self.size))
         colour = "" if self.background == WHITE else f"-{bytes(self.background).hex()}"
-        caches = self.cache_dir or platformdirs.user_cache_path("artart")
+        caches = Path(settings.cache_dir or platformdirs.user_cache_path("artart"))
         self.cache = caches / f"{resolved.name[:40]}-{key}{colour}"
 
     @cached_property
@@ -77,61 +67,57 @@ class ArtFolder:
             raise ArtError(f"data.root={self.root}: no image below this folder{' ' * bool(others)}{remedy}")
         return found
 
-    @property
-    def files(self) -> list[Path]:
-        """The image files below root that are read."""
-        return self.found.images
-
     @cached_property
     def metadata(self) -> Metadata | None:
         """The user's table of the images.
 
         Raises ArtError if it cannot be read or lacks a column that the settings name.
         """
-        if (file := self.metadata_file) is None:
+        if (file := self.settings.metadata) is None:
             return None
-        table = metadata.read(file, self.root, self.files)
-        columns, labels = ", ".join(table.columns), ", ".join(self.labels)
-        if self.licences is not None and "licence" not in table.columns:
+        table = metadata.read(Path(file), self.root, self.found.images)
+        columns, labels = ", ".join(table.columns), self.settings.labels
+        if self.settings.licences is not None and "licence" not in table.columns:
             raise ArtError(f"data.licences: {file} has no column licence; it has {columns}")
-        if missing := [column for column in self.labels if column not in (CLASS, *table.columns)]:
-            raise ArtError(f"data.labels=[{labels}]: {file} has no column {missing[0]}; it has {columns}")
+        if missing := [column for column in labels if column not in (CLASS, *table.columns)]:
+            raise ArtError(f"data.labels=[{', '.join(labels)}]: {file} has no column {missing[0]}; it has {columns}")
         return table
 
     @cached_property
     def excluded_by_table(self) -> dict[Path, str]:
         """Reasons by file."""
-        return {} if self.metadata is None else metadata.excluded(self.metadata, self.licences)
+        return {} if self.metadata is None else metadata.excluded(self.metadata, self.settings.licences)
 
     @cached_property
     def opt_outs(self) -> OptOuts | None:
         """The user's list. Raises ArtError if it cannot be read."""
-        return None if self.opt_out_file is None else opt_out.read_list(self.opt_out_file)
+        return None if self.settings.opt_out is None else opt_out.read_list(Path(self.settings.opt_out))
 
     def excluded(self, path: Path, facts: FileInfo) -> str:
         """Why the table, a file beside it or the list of opt-outs excludes a file; "": nothing does."""
         if reason := self.excluded_by_table.get(path, ""):
             return reason
-        if not self.rules.opt_out:
+        if not self.settings.exclude["opt_out"]:
             return ""
         name = opt_out.file_beside(path, self.found.opt_outs)
-        if not name and self.opt_outs and self.opt_outs.has(self._named(path, facts)):
+        if not name and self.opt_outs and not self.opt_outs.lines.isdisjoint(self._names(path, facts)):
             name = self.opt_outs.file.name
         return f"{opt_out.REASON}: {name}" if name else ""
 
-    def _named(self, path: Path, facts: FileInfo) -> opt_out.Image:
-        return opt_out.Image(self._key(path), self.name_of(path, "artist"), facts.sha256)
+    def _names(self, path: Path, facts: FileInfo) -> set[str]:
+        """What a line of the list of opt-outs may say to name a file."""
+        return opt_out.names_of(self._key(path), self.name_of(path, "artist"), facts.sha256)
 
     @cached_property
     def listed(self) -> list[Path]:
         """The files that the table does not exclude."""
-        return [path for path in self.files if path not in self.excluded_by_table]
+        return [path for path in self.found.images if path not in self.excluded_by_table]
 
     def name_of(self, path: Path, column: str = CLASS) -> str:
         """A file's value in a column of the table; empty: none. Without a column "class" it is the sub-folder."""
         if self.metadata is not None and column in self.metadata.columns:
             return self.metadata.rows.get(path, {}).get(column, "").strip()
-        return class_of(path, self.root, self.class_level) or ""
+        return class_of(path.parent, self.root, self.settings.class_level) or ""
 
     @cached_property
     def label_names(self) -> dict[str, list[str]]:
@@ -140,13 +126,14 @@ class ArtFolder:
         Nothing is decoded for this. Every class is a label; of other columns, values of `min_per_label` files or more.
         """
         has_column = self.metadata is not None and CLASS in self.metadata.columns
-        by_folder = CLASS in self.labels and self.class_level == 1 and not has_column
+        labels, level = self.settings.labels, self.settings.class_level
+        by_folder = CLASS in labels and level == 1 and not has_column
         if by_folder and (wrong := describe_folders(self.listed, self.root)):
             log.warning("data.root=%s: %s", self.root, wrong)
-        least = dict.fromkeys(self.labels, self.min_per_label) | {CLASS: 1}
+        least = dict.fromkeys(labels, self.settings.min_per_label) | {CLASS: 1}
         return {
             column: frequent_names(column, (self.name_of(path, column) for path in self.listed), least[column])
-            for column in self.labels
+            for column in labels
         }
 
     def read(self) -> Contents:
@@ -169,11 +156,11 @@ class ArtFolder:
             known = {entry.path: entry.facts for entry in [*before, *index.read(self.cache / "journal.csv")]}
             facts, pixels = self._examine_new(self._unchanged(known))
             if self.opt_outs:
-                self.opt_outs.warn_of_unused(self._named(path, fact) for path, fact in facts.items())
+                self.opt_outs.warn_of_unused(self._names(path, fact) for path, fact in facts.items())
             files = (
                 (self._key(path), self.name_of(path), fact, self.excluded(path, fact)) for path, fact in facts.items()
             )
-            entries = index.entries_of(files, self.rules) + self._others()
+            entries = index.entries_of(files, self.settings) + self._others()
             entries = index.find_near_duplicates(entries, before)
             if entries != before:
                 index.write(entries, self.cache / "index.csv")
@@ -194,7 +181,7 @@ class ArtFolder:
     def _unchanged(self, known: Mapping[str, FileInfo]) -> dict[Path, FileInfo]:
         """The facts of files whose size and times, or whose size and content, are those that are known."""
         unchanged = {}
-        for path in self.files:
+        for path in self.found.images:
             with suppress(OSError, KeyError):
                 facts, status = known[self._key(path)], path.stat()
                 if not facts.sha256 or status.st_size != facts.bytes:
@@ -213,22 +200,21 @@ class ArtFolder:
 
         Returns the facts of all files, and a store with the pixels of those that are used.
         """
-        pixels = store.find(self.cache, self.kind, max_rows=2 * len(self.files))
+        pixels = store.find(self.cache, self.kind, max_rows=2 * len(self.found.images))
         rows = pixels.rows if pixels else {}
 
         def needs_pixels(path: Path, facts: FileInfo) -> bool:
-            status, _ = status_of(facts, self.rules, self.excluded(path, facts))
+            status, _ = status_of(facts, self.settings, self.excluded(path, facts))
             return status == "ok" and facts.sha256 not in rows
 
-        new = [path for path in self.files if path not in known or needs_pixels(path, known[path])]
+        new = [path for path in self.found.images if path not in known or needs_pixels(path, known[path])]
         if not new:
             return dict(known), pixels
-        log.info("%s: reading %d of %d files", relative_to_cwd(self.root), len(new), len(self.files))
+        log.info("%s: reading %d of %d files", relative_to_cwd(self.root), len(new), len(self.found.images))
         check_disk_space(self.cache, "pixels", len(new), len(new) * (self.kind.row_bytes + ROW_BYTES))
         facts = dict(known)
-        examined = examine_all(
-            new, self.size, self.resize_mode, self.background, self.rules.max_pixels, self.num_workers
-        )
+        how = self.settings
+        examined = examine_all(new, how.image_size, how.resize_mode, self.background, how.max_pixels, how.num_workers)
         journal, writing = index.journal(self.cache / "journal.csv"), store.writing(self.cache, self.kind)
         with closing(examined), journal as note, writing as writer:
             try:
@@ -240,4 +226,28 @@ class ArtFolder:
             except KeyboardInterrupt:
                 log.info("what has been read is kept; the next call continues there")
                 raise
-        return {path: facts[path] for path in self.files}, store.find(self.cache, self.kind)
+        return {path: facts[path] for path in self.found.images}, store.find(self.cache, self.kind)
+
+    def complete(
+        self,
+        kind: Kind,
+        what: str,
+        digests: Sequence[str],
+        make: Callable[[list[str]], Iterable[np.ndarray]],
+        max_rows: float = inf,
+    ) -> Store:
+        """The store of a kind with an array for each digest; `make` yields those that it lacks, and each is kept.
+
+        Raises ArtError if the cache cannot be written or has too little space; OSError if the disk fills up.
+        """
+        with locked(self.cache, self.root):
+            found = store.find(self.cache, kind, max_rows)
+            rows = found.rows if found else {}
+            if new := [digest for digest in digests if digest not in rows]:
+                check_disk_space(self.cache, what, len(new), len(new) * kind.row_bytes)
+                with store.writing(self.cache, kind) as writer:
+                    for digest, values in zip(new, make(new), strict=True):
+                        writer.add(digest, values)
+                found = store.find(self.cache, kind)
+        assert found
+        return found

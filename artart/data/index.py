@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 from zlib import crc32
 
 from artart.data.opt_out import REASON
 from artart.data.perceptual_hash import groups
 from artart.data.scan import FileInfo
+from artart.data.settings import FolderSettings
 from artart.io.files import as_csv, atomic, write_new
 from artart.io.provenance import AI_SOURCES
 from artart.io.terminal import relative_to_cwd
@@ -42,32 +43,11 @@ class Entry(NamedTuple):
         return self.duplicate_of or self.path
 
 
-class Rules(NamedTuple):
-    """Which images are used for training."""
-
-    max_pixels: int
-    min_size: int  # pixels of the shorter side
-    duplicate: bool  # True: exclude exact duplicates
-    opt_out: bool  # True: exclude images that opt out of data mining
-    ai_made: bool  # True: exclude images marked as AI-made
-
-
-class Exclude(TypedDict, total=False):
-    """Which usable images are left out."""
-
-    duplicate: bool  # all but the first of files with the same content
-    opt_out: bool  # those that opt out of data mining
-    ai_made: bool  # those marked as AI-made
-
-
-EXCLUDE = Exclude(duplicate=True, opt_out=True, ai_made=True)
-
-
 COLUMNS = ("path", "class", *FileInfo._fields, "status", "reason", "duplicate_of", "crc32")
 LIST_COLUMNS = ("path", "reason", "bytes")
 
 
-def status_of(facts: FileInfo, rules: Rules, excluded: str = "", copy_of: str = "") -> tuple[Status, str]:
+def status_of(facts: FileInfo, settings: FolderSettings, excluded: str = "", copy_of: str = "") -> tuple[Status, str]:
     """Decide whether a file is used, and why not.
 
     `excluded` is the reason why table or opt-out exclude it, `copy_of` an image that is used and has the same
@@ -76,29 +56,29 @@ def status_of(facts: FileInfo, rules: Rules, excluded: str = "", copy_of: str = 
     sides = f"{facts.width} x {facts.height} pixels"
     if facts.flaw:
         return "rejected", facts.flaw
-    if facts.width * facts.height > rules.max_pixels:
-        return "rejected", f"above data.max_pixels={rules.max_pixels}: {sides}"
-    if min(facts.width, facts.height) < rules.min_size:
-        return "rejected", f"below data.min_size={rules.min_size}: {sides}"
+    if facts.width * facts.height > settings.max_pixels:
+        return "rejected", f"above data.max_pixels={settings.max_pixels}: {sides}"
+    if min(facts.width, facts.height) < settings.min_size:
+        return "rejected", f"below data.min_size={settings.min_size}: {sides}"
     if excluded:
         return "excluded", excluded
-    if rules.opt_out and facts.opt_out:
+    if settings.exclude["opt_out"] and facts.opt_out:
         return "excluded", f"{REASON}: {facts.opt_out}"
-    if rules.ai_made and facts.source in AI_SOURCES:
+    if settings.exclude["ai_made"] and facts.source in AI_SOURCES:
         return "excluded", f"AI-made: {facts.source}"
-    if rules.duplicate and copy_of:
+    if settings.exclude["duplicate"] and copy_of:
         return "excluded", f"exact duplicate: of {copy_of}"
     return "ok", ""
 
 
-def entries_of(files: Iterable[tuple[str, str, FileInfo, str]], rules: Rules) -> list[Entry]:
+def entries_of(files: Iterable[tuple[str, str, FileInfo, str]], settings: FolderSettings) -> list[Entry]:
     """The entries of files: path, class name, facts, and the reason why table or opt-out exclude it, or "".
 
     Of exact duplicates the first that is not excluded otherwise is used.
     """
     entries, used = [], dict[str, str]()  # used: path by SHA-256
     for path, class_name, facts, excluded in files:
-        status, reason = status_of(facts, rules, excluded, used.get(facts.sha256, ""))
+        status, reason = status_of(facts, settings, excluded, used.get(facts.sha256, ""))
         if status == "ok":
             used.setdefault(facts.sha256, path)
         entries.append(Entry(path, class_name, facts, status, reason))

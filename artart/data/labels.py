@@ -23,16 +23,12 @@ NO_CLASS = "(no class)"
 PARTS = frozenset(["dev", "eval", "holdout", "test", "testing", "train", "training", "val", "valid", "validation"])
 
 
-def class_of(path: Path, root: Path, level: int = 1) -> str | None:
-    """The name of the folder that a file lies in at a level below root, at any depth; None if there is none.
+@functools.cache  # a folder has many files
+def class_of(folder: Path, root: Path, level: int = 1) -> str | None:
+    """The name of a folder below root, or of the one at a level that it lies in, at any depth; None without one.
 
     Bytes that are not UTF-8 become `\\xe9`, so that checkpoints, tables and pages can hold the name.
     """
-    return _class_of_folder(path.parent, root, level)
-
-
-@functools.cache  # a folder has many files
-def _class_of_folder(folder: Path, root: Path, level: int) -> str | None:
     parts = folder.relative_to(root).parts
     return os.fsencode(parts[level - 1]).decode(errors="backslashreplace") if len(parts) >= level else None
 

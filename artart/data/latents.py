@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artart.data.cache import complete
 from artart.data.dataset import ImageSet
 from artart.data.folder import ArtFolder
 from artart.data.store import Kind
@@ -47,7 +46,7 @@ def latents_of(
 
     Without a folder they stay in memory.
 
-    Raises the errors of `complete`.
+    Raises the errors of `ArtFolder.complete`.
     """
     num_sides, encode = 1 + flips, partial(_encoded, images, encoder, device, flips)
     if folder is None:
@@ -56,8 +55,8 @@ def latents_of(
     name = f"{'flips' if flips else 'latents'}-{encoder.sha256[:16]}-{folder.kind.name}"
     kind = Kind(name, (num_sides, *encoder.shape), np.float16)
     place = {digest: k for k, digest in enumerate(images.digests)}
-    known = complete(
-        *(folder.cache, folder.root, kind, "latents", images.digests),
+    known = folder.complete(
+        *(kind, "latents", images.digests),
         lambda new: encode([place[digest] for digest in new]),
         max_rows=2 * len(images.digests),
     )

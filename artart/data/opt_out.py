@@ -14,38 +14,24 @@ REASON = "opted out of data mining"  # begins the reason of every opt-out
 SUFFIX = ".optout"
 
 
-class Image(NamedTuple):
-    """What a line of a list may name."""
-
-    path: str  # below the folder, with slashes
-    artist: str
-    sha256: str  # of its file
-
-    @property
-    def names(self) -> set[str]:
-        """In lower case; those of the folders that it lies in too."""
-        parts = self.path.casefold().split("/")
-        folders = {"/".join(parts[:k]) for k in range(1, len(parts) + 1)}
-        return {*folders, self.artist.casefold(), self.sha256} - {""}
-
-
 class OptOuts(NamedTuple):
     """A list of opt-outs: each line is the path of an image or a folder, an artist, or the SHA-256 of a file."""
 
     file: Path
     lines: frozenset[str]  # in lower case
 
-    def has(self, image: Image) -> bool:
-        return not self.lines.isdisjoint(image.names)
-
-    def warn_of_unused(self, images: Iterable[Image]) -> None:
-        """Log how many lines name none of the images."""
-        left = set(self.lines)
-        for image in images:
-            left -= image.names
-        if left:
+    def warn_of_unused(self, names: Iterable[set[str]]) -> None:
+        """Log how many lines are none of the names of any image."""
+        if left := self.lines.difference(*names):
             named = f"{len(left)} of {len(self.lines)} lines name no image, artist or SHA-256 here, such as"
             log.warning("data.opt_out=%s: %s %r", relative_to_cwd(self.file), named, min(left))
+
+
+def names_of(path: str, artist: str, sha256: str) -> set[str]:
+    """What a line may say to name an image, in lower case: its path or a folder of it, its artist, or its SHA-256."""
+    parts = path.casefold().split("/")
+    folders = {"/".join(parts[:k]) for k in range(1, len(parts) + 1)}
+    return {*folders, artist.casefold(), sha256} - {""}
 
 
 def read_list(file: Path) -> OptOuts:

@@ -9,7 +9,6 @@ from torch import Tensor
 from artart import ArtError
 from artart.config.build import did_you_mean
 from artart.data.datamodule import ArtDataModule
-from artart.data.index import EXCLUDE
 from artart.features.alexnet import alexnet_for, features_of
 from artart.metrics.fidelity import Classifier
 
@@ -27,7 +26,7 @@ class LabelFilter:
 
         Raises ArtError if a name in `refused` is no class, there is no other, or the weights are not available.
         """
-        data = ArtDataModule(root, SIDE, val_fraction=0, exclude=EXCLUDE | {"ai_made": False})
+        data = ArtDataModule(root, SIDE, val_fraction=0, exclude={"ai_made": False})
         known = next(iter(data.label_names.values()))
         if unknown := [name for name in refused if name not in known]:
             raise ArtError(f"filter.refused: {unknown[0]} is no sub-folder of {root}{did_you_mean(unknown[0], known)}")

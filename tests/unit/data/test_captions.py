@@ -8,10 +8,9 @@ import pytest
 from artart import ArtError
 from artart.data.captions import captions_of, clean, words_in
 from artart.data.folder import ArtFolder
-from artart.data.index import Rules
+from artart.data.settings import FolderSettings
 from artart.io.files import read_text
 
-RULES = Rules(10**9, 8, duplicate=True, opt_out=True, ai_made=True)
 ROWS = (
     "path,class,artist,year,title",
     "a/1.jpg,apple,Newton,1905,Gala",
@@ -31,7 +30,7 @@ def folder(tmp_path: Path):
         file = tmp_path.parent / f"{tmp_path.name}.csv"
         if table:
             file.write_text(table)
-        return ArtFolder(tmp_path, RULES, 16, metadata_file=file if table else None)
+        return ArtFolder(FolderSettings(tmp_path, 16, metadata=file if table else None))
 
     return make
 

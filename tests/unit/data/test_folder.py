@@ -26,12 +26,11 @@ from artart.data.decode import ResizeMode, open_image, resize, upright
 from artart.data.demo import paint
 from artart.data.find import find_all
 from artart.data.folder import ArtFolder, Contents
-from artart.data.index import Rules
 from artart.data.scan import Examined
+from artart.data.settings import FolderSettings
 
 Nobody = Callable[[], AbstractContextManager[None]]
 SIZE = 16
-RULES = Rules(max_pixels=10_000, min_size=8, duplicate=True, opt_out=True, ai_made=True)
 OPT_OUT = b'<x xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/" plus:DataMining="DMI-PROHIBITED-AIMLTRAINING"/>'
 
 Open = Callable[..., ArtFolder]
@@ -44,8 +43,7 @@ def opened(art_folder: Path, tmp_path: Path) -> Open:
     def opened(
         root: Path = art_folder, size: int = SIZE, cache_dir: Path = tmp_path / "cache", **more: Any
     ) -> ArtFolder:
-        rules = RULES._replace(**{name: more.pop(name) for name in Rules._fields if name in more})
-        return ArtFolder(root, rules, size, cache_dir=cache_dir, **more)
+        return ArtFolder(FolderSettings(root, size, cache_dir=cache_dir, **{"max_pixels": 10_000, **more}))
 
     return opened
 
@@ -296,7 +294,7 @@ def test_another_background_has_a_cache_of_its_own(opened: Open, tmp_path: Path,
     assert reasons(opened(root).read()) == dict.fromkeys(
         ("10.png", "12.png"), "blank on white, try data.background=black"
     )
-    on_red = opened(root, background=(255, 0, 0))
+    on_red = opened(root, background="#ff0000")
     for _ in range(2):
         contents = on_red.read()
         pixels = np.frombuffer(held(contents)["10.png"], np.uint8).reshape(3, SIZE, SIZE)
@@ -335,7 +333,7 @@ def test_folders_of_one_name_have_caches_of_their_own(opened: Open, art_folder: 
 def test_the_cache_is_the_users_unless_another_is_named(
     art_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    one = ArtFolder(art_folder, RULES, SIZE)
+    one = ArtFolder(FolderSettings(art_folder, SIZE))
     assert one.cache.parent == platformdirs.user_cache_path("artart")
     assert one.cache.is_relative_to(tmp_path_factory.getbasetemp())  # tests leave the real one alone
     one.read()
@@ -402,7 +400,7 @@ def test_exclusions_are_switched_without_reading_what_is_stored(
     image(art_folder / "shy.png", 1, pnginfo=None)
     image(art_folder / "shy.jpg", 2, xmp=OPT_OUT)
     shutil.copy(art_folder / "shy.png", art_folder / "z_copy.png")
-    off = {"duplicate": False, "opt_out": False, "ai_made": False}
+    off = {"exclude": {"duplicate": False, "opt_out": False, "ai_made": False}}
     assert reasons(opened().read()) == {"shy.jpg": "opted out of data mining", "z_copy.png": "exact duplicate"}
     for _ in range(2):
         contents = opened(**off).read()
@@ -433,7 +431,7 @@ def test_a_file_that_vanishes_while_it_is_read_may_come_back(
     path = of_class(art_folder, "drawing")[0]
     content = path.read_bytes()
     one = opened()
-    assert len(one.files) == 12
+    assert len(one.found.images) == 12
     path.unlink()
     assert reasons(one.read()) == {path.name: "vanished while it was read"}
     path.write_bytes(content)
@@ -516,7 +514,7 @@ def test_the_table_tells_classes_and_what_is_used(
 ) -> None:
     paths = [str(path.relative_to(art_folder)) for path in of_class(art_folder, "drawing")]
     file = table(tmp_path, "path,class", f"{paths[0]}, oil ", f"{paths[1]}, ", f"{paths[2]},chalk", "lost.jpg,ink")
-    one = opened(metadata_file=file)
+    one = opened(metadata=file)
     assert one.label_names["class"] == ["chalk", "oil"]
     contents = one.read()
     assert {one.path: one.class_name for one in contents.entries if one.status == "ok"} == dict(
@@ -531,13 +529,13 @@ def test_the_table_tells_classes_and_what_is_used(
     assert len(contents.store.rows) == 3
     assert held(opened().read()) == oracle(art_folder)
     assert [len(call) for call in calls] == [12, 9]  # what was excluded had not been stored
-    assert held(opened(metadata_file=file).read()) == held(contents)
+    assert held(opened(metadata=file).read()) == held(contents)
     assert len(calls) == 2
 
 
 def test_without_a_column_for_it_classes_are_folders(opened: Open, art_folder: Path, tmp_path: Path) -> None:
     paths = [str(path.relative_to(art_folder)) for path in of_class(art_folder, "drawing")]
-    one = opened(metadata_file=table(tmp_path, "path,title", *(f"{path},x" for path in paths)))
+    one = opened(metadata=table(tmp_path, "path,title", *(f"{path},x" for path in paths)))
     assert one.label_names["class"] == ["drawing"]
     assert {one.class_name for one in one.read().entries} == {path.name for path in art_folder.iterdir()}
 
@@ -546,19 +544,19 @@ def test_licences_are_chosen(opened: Open, art_folder: Path, tmp_path: Path, cal
     paths = [path.relative_to(art_folder) for path in of_class(art_folder, "drawing")]
     licences = ["CC0 1.0", "CC BY-NC 4.0", "", "Public Domain"]
     file = table(tmp_path, "path,License", *(f"{path},{name}" for path, name in zip(paths, licences, strict=True)))
-    contents = opened(metadata_file=file, licences=["cc0*", "public domain"]).read()
+    contents = opened(metadata=file, licences=["cc0*", "public domain"]).read()
     assert held(contents).keys() == {str(paths[0]), str(paths[3])}
     message = {one.path: one.reason for one in contents.entries}
     assert message[str(paths[1])] == "not in data.licences: CC BY-NC 4.0"
     assert message[str(paths[2])] == "not in data.licences: none given"
-    assert len(held(opened(metadata_file=file, licences=["CC BY*"]).read())) == 1
+    assert len(held(opened(metadata=file, licences=["CC BY*"]).read())) == 1
     assert [len(call) for call in calls] == [12, 1]
 
 
 def test_licences_need_a_table_that_holds_them(opened: Open, art_folder: Path, tmp_path: Path) -> None:
     file = table(tmp_path, "path,title", f"{of_class(art_folder, 'drawing')[0].relative_to(art_folder)},x")
     with pytest.raises(ArtError, match=r"data\.licences: .*art\.csv has no column licence; it has path, title"):
-        opened(metadata_file=file, licences=["CC0"]).read()
+        opened(metadata=file, licences=["CC0"]).read()
 
 
 # --- what goes wrong
@@ -638,9 +636,8 @@ BUILD = """
 import sys
 from pathlib import Path
 from artart.data.folder import ArtFolder
-from artart.data.index import Rules
-rules = Rules(10**8, 1, True, True, True)
-ArtFolder(Path(sys.argv[1]), rules, 16, cache_dir=Path(sys.argv[2])).read()
+from artart.data.settings import FolderSettings
+ArtFolder(FolderSettings(Path(sys.argv[1]), 16, cache_dir=Path(sys.argv[2]))).read()
 """
 
 
@@ -789,20 +786,20 @@ def test_values_that_few_usable_files_have_are_no_labels(
     caplog.set_level(logging.INFO)
     file = of_artists(art_folder, tmp_path, *LICENSED)
     names = {
-        least: opened(metadata_file=file, labels=["class", "artist"], min_per_label=least).label_names
+        least: opened(metadata=file, labels=["class", "artist"], min_per_label=least).label_names
         for least in (1, 2, 3, 5)
     }
     assert {tuple(one) for one in names.values()} == {("class", "artist")}
     assert all(one["class"] == ["drawing", "engraving"] for one in names.values())  # however few there are
     assert [one["artist"] for one in names.values()] == [["Ada", "Bo", "Cy"], ["Ada", "Bo"], ["Bo"], []]
     assert "data.min_per_label=3: artist has 1 labels; 2 rarer values, of 3 files, are none" in caplog.messages
-    licensed = opened(metadata_file=file, labels=["artist"], min_per_label=2, licences=["CC0"])
+    licensed = opened(metadata=file, labels=["artist"], min_per_label=2, licences=["CC0"])
     assert licensed.label_names == {"artist": ["Bo"]}  # an image of Ada's is excluded
     assert not calls  # nothing was decoded
 
 
 def test_a_column_that_the_table_does_not_have_is_reported(opened: Open, art_folder: Path, tmp_path: Path) -> None:
-    one = opened(metadata_file=of_artists(art_folder, tmp_path, *LICENSED), labels=["class", "artst"])
+    one = opened(metadata=of_artists(art_folder, tmp_path, *LICENSED), labels=["class", "artst"])
     with pytest.raises(ArtError) as error:
         assert one.label_names
     assert str(error.value) == (

@@ -7,12 +7,13 @@ import pytest
 from PIL import Image, ImageOps
 
 from artart.data import demo, index
-from artart.data.index import COLUMNS, Entry, Rules, counts, describe_unused, entries_of, write_unused
+from artart.data.index import COLUMNS, Entry, counts, describe_unused, entries_of, write_unused
 from artart.data.perceptual_hash import perceptual_hash
 from artart.data.scan import FileInfo
+from artart.data.settings import EXCLUDE, FolderSettings
 
-RULES = Rules(max_pixels=10_000, min_size=8, duplicate=True, opt_out=True, ai_made=True)
-LENIENT = Rules(max_pixels=10**9, min_size=1, duplicate=False, opt_out=False, ai_made=False)
+SETTINGS = FolderSettings(max_pixels=10_000)
+LENIENT = FolderSettings(max_pixels=10**9, min_size=1, exclude=dict.fromkeys(EXCLUDE, False))
 OPT_OUT, SOURCE = "DMI-PROHIBITED-AIMLTRAINING", "trainedAlgorithmicMedia"
 NAMES = [
     "plain.jpg",
@@ -34,16 +35,18 @@ def facts(number: int = 0, **others: Any) -> FileInfo:
     return plain._replace(**others)
 
 
-def entries_by(files: dict[str, FileInfo], rules: Rules = RULES, excluded: dict[str, str] | None = None) -> list[Entry]:
+def entries_by(
+    files: dict[str, FileInfo], settings: FolderSettings = SETTINGS, excluded: dict[str, str] | None = None
+) -> list[Entry]:
     """The entries of files by path, without classes."""
-    return entries_of(((path, "", fact, (excluded or {}).get(path, "")) for path, fact in files.items()), rules)
+    return entries_of(((path, "", fact, (excluded or {}).get(path, "")) for path, fact in files.items()), settings)
 
 
 def statuses(
-    files: dict[str, FileInfo], rules: Rules = RULES, excluded: dict[str, str] | None = None
+    files: dict[str, FileInfo], settings: FolderSettings = SETTINGS, excluded: dict[str, str] | None = None
 ) -> dict[str, str]:
     """Kind of the reason by path; empty for what is trained on."""
-    entries = entries_by(files, rules, excluded)
+    entries = entries_by(files, settings, excluded)
     assert all((entry.status == "ok") == (entry.reason == "") for entry in entries)
     return {entry.path: entry.kind for entry in entries}
 
@@ -139,7 +142,7 @@ FAULTS: dict[str, dict[str, Any]] = {  # in the order of precedence: kind of the
 @pytest.mark.parametrize("kind", FAULTS)
 def test_each_fault_has_its_status(kind: str) -> None:
     excluded = {"a.jpg": "not in data.licences: CC BY-NC"} if kind == "not in data.licences" else {}
-    (entry,) = entries_by({"a.jpg": facts(**FAULTS[kind])}, RULES, excluded)
+    (entry,) = entries_by({"a.jpg": facts(**FAULTS[kind])}, SETTINGS, excluded)
     assert entry.kind == kind
     assert entry.status == ("rejected" if list(FAULTS).index(kind) < 3 else "excluded")
 
@@ -182,7 +185,7 @@ def test_each_exclusion_can_be_switched_off() -> None:
     kinds = {"copy": "exact duplicate", "shy": "opted out of data mining", "ai": "AI-made"}
     assert statuses(files) == {"a": "", **kinds}
     for path, name in {"copy": "duplicate", "shy": "opt_out", "ai": "ai_made"}.items():
-        assert statuses(files, RULES._replace(**{name: False})) == {"a": "", **kinds, path: ""}
+        assert statuses(files, FolderSettings(max_pixels=10_000, exclude={name: False})) == {"a": "", **kinds, path: ""}
     assert set(statuses(files, LENIENT).values()) == {""}
 
 
@@ -216,7 +219,7 @@ def test_files_that_could_not_be_read_are_no_near_duplicates_of_each_other() -> 
 
 
 def test_an_entry_knows_its_class() -> None:
-    entries = entries_of([("x/a", "x", facts(), ""), ("b", "", facts(1), "")], RULES)
+    entries = entries_of([("x/a", "x", facts(), ""), ("b", "", facts(1), "")], SETTINGS)
     assert entries == [Entry("x/a", "x", facts(), "ok", ""), Entry("b", "", facts(1), "ok", "")]
 
 

@@ -22,7 +22,7 @@ ROOT = Path("/art")
     ],
 )
 def test_class_of_is_the_folder_at_the_level(path: str, level: int, name: str | None) -> None:
-    assert class_of(ROOT / path, ROOT, level) == name
+    assert class_of((ROOT / path).parent, ROOT, level) == name
 
 
 PARTS, ONE = "seem to be parts of a data set", "holds all images"

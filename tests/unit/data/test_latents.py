@@ -19,9 +19,9 @@ from artart.data import cache, demo, latents, store
 from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import ImageSet, images_of
 from artart.data.folder import ArtFolder
-from artart.data.index import Rules
 from artart.data.latents import latents_of
 from artart.data.loader import LatentLoader, Loader
+from artart.data.settings import FolderSettings
 from artart.io.images import to_model
 
 SIZE, MEAN, STD = 16, 0.25, 3.0
@@ -53,8 +53,7 @@ def opened(art_folder: Path, tmp_path: Path) -> Callable[[], tuple[ArtFolder, Im
     """The folder and its images anew, as another process would see them."""
 
     def opened() -> tuple[ArtFolder, ImageSet]:
-        rules = Rules(max_pixels=10_000, min_size=8, duplicate=True, opt_out=True, ai_made=True)
-        one = ArtFolder(art_folder, rules, SIZE, cache_dir=tmp_path / "cache")
+        one = ArtFolder(FolderSettings(art_folder, SIZE, cache_dir=tmp_path / "cache"))
         return one, images_of(one, one.read(), {})
 
     return opened
@@ -205,8 +204,7 @@ def test_images_of_equal_content_share_their_latents(tmp_path):
     pixels = torch.randint(0, 256, (3, 3, SIZE, SIZE), dtype=torch.uint8)
     digests = [64 * "a", 64 * "b", 64 * "a"]
     images = ImageSet(pixels, torch.tensor([0, 1, 0]), torch.zeros(3, 1).long(), digests, digests)
-    rules = Rules(max_pixels=10_000, min_size=8, duplicate=False, opt_out=True, ai_made=True)
-    one = ArtFolder(tmp_path, rules, SIZE, cache_dir=tmp_path / "cache")
+    one = ArtFolder(FolderSettings(tmp_path, SIZE, cache_dir=tmp_path / "cache", exclude={"duplicate": False}))
     found = latents_of(images, Encoder(), one, CPU, flips=True)
     assert found.rows.tolist() == [0, 2, 0]
     assert_are_latents(found, images, Encoder())
