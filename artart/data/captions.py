@@ -3,8 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 from typing import NamedTuple
@@ -35,19 +34,19 @@ def captions_of(folder: ArtFolder, sources: Sequence[str]) -> Captions:
 
     Raises ArtError if a source is missing or no text, with file and line.
     """
-    found, empty = dict[Path, dict[str, None]](), set[Path]()
-    reader = _Reader(folder)
-    names = [name for source in sources for name in (reader.find() if source == "auto" else [source])]
-    for name in names:
-        for path, texts in reader.read(name):
+    found, empty, names = dict[Path, dict[str, None]](), set[Path](), list[str]()
+    for source in sources:
+        name, captions = _auto(folder) if source == "auto" else (source, _read(folder, source))
+        names.append(name)
+        for path, texts in captions.items():
             kept = [text for text in map(clean, texts) if text]
             found.setdefault(path, {}).update(dict.fromkeys(kept))
             if not kept:
                 empty.add(path)
-    captions = {path: tuple(kept) for path, kept in found.items() if kept}
-    if not captions:
+    texts_of = {path: tuple(kept) for path, kept in found.items() if kept}
+    if not texts_of:
         raise ArtError(f"data.captions=[{', '.join(names)}]: no image below {folder.root} has one")
-    return Captions(captions, ", ".join(names), len(empty - captions.keys()))
+    return Captions(texts_of, ", ".join(names), len(empty - texts_of.keys()))
 
 
 def clean(text: str) -> str:
@@ -55,92 +54,81 @@ def clean(text: str) -> str:
     return " ".join("".join(sign if sign.isprintable() else " " for sign in normalize("NFC", text)).split())
 
 
-class _Reader:
-    def __init__(self, folder: ArtFolder) -> None:
-        self.folder = folder
+def _auto(folder: ArtFolder) -> tuple[str, Mapping[Path, Sequence[str]]]:
+    """The first source that is there, and its texts by image."""
+    columns = folder.metadata.columns if folder.metadata else ()
+    for source in ("txt", "jsonl", *(name for name in COLUMNS if name in columns)):
+        if (captions := _read(folder, source)) or source in columns:
+            return source, captions
+    has = f"; {folder.settings.metadata} has {', '.join(columns)}" if columns else ""
+    raise ArtError(
+        f"data.captions=auto: {folder.root} has no text beside an image, no metadata.jsonl, and there is no "
+        f"table with a column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}{has}; name a column, or a template such "
+        'as "{class} by {artist}"'
+    )
 
-    def find(self) -> list[str]:
-        """The source that `auto` takes."""
-        columns = self.folder.metadata.columns if self.folder.metadata else ()
-        if self._sidecars:
-            return ["txt"]
-        if self._lines:
-            return ["jsonl"]
-        if column := next((name for name in COLUMNS if name in columns), None):
-            return [column]
-        has = f"; {self.folder.settings.metadata} has {', '.join(columns)}" if columns else ""
-        raise ArtError(
-            f"data.captions=auto: {self.folder.root} has no text beside an image, no metadata.jsonl, and there is no "
-            f"table with a column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}{has}; name a column, or a template such "
-            'as "{class} by {artist}"'
-        )
 
-    def read(self, source: str) -> Iterator[tuple[Path, Sequence[str]]]:
-        if source == "txt":
-            for path, file in self._sidecars.items():
-                yield path, read_text(file).splitlines()
-        elif source == "jsonl":
-            yield from self._lines.items()
-        else:
-            template = self._template(source if "{" in source else f"{{{source}}}", source)
-            for path in self.folder.listed:
-                if (text := template(path)) is not None:
-                    yield path, [text]
+def _read(folder: ArtFolder, source: str) -> Mapping[Path, Sequence[str]]:
+    """The texts of a source by image."""
+    if source == "txt":
+        return {path: read_text(file).splitlines() for path, file in _sidecars(folder).items()}
+    if source == "jsonl":
+        return _of_json(folder)
+    fill = _template(folder, source)
+    return {path: [text] for path in folder.listed if (text := fill(path)) is not None}
 
-    def _template(self, template: str, source: str) -> Callable[[Path], str | None]:
-        """What fills a template with the cells of an image; None where one is empty."""
-        key, table = f"data.captions={source}", self.folder.metadata
-        try:
-            parts = [(before, name, spec) for before, name, spec, _ in Formatter().parse(template)]
-        except ValueError as error:
-            raise ArtError(f'{key}: {error}; a template is a text such as "{{class}} by {{artist}}"') from None
-        columns = list(dict.fromkeys([CLASS, *(table.columns if table else ())]))
-        for name in [" ".join((name or "").lower().split()) for _, name, _ in parts if name is not None]:
-            if name not in columns:
-                wanted = "is no column" if table else "needs a table with that column: data.metadata=FILE.csv"
-                has = f"; {self.folder.settings.metadata} has {', '.join(columns)}" if table else ""
-                raise ArtError(f"{key}: {name or '{}'} {wanted}{has}")
 
-        def fill(path: Path) -> str | None:
-            words = []
-            for before, name, _ in parts:
-                words.append(before)
-                if name is not None:
-                    cell = self.folder.name_of(path, " ".join(name.lower().split()))
-                    if not cell:
-                        return "" if template == f"{{{name}}}" else None
-                    words.append(cell)
-            return "".join(words)
+def _template(folder: ArtFolder, source: str) -> Callable[[Path], str | None]:
+    """What fills a template with the cells of an image; None where one of several is empty."""
+    key, table = f"data.captions={source}", folder.metadata
+    try:
+        parsed = [*Formatter().parse(source if "{" in source else f"{{{source}}}")]
+    except ValueError as error:
+        raise ArtError(f'{key}: {error}; a template is a text such as "{{class}} by {{artist}}"') from None
+    parts = [(before, name if name is None else " ".join(name.lower().split())) for before, name, *_ in parsed]
+    names = [name for _, name in parts if name is not None]
+    columns = dict.fromkeys([CLASS, *(table.columns if table else ())])
+    for name in names:
+        if name not in columns:
+            wanted = "is no column" if table else "needs a table with that column: data.metadata=FILE.csv"
+            has = f"; {folder.settings.metadata} has {', '.join(columns)}" if table else ""
+            raise ArtError(f"{key}: {name or '{}'} {wanted}{has}")
 
-        return fill
+    def fill(path: Path) -> str | None:
+        cells = {name: folder.name_of(path, name) for name in names}
+        if not all(cells.values()):
+            return "" if parts == [("", names[0])] else None
+        return "".join(before + ("" if name is None else cells[name]) for before, name in parts)
 
-    @cached_property
-    def _sidecars(self) -> dict[Path, Path]:
-        """The text file of each image that has one: NAME.txt, or NAME.jpg.txt."""
-        found, beside = dict[Path, Path](), dict[Path, dict[str, Path]]()
-        for path in self.folder.listed:
-            if path.parent not in beside:
-                files = (Path(entry.path) for entry in os.scandir(path.parent))
-                beside[path.parent] = {file.name.casefold(): file for file in files if file.suffix.casefold() == ".txt"}
-            for name in (f"{path.stem}.txt", f"{path.name}.txt"):
-                if file := beside[path.parent].get(name.casefold()):
-                    found[path] = file
-        return found
+    return fill
 
-    @cached_property
-    def _lines(self) -> dict[Path, Sequence[str]]:
-        """Texts of metadata.jsonl in any folder, by image; as in Hugging Face's imagefolder."""
-        found, listed = dict[Path, Sequence[str]](), {str(path): path for path in self.folder.listed}
-        for parent in sorted({parent for path in self.folder.listed for parent in path.parents}):
-            file = parent / "metadata.jsonl"
-            if self.folder.root not in (parent, *parent.parents) or not file.is_file():
-                continue
-            for number, line in enumerate(read_text(file).splitlines(), start=1):
-                if line.strip():
-                    name, texts = _item(line, f"{file}: line {number}")
-                    if path := listed.get(os.path.normpath(parent / name)):
-                        found[path] = texts
-        return found
+
+def _sidecars(folder: ArtFolder) -> dict[Path, Path]:
+    """The text file of each image that has one: NAME.txt, or NAME.jpg.txt."""
+    found, beside = dict[Path, Path](), dict[Path, dict[str, Path]]()
+    for path in folder.listed:
+        if path.parent not in beside:
+            files = (Path(entry.path) for entry in os.scandir(path.parent))
+            beside[path.parent] = {file.name.casefold(): file for file in files if file.suffix.casefold() == ".txt"}
+        for name in (f"{path.stem}.txt", f"{path.name}.txt"):
+            if file := beside[path.parent].get(name.casefold()):
+                found[path] = file
+    return found
+
+
+def _of_json(folder: ArtFolder) -> dict[Path, Sequence[str]]:
+    """Texts of metadata.jsonl in any folder, by image; as in Hugging Face's imagefolder."""
+    found, listed = dict[Path, Sequence[str]](), {str(path): path for path in folder.listed}
+    for parent in sorted({parent for path in folder.listed for parent in path.parents}):
+        file = parent / "metadata.jsonl"
+        if not parent.is_relative_to(folder.root) or not file.is_file():
+            continue
+        for number, line in enumerate(read_text(file).splitlines(), start=1):
+            if line.strip():
+                name, texts = _item(line, f"{file}: line {number}")
+                if path := listed.get(os.path.normpath(parent / name)):
+                    found[path] = texts
+    return found
 
 
 def _item(line: str, place: str) -> tuple[str, Sequence[str]]:

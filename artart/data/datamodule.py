@@ -180,7 +180,7 @@ class ArtDataModule(FolderSettings, LightningDataModule):
         """What conditions a network on images: their labels (N, K), or the tokens of their first captions (N, L)."""
         if self.text.vocabulary is None:
             return self.images.labels[list(ids)]
-        return self.text.first([self.images.captions[i] for i in ids])
+        return self.text.vocabulary.encode([next(iter(self.images.captions[i]), "") for i in ids])
 
     def pixels_of(self, ids: Sequence[int]) -> Tensor:
         """Some of the images, uint8 (N, 3, S, S) on the CPU."""

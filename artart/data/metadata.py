@@ -14,6 +14,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from artart import ArtError
+from artart.io.files import read_text
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ def read(file: Path, root: Path, files: Sequence[Path]) -> Metadata:
     Raises ArtError if the table cannot be read, contradicts itself or names none of the images.
     """
     try:
-        columns, table = _table(file)
+        columns, table = _table(read_text(file))
+    except ArtError as error:  # names the file
+        raise ArtError(f"data.metadata={error}") from None
     except ValueError as error:
         raise ArtError(f"data.metadata={file}: {error}") from None
     exactly = {_normal(path.absolute()): path for path in files}
@@ -112,12 +115,13 @@ def _nfc(path: str) -> str:
     return normalize("NFC", path)
 
 
-def _table(file: Path) -> tuple[tuple[str, ...], list[Row]]:
+def _table(text: str) -> tuple[tuple[str, ...], list[Row]]:
     """The names of the columns and the rows that are not blank.
 
     Raises ValueError if there are none or they make no sense.
     """
-    text = _text(file)
+    if not text.strip():
+        raise ValueError('empty file; it needs a column "path" and a row for each image')
     headers = {delimiter: _header(text, delimiter) for delimiter in DELIMITERS}
     delimiter = max(headers, key=lambda delimiter: ("path" in headers[delimiter], len(headers[delimiter])))
     columns = headers[delimiter]
@@ -138,22 +142,6 @@ def _table(file: Path) -> tuple[tuple[str, ...], list[Row]]:
     if not table:
         raise ValueError("no rows below the names of the columns; add one for each image")
     return tuple(filter(None, columns)), table
-
-
-def _text(file: Path) -> str:
-    try:
-        content = file.read_bytes()
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{error.strerror}; name a CSV file that can be read") from None
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ValueError(f'line {line} is not UTF-8; save it as "CSV UTF-8"') from None
-    if "\0" in text:
-        raise ValueError('NUL bytes, so it is no text in UTF-8; save it as "CSV UTF-8"')
-    if not text.strip():
-        raise ValueError('empty file; it needs a column "path" and a row for each image')
-    return text
 
 
 def _header(text: str, delimiter: str) -> list[str]:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from torch import Tensor
-
 from artart import ArtError
 from artart.data import demo
 from artart.data.captions import Captions, captions_of
@@ -77,8 +75,3 @@ class Text:
         if isinstance(self.vocabulary, Embeddings):
             self.vocabulary.table.folder = self.folder
             self.vocabulary.encode([*dict.fromkeys(text for texts in self.captions.texts.values() for text in texts)])
-
-    def first(self, captions: Sequence[tuple[str, ...]]) -> Tensor:
-        """y (N, K) of the first caption of each of N images."""
-        assert self.vocabulary
-        return self.vocabulary.encode([next(iter(texts), "") for texts in captions])

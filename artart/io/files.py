@@ -191,7 +191,7 @@ def read_text(file: Path) -> str:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise ArtError(f"{relative_to_cwd(file)}: {error.strerror}") from None
+        raise ArtError(f"{relative_to_cwd(file)}: {error.strerror}; name a file that can be read") from None
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = content.decode(encoding)

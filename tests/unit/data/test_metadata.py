@@ -313,13 +313,11 @@ BAD = {
     ),
     "huge header": ("x" * 200_000, "line 1: field larger than field limit (131072); look at its quotes"),
     "stray quote": (lines("path,title", 'a.jpg,"A" B'), "line 2: ',' expected after '\"'; look at its quotes"),
-    "Latin-1": ("path\na.jpg\nCésar.jpg\n".encode("latin-1"), 'line 3 is not UTF-8; save it as "CSV UTF-8"'),
-    "UTF-16": ("path\na.jpg\n".encode("utf-16"), 'line 1 is not UTF-8; save it as "CSV UTF-8"'),
     "UTF-16 without its mark": (
         "path\na.jpg\n".encode("utf-16-le"),
-        'NUL bytes, so it is no text in UTF-8; save it as "CSV UTF-8"',
+        "line 1 holds NUL bytes, so it is no UTF-8; save it as UTF-8",
     ),
-    "spreadsheet": (b"PK\x03\x04\x14\x00\x08\xff", 'line 1 is not UTF-8; save it as "CSV UTF-8"'),
+    "spreadsheet": (b"PK\x03\x04\x14\x00\x08\xff", "line 1 is no text in UTF-8; save it as UTF-8"),
     "none found": (
         lines("path", "images/a\n.jpg", "b.jpg"),
         "no path in it names an image below data.root=/images/art: it has 'images/a', the folder has "
@@ -339,7 +337,14 @@ def test_a_table_that_cannot_be_read_is_refused_with_a_remedy(tmp_path: Path) ->
     for file, reason in ((tmp_path / "gone.csv", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(ArtError) as caught:
             read(file, ROOT, images())
-        assert str(caught.value) == f"data.metadata={file}: {reason}; name a CSV file that can be read"
+        assert str(caught.value) == f"data.metadata={file}: {reason}; name a file that can be read"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_a_table_may_have_the_encoding_of_a_spreadsheet(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "art.csv").write_bytes("path,title\ndrawing/a.jpg,César\n".encode(encoding))
+    (row,) = read(tmp_path / "art.csv", ROOT, images()).rows.values()
+    assert row["title"] == "César"
 
 
 # --- licences
