@@ -20,7 +20,7 @@ from artart.data.folder import ArtFolder
 from artart.data.index import Entry, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels, warn_of_untrained
 from artart.data.latents import Encoder, Latents, latents_of
-from artart.data.loader import LatentLoader, Loader
+from artart.data.loader import Loader
 from artart.data.opt_out import REASON
 from artart.data.settings import FolderSettings
 from artart.data.split import split
@@ -200,10 +200,11 @@ class ArtDataModule(FolderSettings, LightningDataModule):
             options["captions"] = tokens_of([self.images.captions[i] for i in ids], self.text.vocabulary)
         if self.latents is not None:
             self.latents = self.latents._replace(values=place(self.latents.values, self.storage, self._device))
-            values, rows, normalize = self.latents
-            return LatentLoader(values, labels, rows[ids], batch_size, normalize=normalize, **options)
-        self.images = self.images._replace(pixels=place(self.images.pixels, self.storage, self._device))
-        return Loader(self.images.pixels, labels, self.images.rows[ids], batch_size, **options)
+            values, rows, options["normalize"] = self.latents
+        else:
+            self.images = self.images._replace(pixels=place(self.images.pixels, self.storage, self._device))
+            values, rows = self.images.pixels, self.images.rows
+        return Loader(values, labels, rows[ids], batch_size, **options)
 
     @property
     def _rank_and_world_size(self) -> tuple[int, int]:

@@ -37,14 +37,11 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class TooLarge(ValueError):  # noqa: N818 - a fact about an image
-    """An image of more pixels than the caller allows: "60000 x 60000 pixels"."""
+    """An image of more pixels than the caller allows."""
 
     def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__(size)
+        super().__init__("{} x {} pixels".format(*size))
         self.size = size  # width, height
-
-    def __str__(self) -> str:
-        return f"{self.size[0]} x {self.size[1]} pixels"
 
 
 def open_image(
@@ -93,8 +90,8 @@ def _open(source: str | Path | BinaryIO, head: bytes, max_pixels: int, formats: 
 
 def _add_profile(image: Image.Image, head: bytes, found: png.Readable | None) -> None:
     """Make a profile of what other than a profile tells an image's colours. Source: PNG 3rd edition, 4.3."""
-    if found:
-        png.scale_transparent_grey(image, found.bits)
+    if found and image.mode == "L" and "transparency" in image.info:
+        image.info["transparency"] *= 255 // (2**found.bits - 1)  # Pillow scales the grey of 2 and 4 bits but not this
     code_points = found.cicp[:2] if found else _code_points(head)
     profile = image.info.get("icc_profile")
     if code_points:
@@ -169,11 +166,6 @@ def is_colour(name: str) -> bool:
     with suppress(ValueError):
         return bool(colour_of(name))
     return False
-
-
-def is_blank(flat: Image.Image, background: Colour = WHITE) -> bool:
-    """Whether the result of `upright` of a transparent image shows nothing but the background."""
-    return flat.getextrema() == tuple((level, level) for level in background)
 
 
 def decode(file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> Image.Image:

@@ -44,10 +44,7 @@ class Unsupported(ValueError):  # noqa: N818 - a fact about an image
     """An image that may be decoded to wrong pixels: "unsupported TIFF: 12-bit grey; save it as ..."."""
 
     def __init__(self, kind: str, what: str, remedy: str = REMEDY) -> None:
-        super().__init__(kind, what, remedy)
-
-    def __str__(self) -> str:
-        return "unsupported {}: {}; {}".format(*self.args)
+        super().__init__(f"unsupported {kind}: {what}; {remedy}")
 
 
 def check(image: Image.Image, file: BinaryIO | None = None) -> None:

@@ -38,6 +38,8 @@ class Loader:
     rank: int = 0
     world_size: int = 1
     captions: Tokens | None = None  # of the M images, which then replace labels as y
+    normalize: Callable[[Tensor], Tensor] | None = None  # of latents (N, C, H, W) float16 in the place of pixels, of
+    # which with random_flip those of a mirror image follow those of its image
 
     batch_sampler = None  # Lightning asks for it if there is a sampler
 
@@ -73,7 +75,8 @@ class Loader:
         self._resume = None
         order, flips, y = self._plan(epoch)
         # The indices of the whole epoch are moved at once, so that no batch waits for its own.
-        rows, y, flips = self._rows(order, flips).to(self.pixels.device), y.to(self.device), flips.to(self.device)
+        rows = self.ids[order] + (flips if self.normalize and self.random_flip else 0)
+        rows, y, flips = rows.to(self.pixels.device), y.to(self.device), flips.to(self.device)
         for k in range(done, len(self)):
             self._handed_out = (epoch, k + 1)
             yield Batch(self._fetch(self._share(rows, k), self._share(flips, k)), self._share(y, k))
@@ -110,22 +113,16 @@ class Loader:
         start = k * self.global_batch_size
         return whole[start : start + self.global_batch_size].tensor_split(self.world_size)[self.rank]
 
-    def _rows(self, order: Tensor, flips: Tensor) -> Tensor:
-        """The rows of pixels of an epoch, (M,) long."""
-        return self.ids[order]
-
     def _fetch(self, rows: Tensor, flips: Tensor) -> Tensor:
-        """Images as floats on the device, where they are moved as uint8: a quarter of the size."""
-        pixels = self._moved(self.pixels.index_select(0, rows))  # 3.6 times as fast as pixels[rows]
+        """Images, or normalised latents, as floats on the device; they are moved, without waiting, as they are kept."""
+        values = self.pixels.index_select(0, rows)  # 3.6 times as fast as pixels[rows]
+        to_gpu = torch.device(self.device).type == "cuda" and not values.is_cuda
+        values = (values.pin_memory() if to_gpu else values).to(self.device, non_blocking=to_gpu)
+        if self.normalize:
+            return self.normalize(values.float()).contiguous(memory_format=torch.channels_last)
         if self.random_flip:
-            pixels = torch.where(flips[:, None, None, None], pixels.flip(-1), pixels)
-        return to_model(pixels.contiguous(memory_format=torch.channels_last))
-
-    def _moved(self, values: Tensor) -> Tensor:
-        """On the device of the batches; to a GPU without waiting for it."""
-        if torch.device(self.device).type == "cuda" and not values.is_cuda:
-            return values.pin_memory().to(self.device, non_blocking=True)
-        return values.to(self.device)
+            values = torch.where(flips[:, None, None, None], values.flip(-1), values)
+        return to_model(values.contiguous(memory_format=torch.channels_last))
 
     def state_dict(self) -> dict[str, int]:
         """The position in the epoch, and what must be equal for it to mean the same images."""
@@ -144,19 +141,3 @@ class Loader:
                 "resume with the same, or from the end of an epoch"
             )
         self._handed_out = self._resume = (state["epoch"], state["batches"])
-
-
-@dataclass(eq=False, repr=False)
-class LatentLoader(Loader):
-    """The same for latents: `pixels` are (N, C, H, W) float16; with random_flip mirror images follow their images."""
-
-    _: KW_ONLY
-    normalize: Callable[[Tensor], Tensor]
-
-    def _rows(self, order: Tensor, flips: Tensor) -> Tensor:
-        return self.ids[order] + (flips if self.random_flip else 0)
-
-    def _fetch(self, rows: Tensor, flips: Tensor) -> Tensor:
-        """Normalised latents as floats on the device; `rows` chooses the mirror images."""
-        latents = self.normalize(self._moved(self.pixels.index_select(0, rows)).float())
-        return latents.contiguous(memory_format=torch.channels_last)

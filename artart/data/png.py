@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
 from artart.data.layouts import Unsupported
 
@@ -47,7 +47,13 @@ def readable(file: BinaryIO) -> Readable:
             _pillow_reads(stream, kind, data)  # the mode is needed to read others
         if kind == b"cICP" and is_intact and len(data) == 4:
             cicp = tuple(data)
-    return Readable(_without(dropped, file) if dropped else file, bits, cicp)
+    if dropped:
+        file.seek(0)
+        content = bytearray(file.read())
+        for part in reversed(dropped):
+            del content[part]
+        file = io.BytesIO(content)
+    return Readable(file, bits, cicp)
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes, bool]]:
@@ -74,17 +80,3 @@ def _pillow_reads(stream: PngImagePlugin.PngStream, kind: bytes, data: bytes) ->
     except Exception:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
         return False
     return True
-
-
-def _without(parts: list[slice], file: BinaryIO) -> BinaryIO:
-    file.seek(0)
-    content = bytearray(file.read())
-    for part in reversed(parts):
-        del content[part]
-    return io.BytesIO(content)
-
-
-def scale_transparent_grey(image: Image.Image, bits: int) -> None:
-    """Pillow scales grey of 2 and 4 bits to 8, but not the one that tRNS names."""
-    if image.mode == "L" and "transparency" in image.info:
-        image.info["transparency"] *= 255 // (2**bits - 1)

@@ -22,7 +22,6 @@ from artart.data.decode import (
     Colour,
     ResizeMode,
     TooLarge,
-    is_blank,
     open_image,
     orientation,
     resize,
@@ -40,7 +39,6 @@ log = logging.getLogger(__name__)
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_IN_PROCESS = 1  # files that are examined without worker processes: any file may crash its decoder
 LARGE = 25_000_000  # pixels; one process at a time decodes such an image, which takes 4 to 20 bytes a pixel
-BLANK = "blank on {}, try data.background={}: nothing is seen of it"
 TOO_SLOW = f"takes more than {MAX_SECONDS} s to decode: save it again"
 NO_MEMORY = "needs more memory than there is: lower data.num_workers or data.max_pixels"
 
@@ -93,8 +91,8 @@ def examine(
                 facts = facts._replace(**_header(image))
                 turned = orientation(image) if image.format == "TIFF" else 0  # which Pillow turns when it is loaded
                 flat = upright(image, background)
-                if image.has_transparency_data and is_blank(flat, background):
-                    return Examined(path, facts._replace(flaw=_blank(background)), None)
+                if image.has_transparency_data and (flaw := _blank(flat, background)):
+                    return Examined(path, facts._replace(flaw=flaw), None)
                 pixels = resize(flat, size, resize_mode, background)
                 provenance = provenance_of(image, file)
                 facts = facts._replace(
@@ -164,10 +162,13 @@ def _num_frames(image: Image.Image) -> int:
     return frames
 
 
-def _blank(background: Colour) -> str:
-    """The flaw of an image of which nothing is seen."""
+def _blank(flat: Image.Image, background: Colour) -> str:
+    """The flaw of a transparent image that shows nothing but the background; "" if it does."""
+    if flat.getextrema() != tuple((level, level) for level in background):
+        return ""
     name = "white" if background == WHITE else f"#{bytes(background).hex()}"
-    return BLANK.format(name, "black" if sum(background) > sum(WHITE) / 2 else "white")
+    other = "black" if sum(background) > sum(WHITE) / 2 else "white"
+    return f"blank on {name}, try data.background={other}: nothing is seen of it"
 
 
 def _flaw(error: Exception) -> str:

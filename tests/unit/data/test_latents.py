@@ -20,7 +20,7 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import ImageSet, images_of
 from artart.data.folder import ArtFolder
 from artart.data.latents import latents_of
-from artart.data.loader import LatentLoader, Loader
+from artart.data.loader import Loader
 from artart.data.settings import FolderSettings
 from artart.io.images import to_model
 
@@ -231,7 +231,7 @@ def test_batches_are_the_latents_of_the_loaders_own_images(options, world_size):
     for rank in range(world_size):
         more = {"batch_size": 4, "seed": 5, "rank": rank, "world_size": world_size, **options}
         wanted = Loader(pixels, labels[ids], rows[ids], **more)
-        found = LatentLoader(values, labels[ids], places[ids], normalize=normalize, **more)
+        found = Loader(values, labels[ids], places[ids], normalize=normalize, **more)
         for epoch in range(2):
             for loader in (wanted, found):
                 loader.set_epoch(epoch)
