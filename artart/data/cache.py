@@ -55,10 +55,7 @@ def clear_if_made_by_another_version(cache: Path) -> None:
 
 
 def check_disk_space(cache: Path, what: str, num_images: int, num_bytes: int) -> None:
-    """Log how much the pixels or latents of images take in the cache.
-
-    Raises ArtError if the disk has too little space.
-    """
+    """Log how much the pixels or latents of images take in the cache. Raises ArtError if the disk has too little."""
     free = shutil.disk_usage(cache).free
     log.info("the %s of %d images take at most %s in %s", what, num_images, decimal(num_bytes), relative_to_cwd(cache))
     if num_bytes > free:

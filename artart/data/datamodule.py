@@ -130,10 +130,7 @@ class ArtDataModule(FolderSettings, LightningDataModule):
             log.info("data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, num_train)
 
     def encode(self, encoder: Encoder, device: torch.device) -> None:
-        """Replace the images of batches by their latents.
-
-        Raises ArtError as for `latents_of`.
-        """
+        """Replace the images of batches by their latents. Raises ArtError as for `latents_of`."""
         self.latents = latents_of(self.images, encoder, self.folder, device, self.random_flip)
 
     def training_latents(self) -> Iterator[Tensor]:

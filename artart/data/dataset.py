@@ -74,10 +74,7 @@ def images_of(folder: ArtFolder, contents: Contents, captions: Mapping[Path, tup
 
 
 def check_usable(entries: Sequence[Entry], folder: ArtFolder, max_rejected_fraction: float) -> None:
-    """Log how many files are not used, and why.
-
-    Raises ArtError if too few images are left or too many files were rejected.
-    """
+    """Log how many files are not used, and why. Raises ArtError if too few are left or too many were rejected."""
     root, found = folder.root, counts(entries)
     unused = describe_unused(entries, folder.cache / "index.csv")
     if found["ok"] < MIN_IMAGES:

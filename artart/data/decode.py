@@ -109,18 +109,10 @@ def _code_points(head: bytes) -> tuple[int, ...]:
 
 
 def upright(image: Image.Image, background: Colour = WHITE) -> Image.Image:
-    """The first frame of an opened image, decoded to the last byte, upright, 8 bits deep, on a background.
+    """The first frame of an opened image, decoded to the last byte, upright, 8 bits deep, on an sRGB background.
 
-    Colours without alpha stay in their own profile.
-
-    Args:
-        background: an sRGB colour, seen where the image is transparent.
-
-    Returns:
-        An image in mode L, RGB, CMYK or LAB; `image` itself if it is that already.
-
-    Raises:
-        Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
+    It has mode L, RGB, CMYK or LAB, colours without alpha are in their own profile; `image` itself if it is that
+    already. Raises errors of many types (OSError, SyntaxError ...), as Pillow's decoders do.
     """
     low = deep.low_bytes(image)
     if low:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -13,6 +12,7 @@ from artart.data.profiles import converted, needs_16_bits, space, to_srgb
 STRIP = 256  # rows that are converted at once
 ORDERS = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 LOW = {f"{mode};16{order}": f"{mode};16{ORDERS[order]}" for mode in ("RGB", "RGBX", "RGBA") for order in ORDERS}
+LOW["LA;16B"] = "RGBA"  # all four bytes
 
 
 def low_bytes(image: Image.Image) -> Image.Image | None:
@@ -22,19 +22,16 @@ def low_bytes(image: Image.Image) -> Image.Image | None:
     """
     tiles: list[ImageFile._Tile] = getattr(image, "tile", [])
     rawmode = [tile.args if isinstance(tile.args, str) else tile.args[0] for tile in tiles[:1] if tile.args]
-    if not rawmode or rawmode[0] not in {*LOW, "LA;16B"}:
+    if not rawmode or rawmode[0] not in LOW:
         return None
     assert isinstance(image, ImageFile.ImageFile) and image.fp and image.format
     low = Image.open(image.fp, formats=[image.format])
     assert isinstance(low, ImageFile.ImageFile)
-    low.tile = [tile._replace(args=_low(tile.args)) for tile in low.tile]
+    for k, tile in enumerate(low.tile):
+        args = LOW[tile.args] if isinstance(tile.args, str) else (LOW[tile.args[0]], *tile.args[1:])
+        low.tile[k] = tile._replace(args=args)
     low.info["is_grey"] = rawmode == ["LA;16B"]
     return low
-
-
-def _low(args: Any) -> Any:
-    """A decoder's arguments for the low bytes; of grey with alpha for all four bytes."""
-    return {**LOW, "LA;16B": "RGBA"}[args] if isinstance(args, str) else (LOW[args[0]], *args[1:])
 
 
 def flatten(high: Image.Image, low: Image.Image | None, background: tuple[int, int, int]) -> Image.Image:

@@ -36,11 +36,7 @@ class EmbeddingTable:
     """Embeddings of texts, each computed once. Rows 1, 2, ... are of texts, row 0 stands for none."""
 
     def __init__(self, encoder: Encoder, num_tokens: int) -> None:
-        """
-        Args:
-            encoder: of texts.
-            num_tokens: T, of a text; further ones are cut off.
-        """
+        """Texts are cut off after `num_tokens`, T."""
         self.encoder, self.num_tokens = encoder, num_tokens
         self.folder: ArtFolder | None = None  # in whose cache the table is kept; None: in memory
         self.rows: dict[str, int] = {}  # of `values`, by a text's digest
@@ -94,11 +90,7 @@ class Embeddings(Prompts):
     """Prompts by the rows of a table."""
 
     def __init__(self, table: EmbeddingTable, words: Mapping[str, int], prompts: Sequence[str]) -> None:
-        """
-        Args:
-            table: of their embeddings, to which new ones are added.
-            words, prompts: as for `Prompts`.
-        """
+        """`table` is that of their embeddings, to which new ones are added; the others are those of `Prompts`."""
         encoder, num_tokens = table.encoder, table.num_tokens
         identity = {"sha256": encoder.sha256, "channels": encoder.channels, "num_tokens": num_tokens}
         super().__init__(identity, [0, num_tokens, encoder.channels], words, prompts)

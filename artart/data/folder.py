@@ -56,10 +56,7 @@ class ArtFolder:
 
     @cached_property
     def found(self) -> Found:
-        """What lies below root.
-
-        Raises ArtError if there is no image that is read.
-        """
+        """What lies below root. Raises ArtError if there is no image that is read."""
         found = find_all(self.root)
         if not found.images:
             others = "; ".join(f"{number} {kind}" for kind, number in Counter(found.others.values()).most_common(3))
@@ -69,10 +66,7 @@ class ArtFolder:
 
     @cached_property
     def metadata(self) -> Metadata | None:
-        """The user's table of the images.
-
-        Raises ArtError if it cannot be read or lacks a column that the settings name.
-        """
+        """The user's table. Raises ArtError if it cannot be read or lacks a column that the settings name."""
         if (file := self.settings.metadata) is None:
             return None
         table = metadata.read(Path(file), self.root, self.found.images)
@@ -160,7 +154,10 @@ class ArtFolder:
             files = (
                 (self._key(path), self.name_of(path), fact, self.excluded(path, fact)) for path, fact in facts.items()
             )
-            entries = index.entries_of(files, self.settings) + self._others()
+            entries = index.entries_of(files, self.settings)
+            for path, reason in self.found.others.items():
+                info = FileInfo(bytes=path.lstat().st_size)
+                entries.append(Entry(self._key(path), self.name_of(path), info, "other", reason))
             entries = index.find_near_duplicates(entries, before)
             if entries != before:
                 index.write(entries, self.cache / "index.csv")
@@ -170,13 +167,6 @@ class ArtFolder:
     def _key(self, path: Path) -> str:
         """A file's path in the index."""
         return path.relative_to(self.root).as_posix()
-
-    def _others(self) -> list[Entry]:
-        """The entries of image files that are not read."""
-        return [
-            Entry(self._key(path), self.name_of(path), FileInfo(bytes=path.lstat().st_size), "other", reason)
-            for path, reason in self.found.others.items()
-        ]
 
     def _unchanged(self, known: Mapping[str, FileInfo]) -> dict[Path, FileInfo]:
         """The facts of files whose size and times, or whose size and content, are those that are known."""

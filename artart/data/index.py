@@ -172,6 +172,5 @@ def _checksum(cells: Sequence[str]) -> str:
 def _entry(row: list[str]) -> Entry:
     path, name, *values, status, reason, duplicate_of = row
     parse: dict[type, Callable[[str], object]] = {int: int, str: str, bool: "True".__eq__}
-    kinds = FileInfo.__annotations__.values()
-    facts: Any = [parse[kind](value) for kind, value in zip(kinds, values, strict=True)]
+    facts: Any = [parse[kind](value) for kind, value in zip(FileInfo.__annotations__.values(), values, strict=True)]
     return Entry(path, name, FileInfo(*facts), cast(Status, status), reason, duplicate_of)

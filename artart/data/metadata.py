@@ -116,10 +116,7 @@ def _nfc(path: str) -> str:
 
 
 def _table(text: str) -> tuple[tuple[str, ...], list[Row]]:
-    """The names of the columns and the rows that are not blank.
-
-    Raises ValueError if there are none or they make no sense.
-    """
+    """The names of the columns and the rows that are not blank. Raises ValueError if they make no sense."""
     if not text.strip():
         raise ValueError('empty file; it needs a column "path" and a row for each image')
     headers = {delimiter: _header(text, delimiter) for delimiter in DELIMITERS}

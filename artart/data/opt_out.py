@@ -35,10 +35,7 @@ def names_of(path: str, artist: str, sha256: str) -> set[str]:
 
 
 def read_list(file: Path) -> OptOuts:
-    """Read a list, without empty lines and those that begin with #.
-
-    Raises ArtError if it cannot be read.
-    """
+    """Read a list, without empty lines and those that begin with #. Raises ArtError if it cannot be read."""
     lines = map(str.strip, read_text(file).splitlines())
     texts = (line.replace("\\", "/").removeprefix("./").rstrip("/") for line in lines if not line.startswith("#"))
     return OptOuts(file, frozenset(text.casefold() for text in texts if text))

@@ -76,10 +76,7 @@ def _product(a: np.ndarray, b: np.ndarray, odd: np.ndarray) -> np.ndarray:
 
 
 def _is_near(a: np.ndarray, b: np.ndarray, odd: np.ndarray) -> np.ndarray:
-    """Which digits a (N, K) are near which b (M, K): (N, M).
-
-    All numbers are multiples of 1/2 far below 2 ** 23, so float32 is exact.
-    """
+    """Which digits a (N, K) are near which b (M, K): (N, M). Multiples of 1/2 far below 2**23: float32 is exact."""
     return _product(a, b, odd) >= ((a**2).sum(axis=1, keepdims=True) + (b**2).sum(axis=1) - MAX_DISTANCE) / 2
 
 

@@ -37,10 +37,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, kind: Kind) -> None:
-        """Map a store into memory and check it, at about 1 GB/s.
-
-        Raises OSError or ValueError if it cannot be read or is empty.
-        """
+        """Map a store into memory and check it, at 1 GB/s. Raises OSError or ValueError if it cannot be read."""
         rows = np.fromfile(folder / ROWS, ROW)
         num_rows = min(len(rows), (folder / VALUES).stat().st_size // kind.row_bytes)
         self.values = np.memmap(folder / VALUES, kind.dtype, mode="c", shape=(num_rows, *kind.shape))

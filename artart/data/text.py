@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,20 +19,14 @@ from artart.data.vocabulary import Prompts, train
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class Text:
     """Which captions there are, and their words as numbers."""
 
-    def __init__(self, folder: ArtFolder | None, sources: Sequence[str], max_tokens: int) -> None:
-        """
-        Args:
-            folder: of the images; None: demo art.
-            sources: as for `captions_of`; ["none"]: no captions.
-            max_tokens: of a caption; further ones are cut off.
-        """
-        self.folder = folder
-        self.sources = sources
-        self.max_tokens = max_tokens
-        self.encoder: Encoder | None = None  # frozen; None: one is trained along with the network
+    folder: ArtFolder | None  # of the images; None: demo art
+    sources: Sequence[str]  # as for `captions_of`; ["none"]: no captions
+    max_tokens: int  # of a caption; further ones are cut off
+    encoder: Encoder | None = None  # frozen; None: one is trained along with the network
 
     @cached_property
     def captions(self) -> Captions:
