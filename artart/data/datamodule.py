@@ -18,7 +18,7 @@ from artart.data import demo
 from artart.data.dataset import Storage, check_usable, images_of, paint_demo_art, place
 from artart.data.folder import ArtFolder
 from artart.data.index import Entry, write_unused
-from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels, warn_of_untrained
+from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels
 from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import Loader
 from artart.data.opt_out import REASON
@@ -27,6 +27,7 @@ from artart.data.split import split
 from artart.data.text import Text
 from artart.data.vocabulary import tokens_of
 from artart.io.ranges import Count, Fraction, Seed
+from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class ArtDataModule(FolderSettings, LightningDataModule):
             "num_train": len(self.train_ids),
             "num_val": len(self.val_ids),
             "num_opted_out": sum(entry.kind == REASON for entry in self.entries),
-            "untrained_labels": untrained_labels(self.images.labels[self.train_ids], self.label_names),
+            "untrained_labels": self._untrained_labels,
         }
 
     def load(self, loaded: "ArtDataModule | None" = None) -> None:
@@ -124,7 +125,9 @@ class ArtDataModule(FolderSettings, LightningDataModule):
         num_train = len(self.train_ids)
         held_out = f"{len(self.val_ids)} held out for validation" if self.val_ids else "none held out"
         log.info("%d images: %d for training, %s", num_images, num_train, held_out)
-        warn_of_untrained(images.labels[self.train_ids], self.label_names)
+        for column, names in self._untrained_labels.items():
+            shown = ", ".join(map(printable, names[:10])) + ", ..." * (len(names) > 10)
+            log.warning("%s: no training image has %s; label=all leaves that out", column, shown)
         self.text.note([images.captions[i] for i in self.train_ids])
         if num_train < self.batch_size:
             log.info("data.batch_size=%d: the training set has only %d, so it is the batch", self.batch_size, num_train)
@@ -202,6 +205,10 @@ class ArtDataModule(FolderSettings, LightningDataModule):
             self.images = self.images._replace(pixels=place(self.images.pixels, self.storage, self._device))
             values, rows = self.images.pixels, self.images.rows
         return Loader(values, labels, rows[ids], batch_size, **options)
+
+    @property
+    def _untrained_labels(self) -> dict[str, list[str]]:
+        return untrained_labels(self.images.labels[self.train_ids], self.label_names)
 
     @property
     def _rank_and_world_size(self) -> tuple[int, int]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from artart import ArtError
-from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +78,6 @@ def pairs(labels: Tensor, label_names: LabelNames) -> list[list[tuple[int, int]]
     """For each row of labels (N, K) the pairs of column and label, without "none"."""
     sizes = [len(names) for names in label_names.values()]
     return [[(k, label) for k, label in enumerate(row) if label < sizes[k]] for row in labels.tolist()]
-
-
-def warn_of_untrained(labels: Tensor, label_names: LabelNames) -> None:
-    """Log the names that no row of labels (N, K) of training images has."""
-    for column, names in untrained_labels(labels, label_names).items():
-        shown = ", ".join(map(printable, names[:10])) + ", ..." * (len(names) > 10)
-        log.warning("%s: no training image has %s; label=all leaves that out", column, shown)
 
 
 def untrained_labels(labels: Tensor, label_names: LabelNames) -> dict[str, list[str]]:

@@ -13,8 +13,8 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.decode import WHITE
 from artart.data.index import UNUSED, Entry
 from artart.data.report import MAX_LINES, tables
+from artart.data.representation import sides
 from artart.data.scan import examine_all
-from artart.data.sizes import sides
 from artart.io.images import grid, to_model
 from artart.io.page import Figure, Table, histograms, html
 from artart.io.terminal import printable

@@ -63,21 +63,14 @@ def digits_of(hashes: Sequence[str]) -> np.ndarray:
     return values[np.frombuffer("".join(hashes).encode(), np.uint8)].reshape(len(hashes), len(ODD))
 
 
-def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The squared distance of each of the digits a (N, K) to each b (M, K), as they are or flipped: (N, M)."""
-    return (a**2).sum(axis=1, keepdims=True) + (b**2).sum(axis=1) - 2 * _product(a, b, ODD)
+def distances(a: np.ndarray, b: np.ndarray, odd: np.ndarray = ODD) -> np.ndarray:
+    """The squared distance of each of the digits a (N, K) to each b (M, K), as they are or flipped: (N, M).
 
-
-def _product(a: np.ndarray, b: np.ndarray, odd: np.ndarray) -> np.ndarray:
-    """The product of digits a (N, K) and b (M, K), or if it is greater b's flipped, which negates the odd: (N, M)."""
+    A flip negates the odd. All numbers are multiples of 1/2 far below 2 ** 23, so float32 is exact.
+    """
     product = np.abs(a[:, odd] @ b[:, odd].T)
     product += a[:, ~odd] @ b[:, ~odd].T
-    return product
-
-
-def _is_near(a: np.ndarray, b: np.ndarray, odd: np.ndarray) -> np.ndarray:
-    """Which digits a (N, K) are near which b (M, K): (N, M). Multiples of 1/2 far below 2**23: float32 is exact."""
-    return _product(a, b, odd) >= ((a**2).sum(axis=1, keepdims=True) + (b**2).sum(axis=1) - MAX_DISTANCE) / 2
+    return (a**2).sum(axis=1, keepdims=True) + (b**2).sum(axis=1) - 2 * product
 
 
 def groups(hashes: Sequence[str]) -> list[int]:
@@ -97,9 +90,9 @@ def groups(hashes: Sequence[str]) -> list[int]:
             both = np.append(label[i : i + BLOCK], label[j : j + BLOCK])
             if both.min() == both.max():
                 continue  # one group already, such as thousands of nearly empty sheets
-            maybe = _is_near(low[i : i + BLOCK], low[j : j + BLOCK], ODD[:NUM_LOW])
+            maybe = distances(low[i : i + BLOCK], low[j : j + BLOCK], ODD[:NUM_LOW]) <= MAX_DISTANCE
             rows, columns = i + np.flatnonzero(maybe.any(axis=1)), j + np.flatnonzero(maybe.any(axis=0))
-            a, b = np.nonzero(_is_near(digits[rows], digits[columns], ODD))
+            a, b = np.nonzero(distances(digits[rows], digits[columns]) <= MAX_DISTANCE)
             _link(label, rows[a], columns[b])
     firsts = list(first.values())
     group = dict(zip(first, label.tolist(), strict=True))

@@ -9,8 +9,7 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.index import UNUSED, Entry, counts
 from artart.data.labels import NO_CLASS, PARTS
 from artart.data.opt_out import REASON
-from artart.data.representation import by_column, rows
-from artart.data.sizes import sizes
+from artart.data.representation import by_column, rows, sizes
 from artart.io.page import Table
 from artart.io.provenance import AI_SOURCES
 from artart.io.terminal import printable

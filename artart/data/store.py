@@ -6,7 +6,6 @@ from contextlib import contextmanager, suppress
 from math import inf, prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
-from uuid import uuid4
 from zlib import crc32
 
 import numpy as np
@@ -110,11 +109,9 @@ def writing(folder: Path, kind: Kind) -> Iterator[Writer]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder; one that another process holds stays whole (Windows) or is hidden at once (NFS)."""
-    hidden = path.with_name(f".{uuid4().hex}.part")
+    """Remove a file or folder, as far as no other process holds it."""
     with suppress(OSError):
-        path.rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True) if hidden.is_dir() else hidden.unlink()
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def clean(folder: Path, pattern: str = ".*.part", keep: Path | None = None) -> None:

@@ -41,7 +41,9 @@ def in_workers(
         num_workers: None: one per core.
         preload: the module that they need, imported once for all of them.
     """
-    num_workers = num_workers or _num_cores()
+    # of the cores that this process may use: a container may have fewer than the machine
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_workers = num_workers or num_cores
     chunks = deque(items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
     while chunks:
         pool = _pool(min(num_workers, len(chunks)), preload)
@@ -57,11 +59,6 @@ def in_workers(
                 yield _alone(call, item, crashed, preload)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the running items, not for the rest
-
-
-def _num_cores() -> int:
-    """Cores that this process may use; a container may have fewer than the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _each(call: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -7,9 +7,8 @@ import pytest
 from scipy.stats import entropy
 
 from artart.data.index import Entry
-from artart.data.representation import decade, representation, rows
+from artart.data.representation import decade, representation, rows, sides, sizes
 from artart.data.scan import FileInfo
-from artart.data.sizes import sides, sizes
 
 
 def test_numbers_of_a_column():

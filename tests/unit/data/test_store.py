@@ -193,19 +193,6 @@ def test_an_image_that_is_interrupted_leaves_nothing(name: str, tmp_path: Path) 
     assert held(find(tmp_path, kind())) == expected(0, 1)
 
 
-def test_a_store_that_cannot_be_removed_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows renames no folder whose files are mapped."""
-    write(tmp_path, 0, 1)
-
-    def refuse(path: Path, target: Path) -> Path:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", refuse)
-        assert find(tmp_path, kind(), max_rows=1) is None
-    assert held(find(tmp_path, kind())) == expected(0, 1)
-
-
 def test_no_folder_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some file systems cannot; checksums find what a power failure lost."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: pytest.fail("synced"))
