@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -28,8 +29,8 @@ def low_bytes(image: Image.Image) -> Image.Image | None:
     low = Image.open(image.fp, formats=[image.format])
     assert isinstance(low, ImageFile.ImageFile)
     for k, tile in enumerate(low.tile):
-        args = LOW[tile.args] if isinstance(tile.args, str) else (LOW[tile.args[0]], *tile.args[1:])
-        low.tile[k] = tile._replace(args=args)
+        args: Any = tile.args
+        low.tile[k] = tile._replace(args=LOW[args] if isinstance(args, str) else (LOW[args[0]], *args[1:]))
     low.info["is_grey"] = rawmode == ["LA;16B"]
     return low
 

@@ -20,11 +20,8 @@ CHUNK = 64  # images that are encoded between two steps of the progress bar
 class Encoder(Protocol):
     """Images to latents, such as diffusion.first_stage.FrozenAutoencoder."""
 
-    @property
-    def sha256(self) -> str: ...
-
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
+    sha256: str
+    shape: tuple[int, int, int]
 
     def latents(self, images: Tensor) -> Tensor: ...
 

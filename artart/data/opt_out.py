@@ -43,7 +43,5 @@ def read_list(file: Path) -> OptOuts:
 
 def file_beside(path: Path, files: Collection[Path]) -> str:
     """The name of NAME.optout or NAME.jpg.optout, if it is among the files, of an image NAME.jpg; else ""."""
-    if not files:
-        return ""
     names = path.with_suffix(SUFFIX), path.with_name(f"{path.name}{SUFFIX}")
     return next((name.name for name in names if name in files), "")
