@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from string import Formatter
 from typing import NamedTuple
@@ -133,17 +134,13 @@ def _of_json(folder: ArtFolder) -> dict[Path, Sequence[str]]:
 
 def _item(line: str, place: str) -> tuple[str, Sequence[str]]:
     """File name and captions of a line of metadata.jsonl."""
-    try:
+    with suppress(ValueError, TypeError, KeyError):
         item = json.loads(line)
-    except ValueError as error:
-        raise ArtError(f"{place}: no JSON ({error})") from None
-    if not isinstance(item, Mapping) or not isinstance(name := item.get("file_name"), str):
-        raise ArtError(f'{place}: must be an object with "file_name" and "text"')
-    texts = item.get("text")
-    texts = [texts] if isinstance(texts, str) else texts or []
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ArtError(f'{place}: "text" must be a text or a list of texts')
-    return name, texts
+        name, texts = item["file_name"], item.get("text") or []
+        texts = [texts] if isinstance(texts, str) else texts
+        if isinstance(texts, list) and all(isinstance(text, str) for text in (name, *texts)):
+            return name, texts
+    raise ArtError(f'{place}: must be a JSON object of "file_name" and "text", a text or a list of texts')
 
 
 def words_of(texts: Sequence[str]) -> Counter[str]:

@@ -18,9 +18,14 @@ from artart.io.terminal import progress_bar
 class Encoder(Protocol):
     """Texts to embeddings of their tokens, such as features.text_encoder.FrozenTextEncoder."""
 
-    name: str
-    sha256: str
-    channels: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def channels(self) -> int: ...
 
     def num_tokens(self, texts: Sequence[str]) -> int: ...
 

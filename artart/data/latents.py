@@ -20,8 +20,11 @@ CHUNK = 64  # images that are encoded between two steps of the progress bar
 class Encoder(Protocol):
     """Images to latents, such as diffusion.first_stage.FrozenAutoencoder."""
 
-    sha256: str
-    shape: tuple[int, int, int]
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
 
     def latents(self, images: Tensor) -> Tensor: ...
 

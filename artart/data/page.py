@@ -32,7 +32,7 @@ def page(report: Mapping[str, Any], data: ArtDataModule) -> bytes:
     if report["refusal"]:
         sentences.append(f"Training would refuse this folder: {report['refusal']}")
     files, *others = tables(report, data.entries)
-    sections = [files, *_unused(data), *others, *_columns(report)]
+    sections: list[Table | Figure] = [files, *_unused(data), *others, *_columns(report)]
     if data.train_ids:
         sections[1:1] = [_examples(data)]
         sections += [*_sizes(report, data), _kinds(data.entries), *_alike(data), _split(report)]

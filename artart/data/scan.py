@@ -202,6 +202,6 @@ def examine_all(
     """Examine files in the order given, with a progress bar, in worker processes if there are several."""
     one = partial(examine, size=size, resize_mode=resize_mode, background=background, max_pixels=max_pixels)
     few = len(paths) <= MAX_IN_PROCESS
-    results = map(one, paths) if few else in_workers(one, paths, _crashed, num_workers, preload=__name__)
+    results = map(one, paths) if few else in_workers(one, paths, _crashed, num_workers)
     with progress_bar() as bar:
         yield from bar.track(results, total=len(paths), description="reading images")

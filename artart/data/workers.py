@@ -30,7 +30,6 @@ def in_workers(
     items: Sequence[Item],
     crashed: Callable[[Item, int], Result],
     num_workers: int | None = None,
-    preload: str = __name__,
 ) -> Iterator[Result]:
     """Yield call(item) for each item, in order, from new processes, which end with this one, however that ends.
 
@@ -39,14 +38,13 @@ def in_workers(
         crashed: the result for an item that ends that too, and the number of the signal that ended it, such as SIGKILL
             if there is no memory left, and OUT_OF_TIME; 0 or less: none.
         num_workers: None: one per core.
-        preload: the module that they need, imported once for all of them.
     """
     # of the cores that this process may use: a container may have fewer than the machine
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     num_workers = num_workers or num_cores
     chunks = deque(items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
     while chunks:
-        pool = _pool(min(num_workers, len(chunks)), preload)
+        pool = _pool(min(num_workers, len(chunks)))
         running: deque[Future[list[Result]]] = deque()
         try:
             while chunks:
@@ -56,7 +54,7 @@ def in_workers(
                 chunks.popleft()
         except BrokenProcessPool:
             for item in chunks.popleft():
-                yield _alone(call, item, crashed, preload)
+                yield _alone(call, item, crashed)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the running items, not for the rest
 
@@ -81,15 +79,15 @@ def exclusive(needed: bool) -> AbstractContextManager[object]:
     return _exclusive if needed else nullcontext()
 
 
-def _alone(call: Callable[[Item], Result], item: Item, crashed: Callable[[Item, int], Result], preload: str) -> Result:
-    with _pool(1, preload) as pool:
+def _alone(call: Callable[[Item], Result], item: Item, crashed: Callable[[Item, int], Result]) -> Result:
+    with _pool(1) as pool:
         (process,) = pool._processes.values()
         with suppress(BrokenProcessPool):
             return pool.submit(_each, call, [item]).result()[0]
     return crashed(item, -(process.exitcode or 0))
 
 
-def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
+def _pool(num_workers: int) -> ProcessPoolExecutor:
     """Processes forked from a clean server: this one has threads, so forking it is not safe.
 
     They would import its main module, which is slow if it imports torch and endless if it has no guard, so that is
@@ -98,7 +96,7 @@ def _pool(num_workers: int, preload: str) -> ProcessPoolExecutor:
     can_fork = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
     if can_fork:
-        context.set_forkserver_preload([preload])
+        context.set_forkserver_preload(["artart.data.scan"])  # imported once for all
         resource_tracker.ensure_running()  # it unblocks Ctrl-C
     all_started = context.Barrier(num_workers)
     pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(all_started, context.Lock()))

@@ -69,7 +69,7 @@ class FrozenAutoencoder(FirstStage):
     def network(self) -> Mapping[str, int]:
         return {"image_size": self.image_size // self.net.factor, "channels": self.net.latent_channels}
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Of the latents of an image."""
         side = self.network["image_size"]

@@ -52,11 +52,11 @@ class FrozenTextEncoder:
             raise ArtError(f"{self.key}={self.name}: has other weights than those of the training")
         return tokenizer, net.requires_grad_(False).eval(), digest.hexdigest()
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         return self.known[0] if self.known else self._parts[2]
 
-    @cached_property
+    @property
     def channels(self) -> int:
         """D, of an embedding."""
         return self.known[1] if self.known else self._parts[1].config.hidden_size

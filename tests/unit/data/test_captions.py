@@ -103,19 +103,19 @@ def test_a_source_that_is_missing_is_a_sentence(folder, table, sources, message)
     assert "\n" not in str(error.value)
 
 
-LINES = {
-    "no JSON": ("{text: 1}", "line 2: no JSON"),
-    "no object": ("[1]", "line 2: must be an object"),
-    "no name": ('{"text": "x"}', "line 2: must be an object with"),
-    "a number as text": ('{"file_name": "a/1.jpg", "text": 3}', 'line 2: "text" must be a text or a list of texts'),
-    "numbers as texts": ('{"file_name": "a/1.jpg", "text": [3]}', 'line 2: "text" must be a text or a list of texts'),
-}
+LINES = [
+    "{text: 1}",
+    "[1]",
+    '{"text": "x"}',
+    '{"file_name": "a/1.jpg", "text": 3}',
+    '{"file_name": "a/1.jpg", "text": [3]}',
+]
 
 
-@pytest.mark.parametrize(("line", "message"), LINES.values(), ids=LINES)
-def test_a_wrong_line_of_json_is_named(folder, tmp_path, line, message):
+@pytest.mark.parametrize("line", LINES)
+def test_a_wrong_line_of_json_is_named(folder, tmp_path, line):
     (tmp_path / "metadata.jsonl").write_text(f'{{"file_name": "a/1.jpg", "text": "one"}}\n{line}\n')
-    with pytest.raises(ArtError, match=message):
+    with pytest.raises(ArtError, match='line 2: must be a JSON object of "file_name" and "text"'):
         captions_of(folder(), ["jsonl"])
 
 
