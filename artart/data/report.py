@@ -39,7 +39,7 @@ def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
         "classes": {name or NO_CLASS: counts(one for one in entries if one.class_name == name) for name in names},
         "representation": by_column(folder, entries),
         "sizes": sizes(entries, data.image_size),
-        "opt_outs": dict(Counter(filter(None, map(opt_out_of, entries))).most_common()),
+        "opt_outs": dict(Counter(term for entry in entries if (term := _opt_out_of(entry))).most_common()),
         "ai_marks": dict(Counter(term for one in entries if (term := one.facts.source) in AI_SOURCES).most_common()),
         "near_duplicates": near_duplicates(data),
         "ignored": dict(folder.found.ignored.most_common()),
@@ -50,7 +50,7 @@ def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
     }
 
 
-def opt_out_of(entry: Entry) -> str:
+def _opt_out_of(entry: Entry) -> str:
     """What says that an image is not for training; "": nothing does."""
     return entry.facts.opt_out or (entry.reason.partition(": ")[2] if entry.kind == REASON else "")
 

@@ -64,13 +64,9 @@ class Vocabulary(Prompts):
     """Byte pair encoding on bytes (Sennrich et al. 2016, arXiv 1508.07909), so that there is no unknown word."""
 
     def __init__(self, tokenizer: str, num_tokens: int, words: Mapping[str, int], prompts: Sequence[str]) -> None:
-        """
-        Args:
-            tokenizer: JSON of the library `tokenizers`.
-            num_tokens: L, of a caption; further ones are cut off.
-            words, prompts: as for `Prompts`.
+        """`tokenizer` is JSON of the library `tokenizers`; tokens of a caption beyond `num_tokens`, L, are cut off.
 
-        Raises ArtError if `tokenizers` is not installed, or the JSON is none of its.
+        Raises ArtError if that library is not installed, or the JSON is none of its.
         """
         try:
             self._tokenizer: Any = _library().Tokenizer.from_str(tokenizer)
