@@ -147,7 +147,7 @@ def test_without_a_table_no_artist_is_named(art_folder):
     """`ArtFolder.name_of` gives the class of the folder for columns that are not there."""
     data = ArtDataModule(art_folder, 16, val_fraction=0)
     data.load()
-    assert data.folder.name_of(data.folder.files[0], "artist")
+    assert data.folder.name_of(data.folder.listed[0], "artist")
     assert [source.columns for source in training_set(data).sources] == [{}] * 12
 
 

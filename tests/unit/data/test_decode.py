@@ -375,7 +375,7 @@ def test_a_bomb_is_refused_by_its_header(name: str, tmp_path: Path) -> None:
     for file in (opened, tmp_path / "bomb"):
         with pytest.raises(TooLarge, match=f"^{message}$"):
             open_image(file)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 5  # none is decoded
 
 
 @pytest.mark.parametrize("canvas", [1, SIDE])
