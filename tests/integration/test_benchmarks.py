@@ -3,33 +3,42 @@
 import contextlib
 import json
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from artart.data import scan
 from artart.features import pretrained
-from benchmarks import harness, step, training
+from benchmarks import harness, interruptions, step, training
 
-ROOT = Path(__file__).parents[2]
 OWN_PROCESS = ("fuzz_checkpoints",)  # it limits the memory of its process
 
 
-def run(name: str, *words: str) -> int:
-    if name in OWN_PROCESS:
-        command = [sys.executable, "-m", "benchmarks", name, *words]
-        return subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.DEVNULL).returncode
-    with pytest.raises(SystemExit) as stop:
-        harness.main([name, *words])
-    return stop.value.code
+@pytest.fixture
+def run(forking, tmp_path, few_processes, small_features) -> Callable[..., int]:
+    def run(name: str, *words: str) -> int:
+        if name in OWN_PROCESS:
+            output = tmp_path / "output"
+            code = forking.start(harness.main, [name, *words], output=output, folder=tmp_path).wait()
+            print(output.read_text())
+            return code
+        with pytest.raises(SystemExit) as stop:
+            harness.main([name, *words])
+        return stop.value.code
+
+    return run
 
 
 @pytest.fixture
-def few_processes(call, monkeypatch) -> None:
-    """Trainings, evaluations and lines of Python run in this process, which has imported what they need."""
+def few_processes(call, forking, monkeypatch) -> None:
+    """Trainings, evaluations and lines of Python run in this process, which has imported what they need.
+
+    Those that are interrupted run in others, which one has forked that has imported it too.
+    """
 
     spent_by_a_process = training.spent
 
@@ -47,6 +56,8 @@ def few_processes(call, monkeypatch) -> None:
     monkeypatch.setattr(training, "spent", spent)
     monkeypatch.setattr(step, "in_own_process", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(scan, "MAX_IN_PROCESS", harness.NUM_DEMO_IMAGES)
+    popen = {"Popen": forking.popen, "run": subprocess.run}
+    monkeypatch.setattr(interruptions, "subprocess", SimpleNamespace(**popen))
 
 
 @pytest.fixture
@@ -58,9 +69,7 @@ def small_features(monkeypatch, tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", harness.names())
-def test_a_quick_benchmark_leaves_records_and_a_table(
-    name, tmp_path, monkeypatch, few_processes, small_features, alexnet_weights, diffusion_run
-):
+def test_a_quick_benchmark_leaves_records_and_a_table(name, run, tmp_path, monkeypatch, alexnet_weights, diffusion_run):
     module = import_module(f"benchmarks.{name}")
     monkeypatch.setattr(harness, "DOCS", tmp_path / "docs")
     (tmp_path / "docs" / "images").mkdir(parents=True)

@@ -2,11 +2,9 @@
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ from torch.testing import assert_close
 
 from artart import ArtError
 from artart.training import distributed
+from tests.forking import Process, command
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parents[1]
@@ -35,47 +34,38 @@ ADVERSARIAL = (
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=4", "run_dir=two")  # of 8 together
 
 
-def environment() -> dict[str, str]:
-    folders = (ROOT, TESTS)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), "OMP_NUM_THREADS": "1"}
+@pytest.fixture
+def start(forking, tmp_path) -> Callable[..., Process]:
+    """Start `python -m artart.train`, with variables of the environment."""
+
+    def start(*words: str, output: str, **environment: str) -> Process:
+        importable = os.pathsep.join(map(str, (ROOT, TESTS)))
+        return forking.start(
+            train_here, *words, output=tmp_path / output, folder=tmp_path, PYTHONPATH=importable, **environment
+        )
+
+    return start
 
 
-def launch(*words: str) -> tuple[int, str]:
-    """Exit code and output of `python -m artart.train`, which starts the others."""
-    command = [sys.executable, "-m", "artart.train", *words]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
-    try:
-        said = started.communicate(timeout=600)[0]
-    except subprocess.TimeoutExpired:
-        started.terminate()  # torchrun ends the others
-        pytest.fail(f"hung after it said:\n{started.communicate()[0]}")
-    return started.returncode, said
-
-
-@pytest.fixture(scope="session")
-def forking() -> Iterator[subprocess.Popen[str]]:
-    """Imports what a training needs once for all ranks that it forks."""
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, TESTS / "ranks.py"], env=environment(), **pipes) as process:
-        yield process
-        process.stdin.close()
+def train_here(*words: str) -> None:
+    sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+    command("artart.train", *words)
 
 
 @pytest.fixture
-def ranks(forking, tmp_path) -> Callable[..., tuple[list[int], list[str]]]:
+def ranks(start, tmp_path) -> Callable[..., tuple[list[int], list[str]]]:
     """Exit codes and outputs of two processes of a training, with the variables that torchrun sets."""
 
     def ranks(*words: str, num_machines: int = 1) -> tuple[list[int], list[str]]:
         here = 2 // num_machines
         common = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(find_free_network_port()), "WORLD_SIZE": "2",
                   "LOCAL_WORLD_SIZE": str(here), "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip
+        places = [
+            {"RANK": str(rank), "LOCAL_RANK": str(rank % here), "GROUP_RANK": str(rank // here)} for rank in range(2)
+        ]
+        started = [start(*words, output=f"output_{rank}", **common, **place) for rank, place in enumerate(places)]
+        codes = [process.wait() for process in started]
         outputs = [tmp_path / f"output_{rank}" for rank in range(2)]
-        jobs = []
-        for rank, output in enumerate(outputs):
-            place = {"RANK": str(rank), "LOCAL_RANK": str(rank % here), "GROUP_RANK": str(rank // here)}
-            jobs.append({"folder": str(tmp_path), "environment": common | place, "output": str(output), "words": words})
-        print(json.dumps(jobs), file=forking.stdin, flush=True)
-        codes = json.loads(forking.stdout.readline())
         return codes, [output.read_text() for output in outputs]
 
     return ranks
@@ -95,14 +85,15 @@ def trouble(prefix: str = "") -> tuple[str, ...]:
 
 
 @pytest.mark.distributed
-def test_two_processes_that_were_stopped_end_as_one_process(train, tmp_path, ranks):
+def test_two_processes_that_were_stopped_end_as_one_process(train, start, ranks):
     """Order, flips, noise, times and dropped labels are those of the whole batch; sums are taken in another order.
 
-    The command starts the processes; those that resume are forked. The optimizer is SGD: Adam magnifies rounding.
+    The command starts new processes; those that resume are forked. The optimizer is SGD: Adam magnifies rounding.
     """
     words = (*SETTINGS, *DIFFUSION, "optimizer=sgd")
     assert train(*words, "run_dir=one") == 0
-    code, said = launch(*words, *TWO, "trainer.devices=2", *trouble())
+    code = start(*words, *TWO, "trainer.devices=2", *trouble(), output="said", OMP_NUM_THREADS="1").wait()
+    said = Path("said").read_text()
     assert code == 143, said
     assert said.count("stopped by SIGTERM in epoch 1/2; to resume, repeat the command") == 1  # the first speaks for all
     assert "Traceback" not in said

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,6 +16,7 @@ from artart.data.decode import decode, resize
 from artart.data.scan import examine
 from artart.io.files import sha256
 from artart.io.images import to_model, to_pixels
+from tests.forking import command
 
 
 @pytest.fixture
@@ -249,29 +248,22 @@ def test_two_calls_in_the_same_second_have_two_folders(generate, best, inputs, m
     assert made == {f"outputs/samples/2026-01-01/{time}/one.png" for time in ("12-00-00", "12-00-00-2")}
 
 
-AT_ONCE = """
-import os, sys
-import artart.generate
-import artart.generation.interpolate
-import artart.generation.reconstruct
-import artart.generation.sample
-import artart.generation.img2img
-processes = []
-for seed in (0, 1000, 2000):
-    if not (process := os.fork()):
-        sys.argv.append(f"seed={seed}")
-        artart.generate.run()
-        sys.exit()
-    processes.append(process)
-sys.exit(any([os.waitpid(process, 0)[1] for process in processes]))
-"""
-
-
 @pytest.mark.slow
-def test_commands_at_once_lose_no_file(diffusion_run, tmp_path):
-    """Forked from one that has imported what they need."""
+def test_commands_at_once_lose_no_file(diffusion_run, forking, tmp_path):
     words = (f"checkpoint={diffusion_run}/checkpoints/last.ckpt", "sampler.num_steps=1", "num_images=60", "out=out")
-    assert subprocess.run([sys.executable, "-c", AT_ONCE, *words, "batch_size=60"], cwd=tmp_path).returncode == 0
+    started = [
+        forking.start(
+            command,
+            "artart.generate",
+            *words,
+            "batch_size=60",
+            f"seed={seed}",
+            output=tmp_path / "said",
+            folder=tmp_path,
+        )
+        for seed in (0, 1000, 2000)
+    ]
+    assert [process.wait() for process in started] == [0, 0, 0]
     made = [path.name for path in (tmp_path / "out").iterdir()]
     assert len([name for name in made if name.startswith("grid")]) == 3
     assert len(made) == 3 * 61

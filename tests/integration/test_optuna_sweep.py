@@ -2,11 +2,11 @@
 
 import csv
 import json
+import os
 import shlex
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -16,7 +16,9 @@ from optuna.storages.journal import JournalFileBackend
 import artart.compare
 import artart.sweep
 import artart.train
-from artart.training import run
+from artart.training import run, sweep_folder
+from artart.training.module import ArtModule
+from tests.forking import command
 
 TINY = (
     *(
@@ -121,19 +123,23 @@ def test_a_sweep_is_not_continued_with_other_settings(sweep, capsys):
     assert len(rows()) == 1
 
 
+def sweep_that_is_killed(*words: str) -> None:
+    """Within its second run, after the first epoch of that."""
+
+    def on_train_epoch_start(module: ArtModule) -> None:
+        if module.trainer.current_epoch and Path("s/1/checkpoints/last.ckpt").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ArtModule.on_train_epoch_start = on_train_epoch_start
+    command("artart.sweep", *words)
+
+
 @pytest.mark.slow
-def test_a_killed_sweep_resumes_its_run_and_goes_on(sweep, monkeypatch, capsys):
+def test_a_killed_sweep_resumes_its_run_and_goes_on(sweep, forking, tmp_path, monkeypatch, capsys):
     """The process is killed within the second run, after its first epoch; the third trial fails."""
-    killed = (
-        "import os, signal, artart.sweep\n"
-        "from artart.training.module import ArtModule\n"
-        "def on_train_epoch_start(self):\n"
-        "    if self.trainer.current_epoch and os.path.exists('s/1/checkpoints/last.ckpt'):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "ArtModule.on_train_epoch_start = on_train_epoch_start; artart.sweep.run()"
-    )
     words = [*TINY, LR, "trainer.max_epochs=3", "sweep.num_trials=4", "sweep.dir=s"]
-    assert subprocess.run([sys.executable, "-c", killed, *words]).returncode == -signal.SIGKILL
+    killed = forking.start(sweep_that_is_killed, *words, output=tmp_path / "output", folder=tmp_path)
+    assert killed.wait() == -signal.SIGKILL
     assert len(rows()) == 1
 
     def failing(config, key, build=run.build, **more):
@@ -150,7 +156,8 @@ def test_a_killed_sweep_resumes_its_run_and_goes_on(sweep, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_processes_share_a_study(sweep):
+def test_processes_share_a_study(sweep, forking, monkeypatch):
+    monkeypatch.setattr(sweep_folder, "subprocess", SimpleNamespace(Popen=forking.popen))
     words = ("sweep.num_trials=4", "sweep.num_processes=2", "sweep.dir=s", "sweep.pruning=false")
     assert sweep(*TINY, LR, *words) == 0
     assert [row["status"] for row in rows()] == ["ok"] * 4
