@@ -236,11 +236,14 @@ def test_a_few_images_can_be_learnt_by_heart(make):
     assert error < 0.01
 
 
+SMALLER = {unet: {"channel_mult": (1, 2)}, vit: {"depth": 1}}  # exporting takes as long as there are layers
+
+
 @pytest.mark.slow
 @every_denoiser
 def test_it_has_a_form_in_onnx_for_any_batch(make):
     torch.manual_seed(0)
-    net = filled(make(num_classes=5))
+    net = filled(make(num_classes=5, **SMALLER.get(make, {})))
     objective = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(S))
     content, difference = model_of(Loaded(net, objective, {}, {"class": list("abcde")}, {}, Path("last.ckpt"), ""), {})
     assert difference < 1e-4
