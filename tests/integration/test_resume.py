@@ -99,6 +99,11 @@ def importable(monkeypatch):
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
 
 
+@pytest.fixture
+def train(train_by_pixels):
+    return train_by_pixels
+
+
 def load(path: str | Path) -> dict:
     return torch.load(path, weights_only=True)
 

@@ -14,6 +14,11 @@ from artart.training import run
 from artart.training.module import ArtModule
 
 
+@pytest.fixture
+def train(train_by_pixels):
+    return train_by_pixels
+
+
 def sweep_folder() -> Path:
     (folder,) = Path("outputs/sweeps").glob("*/*")
     return folder
