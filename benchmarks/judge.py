@@ -95,11 +95,11 @@ class Judge:
         loaded = load(path, device=args.device)
         samples = self.samples(loaded, args.num_samples, seed, guidance)
         save_grid(samples, path.parents[1].with_suffix(".png"), {"checkpoint_sha256": loaded.sha256, "seed": seed})
-        return {**self(samples), **(self.speed(path, seed, args, guidance) if args.device == "cpu" else {})}
+        return {**self(samples), **(self.speed(loaded, seed, args, guidance) if args.device == "cpu" else {})}
 
-    def speed(self, path: Path, seed: int, args: Namespace, guidance: Guidance) -> dict[str, float]:
+    def speed(self, loaded: Loaded, seed: int, args: Namespace, guidance: Guidance) -> dict[str, float]:
         """Samples per CPU second, and evaluations of the network for each."""
-        calls, loaded = list[int](), load(path)
+        calls = list[int]()
         hook = loaded.net.register_forward_hook(lambda *_: calls.append(1))
         started = time.process_time()
         self.samples(loaded, num := min(BATCH, args.num_samples), seed, guidance)

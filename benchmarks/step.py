@@ -93,6 +93,7 @@ VARIANT = "of"
 FREE = ("variants",)
 QUICK = {"image_size": 32, "batch_size": 2, "steps": 1, "rounds": 1, "variants": ["as published", "ours"]}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SIDE_OF_MATMUL = 8192 if DEVICE.type == "cuda" else 2048
 
 
 def synchronize() -> None:
@@ -174,7 +175,7 @@ def _peak_of_process() -> int:
 def peak_of_matmul(dtype: torch.dtype) -> float:
     """FLOP/s of a large matrix product, in the precision of convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    num = 8192 if DEVICE.type == "cuda" else 2048
+    num = SIDE_OF_MATMUL
     a, b = (torch.randn(num, num, device=DEVICE, dtype=dtype) for _ in range(2))
     product = partial(torch.matmul, a, b)
     product()

@@ -4,6 +4,7 @@ They import PyTorch where they need it: the process that hands out tests to the 
 """
 
 import gc
+import importlib.metadata
 import io
 import json
 import logging
@@ -48,6 +49,7 @@ from artart.data import demo, scan
 from tests.forking import Forking
 
 gc.disable()  # until tests are collected, of which nothing is garbage
+importlib.metadata.entry_points = cache(importlib.metadata.entry_points)  # Lightning reads them twice for each run
 
 ART = Path(__file__).parent / "data" / "art"  # small images of works in the public domain; sources.csv says which
 SMALL = (

@@ -53,6 +53,7 @@ def few_processes(call, forking, monkeypatch) -> None:
 
     monkeypatch.setattr(training, "spent", spent)
     monkeypatch.setattr(step, "in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(step, "SIDE_OF_MATMUL", 256)
     monkeypatch.setattr(scan, "MAX_IN_PROCESS", harness.NUM_DEMO_IMAGES)
     popen = {"Popen": forking.popen, "run": subprocess.run}
     monkeypatch.setattr(interruptions, "subprocess", SimpleNamespace(**popen))
