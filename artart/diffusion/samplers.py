@@ -35,7 +35,7 @@ class Step(NamedTuple):
 class Sampler(ABC):
     """What samplers have in common."""
 
-    num_steps: Count = 30
+    num_steps: Count = 15
     spacing: Spacing = "r"
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Sampler(ABC):
 class DDIM(Sampler):
     """Song et al. 2021, arXiv 2010.02502, Eq. 12; with eta = 1 it is DDPM (Ho et al. 2020, arXiv 2006.11239)."""
 
-    num_steps: Count = 50
+    num_steps: Count = 20
     eta: Fraction = 0.0  # share of the noise that each step draws anew, 0 to 1
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
@@ -62,11 +62,14 @@ class DDIM(Sampler):
             yield Step(x, x0_hat)
 
 
+@dataclass
 class Heun(Sampler):
     """Second order: Heun's method for x_t / (alpha + sigma) as a function of r, whose slope is eps_hat - x0_hat.
 
     Two evaluations of the network a step, one in the last, which is Euler's (cf. Karras et al. 2022, arXiv 2206.00364).
     """
+
+    num_steps: Count = 10
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         for (t, now), (t_after, after) in pairwise(_levels(schedule, times)):

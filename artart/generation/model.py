@@ -78,7 +78,7 @@ class Model:
         negative_prompt: str | None = None,
         seed: int = 0,
         guidance: float | Guidance = 1.5,
-        sampler: str | Sampler = "heun",
+        sampler: str | Sampler = "unipc",
         num_steps: int | None = None,
         batch_size: int = 32,
         output_type: OutputType = "pil",
@@ -98,7 +98,7 @@ class Model:
         negative_prompt: str | None = None,
         seed: int = 0,
         guidance: float | Guidance = 1.5,
-        sampler: str | Sampler = "heun",
+        sampler: str | Sampler = "unipc",
         num_steps: int | None = None,
         batch_size: int = 32,
         output_type: OutputType = "pil",
@@ -123,7 +123,7 @@ class Model:
         negative_prompt: str | None = None,
         seed: int = 0,
         guidance: float | Guidance = 1.5,
-        sampler: str | Sampler = "heun",
+        sampler: str | Sampler = "unipc",
         num_steps: int | None = None,
         batch_size: int = 32,
         output_type: OutputType = "pil",
@@ -148,7 +148,7 @@ class Model:
         prompt: Prompt = None,
         negative_prompt: str | None = None,
         guidance: float | Guidance = 1.5,
-        sampler: str | Sampler = "heun",
+        sampler: str | Sampler = "unipc",
         num_steps: int | None = None,
         batch_size: int = 32,
         output_type: OutputType = "pil",
@@ -202,7 +202,7 @@ class Model:
         mode_of(self.loaded, mode)
         check_values(batch_size=batch_size, negative_prompt=negative_prompt)
         objective = self.loaded.objective
-        is_changed = sampler != "heun" or guidance != 1.5 or num_steps is not None
+        is_changed = sampler != "unipc" or guidance != 1.5 or num_steps is not None
         if objective.one_step and is_changed:
             raise ArtError("sampler, num_steps, guidance: a GAN makes an image in one step; leave them out")
         if objective.num_steps is not None and is_changed:

@@ -573,12 +573,12 @@ def test_the_schedule_of_the_checkpoint_is_the_one_that_is_used(generate, change
     assert generate(f"checkpoint={checkpoint}", "num_images=1", FAST, "out=made") == 0
     from artart.checkpoints.load import load
     from artart.diffusion.guidance import Guidance
-    from artart.diffusion.samplers import Heun
+    from artart.diffusion.samplers import UniPC
 
     loaded = load(checkpoint)
     assert type(loaded.objective.schedule).__name__ == name
     with torch.inference_mode():
-        steps = list(sample_steps(loaded.net, loaded.objective, Heun(3), torch.tensor([0]), [0], Guidance()))
+        steps = list(sample_steps(loaded.net, loaded.objective, UniPC(3), torch.tensor([0]), [0], Guidance()))
     wanted = to_pixels(steps[-1].x_t[0]).permute(1, 2, 0).numpy().astype(int)
     assert np.abs(pixels("made/00000.png") - wanted).max() <= 1
 

@@ -179,9 +179,10 @@ def test_images_keep_their_type(sampler, schedule):
 
 
 def test_samplers_keep_their_settings():
-    assert (DDIM().num_steps, DDIM().spacing, DDIM().eta) == (50, "r", 0)
-    assert (Heun().num_steps, Heun().spacing) == (30, "r")
-    assert (DPMpp2M().num_steps, DPMpp2M().spacing) == (30, "r")
+    assert (DDIM().num_steps, DDIM().spacing, DDIM().eta) == (20, "r", 0)
+    assert (Heun().num_steps, Heun().spacing) == (10, "r")
+    assert (DPMpp2M().num_steps, DPMpp2M().spacing) == (15, "r")
+    assert (UniPC().num_steps, UniPC().spacing) == (15, "r")
     for sampler in (DDIM(7, "t", 0.5), Heun(7, "t"), DPMpp2M(7, "t")):
         assert (sampler.num_steps, sampler.spacing) == (7, "t")
     assert DDIM(7, "t", 0.5).eta == 0.5
