@@ -24,6 +24,11 @@ from artart.training import run_dir
 from artart.training.run import describe_net
 
 
+@pytest.fixture
+def train(train_by_pixels):
+    return train_by_pixels
+
+
 def load(path: Path) -> dict:
     return torch.load(path, weights_only=True)
 
