@@ -40,7 +40,7 @@ class TinyNet(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor | None = None, y: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        condition = self.condition(x, t, y, augment_labels)[:, :, None, None]
+        condition = self.condition(x, t, y, augment_labels).vector[:, :, None, None]
         features = self.stem(x)
         for block in self.blocks:
             features = features + block(features + condition)

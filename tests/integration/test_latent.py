@@ -21,7 +21,7 @@ import artart
 import artart.inspect
 from artart import ArtError
 from artart.checkpoints.load import load, load_first_stage
-from artart.diffusion.samplers import Heun
+from artart.diffusion.samplers import Heun, UniPC
 from artart.diffusion.sampling import sample_steps
 from artart.evaluation.held_out import held_out_data
 from artart.generation.plan import guidance_for
@@ -374,7 +374,7 @@ def test_guidance_is_by_a_network_of_the_same_latents(latent_run, content, diffu
 
 def test_pixels_of_a_sample_are_the_decoded_latents(model):
     loaded = model.loaded
-    *_, step = sample_steps(loaded.net, loaded.process, Heun(3), torch.tensor([[5], [5]]), [0, 1])
+    *_, step = sample_steps(loaded.net, loaded.process, UniPC(3), torch.tensor([[5], [5]]), [0, 1])
     made = model.sample(2, label="none", num_steps=3, guidance=1.0)
     wanted = to_pixels(loaded.process.first_stage.decode(step.x_t)).permute(0, 2, 3, 1)
     assert [pixels(one).tolist() for one in made] == wanted.tolist()

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -69,14 +68,14 @@ class TerminateOnNaN(Callback):
             )
 
 
-@dataclass(eq=False, repr=False)
 class MaxSteps(Callback):
     """Ends training after `max_steps` steps, with a validation; resumed with more steps, it begins the next epoch.
 
     Lightning's own limit ends training without validation, and a resumed run then counts epochs twice.
     """
 
-    max_steps: int
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.should_stop = trainer.global_step >= self.max_steps
@@ -86,12 +85,12 @@ class MaxSteps(Callback):
             trainer.should_stop = True
 
 
-@dataclass(eq=False, repr=False)
 class Pruning(Callback):
     """Hands `monitor` on after each validation but the last, and stops training if the answer is true."""
 
-    monitor: str
-    should_prune: Callable[[float, int], bool]  # of its value, which is finite, and of the number of finished epochs
+    def __init__(self, monitor: str, should_prune: Callable[[float, int], bool]) -> None:
+        """`should_prune`: of its value, which is finite, and of the number of finished epochs."""
+        self.monitor, self.should_prune = monitor, should_prune
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         value, epoch = trainer.callback_metrics.get(self.monitor), trainer.current_epoch + 1

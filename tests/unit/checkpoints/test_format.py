@@ -183,7 +183,14 @@ def test_is_older_without_a_format_of_now(artart):
 
 
 def test_a_file_of_format_2_gives_the_same_images(generate):
-    options = ("num_images=5", "sampler.num_steps=4", "guidance.weight=2", "guidance.interval=[0.2,0.8]", "device=cpu")
+    options = (
+        "num_images=5",
+        "sampler=heun",
+        "sampler.num_steps=4",
+        "guidance.weight=2",
+        "guidance.interval=[0.2,0.8]",
+        "device=cpu",
+    )
     assert generate(f"checkpoint={FORMAT_2}", *options, "out=made") == 0
     made = [np.asarray(Image.open(path)) for path in sorted(Path("made").glob("0*.png"))]
     with Image.open(DATA / "format_2_samples.png") as wanted:  # a row, with gaps of two pixels
