@@ -111,7 +111,7 @@ class Racer(Callback):
             pl_module.net.train()
             return made
 
-        is_last = trainer.global_step >= pl_module.num_steps
+        is_last = trainer.global_step >= pl_module.total_steps
         trainer.should_stop |= self.race.is_over(pl_module.images_seen, samples, is_last)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
