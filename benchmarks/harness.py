@@ -35,6 +35,7 @@ from PIL import Image
 from rich.console import Console
 
 from artart.data import demo
+from artart.io.files import sha256
 from benchmarks.records import Records, by_machine, write
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +44,13 @@ NO_SETTINGS = {  # what does not change what is measured
     *("root", "metadata", "weights", "vgg", "out", "write", "quick", "seeds", "only", "rounds", "rates"),
     *("only_train", "title", "figures"),
 }
-PATHS = {"--root": "", "--metadata": "TABLE", "--weights": "WEIGHTS", "--vgg": "VGG-16"}  # words in their place
+PATHS = {  # words in their place
+    "--root": "",
+    "--metadata": "TABLE",
+    "--weights": "WEIGHTS",
+    "--vgg": "VGG-16",
+    "--checkpoint": "CHECKPOINT",
+}
 NUM_DEMO_IMAGES = 160
 
 
@@ -94,6 +101,11 @@ def shown(words: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "benchmarks", *kept])
 
 
+def setting(value: Any) -> str:
+    """A value in words; of a file the digest, wherever it lies."""
+    return sha256(value)[:12] if isinstance(value, Path) and value.is_file() else str(value)
+
+
 def names() -> dict[str, str]:
     """All benchmarks and the first line of their docstrings."""
     docs = {
@@ -138,7 +150,7 @@ def main(words: Sequence[str] | None = None) -> None:
     name, module = words[0], import_module(f"benchmarks.{words[0]}")
     args = parse(name, module, words[1:])
     free = {*NO_SETTINGS, *getattr(module, "FREE", ())}
-    settings = {key: str(value) for key, value in vars(args).items() if key not in free}
+    settings = {key: setting(value) for key, value in vars(args).items() if key not in free}
     settings |= {"data": args.root.name} if getattr(args, "root", None) else {}
     stamp = {"command": shown(words), "commit": commit()}
     torch.set_num_threads(getattr(args, "threads", None) or torch.get_num_threads())

@@ -65,18 +65,19 @@ def run(args: Namespace, records: Records) -> None:
 
 
 def plot(records: list[Record], out: Path) -> None:
-    by_weight = grouped(records, "guidance")
+    by_weight = grouped(sorted(records, key=lambda one: (one["guidance"], one["evaluations"])), "guidance")
     figure, axes = pyplot.subplots(1, len(by_weight), figsize=(11, 4), sharey=True, squeeze=False)
     for ax, (weight, own) in zip(axes[0], by_weight.items(), strict=True):
         for name, points in grouped(own, "row").items():
-            points.sort(key=lambda one: one["evaluations"])
             x, kid, low, high = ([one[key] for one in points] for key in ("evaluations", "kid", "kid_low", "kid_high"))
-            (line,) = ax.plot(x, kid, marker=".", label=name)
-            ax.fill_between(x, low, high, alpha=0.15, color=line.get_color())
-        ax.set(xscale="log", yscale="log", xlabel="evaluations of the network", title=f"guidance {weight:g}")
+            colour = f"C{[*SAMPLERS].index(name)}"
+            ax.plot(x, kid, marker=".", label=name, color=colour)
+            ax.fill_between(x, low, high, alpha=0.15, color=colour)
+        x = sorted({one["evaluations"] for one in own})
+        ax.set(xscale="log", xlabel="evaluations of the network", title=f"guidance {weight:g}")
         ax.set_xticks(x, [str(one) for one in x])
         ax.minorticks_off()
-    axes[0, 0].set_ylabel("KID of samples to held-out art")
+    axes[0, 0].set(ylabel="KID of samples to held-out art", ylim=(0, None))
     axes[0, 0].legend()
     figure.savefig(out, dpi=110, bbox_inches="tight")
 
