@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -121,7 +122,10 @@ class Trainings:
             return QUICK_STEPS
 
         def costs() -> list[float]:
-            return [train(self.args, folder / f"{name}_{n}", *settings, f"trainer.max_steps={n}") for n in both]
+            runs = {n: folder / f"{name}_{n}" for n in both}
+            for run in runs.values():
+                shutil.rmtree(run, ignore_errors=True)  # of a call that was interrupted
+            return [train(self.args, run, *settings, f"trainer.max_steps={n}") for n, run in runs.items()]
 
         both = CALIBRATION[self.args.device]
         return steps_in(seconds, kept(folder / f"{name}_costs.json", costs), both)
