@@ -26,7 +26,7 @@ train: install ## Train on demo art in a minute; ARGS='experiment=auto data.root
 test: install ## Run the fast tests, in about two minutes; TESTS='-k name' for some, TESTS=--cov for coverage
 	$(PYTEST) -m 'not slow and not distributed and not gpu' $(TESTS)
 
-test-all: install ## Run all tests but those that need a GPU, in about 18 minutes
+test-all: install ## Run all tests but those that need a GPU, in about 17 minutes
 	$(PYTEST) -m 'not gpu' $(TESTS)
 
 check: lint ## Lint and check types
