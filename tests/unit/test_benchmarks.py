@@ -3,6 +3,7 @@
 import json
 import os
 from argparse import Namespace
+from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from benchmarks.judge import Judge
 from benchmarks.loop import Clock
 from benchmarks.records import Records, cell, page, table, write
 from benchmarks.speedrun import Race
-from benchmarks.training import steps_in
+from benchmarks.training import Row, Trainings, steps_in
 
 STAMP = {"command": "python -m benchmarks some", "commit": "abc", "machine": "one", "date": "2026-01-01"}
 SOME = SimpleNamespace(
@@ -105,6 +106,18 @@ def test_pages_render_from_what_was_written(tmp_path):
 def test_commands_in_results_name_no_path():
     words = ["peers", "--root", "/home/me/art", "--weights", "w.pth", "--out", "/tmp/x", "--write", "--minutes", "3"]
     assert harness.shown(words) == "python -m benchmarks peers --root ART --weights WEIGHTS --minutes 3"
+    assert harness.shown(["samplers", "--checkpoint", "/home/me/last.ckpt"]) == (
+        "python -m benchmarks samplers --checkpoint CHECKPOINT"
+    )
+
+
+def test_a_setting_that_is_a_file_is_its_content_wherever_it_lies(tmp_path):
+    for name, content in (("a", b"weights"), ("b", b"weights"), ("c", b"others")):
+        (tmp_path / name).write_bytes(content)
+    same, moved, other = (harness.setting(tmp_path / name) for name in "abc")
+    assert same == moved == sha256(b"weights").hexdigest()[:12] != other
+    assert harness.setting(tmp_path) == str(tmp_path)
+    assert harness.setting(0.5) == "0.5"
 
 
 def test_benchmarks_are_listed_and_an_unknown_one_is_refused(capsys):
@@ -179,6 +192,14 @@ def test_a_training_runs_on_the_device_whose_seconds_count(device, accelerator, 
     ((*words, path),) = asked
     assert f"trainer.accelerator={accelerator}" in words
     assert path.endswith(f"{os.pathsep}elsewhere")
+
+
+def test_an_interrupted_calibration_is_measured_anew(monkeypatch, tmp_path):
+    """A run that had finished would be refused."""
+    (tmp_path / "row" / "short_20" / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr(training, "train", lambda _, run, *__: 10.0 + 2 * (run.name == "short_60") + run.exists() * 99)
+    args = Namespace(minutes=1.0, out=tmp_path, quick=False, device="cpu")
+    assert Trainings(args, {"row": Row(())}).steps("row") == 1020  # 0.05 s a step
 
 
 def test_a_measurement_replaces_nothing_that_identifies_its_run(tmp_path):
