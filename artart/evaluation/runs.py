@@ -37,7 +37,7 @@ class Run(NamedTuple):
     words: Sequence[str]  # of its command line
     result: Mapping[str, Any]  # of result.json
     evaluation: Mapping[str, Any] = MappingProxyType({})  # metrics.json of an evaluation of one of its checkpoints
-    name: str = ""  # by which it is told from those that it is compared with
+    name: str = ""  # unique among the runs that are compared
 
     @property
     def monitor(self) -> str:
