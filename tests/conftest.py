@@ -33,6 +33,7 @@ from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.hydra import Hydra
 from hydra.core.default_element import ResultDefault
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf import base as omegaconf_base
@@ -477,6 +478,7 @@ def run_command(module: ModuleType, *arguments: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
         patch.setattr(logging.getLogger(), "handlers", [])  # as Python begins; pytest's would hide early errors
+        patch.setattr(HydraConfig.instance(), "cfg", None)  # as Python begins; --cfg leaves its own
         try:
             module.run()
         except SystemExit as stop:
