@@ -126,7 +126,7 @@ def of_artart(size: int, seed: int, args: Namespace) -> list[dict[str, float]]:
     race = {"weights": args.weights, "every": args.every, "target": args.target, "num_samples": args.num_samples}
     race |= {"_target_": callback, "folder": trainings.run_dir(args.name, seed, trainings.steps(args.name))}
     words = [f"+callbacks.race.{key}={value}" for key, value in race.items()]
-    found = trainings.run(args.name, seed, None, *words, "resume=null", f"trusted_classes=[{callback}]")
+    found = trainings.run(args.name, seed, None, *words, f"trusted_classes=[{callback}]")
     points = json.loads((args.out / found["checkpoint"]).parents[1].joinpath("race.json").read_text())
     return [{**point, "seconds": before + point["seconds"]} for point in points]
 

@@ -22,7 +22,7 @@ LAST = Path("checkpoints", "last.ckpt")
 DEFAULTS = (  # those whose key the settings name are left out
     *("trainer.max_epochs=10000", "trainer.check_val_every_n_epoch=10000", "logger=none"),
     *("trainer.limit_val_batches=4", "data.num_workers=1", "callbacks.grid=null", "++callbacks.memorization=null"),
-    *("callbacks.best=null", "callbacks.checkpoints=null", "resume=auto"),
+    *("callbacks.best=null", "callbacks.checkpoints=null"),
 )
 
 
@@ -77,7 +77,11 @@ def spent(command: Sequence[str], log: Path, cwd: Path | None = None, **environm
 
 
 def train(args: Namespace, run_dir: Path, *settings: str) -> float:
-    """Train with one thread; return CPU seconds, or with a GPU those of the clock."""
+    """Train with one thread; return CPU seconds, or with a GPU those of the clock.
+
+    A training that was interrupted begins anew, since its seconds are not known.
+    """
+    shutil.rmtree(run_dir, ignore_errors=True)
     words = [*settings, f"data.root={args.root}", f"run_dir={run_dir}", f"data.val_fraction={args.val_fraction}"]
     named = {word.lstrip("+").partition("=")[0] for word in settings}
     of_args = (f"trainer.accelerator={args.device.replace('cuda', 'gpu')}", f"trainer.precision={args.precision}")
@@ -122,10 +126,7 @@ class Trainings:
             return QUICK_STEPS
 
         def costs() -> list[float]:
-            runs = {n: folder / f"{name}_{n}" for n in both}
-            for run in runs.values():
-                shutil.rmtree(run, ignore_errors=True)  # of a call that was interrupted
-            return [train(self.args, run, *settings, f"trainer.max_steps={n}") for n, run in runs.items()]
+            return [train(self.args, folder / f"{name}_{n}", *settings, f"trainer.max_steps={n}") for n in both]
 
         both = CALIBRATION[self.args.device]
         return steps_in(seconds, kept(folder / f"{name}_costs.json", costs), both)

@@ -16,7 +16,7 @@ from benchmarks.judge import Judge
 from benchmarks.loop import Clock
 from benchmarks.records import Records, cell, page, table, write
 from benchmarks.speedrun import Race
-from benchmarks.training import Row, Trainings, steps_in
+from benchmarks.training import steps_in
 
 STAMP = {"command": "python -m benchmarks some", "commit": "abc", "machine": "one", "date": "2026-01-01"}
 SOME = SimpleNamespace(
@@ -194,12 +194,12 @@ def test_a_training_runs_on_the_device_whose_seconds_count(device, accelerator, 
     assert path.endswith(f"{os.pathsep}elsewhere")
 
 
-def test_an_interrupted_calibration_is_measured_anew(monkeypatch, tmp_path):
-    """A run that had finished would be refused."""
-    (tmp_path / "row" / "short_20" / "checkpoints").mkdir(parents=True)
-    monkeypatch.setattr(training, "train", lambda _, run, *__: 10.0 + 2 * (run.name == "short_60") + run.exists() * 99)
-    args = Namespace(minutes=1.0, out=tmp_path, quick=False, device="cpu")
-    assert Trainings(args, {"row": Row(())}).steps("row") == 1020  # 0.05 s a step
+def test_a_training_that_was_interrupted_begins_anew(monkeypatch, tmp_path):
+    """Else its seconds would be those of its last part, or it would be refused."""
+    (tmp_path / "row" / "run" / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr(training, "spent", lambda *_, **__: (7.0, 99.0 * (tmp_path / "row" / "run").exists()))
+    args = Namespace(root=tmp_path, val_fraction=0.3, precision="32-true", device="cpu")
+    assert training.train(args, tmp_path / "row" / "run") == 0.0
 
 
 def test_a_measurement_replaces_nothing_that_identifies_its_run(tmp_path):
