@@ -72,6 +72,10 @@ class BurnIn(LRScheduler):
         self.num_steps, self.final_lr_fraction, self.final_beta2 = num_steps, final_lr_fraction, final_beta2
         super().__init__(optimizer)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the position of a run, which may have had another length."""
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "num_steps"})
+
     def get_lr(self) -> list[float | Tensor]:
         def now(first: float, last: float) -> float:
             return during_burn_in(first, last, self.last_epoch, self.num_steps)

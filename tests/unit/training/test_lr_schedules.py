@@ -45,6 +45,19 @@ def test_burn_in_lowers_the_rate_and_raises_beta2_along_a_cosine():
     assert_close(betas, [(0.0, 0.9), (0.0, 0.945), (0.0, 0.99), (0.0, 0.99)])
 
 
+@pytest.mark.parametrize("schedule", [lr_schedules.burn_in, lr_schedules.cosine])
+def test_a_resumed_run_with_more_steps_is_on_the_schedule_of_the_longer_run(schedule):
+    def of(total_steps):
+        adam = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=0.4, betas=(0.0, 0.9))
+        return schedule(adam, total_steps=total_steps)
+
+    short, resumed, whole = of(20), of(60), of(60)
+    learning_rates(short, 8)
+    resumed["scheduler"].optimizer.load_state_dict(short["scheduler"].optimizer.state_dict())
+    resumed["scheduler"].load_state_dict(short["scheduler"].state_dict())
+    assert_close(learning_rates(resumed, 30)[1:], learning_rates(whole, 38)[9:])
+
+
 def test_cosine_warms_up_and_follows_half_a_cosine(sgd):
     schedule = lr_schedules.cosine(sgd, total_steps=1100, warmup_steps=100, final_lr_fraction=0.1)
     assert schedule["interval"] == "step"
