@@ -120,7 +120,7 @@ class Entries:
         """The image of a file, or else the most similar one that it is a near copy of.
 
         Found are copies in another format, JPEGs, scaled from 0.5 to 2, mirrored, and cropped by up to 5 % a side
-        (docs/responsible-art.md has the rates).
+        (docs/results/fingerprints.md has the rates).
         """
         if entry := self.by_hash.get(sha256(content).hexdigest()):
             return Match(True, 0, entry)
