@@ -89,7 +89,7 @@ def explain(word: str, words: Sequence[str] = ()) -> str | None:
     key, equals, value = word.lstrip("+~").partition("=")
     if any(re.match(rf"\+*{re.escape(key.partition('.')[0])}\._target_=", other) for other in words):
         return None  # a user's own class, which can have any parameter
-    keys = KEYS | KEYS_OF_VIT if "model=vit" in words else KEYS
+    keys = KEYS | KEYS_OF_VIT if {"model=vit", "experiment=diffusion_vit"} & {*words} else KEYS
     old = next((one for one in keys if key == one or key.startswith(f"{one}.")), key)
     new = keys.get(old, old) + key[len(old) :]
     new_values = {str(one).lower(): str(other) for one, other in VALUES.get(new, {}).items()}
@@ -133,7 +133,7 @@ def _map_sides(model: Mapping[str, Any]) -> list[int]:
     try:
         side = model["image_size"] // (model.get("patch_size") or 1)
         return [side >> level for level in range(min(len(model["channel_mult"]), 64)) if side >> level > 0]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, RuntimeError):  # the last of tensors: nothing has been checked yet
         return []
 
 

@@ -59,7 +59,7 @@ def _auto(folder: ArtFolder) -> tuple[str, Mapping[Path, Sequence[str]]]:
     """The first source that is there, and its texts by image."""
     columns = folder.metadata.columns if folder.metadata else ()
     for source in ("txt", "jsonl", *(name for name in COLUMNS if name in columns)):
-        if (captions := _read(folder, source)) or source in columns:
+        if (captions := _read(folder, source)) or source in COLUMNS:
             return source, captions
     has = f"; {folder.settings.metadata} has {', '.join(columns)}" if columns else ""
     raise ArtError(

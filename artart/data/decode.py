@@ -51,7 +51,7 @@ def open_image(
 
     Raises:
         TooLarge: if the header says that it has more than max_pixels.
-        DecompressionBombError: if that or a frame of a GIF has more than twice as many.
+        DecompressionBombError: if a frame of a GIF has more than twice as many.
         Unsupported: if it may be decoded to wrong pixels.
         Exception: of many types (OSError, SyntaxError ...), as Pillow's decoders raise them.
     """
@@ -80,7 +80,11 @@ def open_image(
 
 def _open(source: str | Path | BinaryIO, head: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
     with _PILLOWS_LIMIT:
-        if head.startswith(b"GIF8"):  # may hold a frame larger than its canvas, which Pillow fills when it opens it
+        if head.startswith(b"GIF8") and len(head) >= 10:
+            width, height = struct.unpack_from("<HH", head, 6)
+            if width * height > max_pixels:
+                raise TooLarge((width, height))
+            # A frame may be larger than this canvas, and Pillow fills it when it opens the file.
             Image.MAX_IMAGE_PIXELS = max_pixels
         try:
             return Image.open(source, formats=formats)

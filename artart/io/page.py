@@ -37,6 +37,8 @@ class Table(NamedTuple):
 
     def for_terminal(self) -> rich.table.Table:
         table = rich.table.Table(title=Text(escaped(self.title)), title_justify="left", title_style="bold")
+        if self.note:
+            table.caption, table.caption_justify = Text(escaped(self.note)), "left"
         for k, name in enumerate(self.header):
             table.add_column(Text(escaped(name)), justify=self.sides[k], overflow="fold")
         for row in self.rows:

@@ -126,6 +126,7 @@ def test_upgrade_of_format_2_reads_a_vit(diffusion_run):
         ({"image_size": 128, "multipliers": [1, 2, 2, 2], "patch_size": 2, "attention_size": 16}, [16, 8]),
         ({"image_size": 32, "multipliers": [1, 2, 3], "attention_size": 0}, []),
         ({"image_size": "large", "multipliers": 3, "attention_size": 8}, []),
+        ({"image_size": 32, "multipliers": [1], "patch_size": torch.ones(2), "attention_size": 8}, []),
     ],
 )
 def test_upgrade_lists_the_maps_with_attention(settings, sides):

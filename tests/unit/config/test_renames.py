@@ -49,7 +49,8 @@ def test_explain_leaves_the_names_of_now(word):
 
 
 def test_explain_knows_the_kind_of_network():
-    assert explain("model.width=64", ["model=vit", "model.width=64"]) == "model.width=64: renamed to model.hidden_size"
+    for kind in ("model=vit", "experiment=diffusion_vit"):
+        assert explain("model.width=64", [kind, "model.width=64"]) == "model.width=64: renamed to model.hidden_size"
     assert explain("model.width=64", ["+model._target_=mypkg.Net", "model.width=64"]) is None
 
 

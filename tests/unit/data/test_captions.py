@@ -82,6 +82,10 @@ def test_auto_takes_texts_then_json_then_a_column(folder, tmp_path):
     assert read(folder(TABLE), "auto", "title")["1.jpg"] == ("an apple", "Gala")
 
 
+def test_auto_takes_no_column_for_the_files_of_its_name(folder):
+    assert captions_of(folder("path,txt,jsonl,caption\na/1.jpg,x,y,an apple\n"), ["auto"]).source == "caption"
+
+
 MISTAKES = {
     "no source at all": (None, ["auto"], "no text beside an image, no metadata.jsonl, and there is no table"),
     "no column by which to find them": ("path,class\na/1.jpg,x\n", ["auto"], "name a column, or a template"),

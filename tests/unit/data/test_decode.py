@@ -359,6 +359,7 @@ BOMBS = {
     "JPEG": (jpeg_bomb(), "60000 x 60000 pixels"),
     "TIFF": (tiff_bomb(), "60000 x 60000 pixels"),
     "BMP": (bmp_bomb(), "60000 x 60000 pixels"),
+    "GIF": (gif_bomb(SIDE), "60000 x 60000 pixels"),
     "WEBP VP8X": (webp_bomb(b"VP8X"), "60000 x 60000 pixels"),
     "WEBP VP8L": (webp_bomb(b"VP8L"), "16384 x 16384 pixels"),
     "WEBP VP8": (webp_bomb(b"VP8 "), "16383 x 16383 pixels"),
@@ -378,11 +379,10 @@ def test_a_bomb_is_refused_by_its_header(name: str, tmp_path: Path) -> None:
     assert time.process_time() - start < 5  # none is decoded
 
 
-@pytest.mark.parametrize("canvas", [1, SIDE])
-def test_a_gif_whose_frame_is_too_large_is_refused_before_it_is_filled(canvas: int) -> None:
+def test_a_gif_whose_frame_is_too_large_is_refused_before_it_is_filled() -> None:
     start = time.process_time()
     with pytest.raises(Image.DecompressionBombError):
-        open_image(io.BytesIO(gif_bomb(canvas)))
+        open_image(io.BytesIO(gif_bomb(1)))
     assert time.process_time() - start < 0.5
     assert open_image(io.BytesIO(png_bomb()), SIDE * SIDE).size == (SIDE, SIDE)  # and Pillow's limit is gone again
 

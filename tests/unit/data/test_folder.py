@@ -368,15 +368,16 @@ def test_what_a_killed_process_left_is_removed(opened: Open, art_folder: Path) -
 # --- rules
 
 
+@pytest.mark.parametrize("name", ["large.png", "large.gif"])
 def test_a_limit_that_is_raised_lets_only_that_file_be_read(
-    opened: Open, art_folder: Path, calls: list[list[str]]
+    opened: Open, art_folder: Path, calls: list[list[str]], name: str
 ) -> None:
-    image(art_folder / "large.png", size=160)
-    assert reasons(opened().read()) == {"large.png": "above data.max_pixels=10000"}
-    assert reasons(opened(max_pixels=20_000).read()) == {"large.png": "above data.max_pixels=20000"}
+    image(art_folder / name, size=160)
+    assert reasons(opened().read()) == {name: "above data.max_pixels=10000"}
+    assert reasons(opened(max_pixels=20_000).read()) == {name: "above data.max_pixels=20000"}
     assert [len(call) for call in calls] == [13]
     contents = opened(max_pixels=25_600).read()
-    assert calls[1:] == [["large.png"]]
+    assert calls[1:] == [[name]]
     assert held(contents) == oracle(art_folder)
 
 
