@@ -20,7 +20,7 @@ from artart.objectives.base import Objective
 
 CONTENT = {"config", "labels", "state_dict", "epoch", "global_step"}
 GROUPS = ("model", "objective", "loss", "data")
-DICTS = ("artart", "data", "metrics", "curves", "points")
+DICTS = ("artart", "data", "metrics", "losses", "curves", "points")
 LOADER = ("epoch", "batches", "seed", "images", "global_batch_size")  # the state of a loader
 STEP = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "seed")  # of config: what decides a step
 OF_PROMPTS = ("num_tokens", "words", "prompts")
@@ -48,8 +48,9 @@ def is_whole(content: Mapping[str, Any]) -> bool:
         and all(is_count(content[key]) for key in ("epoch", "global_step"))
         and is_count(finished_epochs(content))
         and (content.get("images_seen") is None or is_count(content["images_seen"]))
+        and is_count(content.get("num_losses", 0))
         and all(_is_inside(name) and is_count(length) for name, length in content.get("curves", {}).items())
-        and all(map(_are_numbers, (content.get("metrics", {}), content.get("points", {}))))
+        and all(map(_are_numbers, (content.get(key, {}) for key in ("metrics", "losses", "points"))))
         and isinstance(config, dict)
         and all(isinstance(config.get(group), dict) for group in GROUPS)
         and ("images_seen" not in content or "optimizer_states" not in content or _is_resumable(content))

@@ -1,7 +1,7 @@
 """The LightningModule of all objectives."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +58,8 @@ class ArtModule(LightningModule):
         self.stage = stage
         self.images_seen = 0  # in training, by all processes
         self.metrics_before: dict[str, float] = {}  # in the checkpoint that the run is resumed from
+        self.summed: dict[str, Tensor | float] = {}  # losses of the steps since the last log line
+        self.num_summed = 0
 
     @property
     def place(self) -> str:
@@ -72,12 +74,20 @@ class ArtModule(LightningModule):
         progress = self.trainer.global_step / self.total_steps
         losses_of = self.compiled or self.objective
         losses = losses_of(self.net, batch, generator, rank, world_size, progress)
-        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step % every == 0 or self.trainer.is_last_batch or step >= self.total_steps:  # else nobody reads the losses
-            for name, values in losses.items():
-                self.log(f"train/{name}", values.mean(), batch_size=len(values))
+        self._log_losses(losses)
         self.images_seen += len(batch.x0) * world_size
         return losses["loss"].mean()
+
+    def _log_losses(self, losses: Mapping[str, Tensor]) -> None:
+        """Log the means of the steps since the last log line, which are summed on the device."""
+        for name, values in losses.items():
+            self.summed[name] = self.summed.get(name, 0.0) + values.detach().mean()
+        self.num_summed += 1
+        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step % every == 0 or self.trainer.is_last_batch or step >= self.total_steps:
+            for name, total in self.summed.items():
+                self.log(f"train/{name}", total / self.num_summed, batch_size=1)
+            self.summed, self.num_summed = {}, 0
 
     def _seed(self, seed: int) -> None:
         """Seed the device alone: torch.manual_seed takes a millisecond where others are not in use."""
@@ -144,11 +154,14 @@ class ArtModule(LightningModule):
             checkpoint["first_stage"] = first_stage
         checkpoint["curves"] = loggers.lengths(self.trainer.loggers, Path(self.trainer.default_root_dir))
         checkpoint["metrics"] = {name: value for name, value in self.metrics.items() if name.startswith("val/")}
+        checkpoint["losses"] = {name: float(total) for name, total in self.summed.items()}
+        checkpoint["num_losses"] = self.num_summed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         set_fused(checkpoint["optimizer_states"], is_fused(self.optimizer, self._can_fuse))
         self.images_seen = checkpoint["images_seen"]
         self.metrics_before = checkpoint.get("metrics", {})
+        self.summed, self.num_summed = dict(checkpoint.get("losses", {})), checkpoint.get("num_losses", 0)
 
 
 def seed_of(*numbers: int) -> int:

@@ -42,6 +42,7 @@ KINDS = {
 }
 EPOCHS = "trainer.max_epochs=3"  # of 4 steps
 LOGGED = "trainer.log_every_n_steps=1"
+EVERY_SECOND_LOGGED = "trainer.log_every_n_steps=2"  # so that runs stop between log lines
 
 
 class Trouble(Callback):
@@ -146,7 +147,7 @@ def assert_same_end(run: Path, whole: Path) -> None:
 def whole(request, train, importable):
     """A run that nothing befell, and the losses of its steps."""
     kind = request.getfixturevalue("kind")
-    assert train(*KINDS[kind], EPOCHS, LOGGED, *WITH_DIARY, "run_dir=whole") == 0
+    assert train(*KINDS[kind], EPOCHS, EVERY_SECOND_LOGGED, *WITH_DIARY, "run_dir=whole") == 0
     return Diary.losses
 
 
@@ -177,7 +178,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_if_nothing_had_been(train
     ]
     stops = stops if kind in ("reconstruction", "diffusion") else stops[1::3]  # what a regularizer draws goes on too
     losses: dict[int, float] = {}
-    common = (*KINDS[kind], EPOCHS, LOGGED, *WITH_DIARY, "run_dir=run")
+    common = (*KINDS[kind], EPOCHS, EVERY_SECOND_LOGGED, *WITH_DIARY, "run_dir=run")
     reached = None
     for befalls, code, step in stops:
         assert train(*common, *trouble(*befalls), "resume=auto") == code, befalls
@@ -234,7 +235,14 @@ def test_a_signal_waits_for_a_checkpoint_that_is_being_written(train, importable
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["diffusion"])
 def test_what_minutes_saved_is_gone_on_from_after_a_crash(train, whole, kind, capsys):
-    common = (*KINDS[kind], EPOCHS, LOGGED, *WITH_DIARY, "run_dir=run", "callbacks.last.train_time_interval=1e-9")
+    common = (
+        *KINDS[kind],
+        EPOCHS,
+        EVERY_SECOND_LOGGED,
+        *WITH_DIARY,
+        "run_dir=run",
+        "callbacks.last.train_time_interval=1e-9",
+    )
     assert train(*common, *trouble("crash", "before", 7)) == 1
     Path("run/checkpoints/.last.ckpt.0123.part").write_bytes(b"of a kill in the middle of a save")
     assert load("run/checkpoints/last.ckpt")["global_step"] == 6

@@ -109,18 +109,22 @@ def test_discriminator_has_a_learning_rate_and_a_gradient_norm_of_its_own(module
     assert nn.utils.get_total_norm(gradients).item() == pytest.approx(1.0, rel=1e-4)
 
 
-def test_losses_are_logged_where_they_are_read(module, monkeypatch):
-    """Of 12 steps the third is done: this is the fourth."""
-    logged: list[str] = []
-    for settings, is_read in (
-        ({}, False), ({"log_every_n_steps": 4}, True), ({"is_last_batch": True}, True), ({"global_step": 11}, True),
-    ):  # fmt: skip
-        made = module()
-        monkeypatch.setattr(made, "log", lambda name, *args, **options: logged.append(name))
-        vars(made.trainer).update(settings)
-        made.training_step(Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2)), 0)
-        assert logged == is_read * ["train/loss", "train/mse"]
-        logged.clear()
+@pytest.mark.parametrize("settings", [{"log_every_n_steps": 5}, {"is_last_batch": True}, {"global_step": 11}])
+def test_the_mean_loss_since_the_last_log_line_is_logged(module, monkeypatch, settings):
+    """Three of 12 steps are done: the fourth is not logged, the fifth is, in a run that was resumed between them."""
+    made, resumed, logged = module(), module(), dict[str, float]()
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2))
+    values = iter([torch.tensor([1.0, 3.0]), torch.tensor([5.0, 9.0])])
+    for one in (made, resumed):
+        one.objective = lambda *_: {"loss": next(values).requires_grad_()}
+        monkeypatch.setattr(one, "log", lambda name, value, **_: logged.update({name: value.item()}))
+    made.training_step(batch, 0)
+    assert not logged
+    resumed.summed, resumed.num_summed = {name: float(one) for name, one in made.summed.items()}, made.num_summed
+    vars(resumed.trainer).update({"global_step": 4} | settings)
+    resumed.training_step(batch, 0)
+    assert logged == {"train/loss": 4.5}
+    assert not resumed.summed
 
 
 def test_optimizers_are_fused_where_they_can_be_unless_the_user_says_otherwise():
