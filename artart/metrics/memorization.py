@@ -7,8 +7,9 @@ below that of 99 % of held-out images. `rate_third`: that ratio is below 1/3 (Bo
 The detection rate is measured on near-duplicates: training images with small changes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
+from math import exp, lgamma, log
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from artart.metrics.distances import by_label, share
 SIDE: Final = 16  # of a thumbnail in pixels
 FINE: Final = 2  # steps of a shift per thumbnail pixel
 FALSE_ALARMS: Final = 0.01  # share of held-out images that are nearer than the threshold
+SIGNIFICANCE: Final = 0.01  # probability of so many near-duplicates by chance, below which they are memorized
 THIRD: Final = 1 / 3  # of the distance to the second nearest
 CRITERIA: Final = ("rate", "rate_ratio", "rate_third")
 MIN_HELD_OUT: Final = 20  # images, for the thresholds
@@ -96,12 +98,27 @@ class MemorizationTest:
         }
 
     def false_alarms(self) -> dict[str, float]:
-        """The share of held-out images called memorized, each half by the thresholds of the other."""
-        return {
-            "rate": _crosswise(self.held_out.distance),
-            "rate_ratio": _crosswise(self.held_out.ratio),
-            "rate_third": (self.held_out.ratio < THIRD).double().mean().item(),
-        }
+        """The share that each criterion calls memorized of images drawn as the held-out ones were.
+
+        On average; below the k-th smallest of n values lie k / (n + 1) of all. Of `rate_third`, the held-out images'.
+        """
+        num = len(self.held_out.distance)
+        by_rank = _rank(num) / (num + 1)
+        third = (self.held_out.ratio < THIRD).double().mean().item()
+        return {"rate": by_rank, "rate_ratio": by_rank, "rate_third": third}
+
+    def has_memorized(self, found: Mapping[str, Tensor]) -> bool:
+        """Whether more samples are near-duplicates, as `judge` found them, than chance explains.
+
+        The k-th smallest of n held-out values parts a share of Beta(k, n + 1 - k) from all images, so the number of
+        samples in it is beta-binomial where nothing was copied.
+        """
+        num = len(self.held_out.distance)
+        rank, hits = _rank(num), {name: int(one.sum()) for name, one in found.items()}
+        third = share(hits["rate_third"], len(found["rate_third"])).low or 0.0
+        return third > max(self.false_alarms()["rate_third"], FALSE_ALARMS) or any(
+            _tail(hits[name], len(found[name]), rank, num + 1 - rank) < SIGNIFICANCE for name in ("rate", "rate_ratio")
+        )
 
     def detection_rates(self, generator: Generator) -> dict[str, dict[str, float]]:
         """For each criterion, the share of near-duplicates that it detects, by kind."""
@@ -116,18 +133,30 @@ class MemorizationTest:
 
 
 def _lowest(values: Tensor) -> float:
-    """The k-th smallest of n: a new value is below it with probability k / (n + 1). Of fewer than 99 the smallest."""
-    return values.sort().values[max(1, int(FALSE_ALARMS * (len(values) + 1))) - 1].item()
+    """The k-th smallest of n: a new value is below it with probability k / (n + 1)."""
+    return values.sort().values[_rank(len(values)) - 1].item()
 
 
-def _crosswise(values: Tensor) -> float:
-    pairs = ((values[::2], values[1::2]), (values[1::2], values[::2]))
-    return sum((one < _lowest(other)).sum().item() for one, other in pairs) / len(values)
+def _rank(num: int) -> int:
+    """The largest k of which k / (num + 1) is at most FALSE_ALARMS; 1 if there is none."""
+    return max(1, int(FALSE_ALARMS * (num + 1)))
+
+
+def _tail(hits: int, num: int, a: int, b: int) -> float:
+    """The probability of `hits` or more of `num` by the beta-binomial distribution."""
+
+    def log_beta(a: int, b: int) -> float:
+        return lgamma(a) + lgamma(b) - lgamma(a + b)
+
+    def log_choose(k: int) -> float:
+        return -log(num + 1) - log_beta(k + 1, num - k + 1)
+
+    return sum(exp(log_choose(k) + log_beta(k + a, num - k + b) - log_beta(a, b)) for k in range(hits, num + 1))
 
 
 def report(test: MemorizationTest, nearest: Nearest, labels: Sequence[str], generator: Generator) -> dict[str, Any]:
     """Rates of samples, overall and by label, and detection rates of the test, as plain data."""
-    detection_rates, false_alarms = test.detection_rates(generator), test.false_alarms()
+    judged, detection_rates, false_alarms = test.judge(nearest), test.detection_rates(generator), test.false_alarms()
 
     def rate(found: Tensor) -> dict[str, float]:
         return {**share(int(found.sum()), len(found))._asdict(), "num_images": len(found)}
@@ -140,8 +169,13 @@ def report(test: MemorizationTest, nearest: Nearest, labels: Sequence[str], gene
             "blind_to": [kind for kind, seen in detection_rates[name].items() if seen < MIN_DETECTION_RATE],
             "classes": {label: rate(found[rows]) for label, rows in by_label(labels).items()},
         }
-        for name, found in test.judge(nearest).items()
-    } | {"thresholds": test.thresholds, "num_train": len(test.train), "num_held_out": len(test.held_out.distance)}
+        for name, found in judged.items()
+    } | {
+        "has_memorized": test.has_memorized(judged),
+        "thresholds": test.thresholds,
+        "num_train": len(test.train),
+        "num_held_out": len(test.held_out.distance),
+    }
 
 
 def make_near_duplicates(images: Tensor, generator: Generator) -> Iterator[tuple[str, Tensor]]:

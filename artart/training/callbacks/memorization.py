@@ -17,7 +17,7 @@ from artart.features.alexnet import features_of
 from artart.io.images import Batch, to_pixels
 from artart.io.ranges import Count, Fraction, NonNegative
 from artart.metrics.distances import kernel_distance, share
-from artart.metrics.memorization import FALSE_ALARMS, MIN_HELD_OUT, MemorizationTest
+from artart.metrics.memorization import MIN_HELD_OUT, MemorizationTest
 from artart.training.callbacks.progress import SamplingCallback
 from artart.training.module import ArtModule
 
@@ -108,8 +108,7 @@ class MemorizationMonitor(SamplingCallback):
         if self.weights is not None:
             kid = self._kid(samples, data, self.weights, module.device)
             module.log("samples/kid_alexnet", kid, batch_size=1)
-            is_memorized = any((rate.low or 0.0) > max(expected[name], FALSE_ALARMS) for name, rate in rates.items())
-            self.kid_no_memorization = math.inf if is_memorized else kid
+            self.kid_no_memorization = math.inf if self.test.has_memorized(found) else kid
             shown.insert(0, f"samples/kid_alexnet {kid:.4f}")
         log.info("epoch %d: %s", epoch, ", ".join(shown))
         if self.stop_above is not None and max(rate.low or 0.0 for rate in rates.values()) > self.stop_above:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from scipy.stats import betabinom
 from torch.testing import assert_close
 
 from artart.io.images import to_model
@@ -184,17 +185,36 @@ def test_the_thresholds_are_a_hundredth_of_the_held_out_up(art, num, rank):
     assert found["rate"].sum() == found["rate_ratio"].sum() == rank - 1
 
 
-def test_false_alarms_are_judged_by_the_other_half(memorization_test):
-    apart = MemorizationTest(memorization_test.train, alone(60), images(2, 1))
-    distance = torch.arange(1.0, 101.0).repeat_interleave(2)
-    distance[1::2] += 0.5
-    ratio = torch.linspace(0.3, 1, 200).flip(0)
-    apart.held_out = apart.held_out._replace(distance=distance, ratio=ratio)
-    # thresholds 1 and 1.5: below lies 1 of the one half, none of the other
-    found = apart.false_alarms()
-    assert_close(found["rate"], 1 / 200)
-    assert_close(found["rate_third"], 10 / 200)
-    assert_close(found["rate_ratio"], 1 / 200)
+@pytest.mark.parametrize(("num", "rank"), [(20, 1), (199, 2)])
+def test_so_many_near_duplicates_are_memorized_as_chance_does_not_explain(art, num, rank):
+    """One fewer may be chance, by the distribution of another library."""
+    test = MemorizationTest(art[:20], alone(20), art[100 : 100 + num])
+    chance = betabinom(256, rank, num + 1 - rank)
+    least = next(hits for hits in range(257) if chance.sf(hits - 1) < 0.01)
+    for hits in (0, least - 1, least, 256):
+        few, none = torch.arange(256) < hits, torch.zeros(256, dtype=torch.bool)
+        assert test.has_memorized({"rate": few, "rate_ratio": none, "rate_third": none}) is (hits >= least)
+        assert test.has_memorized({"rate": none, "rate_ratio": few, "rate_third": none}) is (hits >= least)
+    assert_close(test.false_alarms()["rate"], chance.mean() / 256)
+
+
+def test_one_in_a_hundred_networks_that_copy_nothing_is_accused_by_a_criterion():
+    """Images drawn as the held-out ones were: their distances are exchangeable."""
+    test, accused = MemorizationTest(images(2, 0), alone(2), images(2, 1)), 0
+    none = torch.zeros(256, dtype=torch.bool)
+    for seed in range(1000):
+        values = torch.rand(306, generator=torch.Generator().manual_seed(seed))
+        test.held_out = test.held_out._replace(distance=values[:50], ratio=values[:50])
+        found = values[50:] < test.thresholds[0]
+        accused += test.has_memorized({"rate": found, "rate_ratio": none, "rate_third": none})
+    assert 2 <= accused <= 18  # 10 at most, with a standard deviation of 3
+
+
+def test_a_third_is_judged_by_its_interval(memorization_test):
+    none = torch.zeros(256, dtype=torch.bool)
+    for hits, has_memorized in ((5, False), (10, True)):
+        found = {"rate": none, "rate_ratio": none, "rate_third": torch.arange(256) < hits}
+        assert memorization_test.has_memorized(found) is has_memorized
 
 
 @pytest.mark.slow
@@ -246,7 +266,8 @@ def test_a_report_says_rates_and_what_it_cannot_see(memorization_test):
     samples, labels = torch.cat([memorization_test.train[:10], images(20, 7)]), ["a"] * 15 + ["b"] * 15
     found = report(memorization_test, memorization_test.nearest(samples), labels, drawing())
     json.dumps(found, allow_nan=False)
-    assert list(found) == [*CRITERIA, "thresholds", "num_train", "num_held_out"]
+    assert list(found) == [*CRITERIA, "has_memorized", "thresholds", "num_train", "num_held_out"]
+    assert found["has_memorized"] is True
     assert_close(found["thresholds"], memorization_test.thresholds)
     assert (found["num_train"], found["num_held_out"]) == (60, 300)
     detection_rates = memorization_test.detection_rates(drawing())
