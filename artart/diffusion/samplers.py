@@ -87,7 +87,8 @@ class Heun(Sampler):
 class DPMpp2M(Sampler):
     """DPM-Solver++(2M), a multistep method of second order in lambda = ln(alpha / sigma); one evaluation a step.
 
-    Source: Lu et al. 2022, arXiv 2211.01095, Algorithm 2. The first and the last step are of first order.
+    Source: Lu et al. 2022, arXiv 2211.01095, Algorithm 2. The first and the last step are of first order; from pure
+    noise, where lambda is infinite, the second too.
     """
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
@@ -107,8 +108,8 @@ class UniPC(Sampler):
     """A multistep predictor of second and a corrector of third order in lambda = ln(alpha / sigma).
 
     One evaluation a step: x0_hat at a predicted x_t corrects that x_t, then predicts the next. The x_t of a Step are
-    predictions. The first and the last step are of first order. Source: Zhao et al. 2023, arXiv 2302.04867, UniPC-2
-    with B_2(h) = exp(-h) - 1.
+    predictions. The first and the last step are of first order; from pure noise, where lambda is infinite, the
+    predictor of the second too. Source: Zhao et al. 2023, arXiv 2302.04867, UniPC-2 with B_2(h) = exp(-h) - 1.
     """
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:

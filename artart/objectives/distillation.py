@@ -75,11 +75,15 @@ class Distillation(Diffusion):
     def __call__(
         self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
     ) -> dict[str, Tensor]:
-        """The losses of a batch, each (B,): half of them at the beginning of a segment, the rest evenly."""
+        """The losses of a batch, each (B,): half of them at the beginning of a segment, the rest evenly.
+
+        Segments divide the noise levels from the schedule's last, where samples begin, to 0.
+        """
         r, *others = self._draw(batch, generator, rank, world_size)
         end = ((r * self.num_steps).ceil() - 1).clamp(min=0) / self.num_steps
         start = end + (2 * (r - end)).clamp(MIN_LENGTH, 1 / self.num_steps)
-        return self._losses(net, batch, end, start, *others)
+        last = self.schedule.at(torch.ones((), device=r.device)).r
+        return self._losses(net, batch, last * end, last * start, *others)
 
     def _losses(self, net: Module, batch: Batch, end: Tensor, *drawn: Tensor) -> dict[str, Tensor]:
         """Of steps from the drawn noise levels to those of `end` (B,)."""

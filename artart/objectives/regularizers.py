@@ -29,12 +29,12 @@ class LatentNoise:
 class KL:
     """A variational autoencoder: latents are drawn from the posterior, which is pulled to the standard normal.
 
-    Source: Kingma and Welling 2014, arXiv 1312.6114, Appendix B; with the weight of Rombach et al. 2022, arXiv
-    2112.10752, section G.
+    Source: Kingma and Welling 2014, arXiv 1312.6114, Appendix B. The weight 1e-6 of Rombach et al. 2022, arXiv
+    2112.10752, section G, is relative to the sum of squared errors, and so acts far less.
     """
 
     def __init__(self, weight: NonNegative = 1e-6) -> None:
-        """`weight`: of the KL divergence of an image, where that of the squared error of its pixels is 1."""
+        """`weight`: of the KL divergence, summed over an image's latents, where that of its mean squared error is 1."""
         self.weight = weight
 
     def __call__(self, mean: Tensor, log_var: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ def cosine(
     warmup_steps: Annotated[int, Field(ge=0)] = 100,
     final_lr_fraction: NonNegative = 0.0,
 ) -> dict[str, Any]:
-    """Linear warm-up over `warmup_steps`, then half a cosine down to `final_lr_fraction` at the last step.
+    """Linear warm-up over `warmup_steps`, then half a cosine down to `final_lr_fraction`, reached after the last step.
 
     Source: SGDR without restarts (Loshchilov and Hutter 2017, arXiv 1608.03983, Eq. 5).
 

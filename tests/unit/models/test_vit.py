@@ -195,3 +195,9 @@ def test_a_number_of_channels_that_heads_do_not_fill_is_refused_with_one_that_th
     with pytest.raises(ValueError, match=sentence):
         ViT(S, hidden_size=hidden_size, num_heads=num_heads, depth=1)
     ViT(S, hidden_size=remedy, num_heads=num_heads, depth=1)(images())
+
+
+def test_it_takes_prompts_where_heads_of_the_encoder_do_not_divide_its_width():
+    net = ViT(S, **SMALL | {"hidden_size": 100, "num_heads": 5}, text=[10, 3])
+    prompts = torch.tensor([[1, 2, 3], [4, 0, 0]])
+    assert net(torch.randn(B, 3, S, S), torch.rand(B), prompts).shape == (B, 3, S, S)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from artart.diffusion.samplers import DDIM
-from artart.diffusion.schedule import Cosine, Flow, Schedule, per_image
+from artart.diffusion.schedule import Cosine, Flow, Linear, Schedule, per_image
 from artart.io.images import Batch
 from artart.objectives.base import Objective
 from artart.objectives.distillation import Distillation
@@ -105,12 +105,17 @@ def test_a_network_with_no_loss_samples_the_ends_of_paths_by_ddim(schedule, num_
     assert_close(x, STD * eps, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("schedule", [Flow(), Linear()], ids=["flow", "linear"])  # which begins below pure noise
 @pytest.mark.parametrize("num_steps", [1, 2, 5])
-def test_half_of_the_noise_levels_are_those_of_samples_and_each_lies_in_its_segment(num_steps, monkeypatch):
+def test_half_of_the_noise_levels_are_those_of_samples_and_each_lies_in_its_segment(schedule, num_steps, monkeypatch):
     drawn = {}
-    made, images = objective(Flow(), net := Net(Flow(), "mean"), num_steps), batch(4000)
+    made, images = objective(schedule, net := Net(schedule, "mean"), num_steps), batch(4000)
     monkeypatch.setattr(made, "_losses", lambda _, __, end, start, *rest: drawn.update(end=end, start=start))
     made(net, images, drawing())
+    of_samples = schedule.at(schedule.times(num_steps)).r
+    beginnings = drawn["start"][(drawn["start"] - of_samples[:-1, None]).abs().amin(dim=0) < 1e-5]
+    assert len(beginnings) == pytest.approx(len(drawn["start"]) / 2, abs=120)
+    drawn = {name: one / of_samples[0] for name, one in drawn.items()}
     part = (drawn["start"] - drawn["end"]) * num_steps
     assert ((part > 0) & (part <= 1 + 1e-5)).all()
     assert (part > 1 - 1e-5).float().mean() == pytest.approx(0.5, abs=0.03)
