@@ -62,6 +62,7 @@ def _holes(x: Tensor, hole_x: Tensor, hole_y: Tensor) -> Tensor:
     places = torch.arange(side, device=x.device)
     centres = ((hole_x * side).long(), (hole_y * side).long())
     near_x, near_y = (
-        (places.view(view) - one + 0.5).abs() < HOLE * side / 2 for view, one in zip(((1, -1), (-1, 1)), centres, strict=True)
+        (places.view(view) - one + 0.5).abs() < HOLE * side / 2
+        for view, one in zip(((1, -1), (-1, 1)), centres, strict=True)
     )
     return near_x & near_y
