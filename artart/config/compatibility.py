@@ -36,6 +36,8 @@ def check_parts(config: Config, mode: str, label_names: LabelNames, net: object 
         problems += [*_wrong_sampling(config, kind)]
     if "final_beta2" in config.get("scheduler", {}) and "betas" not in config["optimizer"]:
         problems.append("scheduler=burn_in: changes beta2 of Adam; use optimizer=adam")
+    if kind == "gan" and (how := config["compile"]):
+        problems.append(f"compile={how}: objective=gan needs gradients of gradients; leave it null")
     if problems:
         raise ArtError("\n".join(problems))
 

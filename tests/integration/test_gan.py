@@ -116,6 +116,7 @@ WRONG = [
     (["sampler.num_steps=3"], "callbacks.grid.sampler.num_steps=3: objective=gan makes an image in one step"),
     (["callbacks.grid.guidance=2"], "callbacks.grid.guidance=2: objective=gan takes no guidance; set 1"),
     (["callbacks=default"], "callbacks.grid: is not for objective=gan; use callbacks=gan"),
+    (["compile=default"], "compile=default: objective=gan needs gradients of gradients"),
     (["optimizer=sgd"], "scheduler=burn_in: changes beta2 of Adam; use optimizer=adam"),
     (["data.captions=auto"], "data.captions: objective=gan takes labels and no prompts; set data.captions=none"),
     (["image_size=20"], "image_size=20: not divisible by 8, which 4 levels of channel_mult need; try 16 or 24"),
