@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from artart import ArtError
 from artart.io.files import atomic
@@ -95,6 +96,7 @@ class ContinuedMLFlowLogger(MLFlowLogger):
         _known_id(self.id_file, lambda: str(self._run_id))
         return client
 
+    @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
         known = self.experiment.get_run(self.run_id).data.params
         super().log_hyperparams({key: value for key, value in params.items() if key not in known})

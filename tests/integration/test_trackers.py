@@ -5,8 +5,10 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from artart.training.trackers import check_packages
+from artart.training.loggers import log_settings
+from artart.training.trackers import ContinuedMLFlowLogger, check_packages
 
 RUN = ("trainer.max_epochs=1", "callbacks.grid.every_n_epochs=1", "run_dir=run")
 RESUMED = ("trainer.max_epochs=2", *RUN[1:], "resume=auto")
@@ -68,6 +70,11 @@ def test_runs_of_one_process_are_runs_of_their_own(train):
     for name in ("one", "two"):
         assert train(*words, f"run_dir={name}") == 0
         assert len([*Path(name, "wandb").glob("offline-run-*/*.wandb")]) == 1
+
+
+def test_processes_but_the_first_give_mlflow_no_settings(monkeypatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    log_settings([ContinuedMLFlowLogger.__new__(ContinuedMLFlowLogger)], {"seed": 1})  # made so without the package
 
 
 @pytest.mark.slow
