@@ -84,6 +84,7 @@ def run_workers(number: int, folder: Path) -> None:
         for worker in workers:
             worker.wait()
     finally:
-        for worker in workers:
+        for worker in workers:  # at once: soon after Ctrl-C, which reaches them too, it is no second signal to them
             worker.terminate()
+        for worker in workers:
             worker.wait()
