@@ -47,16 +47,18 @@ def run(cfg: DictConfig) -> None:
         study.run(_train)
         return
     log.info("sweep folder: %s; %d of %d trials have ended", relative_to_cwd(folder), study.num_ended, sweep.num_trials)
+    is_whole = True
     try:
         if sweep.num_processes == 1:
             study.run(_train)
         else:
-            sweep_folder.run_workers(sweep.num_processes, folder)
+            is_whole = sweep_folder.run_workers(sweep.num_processes, folder)
     finally:
         best = study.report()
-    if not best:
+    if best:
+        log.info("best: %s\n  %s", relative_to_cwd(best), read_run(best).command)
+    if not best or not (is_whole or study.num_ended >= sweep.num_trials):
         raise SystemExit(1)
-    log.info("best: %s\n  %s", relative_to_cwd(best), read_run(best).command)
 
 
 def _check(shared: Sequence[str], drawn: Sequence[str]) -> None:

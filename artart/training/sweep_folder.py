@@ -71,8 +71,8 @@ def claim(folder: str | None, begun: Begun) -> Path:
     return place
 
 
-def run_workers(number: int, folder: Path) -> None:
-    """Run the command of this process in so many others, which share the cores, and wait for them.
+def run_workers(number: int, folder: Path) -> bool:
+    """Run the command of this process in so many others, which share the cores; whether none of them was killed.
 
     If this process is stopped, they stop after their current step.
     """
@@ -81,8 +81,8 @@ def run_workers(number: int, folder: Path) -> None:
     command = [sys.executable, "-m", "artart.sweep", *sys.argv[1:], f"sweep.dir={folder}"]
     workers = [subprocess.Popen(command, env=environment) for _ in range(number)]  # noqa: S603 - this command
     try:
-        for worker in workers:
-            worker.wait()
+        codes = [worker.wait() for worker in workers]
+        return not any(codes)
     finally:
         for worker in workers:  # at once: soon after Ctrl-C, which reaches them too, it is no second signal to them
             worker.terminate()

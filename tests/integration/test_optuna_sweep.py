@@ -167,6 +167,17 @@ def test_processes_share_a_study(sweep, forking, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_sweep_whose_processes_were_killed_is_not_done(sweep, capsys, monkeypatch):
+    assert sweep(*TINY, LR, "trainer.max_epochs=1", "sweep.num_trials=1", "sweep.dir=s") == 0
+    monkeypatch.setattr(sweep_folder, "run_workers", lambda *_: False)
+    assert sweep("sweep.dir=s", "sweep.num_trials=2", "sweep.num_processes=2") == 1
+    shown = capsys.readouterr().out
+    assert "to continue: python -m artart.sweep sweep.dir=s" in shown
+    assert "best: s/0" in shown
+    assert sweep("sweep.dir=s", "sweep.num_trials=1", "sweep.num_processes=2") == 0, "others had done the rest"
+
+
+@pytest.mark.slow
 def test_a_bad_trial_is_pruned(sweep, call, capsys):
     """A learning rate of 1e-9 trains nothing."""
     rates = "sweep.space={optimizer.lr: {choices: [1e-2, 1e-9]}}"

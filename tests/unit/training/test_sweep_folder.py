@@ -39,3 +39,9 @@ def test_a_sweep_that_is_stopped_stops_its_processes_at_once(processes, tmp_path
     with pytest.raises(KeyboardInterrupt):
         sweep_folder.run_workers(3, tmp_path)
     assert calls == ["wait", *["terminate"] * 3, *["wait"] * 3]
+
+
+@pytest.mark.parametrize(("codes", "is_whole"), [((0, 0), True), ((-9, 0), False), ((0, 1), False)])
+def test_run_workers_tells_whether_one_was_killed(processes, tmp_path, codes, is_whole):
+    processes(*codes)
+    assert sweep_folder.run_workers(2, tmp_path) is is_whole
