@@ -47,10 +47,10 @@ class Sampling(NamedTuple):
     @property
     def details(self) -> dict[str, object]:
         """Guidance, sampler and limits, for an image's provenance."""
-        how, own = self.guidance, dict[str, object]()
         if self.sampler is ONE_STEP:
-            return own
-        own |= {"guidance": how.weight, "guidance_interval": "-".join(map(str, how.interval))}
+            return dict(self.limits)
+        how = self.guidance
+        own: dict[str, object] = {"guidance": how.weight, "guidance_interval": "-".join(map(str, how.interval))}
         own |= {} if how.network is None else {"guidance_network_sha256": how.network_sha256}
         own |= {"negative_prompt": how.negative_prompt} if how.negative_prompt else {}
         settings = {name: value for name, value in vars(self.sampler).items() if isinstance(value, int | float | str)}

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from artart.diffusion.guidance import NO_GUIDANCE
 from artart.generation.labels import label_in_name
 from artart.generation.output import Output
-from artart.generation.plan import Item
+from artart.generation.plan import NO_LIMITS, ONE_STEP, Item, Sampling
 from artart.io.images import to_model, to_pixels
 from artart.io.provenance import ImageProvenance
 
@@ -31,6 +32,18 @@ def test_save_item_enlarges_by_squares_or_smoothly_and_says_so(tmp_path):
     assert torch.equal(made["nearest"], pixels.repeat_interleave(4, 1).repeat_interleave(4, 2))
     assert made["lanczos"].shape == (3, 20, 28)
     assert not torch.equal(made["lanczos"], made["nearest"])
+
+
+def test_an_image_of_a_gan_without_a_limit_is_not_the_one_with_it(tmp_path):
+    out, limits = Output(tmp_path), {"refuse_memorized": True}
+    free, limited = (
+        Item(Path("a.png"), ImageProvenance("trained", Sampling(ONE_STEP, NO_GUIDANCE, 1, of).details))
+        for of in (NO_LIMITS, limits)
+    )
+    assert free.provenance.details == {}
+    assert limited.provenance.details == limits
+    out.save_item(free, to_model(noise(4, 4)))
+    assert [out.is_there(item) for item in (free, limited)] == [True, False]
 
 
 # --- written in a thread
