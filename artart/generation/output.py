@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from artart.generation.plan import Item
 from artart.io.contact_sheet import factor_to_show
-from artart.io.files import write_new
+from artart.io.files import numbered, write_new
 from artart.io.images import Resample, encode, enlarged, grid, to_pixels
 from artart.io.provenance import ImageProvenance, xmp
 
@@ -26,16 +26,17 @@ class Output(NamedTuple):
     resample: Resample = "lanczos"
     on_image: Callable[[Path, Tensor, ImageProvenance], object] | None = None  # gets what `save_item` writes
     sign: Callable[[bytes, str, ImageProvenance], bytes] | None = None  # gets a file's content and name
-    on_file: Callable[[Path, bytes, ImageProvenance], object] | None = None  # gets every file
+    on_file: Callable[[Path, bytes, ImageProvenance], object] | None = None  # gets every file before it is written
 
     def write(self, content: bytes, name: str | Path, provenance: ImageProvenance) -> Path:
         """Write an image file, signed if there is a signer; returns its name."""
         if self.sign is not None:
             content = self.sign(content, Path(name).name, provenance)
-        path = write_new(self.folder / name, content)
-        if self.on_file is not None:
+        path = self.folder / name
+        if self.on_file is not None:  # first: a file that is there is taken as done
+            path = next(place for place in numbered(path) if not place.exists())
             self.on_file(path, content, provenance)
-        return path
+        return write_new(path, content)
 
     def save(self, pixels: Tensor, name: str | Path, provenance: ImageProvenance) -> Path:
         """Write an image or a grid, uint8 (3, H, W), as it is; returns its name."""

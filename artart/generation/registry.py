@@ -46,7 +46,7 @@ class Registry:
         self.path = path
 
     def add(self, path: Path, content: bytes, provenance: ImageProvenance) -> None:
-        """Append a line for an image file that was written. Raises OSError if that cannot be done."""
+        """Append a line for an image file that will be written. Raises OSError if that cannot be done."""
         line = {
             "sha256": sha256(content).hexdigest(),
             "fingerprint": fingerprint(content),

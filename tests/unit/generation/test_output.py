@@ -46,6 +46,24 @@ def test_an_image_of_a_gan_without_a_limit_is_not_the_one_with_it(tmp_path):
     assert [out.is_there(item) for item in (free, limited)] == [True, False]
 
 
+def test_a_file_is_registered_before_it_is_there(tmp_path):
+    """So a process that is killed leaves no file that the same command takes as there and nobody registered."""
+    (tmp_path / "a.png").touch()
+    registered = []
+
+    def on_file(path, content, provenance):
+        registered.append(path)
+        if len(registered) == 2:
+            raise KeyboardInterrupt
+
+    out, made = Output(tmp_path, on_file=on_file), ImageProvenance("trained", {})
+    assert out.save(noise(4, 4), "a.png", made) == tmp_path / "a-2.png"
+    with pytest.raises(KeyboardInterrupt):
+        out.save(noise(4, 4), "b.png", made)
+    assert registered == [tmp_path / "a-2.png", tmp_path / "b.png"]
+    assert not (tmp_path / "b.png").exists()
+
+
 # --- written in a thread
 
 
