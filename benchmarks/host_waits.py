@@ -71,6 +71,7 @@ SETTINGS = {
         *("first_stage_settings.experiment=autoencoder", "first_stage_settings.model.model_channels=16"),
         "first_stage_settings.model.channel_mult=[1]",
     ),
+    "GAN": ("objective=gan", "model.model_channels=8", "model.channel_mult=[1,2]", "data.random_flip=true"),
 }
 COUNTED = range(4, 10)  # batches of an epoch
 COLUMNS = {"waits": "waits", "operators": "operators", "plain": "µs of a plain step", "beyond": "µs beyond it"}
