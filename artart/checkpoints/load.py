@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from unicodedata import normalize
 
 import torch
 from torch import nn
@@ -173,7 +174,10 @@ def _open_alone(path: Path, mapped: bool = False) -> tuple[dict[str, Any], nn.Mo
         by = f"written by artart {printable(version)}, this is {__version__}"
         raise ArtError(f"{path}: {by}; a newer artart can read it")
     upgrade(content)
-    return content, _check(content, path)
+    net = _check(content, path)
+    for names_of in (content["labels"], content.get("data", {}).get("untrained_labels", {})):
+        names_of.update({column: [normalize("NFC", name) for name in names] for column, names in names_of.items()})
+    return content, net
 
 
 def _check(content: Mapping[str, Any], path: Path) -> nn.Module | None:

@@ -119,7 +119,7 @@ def _sidecars(folder: ArtFolder) -> dict[Path, Path]:
 
 def _of_json(folder: ArtFolder) -> dict[Path, Sequence[str]]:
     """Texts of metadata.jsonl in any folder, by image; as in Hugging Face's imagefolder."""
-    found, listed = dict[Path, Sequence[str]](), {str(path): path for path in folder.listed}
+    found, listed = dict[Path, Sequence[str]](), {normalize("NFC", str(path)): path for path in folder.listed}
     for parent in sorted({parent for path in folder.listed for parent in path.parents}):
         file = parent / "metadata.jsonl"
         if not parent.is_relative_to(folder.root) or not file.is_file():
@@ -127,7 +127,7 @@ def _of_json(folder: ArtFolder) -> dict[Path, Sequence[str]]:
         for number, line in enumerate(read_text(file).splitlines(), start=1):
             if line.strip():
                 name, texts = _item(line, f"{file}: line {number}")
-                if path := listed.get(os.path.normpath(parent / name)):
+                if path := listed.get(normalize("NFC", os.path.normpath(parent / name))):
                     found[path] = texts
     return found
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import platformdirs
@@ -108,10 +109,10 @@ class ArtFolder:
         return [path for path in self.found.images if path not in self.excluded_by_table]
 
     def name_of(self, path: Path, column: str = CLASS) -> str:
-        """A file's value in a column of the table; empty: none. Without a column "class" it is the sub-folder."""
+        """A file's value in a column of the table, as NFC; "": none. Without a column "class" it is the sub-folder."""
         if self.metadata is not None and column in self.metadata.columns:
-            return self.metadata.rows.get(path, {}).get(column, "").strip()
-        return class_of(path.parent, self.root, self.settings.class_level) or ""
+            return normalize("NFC", self.metadata.rows.get(path, {}).get(column, "").strip())
+        return normalize("NFC", class_of(path.parent, self.root, self.settings.class_level) or "")
 
     @cached_property
     def label_names(self) -> dict[str, list[str]]:

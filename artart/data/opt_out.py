@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from artart.io.files import read_text
 from artart.io.terminal import relative_to_cwd
@@ -18,7 +19,7 @@ class OptOuts(NamedTuple):
     """A list of opt-outs: each line is the path of an image or a folder, an artist, or the SHA-256 of a file."""
 
     file: Path
-    lines: frozenset[str]  # in lower case
+    lines: frozenset[str]  # as `folded`
 
     def warn_of_unused(self, names: Iterable[set[str]]) -> None:
         """Log how many lines are none of the names of any image."""
@@ -27,18 +28,23 @@ class OptOuts(NamedTuple):
             log.warning("data.opt_out=%s: %s %r", relative_to_cwd(self.file), named, min(left))
 
 
+def folded(text: str) -> str:
+    """A name without upper case, and with accents as single characters: macOS separates them in names of files."""
+    return normalize("NFC", text).casefold()
+
+
 def names_of(path: str, artist: str, sha256: str) -> set[str]:
-    """What a line may say to name an image, in lower case: its path or a folder of it, its artist, or its SHA-256."""
-    parts = path.casefold().split("/")
+    """What a line may say to name an image, as `folded`: its path or a folder of it, its artist, or its SHA-256."""
+    parts = folded(path).split("/")
     folders = {"/".join(parts[:k]) for k in range(1, len(parts) + 1)}
-    return {*folders, artist.casefold(), sha256} - {""}
+    return {*folders, folded(artist), sha256} - {""}
 
 
 def read_list(file: Path) -> OptOuts:
     """Read a list, without empty lines and those that begin with #. Raises ArtError if it cannot be read."""
     lines = map(str.strip, read_text(file).splitlines())
     texts = (line.replace("\\", "/").removeprefix("./").rstrip("/") for line in lines if not line.startswith("#"))
-    return OptOuts(file, frozenset(text.casefold() for text in texts if text))
+    return OptOuts(file, frozenset(folded(text) for text in texts if text))
 
 
 def file_beside(path: Path, files: Collection[Path]) -> str:

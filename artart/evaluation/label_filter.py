@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class LabelFilter:
         Raises ArtError if a name in `refused` is no class, there is no other, or the weights are not available.
         """
         data = ArtDataModule(root, SIDE, val_fraction=0, exclude={"ai_made": False})
-        known = next(iter(data.label_names.values()))
+        known, refused = next(iter(data.label_names.values())), [normalize("NFC", name) for name in refused]
         if unknown := [name for name in refused if name not in known]:
             raise ArtError(f"filter.refused: {unknown[0]} is no sub-folder of {root}{did_you_mean(unknown[0], known)}")
         if not {*known} - {*refused}:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import cycle, islice, repeat
 from types import MappingProxyType
+from unicodedata import normalize
 
 from artart import ArtError
 from artart.checkpoints.validate import printable
@@ -47,7 +48,7 @@ def hidden_from_all(
 
     Raises ArtError if a label is asked for that is not allowed, or none is, or an allowed one is unknown.
     """
-    known = [name for names in label_names.values() for name in names]
+    known, allowed = [name for names in label_names.values() for name in names], [*map(_text, allowed)]
     if unknown := [name for name in allowed if name not in known]:
         raise ArtError(f"allowed_labels: {unknown[0]} is no label{_choice(unknown[0], known)}")
     hidden = {column: {*names} - {*allowed} | {*untrained.get(column, ())} for column, names in label_names.items()}
@@ -66,16 +67,20 @@ def hidden_from_all(
 def _wanted(label: object, label_names: LabelNames) -> dict[str, str | None]:
     """What is asked for in each column: that which has the label, or the first for all and none."""
     if isinstance(label, Mapping):
-        return {str(column): None if name is None else format_value(name) for column, name in label.items()}
+        return {str(column): None if name is None else _text(name) for column, name in label.items()}
+    label = None if label is None else _text(label)
     having = [column for column, names in label_names.items() if label in names]
     if len(having) > 1:
         raise ArtError(f"label={label}: is in {join_words(having, 'and')}; name the column: label={{{having[0]}: ...}}")
     if not having and label not in ("all", "none", None):
         known = [name for names in label_names.values() for name in names]
-        raise ArtError(
-            f"label={label}: no such {join_words(list(label_names))}{_choice(str(label), known, 'all', 'none')}"
-        )
-    return {next(iter(having or label_names)): None if label is None else format_value(label)}
+        raise ArtError(f"label={label}: no such {join_words(list(label_names))}{_choice(label, known, 'all', 'none')}")
+    return {next(iter(having or label_names)): label}
+
+
+def _text(name: object) -> str:
+    """A name as checkpoints have it, with accents as single characters."""
+    return normalize("NFC", format_value(name))
 
 
 def label_in_words(labels: Sequence[int], label_names: LabelNames) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -128,6 +129,12 @@ NAMES = {"class": ["apple", "pear", "plum"], "artist": ["Ada", "Bob"]}
 def test_all_goes_through_the_allowed_labels():
     hidden = hidden_from_all("all", ["pear", "plum", "Ada"], NAMES, {"class": ["plum"]})
     assert list(labels_for("all", 3, NAMES, hidden)) == [(1, 2)] * 3, "and leaves out those that were not trained"
+
+
+def test_labels_are_found_however_their_accents_are_written():
+    names, apart = {"class": ["date", "pêche"]}, normalize("NFD", "pêche")
+    assert hidden_from_all(apart, [apart], names, {}) == {"class": {"date"}}
+    assert list(labels_for(apart, 1, names)) == list(labels_for({"class": apart}, 1, names)) == [(1,)]
 
 
 @pytest.mark.parametrize(

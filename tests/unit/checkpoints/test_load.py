@@ -1,6 +1,7 @@
 """What a checkpoint may and may not do."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -37,6 +38,14 @@ def test_it_gives_back_the_network_ready_for_use(finished_run, content):
     assert loaded.label_names == {"class": ["drawing", "engraving", "iconography", "painting", "sculpture"]}
     assert loaded.config["image_size"] == 16
     assert_close(loaded.net.state_dict(), {k.removeprefix("net."): v for k, v in content["state_dict"].items()})
+
+
+def test_names_whose_accents_are_written_apart_are_those_of_single_characters(content, save):
+    names = [normalize("NFD", name) for name in ("café", "détails", "étude", "pêche", "x")]
+    content |= {"labels": {"class": names}, "data": content["data"] | {"untrained_labels": {"class": names[:1]}}}
+    loaded = checkpoint.load(save(content))
+    assert loaded.label_names == {"class": [normalize("NFC", name) for name in names]}
+    assert loaded.untrained_labels == {"class": [normalize("NFC", "café")]}
 
 
 NETWORKS = {

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -71,6 +72,15 @@ def test_lines_of_json_name_images_relative_to_their_folder(folder, tmp_path):
     (tmp_path / "a" / "metadata.jsonl").write_text(json.dumps({"file_name": "2.jpg", "text": "two"}))
     (tmp_path.parent / "metadata.jsonl").write_text("outside of the folder, so not read")
     assert read(folder(), "jsonl") == {"1.jpg": ("one",), "2.jpg": ("two",), "3.jpg": ("three", "a pear")}
+
+
+def test_lines_of_json_name_images_whose_accents_are_written_apart(folder, tmp_path):
+    (tmp_path / normalize("NFD", "pêches")).mkdir()
+    (tmp_path / normalize("NFD", "pêches/à.jpg")).touch()
+    line = {"file_name": normalize("NFC", "pêches/à.jpg"), "text": "a peach"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(line))
+    assert read(folder(), "jsonl") == {normalize("NFD", "à.jpg"): ("a peach",)}
+    assert read(folder(), "{class}")[normalize("NFD", "à.jpg")] == (normalize("NFC", "pêches"),)
 
 
 def test_auto_takes_texts_then_json_then_a_column(folder, tmp_path):
