@@ -74,6 +74,7 @@ FOREIGN = re.compile(
     r"|ehthumbs(_vista)?\.db|desktop\.ini|icon\r|.*@syno(eastream|resource)|.*\.(lrdata|photoslibrary|cocatalog)",
     re.IGNORECASE,
 )
+OUTPUTS, OF_OUTPUTS = "outputs", {"runs", "registry.jsonl"}  # the folder that commands write into, and what it holds
 HIDDEN, FOREIGN_NAME = "hidden", "of other programs"
 
 
@@ -89,8 +90,8 @@ class Found(NamedTuple):
 def find_all(root: Path) -> Found:
     """Sort the files below root by whether they are images, by content or suffix.
 
-    Hidden files and folders, those that other programs keep (`FOREIGN`) and the folders of artart's runs are passed
-    over. Links to folders are followed, each real folder once.
+    Hidden files and folders, those that other programs keep (`FOREIGN`), and artart's folders of runs and of
+    outputs are passed over. Links to folders are followed, each real folder once.
     """
     found = Found([], {}, set(), Counter())
     for path in _walk(root, found.ignored):
@@ -159,8 +160,9 @@ def _walk(root: Path, ignored: Counter[str]) -> Iterator[Path]:
         below, real = {*folders}, os.path.realpath(folder)
         names = {*files, *below}
         folders.clear()  # os.walk goes into those that are put back
-        is_run = ".hydra" in names and {"train.log", "prepare.log"} & names and folder != str(root)
-        if is_run or real in seen:
+        is_run = ".hydra" in names and {"train.log", "prepare.log"} & names
+        is_outputs = Path(folder).name == OUTPUTS and OF_OUTPUTS & names
+        if ((is_run or is_outputs) and folder != str(root)) or real in seen:
             continue
         seen.add(real)
         for name in sorted(names):

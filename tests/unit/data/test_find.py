@@ -89,6 +89,17 @@ def test_find_passes_over_what_other_programs_keep(name: str, tmp_path: Path) ->
     assert find_all(tmp_path / name).images  # which was asked for
 
 
+@pytest.mark.parametrize("sign", ["runs/2026-01-31/12-00-00/samples/a.png", "registry.jsonl"])
+def test_find_passes_over_the_outputs_of_commands_that_ran_in_the_folder(sign: str, tmp_path: Path) -> None:
+    save(tmp_path / "art" / "a.png")
+    save(tmp_path / "outputs" / "samples" / "2026-01-31" / "12-00-00" / "00000_art.png")
+    assert len(find_all(tmp_path).images) == 2  # a folder of the user's, as far as anyone can tell
+    (tmp_path / "outputs" / sign).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "outputs" / sign).touch()
+    assert find_all(tmp_path).images == [tmp_path / "art" / "a.png"]
+    assert find_all(tmp_path / "outputs").images  # which was asked for
+
+
 def test_examine_says_which_kind_has_the_suffix_of_another(tmp_path: Path) -> None:
     (tmp_path / "phone.jpg").write_bytes(HEIC)
     assert find_all(tmp_path).images == [tmp_path / "phone.jpg"]
