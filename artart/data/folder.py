@@ -119,6 +119,8 @@ class ArtFolder:
         """By column, the sorted names of the labels 0, 1, ... of files that the table does not exclude.
 
         Nothing is decoded for this. Every class is a label; of other columns, values of `min_per_label` files or more.
+
+        Raises ArtError if no file lies so deep as `class_level`, above 1, says.
         """
         has_column = self.metadata is not None and CLASS in self.metadata.columns
         labels, level = self.settings.labels, self.settings.class_level
@@ -126,10 +128,13 @@ class ArtFolder:
         if by_folder and (wrong := describe_folders(self.listed, self.root)):
             log.warning("data.root=%s: %s", self.root, wrong)
         least = dict.fromkeys(labels, self.settings.min_per_label) | {CLASS: 1}
-        return {
+        names = {
             column: frequent_names(column, (self.name_of(path, column) for path in self.listed), least[column])
             for column in labels
         }
+        if level > 1 and not has_column and names.get(CLASS) == []:
+            raise ArtError(f"data.class_level={level}: no image below {self.root} lies so deep; lower it")
+        return names
 
     def read(self) -> Contents:
         """Read new and changed files and decide the status of all.

@@ -53,6 +53,13 @@ def test_features_of_images_that_are_augmented_cannot_be_kept():
         check_parts(parts | {"objective": {"augment": {"probability": 0.1}}}, "sample", CLASSES)
 
 
+def test_prompts_and_their_encoder_need_captions():
+    data = FITTING["data"] | {"prompts": ["a pear"], "text_encoder": "clip", "captions": "none"}
+    with pytest.raises(ArtError, match=r"data.text_encoder: needs captions; .*\ndata.prompts: need captions; set"):
+        check_parts(FITTING | {"data": data}, "sample", CLASSES)
+    check_parts(FITTING | {"data": data | {"captions": "auto"}}, "sample", CLASSES)
+
+
 def test_check_parts_needs_a_network_that_is_conditioned_on_augmentation():
     parts = FITTING | {"objective": {"augment": {"probability": 0.1}}}
     with pytest.raises(ArtError, match=r"^objective.augment.probability=0.1: .*; set model.augment_dim=9$"):

@@ -541,6 +541,13 @@ def test_without_a_column_for_it_classes_are_folders(opened: Open, art_folder: P
     assert {one.class_name for one in one.read().entries} == {path.name for path in art_folder.iterdir()}
 
 
+def test_a_level_at_which_no_class_lies_is_a_mistake(opened: Open, art_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtError, match=r"^data.class_level=9: no image below .*art lies so deep; lower it$"):
+        _ = opened(class_level=9).label_names
+    classes = table(tmp_path, "path,class", f"{opened().found.images[0].relative_to(art_folder)},x")
+    assert opened(class_level=9, metadata=classes).label_names == {"class": ["x"]}
+
+
 def test_licences_are_chosen(opened: Open, art_folder: Path, tmp_path: Path, calls: list[list[str]]) -> None:
     paths = [path.relative_to(art_folder) for path in of_class(art_folder, "drawing")]
     licences = ["CC0 1.0", "CC BY-NC 4.0", "", "Public Domain"]
