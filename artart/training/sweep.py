@@ -9,6 +9,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +22,11 @@ from rich.table import Table
 from rich.text import Text
 
 from artart import ArtError
-from artart.io.files import as_csv, atomic, write_json
+from artart.io.files import as_csv, atomic, new_folder, write_json
 from artart.io.terminal import escaped
 
 JOBS = ".jobs"  # a folder in that of the sweep, with a file for each job
+TABLE = "sweep.csv"
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +48,13 @@ class SweepTable(Callback):
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        for file in Path(config.hydra.sweep.dir, JOBS).glob("*.json"):  # of an earlier sweep
-            file.unlink()
-        atexit.register(_remove_unused, Path(config.hydra.sweep.dir))
+        folder = Path(config.hydra.sweep.dir)
+        if earlier := [folder / name for name in (JOBS, TABLE) if (folder / name).exists()]:
+            aside = new_folder(folder / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+            for path in earlier:
+                path.rename(aside / path.name)
+            log.warning("hydra.sweep.dir=%s: the table of an earlier sweep is set aside in %s", folder, aside.name)
+        atexit.register(_remove_unused, folder)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.started = time.monotonic()
@@ -119,7 +125,7 @@ def _write(folder: Path, monitor: str, mode: str) -> list[Job]:
     jobs.sort(key=lambda job: job.number)
     jobs.sort(key=lambda job: worst if math.isnan(job.score) else job.score, reverse=mode == "max")
     rows = ((job.number, _swept(job, jobs), job.score, job.seconds, job.status) for job in jobs)
-    with atomic(folder / "sweep.csv") as file:
+    with atomic(folder / TABLE) as file:
         file.write(as_csv(["job", "settings", monitor, "seconds", "status"], rows))
     return jobs
 
