@@ -124,7 +124,7 @@ def _of_json(folder: ArtFolder) -> dict[Path, Sequence[str]]:
         file = parent / "metadata.jsonl"
         if not parent.is_relative_to(folder.root) or not file.is_file():
             continue
-        for number, line in enumerate(read_text(file).splitlines(), start=1):
+        for number, line in enumerate(read_text(file).split("\n"), start=1):  # JSON may hold U+2028
             if line.strip():
                 name, texts = _item(line, f"{file}: line {number}")
                 if path := listed.get(normalize("NFC", os.path.normpath(parent / name))):

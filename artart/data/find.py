@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from artart.data.decode import FORMATS, TooLarge, open_image
-from artart.data.opt_out import SUFFIX
+from artart.data.opt_out import SUFFIX, place_of
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Found(NamedTuple):
 
     images: list[Path]  # by content or suffix, sorted
     others: dict[Path, str]  # image files that are not read: their kind, and what to do
-    opt_outs: set[Path]  # files of the suffix .optout, which may be next to images
+    opt_outs: dict[Path, Path]  # files of the suffix .optout, which may be next to images, by `opt_out.place_of`
     ignored: Counter[str]  # number of all other files by suffix, of hidden ones, and of those of other programs
 
 
@@ -93,15 +93,15 @@ def find_all(root: Path) -> Found:
     Hidden files and folders, those that other programs keep (`FOREIGN`), and artart's folders of runs and of
     outputs are passed over. Links to folders are followed, each real folder once.
     """
-    found = Found([], {}, set(), Counter())
+    found = Found([], {}, {}, Counter())
     for path in _walk(root, found.ignored):
         kind = _kind(path)
         if kind == READ:
             found.images.append(path)
         elif kind:
             found.others[path] = kind
-        elif path.suffix == SUFFIX:
-            found.opt_outs.add(path)
+        elif path.suffix.lower() == SUFFIX:
+            found.opt_outs[place_of(path)] = path
         else:
             found.ignored[path.suffix.lower() or "without a suffix"] += 1
     found.images.sort()

@@ -155,6 +155,7 @@ class ArtFolder:
             before = index.read(self.cache / "index.csv")
             known = {entry.path: entry.facts for entry in [*before, *index.read(self.cache / "journal.csv")]}
             facts, pixels = self._examine_new(self._unchanged(known))
+            opt_out.warn_of_unused_files(self.found.opt_outs, (*self.found.images, *self.found.others))
             if self.opt_outs:
                 self.opt_outs.warn_of_unused(self._names(path, fact) for path, fact in facts.items())
             files = (

@@ -1,7 +1,7 @@
 """Images whose makers do not want them in training: by a file beside them, or by a list."""
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
@@ -47,7 +47,22 @@ def read_list(file: Path) -> OptOuts:
     return OptOuts(file, frozenset(folded(text) for text in texts if text))
 
 
-def file_beside(path: Path, files: Collection[Path]) -> str:
-    """The name of NAME.optout or NAME.jpg.optout, if it is among the files, of an image NAME.jpg; else ""."""
-    names = path.with_suffix(SUFFIX), path.with_name(f"{path.name}{SUFFIX}")
-    return next((name.name for name in names if name in files), "")
+def place_of(file: Path) -> Path:
+    """The path of a file of the suffix .optout with its name as `folded`."""
+    return file.with_name(folded(file.name))
+
+
+def file_beside(path: Path, files: Mapping[Path, Path]) -> str:
+    """The name of NAME.optout or NAME.jpg.optout of an image NAME.jpg, if it is among the files by place; else ""."""
+    return next((files[place].name for place in _places(path) if place in files), "")
+
+
+def warn_of_unused_files(files: Mapping[Path, Path], images: Iterable[Path]) -> None:
+    """Log how many files by place are beside no image of their name."""
+    if files and (left := files.keys() - {place for path in images for place in _places(path)}):
+        example = relative_to_cwd(files[min(left)])
+        log.warning("%d files %s are beside no image of their name, such as %s", len(left), f"*{SUFFIX}", example)
+
+
+def _places(path: Path) -> list[Path]:
+    return [place_of(path.with_name(f"{name}{SUFFIX}")) for name in (path.stem, path.name)]

@@ -74,6 +74,12 @@ def test_lines_of_json_name_images_relative_to_their_folder(folder, tmp_path):
     assert read(folder(), "jsonl") == {"1.jpg": ("one",), "2.jpg": ("two",), "3.jpg": ("three", "a pear")}
 
 
+def test_a_line_of_json_may_hold_separators_of_lines(folder, tmp_path):
+    line = json.dumps({"file_name": "a/1.jpg", "text": "one\u2028two\x85three"}, ensure_ascii=False)
+    (tmp_path / "metadata.jsonl").write_bytes(f"{line}\r\n{line}\r\n".encode())
+    assert read(folder(), "jsonl") == {"1.jpg": ("one two three",)}
+
+
 def test_lines_of_json_name_images_whose_accents_are_written_apart(folder, tmp_path):
     (tmp_path / normalize("NFD", "pêches")).mkdir()
     (tmp_path / normalize("NFD", "pêches/à.jpg")).touch()
