@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,10 @@ from artart.io.terminal import relative_to_cwd
 
 MAX_NAME = 255  # bytes of a file name
 KEPT = 8  # characters at the end of a stem that is shortened
+
+log = logging.getLogger(__name__)
+
+_warned = set[Path]()  # folders of texts in Windows-1252: captions may be thousands of files
 
 
 @contextmanager
@@ -184,7 +189,7 @@ def remove_empty(folders: Iterable[Path]) -> None:
 
 
 def read_text(file: Path) -> str:
-    """The content of a text file in UTF-8, UTF-16 with its mark, or else Windows-1252.
+    """The content of a text file in UTF-8, UTF-16 with its mark, or else Windows-1252, of which a warning tells.
 
     Raises ArtError with the line that is none of these.
     """
@@ -203,6 +208,9 @@ def read_text(file: Path) -> str:
             text = "\0"
         if any(sign < " " and not sign.isspace() for sign in text):
             raise ArtError(f"{relative_to_cwd(file)}: line {line} is no text in UTF-8; save it as UTF-8") from None
+        if file.parent not in _warned:
+            _warned.add(file.parent)
+            log.warning("%s: read as Windows-1252; if names look wrong, save it as UTF-8", relative_to_cwd(file))
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise ArtError(f"{relative_to_cwd(file)}: line {line} holds NUL bytes, so it is no UTF-8; save it as UTF-8")

@@ -150,9 +150,13 @@ ENCODINGS = {
 
 
 @pytest.mark.parametrize("content", ENCODINGS.values(), ids=ENCODINGS)
-def test_texts_are_read_in_the_encodings_of_editors(tmp_path, content):
-    (tmp_path / "x.txt").write_bytes(content)
-    assert read_text(tmp_path / "x.txt") == TEXT
+def test_texts_are_read_in_the_encodings_of_editors(tmp_path, content, caplog):
+    for name in ("x.txt", "y.txt"):
+        (tmp_path / name).write_bytes(content)
+        assert read_text(tmp_path / name) == TEXT
+    warnings = [record.getMessage() for record in caplog.records]
+    another = f"{tmp_path / 'x.txt'}: read as Windows-1252; if names look wrong, save it as UTF-8"
+    assert warnings == [another] * (content == ENCODINGS["Windows-1252"])
 
 
 BYTES = {
