@@ -106,6 +106,7 @@ class SampleGrid(Grid):
         self.sampler = sampler
         self.guidance = Guidance(guidance)
         self.batch_size = batch_size
+        self.num_rows = 0  # of a grid, the trajectory not among them; 0: not known yet
 
     def rows(self, trainer: Trainer, module: ArtModule, batch: Batch | None = None) -> list[Tensor]:
         num_samples = self.num_images // 2
@@ -132,8 +133,9 @@ class SampleGrid(Grid):
 
     def _units(self, trainer: Trainer) -> int:
         """Images of a grid times steps; the trajectory is one more."""
-        num_rows = len(preview(trainer.datamodule, 1).y)  # type: ignore[attr-defined]
-        return (num_rows * (self.num_images // 2) + 1) * self.sampler.num_steps
+        if not self.num_rows:  # with captions this takes seconds
+            self.num_rows = len(preview(trainer.datamodule, 1).y)  # type: ignore[attr-defined]
+        return (self.num_rows * (self.num_images // 2) + 1) * self.sampler.num_steps
 
     def sampling_left(self, trainer: Trainer, module: ArtModule) -> float:
         """Of the grids to come, each twice while those of the raw weights are drawn too."""

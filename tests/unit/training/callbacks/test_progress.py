@@ -1,6 +1,7 @@
 """The time left counts samples."""
 
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -61,6 +62,9 @@ def test_samples_need_no_bar():
 )
 def test_sampling_left_counts_the_grids_to_come(epoch, max_epochs, grids, monkeypatch):
     grid = SampleGrid("unused", Heun(5), every_n_epochs=10, num_images=6)
-    monkeypatch.setattr(callbacks, "preview", lambda data, per_row: SimpleNamespace(y=torch.zeros(4 * per_row, 1)))
+    preview = Mock(return_value=SimpleNamespace(y=torch.zeros(4, 1)))
+    monkeypatch.setattr(callbacks, "preview", preview)
     trainer = SimpleNamespace(current_epoch=epoch, max_epochs=max_epochs, datamodule=None, callbacks=[])
-    assert grid.sampling_left(trainer, SimpleNamespace(net=nn.Identity(), images_seen=0)) == grids * (4 * 3 + 1) * 5
+    for _ in range(2):  # as for each log line
+        assert grid.sampling_left(trainer, SimpleNamespace(net=nn.Identity(), images_seen=0)) == grids * (4 * 3 + 1) * 5
+    preview.assert_called_once_with(None, 1)
