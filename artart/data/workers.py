@@ -20,6 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK = 16  # items that a process takes at once
+MAX_WORKERS = 61  # on Windows, of a ProcessPoolExecutor
 MAX_SECONDS = 120  # of processor time that an item may take, where the system can limit it: not on Windows
 OUT_OF_TIME = getattr(signal, "SIGPROF", 0)
 _exclusive: AbstractContextManager[object] = nullcontext()  # in worker processes: their common lock
@@ -41,7 +42,7 @@ def in_workers(
     """
     # of the cores that this process may use: a container may have fewer than the machine
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    num_workers = num_workers or num_cores
+    num_workers = min(num_workers or num_cores, MAX_WORKERS if sys.platform == "win32" else sys.maxsize)
     chunks = deque(items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
     while chunks:
         pool = _pool(min(num_workers, len(chunks)))

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -147,14 +146,16 @@ def sha256(path: Path) -> str:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be written into a folder, or a folder of that name can be made. Nothing is written."""
+    """Whether files can be written into a folder, or a folder of that name can be made. Nothing is left in it."""
     try:
         for path in (folder, *folder.parents):
             with suppress(FileNotFoundError):
                 path.lstat()
                 break
-        with TemporaryFile(dir=path, prefix="."):  # without a name, where the system can do that
-            return True
+        probe = path / f".{uuid4().hex}.part"  # not tempfile's, which on Windows tries refused names again, endlessly
+        probe.touch(exist_ok=False)
+        probe.unlink()
+        return True
     except OSError:
         return False
 

@@ -3,6 +3,8 @@
 import logging
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,4 +86,5 @@ def relative_to_cwd(path: Path) -> Path:
 
 def pasteable(path: Path) -> str:
     """A path as a shell reads it: relative to the current folder if it is below it, quoted if need be."""
-    return shlex.quote(str(relative_to_cwd(path)))
+    text = str(relative_to_cwd(path))
+    return subprocess.list2cmdline([text]) if sys.platform == "win32" else shlex.quote(text)

@@ -1,6 +1,7 @@
 """What to do after a run: look at what it learned, and train towards images of one's own."""
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,8 @@ THOUSAND = 1000  # images, where the number is unknown
 def log_next_commands(run: Run, checkpoint: Path | None) -> None:
     """Log what to do with a checkpoint of a run that has ended; None: it has none."""
     log.info("try next")
-    python = "python" if shutil.which("python") == sys.executable else pasteable(Path(sys.executable))
+    found, ours = map(os.path.normcase, (shutil.which("python") or "", sys.executable))
+    python = "python" if found == ours else pasteable(Path(sys.executable))
     for command, note in next_commands(run, checkpoint):
         log.info("  %s -m %s%s", python, command, note and f"   # {note}")
 

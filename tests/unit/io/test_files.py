@@ -291,6 +291,19 @@ def test_asking_touches_no_file(tmp_path: Path) -> None:
     assert (tmp_path / ".probe").read_text() == "mine"
 
 
+def test_a_name_that_is_refused_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows refuses it; tempfile takes that for a taken name and goes on."""
+    asked = list[object]()
+
+    def refuse(path: object, *args: object, **options: object) -> int:
+        asked.append(path)
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert not is_writable(tmp_path)
+    assert len(asked) == 1
+
+
 def test_a_folder_of_others_is_not_writable(
     tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,5 @@
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ def test_pasteable_is_quoted_for_a_shell(tmp_path, monkeypatch):
     assert pasteable(tmp_path / "my run" / "a.ckpt") == "'my run/a.ckpt'"
     assert pasteable(tmp_path / "run") == "run"
     assert pasteable(Path("/it's")) == "'/it'\"'\"'s'"
+
+
+def test_pasteable_is_quoted_for_a_shell_of_windows(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert pasteable(Path("/my run/it's.ckpt")) == '"/my run/it\'s.ckpt"'
+    assert pasteable(Path("/run")) == "/run"
 
 
 def test_a_closed_pipe_has_an_exit_code_of_its_own(monkeypatch):

@@ -23,7 +23,7 @@ class Draws(SamplingCallback):
 def run(monkeypatch):
     """A run of 30 steps, 10 of them done in 20 s of the clock, in which `clock` adds seconds."""
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     callback = RunProgress()
     callback.bar, callback.started, callback.first_step, callback.step, callback.total = (
         progress.progress_bar(),
