@@ -9,7 +9,9 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -33,7 +35,17 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     with _part(path) as (part, file):
         yield file
         _close(file)
-        part.replace(path)
+        patiently(lambda: part.replace(path))
+
+
+def patiently(call: Callable[[], object]) -> None:
+    """Rename or remove a file: on Windows again and again for 6 s, while another program has that file open."""
+    for pause in (0.1, 0.2, 0.4, 0.8, 1.5, 3) if sys.platform == "win32" else ():
+        with suppress(PermissionError):
+            call()
+            return
+        time.sleep(pause)
+    call()
 
 
 def create(path: Path, content: bytes) -> bool:
@@ -91,7 +103,8 @@ def _part(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         with part.open("xb") as file:
             yield part, file
     except OSError as error:
-        error.filename = error.filename or str(path)  # a failed write does not name the file
+        if str(error.filename or part) == str(part):  # a failed write names none
+            error.filename = str(path)
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -154,7 +167,7 @@ def is_writable(folder: Path) -> bool:
                 break
         probe = path / f".{uuid4().hex}.part"  # not tempfile's, which on Windows tries refused names again, endlessly
         probe.touch(exist_ok=False)
-        probe.unlink()
+        patiently(probe.unlink)
         return True
     except OSError:
         return False

@@ -18,6 +18,7 @@ from torch import Tensor, distributed
 from torch.distributed import ReduceOp
 
 from artart.config.paths import LAST, PREVIOUS
+from artart.io.files import patiently
 from artart.io.images import Batch
 from artart.io.ranges import Positive
 from artart.training.callbacks.checkpoints import AtomicCheckpointIO
@@ -168,7 +169,7 @@ class LastCheckpoint(Checkpoint):
         """
         if self.is_own and trainer.is_global_zero and self.path.is_file() and trainer.global_step != self.saved_step:
             previous = self.path.with_name(PREVIOUS)
-            previous.unlink(missing_ok=True)
+            patiently(lambda: previous.unlink(missing_ok=True))
             try:
                 previous.hardlink_to(self.path)  # which is then replaced, not overwritten
             except OSError:  # a file system without links

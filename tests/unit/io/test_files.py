@@ -2,7 +2,9 @@ import errno
 import json
 import os
 import stat
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -64,6 +66,37 @@ def test_a_failing_disk_leaves_the_old_file_and_no_rubbish(
         file.write(b"new")
     assert path.read_bytes() == b"old"
     assert names_in(tmp_path) == ["file.bin"]
+
+
+@pytest.mark.parametrize(("platform", "times"), [("win32", 3), ("win32", 99), ("linux", 1)])
+def test_a_file_that_another_program_has_open_is_replaced_later_on_windows(
+    platform: str, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses, replace = list[float](), Path.replace
+
+    def refuse(part: Path, path: Path) -> Path:
+        if len(pauses) < times:
+            raise PermissionError(13, "Access is denied", str(part), None, str(path))
+        return replace(part, path)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    (tmp_path / "a.csv").write_bytes(b"old")
+    error = None
+    try:
+        write_bytes(tmp_path / "a.csv", b"new")
+    except PermissionError as refused:
+        error = refused
+    assert (tmp_path / "a.csv").read_bytes() == (b"new" if times == 3 else b"old")
+    assert len(pauses) == {3: 3, 99: 6, 1: 0}[times]
+    assert error is None if times == 3 else error and error.filename == str(tmp_path / "a.csv")
+    assert names_in(tmp_path) == ["a.csv"]
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with atomic(path) as file:
+        file.write(content)
 
 
 def test_the_content_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
