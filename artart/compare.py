@@ -19,7 +19,7 @@ def run(cfg: DictConfig) -> None:
     """Print the table and write compare.html into a new folder."""
     config = check(cfg)
 
-    from artart.evaluation.comparison import groups_of, page, reasons, table
+    from artart.evaluation.comparison import groups_of, page, reasons, table, verdict
     from artart.evaluation.runs import read_runs
     from artart.io.files import output_folder, write_new
     from artart.io.terminal import relative_to_cwd
@@ -28,6 +28,8 @@ def run(cfg: DictConfig) -> None:
     for one in (table(groups), reasons(groups)):
         if one.rows:
             get_console().print(one.for_terminal())
+    for sentence in verdict(groups):
+        log.info("%s", sentence)
     with output_folder(config["out"], Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         log.info("page: %s", relative_to_cwd(write_new(folder / "compare.html", page(groups))))
 

@@ -3,16 +3,17 @@
 import io
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from artart.config.build import format_value
-from artart.evaluation.runs import Curve, Run
+from artart.evaluation.runs import KIDS, Curve, Run
 from artart.io.page import Figure, Slides, Table, curves, html
 from artart.io.terminal import printable
 
@@ -32,7 +33,7 @@ SEEDS = (
     "Several seeds: mean ± standard deviation of trainings. The interval of a KID is of the images of one network, and "
     "does not cover what another seed of training changes."
 )
-SHARED = ("train/loss", "samples/kid_alexnet", "samples/kid_no_memorization", COPIES)  # besides `monitor`
+SHARED = ("train/loss", *KIDS, COPIES)  # besides `monitor`
 
 
 class Group(NamedTuple):
@@ -46,45 +47,88 @@ class Group(NamedTuple):
     def scores(self) -> list[float]:
         return [run.score for run in self.runs if math.isfinite(run.score)]
 
+    def mean(self, kid: str | None) -> float:
+        """The mean of one of `Run.kids`, or of the scores; NaN if there is none."""
+        return _mean(run.kids.get(kid) if kid else run.score for run in self.runs)
+
+
+def _mean(values: Iterable[Any]) -> float:
+    """The mean of those that are finite numbers; NaN if there is none."""
+    found = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    return fmean(found) if found else math.nan
+
 
 def groups_of(runs: Sequence[Run]) -> list[Group]:
-    """Runs in groups, the best first."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings if not key.startswith(IGNORED))
-    differing = [key for key in keys if len({format_value(run.settings.get(key)) for run in runs}) > 1]
-    by_settings = defaultdict[tuple[str, ...], list[Run]](list)
+    """Runs in groups: the best first, by a KID if monitors differ; without one the best of each monitor."""
+    readable = [run for run in runs if run.settings]
+    keys = dict.fromkeys(key for run in readable for key in run.settings if not key.startswith(IGNORED))
+    differing = [key for key in keys if len({format_value(run.settings.get(key)) for run in readable}) > 1]
+    words = {run.folder: frozenset(word for word in run.words if not word.startswith(IGNORED)) for run in runs}
+    alike = defaultdict[object, list[Run]](list)
     for run in runs:
-        by_settings[tuple(format_value(run.settings.get(key)) for key in differing)].append(run)
-    words = [{word for word in members[0].words if not word.startswith(IGNORED)} for members in by_settings.values()]
-    common = set.intersection(*words) if len(words) > 1 else set()
-    groups = [
-        Group(members, dict(zip(differing, values, strict=True)), " ".join(sorted(own - common)))
-        for (values, members), own in zip(by_settings.items(), words, strict=True)
-    ]
-    sign = -1 if any(run.settings.get("mode") == "max" for run in runs) else 1
-    return sorted(groups, key=lambda group: sign * fmean(group.scores) if group.scores else math.inf)
+        values = tuple(format_value(run.settings.get(key)) for key in differing)
+        alike[values if run.settings else words[run.folder]].append(run)
+    known = [words[first.folder] for first, *_ in alike.values() if first.settings]
+    common = frozenset.intersection(*known) if len(known) > 1 else frozenset[str]()
+    groups = list[Group]()
+    for same in alike.values():
+        named = dict(word.partition("=")[::2] for word in same[0].words)  # all that is known of a job without a folder
+        own = same[0].settings or dict.fromkeys(differing, "") | named
+        settings = {key: format_value(own.get(key)) for key in differing}
+        groups.append(Group(same, settings, " ".join(sorted(words[same[0].folder] - common))))
+    kid = common_kid(groups)
+
+    def place(group: Group) -> tuple[bool, str, float]:
+        first = group.runs[0]
+        return not group.scores, kid or first.monitor, group.mean(kid) * (1 if kid else first.sign)
+
+    return sorted(groups, key=place)
+
+
+def common_kid(groups: Sequence[Group]) -> str | None:
+    """The KID that all groups with a score have; "" if there is none, None if they have one monitor."""
+    scored = [group for group in groups if group.scores]
+    if len({(group.runs[0].monitor, group.runs[0].sign) for group in scored}) < 2:
+        return None
+    names = dict.fromkeys(name for run in scored[0].runs for name in run.kids)
+    return next((name for name in names if all(math.isfinite(group.mean(name)) for group in scored)), "")
+
+
+def verdict(groups: Sequence[Group]) -> list[str]:
+    """How many runs have finished, and which is the best."""
+    runs, best, kid = [run for group in groups for run in group.runs], groups[0], common_kid(groups)
+    sentences = [f"{len(runs)} runs, of which {sum(run.status == 'finished' for run in runs)} have finished."]
+    if kid == "":
+        sentences.append("Monitors differ, so none is the best; python -m artart.evaluate gives samples a common KID.")
+    elif best.scores:
+        words = f", {printable(best.words)[:MAX_WORDS]}" if best.words else ""
+        metric = f"KID ({kid})" if kid else best.runs[0].monitor
+        sentences.append(f"Best {metric}: {', '.join(run.name for run in best.runs)}{words}.")
+    return sentences
 
 
 def table(groups: Sequence[Group]) -> Table:
     """A row for each group; columns that would be empty are left out."""
-    score = " or ".join(sorted({run.monitor for group in groups for run in group.runs} - {""}))
-    judged = ["KID of an evaluation", "near-duplicates"]
-    header = ["run", "command line", score, *judged, "images", "time", "parameters", "status"]
-    rows = [_row(group) for group in groups]
+    kid, judged = common_kid(groups), ["KID of an evaluation", "near-duplicates"]
+    score = groups[0].runs[0].monitor if kid is None else "score"
+    header = ["run", "command line", score, kid or "", *judged, "images", "time", "parameters", "status"]
+    rows = [_row(group, kid) for group in groups]
     kept = [k for k in range(len(header)) if any(row[k] for row in rows)]
     note = SEEDS if any(len(group.scores) > 1 for group in groups) else ""
     return Table("Runs", [header[k] for k in kept], [[row[k] for k in kept] for row in rows], note)
 
 
-def _row(group: Group) -> list[str]:
-    def mean(key: str) -> float:
-        found = [run.result[key] for run in group.runs if isinstance(run.result.get(key), int | float)]
-        return fmean(found) if found else math.nan
-
+def _row(group: Group, common: str | None) -> list[str]:
     names, scores = ", ".join(run.name for run in group.runs), group.scores
-    score = f"{fmean(scores):.4g}" if scores else ""
-    spread = f" ± {stdev(scores):.2g} ({len(scores)} seeds)" if len(scores) > 1 else ""
+    score = f"{group.runs[0].monitor} " * (common is not None) + f"{fmean(scores):.4g}" if scores else ""
+    score += f" ± {stdev(scores):.2g} ({len(scores)} seeds)" if len(scores) > 1 else ""
+    score += " so far" * any("seconds" not in run.result for run in group.runs if math.isfinite(run.score))
+    logged = f"{group.mean(common):.4g}" if common in KIDS and scores else ""
     kids = "; ".join(
-        f"{one['value']:.4f} ({one['low']:.4f} to {one['high']:.4f})" + f" {key[4:]}" * (key != "kid_alexnet")
+        f"{one['value']:.4f}"
+        + (f" ({one['low']:.4f} to {one['high']:.4f})" if one["low"] is not None else "")
+        + f" {key[4:]}" * (key != "kid_alexnet")
+        + " of reconstructions" * ("psnr" in run.evaluation)
         for run in group.runs
         for key, one in run.evaluation.items()
         if key.startswith("kid_")
@@ -94,14 +138,13 @@ def _row(group: Group) -> list[str]:
         for run in group.runs
     ]
     copies = ", ".join(f"{share:.1%}" for share in shares if share is not None)
-    images, parameters = (
-        f"{value:,.0f}" if math.isfinite(value := mean(key)) else "" for key in ("images_seen", "num_parameters")
-    )
-    minutes = f"{value / 60:.1f} min" if math.isfinite(value := mean("seconds")) else ""
+    means = [_mean(run.result.get(key) for run in group.runs) for key in ("images_seen", "seconds", "num_parameters")]
+    texts = f"{means[0]:,.0f}", f"{means[1] / 60:.1f} min", f"{means[2]:,.0f}"
+    cost = ["" if "nan" in text else text for text in texts]
     known = [run.status.partition(":")[0] for run in group.runs]
     status = known[0] if len(set(known)) == 1 else ", ".join(known)
     words = printable(group.words)[:MAX_WORDS]
-    return [names, words, score + spread, kids, copies, images, minutes, parameters, status]
+    return [names, words, score, logged, kids, copies, *cost, status]
 
 
 def reasons(groups: Sequence[Group]) -> Table:
@@ -121,10 +164,6 @@ def _settings(groups: Sequence[Group]) -> Table:
 def page(groups: Sequence[Group]) -> bytes:
     """The comparison as HTML, whose size is bounded whatever the number of runs."""
     runs = [run for group in groups for run in group.runs]
-    sentences = [f"{len(runs)} runs, of which {sum(run.status == 'finished' for run in runs)} have finished."]
-    if best := next((group for group in groups if group.scores), None):
-        words = f", {printable(best.words)[:MAX_WORDS]}" if best.words else ""
-        sentences.append(f"Best {best.runs[0].monitor}: {', '.join(run.name for run in best.runs)}{words}.")
     sections: list[Table | Figure | Slides] = [table(groups), *([failed] if (failed := reasons(groups)).rows else [])]
     with_grids = ((run.name, slides) for run in runs if (slides := grids_of(run.folder)))
     if shown := [*islice(with_grids, MAX_WITH_GRIDS)]:
@@ -132,9 +171,9 @@ def page(groups: Sequence[Group]) -> bytes:
     sections += _curves(runs)
     if groups[0].settings:
         sections.append(_settings(groups))
-    commands = [[run.name, run.command] for run in runs if run.words]
+    commands = [[run.name, run.command] for run in runs if run.settings or run.words]
     sections.append(Table("Commands", ["run", "repeats it"], commands))
-    return html("Comparison of runs", sentences, sections, {"runs": len(runs)})
+    return html("Comparison of runs", verdict(groups), sections, {"runs": len(runs)})
 
 
 def _left_out(number: int, shown: int, what: str = "runs") -> str:
@@ -143,17 +182,20 @@ def _left_out(number: int, shown: int, what: str = "runs") -> str:
 
 def grids_of(run_dir: Path) -> list[tuple[str, bytes]]:
     """Some grids of a run through its epochs, as JPEGs, with the last."""
-    found = [(int(path.stem[6:]), path) for path in sorted((run_dir / "samples").glob("epoch_[0-9]*[0-9].png"))]
+    found = sorted((int(path.stem[6:]), path) for path in (run_dir / "samples").glob("epoch_[0-9]*[0-9].png"))
     step = max(1, -(-len(found) // MAX_EPOCHS))
-    return [(f"epoch {epoch}", _small(path)) for epoch, path in found[::-1][::step][::-1]]
+    shown = ((f"epoch {epoch}", _small(path)) for epoch, path in found[::-1][::step][::-1])
+    return [(name, image) for name, image in shown if image]
 
 
 def _small(path: Path) -> bytes:
+    """A grid as a small JPEG; empty if it cannot be read."""
     file = io.BytesIO()
-    with Image.open(path) as grid:
-        image = grid.convert("RGB")
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
-    image.save(file, "JPEG", quality=80)
+    with suppress(Exception):  # Pillow raises nearly anything on damaged bytes
+        with Image.open(path) as grid:
+            image = grid.convert("RGB")
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        image.save(file, "JPEG", quality=80)
     return file.getvalue()
 
 

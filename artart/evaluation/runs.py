@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 import re
 import shlex
@@ -9,8 +10,8 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -20,10 +21,12 @@ from artart import ArtError
 from artart.config.build import flat_keys, select_or_none
 from artart.config.paths import load_yaml, read_settings
 from artart.io.files import sha256
-from artart.io.terminal import pasteable
+from artart.io.terminal import pasteable, relative_to_cwd
+
+log = logging.getLogger(__name__)
 
 JOBS = ".jobs"  # of a sweep: a file for each job that has ended
-MAX_CHECKPOINTS = 4  # of a run whose hashes are compared with that of an evaluation
+KIDS = ("samples/kid_alexnet", "samples/kid_no_memorization")  # that training logs
 
 Curve = list[tuple[float, float]]  # step and value
 
@@ -32,11 +35,11 @@ class Run(NamedTuple):
     """A run, as far as its folder tells."""
 
     folder: Path
-    status: str  # finished, running, unfinished, failed: ..., unreadable: ...
-    settings: Mapping[str, Any]  # by dotted key
+    status: str  # finished, pruned, running, unfinished, failed: ..., unreadable: ...
+    settings: Mapping[str, Any]  # by dotted key; none of a job without a folder, or if they cannot be read
     words: Sequence[str]  # of its command line
     result: Mapping[str, Any]  # of result.json
-    evaluation: Mapping[str, Any] = MappingProxyType({})  # metrics.json of an evaluation of one of its checkpoints
+    evaluation: Mapping[str, Any] = {}  # metrics.json of evaluations of its checkpoints
     name: str = ""  # unique among the runs that are compared
 
     @property
@@ -44,8 +47,21 @@ class Run(NamedTuple):
         return str(self.settings.get("monitor", ""))
 
     @property
+    def sign(self) -> int:
+        """-1 if the greatest score is the best."""
+        return -1 if self.settings.get("mode") == "max" else 1
+
+    @property
+    def kids(self) -> dict[str, float]:
+        """The KIDs of its samples by metric, those of an evaluation first; KIDs of reconstructions are others."""
+        found = {} if "psnr" in self.evaluation else self.evaluation
+        judged = {key: one["value"] for key, one in found.items() if key.startswith("kid_")}
+        logged = {**self.result.get("best", {}), **self.result.get("last", {})}
+        return judged | {key: logged[key] for key in KIDS if key in logged}
+
+    @property
     def score(self) -> float:
-        """The best value of `monitor`; NaN if there is none."""
+        """The best value of `monitor`, of a run that has not finished so far; NaN if there is none."""
         value = self.result.get("best", {}).get(self.monitor)
         return float(value) if isinstance(value, int | float) else math.nan
 
@@ -71,12 +87,12 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
     Raises ArtError if there is none.
     """
-    found, evaluations = dict[Path, Run](), list[Mapping[str, Any]]()
+    found, evaluations = dict[Path, Run](), dict[Path, Mapping[str, Any]]()
     for folder in folders:
         if not folder.is_dir():
             raise ArtError(f"runs: {folder} is no folder; name folders of runs or sweeps")
-        if evaluation := _read_json(folder / "metrics.json"):
-            evaluations.append(evaluation)
+        read = {file.parent: _read_json(file, dict) for file in sorted(folder.rglob("metrics.json"))}
+        evaluations |= {place: one for place, one in read.items() if "checkpoint_sha256" in one}
         for settings in sorted(folder.rglob(".hydra/config.yaml"), key=_by_number):
             run = settings.parent.parent
             if not (run / "prepare.log").exists():
@@ -84,7 +100,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         found |= {run.folder: run for run in _failed_jobs(folder) if run.folder not in found}
     if not found:
         raise ArtError(f"runs: there is no run in {', '.join(map(str, folders))}; name folders of runs or sweeps")
-    runs = [_evaluated(run, evaluations) if evaluations else run for run in found.values()]
+    runs = [*_evaluated([run if run.result else _so_far(run) for run in found.values()], evaluations)]
     return [run._replace(name=name_of(run, runs)) for run in runs]
 
 
@@ -97,23 +113,33 @@ def read_run(folder: Path) -> Run:
     values = ((key, select_or_none(config, key)) for key in flat_keys(config))
     settings = {key: value for key, value in values if not isinstance(value, Mapping)}
     words = list[str]()
-    with suppress(OSError, yaml.YAMLError):
+    with suppress(OSError, ValueError, TypeError, yaml.YAMLError):
         found = load_yaml((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
         words = [str(word) for word in found or []]
-    result = _read_json(folder / "result.json")
-    ended = (_read_json(folder.parent / JOBS / f"{folder.name}.json") or ["ok"])[-1]  # of a sweep's job
-    if result:
-        status = "pruned" if ended == "pruned" else "finished"
+    result = _read_json(folder / "result.json", dict)
+    result = {key: one for key, one in result.items() if key not in ("best", "last") or isinstance(one, dict)}
+    ended = _job(folder.parent / JOBS / f"{folder.name}.json")[1]
+    if result and ended == "ok":
+        status = "finished"
     else:
         status = "running" if _is_locked(folder) else "unfinished" if ended == "ok" else ended
     return Run(folder, status, settings, words, result)
 
 
-def _read_json(path: Path) -> Any:
-    """Plain data; {} if there is no such file, or half of one."""
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
-    return {}
+def _read_json(path: Path, kind: type) -> Any:
+    """Plain data of a kind, dict or list; an empty one if there is no such file, half of one, or another kind."""
+    with suppress(OSError, ValueError, RecursionError):
+        if isinstance(content := json.loads(path.read_text(encoding="utf-8")), kind):
+            return content
+    return kind()
+
+
+def _job(file: Path) -> tuple[list[str], str]:
+    """Words and status of a job of a sweep; "ok" if it has not ended, or the file is damaged."""
+    match _read_json(file, list):
+        case [_, [*words], _, _, str(status)]:
+            return [*map(str, words)], status
+    return [], "ok"
 
 
 def _is_locked(folder: Path) -> bool:
@@ -132,10 +158,9 @@ def _is_locked(folder: Path) -> bool:
 def _failed_jobs(folder: Path) -> Iterator[Run]:
     """The jobs of sweeps that failed before they had a folder."""
     for file in sorted(folder.rglob(f"{JOBS}/*.json"), key=_by_number):
-        if job := _read_json(file):
-            number, words, *_, status = job
-            settings = dict(word.partition("=")[::2] for word in words)
-            yield Run(file.parent.parent / str(number), status, settings, words, {})
+        words, status = _job(file)
+        if status != "ok":
+            yield Run(file.parent.parent / file.stem, status, {}, words, {})
 
 
 def _by_number(path: Path) -> list[str | int]:
@@ -143,12 +168,26 @@ def _by_number(path: Path) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
-def _evaluated(run: Run, evaluations: Sequence[Mapping[str, Any]]) -> Run:
-    """The run with the evaluation of one of its checkpoints, if there is one."""
-    newest = sorted((run.folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    hashes = {sha256(path) for path in newest[-MAX_CHECKPOINTS:]}
-    own = next((one for one in evaluations if one.get("checkpoint_sha256") in hashes), {})
-    return run._replace(evaluation=own)
+def _so_far(run: Run) -> Run:
+    """A run that has not finished, with the best value of `monitor` that it has logged."""
+    values = [value for _, value in run.curves().get(run.monitor, ()) if math.isfinite(value)]
+    best = {run.monitor: min(values, key=lambda value: run.sign * value)} if values else {}
+    return run._replace(result={"best": best})
+
+
+def _evaluated(runs: Sequence[Run], evaluations: Mapping[Path, Mapping[str, Any]]) -> Iterator[Run]:
+    """The runs with the evaluations of their checkpoints, of which later ones count; a warning names all others."""
+    hash_of, used = cache(sha256), set[Path]()
+    for run in runs:
+        own = dict[str, Any]()
+        for place, one in evaluations.items():
+            file = run.folder / "checkpoints" / str(one.get("checkpoint"))
+            if file.is_file() and hash_of(file) == one["checkpoint_sha256"]:
+                own |= one
+                used.add(place)
+        yield run._replace(evaluation=own)
+    if others := ", ".join(pasteable(relative_to_cwd(place)) for place in evaluations if place not in used):
+        log.warning("no run here has the checkpoint of these evaluations: %s", others)
 
 
 def _scalars(file: Path) -> Iterator[tuple[str, float, float]]:
@@ -170,7 +209,7 @@ def _scalars(file: Path) -> Iterator[tuple[str, float, float]]:
 
 def _cells(file: Path) -> Iterator[tuple[str, float, float]]:
     """The same of a table of the CSV logger."""
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
         for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):
             step = float(row.pop("step"))
             yield from ((name, step, float(value)) for name, value in row.items() if value)

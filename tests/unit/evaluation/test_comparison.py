@@ -16,20 +16,29 @@ from PIL import Image
 
 import artart.compare
 from artart import ArtError
-from artart.evaluation.comparison import groups_of, page, reasons, table
+from artart.evaluation.comparison import grids_of, groups_of, page, reasons, table, verdict
 from artart.evaluation.runs import name_of, read_run, read_runs
 
-BASE = {"data": {"root": None, "batch_size": 32}, "image_size": 16, "monitor": "val/loss", "mode": "min"}
+BASE = {"data": {"root": None, "batch_size": 32}, "image_size": 16}
 
 
-def a_run(folder: Path, score: float | None = 0.5, seed: int = 0, lr: float = 0.001, **result: Any) -> Path:
+def a_run(
+    folder: Path,
+    score: float | None = 0.5,
+    seed: int = 0,
+    lr: float = 0.001,
+    monitor: str = "val/loss",
+    mode: str = "min",
+    **result: Any,
+) -> Path:
     """The folder of a run; without a score one that has not finished."""
-    config = {**BASE, "optimizer": {"lr": lr}, "seed": seed, "run_dir": str(folder)}
+    own = {"optimizer": {"lr": lr}, "seed": seed, "run_dir": str(folder), "monitor": monitor, "mode": mode}
+    config = {**BASE, **own}
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"optimizer.lr={lr}", f"seed={seed}"]))
     if score is not None:
-        content = {"best": {"val/loss": score, "epoch": 3}, "images_seen": 640, "seconds": 90.0, **result}
+        content = {"best": {monitor: score, "epoch": 3}, "images_seen": 640, "seconds": 90.0, **result}
         (folder / "result.json").write_text(json.dumps(content))
     return folder
 
@@ -55,10 +64,77 @@ def test_seeds_are_one_group_with_mean_and_spread(tmp_path):
 
 def test_the_greatest_is_best_where_that_is_the_mode(tmp_path):
     for name, score in (("a", 20.0), ("b", 30.0)):
-        folder = a_run(tmp_path / name, score, lr=score)
-        text = (folder / ".hydra" / "config.yaml").read_text()
-        (folder / ".hydra" / "config.yaml").write_text(text.replace("mode: min", "mode: max"))
+        a_run(tmp_path / name, score, lr=score, mode="max")
     assert column("run", groups_of(read_runs([tmp_path]))) == ["b", "a"]
+
+
+def runs_with_three_monitors(tmp_path: Path, **last: dict[str, float]) -> Path:
+    for name, monitor, score in (("gan", "val/swd", 0.02), ("diff", "val/mse", 0.1), ("rec", "val/psnr", 20.0)):
+        for end, better in (("", 0), ("_better", 1)):
+            mode = "max" if name == "rec" else "min"
+            better_score = score * (1 + better if name == "rec" else 1 - better / 2)
+            a_run(tmp_path / (name + end), better_score, lr=better, monitor=monitor, mode=mode, last=last.get(name, {}))
+    return tmp_path
+
+
+def test_runs_with_different_monitors_have_no_best_of_all(tmp_path):
+    groups = groups_of(read_runs([runs_with_three_monitors(tmp_path)]))
+    assert column("run", groups) == ["diff_better", "diff", "rec_better", "rec", "gan_better", "gan"]
+    assert column("score", groups)[2:5] == ["val/psnr 40", "val/psnr 20", "val/swd 0.01"]
+    assert re.match("Monitors differ.*python -m artart.evaluate", verdict(groups)[1])
+    assert b"Best" not in page(groups)
+
+
+def test_runs_with_different_monitors_are_ordered_by_a_kid_of_all(tmp_path):
+    last = {name: {"samples/kid_alexnet": kid} for name, kid in (("gan", 0.02), ("diff", 0.01), ("rec", 0.03))}
+    last["gan"]["samples/kid_no_memorization"] = 0.001  # which not all have
+    groups = groups_of(read_runs([runs_with_three_monitors(tmp_path, **last)]))
+    assert [name[:3] for name in column("run", groups)] == ["dif", "dif", "gan", "gan", "rec", "rec"]
+    assert column("samples/kid_alexnet", groups) == ["0.01", "0.01", "0.02", "0.02", "0.03", "0.03"]
+    assert verdict(groups)[1].startswith("Best KID (samples/kid_alexnet): diff")
+
+
+@pytest.mark.parametrize("of_reconstructions", [False, True])
+def test_a_kid_of_an_evaluation_orders_runs_unless_it_is_of_reconstructions(tmp_path, of_reconstructions):
+    for name, monitor, kid in (("gan", "val/swd", 0.2), ("rec", "val/psnr", 0.1)):
+        folder = a_run(tmp_path / name, monitor=monitor, mode="max" if name == "rec" else "min")
+        more = {"psnr": {"mean": 20.0}} if name == "rec" and of_reconstructions else {}
+        judge(folder, tmp_path / "judged" / name, kid_alexnet={"value": kid, "low": None, "high": None}, **more)
+    groups = groups_of(read_runs([tmp_path]))
+    ends = ("", " of reconstructions" * of_reconstructions)
+    assert sorted(column("KID of an evaluation", groups)) == ["0.1000" + ends[1], "0.2000"]
+    assert verdict(groups)[1].startswith("Monitors differ" if of_reconstructions else "Best KID (kid_alexnet): rec")
+
+
+def test_settings_differ_as_those_of_readable_runs_do(tmp_path):
+    for number, lr in enumerate((0.1, 0.2)):
+        folder = a_run(tmp_path / str(number), 0.1, lr=lr)
+        (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"optimizer.lr={lr}", "image_size=16"]))
+    a_run(tmp_path / "2").joinpath(".hydra", "config.yaml").write_text("a: [")
+    (tmp_path / ".jobs").mkdir()
+    job = [3, ["optimizer.lr=0.3", "image_size=16", "data.root=x"], None, 0.1, "failed: data.root=x: is no folder"]
+    (tmp_path / ".jobs" / "3.json").write_text(json.dumps(job))
+    groups = {group.runs[0].name: group for group in groups_of(read_runs([tmp_path]))}
+    of_lr = {name: group.settings for name, group in groups.items()}
+    assert of_lr == {name: {"optimizer.lr": lr} for name, lr in zip("0123", ("0.1", "0.2", "", "0.3"), strict=True)}
+    assert [groups[name].words for name in "03"] == ["optimizer.lr=0.1", "data.root=x optimizer.lr=0.3"]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"best": null, "last": null}', '{"best": [], "last": 3}', "3", "{"])
+def test_damaged_files_are_read_as_far_as_they_go(tmp_path, content):
+    folder = a_run(tmp_path / "0")
+    (folder / "result.json").write_text(content)
+    (folder / "metrics.csv").write_text("val/loss,step\n0.5,1\n0.25")
+    (folder / "samples").mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "samples" / "epoch_0001.png")
+    whole = (folder / "samples" / "epoch_0001.png").read_bytes()
+    for epoch, damaged in ((2, b"no image"), (3, whole[:60]), (4, b"")):
+        (folder / "samples" / f"epoch_000{epoch}.png").write_bytes(damaged)
+    (tmp_path / ".jobs").mkdir()
+    for number, job in enumerate(("[0]", '[1, null, 0, 0, "failed"]', "{}", "[]")):
+        (tmp_path / ".jobs" / f"{number}.json").write_text(job)
+    assert b"epoch 1<" in page(groups_of(read_runs([tmp_path])))
+    assert [name for name, _ in grids_of(folder)] == ["epoch 1"]
 
 
 def test_jobs_without_a_score_are_in_the_order_of_their_numbers(tmp_path):
@@ -106,6 +182,46 @@ def test_curves_are_those_that_were_logged(tmp_path, logger):
         assert len(read_run(folder).curves()["train/loss"]) == 4, "a line that is being written is left out"
 
 
+@pytest.mark.parametrize(("mode", "best"), [("min", "0.25"), ("max", "0.5")])
+def test_unfinished_runs_have_the_best_score_so_far(tmp_path, mode, best):
+    folder = a_run(tmp_path / "a", None, mode=mode)
+    (folder / "metrics.csv").write_text("val/loss,step\n0.5,1\n0.25,2\n0.375,3\nnan,4\n")
+    assert column("val/loss", groups_of(read_runs([tmp_path]))) == [f"{best} so far"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "status"), [("ok", "finished"), ("pruned", "pruned"), ("failed: NaN", "failed: NaN")]
+)
+def test_a_trial_with_a_result_ended_as_its_sweep_says(tmp_path, ended, status):
+    a_run(tmp_path / "0")
+    (tmp_path / ".jobs").mkdir()
+    (tmp_path / ".jobs" / "0.json").write_text(json.dumps([0, [], 0.5, 1.0, ended]))
+    assert read_run(tmp_path / "0").status == status
+
+
+def judge(run: Path, folder: Path, checkpoint: str = "best.ckpt", **metrics: Any) -> None:
+    """Leave what an evaluation of a checkpoint leaves, and the checkpoint unless it is there."""
+    (file := run / "checkpoints" / checkpoint).parent.mkdir(exist_ok=True)
+    if not file.exists():
+        file.write_text(str(file))
+    folder.mkdir(parents=True)
+    facts = {"checkpoint": checkpoint, "checkpoint_sha256": sha256(file.read_bytes()).hexdigest()}
+    (folder / "metrics.json").write_text(json.dumps({**facts, **metrics}))
+
+
+def test_an_evaluation_of_an_early_checkpoint_below_a_folder_is_found(tmp_path, caplog):
+    kid = {"value": 0.0123, "low": 0.011, "high": 0.0139}
+    judge(run := a_run(tmp_path / "run"), tmp_path / "judged" / "today", kid_alexnet=kid)
+    for epoch in range(6):
+        (run / "checkpoints" / f"epoch_000{epoch}.ckpt").write_text(str(epoch))
+    assert read_runs([run, tmp_path / "judged"])[0].evaluation["kid_alexnet"] == kid
+    assert not caplog.messages
+    (run / "checkpoints" / "best.ckpt").write_text("another")
+    assert not read_runs([run, tmp_path / "judged"])[0].evaluation
+    (line,) = caplog.messages
+    assert line.endswith(f"evaluations: {tmp_path}/judged/today")
+
+
 def test_an_evaluation_belongs_to_the_run_of_its_checkpoint(tmp_path):
     for name in ("a", "b"):
         folder = a_run(tmp_path / name, 0.5, lr=ord(name))
@@ -114,6 +230,7 @@ def test_an_evaluation_belongs_to_the_run_of_its_checkpoint(tmp_path):
     (tmp_path / "judged").mkdir()
     kid = {"value": 0.0123, "low": 0.011, "high": 0.0139}
     content = {
+        "checkpoint": "last.ckpt",
         "checkpoint_sha256": sha256(b"b").hexdigest(),
         "kid_alexnet": kid,
         "memorization": {"rate": {"value": 0.25}},
@@ -148,6 +265,18 @@ def test_command_repeats_the_run(tmp_path):
     words = ["data.root='/my art'", "seed=3", "run_dir='x'", "resume='auto'", "loss.weights={a: 1}"]
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words))
     assert read_run(folder).command == "python -m artart.train 'data.root=/my art' seed=3 'loss.weights={a: 1}'"
+
+
+def test_a_run_without_words_has_a_command(tmp_path):
+    (a_run(tmp_path / "a") / ".hydra" / "overrides.yaml").write_text("[]")
+    assert "python -m artart.train</td>" in page(groups_of(read_runs([tmp_path]))).decode()
+
+
+def test_grids_are_in_the_order_of_epochs(tmp_path):
+    (tmp_path / "samples").mkdir()
+    for epoch in (9999, 10000, 998):
+        Image.new("RGB", (8, 8)).save(tmp_path / "samples" / f"epoch_{epoch:04}.png")
+    assert [name for name, _ in grids_of(tmp_path)] == ["epoch 998", "epoch 9999", "epoch 10000"]
 
 
 def test_names_begin_where_folders_part(tmp_path):
