@@ -159,7 +159,6 @@ def main(words: Sequence[str] | None = None) -> None:
     console = Console(width=max(200, Console().width))
     for one in by_machine(module, records):
         console.print(one.for_terminal())
-        console.print(*[one.note] * bool(one.note))
     console.print(f"{records.stamp['machine']}; commit {records.stamp['commit']}; records: {records.folder}")
     if args.write and list(records):
         write(args.title, module, records, settings, DOCS / "results")
