@@ -79,19 +79,20 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
     kid = common_kid(groups)
 
     def place(group: Group) -> tuple[bool, str, float]:
-        first = group.runs[0]
-        return not group.scores, kid or first.monitor, group.mean(kid) * (1 if kid else first.sign)
+        first, value = group.runs[0], group.mean(kid)
+        return math.isnan(value), kid or first.monitor, value * (1 if kid else first.sign)
 
     return sorted(groups, key=place)
 
 
 def common_kid(groups: Sequence[Group]) -> str | None:
-    """The KID that all groups with a score have; "" if there is none, None if they have one monitor."""
+    """The KID that all finished groups with a score have; "" if there is none, None if they have one monitor."""
     scored = [group for group in groups if group.scores]
     if len({(group.runs[0].monitor, group.runs[0].sign) for group in scored}) < 2:
         return None
-    names = dict.fromkeys(name for run in scored[0].runs for name in run.kids)
-    return next((name for name in names if all(math.isfinite(group.mean(name)) for group in scored)), "")
+    judged = [group for group in scored if any(run.status == "finished" for run in group.runs)] or scored
+    names = dict.fromkeys(name for run in judged[0].runs for name in run.kids)
+    return next((name for name in names if all(math.isfinite(group.mean(name)) for group in judged)), "")
 
 
 def verdict(groups: Sequence[Group]) -> list[str]:
@@ -100,7 +101,7 @@ def verdict(groups: Sequence[Group]) -> list[str]:
     sentences = [f"{len(runs)} runs, of which {sum(run.status == 'finished' for run in runs)} have finished."]
     if kid == "":
         sentences.append("Monitors differ, so none is the best; python -m artart.evaluate gives samples a common KID.")
-    elif best.scores:
+    elif kid or best.scores:
         words = f", {printable(best.words)[:MAX_WORDS]}" if best.words else ""
         metric = f"KID ({kid})" if kid else best.runs[0].monitor
         sentences.append(f"Best {metric}: {', '.join(run.name for run in best.runs)}{words}.")
@@ -123,7 +124,7 @@ def _row(group: Group, common: str | None) -> list[str]:
     score = f"{group.runs[0].monitor} " * (common is not None) + f"{fmean(scores):.4g}" if scores else ""
     score += f" ± {stdev(scores):.2g} ({len(scores)} seeds)" if len(scores) > 1 else ""
     score += " so far" * any("seconds" not in run.result for run in group.runs if math.isfinite(run.score))
-    logged = f"{group.mean(common):.4g}" if common in KIDS and scores else ""
+    logged = f"{group.mean(common):.4g}".replace("nan", "") if common in KIDS else ""
     kids = "; ".join(
         f"{one['value']:.4f}"
         + (f" ({one['low']:.4f} to {one['high']:.4f})" if one["low"] is not None else "")

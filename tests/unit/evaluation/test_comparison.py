@@ -88,9 +88,11 @@ def test_runs_with_different_monitors_have_no_best_of_all(tmp_path):
 def test_runs_with_different_monitors_are_ordered_by_a_kid_of_all(tmp_path):
     last = {name: {"samples/kid_alexnet": kid} for name, kid in (("gan", 0.02), ("diff", 0.01), ("rec", 0.03))}
     last["gan"]["samples/kid_no_memorization"] = 0.001  # which not all have
+    running = a_run(tmp_path / "running", None, lr=9, monitor="val/mse")
+    (running / "metrics.csv").write_text("step,val/mse\n1,0.001\n")
     groups = groups_of(read_runs([runs_with_three_monitors(tmp_path, **last)]))
-    assert [name[:3] for name in column("run", groups)] == ["dif", "dif", "gan", "gan", "rec", "rec"]
-    assert column("samples/kid_alexnet", groups) == ["0.01", "0.01", "0.02", "0.02", "0.03", "0.03"]
+    assert [name[:3] for name in column("run", groups)] == ["dif", "dif", "gan", "gan", "rec", "rec", "run"]
+    assert column("samples/kid_alexnet", groups) == ["0.01", "0.01", "0.02", "0.02", "0.03", "0.03", ""]
     assert verdict(groups)[1].startswith("Best KID (samples/kid_alexnet): diff")
 
 
