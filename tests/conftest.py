@@ -478,11 +478,12 @@ def run_command(module: ModuleType, *arguments: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
         patch.setattr(logging.getLogger(), "handlers", [])  # as Python begins; pytest's would hide early errors
-        patch.setattr(HydraConfig.instance(), "cfg", None)  # as Python begins; --cfg leaves its own
         try:
             module.run()
         except SystemExit as stop:
             return int(stop.code or 0)
+        finally:
+            HydraConfig.instance().cfg = None  # as Python begins; --cfg and multiruns leave theirs
         return 0
 
 
