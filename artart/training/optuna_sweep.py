@@ -121,14 +121,14 @@ class Study:
         started, folder = time.monotonic(), self.folder / str(trial.number)
         starts = trial.user_attrs.get("starts", 0)
         trial.set_user_attr("starts", starts + 1)
-        score, trace = math.nan, ""
+        score, trace, state = math.nan, "", TrialState.FAIL
         try:
             if starts >= MAX_STARTS:
                 raise ArtError(f"its process was killed {starts} times")
             if not (folder / "result.json").exists():
                 train([*self.objective.words, *drawn], folder, lambda *of: self._should_prune(trial, *of))
             score = self._score(folder)
-            status = PRUNED if trial.user_attrs.get(PRUNED) else "ok"
+            status, state = self._outcome(trial, score)
         except Exception as error:  # noqa: BLE001 - of training, which must not end the others
             status, trace = failure(error, folder)
         except BaseException:  # Ctrl-C and SIGTERM
@@ -137,16 +137,22 @@ class Study:
         settings = (*self.objective.words, *drawn)
         job = Job(trial.number, settings, score, round(time.monotonic() - started, 1), status)
         save_job(self.folder, job, self.objective.monitor, self.objective.mode)
-        state = {"ok": TrialState.COMPLETE, PRUNED: TrialState.PRUNED}.get(status, TrialState.FAIL)
         trial.set_user_attr("seconds", job.seconds)
         self.study.tell(trial, score if status == "ok" else None, state)
         self._report(job, drawn, trace)
 
     def _score(self, folder: Path) -> float:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        if not math.isfinite(score := result["best"].get(self.objective.monitor, math.nan)):
-            raise ArtError(f"{self.objective.monitor} has no finite value")
-        return float(score)
+        score = float(result["best"].get(self.objective.monitor, math.nan))
+        return score if math.isfinite(score) else math.nan
+
+    def _outcome(self, trial: Trial, score: float) -> tuple[str, TrialState]:
+        """Status and state of a trial whose training ended. TPE ignores FAIL; PRUNED without a value is the worst."""
+        if trial.user_attrs.get(PRUNED):
+            return PRUNED, TrialState.PRUNED
+        if math.isnan(score):
+            return f"failed: {self.objective.monitor} has no finite value", TrialState.PRUNED
+        return "ok", TrialState.COMPLETE
 
     def _should_prune(self, trial: Trial, value: float, epoch: int) -> bool:
         if epoch not in self.study.get_trials(deepcopy=False)[trial.number].intermediate_values:  # before it was killed

@@ -113,7 +113,8 @@ def test_failed_trials_are_recorded_and_the_others_go_on(tmp_path, caplog):
     study = study_in(tmp_path, 6)
     study.run(fails)
     states = [one.state for one in study.study.trials]
-    assert states == [TrialState.COMPLETE, *[TrialState.FAIL] * 3, *[TrialState.COMPLETE] * 2]
+    failed = [TrialState.FAIL, TrialState.FAIL, TrialState.PRUNED]
+    assert states == [TrialState.COMPLETE, *failed, *[TrialState.COMPLETE] * 2]
     status = {row["job"]: row["status"] for row in rows(tmp_path)}
     assert status["1"] == "failed: out of paint"
     assert status["2"] == "failed: seed=1: is bad; use another"
@@ -122,6 +123,21 @@ def test_failed_trials_are_recorded_and_the_others_go_on(tmp_path, caplog):
     assert not (tmp_path / "2").exists(), "a user's mistake has no traceback"
     assert study.report() == tmp_path / rows(tmp_path)[0]["job"]
     assert "3 of 6 trials failed" in caplog.text
+
+
+@pytest.mark.slow
+def test_draws_avoid_settings_that_give_no_finite_value(tmp_path):
+    """As where all samples are near-duplicates of training images."""
+
+    def memorizes(words, folder, should_prune):
+        fake(words, folder, should_prune)
+        if "c=y" in words:
+            (folder / "result.json").write_text('{"best": {"score": Infinity}}')
+
+    study = study_in(tmp_path, 40)
+    study.run(memorizes)
+    memorizing = [one.params["c"] == "y" for one in study.study.trials]
+    assert 0 < sum(memorizing[20:]) < sum(memorizing[:20]) / 2
 
 
 def command(train: str, folder: Path, num_trials: int) -> list[str]:
