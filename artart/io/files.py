@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -165,7 +166,10 @@ def is_writable(folder: Path) -> bool:
             with suppress(FileNotFoundError):
                 path.lstat()
                 break
-        probe = path / f".{uuid4().hex}.part"  # not tempfile's, which on Windows tries refused names again, endlessly
+        if sys.platform != "win32":
+            with TemporaryFile(dir=path, prefix="."):  # without a name, where the system can do that
+                return True
+        probe = path / f".{uuid4().hex}.part"  # tempfile would try other names where one is refused, for hours
         probe.touch(exist_ok=False)
         patiently(probe.unlink)
         return True

@@ -333,6 +333,7 @@ def test_a_name_that_is_refused_is_asked_for_once(tmp_path: Path, monkeypatch: p
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(sys, "platform", "win32")
     assert not is_writable(tmp_path)
     assert len(asked) == 1
 

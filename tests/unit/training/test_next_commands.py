@@ -60,3 +60,19 @@ def test_the_time_of_two_stages_is_that_of_both(monkeypatch, num_images, seconds
     words = ["experiment=art", "trainer.max_epochs=3", "first_stage_settings.trainer.max_epochs=5"]
     cfg = compose_config("train", words)
     assert modules._seconds(cfg, torch.device("cpu"), num_images) == seconds
+
+
+def test_python_is_named_by_its_path_only_if_it_is_another(monkeypatch, caplog):
+    monkeypatch.setattr(modules, "next_commands", lambda *_: [("artart.train", "")])
+    monkeypatch.setattr("sys.executable", "/My/Python.exe")
+    for found, normcase, shown in (
+        ("/my/PYTHON.EXE", str.lower, "python"),  # as on Windows
+        ("/my/PYTHON.EXE", str, "/My/Python.exe"),
+        (None, str, "/My/Python.exe"),
+    ):
+        monkeypatch.setattr(modules.shutil, "which", lambda _, found=found: found)
+        monkeypatch.setattr(modules.os.path, "normcase", normcase)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            modules.log_next_commands(None, None)
+        assert caplog.messages[-1] == f"  {shown} -m artart.train"
