@@ -60,6 +60,7 @@ class ArtModule(LightningModule):
         self.metrics_before: dict[str, float] = {}  # in the checkpoint that the run is resumed from
         self.summed: dict[str, Tensor | float] = {}  # losses of the steps since the last log line
         self.num_summed = 0
+        self.logged_step = -1  # the step of the last log line, until the next one begins
 
     @property
     def place(self) -> str:
@@ -79,7 +80,9 @@ class ArtModule(LightningModule):
         return losses["loss"].mean()
 
     def _log_losses(self, losses: Mapping[str, Tensor]) -> None:
-        """Log the means of the steps since the last log line, which are summed on the device."""
+        """Log the means of the batches since the last log line, which are summed on the device."""
+        if self.trainer.global_step == self.logged_step:  # a step may have several batches
+            self.summed, self.num_summed, self.logged_step = {}, 0, -1
         for name, values in losses.items():
             self.summed[name] = self.summed.get(name, 0.0) + values.detach().mean()
         self.num_summed += 1
@@ -87,7 +90,7 @@ class ArtModule(LightningModule):
         if step % every == 0 or self.trainer.is_last_batch or step >= self.total_steps:
             for name, total in self.summed.items():
                 self.log(f"train/{name}", total / self.num_summed, batch_size=1)
-            self.summed, self.num_summed = {}, 0
+            self.logged_step = step
 
     def _seed(self, seed: int) -> None:
         """Seed the device alone: torch.manual_seed takes a millisecond where others are not in use."""
@@ -154,8 +157,9 @@ class ArtModule(LightningModule):
             checkpoint["first_stage"] = first_stage
         checkpoint["curves"] = loggers.lengths(self.trainer.loggers, Path(self.trainer.default_root_dir))
         checkpoint["metrics"] = {name: value for name, value in self.metrics.items() if name.startswith("val/")}
-        checkpoint["losses"] = {name: float(total) for name, total in self.summed.items()}
-        checkpoint["num_losses"] = self.num_summed
+        is_logged = self.trainer.global_step == self.logged_step
+        checkpoint["losses"] = {} if is_logged else {name: float(total) for name, total in self.summed.items()}
+        checkpoint["num_losses"] = 0 if is_logged else self.num_summed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         set_fused(checkpoint["optimizer_states"], is_fused(self.optimizer, self._can_fuse))

@@ -124,7 +124,18 @@ def test_the_mean_loss_since_the_last_log_line_is_logged(module, monkeypatch, se
     vars(resumed.trainer).update({"global_step": 4} | settings)
     resumed.training_step(batch, 0)
     assert logged == {"train/loss": 4.5}
-    assert not resumed.summed
+
+
+def test_batches_of_one_step_count_for_one_log_line(module, monkeypatch):
+    """Of accumulated gradients: the step that is logged has two batches, and so has the one after it."""
+    made, logged = module(), []
+    losses = iter([1.0, 3.0, 10.0, 20.0])
+    made.objective = lambda *_: {"loss": torch.full((2,), next(losses), requires_grad=True)}
+    monkeypatch.setattr(made, "log", lambda name, value, **_: logged.append(value.item()))
+    for step in (0, 0, 1, 1):
+        vars(made.trainer).update({"global_step": step, "log_every_n_steps": 1})
+        made.training_step(Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2)), 0)
+    assert logged == [1.0, 2.0, 10.0, 15.0]
 
 
 def test_optimizers_are_fused_where_they_can_be_unless_the_user_says_otherwise():
