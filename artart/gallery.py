@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from artart.config.build import build
 from artart.config.cli import command
+from artart.config.commands import check_sampling
 from artart.config.schema import check
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def run(cfg: DictConfig) -> None:
 
     trust = {key: config[key] for key in ("trusted_classes", "device")}
     loaded = load(path := Path(config["checkpoint"]), **trust)
+    check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)
     mode_of(loaded, "sample")
     prompts = prompts_of(loaded, config["prompt"], config["prompts"])
     asked = Asked(config["num_images"], config["seed"], config["label"], prompts)

@@ -79,8 +79,15 @@ def is_command() -> bool:
 
 
 def overrides() -> list[str]:
-    """What was set on the command line, key=value."""
-    return list(HydraConfig.get().overrides.task)
+    """What was set on the command line, key=value, with the folders that --config-dir added."""
+    return [*_search_path(), *HydraConfig.get().overrides.task]
+
+
+def _search_path() -> list[str]:
+    """The setting for folders with more options, such as that of --config-dir; empty if there are none."""
+    sources = HydraConfig.get().runtime.config_sources if is_command() else []
+    added = [f"{one.schema}://{one.path}" for one in sources if one.provider not in ("hydra", "main", "schema")]
+    return [f"hydra.searchpath={added}"] * bool(added)
 
 
 def in_multirun() -> bool:
@@ -118,11 +125,9 @@ def did_you_mean(key: str, known: Iterable[str], prefix: str = "") -> str:
 
 def compose(config_name: str, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> DictConfig:
     """A configuration of conf/, and of the folders that --config-dir added, for `key=value` each in `overrides`."""
-    sources = HydraConfig.get().runtime.config_sources if is_command() else []
-    added = [f"{one.schema}://{one.path}" for one in sources if one.provider not in ("hydra", "main", "schema")]
+    words = [*(word for word in _search_path() if word not in overrides), *overrides]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        words = [*[f"hydra.searchpath={added}"] * bool(added), *overrides]
         return hydra.compose(config_name, words, return_hydra_config)
 
 

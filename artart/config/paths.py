@@ -12,6 +12,8 @@ from artart.config.commands import PATHS, literals
 
 RUNS = Path("outputs/runs")
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+FIRST_STAGE = "first_stage"  # the folder of the run within a run that trains its first stage
+SET_ASIDE = "set_aside_"  # with the time: a folder in that of a run or sweep, of files that another attempt left
 KEYS = {"data", "image_size", "run_dir", "seed"}  # in the settings of every training and preparation
 LATEST = "latest"  # stands for the newest run under RUNS
 CHECKPOINTS = {  # keys that may name a run, and which of its files they take

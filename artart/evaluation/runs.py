@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from artart import ArtError
 from artart.config.build import flat_keys, select_or_none
-from artart.config.paths import load_yaml, read_settings
+from artart.config.paths import FIRST_STAGE, SET_ASIDE, load_yaml, read_settings
 from artart.io.files import sha256
 from artart.io.terminal import pasteable, relative_to_cwd
 
@@ -75,7 +75,7 @@ class Run(NamedTuple):
     def curves(self) -> dict[str, Curve]:
         """Logged values by name, of TensorBoard's files or else of metrics.csv."""
         found = defaultdict[str, Curve](list)
-        events, tables = sorted(self.folder.rglob("events.out.tfevents.*")), self.folder.rglob("metrics.csv")
+        events, tables = (_files(self.folder, pattern) for pattern in ("events.out.tfevents.*", "metrics.csv"))
         values = [value for file in events for value in _scalars(file)]
         for name, step, value in values or (value for file in tables for value in _cells(file)):
             found[name].append((step, value))
@@ -93,7 +93,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             raise ArtError(f"runs: {folder} is no folder; name folders of runs or sweeps")
         read = {file.parent: _read_json(file, dict) for file in sorted(folder.rglob("metrics.json"))}
         evaluations |= {place: one for place, one in read.items() if "checkpoint_sha256" in one}
-        for settings in sorted(folder.rglob(".hydra/config.yaml"), key=_by_number):
+        for settings in _files(folder, ".hydra/config.yaml"):
             run = settings.parent.parent
             if not (run / "prepare.log").exists():
                 found[run] = read_run(run)
@@ -157,10 +157,21 @@ def _is_locked(folder: Path) -> bool:
 
 def _failed_jobs(folder: Path) -> Iterator[Run]:
     """The jobs of sweeps that failed before they had a folder."""
-    for file in sorted(folder.rglob(f"{JOBS}/*.json"), key=_by_number):
+    for file in _files(folder, f"{JOBS}/*.json"):
         words, status = _job(file)
         if status != "ok":
             yield Run(file.parent.parent / file.stem, status, {}, words, {})
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder, job 2 before job 10, without those of a run's first stage and those that were set aside."""
+
+    def is_part(place: Path) -> bool:
+        of_run = place.name == FIRST_STAGE and (place.parent / ".hydra").is_dir()
+        return place != folder and (of_run or place.name.startswith(SET_ASIDE))
+
+    found = (file for file in folder.rglob(pattern) if not any(map(is_part, file.parents)))
+    return sorted(found, key=_by_number)
 
 
 def _by_number(path: Path) -> list[str | int]:
@@ -169,10 +180,11 @@ def _by_number(path: Path) -> list[str | int]:
 
 
 def _so_far(run: Run) -> Run:
-    """A run that has not finished, with the best value of `monitor` that it has logged."""
-    values = [value for _, value in run.curves().get(run.monitor, ()) if math.isfinite(value)]
+    """A run that has not finished, with the best value of `monitor` and the last values of all that it has logged."""
+    logged = run.curves()
+    values = [value for _, value in logged.get(run.monitor, ()) if math.isfinite(value)]
     best = {run.monitor: min(values, key=lambda value: run.sign * value)} if values else {}
-    return run._replace(result={"best": best})
+    return run._replace(result={"best": best, "last": {name: curve[-1][1] for name, curve in logged.items()}})
 
 
 def _evaluated(runs: Sequence[Run], evaluations: Mapping[Path, Mapping[str, Any]]) -> Iterator[Run]:

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 from artart import ArtError
 from artart.checkpoints.load import read
-from artart.config.paths import LAST
+from artart.config.paths import LAST, SET_ASIDE
 from artart.io.files import new_folder
 from artart.io.terminal import relative_to_cwd
 from artart.training.loggers import cut_back, files
@@ -48,7 +48,7 @@ def _later(run_dir: Path, before: ResumeState) -> list[Path]:
 
 def _set_aside(run_dir: Path, moved: Sequence[Path], copied: Sequence[Path] = ()) -> Path:
     """Move and copy files into a new sub-folder, which is returned."""
-    aside = new_folder(run_dir / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    aside = new_folder(run_dir / f"{SET_ASIDE}{datetime.now():%Y-%m-%d_%H-%M-%S}")
     for path in (*moved, *copied):
         place = aside / path.relative_to(run_dir)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
 from artart.config.build import in_multirun
-from artart.config.paths import CHECKPOINTS, LAST, RUNS, checkpoint_in, read_settings
+from artart.config.paths import CHECKPOINTS, FIRST_STAGE, LAST, RUNS, checkpoint_in, read_settings
 from artart.io.files import is_writable, new_folder
 from artart.io.locks import unless_missing
 from artart.io.terminal import relative_to_cwd
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 PATHS = {"resume": None, "run_dir": None}  # settings in which two commands for the same run may differ
 
-FIRST_STAGE = "first_stage"  # the folder of the run within a run that trains its first stage
 
 _locks: list[FileLock] = []  # of the run of this process; the system releases it however the process ends
 

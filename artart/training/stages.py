@@ -15,14 +15,14 @@ from artart.checkpoints.load import load_first_stage
 from artart.config.build import CONF_DIR, as_dict, build, flat_keys, format_value, select_or_none
 from artart.config.cli import compose_config
 from artart.config.compatibility import check_first_stage
-from artart.config.paths import CHECKPOINTS, checkpoint_in
+from artart.config.paths import CHECKPOINTS, FIRST_STAGE, checkpoint_in
 from artart.config.schema import check
 from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.io.ranges import MIN_IMAGE_SIZE
 from artart.io.terminal import relative_to_cwd
 from artart.training.finetune import adopt_config
 from artart.training.run import STAGES, Run, begin, finish, prepare
-from artart.training.run_dir import FIRST_STAGE, newest_in
+from artart.training.run_dir import newest_in
 from artart.training.run_files import open_log, reached_limit
 
 log = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from artart import ArtError
+from artart.config.paths import SET_ASIDE
 from artart.io.files import as_csv, atomic, new_folder, write_json
 from artart.io.terminal import escaped
 
@@ -50,7 +51,7 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         if earlier := [folder / name for name in (JOBS, TABLE) if (folder / name).exists()]:
-            aside = new_folder(folder / f"set_aside_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+            aside = new_folder(folder / f"{SET_ASIDE}{datetime.now():%Y-%m-%d_%H-%M-%S}")
             for path in earlier:
                 path.rename(aside / path.name)
             log.warning("hydra.sweep.dir=%s: the table of an earlier sweep is set aside in %s", folder, aside.name)

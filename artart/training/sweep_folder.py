@@ -40,11 +40,12 @@ def choose(folder: str | None, words: Sequence[str], sweep: Mapping[str, Any]) -
 
     Raises ArtError if the folder is of something else or of other settings, or cannot be written.
     """
-    own = [word for word in words if not re.match(r"[+~]*sweep[.=@]", word)]
+    own = [word for word in words if not re.match(r"[+~]*(sweep[.=@]|hydra\.searchpath=)", word)]
+    search_path = [word for word in words if word.startswith("hydra.searchpath=")]
     for word in [word for word in own if re.match(r"[+~]*(run_dir|resume)=", word)]:
         raise ArtError(f"{word}: each trial has a folder of its own; that of the sweep is sweep.dir=DIR")
     settings = {key: value for key, value in sweep.items() if key not in OF_THE_CALL}
-    given, place = Begun(own, json.loads(json.dumps(sweep["space"])), settings), Path(folder or SWEEPS)
+    given, place = Begun([*search_path, *own], json.loads(json.dumps(sweep["space"])), settings), Path(folder or SWEEPS)
     if not is_writable(place):
         raise ArtError(f"sweep.dir={folder or 'null'}: cannot be written; name another folder: sweep.dir=DIR")
     if folder is None or not place.exists():
@@ -54,7 +55,7 @@ def choose(folder: str | None, words: Sequence[str], sweep: Mapping[str, Any]) -
             return given, False
         raise ArtError(f"sweep.dir={folder}: is no folder of artart.sweep; name a new one")
     begun = Begun(**json.loads((place / SETTINGS).read_text(encoding="utf-8")))
-    if (given.words or begun.words) != begun.words or (given.space or begun.space) != begun.space:
+    if (own and given.words != begun.words) or (given.space or begun.space) != begun.space:
         raise ArtError(
             f"sweep.dir={folder}: was begun with other settings ({pasteable(place / SETTINGS)}); leave out all but "
             "those of sweep, or name a new folder"

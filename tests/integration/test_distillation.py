@@ -12,6 +12,8 @@ from PIL import Image
 from torch.testing import assert_close
 
 import artart
+import artart.gallery
+import artart.generate
 from artart import ArtError, Model
 from artart.diffusion.guidance import NO_GUIDANCE, Guidance
 from artart.diffusion.samplers import DDIM, Heun
@@ -76,8 +78,9 @@ def test_images_lead_to_images(model, method):
 
 
 @pytest.mark.parametrize("word", ["guidance.weight=2", "sampler=ddim", "sampler.num_steps=4"])
-def test_what_a_distilled_network_does_not_take_is_one_line(generate, last, capsys, word):
-    assert generate(f"checkpoint={last}", word) == 2
+@pytest.mark.parametrize("command", [artart.generate, artart.gallery])
+def test_what_a_distilled_network_does_not_take_is_one_line(call, last, capsys, command, word):
+    assert call(command, f"checkpoint={last}", word) == 2
     error = capsys.readouterr().err.strip()
     assert error.endswith(f"{word}: {last} is distilled, with the steps and guidance of its training; leave it out")
     assert "\n" not in error

@@ -194,6 +194,30 @@ def test_a_bad_trial_is_pruned(sweep, call, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("limit", ["trainer.max_epochs=2", "trainer.max_steps=2"])
+def test_a_trial_that_has_trained_to_its_end_is_not_pruned(sweep, limit):
+    rates = "sweep.space={optimizer.lr: {choices: [1e-2, 1e-9]}}"
+    words = ("sweep.num_trials=5", "sweep.num_startup_trials=1", "sweep.dir=s", "trainer.max_epochs=9", limit)
+    assert sweep(*TINY, *words, "trainer.check_val_every_n_epoch=2", rates) == 0
+    results = [json.loads(Path("s", row["job"], "result.json").read_text()) for row in rows()]
+    assert [(row["status"], result["epochs"]) for row, result in zip(rows(), results, strict=True)] == [("ok", 2)] * 5
+
+
+@pytest.mark.slow
+def test_a_sweep_knows_the_folder_of_its_own_experiments(sweep, call, tmp_path, capsys):
+    (tmp_path / "my conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "my conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ntrainer: {log_every_n_steps: 3}\n"
+    )
+    own = ("--config-dir", "my conf", "experiment=mine")
+    assert sweep(*own, *TINY, LR, "sweep.num_trials=1", "sweep.dir=s") == 0
+    assert sweep("sweep.dir=s", "sweep.num_trials=2") == 0
+    (command,) = [line.strip() for line in capsys.readouterr().out.splitlines() if "-m artart.train" in line][-1:]
+    assert call(artart.train, *shlex.split(command)[3:], "run_dir=again") == 0
+    assert "log_every_n_steps: 3" in Path("again/.hydra/config.yaml").read_text()
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_a_sweep_that_can_be_continued(sweep, monkeypatch, capsys):
     def interrupted(prepared, trainer, finish=run.finish):
         if prepared.cfg.run_dir.endswith("/1"):

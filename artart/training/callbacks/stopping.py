@@ -94,6 +94,7 @@ class Pruning(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         value, epoch = trainer.callback_metrics.get(self.monitor), trainer.current_epoch + 1
-        if trainer.sanity_checking or epoch == trainer.max_epochs or value is None or not math.isfinite(value):
+        is_last = epoch == trainer.max_epochs or trainer.should_stop
+        if trainer.sanity_checking or is_last or value is None or not math.isfinite(value):
             return
         trainer.should_stop |= self.should_prune(float(value), epoch)

@@ -201,6 +201,20 @@ def test_a_trial_with_a_result_ended_as_its_sweep_says(tmp_path, ended, status):
     assert read_run(tmp_path / "0").status == status
 
 
+def test_a_first_stage_and_files_that_were_set_aside_are_no_runs(tmp_path):
+    folder = a_run(tmp_path / "0", None)
+    stage = a_run(folder / "first_stage", None, monitor="val/psnr")
+    for place, value in ((folder, 0.5), (stage, 0.1), (folder / "set_aside_2026", 0.01)):
+        place.mkdir(exist_ok=True)
+        (place / "metrics.csv").write_text(f"step,val/loss\n1,{value}\n")
+    for place in (tmp_path / ".jobs", tmp_path / "set_aside_2026" / ".jobs"):
+        place.mkdir(parents=True)
+    (tmp_path / "set_aside_2026" / ".jobs" / "1.json").write_text(json.dumps([1, [], None, 1.0, "failed: NaN"]))
+    (run,) = read_runs([tmp_path])
+    assert (run.folder, run.score, run.result["last"]) == (folder, 0.5, {"val/loss": 0.5})
+    assert [run.folder for run in read_runs([stage])] == [stage], "it is named"
+
+
 def judge(run: Path, folder: Path, checkpoint: str = "best.ckpt", **metrics: Any) -> None:
     """Leave what an evaluation of a checkpoint leaves, and the checkpoint unless it is there."""
     (file := run / "checkpoints" / checkpoint).parent.mkdir(exist_ok=True)
