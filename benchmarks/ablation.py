@@ -35,7 +35,7 @@ LEVELS = {1: "0.1 - 0.2", 4: "0.4 - 0.5", 8: "0.8 - 0.9"}  # tenths of r that ar
 
 def options(parser: ArgumentParser) -> None:
     training.options(parser, ROWS, val_fraction=0.1, num_samples=256, precision="32-true")
-    parser.add_argument("--minutes", type=float, default=3, help="CPU minutes of a row")
+    parser.add_argument("--minutes", type=float, default=3.0, help="CPU minutes of a row")
 
 
 def run(args: Namespace, records: Records) -> None:

@@ -149,10 +149,11 @@ class Trainee:
         if not variant.bottleneck:
             zero_bottleneck(self.net)  # for good
         self.batches = batches(data)
-        self.steps, self.seconds = 0, 0.0
+        self.seed, self.steps, self.seconds = 1_000_003 * args.seed, 0, 0.0
 
     def step(self) -> None:
         x0, before = next(self.batches), time.process_time()
+        torch.manual_seed(self.seed + self.steps)  # of the place of crops, as training sets it in each step
         self.optimizer.zero_grad()
         self.variant.loss(self.net, x0).backward()
         self.optimizer.step()
@@ -204,7 +205,8 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--variants", nargs="*", help="after the published one (default: all)")
+    parser.add_argument("--variants", nargs="*", choices=variants("random"), help="after the published one; else all")
+    parser.set_defaults(device="cpu")
 
 
 def run(args: Namespace, records: Records) -> None:

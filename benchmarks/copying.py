@@ -8,10 +8,11 @@ docs/images/copying.png. `--only 100 --images 50000` trains the small set for lo
 """
 
 import csv
+import json
 import random
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib import pyplot
@@ -50,7 +51,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--num-samples", type=int, default=200)
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--only", nargs="*", choices=CURVES, default=list(CURVES))
-    parser.set_defaults(device="cpu")
+    parser.set_defaults(device="cpu", threads=1)
 
 
 def subset(root: Path, num: int, folder: Path) -> Path:
@@ -63,8 +64,8 @@ def subset(root: Path, num: int, folder: Path) -> Path:
     return path
 
 
-def measure(name: str, args: Namespace) -> dict[str, dict[str, list[float]]]:
-    """Train, and return the points of each curve: finished epochs and values."""
+def measure(name: str, args: Namespace) -> dict[str, Any]:
+    """Train, and return the points of each curve, finished epochs and values, and how many images were seen."""
     num, run_dir = CURVES[name].num, args.out / slug(name)
     epochs = max(1, args.images // num)
     monitor = f"every_n_images={max(1, args.images // args.points // 2)} guidance=1 num_images={args.num_samples}"
@@ -77,7 +78,9 @@ def measure(name: str, args: Namespace) -> dict[str, dict[str, list[float]]]:
     with (run_dir / "csv" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = {key: [(int(row["epoch"]) + 1, float(row[key])) for row in rows if row.get(key)] for key in MEASURED}
-    return {key: {"epochs": [k for k, _ in own], "values": [one for _, one in own]} for key, own in found.items()}
+    images = json.loads((run_dir / "result.json").read_text())["images_seen"]
+    curves = {key: {"epochs": [k for k, _ in own], "values": [one for _, one in own]} for key, own in found.items()}
+    return {**curves, "images_seen": images}
 
 
 def run(args: Namespace, records: Records) -> None:

@@ -59,8 +59,8 @@ QUICK = {**training.QUICK, "of": [SECONDS, IMAGES, next(iter(SIZES))]}
 
 def options(parser: ArgumentParser) -> None:
     training.options(parser, ROWS, num_samples=1000)
-    parser.add_argument("--minutes", type=float, default=30, help="of a row")
-    parser.add_argument("--first-stage-minutes", type=float, default=10, help="of these for the first stage")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of a row")
+    parser.add_argument("--first-stage-minutes", type=float, default=10.0, help="of these for the first stage")
     all_of = [SECONDS, IMAGES, *SIZES]
     parser.add_argument("--of", nargs="*", choices=all_of, default=all_of, metavar="COMPARISON", help="; ".join(all_of))
 
@@ -115,7 +115,7 @@ def run(args: Namespace, records: Records) -> None:
         else:
             compare(equal, [*ROWS], args)
             equal.of_art()
-            if set(args.only) == {*ROWS}:
+            if set(args.only) == {*ROWS} and not args.only_train:
                 grids = [equal.trainings.grid(name, args.seeds[0]) for name in ROWS]
                 for place in args.figures:
                     contact_sheet(grids, place / "families.png")

@@ -36,12 +36,12 @@ from rich.console import Console
 
 from artart.data import demo
 from artart.io.files import sha256
-from benchmarks.records import Records, by_machine, write
+from benchmarks.records import Records, by_machine, write, written
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NO_SETTINGS = {  # what does not change what is measured
-    *("root", "metadata", "weights", "vgg", "out", "write", "quick", "seeds", "only", "rounds", "rates"),
+    *("root", "metadata", "weights", "out", "write", "quick", "seeds", "only", "rounds", "rates"),
     *("only_train", "title", "figures"),
 }
 PATHS = {  # words in their place
@@ -51,12 +51,13 @@ PATHS = {  # words in their place
     "--vgg": "VGG-16",
     "--checkpoint": "CHECKPOINT",
 }
+NO_PATHS = ("auto", "random", "imagenet")  # values of --vgg and --weights
 NUM_DEMO_IMAGES = 160
 
 
-def machine() -> str:
+def machine(device: str = "auto") -> str:
     """Processor or GPU, threads and torch."""
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     info = Path("/proc/cpuinfo")
     names = [line.partition(": ")[2] for line in info.read_text().splitlines() if "model name" in line] * info.exists()
@@ -66,10 +67,14 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Of the working tree; with a + if it has changes."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """Of the working tree; with a + if its code has changes."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+
+    if not (found := git("rev-parse", "--short", "HEAD").stdout.strip()):
+        return "unknown"
+    return found + "+" * git("diff", "--quiet", "HEAD", "--", "artart", "benchmarks", "conf").returncode
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -94,7 +99,7 @@ def shown(words: Sequence[str]) -> str:
     """The command, with words in the place of paths."""
     kept = list[str]()
     for before, word in zip(("", *words), words, strict=False):
-        if before in PATHS:
+        if before in PATHS and word not in NO_PATHS:
             word = PATHS[before] or Path(word).name.upper()
         if word not in ("--write", "--out") and before != "--out":
             kept.append(word)
@@ -103,7 +108,7 @@ def shown(words: Sequence[str]) -> str:
 
 def setting(value: Any) -> str:
     """A value in words; of a file the digest, wherever it lies."""
-    return sha256(value)[:12] if isinstance(value, Path) and value.is_file() else str(value)
+    return sha256(Path(value))[:12] if isinstance(value, str | Path) and Path(value).is_file() else str(value)
 
 
 def names() -> dict[str, str]:
@@ -134,7 +139,7 @@ def parse(name: str, module: ModuleType, words: Sequence[str]) -> Namespace:
             action.required = False
     args = parser.parse_args(words)
     args.title = "_".join([name, *(getattr(args, option) for option in [getattr(module, "VARIANT", None)] if option)])
-    args.out = (args.out or Path("outputs", "benchmarks", args.title)).absolute()
+    args.out = (args.out or Path("outputs", "benchmarks", args.title + "_quick" * args.quick)).absolute()
     args.figures = [args.out, *[DOCS / "images"] * args.write]  # folders of figures
     if args.quick and getattr(args, "root", "") is None:
         args.root = demo_art(args.out / "demo_art")
@@ -152,9 +157,11 @@ def main(words: Sequence[str] | None = None) -> None:
     free = {*NO_SETTINGS, *getattr(module, "FREE", ())}
     settings = {key: setting(value) for key, value in vars(args).items() if key not in free}
     settings |= {"data": args.root.name} if getattr(args, "root", None) else {}
-    stamp = {"command": shown(words), "commit": commit()}
+    if args.write:
+        written(DOCS / "results" / f"{args.title}.json", settings)
     torch.set_num_threads(getattr(args, "threads", None) or torch.get_num_threads())
-    records = Records(args.out, settings, stamp | {"machine": machine(), "date": date.today().isoformat()})
+    stamp = {"command": shown(words), "commit": commit(), "machine": machine(getattr(args, "device", "auto"))}
+    records = Records(args.out, settings, stamp | {"date": date.today().isoformat()})
     code = module.run(args, records)
     console = Console(width=max(200, Console().width))
     for one in by_machine(module, records):

@@ -62,8 +62,8 @@ SETTINGS = {
     ),
     "diffusion, bf16": (*DIFFUSION, "trainer.precision=bf16-mixed"),
     "diffusion, Muon": (*DIFFUSION, "optimizer=muon"),
-    "diffusion, no augmentation, SGD": (*DIFFUSION, "objective.augment=null", "optimizer=sgd"),
-    "diffusion, article's network": DIFFUSION[:2],
+    "diffusion, augmentation, SGD": (*DIFFUSION, "objective.augment.probability=0.5", "optimizer=sgd"),
+    "diffusion, article's network, hybrid loss": ("objective=diffusion", "loss=hybrid_diffusion", RANDOM),
     "diffusion, ViT": (*DIFFUSION[:2], "model=vit", "model.hidden_size=32", "model.depth=2", "model.num_heads=2"),
     "diffusion, captions": (*DIFFUSION, "data.captions=auto"),
     "diffusion of latents": (
@@ -71,7 +71,7 @@ SETTINGS = {
         *("first_stage_settings.experiment=autoencoder", "first_stage_settings.model.model_channels=16"),
         "first_stage_settings.model.channel_mult=[1]",
     ),
-    "GAN": ("objective=gan", "model.model_channels=8", "model.channel_mult=[1,2]", "data.random_flip=true"),
+    "GAN": ("objective=gan", "model.model_channels=8", "model.channel_mult=[1,2]"),
 }
 COUNTED = range(4, 10)  # batches of an epoch
 COLUMNS = {"waits": "waits", "operators": "operators", "plain": "µs of a plain step", "beyond": "µs beyond it"}
@@ -206,6 +206,7 @@ def measure(tree: str, name: str) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "artart.train", *words]
+        Path(folder, "benchmarks").symlink_to(ROOT / "benchmarks")  # the same ruler for all trees; found first
         training.spent(command, Path(folder, "log.txt"), Path(folder), PYTHONPATH=paths, OMP_NUM_THREADS="1")
         return json.loads(Path(folder, "found_0.json").read_text(encoding="utf-8"))
 
@@ -214,10 +215,11 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--trees", nargs="*", default=[str(ROOT)], help="folders that hold artart/")
     parser.add_argument("--settings", nargs="*", choices=SETTINGS, default=[*SETTINGS])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.set_defaults(threads=1)
 
 
 def run(args: Namespace, records: Records) -> None:
-    trees = {Path(tree).resolve().name: str(Path(tree).resolve()) for tree in args.trees}
+    trees = {tree: str(Path(tree).resolve()) for tree in args.trees}
     names = {f"{name}; {tree}": (tree, name) for name in args.settings for tree in trees}
 
     def found(row: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Judge:
         found = features(pixels, self.alexnet)
         kid = kernel_distance(found, self.features)
         measured: dict[str, Any] = {"kid": kid.value, "kid_low": kid.low, "kid_high": kid.high}
-        num = min(len(found), len(self.features))
+        num = min(len(found), len(self.features), len(self.train))  # so that training images can be compared
         if num >= MIN_IMAGES_FOR_NEIGHBOURS:
             among = neighbour_metrics(found[:num], self.features[:num])
             measured |= {name: one.value for name, one in among.items()} | {"vendi": vendi_score(found[:num]).value}

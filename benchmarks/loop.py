@@ -70,7 +70,7 @@ def equal_recipe(contender: Contender, clock: Clock, args: Namespace) -> Recipe:
     net = contender.stand_in(tiny(args.image_size)).to(args.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=EQUAL_LR, betas=(0.9, 0.999), weight_decay=0.01)
     schedule = cosine(optimizer, clock.steps)["scheduler"]
-    return Recipe(net, optimizer, schedule, ArtartAverage(net), EQUAL_BATCH_SIZE, args.random_flip)
+    return Recipe(net, optimizer, schedule, ArtartAverage(net), EQUAL_BATCH_SIZE, random_flip=False)
 
 
 def own_recipe(contender: Contender, clock: Clock, args: Namespace, rate: float) -> Recipe:

@@ -23,11 +23,12 @@ class Records:
     """The records of a benchmark in a folder, all of the same settings."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], stamp: Mapping[str, str]) -> None:
-        self.folder, self.settings, self.stamp = folder, dict(settings), stamp
+        """Raises SystemExit beside records of other settings."""
+        self.folder, self.stamp = folder, stamp
+        check_settings(kept(folder / "settings.json", lambda: settings), settings, folder)
 
     def once(self, key: Mapping[str, Any], measure: Callable[..., Mapping[str, Any]], *arguments: Any) -> Record:
-        """The record of a run, measured if it is not there yet. Raises SystemExit beside records of other settings."""
-        check_settings(kept(self.folder / "settings.json", lambda: self.settings), self.settings, self.folder)
+        """The record of a run, measured if it is not there yet."""
         path = self.folder / "records" / f"{slug(' '.join(map(str, key.values())))}.json"
 
         def record() -> Record:
@@ -146,12 +147,18 @@ def page(name: str, module: ModuleType, content: Mapping[str, Any]) -> str:
 def write(name: str, module: ModuleType, records: Iterable[Record], settings: Mapping[str, Any], folder: Path) -> None:
     """Merge records into NAME.json, where a record replaces that of the same run and machine, and render NAME.md."""
     path = folder / f"{name}.json"
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"settings": settings, "records": []}
-    check_settings(content["settings"], settings, path)
+    content = written(path, settings)
     merged = {identity(record): record for record in (*content["records"], *records)}
     content["records"] = list(merged.values())
     write_json(path, content)
     path.with_suffix(".md").write_text(page(name, module, content), encoding="utf-8")
+
+
+def written(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What NAME.json holds. Raises SystemExit if that is of other settings."""
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"settings": settings, "records": []}
+    check_settings(content["settings"], settings, path)
+    return content
 
 
 def identity(record: Record) -> tuple[Any, ...]:

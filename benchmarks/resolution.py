@@ -30,8 +30,8 @@ QUICK = {**training.QUICK, "only": ["pixels of 32 px, enlarged"]}
 
 def options(parser: ArgumentParser) -> None:
     training.options(parser, ROWS, num_samples=1000)
-    parser.add_argument("--minutes", type=float, default=15, help="CPU minutes of a row")
-    parser.add_argument("--first-stage-minutes", type=float, default=8, help="of these for the first stage")
+    parser.add_argument("--minutes", type=float, default=15.0, help="CPU minutes of a row")
+    parser.add_argument("--first-stage-minutes", type=float, default=8.0, help="of these for the first stage")
 
 
 def run(args: Namespace, records: Records) -> None:

@@ -3,10 +3,14 @@
     python -m benchmarks speedrun --root ~/art --weights ~/weights --vgg vgg16.pth
     python -m benchmarks speedrun --root ~/art --weights ~/weights --name mine --settings optimizer.lr=2e-3
 
-Each recipe trains on one thread until samples of its averaged weights reach the KID, which is evaluated every few CPU
-seconds, or until its time is over. Startup and evaluation do not count; the first stage and encoding do. Learning rates
-fall to the end of that time, so --minutes belongs to a recipe. Other packages (peers.py) train on pixels with their own
-recipe at their best rate. --settings enters a recipe of artart.train under a name: it starts from artart's.
+Each recipe trains on one thread until samples of its averaged weights reach the KID, which is evaluated every --every
+CPU seconds and at the end, or until its time is over. Startup and evaluation do not count; the first stage and encoding
+do. Learning rates fall to the end of that time, so --minutes belongs to a recipe. --settings enters a recipe of
+artart.train under a name: it starts from artart's.
+
+artart trains with the classes of the folder; at 32 px its network has 1.3 million parameters. Other packages (peers.py)
+train on pixels without classes, with their own recipes and networks of about 3 million parameters, at ten times their
+rates: the best, and the highest, that were tried.
 """
 
 import json
@@ -34,7 +38,7 @@ from benchmarks.contender import Average
 from benchmarks.contenders import CONTENDERS
 from benchmarks.judge import BATCH, judge_of
 from benchmarks.loop import Clock, draw, own_recipe, train
-from benchmarks.records import Record, Records, cell, grouped
+from benchmarks.records import Record, Records, cell, check_settings, grouped, kept, slug
 from benchmarks.resolution import with_vgg
 from benchmarks.training import Row, Trainings
 
@@ -53,7 +57,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--sizes", type=int, nargs="*", choices=ROWS, default=[*ROWS], help="pixels of a side")
     parser.add_argument("--minutes", type=float, help=f"CPU minutes of a recipe at most (default: {MINUTES})")
     parser.add_argument("--target", type=float, default=0.005, help="KID")
-    parser.add_argument("--every", type=float, default=60, help="CPU seconds from one evaluation to the next")
+    parser.add_argument("--every", type=float, default=60.0, help="CPU seconds from one evaluation to the next")
     parser.add_argument("--name", default=ARTART, help="of artart's recipe with --settings")
     parser.add_argument("--settings", nargs="*", default=[], help="of artart.train, beside its recipe")
     parser.set_defaults(threads=1)
@@ -158,13 +162,14 @@ def run(args: Namespace, records: Records) -> None:
     if args.settings and args.name == ARTART:
         raise SystemExit(f"--settings: give the recipe a name of its own by --name, other than {ARTART}")
     for size, seed, name in product(args.sizes, args.seeds, args.only):
-        row = args.name if name == ARTART else name
-        records.once({"row": row, "size": size, "seed": seed}, measure, name, size, seed, args)
+        row, minutes = args.name if name == ARTART else name, args.minutes or MINUTES[size]
+        own = {"minutes": minutes, "settings": args.settings if name == ARTART else []}
+        check_settings(kept(args.out / f"{slug(row)}_{size}.json", lambda own=own: own), own, args.out)
+        records.once({"row": row, "size": size, "seed": seed}, measure, name, size, seed, minutes, args)
 
 
-def measure(name: str, size: int, seed: int, args: Namespace) -> dict[str, Any]:
+def measure(name: str, size: int, seed: int, minutes: float, args: Namespace) -> dict[str, Any]:
     """The last point of a race, and all of them."""
-    minutes = args.minutes or MINUTES[size]
     more = {"out": args.out / f"{size}_px", "minutes": minutes, "first_stage_minutes": FIRST_STAGE_SHARE * minutes}
     own = Namespace(**{**vars(args), **more})
     points = of_artart(size, seed, own) if name == ARTART else of_package(name, size, seed, own)
@@ -177,7 +182,7 @@ def tables(records: list[Record]) -> list[Table]:
         recipes = grouped(({**one, "all": (one["row"], one["commit"], one["machine"])} for one in own), "all")
         rows = sorted(recipes.items(), key=lambda item: rank(item[1]))
         body = [[row, *entry(runs), commit, machine] for (row, commit, machine), runs in rows]
-        header = ["recipe", "CPU seconds", "images", "KID", "runs that reached it", "commit", "machine"]
+        header = ["recipe", "minutes", "CPU seconds", "images", "KID", "runs that reached it", "commit", "machine"]
         made.append(Table(f"{size} px", header, body, "A run that did not reach it counts with its last evaluation."))
     return made
 
@@ -189,4 +194,5 @@ def rank(runs: list[Record]) -> tuple[bool, float]:
 
 def entry(runs: list[Record]) -> list[str]:
     reached = sum(run["reached"] for run in runs)
-    return [*(cell(runs, key) for key in ("seconds", "images", "kid")), f"{reached} of {len(runs)}"]
+    minutes = f"{runs[0]['minutes']:g}"
+    return [minutes, *(cell(runs, key) for key in ("seconds", "images", "kid")), f"{reached} of {len(runs)}"]

@@ -148,6 +148,8 @@ def measure(variant: Variant, size: int, batch_size: int, num_steps: int) -> dic
         step()
     if variant.compile:
         loss = torch.compile(loss, dynamic=False)
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     step()
     step()

@@ -59,7 +59,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--columns", nargs=2, default=["class", "artist"], help="the first is that of labels")
     parser.add_argument("--captions", nargs="+", default=CAPTIONS)
     parser.add_argument("--prompt", default="{} by {}", help="of a pair")
-    parser.add_argument("--num-pairs", type=int, default=20, help="pairs that are left out")
+    parser.add_argument("--num-pairs", type=int, default=16, help="pairs that are left out")
     parser.add_argument("--experiment", default="diffusion_cpu")
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=30)
@@ -78,9 +78,9 @@ def split(args: Namespace) -> tuple[Path, Path, list[Pair], list[Pair]]:
     def pair_of(row: dict[str, str]) -> Pair:
         return row[args.columns[0]], row[args.columns[1]]
 
-    pairs = [(pair, number) for pair, number in Counter(map(pair_of, rows)).most_common() if all(pair)]
-    out = [pair for pair, number in pairs if MIN_LEFT_OUT <= number <= MAX_LEFT_OUT][: args.num_pairs]
-    seen = [pair for pair, number in pairs if number <= MAX_LEFT_OUT * 3 and pair not in out][: len(out)]
+    numbers = Counter(pair_of(row) for row in rows if all(pair_of(row))).most_common()
+    pairs = [pair for pair, number in numbers if MIN_LEFT_OUT <= number <= MAX_LEFT_OUT]
+    out, seen = pairs[::2][: args.num_pairs], pairs[1::2][: args.num_pairs]
     args.out.mkdir(parents=True, exist_ok=True)
     files = args.out / "seen.csv", args.out / "left_out.csv"
     for path, is_left_out in zip(files, (False, True), strict=True):
@@ -170,4 +170,5 @@ def run(args: Namespace, records: Records) -> None:
 def tables(records: list[Record]) -> list[Table]:
     of_pairs = [record for record in records if "both" in record]
     networks = table("whole networks", (record for record in records if "both" not in record), COLUMNS)
-    return [networks, table("recognised", of_pairs, {"first": "class", "second": "artist", "both": "both"})]
+    words = {"first": "first word", "second": "second word", "both": "both"}
+    return [networks, table("recognised", of_pairs, words)]

@@ -1,6 +1,5 @@
 """Train rows of settings by `artart.train`, in a process of its own with one thread, for equal CPU time or images."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from artart.checkpoints.load import load
 from benchmarks.harness import ROOT
 from benchmarks.records import kept, slug
 
-CALIBRATION = {"cpu": (20, 60), "cuda": (100, 500)}  # steps of two runs that measure the seconds of a step
+CALIBRATION = {"cpu": (20, 200), "cuda": (100, 1000)}  # steps of two runs that measure the seconds of a step
 QUICK_STEPS = 2
 LAST = Path("checkpoints", "last.ckpt")
 DEFAULTS = (  # those whose key the settings name are left out
@@ -126,6 +125,7 @@ class Trainings:
             return QUICK_STEPS
 
         def costs() -> list[float]:
+            train(self.args, folder / f"{name}_1", *settings, "trainer.max_steps=1")  # decodes images, only once
             return [train(self.args, folder / f"{name}_{n}", *settings, f"trainer.max_steps={n}") for n in both]
 
         both = CALIBRATION[self.args.device]
@@ -154,13 +154,6 @@ class Trainings:
     def run_dir(self, name: str, seed: int, num_steps: int) -> Path:
         return self.args.out / slug(name) / f"seed_{seed}_steps_{num_steps}"
 
-    def _per_second(self, name: str, batch_size: float) -> float | None:
-        """Images per second of training alone, if that was measured."""
-        path = self.args.out / slug(name) / "short_costs.json"
-        costs = json.loads(path.read_text()) if path.exists() else None
-        short, long = CALIBRATION[self.args.device]
-        return costs and batch_size * (long - short) / (costs[1] - costs[0])
-
     def run(self, name: str, seed: int, steps: int | None = None, *more: str) -> dict[str, Any]:
         """Train a row, or find it: seconds, steps, images, and the checkpoint's path in --out.
 
@@ -171,12 +164,12 @@ class Trainings:
         words = [*settings, *more, f"seed={seed}", f"trainer.max_steps={num}"]
         seconds = kept(run_dir.with_suffix(".json"), lambda: train(self.args, run_dir, *words))
         loaded = load(run_dir / LAST)
-        images, num_steps = loaded.facts["images_seen"], loaded.facts["global_step"]
+        images = loaded.facts["images_seen"]
         return {
             "train_seconds": before + seconds,
-            "steps": num_steps,
+            "steps": loaded.facts["global_step"],
             "images": images,
-            "train_per_second": self._per_second(name, images / num_steps) or images / seconds,
+            "train_per_second": images / seconds,  # with startup, without a first stage
             "parameters": sum(parameter.numel() for parameter in loaded.net.parameters()),
             "checkpoint": str((run_dir / LAST).relative_to(self.args.out)),
         }

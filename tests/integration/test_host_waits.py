@@ -42,9 +42,7 @@ def test_a_step_of_distillation_waits_for_nothing(counted, distillation):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    "name", ["reconstruction", "diffusion", "autoencoder, adversarial, clipping", "diffusion, captions"]
-)
+@pytest.mark.parametrize("name", host_waits.SETTINGS)
 def test_a_step_on_a_gpu_waits_for_nothing(name, train):
     """Copies between host and device are counted too."""
     assert train(*host_waits.COMMON, *host_waits.SETTINGS[name], "trainer.accelerator=gpu", *SPY) == 0

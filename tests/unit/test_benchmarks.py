@@ -153,13 +153,13 @@ def test_a_clock_does_not_count_pauses_and_a_race_ends_at_its_target():
 
 def test_speedrun_lists_those_that_reached_the_target_first():
     def run(row, seconds, reached):
-        facts = {"commit": "abc", "machine": "one", "size": 32, "images": 320, "kid": 0.004}
+        facts = {"commit": "abc", "machine": "one", "size": 32, "images": 320, "kid": 0.004, "minutes": 8.0}
         return {"row": row, "seconds": seconds, "reached": reached, **facts}
 
     runs = [run("fast but not there", 10.0, False), run("slow", 90.0, True), run("fast", 30.0, True)]
     (found,) = speedrun.tables([*runs, run("fast", 50.0, True)])
     assert [row[0] for row in found.rows] == ["fast", "slow", "fast but not there"]
-    assert found.rows[0][1:] == ["40 ± 1e+01", "320", "0.004 ± 0", "2 of 2", "abc", "one"]
+    assert found.rows[0][1:] == ["8", "40 ± 1e+01", "320", "0.004 ± 0", "2 of 2", "abc", "one"]
 
 
 @pytest.mark.slow
