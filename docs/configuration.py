@@ -29,9 +29,9 @@ HEAD = """# Configuration
 
 Every setting with its default, the values that it takes and its meaning. Set a value on the command line with
 `key=value`; choose an option of a group with `group=option`. `${key}` is the value of another key; `???` must be given.
-The groups belong to `artart.train`; `data` also to `artart.prepare`, `sampler` also to `artart.generate` and
-`artart.evaluate`; `filter` to `artart.generate` alone. `artart.sweep` takes all settings of `artart.train`, and
-the group `sweep`. Experiments are described in `conf/experiment/*.yaml`.
+The groups belong to `artart.train`; `data` also to `artart.prepare`, `sampler` also to `artart.generate`,
+`artart.evaluate` and `artart.gallery`; `filter` to `artart.generate` alone. `artart.sweep` takes all settings of
+`artart.train`, and the group `sweep`. Experiments are described in `conf/experiment/*.yaml`.
 
 `python docs/configuration.py > docs/configuration.md` makes this page from `conf/` and the signatures.
 """

@@ -207,7 +207,7 @@ def _sentence(error: Exception, config_name: str, words: Sequence[str], sweeps: 
             remedy = "; it belongs to diffusion: add objective=diffusion"
         return f"{given}: no such key{remedy}"
     if match := re.match(r"Error merging override \+*(.*)", text):
-        return f"{match[1]}: is of another kind than the setting; --cfg job shows that"
+        return f"{match[1]}: has the wrong type; --cfg job shows the setting"
     if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
         sweep = "add -m for a sweep, or " if sweeps else ""
         return f"{match[1]}: several values: {sweep}write them as a list: [a,b]"

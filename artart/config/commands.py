@@ -137,7 +137,7 @@ def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
             raise ArtError(f"{key}={format_value(value)}: mode={mode} does not take it; leave it out{others}")
     given = [f"data.{key}={format_value(value)}" for key, value in config["data"].items() if value is not None]
     if given and not config["attribute"] and not config["refuse_memorized"]:
-        raise ArtError(f"{given[0]}: has no effect without attribute; leave it out, or set attribute=3")
+        raise ArtError(f"{given[0]}: needs attribute=NUMBER or refuse_memorized=true; set one, or leave it out")
     if config["save_trajectory"] and (config["refuse_memorized"] or config.get("filter")):
         raise ArtError("save_trajectory=true: would show images that are refused; leave it out")
     certificate, key = (config["provenance"][name] for name in ("certificate", "key"))

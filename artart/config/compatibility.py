@@ -49,7 +49,7 @@ def check_first_stage(config: Config) -> None:
     if "schedule" not in config["objective"]:
         raise ArtError(f"first_stage={config['first_stage']}: has latents for objective=diffusion; add that")
     if select_or_none(config, "loss.weights.perceptual"):
-        message = "compares images, and with first_stage= the network makes latents; set loss=mse_diffusion"
+        message = "compares images, but with first_stage= the network outputs latents; set loss=mse_diffusion"
         raise ArtError(f"loss.weights.perceptual: {message}")
     if probability := select_or_none(config, AUGMENTATION):
         raise ArtError(f"{AUGMENTATION}={probability}: is for images, not for the latents of first_stage; set 0")

@@ -79,7 +79,7 @@ def check_usable(entries: Sequence[Entry], folder: ArtFolder, max_rejected_fract
     unused = describe_unused(entries, folder.cache / "index.csv")
     if found["ok"] < MIN_IMAGES:
         raise ArtError(
-            f"data.root={root}: {found['ok']} of {found['found']} files can be used, {MIN_IMAGES} are the least; "
+            f"data.root={root}: {found['ok']} of {found['found']} files can be used, at least {MIN_IMAGES} are needed; "
             + ("; ".join(unused.values()) or "add images")
         )
     if found["rejected"] > max_rejected_fraction * found["found"]:

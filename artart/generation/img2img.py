@@ -85,7 +85,7 @@ def masked(
         image = mask.convert("L").point(lambda level: 255 * (level > WHITE))
         repaint = repainted(image, size, resize_mode)
     if not repaint.any():
-        raise ArtError(f"{name}: leaves nothing to paint; white marks what is painted anew")
+        raise ArtError(f"{name}: has no white pixels; white marks the area to repaint")
     original = one.original and one.original._replace(mask=image)
     return one._replace(x0=torch.where(repaint, GREY, one.x0), original=original), repaint
 

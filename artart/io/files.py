@@ -225,7 +225,7 @@ def read_text(file: Path) -> str:
         except UnicodeDecodeError:
             text = "\0"
         if any(sign < " " and not sign.isspace() for sign in text):
-            raise ArtError(f"{relative_to_cwd(file)}: line {line} is no text in UTF-8; save it as UTF-8") from None
+            raise ArtError(f"{relative_to_cwd(file)}: line {line} is not valid UTF-8; save the file as UTF-8") from None
         if file.parent not in _warned:
             _warned.add(file.parent)
             log.warning("%s: read as Windows-1252; if names look wrong, save it as UTF-8", relative_to_cwd(file))

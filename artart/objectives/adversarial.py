@@ -37,7 +37,7 @@ class PatchDiscriminator(nn.Sequential):
 
 
 class AdversarialSum(WeightedSum):
-    """A weighted sum of which the score of a discriminator, which is trained along, is a term in training.
+    """A weighted sum with an adversarial term in training: the score of a jointly trained discriminator.
 
     Validation leaves the term out, so it compares networks that were trained with and without it.
 

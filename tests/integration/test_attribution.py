@@ -300,7 +300,7 @@ def test_training_images_that_have_moved_are_named(generate, artists_run, tmp_pa
         (["attribute=17"], "attribute=17: must be a whole number, at least 0 and at most 16\n"),
         (
             ["data.num_workers=1"],
-            "data.num_workers=1: has no effect without attribute; leave it out, or set attribute=3\n",
+            "data.num_workers=1: needs attribute=NUMBER or refuse_memorized=true; set one, or leave it out\n",
         ),
     ],
 )

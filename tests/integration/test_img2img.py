@@ -469,7 +469,7 @@ def test_a_grid_of_several_inputs_keeps_the_widest_wish(tmp_path):
         (["mode=inpaint", "mask=a.png"], "input: needs a value: input=FILE_OR_FOLDER"),
         (["mode=inpaint", "input=.", "mask=a.png"], "mode=inpaint takes one image, not a folder"),
         (["mode=inpaint", "input=a.png", "mask=b.png"], "b.png: has 32 x 16 pixels, the input 32 x 32; they must be"),
-        (["mode=inpaint", "input=a.png", "mask=black.png"], "black.png: leaves nothing to paint; white marks what"),
+        (["mode=inpaint", "input=a.png", "mask=black.png"], "black.png: has no white pixels; white marks the area"),
         (["mode=inpaint", "input=a.png", "mask=text.txt"], "text.txt: cannot be used (not an image, or cut off in it"),
         (["mode=interpolate"], "seeds: needs a value: seeds=[1,2]"),
         (["mode=interpolate", "seeds=[1,2,3]", "num_images=2"], "num_images=2: fewer than the 3 seeds; ask for more"),

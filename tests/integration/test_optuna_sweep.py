@@ -86,7 +86,7 @@ def test_sweep_reports_its_trials_and_continues_to_a_total(sweep, call, capsys):
         (["sweep.space={image_size: {choices: [16, 100]}}"], "sweep.space: image_size=100: not divisible by 8"),
         (["sweep.space={optimizer: {choices: [adam, sdg]}}"], "sweep.space: optimizer=sdg: no such option"),
         (["sweep.space.optimizer.lr={low: 1}"], "sweep.space.optimizer.lr={'low': 1}: needs {low: ..., high: ...}"),
-        (["sweep.space=[1]"], "sweep.space=[1]: is of another kind than the setting"),
+        (["sweep.space=[1]"], "sweep.space=[1]: has the wrong type"),
         ([], "sweep.space: is empty"),
         ([LR, "sweep.num_trials=0"], "sweep.num_trials=0: must be a whole number, at least 1"),
         ([LR, "sweep=nothing"], "sweep=nothing: no such option; choose gan or optuna"),

@@ -20,7 +20,14 @@ from benchmarks.harness import parser_of
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = [*PAGES, *sorted(CONF_DIR.rglob("*.yaml"))]
-COMMANDS = ("train", "sweep", "generate", "evaluate", "prepare", "export")
+README = ROOT / "README.md"
+NEEDED = {  # a setting that each command needs, whatever a word without a key stands for
+    **dict.fromkeys(("generate", "evaluate", "export", "gallery"), f"checkpoint={README}"),
+    "compare": f"runs=[{ROOT}]",
+    "inspect": f"files=[{README}]",
+    "provenance": "action=new-certificate",
+    **dict.fromkeys(("train", "sweep", "prepare")),
+}
 REFERENCE = "configuration.md"
 PLACEHOLDERS = {"SEED": "0", "NUMBER": "1000"}
 
@@ -63,7 +70,7 @@ def overrides_of(words: list[str]) -> list[str]:
         if not equals or value in ("NAME", "???") or key.startswith("-"):
             continue
         if key in PATHS and value not in map(str, literals(PATHS[key])):
-            value = ROOT / "README.md" if "a file" in describe(PATHS[key]) else ROOT
+            value = README if "a file" in describe(PATHS[key]) else ROOT
         elif sweep:
             value = value.split(",")[0]
         free = "++" * key.startswith(("first_stage_settings.", "sweep.space"))  # as the command adds it
@@ -83,11 +90,11 @@ def problem(words: list[str]) -> str | None:
     if find_spec(target) is None:
         return "no such module"
     command = target.removeprefix("artart.")
-    if command not in COMMANDS:
+    if command not in NEEDED:
         return None
-    overrides = overrides_of(rest)
-    if command in ("generate", "evaluate", "export") and "checkpoint=" not in " ".join(overrides):
-        overrides.append(f"checkpoint={ROOT / 'README.md'}")
+    overrides, needed = overrides_of(rest), NEEDED[command]
+    if needed and f"{needed.partition('=')[0]}=" not in " ".join(overrides):
+        overrides.append(needed)
     try:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             check(compose(command, overrides))

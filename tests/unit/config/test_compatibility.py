@@ -104,7 +104,7 @@ LATENT = {"first_stage": "a.ckpt", "objective": {"schedule": {}, "augment": {"pr
         ({"objective": {}}, "first_stage=a.ckpt: has latents for objective=diffusion; add that"),
         (
             {"loss": {"weights": {"mse": 1.0, "perceptual": 0.1}}},
-            "loss.weights.perceptual: compares images, and with first_stage= the network makes latents; set "
+            "loss.weights.perceptual: compares images, but with first_stage= the network outputs latents; set "
             "loss=mse_diffusion",
         ),
         (

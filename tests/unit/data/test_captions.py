@@ -161,9 +161,9 @@ def test_texts_are_read_in_the_encodings_of_editors(tmp_path, content, caplog):
 
 BYTES = {
     "UTF-16 without a mark": ("ab\ncd".encode("utf-16-le"), "line 1 holds NUL bytes"),
-    "an image": (b"good\n\x89PNG\r\n\x1a\n\0\0\0", "line 2 is no text in UTF-8"),
-    "a byte that Windows-1252 has not": (b"a\nb\n\x81\xe9", "line 3 is no text in UTF-8"),
-    "UTF-16 that is cut": (b"\xff\xfea", "line 1 is no text in UTF-8"),
+    "an image": (b"good\n\x89PNG\r\n\x1a\n\0\0\0", "line 2 is not valid UTF-8"),
+    "a byte that Windows-1252 has not": (b"a\nb\n\x81\xe9", "line 3 is not valid UTF-8"),
+    "UTF-16 that is cut": (b"\xff\xfea", "line 1 is not valid UTF-8"),
 }
 
 

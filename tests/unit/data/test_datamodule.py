@@ -269,13 +269,13 @@ def test_too_many_unusable_files_are_refused(load: Load, art_folder: Path) -> No
 def test_too_few_usable_images_are_refused(load: Load, art_folder: Path) -> None:
     spoil(art_folder, 9)
     message = refusal(load, max_rejected_fraction=1.0)
-    assert message.startswith(f"data.root={art_folder}: 3 of 12 files can be used, 4 are the least; 9 of 12")
+    assert message.startswith(f"data.root={art_folder}: 3 of 12 files can be used, at least 4 are needed; 9 of 12")
     assert message.endswith(f"see {index_of(art_folder)}")
 
 
 def test_a_small_folder_of_good_images_is_refused_with_a_remedy(load: Load, art_folder: Path) -> None:
     root = art_folder / "drawing" / "1900"
-    assert refusal(load, root=root) == f"data.root={root}: 2 of 2 files can be used, 4 are the least; add images"
+    assert refusal(load, root=root) == f"data.root={root}: 2 of 2 files can be used, at least 4 are needed; add images"
 
 
 def test_a_folder_without_images_is_refused(load: Load, tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ BAD = {
         "path\na.jpg\n".encode("utf-16-le"),
         "line 1 holds NUL bytes, so it is no UTF-8; save it as UTF-8",
     ),
-    "spreadsheet": (b"PK\x03\x04\x14\x00\x08\xff", "line 1 is no text in UTF-8; save it as UTF-8"),
+    "spreadsheet": (b"PK\x03\x04\x14\x00\x08\xff", "line 1 is not valid UTF-8; save the file as UTF-8"),
     "none found": (
         lines("path", "images/a\n.jpg", "b.jpg"),
         "no path in it names an image below data.root=/images/art: it has 'images/a', the folder has "

@@ -112,8 +112,8 @@ def test_masked_gives_the_same_for_images_and_tensors():
         (Image.new("L", (8, 8), 255), "mask: has 8 x 8 pixels, the input 16 x 16; they must be the same"),
         (torch.ones(8, 8), "mask: has the shape (8, 8); give a PIL image or (1, 16, 16)"),
         (torch.ones(2, 16, 16), "mask: has the shape (2, 16, 16)"),
-        (Image.new("L", (16, 16)), "mask: leaves nothing to paint; white marks what is painted anew"),
-        (torch.zeros(16, 16), "mask: leaves nothing to paint"),
+        (Image.new("L", (16, 16)), "mask: has no white pixels; white marks the area to repaint"),
+        (torch.zeros(16, 16), "mask: has no white pixels"),
     ],
 )
 def test_masked_reports_what_does_not_fit(mask, sentence):
