@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> None:
     from artart.io.terminal import relative_to_cwd
 
     default = Path(f"outputs/evaluations/{datetime.now():%Y-%m-%d/%H-%M-%S}")
-    trust = {key: config[key] for key in ("trusted_classes", "device")}
+    trust = {key: config[key] for key in ("trusted_classes", "device", "precision")}
     with output_folder(config["out"], default) as out, report.reserved(out, config["data"]["root"]):
         loaded = load(Path(config["checkpoint"]), **trust)
         check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)
@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> None:
         )
         facts |= origin | load_images(data, loaded, "held-out")
         if can_sample:
-            facts |= {"seed": seed, **how.details}
+            facts |= {"seed": seed, "precision": loaded.precision, **how.details}
             draw = partial(samples.draw, loaded, how.sampler, how.guidance, how.batch_size, seed)
             made = samples.measure(loaded, data, facts, draw, num_images, extractor)
         else:

@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> None:
     from artart.io.images import to_pixels
     from artart.io.terminal import relative_to_cwd
 
-    trust = {key: config[key] for key in ("trusted_classes", "device")}
+    trust = {key: config[key] for key in ("trusted_classes", "device", "precision")}
     loaded = load(path := Path(config["checkpoint"]), **trust)
     check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)
     mode_of(loaded, "sample")

@@ -34,7 +34,7 @@ def run(cfg: DictConfig) -> None:
     from artart.io.terminal import relative_to_cwd
 
     sign = signer_for(**config["provenance"])
-    trust = {key: config[key] for key in ("trusted_classes", "device")}
+    trust = {key: config[key] for key in ("trusted_classes", "device", "precision")}
     loaded = load(Path(config["checkpoint"]), **trust)
     mode = mode_of(loaded, config["mode"])
     check_mode(config, mode, modes_of(loaded.objective))

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 from unicodedata import normalize
 
 import torch
@@ -22,6 +22,7 @@ from artart.io import files, plain, weights
 from artart.models.text import attach
 from artart.objectives.base import Objective
 
+Precision = Literal["32-true", "bf16-mixed"]
 PREFIX = "net."  # of the network's weights in a state dict
 DISCRIMINATOR = "discriminator."  # of those of a loss, which only resuming needs
 
@@ -37,6 +38,7 @@ class Loaded(NamedTuple):
     path: Path
     sha256: str  # of the file
     text: Prompts | None = None  # of prompts, which the network takes in the place of labels
+    precision: Precision = "32-true"  # of evaluations of the network
 
     @property
     def process(self) -> NoiseProcess:
@@ -60,13 +62,17 @@ class Loaded(NamedTuple):
         return self.config["image_size"], data.get("resize_mode", "stretch"), background
 
 
-def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu") -> Loaded:
+def load(
+    path: Path, trusted_classes: Collection[str] = (), device: str = "cpu", precision: Precision | None = None
+) -> Loaded:
     """Rebuild network and objective.
 
     Args:
         path: a file that artart.train or artart.export wrote.
         trusted_classes: full names of further classes that may be built; a string is one name.
         device: of the network, as for `best_device`.
+        precision: in which a network that samples is evaluated; None: bf16-mixed on a GPU that computes in bf16, unless
+            it was trained in 32-true.
 
     Raises ArtError if the file cannot be used or asks for a class that is neither artart's nor trusted.
     """
@@ -102,7 +108,25 @@ def load(path: Path, trusted_classes: Collection[str] = (), device: str = "cpu")
     if isinstance(text, Embeddings):
         attach(net, text.table)
     net = net.eval().to(memory_format=torch.channels_last)  # convolutions are faster so
-    return Loaded(net, objective, config, content["labels"], facts, path, files.sha256(path), text)
+    if objective.mode != "sample":
+        precision = "32-true"  # reconstructions are compared with their inputs
+    elif precision is None:
+        is_full = str(select_or_none(config, "trainer.precision")).startswith("32")
+        precision = "bf16-mixed" if computes_in_bf16(place) and not is_full else "32-true"
+    if precision == "bf16-mixed":
+        _evaluate_in_bf16(net, place)
+    return Loaded(net, objective, config, content["labels"], facts, path, files.sha256(path), text, precision)
+
+
+def _evaluate_in_bf16(net: nn.Module, device: torch.device) -> None:
+    """Evaluate a network in bf16, as training under bf16-mixed does; its outputs are float32."""
+    forward = net.forward
+
+    def in_bf16(*args: Any, **kwargs: Any) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return forward(*args, **kwargs).float()
+
+    net.forward = in_bf16  # type: ignore[method-assign]
 
 
 def _weights_in(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -226,6 +250,11 @@ def best_device(name: str) -> torch.device:
     if not available[name]:
         raise ArtError(f"device={name}: not available; device=cpu works everywhere")
     return torch.device(name)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether a device is a GPU that has bf16 in hardware."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def check_numbers(x: torch.Tensor, source: object) -> None:

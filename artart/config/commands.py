@@ -72,6 +72,7 @@ SETTINGS: dict[str, Any] = PATHS | {
     "resample": Literal["lanczos", "nearest"],
     "batch_size": Count,
     "device": Literal["auto", "cpu", "cuda", "mps"],
+    "precision": Literal["32-true", "bf16-mixed"] | None,
     "trusted_classes": Annotated[
         list[str] | str, Rule(lambda _: True, "a list of full names of classes, such as [mypkg.Net]")
     ],

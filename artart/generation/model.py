@@ -28,18 +28,25 @@ OutputType = Literal["pil", "pt"]
 Prompt = str | Sequence[str] | None
 
 
-def load(path: str | Path, device: str = "auto", trusted_classes: Collection[str] = ()) -> "Model":
+def load(
+    path: str | Path,
+    device: str = "auto",
+    trusted_classes: Collection[str] = (),
+    precision: checkpoint.Precision | None = None,
+) -> "Model":
     """Load a checkpoint of artart.train, or what artart.export made of one.
 
     Args:
         path: the file, the folder of a run, or `latest`: the newest run under outputs/runs.
         device: auto (the fastest here), cpu, cuda or mps.
         trusted_classes: full names of classes of yours that the checkpoint may build, such as ["mypkg.Net"].
+        precision: 32-true or bf16-mixed, of evaluations of a network that samples; None: bf16-mixed on a GPU that
+            computes in bf16, unless it was trained in 32-true; else 32-true.
 
     Raises ArtError if the file cannot be used, or asks for a class that is neither artart's nor trusted.
     """
-    check_values(device=device)
-    return Model(checkpoint.load(checkpoint_of("checkpoint", str(path)), trusted_classes, device))
+    check_values(device=device, precision=precision)
+    return Model(checkpoint.load(checkpoint_of("checkpoint", str(path)), trusted_classes, device, precision))
 
 
 class Model:
@@ -186,7 +193,7 @@ class Model:
             return weight
         check_values(**{"guidance.weight": weight, "guidance.interval": list(interval)})
         path = network and checkpoint_of("guidance.network", str(network))
-        trust = (trusted_classes, self.loaded.device.type)
+        trust = (trusted_classes, self.loaded.device.type, self.loaded.precision)
         return guidance_for(self.loaded, weight, interval, path, *trust, negative_prompt)
 
     def _how(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from artart import ArtError
-from artart.checkpoints.load import Loaded, check_numbers, load
+from artart.checkpoints.load import Loaded, Precision, check_numbers, load
 from artart.checkpoints.validate import printable
 from artart.config.build import build, join_words, option, options, select_or_none
 from artart.config.schema import wrong_arguments
@@ -102,7 +102,8 @@ def mode_of(loaded: Loaded, mode: str | None) -> str:
 def details_of(loaded: Loaded, mode: str, how: Sampling | None = None) -> dict[str, object]:
     """Mode, network and sampling, for an image's provenance."""
     details: dict[str, object] = {"mode": mode, "checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}
-    return details if how is None else {**details, **how.details}
+    bf16 = {"precision": loaded.precision} if loaded.precision != "32-true" else {}
+    return details if how is None else {**details, **how.details, **bf16}
 
 
 def sampling_for(
@@ -141,6 +142,7 @@ def guidance_for(
     network: str | Path | None = None,
     trusted_classes: Collection[str] = (),
     device: str = "cpu",
+    precision: Precision | None = None,
     negative_prompt: str | None = None,
 ) -> Guidance:
     """Guidance of a loaded network; `network` is the checkpoint of a weaker one (autoguidance).
@@ -157,7 +159,7 @@ def guidance_for(
         raise ArtError(f"negative_prompt={negative_prompt}: has no effect with guidance.network; leave one of them out")
     if weight == 1:
         raise ArtError(f"guidance.network={network}: has no effect with guidance.weight=1; set guidance.weight=1.5")
-    weaker = load(Path(network), trusted_classes, device)
+    weaker = load(Path(network), trusted_classes, device, precision)
     ours, its = _must_match(loaded), _must_match(weaker)
     if name := next((name for name in ours if its[name] != ours[name]), ""):
         settings = f"was trained with {name}={printable(its[name])}, not {printable(ours[name])}"

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from artart import ArtError
-from artart.checkpoints.load import read, read_back
+from artart.checkpoints.load import computes_in_bf16, read, read_back
 from artart.config.build import Config, build, build_all, format_value, in_sweep
 from artart.data.datamodule import ArtDataModule
 from artart.io.terminal import pasteable, printable
@@ -58,8 +58,7 @@ def precision_of(config: Config) -> str:
     has_cuda = torch.cuda.is_available()
     if accelerator in ("gpu", "cuda") and not has_cuda and not torch.backends.mps.is_available():
         raise ArtError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU; trainer=cpu works everywhere")
-    has_bf16 = device_of(config).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision or ("bf16-mixed" if has_bf16 else "32-true")
+    return precision or ("bf16-mixed" if computes_in_bf16(device_of(config)) else "32-true")
 
 
 def device_of(config: Config) -> torch.device:

@@ -51,6 +51,26 @@ def test_load_takes_the_folder_of_a_run_and_the_latest(best, tmp_path, monkeypat
     assert loaded.path == tmp_path / day / "run" / "checkpoints" / "best.ckpt"
 
 
+def test_a_network_that_samples_can_be_evaluated_in_bf16(generate, best, finished_run, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    in_bf16, seen = artart.load(best, device="cpu", precision="bf16-mixed"), set[torch.dtype]()
+    for layer in in_bf16.net.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda *of: seen.add(of[2].dtype))
+    made = in_bf16.sample(2, num_steps=3, guidance=2.0, output_type="pt")
+    assert (made.dtype, seen) == (torch.float32, {torch.bfloat16, torch.float32}), "the last layer in full precision"
+    wanted = model.sample(2, num_steps=3, guidance=2.0, output_type="pt")
+    assert 0 < (made - wanted).abs().max() < 0.1
+    words = ("num_images=2", "label=none", "guidance.weight=1", FAST, "device=cpu")
+    assert generate(f"checkpoint={best}", *words, "precision=bf16-mixed", "out=made") == 0
+    images = in_bf16.sample(2, label="none", guidance=1.0, num_steps=3)
+    for path, image in zip(sorted(Path("made").glob("0*.png")), images, strict=True):
+        assert np.array_equal(pixels(path), pixels(image))
+        assert "precision=bf16-mixed" in path.read_bytes().decode("latin-1")
+    last = artart.load(finished_run, device="cpu", precision="bf16-mixed")
+    assert last.loaded.precision == "32-true", "reconstructions are compared with their inputs"
+
+
 def pixels(image: Image.Image | str | Path) -> np.ndarray:
     return np.asarray(image if isinstance(image, Image.Image) else Image.open(image)).astype(int)
 
