@@ -7,6 +7,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 from rich.filesize import decimal
+from torch import nn
 
 from artart import ArtError
 from artart.config.build import Config, in_sweep, select_or_none
@@ -36,10 +37,18 @@ def check_parts(config: Config, mode: str, label_names: LabelNames, net: object 
         problems += [*_wrong_sampling(config, kind)]
     if "final_beta2" in config.get("scheduler", {}) and "betas" not in config["optimizer"]:
         problems.append("scheduler=burn_in: changes beta2 of Adam; use optimizer=adam")
+    if select_or_none(config, "optimizer._target_") == "artart.training.muon.Muon" and _has_no_filters(net):
+        problems.append(
+            "optimizer=muon: trains filters of convolutions; this network has none; use optimizer=adamw"
+        )
     if kind == "gan" and (how := config["compile"]):
         problems.append(f"compile={how}: objective=gan needs gradients of gradients; leave it null")
     if problems:
         raise ArtError("\n".join(problems))
+
+
+def _has_no_filters(net: object) -> bool:
+    return isinstance(net, nn.Module) and not any(parameter.ndim == 4 for parameter in net.parameters())
 
 
 def check_first_stage(config: Config) -> None:

@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from artart import ArtError
 from artart.config.compatibility import check_first_stage, check_parts
@@ -72,6 +73,13 @@ def test_a_discriminator_is_refused_for_diffusion():
     check_parts(FITTING | {"loss": loss, "callbacks": {}}, "reconstruct", CLASSES)
     with pytest.raises(ArtError, match=r"^loss.weights.adversarial=0.5: is for .*; use loss=hybrid_diffusion$"):
         check_parts(FITTING | {"loss": loss}, "sample", CLASSES)
+
+
+def test_muon_needs_a_network_with_filters():
+    parts = FITTING | {"optimizer": {"_target_": "artart.training.muon.Muon"}}
+    check_parts(parts, "sample", CLASSES, nn.Sequential(nn.Linear(2, 2), nn.Conv2d(2, 2, 1)))
+    with pytest.raises(ArtError, match=r"^optimizer=muon: .*; use optimizer=adamw$"):
+        check_parts(parts, "sample", CLASSES, nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("num", [None, 0, [5, 2]])
