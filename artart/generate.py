@@ -50,14 +50,15 @@ def run(cfg: DictConfig) -> None:
     registry = Registry(Path(config["registry"])) if config["registry"] else None
     with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         guidance = guidance_for(loaded, **config["guidance"], **trust, negative_prompt=config["negative_prompt"])
-        how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"], limits)
+        how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"])
+        how = how._replace(limits=limits)
         on_image, on_file = attribution.add if attribution else None, registry.add if registry else None
         out = Output(folder, config["scale"], resample, on_image, sign, on_file)
-        written = write_images(mode, loaded, how, out, {**config, "asked": asked, "filters": filters})
+        file, num_files = write_images(mode, loaded, how, out, {**config, "asked": asked, "filters": filters})
         verdict = attribution.write(folder, out.save) if attribution else None
-    first = relative_to_cwd(written.first)
-    others = f"{written.number} files in {relative_to_cwd(folder)}: {first.name} ..."
-    log.info("%s", first if written.number == 1 else others)
+    first = relative_to_cwd(file)
+    others = f"{num_files} files in {relative_to_cwd(folder)}: {first.name} ..."
+    log.info("%s", first if num_files == 1 else others)
     if verdict:
         log.info("%s", verdict)
     if config["show"]:

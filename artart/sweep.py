@@ -40,7 +40,7 @@ def run(cfg: DictConfig) -> None:
     shared = as_dict(compose_config("train", begun.words))
     drawn = parameters(begun.space, shared, begun.words)
     if not is_continued:
-        _check(begun.words, [one.word(value) for one in drawn for value in one.extremes()])
+        _check(begun.words, [one.word(value) for one in drawn for value in one.choices or (one.low, one.high)])
     folder = sweep_folder.claim(sweep.dir, begun)
     study = Study(sweep, Objective(drawn, begun.words, shared["monitor"], shared["mode"]), folder)
     if sweep_folder.WORKER in os.environ:

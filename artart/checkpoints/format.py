@@ -7,7 +7,6 @@ import torch
 
 from artart.config.build import select_or_none
 from artart.config.renames import METRICS, upgrade_config
-from artart.diffusion.augment import Augment
 
 FIRST_STAGE = "first_stage."  # of its weights among those in a .safetensors file
 FORMAT = 3  # raise it when an older artart could not use the files of this one
@@ -22,7 +21,7 @@ def is_older(content: dict[str, Any]) -> bool:
 def upgrade(content: dict[str, Any]) -> None:
     """Convert the content of an older checkpoint to the current format, in place; none of it is trusted yet.
 
-    Format 1 had one column of labels and no augmentation conditioning; format 2 had other names (`config.renames`).
+    Format 2, of artart 0.1.0, had other names (`config.renames`).
     """
     if not is_older(content):
         return
@@ -32,21 +31,6 @@ def upgrade(content: dict[str, Any]) -> None:
         content["metrics"] = {METRICS.get(name, name): value for name, value in metrics.items()}
     if isinstance(progress := content.get("ArtDataModule"), dict) and "pictures" in progress:
         progress["images"] = progress.pop("pictures")
-    if "class_names" in content:
-        _upgrade_format_1(content)
-
-
-def _upgrade_format_1(content: dict[str, Any]) -> None:
-    content["labels"] = {"class": content.pop("class_names")}
-    nothing = {"_target_": f"{Augment.__module__}.{Augment.__name__}", "probability": 0.0}
-    nothing["flips"] = select_or_none(content, "config.data.random_flip")
-    for key, sign, unsaid in (
-        ("model", "conditioned", {"augment_dim": 0}),
-        ("objective", "schedule", {"augment": nothing}),
-    ):
-        settings = select_or_none(content, f"config.{key}")
-        if isinstance(settings, dict) and sign in settings:
-            content["config"][key] = {**unsaid, **settings}
 
 
 def join_first_stage(content: dict[str, Any]) -> None:

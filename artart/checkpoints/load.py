@@ -89,27 +89,24 @@ def load(
     try:
         net.load_state_dict(_weights_in(content))
     except RuntimeError as error:
-        raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[1])})") from None
+        raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[-1])})") from None
     if not validate.is_usable(objective):
         raise ArtError(f"{path}: the checkpoint's objective, loss or schedule is missing or of another kind")
     if (held := content.get("first_stage")) and objective.mode != "sample":
         raise ArtError(f"{path}: its objective takes no first stage")
     if objective.mode == "sample":
         objective.first_stage = rebuild.first_stage_of(held, path, allowed) if held else NO_FIRST_STAGE
-    facts = {
-        "artart": content.get("artart", {}),
-        "data": content.get("data", {}),
-        "epoch": validate.finished_epochs(content) - 1,
-        "global_step": content["global_step"],
-        "images_seen": content.get("images_seen"),
-        "metrics": content.get("metrics", {}),
-    }
+    facts = {key: content.get(key, {}) for key in ("artart", "data", "metrics")}
+    facts |= {key: content.get(key) for key in ("global_step", "images_seen")}
+    facts["epoch"] = validate.finished_epochs(content) - 1
     text = rebuild.prompts_of(content, path)
     if isinstance(text, Embeddings):
         attach(net, text.table)
     net = net.eval().to(memory_format=torch.channels_last)  # convolutions are faster so
-    if objective.mode != "sample":
-        precision = "32-true"  # reconstructions are compared with their inputs
+    if objective.mode != "sample":  # reconstructions are compared with their inputs
+        if precision == "bf16-mixed":
+            raise ArtError("precision=bf16-mixed: is for networks that sample; leave it out")
+        precision = "32-true"
     elif precision is None:
         is_full = str(select_or_none(config, "trainer.precision")).startswith("32")
         precision = "bf16-mixed" if computes_in_bf16(place) and not is_full else "32-true"

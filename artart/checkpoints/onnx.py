@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.data.embeddings import Embeddings
+from artart.io.terminal import first_line
 
 TOLERANCE = 1e-4  # between ONNX Runtime and torch, in units of the largest output (of 1, if that is larger)
 
@@ -44,7 +45,7 @@ def model_of(loaded: Loaded, facts: Mapping[str, Any]) -> tuple[bytes, float]:
                 dynamic_shapes={name[0]: {0: batch} for name in inputs},
             )
         except torch.onnx.OnnxExporterError as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            reason = first_line(error.__cause__ or error)
             raise ArtError(f"format=onnx: cannot export this network ({reason}); use format=safetensors") from error
         assert program is not None
         model = program.model_proto

@@ -29,6 +29,7 @@ def to_share(loaded: Loaded) -> dict[str, Any]:
     config = loaded.config
     shared = {key: config[key] for key in OF_CONFIG}
     shared["data"] = {key: config["data"][key] for key in OF_DATA if key in config["data"]}
+    shared["trainer"] = {"precision": select_or_none(config, "trainer.precision")}
     if select_or_none(shared, FILTERS) not in (None, *literals(PATHS[FILTERS])):
         perceptual = {**shared["loss"]["perceptual"], "weights": "auto"}
         shared["loss"] = {**shared["loss"], "perceptual": perceptual}

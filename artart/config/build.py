@@ -10,11 +10,13 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from artart import ArtError
+from artart.io.terminal import first_line
 
 HERE = Path(__file__).resolve().parents[1]
 # In a wheel, or in a checkout.
@@ -57,14 +59,11 @@ def build(config: Config, key: str, **more: Any) -> Any:
 
     Raises ArtError if that fails, with the reason.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
     try:
         return instantiate(config[key], _convert_="all", **more)
     except InstantiationException as error:
         cause = error.__cause__ or error
-        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        reason = first_line(cause)
         raise ArtError(reason if re.match(r"[\w.]+[=:]", reason) else f"{key}: {reason}") from error
 
 

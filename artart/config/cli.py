@@ -26,7 +26,7 @@ from artart import ArtError
 from artart.config.build import CONF_DIR, compose, did_you_mean, in_multirun, join_words, known_keys, options
 from artart.config.words import MULTIRUN, to_hydra
 from artart.io.allocator import keep_freed_memory
-from artart.io.terminal import CLOSED_PIPE, TerminalHandler
+from artart.io.terminal import CLOSED_PIPE, TerminalHandler, first_line
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def report_error(error: Exception) -> int:
         case FloatingPointError():
             log.error(str(error))
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here
-            log.error("batch size: a batch does not fit into the GPU; halve it (%s)", str(error).splitlines()[0])
+            log.error("batch size: a batch does not fit into the GPU; halve it (%s)", first_line(error))
         case OSError():
             log.error("%s: %s; files written before are intact", error.filename or "output", error.strerror or error)
         case _:

@@ -4,16 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-CLASSES = {  # classes and functions by their full name
-    "artart.callbacks.checkpoints.Checkpoints": "artart.training.callbacks.checkpoints.EpochCheckpoint",
-    "artart.callbacks.copies.Copies": "artart.training.callbacks.memorization.MemorizationMonitor",
-    "artart.callbacks.ema.EMA": "artart.training.callbacks.ema.EMA",
-    "artart.callbacks.grid.ReconstructionGrid": "artart.training.callbacks.grid.ReconstructionGrid",
-    "artart.callbacks.grid.SampleGrid": "artart.training.callbacks.grid.SampleGrid",
-    "artart.callbacks.guard.FiniteLoss": "artart.training.callbacks.stopping.TerminateOnNaN",
-    "artart.callbacks.last.Last": "artart.training.callbacks.last.LastCheckpoint",
-    "artart.callbacks.progress.RunProgress": "artart.training.callbacks.progress.RunProgress",
-    "artart.curves.ContinuedCSVLogger": "artart.training.loggers.ContinuedCSVLogger",
+CLASSES = {  # of what is built from a checkpoint, by their full name
     "artart.diffusion.draws.Constant": "artart.diffusion.noise_levels.Constant",
     "artart.diffusion.draws.LogitNormal": "artart.diffusion.noise_levels.LogitNormal",
     "artart.losses.LPIPS": "artart.objectives.losses.LPIPS",
@@ -22,13 +13,6 @@ CLASSES = {  # classes and functions by their full name
     "artart.losses.WeightedSum": "artart.objectives.losses.WeightedSum",
     "artart.objectives.Diffusion": "artart.objectives.diffusion.Diffusion",
     "artart.objectives.Reconstruction": "artart.objectives.reconstruction.Reconstruction",
-    "artart.optim.constant": "artart.training.lr_schedules.constant",
-    "artart.optim.cosine": "artart.training.lr_schedules.cosine",
-    "artart.optim.step": "artart.training.lr_schedules.step",
-    "artart.training.callbacks.checkpoints.Checkpoints": "artart.training.callbacks.checkpoints.EpochCheckpoint",
-    "artart.training.callbacks.guard.FiniteLoss": "artart.training.callbacks.stopping.TerminateOnNaN",
-    "artart.training.callbacks.last.Last": "artart.training.callbacks.last.LastCheckpoint",
-    "artart.training.callbacks.memorization.Copies": "artart.training.callbacks.memorization.MemorizationMonitor",
 }
 KEYS = {  # of all commands; keys below them keep their names
     "score": "monitor",

@@ -36,10 +36,6 @@ class Parameter(NamedTuple):
     step: float | None = None
     is_int: bool = False
 
-    def extremes(self) -> Sequence[float | str]:
-        """The values that stand for all in a check."""
-        return self.choices or (self.low, self.high)
-
     def word(self, value: float | str) -> str:
         """The setting as on the command line."""
         return f"{self.key}={value}"

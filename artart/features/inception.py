@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from artart import ArtError
+from artart.io.terminal import first_line
 
 SETTING: Final = "metrics.features=inception"
 
@@ -26,7 +27,7 @@ def inception_on(weights: str, device: torch.device) -> nn.Module:
     except ModuleNotFoundError:
         raise ArtError(f"{SETTING}: needs torch-fidelity: pip install 'artart[metrics]'") from None
     except Exception as error:  # noqa: BLE001 - no connection; or a damaged file, on which torch raises anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ArtError(f"{SETTING}: no weights of Inception ({reason}); name its file: metrics.weights=FILE") from None
 
 

@@ -16,6 +16,7 @@ from torchvision.models import WeightsEnum
 
 from artart import ArtError
 from artart.io.late import constant
+from artart.io.terminal import first_line
 from artart.io.weights import load_weights, shapes_in
 
 # ImageNet's mean and standard deviation of R, G and B in [0, 1]: what these networks were trained with.
@@ -85,8 +86,7 @@ def _of_torchvision(weights: WeightsEnum) -> Mapping[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # noqa: BLE001 - no connection; or a damaged file, on which torch raises anything
         name, cache = weights.url.rpartition("/")[2], Path(torch.hub.get_dir(), "checkpoints")
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ArtError(f"no usable {name} in {cache}, and no download ({reason})") from None
+        raise ArtError(f"no usable {name} in {cache}, and no download ({first_line(error)})") from None
     finally:
         socket.setdefaulttimeout(before)
 
@@ -153,6 +153,5 @@ def transformers_for(key: str, name: str) -> Iterator[tuple[Any, dict[str, Any]]
     except ArtError:
         raise
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         where = "" if Path(name).is_dir() else f"; download it: hf download {name}; or name a folder"
-        raise ArtError(f"{key}={name}: cannot be read ({reason}){where}") from None
+        raise ArtError(f"{key}={name}: cannot be read ({first_line(error)}){where}") from None

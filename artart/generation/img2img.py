@@ -16,7 +16,7 @@ from artart.data.scan import examine
 from artart.generation.conditions import Asked, conditions_for
 from artart.generation.inputs import Input, provenance_of_inputs, read_inputs, reason, upright_image
 from artart.generation.original import WHITE, repainted, spread
-from artart.generation.output import Output, Written
+from artart.generation.output import Output
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
 from artart.io.contact_sheet import ContactSheet
 from artart.io.images import to_model
@@ -92,7 +92,7 @@ def masked(
 
 def write_variations(
     loaded: Loaded, how: Sampling, out: Output, asked: Asked, input: str, strength: float | None, mask: str | None
-) -> Written:
+) -> tuple[Path, int]:
     """Write variations of each input, or with a mask inpaintings of the only input; and grid.png.
 
     Images have their input's size. Keeps sub-folders and replaces no file. The grid, which is the first, has for each
@@ -125,4 +125,4 @@ def write_variations(
             sheet.add(pixels, path.stem.removeprefix(f"{item.source.name.stem}_"))
     num_columns *= max(1, isqrt(len(shown) // num_columns))  # several inputs in a row make the sheet about square
     provenance = provenance_of_inputs(shown, plan.details)
-    return Written(out.save(sheet.draw(num_columns), "grid.png", provenance), num + 1)
+    return out.save(sheet.draw(num_columns), "grid.png", provenance), num + 1

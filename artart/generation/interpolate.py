@@ -11,7 +11,7 @@ from artart import ArtError
 from artart.checkpoints.load import Loaded
 from artart.diffusion.noise import Between
 from artart.generation.conditions import Asked, conditions_for
-from artart.generation.output import Output, Written, shown
+from artart.generation.output import Output, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
 from artart.io.images import encode_animation
 from artart.io.provenance import ImageProvenance
@@ -54,7 +54,7 @@ def plan_interpolation(loaded: Loaded, how: Sampling, asked: Asked, seeds: Seque
 
 def write_interpolation(
     loaded: Loaded, how: Sampling, out: Output, asked: Asked, seeds: Sequence[int] | None
-) -> Written:
+) -> tuple[Path, int]:
     """Write 00000.png ..., strip.png, the first, with up to 16 of them, and trajectory.webp with up to 300."""
     plan = plan_interpolation(loaded, how, asked, seeds or ())
     in_animation, in_strip = (_moments(asked.num_images, most) for most in (MAX_IN_ANIMATION, MAX_IN_STRIP))
@@ -67,7 +67,7 @@ def write_interpolation(
     provenance = ImageProvenance("trained", plan.details)
     first = out.save(shown([torch.stack(strip)], out.resample), "strip.png", provenance)
     out.write(encode_animation(frames, provenance), "trajectory.webp", provenance)
-    return Written(first, asked.num_images + 2)
+    return first, asked.num_images + 2
 
 
 def _moments(num: int, most: int) -> set[int]:

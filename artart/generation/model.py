@@ -16,7 +16,7 @@ from artart.diffusion.guidance import Guidance
 from artart.diffusion.samplers import Sampler
 from artart.generation.conditions import Asked, prompts_of
 from artart.generation.img2img import ROUNDS, STRENGTH, masked, plan_variations
-from artart.generation.inputs import Images, Input, inputs_of
+from artart.generation.inputs import Images, inputs_of
 from artart.generation.interpolate import plan_interpolation
 from artart.generation.labels import Label
 from artart.generation.plan import Item, Sampling, guidance_for, make, mode_of, sampler_for, sampling_for
@@ -116,7 +116,7 @@ class Model:
         """
         how = self._how("img2img", guidance, sampler, num_steps, batch_size, negative_prompt)
         check_values(strength=strength)
-        asked, inputs = self._asked(num_images, seed, label, prompt), self._inputs(image)
+        asked, inputs = self._asked(num_images, seed, label, prompt), inputs_of(image, *self.loaded.preprocessing)
         plan = plan_variations(self.loaded, how, asked, inputs, len(inputs), (strength,))
         return _output(make(self.loaded, plan), output_type)
 
@@ -140,7 +140,7 @@ class Model:
         The mask is a PIL image of the image's size, or a tensor (S, S) or (1, S, S), bool or white above 0.
         """
         how = self._how("inpaint", guidance, sampler, num_steps, batch_size, negative_prompt)
-        asked, inputs = self._asked(num_images, seed, label, prompt), self._inputs(image)
+        asked, inputs = self._asked(num_images, seed, label, prompt), inputs_of(image, *self.loaded.preprocessing)
         if len(inputs) > 1:
             raise ArtError(f"image: {len(inputs)} images; inpaint takes one, with its mask")
         one, repaint = masked(inputs[0], mask, *self.loaded.preprocessing[:2])
@@ -174,7 +174,7 @@ class Model:
         """Reproduce each image."""
         mode_of(self.loaded, "reconstruct")
         check_values(batch_size=batch_size)
-        return _output(reconstruct(self.loaded, self._inputs(images), batch_size), output_type)
+        return _output(reconstruct(self.loaded, inputs_of(images, *self.loaded.preprocessing), batch_size), output_type)
 
     def guidance(
         self,
@@ -221,9 +221,6 @@ class Model:
         prompt = prompt if prompt is None or isinstance(prompt, str) else list(prompt)
         check_values(num_images=num_images, seed=seed, prompt=prompt)
         return Asked(num_images, seed, label, prompts_of(self.loaded, prompt))
-
-    def _inputs(self, images: Images) -> list[Input]:
-        return inputs_of(images, *self.loaded.preprocessing)
 
 
 def _output(made: Iterable[tuple[Item, Tensor]], output_type: OutputType) -> list[Image.Image] | Tensor:

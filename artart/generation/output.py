@@ -99,13 +99,6 @@ class Output(NamedTuple):
         return False
 
 
-class Written(NamedTuple):
-    """The files of a call."""
-
-    first: Path  # to look at
-    number: int
-
-
 def shown(rows: Sequence[Tensor], resample: Resample) -> Tensor:
     """A `grid` of squares, (B, 3, S, S) each, large enough to be seen well."""
     factor, mode = factor_to_show(rows[0].shape[-1]), "nearest" if resample == "nearest" else "bicubic"

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -33,7 +32,6 @@ MODES = {"reconstruct": ("reconstruct",), "sample": ("sample", "img2img", "inpai
 OF_ONE_STEP = ("sample", "interpolate")  # those that need no noise levels
 ONE_STEP = DDIM(num_steps=1)
 ALIKE = ("image_size", "objective.parameterization", "objective.schedule")  # in networks that guide each other
-NO_LIMITS: Mapping[str, object] = MappingProxyType({})
 
 
 class Sampling(NamedTuple):
@@ -42,7 +40,7 @@ class Sampling(NamedTuple):
     sampler: Sampler
     guidance: Guidance
     batch_size: int
-    limits: Mapping[str, object] = NO_LIMITS  # what restricts images, for their provenance
+    limits: Mapping[str, object] = {}  # what restricts images, for their provenance
 
     @property
     def details(self) -> dict[str, object]:
@@ -106,15 +104,13 @@ def details_of(loaded: Loaded, mode: str, how: Sampling | None = None) -> dict[s
     return details if how is None else {**details, **how.details, **bf16}
 
 
-def sampling_for(
-    loaded: Loaded, sampler: Sampler, guidance: Guidance, batch_size: int, limits: Mapping[str, object] = NO_LIMITS
-) -> Sampling:
+def sampling_for(loaded: Loaded, sampler: Sampler, guidance: Guidance, batch_size: int) -> Sampling:
     """How a network samples: one of a single step and a distilled one in their own way, without guidance."""
     if loaded.objective.one_step:
         sampler, guidance = ONE_STEP, NO_GUIDANCE
     if (num_steps := loaded.objective.num_steps) is not None:
         sampler, guidance = DDIM(num_steps), NO_GUIDANCE
-    return Sampling(sampler, guidance, batch_size, limits)
+    return Sampling(sampler, guidance, batch_size)
 
 
 def sampler_for(sampler: str | Sampler, num_steps: int | None) -> Sampler:

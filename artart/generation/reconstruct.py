@@ -9,7 +9,7 @@ from torch import Tensor
 
 from artart.checkpoints.load import Loaded, check_numbers
 from artart.generation.inputs import Input, provenance_of_inputs, read_inputs
-from artart.generation.output import Output, Written
+from artart.generation.output import Output
 from artart.generation.plan import Item, Sampling, details_of
 from artart.io.contact_sheet import ContactSheet
 from artart.io.images import to_pixels
@@ -35,7 +35,9 @@ def reconstruct(
             yield item, torch.cat([one.x0, image], dim=-1) if side_by_side else image
 
 
-def write_reconstructions(loaded: Loaded, how: Sampling, out: Output, input: str, side_by_side: bool) -> Written:
+def write_reconstructions(
+    loaded: Loaded, how: Sampling, out: Output, input: str, side_by_side: bool
+) -> tuple[Path, int]:
     """Write the reconstruction of each input, and of a folder grid.png: inputs and reconstructions side by side.
 
     Keeps sub-folders and replaces no file. The first is the grid, if there is one.
@@ -53,6 +55,6 @@ def write_reconstructions(loaded: Loaded, how: Sampling, out: Output, input: str
             sheet.add(to_pixels(item.source.x0), item.source.name.stem)
             sheet.add(to_pixels(image[..., -image.shape[-2] :]))  # without the input beside it
     if num_files == 1:
-        return Written(path, num)
+        return path, num
     provenance = provenance_of_inputs(shown, details_of(loaded, "reconstruct"))
-    return Written(out.save(sheet.draw(IN_ROW), "grid.png", provenance), num + 1)
+    return out.save(sheet.draw(IN_ROW), "grid.png", provenance), num + 1

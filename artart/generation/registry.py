@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import product
@@ -32,7 +33,6 @@ SIDE: Final = 128  # pixels at which an image is padded
 CROPS: Final = tuple(product((0, 0.025, 0.05), repeat=4))  # top, bottom, left, right that a copy may lack
 MAX_DISTANCE: Final = 220  # squared, of the hashes of near copies; measured in docs/results/fingerprints.md
 BLOCK: Final = 65536  # images compared at once
-KEYS: Final = {"sha256", "fingerprint", "file", "details"}
 FINGERPRINT: Final = re.compile(f"([0-9a-f]{{{LENGTH}}})?")  # or none, of an animation
 
 
@@ -134,14 +134,11 @@ class Entries:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(entry, dict) or not entry.keys() >= KEYS:
-        return None
-    is_whole = isinstance(entry["sha256"], str) and FINGERPRINT.fullmatch(str(entry["fingerprint"]))
-    return entry if is_whole else None
+    with suppress(ValueError, RecursionError):
+        match json.loads(line):
+            case {"sha256": str(), "fingerprint": found, "file": _, "details": _} as entry:
+                return entry if FINGERPRINT.fullmatch(str(found)) else None
+    return None
 
 
 def _uncropped(image: Image.Image) -> Iterator[str]:

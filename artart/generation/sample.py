@@ -15,7 +15,7 @@ from artart.checkpoints.load import Loaded
 from artart.data.decode import decode
 from artart.diffusion.samplers import Step
 from artart.generation.conditions import Asked, Condition, conditions_for
-from artart.generation.output import Output, Written, shown
+from artart.generation.output import Output, shown
 from artart.generation.plan import Item, Plan, Sampling, details_of, make
 from artart.generation.refusal import Draws, Filter
 from artart.io.contact_sheet import ContactSheet
@@ -68,7 +68,7 @@ class _Grid:
 
 def write_samples(
     loaded: Loaded, how: Sampling, out: Output, asked: Asked, save_trajectory: bool, filters: Mapping[str, Filter]
-) -> Written:
+) -> tuple[Path, int]:
     """Write 00000_LABEL_OR_PROMPT.png ... and grid.png, with `save_trajectory` also trajectory.png and trajectory.webp.
 
     Replaces no file, and makes no image that the same command has written into the folder before (`Output.is_there`),
@@ -104,7 +104,7 @@ def write_samples(
     if save_trajectory:
         num_batches = math.ceil(min(asked.num_images, MAX_RECORDED) / how.batch_size)
         _write_trajectory(steps, num_batches, grid.num_columns, out, provenance)
-    return Written(first, grid.num + (3 if save_trajectory else 1))
+    return first, grid.num + (3 if save_trajectory else 1)
 
 
 def _write_trajectory(

@@ -27,6 +27,11 @@ def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode()
 
 
+def first_line(error: BaseException) -> str:
+    """Of its message; the name of its class if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def printable(text: object) -> str:
     """A text from a file, such as a name, as one line of at most 300 characters that cannot move the cursor."""
     line = " ".join(str(text).encode(errors="backslashreplace").decode().split())

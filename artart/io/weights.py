@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from artart import ArtError
 from artart.io.files import create
 from artart.io.plain import rebuild
+from artart.io.terminal import first_line
 
 METADATA = "artart"  # the key of the facts in a .safetensors file
 NUM_PICKLES = 5  # in a row in torch's old format: magic number, version, system, content, names of storages
@@ -212,5 +213,4 @@ def _one_line(path: Path) -> Iterator[None]:
             f"{path}: holds Python objects, not plain weights, or is no weights file; it was not opened"
         ) from None
     except Exception as error:  # noqa: BLE001
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ArtError(f"{path}: damaged or not a weights file ({reason})") from None
+        raise ArtError(f"{path}: damaged or not a weights file ({first_line(error)})") from None

@@ -81,7 +81,9 @@ class Generator(nn.Module):
         scale = self.modulate(x.flatten(1)[:, : self.latent_dim])
         if self.label is not None:
             scale = scale + self.label(y, x.shape[0])
-        images: Tensor = self.layers(self.basis * scale[:, :, None, None])
+        features = self.layers[:-1](self.basis * scale[:, :, None, None])
+        with torch.autocast(x.device.type, enabled=False):  # bf16 would round the images to grey levels
+            images: Tensor = self.layers[-1](features.float())
         return images
 
 

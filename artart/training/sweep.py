@@ -24,7 +24,7 @@ from rich.text import Text
 from artart import ArtError
 from artart.config.paths import SET_ASIDE
 from artart.io.files import as_csv, atomic, new_folder, write_json
-from artart.io.terminal import escaped
+from artart.io.terminal import escaped, first_line
 
 JOBS = ".jobs"  # a folder in that of the sweep, with a file for each job
 TABLE = "sweep.csv"
@@ -85,7 +85,7 @@ class SweepTable(Callback):
 
 def failure(error: BaseException, folder: Path) -> tuple[str, str]:
     """The status of a job that failed, and words that name its log, which gets the traceback; "" for a mistake."""
-    status = f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    status = f"failed: {first_line(error)}"
     if isinstance(error, ArtError):
         return status, ""
     folder.mkdir(parents=True, exist_ok=True)

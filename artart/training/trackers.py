@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from artart import ArtError
 from artart.io.files import atomic
+from artart.io.terminal import first_line
 
 PACKAGES: Final = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}  # by the end of a class's name; so are the extras
 ID: Final = "run_id"  # a file with the id of the run
@@ -57,7 +58,7 @@ class ContinuedWandbLogger(WandbLogger):
         try:
             return super().experiment
         except wandb.Error as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ArtError(f"logger=wandb: {reason}; call wandb login, or logger.wandb.offline=true") from None
 
     def finalize(self, status: str) -> None:

@@ -67,8 +67,19 @@ def test_a_network_that_samples_can_be_evaluated_in_bf16(generate, best, finishe
     for path, image in zip(sorted(Path("made").glob("0*.png")), images, strict=True):
         assert np.array_equal(pixels(path), pixels(image))
         assert "precision=bf16-mixed" in path.read_bytes().decode("latin-1")
-    last = artart.load(finished_run, device="cpu", precision="bf16-mixed")
-    assert last.loaded.precision == "32-true", "reconstructions are compared with their inputs"
+    with pytest.raises(ArtError, match="precision=bf16-mixed: is for networks that sample; leave it out"):
+        artart.load(finished_run, device="cpu", precision="bf16-mixed")
+
+
+@pytest.mark.parametrize(
+    ("trained", "used"), [(None, "bf16-mixed"), ("bf16-mixed", "bf16-mixed"), ("32-true", "32-true")]
+)
+def test_a_gpu_evaluates_a_network_in_the_precision_of_its_training(best, tmp_path, monkeypatch, trained, used):
+    monkeypatch.setattr("artart.checkpoints.load.computes_in_bf16", lambda device: True)
+    content = torch.load(best, weights_only=True)
+    content["config"]["trainer"]["precision"] = trained
+    torch.save(content, tmp_path / "a.ckpt")
+    assert artart.load(tmp_path / "a.ckpt", device="cpu").loaded.precision == used
 
 
 def pixels(image: Image.Image | str | Path) -> np.ndarray:

@@ -90,6 +90,7 @@ def test_weights_classes_and_size_survive_exactly(checkpoints, exported, mode):
     assert_close(after.net.state_dict(), before.net.state_dict(), rtol=0, atol=0)
     assert after.label_names == before.label_names
     assert after.config["image_size"] == before.config["image_size"]
+    assert after.config["trainer"] == {"precision": before.config["trainer"]["precision"]}
     del before.facts["metrics"]["val/odd"]  # NaN, which JSON has not
     assert after.facts == before.facts
     assert vars(after.objective).keys() == vars(before.objective).keys()

@@ -414,13 +414,13 @@ def test_labels_of_other_columns_or_names_are_refused(train, artists_run, capsys
 
 
 @pytest.mark.slow
-def test_a_run_of_several_columns_resumes_but_not_one_of_format_1(train, artists_run, diffusion_run, tmp_path, capsys):
+def test_a_run_of_several_columns_resumes_but_not_one_of_an_older_format(
+    train, artists_run, diffusion_run, tmp_path, capsys
+):
     assert train(*of_artists(artists_run), "data.labels=[class,artist]", "trainer.max_epochs=2") == 0
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 3
     content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
-    content["class_names"] = content.pop("labels")["class"]
-    content["artart"]["format"] = 1
-    del content["config"]["model"]["augment_dim"], content["config"]["objective"]["augment"]
+    content["artart"]["format"] = 2
     torch.save(content, tmp_path / "old.ckpt")
     small = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "callbacks.grid=null", "run_dir=old")
     assert train(f"resume={tmp_path / 'old.ckpt'}", *small, "trainer.max_epochs=4") == 2

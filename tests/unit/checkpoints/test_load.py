@@ -185,24 +185,6 @@ def test_a_file_of_somebody_else_is_reported_in_one_line(save, other):
         checkpoint.load(save(other))
 
 
-@pytest.mark.slow
-def test_a_checkpoint_of_format_1_is_read(diffusion_run, save):
-    """It held the names of the classes alone."""
-    content = torch.load(diffusion_run / "checkpoints" / "last.ckpt", weights_only=True)
-    of_now = checkpoint.load(diffusion_run / "checkpoints" / "last.ckpt")
-    content["class_names"] = content.pop("labels")["class"]
-    content["artart"]["format"] = 1
-    content["config"]["data"]["mirror"] = content["config"]["data"].pop("random_flip")
-    content["config"]["objective"]["prediction"] = content["config"]["objective"].pop("parameterization")
-    del content["config"]["model"]["augment_dim"], content["config"]["objective"]["augment"]
-    for key in ("labels", "min_per_label"):
-        del content["config"]["data"][key]
-    loaded = checkpoint.load(path := save(content))
-    assert loaded.label_names == of_now.label_names
-    assert_close(loaded.net.state_dict(), of_now.net.state_dict())
-    assert describe(path)["labels"] == of_now.label_names
-
-
 # --- what a run is going to save can be read again
 
 

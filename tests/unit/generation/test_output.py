@@ -12,7 +12,7 @@ from PIL import Image
 from artart.diffusion.guidance import NO_GUIDANCE
 from artart.generation.labels import label_in_name
 from artart.generation.output import Output
-from artart.generation.plan import NO_LIMITS, ONE_STEP, Item, Sampling
+from artart.generation.plan import ONE_STEP, Item, Sampling
 from artart.io.images import to_model, to_pixels
 from artart.io.provenance import ImageProvenance
 
@@ -38,7 +38,7 @@ def test_an_image_of_a_gan_without_a_limit_is_not_the_one_with_it(tmp_path):
     out, limits = Output(tmp_path), {"refuse_memorized": True}
     free, limited = (
         Item(Path("a.png"), ImageProvenance("trained", Sampling(ONE_STEP, NO_GUIDANCE, 1, of).details))
-        for of in (NO_LIMITS, limits)
+        for of in ({}, limits)
     )
     assert free.provenance.details == {}
     assert limited.provenance.details == limits

@@ -29,6 +29,19 @@ def test_generator_reads_z_and_labels_alone(z):
     assert_close(net(z), net(z, None, torch.tensor([[2, 3]] * B)))
 
 
+@pytest.mark.filterwarnings("error")
+def test_in_bf16_generated_images_are_close_and_in_full_precision(z):
+    torch.manual_seed(0)
+    net = Generator(**SIZES).eval()
+    wanted = net(z)
+    with torch.autocast("cpu", torch.bfloat16):
+        images = net(z)
+    assert images.dtype == torch.float32
+    assert (images - wanted).square().mean().sqrt() < 0.03 * wanted.std()
+    steps = wanted.abs().log2().floor().sub(7).exp2()  # of bf16, which has 8 bits
+    assert (images / steps % 1 != 0).float().mean() > 0.95
+
+
 def test_projection_adds_the_product_of_label_and_features(z):
     judge = Discriminator(**SIZES, num_classes=2)
     nn.init.normal_(judge.label.weight)
