@@ -10,7 +10,6 @@ from torch.testing import assert_close
 from artart import ArtError
 from artart.checkpoints import load as checkpoint
 from artart.config.build import build
-from artart.inspect import describe
 from artart.io import plain
 from artart.io.weights import save_shared
 from artart.models.conv_diffusion import ConvDiffusionModel
