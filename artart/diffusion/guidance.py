@@ -42,6 +42,8 @@ def denoiser(
 ) -> Denoise:
     """(x_t (B, C, S, S), t (B,)) to x0_hat, for images with the labels y (B, K); `none` (K,) are the null labels.
 
+    t may stay on the host, so that a GPU is not waited for to know whether guidance acts.
+
     Where guidance acts, x0_hat = x0_hat(worse) + weight * (x0_hat - x0_hat(worse)), clamped to [-max_value, max_value],
     which the extrapolation may leave. Classifier-free guidance does not act on images without labels.
     """
@@ -53,9 +55,11 @@ def denoiser(
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         r = schedule.at(t).r
-        acts = is_guided & (guidance.interval[0] <= r) & (r <= guidance.interval[1])
-        if not may_act or not acts.any():
+        is_within = (guidance.interval[0] <= r) & (r <= guidance.interval[1])
+        t = t.to(x_t.device, non_blocking=True)
+        if not may_act or not is_within.any():
             return plain(net, x_t, t, y)
+        acts = is_guided & is_within.to(x_t.device, non_blocking=True)
         if guidance.network is not None:
             x0_hat, worse = plain(net, x_t, t, y), plain(guidance.network, x_t, t, y)
         else:

@@ -52,7 +52,7 @@ class DDIM(Sampler):
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         for i, ((t, now), (_, after)) in enumerate(pairwise(_levels(schedule, times)), start=1):
-            x0_hat = denoise(x, t.to(x).expand(len(x)))
+            x0_hat = denoise(x, t.to(x.dtype).expand(len(x)))
             eps_hat = (x - now.alpha * x0_hat) / now.sigma
             fresh = (now.sigma**2 - (now.alpha / after.alpha) ** 2 * after.sigma**2).clamp(min=0)
             q = self.eta * fresh.sqrt() * after.sigma / now.sigma
@@ -73,12 +73,12 @@ class Heun(Sampler):
 
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         for (t, now), (t_after, after) in pairwise(_levels(schedule, times)):
-            x0_hat = denoise(x, t.to(x).expand(len(x)))
+            x0_hat = denoise(x, t.to(x.dtype).expand(len(x)))
             slope = (x - now.alpha * x0_hat) / now.sigma - x0_hat
             start, length = x / (now.alpha + now.sigma), after.r - now.r
             x = (after.alpha + after.sigma) * (start + length * slope)
             if after.sigma > 0:
-                x0_hat = denoise(x, t_after.to(x).expand(len(x)))
+                x0_hat = denoise(x, t_after.to(x.dtype).expand(len(x)))
                 slope = (slope + (x - after.alpha * x0_hat) / after.sigma - x0_hat) / 2
                 x = (after.alpha + after.sigma) * (start + length * slope)
             yield Step(x, x0_hat)
@@ -94,7 +94,7 @@ class DPMpp2M(Sampler):
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         before: tuple[Tensor, Tensor] | None = None  # x0_hat and the length in lambda of the step before
         for (t, now), (_, after) in pairwise(_levels(schedule, times)):
-            x0_hat = denoise(x, t.to(x).expand(len(x)))
+            x0_hat = denoise(x, t.to(x.dtype).expand(len(x)))
             length = (after.alpha / after.sigma).log() - (now.alpha / now.sigma).log()
             direction = x0_hat
             if before is not None and after.sigma > 0:
@@ -115,7 +115,7 @@ class UniPC(Sampler):
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Step]:
         last: _Prediction | None = None
         for (t, now), (_, after) in pairwise(_levels(schedule, times)):
-            x0_hat = denoise(x, t.to(x).expand(len(x)))
+            x0_hat = denoise(x, t.to(x.dtype).expand(len(x)))
             if last is not None:
                 x = last.corrected(x0_hat)
             h = (after.alpha / after.sigma).log() - (now.alpha / now.sigma).log()

@@ -66,6 +66,18 @@ def test_the_network_is_asked_once_for_both(net):
     assert net.asked == [2 * B]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("r", [0.0, 0.5])
+def test_a_gpu_is_not_waited_for(net, r):
+    net.classes, y, x_t = net.classes.cuda(), Y.cuda(), X_T.cuda()
+    denoise = denoiser(net, Flow(), PARAMETERIZATIONS["x0"], y, NOTHING.cuda(), STRONG)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        denoise(x_t, torch.full((B,), r))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("r", [0, 0.0999, 0.9001, 1])
 def test_outside_of_its_interval_the_class_is_as_learnt_and_nothing_is_clamped(net, r):
     t = torch.full_like(INSIDE, r)
