@@ -216,11 +216,12 @@ MAX_IN_PROCESS = 32
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_files_need_no_process() -> Iterator[None]:
-    """Tests are quicker so, and none of their files crashes a decoder."""
+def few_files_need_no_process() -> Iterator[int]:
+    """Tests are quicker so, and none of their files crashes a decoder. Outside of tests it is this number of files."""
+    outside = scan.MAX_IN_PROCESS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan, "MAX_IN_PROCESS", MAX_IN_PROCESS)
-        yield
+        yield outside
 
 
 @pytest.fixture(scope="session", autouse=True)

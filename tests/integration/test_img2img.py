@@ -16,7 +16,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from artart.checkpoints.load import load
-from artart.data.decode import decode, resize
+from artart.data.decode import decode
 from artart.data.scan import FileInfo, examine
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import Between, from_seeds, slerp
@@ -100,10 +100,6 @@ def tile(sheet: np.ndarray, row: int, column: int, side: int = 16) -> np.ndarray
     """An image of that side in a contact sheet that was written with resample=nearest."""
     top, left = 2 + (98 + 15) * row, 2 + 98 * column
     return sheet[top : top + 96, left : left + 96][:: 96 // side, :: 96 // side]
-
-
-def at_16(path: Path) -> np.ndarray:
-    return resize(decode(path), 16, "stretch").astype(int)
 
 
 def settings_of(path: str | Path) -> dict[str, str]:

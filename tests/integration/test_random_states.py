@@ -70,6 +70,8 @@ def test_random_states_are_resumed_or_refused_in_a_line(train, tmp_path, capsys)
     good["optimizer_states"][0]["state"] = dict([*good["optimizer_states"][0]["state"].items()][:2])
     known = read(Path("run/checkpoints/last.ckpt"))
     config = known["config"] | {"trainer": known["config"]["trainer"] | {"max_epochs": 4}}
+    torch.save(good, tmp_path / "good.ckpt")
+    load_resume_state(tmp_path / "good.ckpt", config, known["labels"])
     chance, wrong, accepted = random.Random(SEED), list[str](), list[Path]()
     everywhere = [place for part in PARTS if part in good for place in places(good[part], (part,))]
     for number in range(NUM):
@@ -85,6 +87,7 @@ def test_random_states_are_resumed_or_refused_in_a_line(train, tmp_path, capsys)
         except Exception as error:  # noqa: BLE001 - what a user would see as a traceback
             wrong.append(f"{place}: {error!r}")
     assert not wrong, f"{len(wrong)} of {NUM}:\n" + "\n".join(wrong[:40])
+    assert 0 < len(accepted) < NUM
     for path in chance.sample(accepted, min(MAX_RESUMED, len(accepted))):
         code = train(*OPTIONS, "trainer.max_epochs=4", f"resume={path}", f"run_dir={path.stem}")
         output = "".join(capsys.readouterr())

@@ -194,7 +194,7 @@ def refused(generate, capsys, diffusion_run, *settings: str) -> str:
     return line
 
 
-def test_a_certificate_that_has_expired_is_refused(generate, capsys, diffusion_run, tmp_path, monkeypatch):
+def test_a_certificate_that_has_expired_is_refused(generate, capsys, diffusion_run, tmp_path):
     chain, key = certificate(tmp_path / "old", days=0)
     line = refused(generate, capsys, diffusion_run, f"provenance.certificate={chain}", f"provenance.key={key}")
     assert line.startswith(f"provenance.certificate={chain}: cannot sign images with provenance.key={key} (")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
@@ -572,6 +572,23 @@ def test_files_come_in_the_order_given_whoever_examines_them(count: int, tmp_pat
 def test_few_files_need_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "in_workers", lambda *_, **__: pytest.fail("processes were started"))
     assert len(list(examine_all(many(tmp_path, scan.MAX_IN_PROCESS), SIZE))) == scan.MAX_IN_PROCESS
+
+
+def test_two_files_are_examined_by_processes(
+    few_files_need_no_process: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of tests: any file may crash its decoder."""
+    in_workers, counts = scan.in_workers, list[int]()
+
+    def counted(one: Callable[[Path], Examined], paths: Sequence[Path], *more: Any) -> Iterator[Examined]:
+        counts.append(len(paths))
+        return in_workers(one, paths, *more)
+
+    monkeypatch.setattr(scan, "MAX_IN_PROCESS", few_files_need_no_process)
+    monkeypatch.setattr(scan, "in_workers", counted)
+    for count in (1, 2):
+        assert len(list(examine_all(many(tmp_path, count), SIZE, num_workers=1))) == count
+    assert counts == [2]
 
 
 @pytest.mark.parametrize("count", [32, 120])

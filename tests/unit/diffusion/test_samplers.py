@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from artart.config.build import option
 from artart.diffusion.samplers import DDIM, Denoise, DPMpp2M, Heun, Sampler, Step, UniPC
 from artart.diffusion.schedule import Flow, Schedule
 
@@ -178,11 +179,9 @@ def test_images_keep_their_type(sampler, schedule):
     assert all(x_t.dtype == t.dtype == torch.float32 for x_t, t in denoise.asked)
 
 
-def test_samplers_keep_their_settings():
-    assert (DDIM().num_steps, DDIM().spacing, DDIM().eta) == (20, "r", 0)
-    assert (Heun().num_steps, Heun().spacing) == (10, "r")
-    assert (DPMpp2M().num_steps, DPMpp2M().spacing) == (15, "r")
-    assert (UniPC().num_steps, UniPC().spacing) == (15, "r")
-    for sampler in (DDIM(7, "t", 0.5), Heun(7, "t"), DPMpp2M(7, "t")):
-        assert (sampler.num_steps, sampler.spacing) == (7, "t")
-    assert DDIM(7, "t", 0.5).eta == 0.5
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "heun", "unipc"])
+def test_defaults_are_those_of_conf(name):
+    settings = option("sampler", name)
+    sampler = type(SAMPLERS[name])
+    assert settings.pop("_target_") == f"{sampler.__module__}.{sampler.__name__}"
+    assert vars(sampler()) == settings

@@ -237,7 +237,7 @@ def test_plan_passes_over_a_run_that_another_process_resumes(home, caplog):
     assert line.startswith(f"resume=auto: skipped: run_dir={live}: another process is writing there")
 
 
-def test_settings_with_interpolations_are_only_compared(home, caplog):
+def test_settings_with_interpolations_are_only_compared(home):
     bad = make_run(home / "outputs/runs/2020-01-01/11-00-00", "last")
     (bad / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(config()) + "more: ${oops:${\n")
     assert run_dir.plan(config(resume="auto")) == run_dir.Plan()
