@@ -120,8 +120,8 @@ def test_an_image_belongs_to_its_seed(generate, best):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m", "heun", "unipc"])
-def test_every_sampler_makes_the_same_images_in_any_batch(generate, changed, sampler):
+@pytest.mark.parametrize("sampler", ["ddpm", "unipc"])
+def test_a_sampler_makes_the_same_images_in_any_batch(generate, changed, sampler):
     checkpoint = changed(louder)  # so that labels show
     for batch_size in (1, 3, 5):
         arguments = (f"sampler={sampler}", FAST, "num_images=5", f"batch_size={batch_size}", f"out={batch_size}")
@@ -130,20 +130,19 @@ def test_every_sampler_makes_the_same_images_in_any_batch(generate, changed, sam
     for name in names("5"):
         for other in ("1", "3"):
             assert np.abs(pixels(f"5/{name}") - pixels(f"{other}/{name}")).max() <= 1  # rounding
-    classes = {"ddim": "DDIM", "ddpm": "DDIM", "dpmpp_2m": "DPMpp2M", "heun": "Heun", "unipc": "UniPC"}
-    assert settings("5/00000.png")["sampler"] == classes[sampler]
 
 
 @pytest.mark.slow
 def test_the_sampler_may_be_changed(generate, changed):
     checkpoint = changed(louder)
-    samplers = ("ddpm", "ddim", "heun", "dpmpp_2m", "unipc")
+    samplers = {"ddim": "DDIM", "ddpm": "DDIM", "dpmpp_2m": "DPMpp2M", "heun": "Heun", "unipc": "UniPC"}
     for sampler, options in (*((name, ()) for name in samplers), ("ddim", ("sampler.eta=1",))):
         out = f"out={sampler}{len(options)}"
         assert generate(f"checkpoint={checkpoint}", f"sampler={sampler}", FIVE, "num_images=2", out, *options) == 0
     assert (pixels("ddpm0/00000.png") == pixels("ddim1/00000.png")).all()  # which differ in eta alone
     others = [pixels(f"{name}0/00000.png") for name in samplers]
     assert len({one.tobytes() for one in others}) == len(samplers)
+    assert {name: settings(f"{name}0/00000.png")["sampler"] for name in samplers} == samplers
 
 
 @pytest.mark.slow

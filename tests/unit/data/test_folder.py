@@ -732,14 +732,6 @@ def test_a_file_system_without_locks_is_a_warning(
     assert f"no locks here ({os.strerror(number)}); let no other process" in caplog.text
 
 
-@pytest.mark.slow
-def test_data_can_be_imported_where_there_is_no_fcntl() -> None:
-    """As on Windows."""
-    script = "import sys; sys.modules['fcntl'] = None; import artart.data.datamodule"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 def read_in_another_process(one: ArtFolder, may_start: Any, log: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", filename=log, force=True)
     may_start.wait(300)

@@ -298,17 +298,6 @@ def test_the_network_sees_and_is_judged_by_the_changed_image_and_is_reported():
     assert_close(x_t, square, rtol=1e-3, atol=1e-3)
 
 
-def test_several_processes_draw_what_one_draws():
-    objective, one, two = diffusion(Augment(0.5, flips=True)), Spy(), Spy()
-    whole = objective(one, GIVEN, drawing())
-    parts = [objective(two, Batch(*(v[3 * k : 3 * k + 3] for v in GIVEN)), drawing(), k, 2) for k in (0, 1)]
-    for name, values in whole.items():
-        assert_close(torch.cat([part[name] for part in parts]), values)
-    for together, *apart in zip(one.seen[0], *two.seen, strict=True):
-        assert_close(torch.cat(apart), together)
-    assert len(one.seen[0]) == 4
-
-
 def test_validation_and_sampling_change_and_tell_nothing():
     plain, augmented, seen = diffusion(None), diffusion(Augment(1.0, flips=True)), []
     for objective in (plain, augmented):

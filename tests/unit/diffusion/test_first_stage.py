@@ -14,13 +14,13 @@ from artart.diffusion import first_stage as first_stages
 from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage, FrozenAutoencoder, fingerprint
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.parameterization import PARAMETERIZATIONS, Parameterization
-from artart.diffusion.samplers import DDIM, DPMpp2M, Heun
+from artart.diffusion.samplers import DDIM, DPMpp2M, Heun, UniPC
 from artart.diffusion.sampling import Given, sample_images, sample_steps
 from artart.diffusion.schedule import Flow, Schedule
 
 SIZE, CHANNELS = 8, 12
 SETTINGS = {"_target_": "mine.Invertible", "factor": 2, "scale": [3.0, 1.0]}
-SAMPLERS = {"ddim": DDIM(5), "ddpm": DDIM(5, eta=1.0), "heun": Heun(5), "dpmpp_2m": DPMpp2M(5)}
+SAMPLERS = {"ddim": DDIM(5), "ddpm": DDIM(5, eta=1.0), "heun": Heun(5), "dpmpp_2m": DPMpp2M(5), "unipc": UniPC(5)}
 
 
 class Invertible(nn.Module):
@@ -252,13 +252,14 @@ def test_img2img_of_little_strength_gives_the_reconstruction():
     assert (made[::2] - x).abs().max() > 0.3  # which the image itself is not
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 @pytest.mark.parametrize("given", [None, Given(images(1), (0.7,))], ids=["noise", "image"])
-def test_image_k_is_the_same_in_any_batch_size(given):
+def test_image_k_is_the_same_in_any_batch_size(given, sampler):
     stage, net = invertible(moments(CHANNELS)), Net(latents(2), depth=0.5)
-    whole = sampled(net, stage, given=given, sampler=DDIM(5, eta=1.0))
+    whole = sampled(net, stage, given=given, sampler=sampler)
     assert (whole[0] - whole[1]).abs().max() > 0.1
     for batch_size in (1, 3):
-        made = sampled(net, stage, given=given, sampler=DDIM(5, eta=1.0), batch_size=batch_size)
+        made = sampled(net, stage, given=given, sampler=sampler, batch_size=batch_size)
         assert_close(made, whole, atol=1e-5, rtol=1e-5)
-    (alone,) = sampled(net, stage, num=1, seeds=[3], given=given, sampler=DDIM(5, eta=1.0))
+    (alone,) = sampled(net, stage, num=1, seeds=[3], given=given, sampler=sampler)
     assert_close(alone, whole[3], atol=1e-5, rtol=1e-5)

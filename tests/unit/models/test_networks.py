@@ -189,9 +189,14 @@ def test_every_parameter_has_a_part_in_the_output(make, options):
 
 
 @every_denoiser
-def test_its_gradient_is_that_of_finite_differences(make):
+@pytest.mark.parametrize("of", ["labels", "prompts"])
+def test_its_gradient_is_that_of_finite_differences(make, of):
     """In double precision, along random directions of all inputs that are numbers and of all parameters."""
-    net, (x, t, y, augment_labels) = full(make).double(), given(2)
+    x, t, y, augment_labels = given(2)
+    if of == "prompts":
+        net, y = of_text(make, augment_dim=AUGMENT_DIM).double(), PROMPTS[:2]
+    else:
+        net = full(make).double()
     net.condition.time.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
     generator = torch.Generator().manual_seed(3)
     parameters = list(net.parameters())
@@ -212,38 +217,18 @@ def test_its_gradient_is_that_of_finite_differences(make):
 
     gradients = torch.autograd.grad((weights * net(x, t, y, augment_labels)).sum(), (x, augment_labels, *parameters))
     wanted = sum(((a * b).sum() for a, b in zip(gradients, along, strict=True)), torch.zeros(()))
-    step = 1e-8 if make is conv_diffusion else 1e-5  # which has corners
+    step = 1e-8 if make is conv_diffusion else 1e-6  # which has corners
     assert_close((at(step) - at(-step)) / (2 * step), wanted, rtol=1e-5, atol=1e-6, check_dtype=False)
 
 
 @pytest.mark.slow
-@every_denoiser
-def test_a_few_images_can_be_learnt_by_heart(make):
-    """What is reported decides, since all three have the same noise."""
+@pytest.mark.parametrize(
+    ("make", "smaller"), [(unet, {"channel_mult": (1, 2)}), (vit, {"depth": 1})], ids=["unet", "vit"]
+)
+def test_it_has_a_form_in_onnx_for_any_batch(make, smaller):
+    """Exporting takes as long as there are layers."""
     torch.manual_seed(0)
-    net = make(num_classes=3)
-    x0 = (torch.rand(3, 3, 4, 4) * 2 - 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    objective = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(S), weighting="uniform")
-    noised = objective.schedule.add_noise(x0, torch.randn(1, 3, S, S).expand(3, -1, -1, -1), torch.full((3,), 0.95))
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
-    for _ in range(120):
-        optimizer.zero_grad()
-        x0_hat = objective.x0_hat(net, x0, noised, torch.arange(3)[:, None])
-        error = (x0_hat - x0).square().mean()
-        error.backward()
-        optimizer.step()
-    assert x0.var() > 0.25
-    assert error < 0.01
-
-
-SMALLER = {unet: {"channel_mult": (1, 2)}, vit: {"depth": 1}}  # exporting takes as long as there are layers
-
-
-@pytest.mark.slow
-@every_denoiser
-def test_it_has_a_form_in_onnx_for_any_batch(make):
-    torch.manual_seed(0)
-    net = filled(make(num_classes=5, **SMALLER.get(make, {})))
+    net = filled(make(num_classes=5, **smaller))
     objective = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), LogitNormal(S))
     content, difference = model_of(Loaded(net, objective, {}, {"class": list("abcde")}, {}, Path("last.ckpt"), ""), {})
     assert difference < 1e-4
@@ -349,18 +334,3 @@ def test_embeddings_are_prompts_and_their_padding_has_no_influence(make):
 def test_prompts_and_labels_exclude_each_other(make):
     with pytest.raises(ValueError, match=r"model.num_classes=3: prompts replace labels"):
         make(num_classes=3, text=[VOCABULARY, NUM_TOKENS])
-
-
-@pytest.mark.slow
-@every_denoiser
-def test_prompts_are_learnt(make):
-    torch.manual_seed(0)
-    net, optimizer = make(text=[VOCABULARY, NUM_TOKENS]), None
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    x, colour = torch.zeros(3, 3, S, S), torch.tensor([-0.8, 0.0, 0.8])[:, None, None, None].expand(-1, 3, S, S)
-    for _ in range(150):
-        loss = (net(x, torch.ones(3), PROMPTS[:3]) - colour).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.1  # 0.43 without prompts

@@ -8,7 +8,7 @@ from artart.diffusion.augment import AUGMENT_DIM, Augment
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import from_seeds, own_generators
 from artart.diffusion.noise_levels import Constant, LogitNormal
-from artart.diffusion.samplers import DDIM, DPMpp2M, Heun, Step
+from artart.diffusion.samplers import DDIM, Step
 from artart.diffusion.sampling import sample_steps
 from artart.diffusion.schedule import Cosine, Flow, Linear
 from artart.io.images import Batch, to_model
@@ -376,29 +376,6 @@ def test_the_perceptual_pull_of_real_features_is_theirs():
 # --- Diffusion: samples
 
 
-SLOW_SAMPLERS = [pytest.param(one, marks=pytest.mark.slow) for one in (Heun(3), DPMpp2M(4))]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sampler", [DDIM(4, eta=0.5), *SLOW_SAMPLERS], ids=lambda one: type(one).__name__)
-def test_a_seed_is_an_image_in_any_batch(sampler):
-    net, objective = conditioned_net(), Diffusion(mse(), Cosine(), LogitNormal(16))
-    seeds, y = range(3, 19), torch.arange(16) % (NUM_CLASSES + 1)
-
-    def images(size: int):
-        steps = [
-            list(sample_steps(net, objective, sampler, y[k : k + size], seeds[k : k + size], Guidance(2.0)))
-            for k in range(0, 16, size)
-        ]
-        return torch.cat([chunk[-1].x_t for chunk in steps])
-
-    with torch.inference_mode():
-        whole = images(16)
-        for size in (4, 1):
-            assert_close(images(size), whole, rtol=0, atol=1e-4)
-    assert (whole[1:] - whole[:-1]).abs().amax(dim=(1, 2, 3)).min() > 0.1
-
-
 @pytest.mark.parametrize(("parameterization", "start"), [("x0", 1.0), ("v", 1.0), ("eps", 0.98)])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
 def test_sampling_begins_with_pure_noise_where_the_parameterization_can(schedule, parameterization, start):
@@ -469,43 +446,25 @@ def test_an_images_generator_depends_on_its_pixels_alone():
     assert torch.equal(own_generators(laid_out)[2].get_state(), states[2])
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_the_parts_of_a_batch_draw_what_the_whole_draws(world_size):
-    """So that several processes see the noise, the times and the dropped labels of one."""
-    objective = Diffusion(mse(), Flow(), LogitNormal(S), class_dropout_prob=0.5)
-    net, whole = Spy(lambda x_t, t, y: 0.5 * x_t), batch(8, seed=3)
-    wanted = objective(net, whole, torch.Generator().manual_seed(5))["loss"]
-    parts = zip(whole.x0.chunk(world_size), whole.y.chunk(world_size), strict=True)
-    losses = [
-        objective(net, Batch(x0, y), torch.Generator().manual_seed(5), rank, world_size)["loss"]
-        for rank, (x0, y) in enumerate(parts)
-    ]
-    assert_close(torch.cat(losses), wanted)
-    seen = [torch.cat(values) for values in zip(*net.seen[1:], strict=True)]
-    for ours, theirs in zip(seen, net.seen[0], strict=True):
-        assert_close(ours, theirs)
-
-
 class AugmentSpy(Spy):
     def forward(self, x_t, t, y, augment_labels):
         self.seen.append((x_t, t, y, augment_labels))
         return self.answer(x_t, t, y)
 
 
+@pytest.mark.parametrize(("augment", "kind"), [(None, Spy), (Augment(0.5, flips=True), AugmentSpy)])
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_the_parts_of_a_batch_draw_what_the_whole_draws_with_augmentation_and_several_columns(world_size):
-    augment = Augment(0.5, flips=True)
+def test_the_parts_of_a_batch_draw_what_the_whole_draws(world_size, augment, kind):
+    """So that several processes see the noise, the times and the dropped labels of one."""
     objective = Diffusion(mse(), Flow(), LogitNormal(S), class_dropout_prob=0.5, augment=augment)
-    net = AugmentSpy(lambda x_t, t, y: 0.5 * x_t, num_classes=(NUM_CLASSES, 2))
+    net = kind(lambda x_t, t, y: 0.5 * x_t, num_classes=(NUM_CLASSES, 2))
     whole = batch(8, seed=3)
     whole = whole._replace(y=torch.cat([whole.y, torch.arange(8)[:, None] % 2], dim=1))
     generators = [drawing(5) for _ in range(world_size + 1)]
-    wanted = objective(net, whole, generators[-1])["loss"]
+    wanted = objective(net, whole, generators[-1])
     parts = zip(whole.x0.chunk(world_size), whole.y.chunk(world_size), strict=True)
-    losses = [
-        objective(net, Batch(*part), generators[rank], rank, world_size)["loss"] for rank, part in enumerate(parts)
-    ]
-    assert_close(torch.cat(losses), wanted, rtol=0, atol=0)
+    losses = [objective(net, Batch(*part), generators[rank], rank, world_size) for rank, part in enumerate(parts)]
+    assert_close({name: torch.cat([one[name] for one in losses]) for name in wanted}, wanted, rtol=0, atol=0)
     for ours, theirs in zip(zip(*net.seen[1:], strict=True), net.seen[0], strict=True):
         assert_close(torch.cat(ours), theirs, rtol=0, atol=0)
     assert all(torch.equal(one.get_state(), generators[-1].get_state()) for one in generators)
