@@ -24,7 +24,7 @@ import time
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from datetime import datetime
 from functools import cache
@@ -58,7 +58,7 @@ SMALL = (
 COMMANDS = ("generate", "evaluate", "export", "inspect", "init_from", "resume")
 OUTCOMES = ("0", "1", "2", "failed")
 FREE = ("num", "first", "seed", "work")
-QUICK = {"num": 1}
+QUICK = {"num": 1, "kinds": ["vit"], "commands": ["generate", "export", "inspect"]}
 SECONDS = 20  # of the processor, so that other work on the machine does not count
 WAIT = 600  # seconds on the clock
 SLACK = 100 * 2**20  # bytes beyond twice what a good file takes
@@ -161,12 +161,12 @@ def tried(name: str, kind: str, path: Path, image: Path, watch: Watch) -> Outcom
     return Outcome(code, lines[-1] if lines else "", taken / 2**20, seconds, faults)
 
 
-def good_runs(work: Path) -> Iterator[tuple[str, Path]]:
+def good_runs(work: Path, kinds: Sequence[str]) -> Iterator[tuple[str, Path]]:
     """A checkpoint from within an epoch for each kind of network."""
-    for kind, options in KINDS.items():
+    for kind in kinds:
         path = work / kind / "checkpoints" / "previous.ckpt"
         if not path.is_file():
-            code = call(artart.train, *SMALL, *options, f"run_dir={work / kind}")
+            code = call(artart.train, *SMALL, *KINDS[kind], f"run_dir={work / kind}")
             assert code == 0, code
         yield kind, path
 
@@ -188,6 +188,8 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--num", type=int, default=2000, help="files")
     parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=[*KINDS], help="networks")
+    parser.add_argument("--commands", nargs="*", choices=COMMANDS, default=[*COMMANDS], help="that read a file")
     parser.add_argument("--work", type=Path, required=True, help="a folder for all that is made")
     parser.set_defaults(threads=1)
 
@@ -218,7 +220,7 @@ def fuzz(args: Namespace) -> dict[str, Any]:
     """The outcomes of each command."""
     work: Path = (args.work or args.out / "work").absolute()
     prepare(work)
-    paths = dict(good_runs(work))
+    paths = dict(good_runs(work, args.kinds))
     contents = [torch.load(path, weights_only=True) for path in paths.values()]
     Image.new("RGB", (16, 16)).save(image := work / "image.png")
     watch = Watch(work / "canary", work / "cell" / "out", work / "cache")
@@ -229,7 +231,7 @@ def fuzz(args: Namespace) -> dict[str, Any]:
         rng = random.Random(f"{args.seed}/{number}")
         path, which, done = mutated(contents, rng, work / "hostile")
         kind = list(paths)[which]
-        for name in rng.sample(COMMANDS, 3):
+        for name in rng.sample(args.commands, min(3, len(args.commands))):
             limit = allowed(name, kind)
             outcome = tried(name, kind, path, image, watch)
             if outcome.megabytes > limit:

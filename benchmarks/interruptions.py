@@ -38,11 +38,7 @@ QUICK = {"trials": 1}
 EPOCHS, STEPS = 4, 13  # 55 of 60 images, in batches of 4
 SMALL = (
     *("image_size=16", "data.num_demo_images=60", "data.batch_size=4", "data.random_flip=true", "trainer=cpu"),
-    *(
-        f"trainer.max_epochs={EPOCHS}",
-        "trainer.log_every_n_steps=1",
-        "+callbacks.brake._target_=benchmarks.interruptions.Brake",
-    ),
+    *("trainer.log_every_n_steps=1", "+callbacks.brake._target_=benchmarks.interruptions.Brake"),
     "trusted_classes=[benchmarks.interruptions.Brake]",
     *("callbacks.grid.every_n_epochs=1", "callbacks.last.train_time_interval=0.005", "resume=auto"),
 )
@@ -105,7 +101,8 @@ def trials(count: int) -> Iterator[Trial]:
 
 def start(folder: Path, objective: str, storage: str, *more: str) -> subprocess.Popen[bytes]:
     """Start a training process; its output goes to a file beside the folder."""
-    options = (*SMALL, *OBJECTIVES[objective], f"data.storage={storage}", f"run_dir={folder}", *more)
+    common = (*SMALL, f"trainer.max_epochs={EPOCHS}", *OBJECTIVES[objective])
+    options = (*common, f"data.storage={storage}", f"run_dir={folder}", *more)
     places = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder.parent / "cache")}
     environment, command = os.environ | places | {"OMP_NUM_THREADS": "1"}, [sys.executable, "-m", "artart.train"]
     with folder.with_suffix(".txt").open("ab") as output:

@@ -13,7 +13,7 @@ import pytest
 
 from artart.data import scan
 from artart.features import pretrained
-from benchmarks import harness, interruptions, step, training
+from benchmarks import harness, host_waits, interruptions, step, training
 
 OWN_PROCESS = ("fuzz_checkpoints",)  # it limits the memory of its process
 
@@ -55,6 +55,8 @@ def few_processes(call, forking, monkeypatch) -> None:
     monkeypatch.setattr(step, "in_own_process", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(step, "SIDE_OF_MATMUL", 256)
     monkeypatch.setattr(scan, "MAX_IN_PROCESS", harness.NUM_DEMO_IMAGES)
+    monkeypatch.setattr(host_waits, "COMMON", (*host_waits.COMMON, "data.num_demo_images=60"))  # enough, as in its test
+    monkeypatch.setattr(interruptions, "EPOCHS", 1)
     popen = {"Popen": forking.popen, "run": subprocess.run}
     monkeypatch.setattr(interruptions, "subprocess", SimpleNamespace(**popen))
 
