@@ -13,14 +13,18 @@ from pathlib import Path
 
 import pytest
 
+import artart.compare
 import artart.evaluate
 import artart.export
+import artart.gallery
 import artart.generate
 import artart.inspect
 import artart.prepare
+import artart.provenance
 import artart.sweep
 import artart.train
 from artart.config.build import CONF_DIR, known_keys, options
+from artart.evaluation import attribution
 from artart.training import distributed, run, run_dir, sweep_folder
 
 NUM = int(os.environ.get("RANDOM_SETTINGS", 300))
@@ -28,8 +32,8 @@ SEED = int(os.environ.get("RANDOM_SEED", 0))
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        *(artart.evaluate, artart.export, artart.generate, artart.inspect),
-        *(artart.prepare, artart.sweep, artart.train),
+        *(artart.compare, artart.evaluate, artart.export, artart.gallery, artart.generate, artart.inspect),
+        *(artart.prepare, artart.provenance, artart.sweep, artart.train),
     )
 }
 ACCEPTED = 99  # the exit code where work would begin
@@ -80,8 +84,9 @@ def words(command: str, chance: random.Random, keys: list[str], checkpoint: Path
     """A few words of a command line."""
     if command == "sweep":
         yield "sweep.space={optimizer.lr: {low: 1e-4, high: 1e-2}}"
+    needed = {"compare": str(checkpoint.parents[1]), "provenance": "new-certificate"}
     if command not in ("train", "sweep", "prepare") and chance.random() < 0.8:
-        yield f"checkpoint={checkpoint}"
+        yield needed.get(command, f"checkpoint={checkpoint}")
     if command in ("train", "sweep") and chance.random() < 0.5:
         yield chance.choice(BEHIND)
     groups = [path.name for path in CONF_DIR.iterdir() if path.is_dir() and path.name != "hydra"]
@@ -105,7 +110,10 @@ def without_work(monkeypatch):
     def accept(*_: object, **__: object) -> None:
         raise SystemExit(ACCEPTED)
 
-    work = ((distributed, "_start"), (run, "load_images"), (run_dir, "claim_run_dir"), (sweep_folder, "claim"))
+    work = (
+        *((distributed, "_start"), (run, "load_images"), (run_dir, "claim_run_dir"), (sweep_folder, "claim")),
+        (attribution, "training_set_for"),
+    )
     for module, name in work:
         monkeypatch.setattr(module, name, accept)
     for name in ("output_folder", "new_folder", "create"):
