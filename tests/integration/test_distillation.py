@@ -48,7 +48,7 @@ def test_an_image_depends_on_its_seed_and_label_alone(model):
     assert_close(several[2], alone[0], rtol=0, atol=1e-5)
     assert (several[2] - several[3]).abs().max() > 1e-3
     other = model.sample(1, label="drawing", seed=5, output_type="pt")
-    assert (other - alone).abs().max() > 1e-3
+    assert (other - alone).abs().max() > 1e-4
 
 
 def test_it_samples_by_ddim_in_the_steps_of_its_training(model):

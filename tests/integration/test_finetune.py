@@ -129,7 +129,7 @@ def test_what_no_weight_depends_on_may_be_chosen(train, source):
 
 @pytest.mark.slow
 def test_drop_out_is_that_of_the_checkpoint_unless_it_is_asked_for(train, capsys):
-    options = ("objective=diffusion", "loss=mse_diffusion", "data.num_demo_images=20")
+    options = ("objective=diffusion", "loss=mse_diffusion", "image_size=16", "data.num_demo_images=20")
     one_step = ("trainer.max_steps=1", "callbacks.grid=null", "run_dir=first")
     assert train(*options, *one_step, "model=unet_tiny", "model.dropout=0.3") == 0
     begin = (*options, "init_from=first/checkpoints/last.ckpt")
