@@ -95,7 +95,7 @@ SETTINGS: dict[str, Any] = PATHS | {
     "runs": Annotated[list[str], Len(1)],
     "json": bool,
     "action": Literal["new-certificate"],
-    "name": Annotated[str, Len(1, 64)],
+    "name": Annotated[str, Rule(lambda name: 0 < len(name.encode()) <= 64, "a name of 1 to 64 bytes in UTF-8")],
     "days": Annotated[int, Field(ge=1, le=3650)],
     "refuse_memorized": bool,
     "allowed_labels": Annotated[list[str | int | float | bool], Len(1)] | None,

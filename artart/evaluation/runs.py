@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+import os
 import re
 import shlex
 import struct
@@ -89,7 +90,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """
     found, evaluations = dict[Path, Run](), dict[Path, Mapping[str, Any]]()
     for folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for a long name
             raise ArtError(f"runs: {folder} is no folder; name folders of runs or sweeps")
         read = {file.parent: _read_json(file, dict) for file in sorted(folder.rglob("metrics.json"))}
         evaluations |= {place: one for place, one in read.items() if "checkpoint_sha256" in one}
