@@ -42,7 +42,11 @@ def test_training_draws_grids_and_tests_for_memorization(distilled_run, teacher_
     assert any((content["state_dict"][name] != value).any() for name, value in teacher["state_dict"].items())
 
 
-def test_an_image_depends_on_its_seed_and_label_alone(model):
+def test_an_image_depends_on_its_seed_and_label_alone(last):
+    model = artart.load(last, device="cpu")
+    for name, value in model.net.named_parameters():
+        if "label" in name or "scale_shift" in name:  # which a short training leaves near zero
+            torch.nn.init.normal_(value, std=0.3, generator=torch.Generator().manual_seed(len(value)))
     several = model.sample(5, label="painting", seed=3, output_type="pt")
     alone = model.sample(1, label="painting", seed=5, output_type="pt")
     assert_close(several[2], alone[0], rtol=0, atol=1e-5)
