@@ -46,7 +46,7 @@ def first_stage_for(cfg: DictConfig, words: Sequence[str]) -> FrozenAutoencoder 
         return None
     check_first_stage(as_dict(cfg))
     if cfg.first_stage == "auto":
-        own, *_ = settings_of_first_stage(cfg)
+        own, *_ = _settings_of_first_stage(cfg)
         with _named_as_given(cfg):
             net: nn.Module = build(as_dict(own), "model")
         if not hasattr(net, "latent_channels"):
@@ -60,7 +60,7 @@ def first_stage_for(cfg: DictConfig, words: Sequence[str]) -> FrozenAutoencoder 
     return first_stage
 
 
-def settings_of_first_stage(cfg: DictConfig) -> tuple[DictConfig, list[str], Mapping[str, Any] | None]:
+def _settings_of_first_stage(cfg: DictConfig) -> tuple[DictConfig, list[str], Mapping[str, Any] | None]:
     """The checked settings of the first stage of a run with first_stage=auto, whose data and device it shares.
 
     Also `first_stage_settings` as words of a command line, and what `adopt_config` returns.
@@ -113,7 +113,7 @@ def prepare_first_stage(run: Run, first_stage: FrozenAutoencoder) -> Run | None:
         _fill(first_stage, run.state.first_stage, run.state.path)
     if run.state or cfg.first_stage != "auto":
         return None
-    own, words, initial = settings_of_first_stage(cfg)
+    own, words, initial = _settings_of_first_stage(cfg)
     if folder and (checkpoint := newest_in(folder)):
         if reached_limit(folder, own):
             path = checkpoint_in(folder, CHECKPOINTS["first_stage"]) or checkpoint

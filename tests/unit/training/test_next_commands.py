@@ -2,21 +2,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from omegaconf import OmegaConf
 
-from artart.config.cli import compose_config
 from artart.training import next_commands as modules
-from artart.training.cost import Cost
 from artart.training.next_commands import next_commands
 
 OWN = "experiment=auto data.root=FOLDER_OF_YOUR_ART"
 
 
 def commands(mode: str, root: str | None, run_dir: Path) -> list[str]:
-    config = {"data": {"root": root, "val_fraction": 0.1}, "run_dir": str(run_dir), "trainer": {"accelerator": "cpu"}}
-    data, objective = SimpleNamespace(train_ids=range(500)), SimpleNamespace(mode=mode, one_step=False)
-    run = SimpleNamespace(cfg=OmegaConf.create(config), data=data, objective=objective)
+    config = {"data": {"root": root, "val_fraction": 0.1}, "run_dir": str(run_dir)}
+    run = SimpleNamespace(cfg=OmegaConf.create(config), objective=SimpleNamespace(mode=mode, one_step=False))
     return [command for command, _ in next_commands(run, run_dir / "checkpoints" / "best.ckpt")]
 
 
@@ -34,32 +30,11 @@ def test_next_commands_lead_to_images_of_ones_own(mode, root, trainings, tmp_pat
     assert found == [f"artart.train {one}" for one in trainings]
 
 
-def test_next_commands_estimate_the_time_of_a_command_and_none_in_a_notebook(tmp_path, monkeypatch):
-    def note() -> str:
-        config = {"data": {"root": None}, "run_dir": str(tmp_path), "trainer": {"accelerator": "cpu"}}
-        run = SimpleNamespace(cfg=OmegaConf.create(config), objective=SimpleNamespace(mode="sample", one_step=False))
-        return next(note for command, note in next_commands(run, None) if OWN in command)
-
-    monkeypatch.setattr(modules, "_seconds", lambda *_: 1800)
-    assert note() == "images like your art for 1,000 of them"
-    monkeypatch.setattr(modules, "is_command", lambda: True)
-    assert note() == "images like your art, about 30 min here for 1,000 of them"
-
-
 def test_next_commands_can_be_pasted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, *_, last = commands("sample", None, tmp_path / "my run")
     assert first.startswith("artart.generate checkpoint='my run/checkpoints/best.ckpt' ")
     assert last.startswith("tensorboard.main --logdir 'my run' ")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("num_images", "seconds"), [(10, 2 * 10 * (3 + 5)), (None, 2 * 500 * (3 + 5))])
-def test_the_time_of_two_stages_is_that_of_both(monkeypatch, num_images, seconds):
-    monkeypatch.setattr(modules, "measure", lambda *_: Cost(0, 0, 2.0))
-    words = ["experiment=art", "trainer.max_epochs=3", "first_stage_settings.trainer.max_epochs=5"]
-    cfg = compose_config("train", words)
-    assert modules._seconds(cfg, torch.device("cpu"), num_images) == seconds
 
 
 def test_python_is_named_by_its_path_only_if_it_is_another(monkeypatch, caplog):
