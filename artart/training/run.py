@@ -79,7 +79,7 @@ def prepare(
 
     Raises ArtError, one line per mistake, with key, value and remedy.
     """
-    data, objective = build_data_and_objective(cfg, first_stage, initial)
+    data, objective = _build_data_and_objective(cfg, first_stage, initial)
     plan = distributed.broadcast_from_rank_zero(lambda: run_dir.plan(cfg, is_part))
     config = as_dict(cfg)
     state = resume.load_resume_state(plan.checkpoint, config, data.label_names, data.text.vocabulary, first_stage)
@@ -103,7 +103,7 @@ def prepare(
     return Run(cfg, words, plan, state, data, objective, net, load_pretrained(config, objective), is_part)
 
 
-def build_data_and_objective(
+def _build_data_and_objective(
     cfg: DictConfig, first_stage: FrozenAutoencoder | None = None, initial: Mapping[str, Any] | None = None
 ) -> tuple[ArtDataModule, Objective]:
     """Data and objective; the settings of the network that depend on them are set in `cfg`.

@@ -93,8 +93,7 @@ class RunProgress(Callback):
         per_unit = self.sampling_seconds / self.num_units if self.num_units else 1 / images_per_second
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         units = sum(one.sampling_left(trainer, module) for one in callbacks if isinstance(one, SamplingCallback))
-        seconds = per_step * (self.total - self.step) + per_unit * units
-        return str(timedelta(seconds=round(seconds))) if seconds < float("inf") else "?"
+        return str(timedelta(seconds=round(per_step * (self.total - self.step) + per_unit * units)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: ArtModule) -> None:  # type: ignore[override]
         scores = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
