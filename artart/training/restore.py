@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.loops import _FitLoop
-from packaging.version import Version
-from torch import Tensor
+from torch import Tensor, nn
 
 from artart import ArtError
 from artart.checkpoints.load import DISCRIMINATOR
@@ -17,7 +16,7 @@ from artart.config.build import Config, build, select_or_none
 from artart.io.terminal import printable
 from artart.training.module import is_fused, optimizer_for, set_fused
 
-OLDEST = Version("2")  # Lightning converts older checkpoints, which are not artart's
+MIN_LIGHTNING = 2  # it converts older checkpoints, which are not artart's
 NUM_STEPS = 10**6  # of a schedule; any number will do
 
 
@@ -36,13 +35,15 @@ def check_state(path: Path, content: Mapping[str, Any], config: Config) -> None:
     of the settings are those of the checkpoint.
     """
     try:
-        if Version(content["pytorch-lightning_version"]) < OLDEST:
+        if int(content["pytorch-lightning_version"].partition(".")[0]) < MIN_LIGHTNING:
             raise ValueError("pytorch-lightning_version: is older than artart")
         _check_loops(content)
         _check_average(content)
-        _check_discriminator(content, config)
+        with torch.device("meta"):
+            loss = build(config, "loss")
+        _check_discriminator(content, loss.discriminator)
         _check_callbacks(content, config)
-        _check_optimizer(content, config)
+        _check_optimizer(content, config, loss)
     except ArtError:  # about settings
         raise
     except Exception as error:
@@ -70,26 +71,23 @@ def _check_loops(content: Mapping[str, Any]) -> None:
 def _check_average(content: Mapping[str, Any]) -> None:
     """The weights of training, beside their average in `state_dict`."""
     if "current_model_state" in content:
-        shapes, wanted = (
-            {name: value.shape for name, value in content[key].items()} for key in ("current_model_state", "state_dict")
-        )
-        if shapes != wanted:
+        if _shapes(content["current_model_state"]) != _shapes(content["state_dict"]):
             raise ValueError("current_model_state: has other weights than state_dict")
         number = select_or_none(content, "averaging_state.n_averaged")
         if len(content["averaging_state"]) != 1 or not isinstance(number, Tensor) or number.shape:
             raise ValueError("averaging_state: is not a number of steps")
 
 
-def _check_discriminator(content: Mapping[str, Any], config: Config) -> None:
+def _check_discriminator(content: Mapping[str, Any], discriminator: nn.Module | None) -> None:
     """The weights of a discriminator, which is no part of the network; the settings of the loss may differ."""
-    with torch.device("meta"):
-        discriminator = build(config, "loss").discriminator
-    wanted = {} if discriminator is None else discriminator.state_dict()
+    wanted = {} if discriminator is None else discriminator.state_dict(prefix=DISCRIMINATOR)
     found = {name: value for name, value in content["state_dict"].items() if name.startswith(DISCRIMINATOR)}
-    if {name: value.shape for name, value in found.items()} != {
-        f"{DISCRIMINATOR}{name}": value.shape for name, value in wanted.items()
-    }:
+    if _shapes(found) != _shapes(wanted):
         raise ValueError("its discriminator is not that of loss")
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
 
 
 def _check_callbacks(content: Mapping[str, Any], config: Config) -> None:
@@ -104,13 +102,13 @@ def _check_callbacks(content: Mapping[str, Any], config: Config) -> None:
                     raise ValueError(f"callbacks.{callback.state_key}: {type(error).__name__}: {error}") from error
 
 
-def _check_optimizer(content: Mapping[str, Any], config: Config) -> None:
+def _check_optimizer(content: Mapping[str, Any], config: Config, loss: nn.Module) -> None:
     """A step of optimizer and schedule on meta tensors, which take no memory."""
     if not len(content["optimizer_states"]) == len(content["lr_schedulers"]) == 1:
         raise ValueError("optimizer_states, lr_schedulers: are not one each")
     try:
         with torch.device("meta"):
-            net, loss = build(config, "model"), build(config, "loss")
+            net = build(config, "model")
         optimizer = optimizer_for(make := build(config, "optimizer"), net, loss)
         for parameter in (one for group in optimizer.param_groups for one in group["params"]):
             parameter.grad = torch.zeros_like(parameter)

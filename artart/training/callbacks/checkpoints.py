@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
@@ -71,9 +71,6 @@ class EpochCheckpoint(ModelCheckpoint):
             self.best_model_path, self.kth_best_model_path = ranked[0], ranked[-1]
             self.best_model_score, self.kth_value = scores[ranked[0]], scores[ranked[-1]]
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save nothing: Lightning would replace a good file by one from the middle of an epoch."""
-
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically, and reads the first one back before training continues."""
@@ -94,7 +91,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         AtomicCheckpointIO.is_saving = True
         try:
             with atomic(Path(path)) as file:
-                _write(checkpoint, file)
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:
+                    if isinstance(error.__context__, OSError):
+                        raise error.__context__ from None  # a full disk
+                    raise
                 if self.check is not None:
                     file.flush()
                     self.check(Path(file.name))
@@ -104,12 +106,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise ArtError(f"{path}: the saved file could not be read back, so training stops: {reason}") from None
         finally:
             AtomicCheckpointIO.is_saving = False
-
-
-def _write(checkpoint: dict[str, Any], file: BinaryIO) -> None:
-    try:
-        torch.save(checkpoint, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # a full disk
-        raise

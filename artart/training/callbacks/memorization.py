@@ -106,7 +106,9 @@ class MemorizationMonitor(SamplingCallback):
             f"memorization/{name} {rate.value:.1%} (held out {expected[name]:.1%})" for name, rate in rates.items()
         ]
         if self.weights is not None:
-            kid = self._kid(samples, data, self.weights, module.device)
+            if self.held_out is None:
+                self.held_out = features_of(data.pixels_of(data.val_ids[:MAX_HELD_OUT]), self.weights, module.device)
+            kid = kernel_distance(features_of(samples, self.weights, module.device), self.held_out).value
             module.log("samples/kid_alexnet", kid, batch_size=1)
             self.kid_no_memorization = math.inf if self.test.has_memorized(found) else kid
             shown.insert(0, f"samples/kid_alexnet {kid:.4f}")
@@ -114,12 +116,6 @@ class MemorizationMonitor(SamplingCallback):
         if self.stop_above is not None and max(rate.low or 0.0 for rate in rates.values()) > self.stop_above:
             log.warning("callbacks.memorization.stop_above=%s: training stops after epoch %d", self.stop_above, epoch)
             trainer.should_stop = True
-
-    def _kid(self, samples: Tensor, data: ArtDataModule, weights: str, device: torch.device) -> float:
-        """The kernel distance of uint8 images to the held-out ones."""
-        if self.held_out is None:
-            self.held_out = features_of(data.pixels_of(data.val_ids[:MAX_HELD_OUT]), weights, device)
-        return kernel_distance(features_of(samples, weights, device), self.held_out).value
 
     def sampling_left(self, trainer: Trainer, module: ArtModule) -> float:
         data: ArtDataModule = trainer.datamodule  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -10,15 +10,6 @@ from torch import Tensor
 from artart.io.late import LateValue
 from artart.io.terminal import pasteable
 from artart.training.callbacks.last import LastCheckpoint
-
-
-class PendingLoss(NamedTuple):
-    """The loss of a step."""
-
-    loss: Tensor  # on the device
-    late: LateValue
-    step: int  # steps before it
-    epoch: int
 
 
 class TerminateOnNaN(Callback):
@@ -29,12 +20,13 @@ class TerminateOnNaN(Callback):
     """
 
     def __init__(self) -> None:
-        self.pending: PendingLoss | None = None  # of the last step, not yet read
+        self.pending: tuple[Tensor, LateValue, int, int] | None = None  # last loss, not yet read; its step and epoch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if self.pending is not None:
-            self._check("train/loss", self.pending.late.read(), self.pending.step, self.pending.epoch, trainer)
-        self.pending = PendingLoss(loss.detach(), LateValue(loss), trainer.global_step, trainer.current_epoch)
+            _, late, step, epoch = self.pending
+            self._check("train/loss", late.read(), step, epoch, trainer)
+        self.pending = loss.detach(), LateValue(loss), trainer.global_step, trainer.current_epoch
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_now(trainer)
@@ -50,10 +42,10 @@ class TerminateOnNaN(Callback):
 
     def _check_now(self, trainer: Trainer) -> None:
         """Wait for the loss of the last step, in all processes: the gradient of one spoils the weights of all."""
-        if (last := self.pending) is not None:
-            self.pending = None
-            total = trainer.strategy.reduce(last.loss.clone(), reduce_op="sum")
-            self._check("train/loss", float(total), last.step, last.epoch, trainer)
+        if self.pending is not None:
+            (loss, _, step, epoch), self.pending = self.pending, None
+            total = trainer.strategy.reduce(loss.clone(), reduce_op="sum")
+            self._check("train/loss", float(total), step, epoch, trainer)
 
     def _check(self, name: str, loss: float, step: int, epoch: int, trainer: Trainer) -> None:
         if not math.isfinite(loss):
