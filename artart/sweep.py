@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> None:
     from artart.config.space import parameters
     from artart.evaluation.runs import read_run
     from artart.training import sweep_folder
-    from artart.training.optuna_sweep import Objective, Study
+    from artart.training.optuna_sweep import Study
 
     sweep = build(config, "sweep")
     begun, is_continued = sweep_folder.choose(sweep.dir, overrides(), config["sweep"])
@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> None:
     if not is_continued:
         _check(begun.words, [one.word(value) for one in drawn for value in one.choices or (one.low, one.high)])
     folder = sweep_folder.claim(sweep.dir, begun)
-    study = Study(sweep, Objective(drawn, begun.words, shared["monitor"], shared["mode"]), folder)
+    study = Study(sweep, drawn, begun.words, shared["monitor"], shared["mode"], folder)
     if sweep_folder.WORKER in os.environ:
         study.run(_train)
         return

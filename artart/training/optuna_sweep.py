@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import optuna
@@ -54,21 +54,16 @@ class OptunaSweep:
     space: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Objective(NamedTuple):
-    """What trials have in common."""
-
-    parameters: Sequence[Parameter]
-    words: Sequence[str]  # settings that are not drawn, key=value
-    monitor: str
-    mode: str  # max or min
-
-
 class Study:
     """The trials of a sweep, in its folder."""
 
-    def __init__(self, sweep: OptunaSweep, objective: Objective, folder: Path) -> None:
+    def __init__(
+        self, sweep: OptunaSweep, space: list[Parameter], words: Sequence[str], monitor: str, mode: str, folder: Path
+    ) -> None:
+        """`space` is drawn from; `words` are the other settings, key=value."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.sweep, self.objective, self.folder = sweep, objective, folder
+        self.sweep, self.space, self.words, self.folder = sweep, space, words, folder
+        self.monitor, self.mode = monitor, mode  # max or min
         (folder / JOBS).mkdir(parents=True, exist_ok=True)
         # The system releases these locks however a process ends, which those of Optuna outlive.
         lock: Any = FileLock(folder / JOBS / "journal.lock")
@@ -76,7 +71,7 @@ class Study:
         self.study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / JOBS / "journal"), lock)),
             study_name="sweep",
-            direction="maximize" if objective.mode == "max" else "minimize",
+            direction="maximize" if mode == "max" else "minimize",
             pruner=optuna.pruners.MedianPruner(startup) if sweep.pruning else optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
@@ -114,7 +109,7 @@ class Study:
                 self.study.sampler = optuna.samplers.TPESampler(seed=int(seed))
                 is_new = number == len(trials)
                 trial = self.study.ask() if is_new else Trial(self.study, trials[number]._trial_id)
-                return trial, [_draw(trial, one) for one in self.objective.parameters], lock
+                return trial, [_draw(trial, one) for one in self.space], lock
         return None
 
     def _run(self, trial: Trial, drawn: Sequence[str], train: Train) -> None:
@@ -126,7 +121,7 @@ class Study:
             if starts >= MAX_STARTS:
                 raise ArtError(f"its process was killed {starts} times")
             if not (folder / "result.json").exists():
-                train([*self.objective.words, *drawn], folder, lambda *of: self._should_prune(trial, *of))
+                train([*self.words, *drawn], folder, lambda *of: self._should_prune(trial, *of))
             score = self._score(folder)
             status, state = self._outcome(trial, score)
         except Exception as error:  # noqa: BLE001 - of training, which must not end the others
@@ -134,16 +129,16 @@ class Study:
         except BaseException:  # Ctrl-C and SIGTERM
             trial.set_user_attr("starts", starts)
             raise
-        settings = (*self.objective.words, *drawn)
+        settings = (*self.words, *drawn)
         job = Job(trial.number, settings, score, round(time.monotonic() - started, 1), status)
-        save_job(self.folder, job, self.objective.monitor, self.objective.mode)
+        save_job(self.folder, job, self.monitor, self.mode)
         trial.set_user_attr("seconds", job.seconds)
         self.study.tell(trial, score if status == "ok" else None, state)
         self._report(job, drawn, trace)
 
     def _score(self, folder: Path) -> float:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        score = float(result["best"].get(self.objective.monitor, math.nan))
+        score = float(result["best"].get(self.monitor, math.nan))
         return score if math.isfinite(score) else math.nan
 
     def _outcome(self, trial: Trial, score: float) -> tuple[str, TrialState]:
@@ -151,7 +146,7 @@ class Study:
         if trial.user_attrs.get(PRUNED):
             return PRUNED, TrialState.PRUNED
         if math.isnan(score):
-            return f"failed: {self.objective.monitor} has no finite value", TrialState.PRUNED
+            return f"failed: {self.monitor} has no finite value", TrialState.PRUNED
         return "ok", TrialState.COMPLETE
 
     def _should_prune(self, trial: Trial, value: float, epoch: int) -> bool:
@@ -167,7 +162,7 @@ class Study:
         seconds = [one.user_attrs["seconds"] for one in trials if "seconds" in one.user_attrs]
         ended, number = self.num_ended, max(self.sweep.num_trials, len(trials))
         left = timedelta(seconds=round(fmean(seconds) * (number - ended) / self.sweep.num_processes))
-        score = "" if math.isnan(job.score) else f"  {self.objective.monitor} {job.score:.4f}"
+        score = "" if math.isnan(job.score) else f"  {self.monitor} {job.score:.4f}"
         place = f"trial {job.number} ({ended} of {number})"
         log.log(
             logging.ERROR if job.status.startswith("failed") else logging.INFO,
@@ -176,7 +171,7 @@ class Study:
 
     def report(self) -> Path | None:
         """Print the trials by score and the importance of their parameters; return the best one's folder."""
-        jobs = print_table(self.folder, self.objective.monitor, self.objective.mode)
+        jobs = print_table(self.folder, self.monitor, self.mode)
         if importances := self._importances():
             table = Table("parameter", "importance")
             for key, share in importances.items():

@@ -16,10 +16,9 @@ from optuna.trial import TrialState
 
 from artart import ArtError
 from artart.config.space import Parameter
-from artart.training.optuna_sweep import MAX_STARTS, Objective, OptunaSweep, Study
+from artart.training.optuna_sweep import MAX_STARTS, OptunaSweep, Study
 
-SPACE = (Parameter("a", (), 1e-4, 1.0, True), Parameter("b", (), 1, 8, is_int=True), Parameter("c", ("x", "y")))
-OBJECTIVE = Objective(SPACE, ("seed=1",), "score", "max")
+SPACE = [Parameter("a", (), 1e-4, 1.0, True), Parameter("b", (), 1, 8, is_int=True), Parameter("c", ("x", "y"))]
 
 
 def score_of(words: list[str]) -> float:
@@ -34,7 +33,7 @@ def fake(words: list[str], folder: Path, should_prune) -> None:
 
 
 def study_in(folder: Path, num_trials: int = 12, **settings) -> Study:
-    return Study(OptunaSweep(num_trials, **settings), OBJECTIVE, folder)
+    return Study(OptunaSweep(num_trials, **settings), SPACE, ("seed=1",), "score", "max", folder)
 
 
 def trials_of(study: Study) -> list[tuple]:
