@@ -194,13 +194,12 @@ def interpolations_are_parsed_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_estimates() -> Iterator[None]:
-    """A run ends without the times of larger ones, whose steps take longer than it, and times one step of its own."""
-    from artart.training import cost, next_commands
+def a_step_is_timed_once() -> Iterator[None]:
+    """A run times one step, and does not repeat it."""
+    from artart.training import cost
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(next_commands, "is_command", lambda: False)
-        patch.setattr(cost, "TIMES", 1)
+        patch.setattr(cost, "MAX_REPEATS", 1)
         yield
 
 
@@ -230,7 +229,7 @@ def forking(
     one_thread: None,
     conf_is_composed_once: None,
     interpolations_are_parsed_once: None,
-    no_estimates: None,
+    a_step_is_timed_once: None,
     demo_art_is_painted_once: None,
 ) -> Iterator[Forking]:
     """Begins before any test, as it must."""

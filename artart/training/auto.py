@@ -20,8 +20,8 @@ from artart.training.trainer import device_of
 log = logging.getLogger(__name__)
 
 AUTO = "experiment=auto"
-FEW = 300  # images
-EVERY = 10  # epochs from one validation to the next, at most
+MIN_IMAGES = 300  # below which fine-tuning is better
+MAX_VALIDATION_INTERVAL = 10  # epochs
 
 
 class Preset(NamedTuple):
@@ -59,7 +59,7 @@ def choose(cfg: DictConfig, words: Sequence[str]) -> tuple[DictConfig, Sequence[
         return cfg, words
     data, device = build(as_dict(cfg), "data"), device_of(as_dict(cfg))
     num_images = distributed.broadcast_from_rank_zero(lambda: data.num_found)
-    chosen = [*words_for(device, num_images), *(word for word in words if word != AUTO)]
+    chosen = [*_words_for(device, num_images), *(word for word in words if word != AUTO)]
     anew = compose_config("train", chosen)
     check(anew)
     anew.trainer.devices, anew.trainer.num_nodes = cfg.trainer.devices, cfg.trainer.num_nodes  # of `distributed.launch`
@@ -70,7 +70,7 @@ def choose(cfg: DictConfig, words: Sequence[str]) -> tuple[DictConfig, Sequence[
         *(place, f" with {decimal(size)} of memory" if size else ""),
     )
     log.info("to choose otherwise, set any of these; --help lists the experiments")
-    if num_images < FEW and cfg.data.root and cfg.init_from is None:
+    if num_images < MIN_IMAGES and cfg.data.root and cfg.init_from is None:
         log.warning(
             "%d images are few: better fine-tune a network that has learned from more art: "
             "experiment=finetune init_from=CHECKPOINT data.root=%s",
@@ -80,7 +80,7 @@ def choose(cfg: DictConfig, words: Sequence[str]) -> tuple[DictConfig, Sequence[
     return anew, chosen
 
 
-def words_for(device: torch.device, num_images: int) -> list[str]:
+def _words_for(device: torch.device, num_images: int) -> list[str]:
     """An experiment for a device and a number of images, with its batch size and duration, as words, key=value."""
     size = memory.total(device)
     preset = next(
@@ -95,9 +95,9 @@ def words_for(device: torch.device, num_images: int) -> list[str]:
         f"experiment={preset.name}",
         f"data.batch_size={preset.batch_size}",
         f"trainer.max_epochs={epochs}",
-        f"callbacks.grid.every_n_epochs={max(EVERY, epochs // 10)}",
+        f"callbacks.grid.every_n_epochs={max(MAX_VALIDATION_INTERVAL, epochs // 10)}",
     ]
-    if epochs < EVERY:
+    if epochs < MAX_VALIDATION_INTERVAL:
         words.append("trainer.check_val_every_n_epoch=1")
     if preset.seen_by_first_stage:
         epochs = _epochs(preset, preset.seen_by_first_stage, num_images)
@@ -108,4 +108,4 @@ def words_for(device: torch.device, num_images: int) -> list[str]:
 def _epochs(preset: Preset, seen: int, num_images: int) -> int:
     """Epochs in which about `seen` images are seen; coarse, so that a few files more change nothing."""
     epochs = round(seen / max(1, num_images))
-    return min(preset.max_epochs, max(1, epochs if epochs < EVERY else round(epochs, -1)))
+    return min(preset.max_epochs, max(1, epochs if epochs < MAX_VALIDATION_INTERVAL else round(epochs, -1)))

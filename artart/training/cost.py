@@ -19,9 +19,9 @@ from artart.objectives.base import Objective
 
 log = logging.getLogger(__name__)
 
-FEW = (2, 4)  # images in the measured steps; batch normalization needs two
+NUM_IMAGES = (2, 4)  # in the measured steps; batch normalization needs two
 MAX_SECONDS = 1.0  # that a step on a whole batch may take, to be measured too; after which a step is not repeated
-TIMES = 3  # that a step is repeated at most
+MAX_REPEATS = 3  # of a step
 STATE = 16  # bytes per parameter: gradient, two moments of Adam, average
 BEYOND_SAVED = 1.4  # peak of a step over what it saves for the backward pass: gradients of maps, work space
 
@@ -43,10 +43,10 @@ def measure(net: nn.Module, objective: Objective, batch_size: int, device: torch
     if objective.loss.discriminator is not None:
         objective.loss.discriminator.to(device)
     with torch.random.fork_rng():
-        few, more = (_step(net, objective, size, device)[0] for size in FEW)
-        per_image = (more - few) / (FEW[1] - FEW[0])
-        fixed = max(0.0, few - FEW[0] * per_image) + STATE * sum(one.numel() for one in net.parameters())
-        seconds = _fastest(net, objective, FEW[1], device) / FEW[1]
+        few, more = (_step(net, objective, size, device)[0] for size in NUM_IMAGES)
+        per_image = (more - few) / (NUM_IMAGES[1] - NUM_IMAGES[0])
+        fixed = max(0.0, few - NUM_IMAGES[0] * per_image) + STATE * sum(one.numel() for one in net.parameters())
+        seconds = _fastest(net, objective, NUM_IMAGES[1], device) / NUM_IMAGES[1]
         if batch_size * seconds < MAX_SECONDS:
             seconds = _fastest(net, objective, batch_size, device) / batch_size
     return Cost(fixed, BEYOND_SAVED * per_image, seconds)
@@ -55,7 +55,7 @@ def measure(net: nn.Module, objective: Objective, batch_size: int, device: torch
 def _fastest(net: nn.Module, objective: Objective, num_images: int, device: torch.device) -> float:
     """Seconds of the fastest of a few steps: others are delayed by first use, or by other work of the machine."""
     seconds: list[float] = []
-    while len(seconds) < TIMES and sum(seconds) < MAX_SECONDS:
+    while len(seconds) < MAX_REPEATS and sum(seconds) < MAX_SECONDS:
         seconds.append(_step(net, objective, num_images, device)[1])
     return min(seconds)
 
@@ -82,12 +82,7 @@ def _step(net: nn.Module, objective: Objective, num_images: int, device: torch.d
 
 
 def check(
-    config: Config,
-    net: nn.Module,
-    objective: Objective,
-    num_images: int,
-    device: torch.device,
-    stage: str = "the run",
+    config: Config, net: nn.Module, objective: Objective, num_images: int, device: torch.device, stage: str = "the run"
 ) -> None:
     """Log the memory and time of a run, or a stage of one, that trains on these images in one process.
 
@@ -97,18 +92,18 @@ def check(
     cost, trainer = measure(net, objective, batch_size, device), config["trainer"]
     num_processes = 1 if device.type == "cuda" else trainer["devices"]
     free, needed = memory.available(device), num_processes * cost.bytes(batch_size)
+    memory_of_step = decimal(int(needed))
     if free is not None and needed > free:
         fits = int((0.8 * free / num_processes - cost.fixed) / cost.per_image)
         smaller = f"data.batch_size={fits}, or " if fits > 0 else ""
         raise ArtError(
-            f"data.batch_size={config['data']['batch_size']}: a step takes about {decimal(int(needed))} of memory, and "
+            f"data.batch_size={config['data']['batch_size']}: a step takes about {memory_of_step} of memory, and "
             f"{decimal(free)} are free; set {smaller}a smaller image_size or model"
         )
     steps = trainer["max_epochs"] * max(1, num_images // (batch_size * trainer["devices"] * trainer["num_nodes"]))
     if (limit := trainer["max_steps"]) != -1:
         steps = min(steps, limit * trainer["accumulate_grad_batches"])
     seconds = steps * batch_size * cost.seconds
-    memory_of_step = decimal(int(needed))
     log.info("a step takes about %s of memory, %s %s; samples extra", memory_of_step, stage, in_words(seconds))
 
 

@@ -161,11 +161,10 @@ def describe_net(net: nn.Module) -> str:
     """A network's parameters and its operations for one image, in words."""
     num_parameters = sum(parameter.numel() for parameter in net.parameters())
     counter = FlopCounterMode(display=False)
-    was_training = net.training
     shape: Any = (1, net.channels, net.image_size, net.image_size)
     with torch.no_grad(), counter:
         net.eval()(torch.zeros(shape))
-    net.train(was_training)
+    net.train()
     return f"network: {num_parameters:,} parameters, {counter.get_total_flops() / 1e9:.2f} GFLOPs per image"
 
 

@@ -56,7 +56,7 @@ def test_measure_changes_neither_network_nor_random_numbers(net, objective):
 def test_the_fastest_of_a_few_steps_is_the_time_of_an_image(net, objective, monkeypatch):
     times = iter([9.0, 9.0, 0.8, 0.1, 0.4, 0.6, 0.2, 0.5])  # 2 and 4 images, their memory; then 4; then the batch of 8
     monkeypatch.setattr(cost_module, "_step", lambda *_: (0, next(times)))
-    monkeypatch.setattr(cost_module, "TIMES", 3)
+    monkeypatch.setattr(cost_module, "MAX_REPEATS", 3)
     assert measure(net, objective, 8, CPU).seconds == 0.2 / 8
 
 
