@@ -11,7 +11,6 @@ from torch import nn
 from artart import ArtError, __version__
 from artart.checkpoints import rebuild, validate
 from artart.checkpoints.format import FORMAT, join_first_stage, upgrade
-from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.data.decode import Colour, ResizeMode, colour_of
 from artart.data.embeddings import Embeddings
@@ -19,6 +18,7 @@ from artart.data.vocabulary import Prompts
 from artart.diffusion.first_stage import NO_FIRST_STAGE, FrozenAutoencoder
 from artart.diffusion.sampling import NoiseProcess
 from artart.io import files, plain, weights
+from artart.io.terminal import printable
 from artart.models.text import attach
 from artart.objectives.base import Objective
 
@@ -87,7 +87,7 @@ def load(
     net = rebuild.network_of(config["model"], path, allowed).to(place) if net is None else net.to_empty(device=place)
     objective = rebuild.build_part("objective", {**config["objective"], "loss": config["loss"]}, path, allowed)
     try:
-        net.load_state_dict(_weights_in(content))
+        net.load_state_dict(weights_in(content))
     except RuntimeError as error:
         raise ArtError(f"{path}: weights and network do not fit ({printable(str(error).splitlines()[-1])})") from None
     if not validate.is_usable(objective):
@@ -126,7 +126,7 @@ def _evaluate_in_bf16(net: nn.Module, device: torch.device) -> None:
     net.forward = in_bf16  # type: ignore[method-assign]
 
 
-def _weights_in(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def weights_in(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The state dict of the network alone."""
     state = content["state_dict"].items()
     return {name.removeprefix(PREFIX): value for name, value in state if name.startswith(PREFIX)}
@@ -138,7 +138,7 @@ def load_first_stage(path: Path, image_size: int) -> FrozenAutoencoder:
     Raises ArtError if the file cannot be used, holds neither, or is for images of another size.
     """
     content = read(path)
-    held = {"model": content["config"]["model"], "state_dict": _weights_in(content), "moments": None}
+    held = {"model": content["config"]["model"], "state_dict": weights_in(content), "moments": None}
     try:
         first_stage = rebuild.first_stage_of(content.get("first_stage", held), Path(f"first_stage={path}"))
     except ArtError as error:

@@ -9,12 +9,11 @@ from typing import Any
 
 from artart import ArtError
 from artart.checkpoints.load import Loaded
-from artart.checkpoints.validate import printable
 from artart.config.build import select_or_none
 from artart.config.paths import read_settings
 from artart.data.datamodule import ArtDataModule
 from artart.data.decode import MAX_PIXELS
-from artart.io.terminal import relative_to_cwd
+from artart.io.terminal import printable, relative_to_cwd
 
 log = logging.getLogger(__name__)
 

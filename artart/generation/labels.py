@@ -7,9 +7,9 @@ from types import MappingProxyType
 from unicodedata import normalize
 
 from artart import ArtError
-from artart.checkpoints.validate import printable
 from artart.config.build import did_you_mean, format_value, join_words
 from artart.data.labels import LabelNames
+from artart.io.terminal import printable
 
 Label = str | Mapping[str, str | None] | None
 """A name, "all", "none", {column: name, "all" or "none"}; None: the default of the mode."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.checkpoints.load import Loaded, Precision, check_numbers, load
-from artart.checkpoints.validate import printable
 from artart.config.build import build, join_words, option, options, select_or_none
 from artart.config.schema import wrong_arguments
 from artart.data.embeddings import Embeddings
@@ -23,7 +22,7 @@ from artart.generation.conditions import negative_for
 from artart.generation.inputs import Input
 from artart.io.images import to_pixels
 from artart.io.provenance import ImageProvenance
-from artart.io.terminal import progress_bar
+from artart.io.terminal import printable, progress_bar
 from artart.models.text import attach
 from artart.objectives.base import Objective
 

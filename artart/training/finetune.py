@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from artart import ArtError
-from artart.checkpoints.load import read
+from artart.checkpoints.load import read, weights_in
 from artart.checkpoints.rebuild import prompts_of
 from artart.checkpoints.validate import NETWORKS, PARTS, builder
 from artart.config.build import Config, as_dict, format_value, options, select_or_none
@@ -141,7 +141,7 @@ def init_weights(net: nn.Module, content: Mapping[str, Any], label_names: LabelN
 
     Raises ArtError if the shapes of weights differ.
     """
-    weights = {name[4:]: value for name, value in content["state_dict"].items() if name.startswith("net.")}
+    weights = weights_in(content)
     own = net.state_dict()
     if TABLE in own:
         weights[TABLE] = table(own[TABLE], weights.get(TABLE), label_names, content["labels"])

@@ -74,9 +74,10 @@ def cut_back(loggers: Sequence[Logger], run_dir: Path, kept: Mapping[str, int]) 
             path.unlink()
         elif _length(path) > length:
             content = path.read_bytes()
-            rows = content.splitlines(keepends=True)[: length + 1]
+            if path.name == TABLE:
+                length = sum(map(len, content.splitlines(keepends=True)[: length + 1]))
             with atomic(path) as file:  # a new file, since the old one may have other hard links
-                file.write(b"".join(rows) if path.name == TABLE else content[:length])
+                file.write(content[:length])
 
 
 def _length(path: Path) -> int:
