@@ -121,7 +121,6 @@ def _split(report: Mapping[str, Any]) -> Table:
         ["training images", f"{report['split']['train']:,}"],
         ["held-out images", f"{report['split']['val']:,}"],
         ["groups of near-duplicates", f"{alike['groups']:,}"],
-        ["of them on both sides of the split", f"{alike['divided']:,}"],
         ["of them in several folders such as train and test", f"{alike['in_several_parts']:,}"],
     ]
     return Table("Split", ["", "number"], lines)

@@ -9,7 +9,7 @@ from artart.data.datamodule import ArtDataModule
 from artart.data.index import UNUSED, Entry, counts
 from artart.data.labels import NO_CLASS, PARTS
 from artart.data.opt_out import REASON
-from artart.data.representation import by_column, rows, sizes
+from artart.data.representation import by_column, sizes
 from artart.io.page import Table
 from artart.io.provenance import AI_SOURCES
 from artart.io.terminal import printable
@@ -17,6 +17,7 @@ from artart.io.terminal import printable
 RARE = 20  # occurrences below which a network hardly learns a word
 SHOWN_WORDS, SHOWN_CAPTIONS = 20, 8
 MAX_LINES = 30  # of a table
+MAX_SHOWN = 40  # characters of a value
 
 
 def make_report(data: ArtDataModule, refusal: str) -> dict[str, Any]:
@@ -56,21 +57,17 @@ def _opt_out_of(entry: Entry) -> str:
 
 
 def near_duplicates(data: ArtDataModule) -> dict[str, int]:
-    """How many groups there are, of how many images, and which of them something divides."""
-    train, groups = set(data.train_ids), defaultdict[str, set[bool]](set)
+    """How many groups there are, of how many images, and how many have images in folders such as train and test."""
     parts = defaultdict[str, set[str]](set)
     used = [entry for entry in data.entries if entry.status == "ok"]
     sizes_of = Counter(entry.group for entry in used)
     for entry in used:
         parts[entry.group] |= {name for name in entry.path.lower().split("/")[:-1] if name in PARTS}
-    for row, group in enumerate(data.images.groups if train else ()):
-        groups[group].add(row in train)
     several = [group for group, size in sizes_of.items() if size > 1]
     return {
         "groups": len(several),
         "images": sum(sizes_of[group] for group in several),
-        "divided": sum(len(groups[group]) > 1 for group in several),  # between the sides of the split
-        "in_several_parts": sum(len(parts[group]) > 1 for group in several),  # folders such as train and test
+        "in_several_parts": sum(len(parts[group]) > 1 for group in several),
     }
 
 
@@ -125,7 +122,12 @@ def _classes_table(report: Mapping[str, Any]) -> Table:
 def _columns_table(report: Mapping[str, Any]) -> Table:
     note = "Effective: the number of values that would be as diverse if all were equally frequent."
     header = ["column", "values", "effective", "unknown", "most frequent"]
-    lines = [[*map(printable, row)] for row in rows(report["representation"])]
+    lines = []
+    for name, one in report["representation"].items():
+        known, most = one["known"], [*one["most"].items()][:3]
+        frequent = ", ".join(f"{printable(value)[:MAX_SHOWN]} {number / known:.0%}" for value, number in most)
+        numbers = [str(one["different"]), f"{one['effective_number']:.1f}", str(one["unknown"])]
+        lines.append([printable(name), *numbers, frequent or "nearly all different" * bool(known)])
     return Table("Who and what is represented", header, lines, note)
 
 

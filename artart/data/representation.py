@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,10 @@ from artart.data.folder import ArtFolder
 from artart.data.index import Entry
 from artart.data.labels import CLASS
 
-MOST = 10  # values that are listed
+MAX_LISTED = 10  # values
 YEAR = re.compile(r"(?<!\d)(1\d{3}|20\d{2})(?!\d)")  # in "c. 1890" and "1890-95"
-LONGEST = 16  # characters of a value that is a period
+MAX_PERIOD_LENGTH = 16  # characters of a value that is a period
 UNIQUE = 0.9  # different values per known one, above which a column names single images, as titles do
-MAX_SHOWN = 40  # characters
 YEARS = 0.9  # share of the known values that hold a year, above which a column is one of periods
 
 
@@ -36,7 +35,7 @@ def representation(values: Iterable[str]) -> dict[str, Any]:
         "different": len(counted),
         "effective_number": math.exp(-sum(one * math.log(one) for one in shares)) if shares else 0.0,
         "top_share": max(shares, default=0.0),
-        "most": dict(counted.most_common(MOST)),
+        "most": dict(counted.most_common(MAX_LISTED)),
     }
 
 
@@ -55,34 +54,15 @@ def by_column(folder: ArtFolder, entries: Sequence[Entry]) -> dict[str, dict[str
         if column != CLASS and sum(map(bool, decades)) > YEARS * max(1, sum(map(bool, values))):
             column, values = f"{column}, by decade", decades
         one = representation(values)
-        is_name = one["different"] > max(MOST, UNIQUE * one["known"])
+        is_name = one["different"] > max(MAX_LISTED, UNIQUE * one["known"])
         found[column] = one | {"most": {}} if is_name else one
     return found
 
 
 def decade(value: str) -> str:
     """The decade of a value such as "1904" or "c. 1890"; "" if it is none."""
-    year = YEAR.search(value) if len(value) <= LONGEST else None
+    year = YEAR.search(value) if len(value) <= MAX_PERIOD_LENGTH else None
     return f"{year[1][:3]}0s" if year else ""
-
-
-def shorten(value: str) -> str:
-    return value if len(value) <= MAX_SHOWN else f"{value[: MAX_SHOWN - 1]}\u2026"
-
-
-def rows(columns: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """For a table: column, values, effective number, unknown, the most frequent."""
-    return [
-        [
-            name,
-            str(one["different"]),
-            f"{one['effective_number']:.1f}",
-            str(one["unknown"]),
-            ", ".join(f"{shorten(value)} {number / one['known']:.0%}" for value, number in [*one["most"].items()][:3])
-            or ("nearly all different" if one["known"] else ""),
-        ]
-        for name, one in columns.items()
-    ]
 
 
 def sides(entries: Sequence[Entry]) -> np.ndarray:

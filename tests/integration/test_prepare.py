@@ -259,7 +259,6 @@ def test_the_page_shows_what_is_left_out_and_who_is_represented(prepare, mixed_f
     assert artist["most"] == {"Ann <b>": artist["known"]}
     assert year["known"] == used
     assert found["ai_marks"] == {"trainedAlgorithmicMedia": 1}
-    assert found["near_duplicates"]["divided"] == 0
     assert "Ann &lt;b&gt;" in page
     assert "<b>" not in page
     assert page.count("data:image/jpeg") >= 3  # classes, and what is left out
@@ -277,4 +276,4 @@ def test_near_duplicates_in_folders_of_several_parts_are_counted(prepare, art_fo
     image.save(art_folder / "train" / "one.png")
     image.resize((250, 250)).save(art_folder / "test" / "again.png")
     assert prepare(f"data.root={art_folder}", "run_dir=report") == 0
-    assert report()["near_duplicates"] == {"groups": 1, "images": 2, "divided": 0, "in_several_parts": 1}
+    assert report()["near_duplicates"] == {"groups": 1, "images": 2, "in_several_parts": 1}

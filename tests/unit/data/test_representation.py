@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import entropy
 
 from artart.data.index import Entry
-from artart.data.representation import decade, representation, rows, sides, sizes
+from artart.data.report import _columns_table
+from artart.data.representation import decade, representation, sides, sizes
 from artart.data.scan import FileInfo
 
 
@@ -31,7 +32,7 @@ def test_a_column_without_values():
     assert found == {
         "known": 0, "unknown": 2, "different": 0, "effective_number": 0.0, "top_share": 0.0, "most": {}
     }  # fmt: skip
-    assert rows({"place": found}) == [["place", "0", "0.0", "2", ""]]
+    assert _columns_table({"representation": {"place": found}}).rows == [["place", "0", "0.0", "2", ""]]
 
 
 def test_decades():
