@@ -58,10 +58,9 @@ def open_image(
     with Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
         opened.seek(0)
         head = opened.read(HEAD)
-        found = png.readable(opened) if head.startswith(png.SIGNATURE) else None
-        source = found.file if found and found.file is not opened else file
+        found, bits, cicp = png.readable(opened) if head.startswith(png.SIGNATURE) else (opened, 8, ())
         try:
-            image = _open(source, head, max_pixels, formats)
+            image = _open(file if found is opened else found, head, max_pixels, formats)
         except Image.UnidentifiedImageError:
             layouts.check_tiff(opened)  # says what it is
             raise
@@ -71,7 +70,7 @@ def open_image(
             at = opened.tell()
             layouts.check(image, opened)
             opened.seek(at)
-            _add_profile(image, head, found)
+            _add_profile(image, head, bits, cicp)
         except ValueError:
             with image:  # closes the file, unless it is the caller's
                 raise
@@ -92,11 +91,11 @@ def _open(source: str | Path | BinaryIO, head: bytes, max_pixels: int, formats: 
             Image.MAX_IMAGE_PIXELS = None
 
 
-def _add_profile(image: Image.Image, head: bytes, found: png.Readable | None) -> None:
+def _add_profile(image: Image.Image, head: bytes, bits: int, cicp: tuple[int, ...]) -> None:
     """Make a profile of what other than a profile tells an image's colours. Source: PNG 3rd edition, 4.3."""
-    if found and image.mode == "L" and "transparency" in image.info:
-        image.info["transparency"] *= 255 // (2**found.bits - 1)  # Pillow scales the grey of 2 and 4 bits but not this
-    code_points = found.cicp[:2] if found else _code_points(head)
+    if bits < 8 and image.mode == "L" and "transparency" in image.info:
+        image.info["transparency"] *= 255 // (2**bits - 1)  # Pillow scales the grey of 2 and 4 bits but not this
+    code_points = cicp[:2] or _code_points(head)
     profile = image.info.get("icc_profile")
     if code_points:
         profile = profiles.of_code_points(*code_points)
@@ -155,13 +154,6 @@ def colour_of(name: str) -> Colour:
     """A colour that `PIL.ImageColor` knows, such as white or #808080. Raises ValueError if it knows none."""
     red, green, blue = ImageColor.getrgb(name)[:3]
     return red, green, blue
-
-
-def is_colour(name: str) -> bool:
-    """Whether `PIL.ImageColor` knows a colour."""
-    with suppress(ValueError):
-        return bool(colour_of(name))
-    return False
 
 
 def decode(file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> Image.Image:

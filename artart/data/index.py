@@ -16,7 +16,7 @@ from artart.data.opt_out import REASON
 from artart.data.perceptual_hash import groups
 from artart.data.scan import FileInfo
 from artart.data.settings import FolderSettings
-from artart.io.files import as_csv, atomic, write_new
+from artart.io.files import as_csv, atomic
 from artart.io.provenance import AI_SOURCES
 from artart.io.terminal import relative_to_cwd
 
@@ -140,11 +140,6 @@ def write_unused(entries: Sequence[Entry], root: Path, folder: Path) -> None:
         unused = ((root / one.path, one.reason, one.facts.bytes) for one in entries if one.status == status)
         with atomic(folder / f"{status}.csv") as out:
             out.write(as_csv(LIST_COLUMNS, unused))
-
-
-def write_list(files: Iterable[tuple[Path, str, int]], file: Path) -> Path:
-    """Write a table of unused files: path, reason, size in bytes. Returns its name, which `write_new` chooses."""
-    return write_new(file, as_csv(LIST_COLUMNS, files))
 
 
 def read(file: Path) -> list[Entry]:

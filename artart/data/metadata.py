@@ -47,12 +47,13 @@ def read(file: Path, root: Path, files: Sequence[Path]) -> Metadata:
     except ValueError as error:
         raise ArtError(f"data.metadata={file}: {error}") from None
     exactly = {_normal(path.absolute()): path for path in files}
-    images = {_nfc(name): path for name, path in exactly.items()} | exactly
+    # NFC writes accents and letters as one character; macOS separates them.
+    images = {normalize("NFC", name): path for name, path in exactly.items()} | exactly
     targets = max(
         ([_locate(row["path"], str(base.absolute()), images) for _, row in table] for base in (root, file.parent)),
         key=lambda targets: sum(isinstance(target, Path) for target in targets),
     )
-    below_root = _nfc(_normal(root.absolute())).rstrip("/") + "/"
+    below_root = normalize("NFC", _normal(root.absolute())).rstrip("/") + "/"
     kept: dict[Path | str, Row] = {}
     for target, (line, row) in zip(targets, table, strict=True):
         if isinstance(target, str) and not target.startswith(below_root):
@@ -100,19 +101,14 @@ def _locate(path: str, base: str, images: dict[str, Path]) -> Path | str:
     """The image that a path of the table names; without one, the absolute path."""
     for spelling in dict.fromkeys((path, path.strip().replace("\\", "/"))):
         target = _normal(spelling if Path(spelling).is_absolute() else f"{base}/{spelling}")
-        if image := images.get(target) or images.get(_nfc(target)):
+        if image := images.get(target) or images.get(normalize("NFC", target)):
             return image
-    return _nfc(target)
+    return normalize("NFC", target)
 
 
 def _normal(path: str | Path) -> str:
     """Remove `..`, `.` and doubled slashes; with / on Windows too. normpath keeps two slashes at the start."""
     return Path(os.path.normpath(path)).as_posix().replace("//", "/")
-
-
-def _nfc(path: str) -> str:
-    """Write accents and letters as one character; macOS separates them."""
-    return normalize("NFC", path)
 
 
 def _table(text: str) -> tuple[tuple[str, ...], list[Row]]:

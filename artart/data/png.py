@@ -4,7 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from PIL import PngImagePlugin
 
@@ -16,16 +16,11 @@ PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}  # chunks that make them
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MB; long texts and profiles are no damage
 
 
-class Readable(NamedTuple):
-    """A PNG without what would stop Pillow."""
+def readable(file: BinaryIO) -> tuple[BinaryIO, int, tuple[int, ...]]:
+    """A PNG without what would stop Pillow: the file or a copy, its bits per channel, and its cICP; empty: none.
 
-    file: BinaryIO  # the original, or a copy without metadata that are damaged or cannot be read
-    bits: int  # per channel
-    cicp: tuple[int, ...]  # primaries, transfer function, matrix, full range (ITU-T H.273); empty: none
-
-
-def readable(file: BinaryIO) -> Readable:
-    """Look through the chunks of a PNG.
+    The copy lacks metadata that are damaged or cannot be read. The cICP is primaries, transfer function, matrix, full
+    range (ITU-T H.273).
 
     Raises ValueError if the checksum of a chunk that makes the pixels is wrong; Unsupported if it has a chunk that is
     needed and not in the standard, such as Apple's CgBI.
@@ -53,7 +48,7 @@ def readable(file: BinaryIO) -> Readable:
         for part in reversed(dropped):
             del content[part]
         file = io.BytesIO(content)
-    return Readable(file, bits, cicp)
+    return file, bits, cicp
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes, bool]]:

@@ -73,11 +73,7 @@ class Examined(NamedTuple):
 
 
 def examine(
-    path: Path,
-    size: int,
-    resize_mode: ResizeMode = "stretch",
-    background: Colour = WHITE,
-    max_pixels: int = MAX_PIXELS,
+    path: Path, size: int, resize_mode: ResizeMode = "stretch", background: Colour = WHITE, max_pixels: int = MAX_PIXELS
 ) -> Examined:
     """Read and decode a file completely; any error becomes its flaw. An image above max_pixels is not decoded."""
     facts = FileInfo()

@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypedDict
 
-from artart.data.decode import MAX_PIXELS, ResizeMode, is_colour
+from artart.data.decode import MAX_PIXELS, ResizeMode, colour_of
 from artart.data.labels import CLASS
 from artart.io.ranges import Count, ImageSize, Rule
+
+ColourName = Annotated[str, Rule(lambda name: bool(colour_of(name)), "a colour such as white or #808080")]
 
 
 class Exclude(TypedDict, total=False):
@@ -27,7 +29,7 @@ class FolderSettings:
     root: str | Path | None = None  # a folder; its sub-folders are classes. None: demo art
     image_size: ImageSize = 128  # side of the square images in pixels
     resize_mode: ResizeMode = "stretch"  # how an image becomes square: stretch, center_crop, or pad with the background
-    background: Annotated[str, Rule(is_colour, "a colour such as white or #808080")] = "white"  # of transparent images
+    background: ColourName = "white"  # of transparent images
     metadata: str | Path | None = None  # a CSV table with a column path; files that it does not name are excluded
     opt_out: str | Path | None = None  # a list of images that are excluded, as for `opt_out.read_list`
     licences: list[str] | None = None  # allowed ones, or patterns such as "CC0*"; None: all

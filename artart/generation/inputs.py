@@ -15,10 +15,11 @@ from torch import Tensor
 from artart import ArtError
 from artart.data.decode import WHITE, Colour, ResizeMode, decode, resize, to_srgb, upright
 from artart.data.find import find_all
-from artart.data.index import write_list
+from artart.data.index import LIST_COLUMNS
 from artart.data.layouts import check
 from artart.data.scan import FileInfo, examine_all
 from artart.generation.original import Original
+from artart.io.files import as_csv, write_new
 from artart.io.images import to_model
 from artart.io.provenance import ImageProvenance, joint_opt_out, provenance_of
 from artart.io.terminal import relative_to_cwd
@@ -68,7 +69,7 @@ def read_inputs(
             reasons = "; ".join(f"{file.name}: {why}" for file, why, _ in rejected[:3]) or "no image below this folder"
             raise ArtError(f"input={path}: nothing to work on ({reasons})")
         if rejected:
-            table = write_list(rejected, out / "rejected.csv")
+            table = write_new(out / "rejected.csv", as_csv(LIST_COLUMNS, rejected))
             log.warning("%d of %d files cannot be used: see %s", len(rejected), num_files, relative_to_cwd(table))
 
     return len(images), usable()

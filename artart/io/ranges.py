@@ -1,8 +1,7 @@
 """Ranges of settings, as annotations of parameters: `batch_size: Count = 32`. `artart.config.schema` checks them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Predicate
 from pydantic import Field
@@ -15,7 +14,6 @@ MAX_IMAGE_SIZE = 8192  # limits the memory that a checkpoint can make artart res
 class Rule(Predicate):
     """A condition, and its description for errors and docs/configuration.md."""
 
-    func: Callable[[Any], bool]
     words: str
 
 

@@ -26,7 +26,7 @@ from PIL import Image, ImageCms
 from artart.data import demo, scan
 from artart.data.decode import FORMATS, open_image, resize, upright
 from artart.data.find import find_all
-from artart.data.index import write_list
+from artart.data.index import write_unused
 from artart.data.scan import MAX_PAGES, Examined, FileInfo, examine, examine_all
 from artart.data.workers import CHUNK
 from artart.io.provenance import ImageProvenance, xmp
@@ -914,5 +914,5 @@ def test_workers_do_not_outlive_their_parent(death: signal.Signals, tmp_path: Pa
 
 
 def test_the_table_is_there_when_no_file_is_flawed(tmp_path: Path) -> None:
-    write_list([], tmp_path / "rejected.csv")
+    write_unused([], tmp_path, tmp_path)
     assert (tmp_path / "rejected.csv").read_text() == "path,reason,bytes\n"
