@@ -59,7 +59,7 @@ def choose(cfg: DictConfig, words: Sequence[str]) -> tuple[DictConfig, Sequence[
         return cfg, words
     data, device = build(as_dict(cfg), "data"), device_of(as_dict(cfg))
     num_images = distributed.broadcast_from_rank_zero(lambda: data.num_found)
-    chosen = [*_words_for(device, num_images), *(word for word in words if word != AUTO)]
+    chosen = [*words_for(device, num_images), *(word for word in words if word != AUTO)]
     anew = compose_config("train", chosen)
     check(anew)
     anew.trainer.devices, anew.trainer.num_nodes = cfg.trainer.devices, cfg.trainer.num_nodes  # of `distributed.launch`
@@ -80,7 +80,7 @@ def choose(cfg: DictConfig, words: Sequence[str]) -> tuple[DictConfig, Sequence[
     return anew, chosen
 
 
-def _words_for(device: torch.device, num_images: int) -> list[str]:
+def words_for(device: torch.device, num_images: int) -> list[str]:
     """An experiment for a device and a number of images, with its batch size and duration, as words, key=value."""
     size = memory.total(device)
     preset = next(
