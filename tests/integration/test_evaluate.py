@@ -315,15 +315,18 @@ def test_the_verdict_says_that_there_are_no_near_duplicates_at_all():
     assert [*verdict(metrics)] == ["No near-duplicates of training images among 500 samples."]
 
 
-def test_the_table_of_near_duplicates_says_what_the_test_cannot_see():
+@pytest.fixture
+def metrics_of_samples():
     one = {"value": 0.5, "low": 0.25, "high": 0.75, "held_out": 0.01, "detection_rate": {"tint": 0.95, "blur": 0.4}}
     one |= {"blind_to": ["blur"], "classes": {"icon": {"value": 0.5, "num_images": 4}}}
     none = one | {"value": 0.0, "blind_to": []}
     memorization = {"rate": none, "rate_ratio": one, "rate_third": none, "num_train": 7}
     quality = {"kid_inception": {"value": 2.0, "low": 1.0, "high": 3.0, "real": {"value": 0.5}}}
-    of_quality, of_memorization, of_labels = tables(
-        {"memorization": memorization, "num_images": 4, "num_held_out": 9, **quality}
-    )
+    return {"memorization": memorization, "num_images": 4, "num_held_out": 9, **quality}
+
+
+def test_the_table_of_near_duplicates_says_what_the_test_cannot_see(metrics_of_samples):
+    of_quality, of_memorization, of_labels = tables(metrics_of_samples)
     assert of_quality.rows == [["KID, Inception", "2", "1 .. 3", "0.5"]]
     assert of_memorization.rows[0] == ["samples", "0.0%", "50.0%", "0.0%"]
     assert of_memorization.rows[1][1:] == ["25.0% .. 75.0%"] * 3
@@ -334,6 +337,19 @@ def test_the_table_of_near_duplicates_says_what_the_test_cannot_see():
     ]
     assert of_memorization.note.endswith("cannot detect that kind; ratio cannot detect blur.")
     assert of_labels.rows == [["icon", "4", "50.0%", "50.0%", "50.0%"]]
+
+
+def test_the_table_of_fidelity_has_a_row_for_each_column_of_labels(metrics_of_samples):
+    of_class = {"value": 0.5, "low": 0.4, "high": 0.6, "floor": 0.25, "ceiling": 0.9, "of_ceiling": 0.38}
+    _, of_fidelity, *_ = tables(metrics_of_samples | {"fidelity": {"class": of_class}})
+    assert of_fidelity.header == ["column", "samples", "95 % interval", "floor", "ceiling", "reached"]
+    assert of_fidelity.rows == [["class", "50.0%", "40.0% .. 60.0%", "25.0%", "90.0%", "38.0%"]]
+
+
+def test_a_distance_without_an_interval_has_an_empty_cell(metrics_of_samples):
+    fid = {"value": 7.0, "low": None, "high": None, "real": {"value": 0.25, "low": None, "high": None}}
+    of_quality, *_ = tables(metrics_of_samples | {"fid": fid})
+    assert of_quality.rows[1] == ["FID, Inception", "7", "", "0.25"]
 
 
 @pytest.mark.slow

@@ -259,3 +259,13 @@ def test_the_interval_of_the_frechet_distance_is_of_halves():
     low, high = np.quantile(values - values.mean(), [0.025, 0.975])
     value = frechet_distance(x, y)
     assert_close(tuple(frechet_estimate(x, y)), (value, value + low, value + high))
+
+
+def test_a_frechet_distance_of_too_many_features_has_no_interval(monkeypatch):
+    monkeypatch.setattr(distances, "MAX_HALVED_FEATURES", 3)
+    generator = drawing()
+    for dim, has_interval in ((3, True), (4, False)):
+        x, y = normal(31, dim, generator), normal(24, dim, generator)
+        value, low, high = frechet_estimate(x, y)
+        assert_close(value, frechet_distance(x, y))
+        assert (low is not None, high is not None) == (has_interval, has_interval)

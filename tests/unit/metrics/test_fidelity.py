@@ -32,6 +32,20 @@ def test_samples_of_shuffled_classes_are_at_the_floor():
     assert found["of_ceiling"] == pytest.approx(0, abs=0.12)
 
 
+def test_the_ceiling_is_of_images_that_the_classifier_was_not_trained_on():
+    """Of noise with more columns than a half has rows it knows each training image, and no other."""
+    noise = torch.randn(2, NUM, 300, generator=torch.Generator().manual_seed(0)).double()
+    assert fidelity(*noise, NAMES)["ceiling"] < 0.4
+
+
+def test_the_floor_is_that_of_the_classes_that_are_found_and_wanted():
+    """All samples look like the rare class, which a tenth of them should."""
+    order = torch.randperm(NUM, generator=torch.Generator().manual_seed(1)).tolist()
+    names = ["class 1" if k < NUM // 10 else "class 0" for k in order]
+    found = fidelity(images_of(["class 1"] * NUM, seed=3), images_of(names, seed=2), names)
+    assert found["floor"] == pytest.approx(0.1, abs=0.01)
+
+
 def test_half_of_the_samples_right_is_half_way():
     mixed = [name if k % 4 < 2 else f"class {(int(name[-1]) + 1) % CLASSES}" for k, name in enumerate(NAMES)]
     found = fidelity(images_of(mixed, seed=3), HELD_OUT, NAMES)

@@ -217,6 +217,16 @@ def test_a_third_is_judged_by_its_interval(memorization_test):
         assert memorization_test.has_memorized(found) is has_memorized
 
 
+def test_a_third_is_judged_by_what_it_finds_among_held_out_images(memorization_test, monkeypatch):
+    """A fifth of them."""
+    ratio = torch.where(torch.arange(300) < 60, 0.2, 0.9)
+    monkeypatch.setattr(memorization_test, "held_out", memorization_test.held_out._replace(ratio=ratio))
+    none = torch.zeros(256, dtype=torch.bool)
+    for hits, has_memorized in ((30, False), (90, True)):
+        found = {"rate": none, "rate_ratio": none, "rate_third": torch.arange(256) < hits}
+        assert memorization_test.has_memorized(found) is has_memorized
+
+
 @pytest.mark.slow
 def test_false_alarms_are_one_in_a_hundred_where_nothing_was_copied():
     memorization_test = MemorizationTest(images(50, 0), alone(50), images(3000, 1))

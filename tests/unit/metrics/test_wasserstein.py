@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -13,9 +14,22 @@ def test_distance_is_zero_for_the_same_set_and_grows_with_the_difference():
     assert_close(far, sliced_wasserstein(2 * y, x))
 
 
-def test_distance_of_a_shift_is_that_of_its_projections():
-    """Each projection of a constant shift is that shift times the sum of the direction."""
-    x = torch.randn(8, 1, 7, 7, generator=torch.Generator().manual_seed(0))
-    directions = torch.randn(32, 1, 7, 7, generator=torch.Generator().manual_seed(0))
-    sums = torch.nn.functional.normalize(directions.flatten(1)).sum(dim=1)
+def directions() -> torch.Tensor:
+    drawn = torch.randn(32, 1, 7, 7, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.normalize(drawn.flatten(1)).view_as(drawn)
+
+
+@pytest.mark.parametrize("size", [7, 16])
+def test_distance_of_a_shift_is_that_of_its_projections(size):
+    """Each projection of a constant shift is that shift times the sum of the direction; at 16 px also of halves."""
+    x = torch.randn(8, 1, size, size, generator=torch.Generator().manual_seed(0))
+    sums = directions().sum(dim=(1, 2, 3))
     assert_close(sliced_wasserstein(x, x + 0.3), 0.3 * sums.abs().mean())
+
+
+def test_distance_is_the_mean_over_sizes():
+    """Of a checkerboard, whose projections at 16 px differ in sign only, nothing is left at 8 px."""
+    x, places = torch.zeros(8, 1, 16, 16), torch.arange(16)
+    board = 1.0 - 2 * ((places + places[:, None]) % 2)
+    sums = (directions() * board[:7, :7]).sum(dim=(1, 2, 3))
+    assert_close(sliced_wasserstein(x, x + 0.3 * board), 0.3 * sums.abs().mean() / 2)
