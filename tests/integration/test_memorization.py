@@ -1,6 +1,8 @@
 import json
 import math
 import re
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from artart.features.alexnet import alexnet_features
 from artart.io.images import to_model
 from artart.metrics.distances import kernel_distance
+from artart.training.callbacks import memorization
 from artart.training.callbacks.checkpoints import EpochCheckpoint
 from artart.training.callbacks.memorization import MemorizationMonitor
 
@@ -81,7 +84,7 @@ def test_a_run_that_is_too_short_for_a_test_says_so(result, capsys):
 
 
 @pytest.mark.slow
-def test_samples_are_the_same_each_time_and_in_the_classes_of_training(result, monkeypatch):
+def test_samples_are_the_same_each_time(result, monkeypatch):
     drawn = []
     original = MemorizationMonitor._samples
 
@@ -95,6 +98,28 @@ def test_samples_are_the_same_each_time_and_in_the_classes_of_training(result, m
     assert torch.equal(one, other)
     assert one.shape == (20, 3, 16, 16)
     assert one.dtype == torch.uint8
+
+
+def test_samples_have_the_labels_of_training_images_in_their_proportions(monkeypatch):
+    """A label of each image is its number: 80 of one class and 20 of another."""
+    train_ids, drawn = [*range(100, 180), *range(200, 220)], []
+
+    def sample_images(net, process, sampler, y, seeds, *_, on_step):
+        drawn.append((y, seeds))
+        return iter([torch.zeros(len(y), 3, 8, 8)])
+
+    monkeypatch.setattr(memorization, "sample_images", sample_images)
+    monkeypatch.setattr(MemorizationMonitor, "bar", lambda *_: nullcontext())
+    monitor = MemorizationMonitor(SimpleNamespace(num_steps=2), num_images=2000)
+    data = SimpleNamespace(train_ids=train_ids, y_of=lambda ids: torch.tensor(ids).view(-1, 1))
+    module = SimpleNamespace(net=None, objective=None, trainer=None, device=torch.device("cpu"))
+    monitor._samples(module, data)
+    monitor._samples(module, data)
+    (y, seeds), again = drawn
+    assert seeds == again[1] == range(2000)
+    assert torch.equal(y, again[0])
+    assert set(y.flatten().tolist()) == set(train_ids)
+    assert (y >= 200).float().mean().item() == pytest.approx(0.2, abs=0.03)
 
 
 @pytest.mark.slow

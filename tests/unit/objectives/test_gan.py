@@ -130,6 +130,57 @@ def test_measure_is_a_function_of_the_images_and_zero_for_equal_sets():
     assert_close(same["val/discriminator"], torch.full((B,), math.log(2)))
 
 
+def test_measure_is_the_discriminators_loss_of_art_and_samples():
+    judge = Linear(torch.linspace(-0.02, 0.05, 3 * S * S).view(3, S, S))
+    batch = Batch(torch.rand(B, 3, S, S), torch.zeros(B, 1, dtype=torch.long))
+    fake = torch.full((B, 3, S, S), 0.3)
+    found = GAN(RelativisticLoss(judge)).measure(lambda z, t, y: fake, batch)
+    assert_close(found["val/discriminator"], F.softplus(judge(fake) - judge(batch.x0)))
+
+
+class Spy(nn.Module):
+    """A network that makes given images, or else what it is given times a half; it notes labels and images."""
+
+    num_classes = 2
+
+    def __init__(self, made: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.made = made
+
+    def forward(self, z: torch.Tensor, t: None, y: torch.Tensor) -> torch.Tensor:
+        self.y, self.fake = y, z / 2 if self.made is None else self.made
+        return self.fake
+
+
+def judged(net: Spy, x0: torch.Tensor, progress: float, **settings: float) -> tuple[torch.Tensor, ...]:
+    """What the loss is given: real and generated images, and labels."""
+    objective = GAN(lambda real, fake, y, progress: (real, fake, y), **settings)
+    y = torch.arange(len(x0)).view(-1, 1) % 2
+    return objective(net, Batch(x0, y), torch.Generator().manual_seed(0), progress=progress)
+
+
+def test_augmentation_rises_from_none_to_all_images_real_and_generated_apart():
+    x0 = torch.rand(B, 3, S, S, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    net = Spy()
+    real, fake, _ = judged(net, x0, progress=0.0, augment_prob=1.0)
+    assert torch.equal(real, x0)
+    assert torch.equal(fake, net.fake)
+    for progress in (0.5, 1.0):  # the end of burn-in, and of the run
+        real, fake, _ = judged(Spy(x0), x0, progress, augment_prob=1.0, burn_in=0.5)
+        for one, other in ((real, x0), (fake, x0), (real, fake)):
+            assert (one != other).flatten(1).any(dim=1).all()
+    real, fake, _ = judged(Spy(x0), x0, progress=1.0, augment_prob=0.0)
+    assert torch.equal(real, x0)
+    assert torch.equal(fake, x0)
+
+
+@pytest.mark.parametrize(("probability", "wanted"), [(0.0, [0, 1, 0, 1]), (1.0, [2, 2, 2, 2])])
+def test_network_and_discriminator_see_the_same_dropped_labels(probability, wanted):
+    net = Spy()
+    *_, y = judged(net, torch.zeros(B, 3, S, S), progress=1.0, class_dropout_prob=probability)
+    assert y.flatten().tolist() == net.y.flatten().tolist() == wanted
+
+
 @pytest.mark.slow
 def test_all_of_eight_gaussians_in_a_ring_are_found():
     """Points in the plane: a generator that drops modes misses some of the eight."""

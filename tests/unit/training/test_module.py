@@ -145,3 +145,13 @@ def test_optimizers_are_fused_where_they_can_be_unless_the_user_says_otherwise()
     states = [{"param_groups": [{"lr": 1.0, "fused": True}, {"lr": 2.0}]}]
     set_fused(states, None)
     assert states == [{"param_groups": [{"lr": 1.0, "fused": None}, {"lr": 2.0}]}]
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "can_fuse"),
+    [("cuda", "32-true", True), ("cuda", "bf16-mixed", True), ("cuda", "16-mixed", False), ("cpu", "32-true", False)],
+)
+def test_optimizers_can_be_fused_on_cuda_but_not_with_scaled_gradients(module, device, precision, can_fuse):
+    made = module()
+    made.trainer.strategy, made.trainer.precision = SimpleNamespace(root_device=torch.device(device)), precision
+    assert made._can_fuse is can_fuse

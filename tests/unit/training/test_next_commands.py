@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -6,13 +7,14 @@ from omegaconf import OmegaConf
 
 from artart.training import next_commands as modules
 from artart.training.next_commands import next_commands
+from tests.unit.test_docs import problem
 
 OWN = "experiment=auto data.root=FOLDER_OF_YOUR_ART"
 
 
-def commands(mode: str, root: str | None, run_dir: Path) -> list[str]:
+def commands(mode: str, root: str | None, run_dir: Path, one_step: bool = False) -> list[str]:
     config = {"data": {"root": root, "val_fraction": 0.1}, "run_dir": str(run_dir)}
-    run = SimpleNamespace(cfg=OmegaConf.create(config), objective=SimpleNamespace(mode=mode, one_step=False))
+    run = SimpleNamespace(cfg=OmegaConf.create(config), objective=SimpleNamespace(mode=mode, one_step=one_step))
     return [command for command, _ in next_commands(run, run_dir / "checkpoints" / "best.ckpt")]
 
 
@@ -35,6 +37,16 @@ def test_next_commands_can_be_pasted(tmp_path, monkeypatch):
     first, *_, last = commands("sample", None, tmp_path / "my run")
     assert first.startswith("artart.generate checkpoint='my run/checkpoints/best.ckpt' ")
     assert last.startswith("tensorboard.main --logdir 'my run' ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "one_step", "has_trajectory"),
+    [("reconstruct", False, False), ("sample", False, True), ("sample", True, False)],
+)
+def test_next_commands_have_settings_that_exist_and_fit(mode, one_step, has_trajectory, tmp_path):
+    found = commands(mode, None, tmp_path, one_step)
+    assert [wrong for command in found if (wrong := problem(shlex.split(command)))] == []
+    assert ("save_trajectory=true" in found[0]) is has_trajectory
 
 
 def test_python_is_named_by_its_path_only_if_it_is_another(monkeypatch, caplog):

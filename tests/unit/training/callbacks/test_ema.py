@@ -1,9 +1,12 @@
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
 from artart.training.callbacks.ema import EMA
@@ -38,6 +41,22 @@ def test_at_first_the_half_life_is_a_share_of_what_was_seen():
 def test_the_batch_size_makes_no_difference_in_the_end():
     ema = EMA()
     assert left_after(ema, 64_000, 70_400, 64) == pytest.approx(left_after(ema, 64_000, 70_400, 8), rel=0.05)
+
+
+def test_buffers_of_batch_normalization_are_averaged():
+    """A step of 8 images with a half-life of 4 leaves a quarter of the average."""
+    net, ema, seen = nn.BatchNorm2d(2), EMA(half_life_fraction=1.0, max_half_life=4), torch.tensor([10.0, -20.0])
+    net.device, net.images_seen = torch.device("cpu"), 0
+    ema._average_model = AveragedModel(net, use_buffers=True)
+    ema.on_train_start(None, net)
+    for step in (1, 2):
+        net(step * seen.view(1, 2, 1, 1).expand(8, 2, 4, 4))
+        net.num_batches_tracked.fill_(1 + 100 * (step - 1))
+        net.images_seen += 8
+        ema.on_train_batch_end(SimpleNamespace(global_step=step), net)
+    average = ema._average_model.module
+    assert_close(average.running_mean, 0.25 * 0.1 * seen + 0.75 * (0.9 * 0.1 + 0.1 * 2) * seen)
+    assert average.num_batches_tracked == 0.25 * 1 + 0.75 * 101
 
 
 # --- in a run
