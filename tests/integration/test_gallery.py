@@ -31,17 +31,27 @@ def pixels_of(url: str) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_gallery_shows_samples_with_their_provenance(call, diffusion_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("diffusion", {"label": "none", "num_steps": 2}),
+        ("gan", {"label": "none"}),
+        ("text", {"prompt": "painting by hand", "num_steps": 2}),
+    ],
+)
+def test_gallery_shows_samples_with_their_provenance(call, request, tmp_path, monkeypatch, kind, settings):
+    run = request.getfixturevalue(f"{kind}_run")
     monkeypatch.chdir(tmp_path)
-    assert call(artart.gallery, str(diffusion_run), "nearest=false", "seed=4", *FAST) == 0
+    words = [f"{'sampler.' * (key == 'num_steps')}{key}={value}" for key, value in settings.items()]
+    assert call(artart.gallery, str(run), "nearest=false", "seed=4", "num_images=3", "out=made", *words) == 0
     text = Path("made/gallery.html").read_text()
     shown = tiles(text)
-    model = artart.load(diffusion_run, device="cpu")
-    for tile, image, seed in zip(shown, model.sample(3, label="none", seed=4, num_steps=2), (4, 5, 6), strict=True):
+    model = artart.load(run, device="cpu")
+    for tile, image, seed in zip(shown, model.sample(3, seed=4, **settings), (4, 5, 6), strict=True):
         assert np.array_equal(pixels_of(tile["src"]), np.asarray(image))
         assert f"seed={seed};" in tile["details"]
         assert tile["nearest"] == ""
-    last = sorted((diffusion_run / "samples").glob("epoch_????.png"))[-1]
+    last = sorted((run / "samples").glob("epoch_????.png"))[-1]
     assert f"epoch {int(last.stem[6:])}" in text
     assert "http://" not in re.sub(r'data:[^"]*|src="[^"]*"', "", text), "nothing is loaded from elsewhere"
 

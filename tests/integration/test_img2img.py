@@ -26,7 +26,7 @@ from artart.diffusion.schedule import Cosine, Flow
 from artart.generation.conditions import Asked
 from artart.generation.img2img import masked, plan_variations
 from artart.generation.inputs import Input, inputs_of, provenance_of_inputs, read_inputs
-from artart.generation.interpolate import places, plan_interpolation
+from artart.generation.interpolate import MAX_IN_ANIMATION, _moments, places, plan_interpolation
 from artart.generation.plan import Sampling, make
 from artart.generation.sample import plan_samples
 from artart.io.provenance import provenance_of
@@ -298,6 +298,7 @@ def test_outside_of_the_mask_every_pixel_is_the_inputs(generate, best, image, ma
     for one in made:
         assert (one[~repainted()] == given[~repainted()]).all()
         assert np.abs(one[repainted()] - given[repainted()]).max() > 10
+    assert settings_of(f"made/{image.stem}_00000.png")["strength"] == "1.0, 0.9, 0.7, 0.5"
     assert (made[0] != made[1]).any()
     sheet = pixels("made/grid.png")
     assert sheet.shape == (115, 5 * 98 + 2, 3)
@@ -415,6 +416,14 @@ def test_the_strip_and_the_trajectory_show_the_images(generate, best):
         == provenance_in("made/trajectory.webp").source
         == "trainedAlgorithmicMedia"
     )
+
+
+@pytest.mark.parametrize(("num", "wanted"), [(1000, 300), (300, 300), (5, 5)])
+def test_an_animation_has_at_most_300_images_from_the_first_to_the_last(num, wanted):
+    moments = sorted(_moments(num, MAX_IN_ANIMATION))
+    assert len(moments) == wanted
+    assert (moments[0], moments[-1]) == (0, num - 1)
+    assert {other - one for one, other in pairwise(moments)} <= {num // wanted, num // wanted + 1}
 
 
 # --- provenance

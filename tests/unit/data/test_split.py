@@ -30,6 +30,12 @@ def test_an_image_keeps_its_side_when_others_are_added(val_fraction: float) -> N
     assert held_out(few[::-1], val_fraction) == held_out(few, val_fraction)
 
 
+@pytest.mark.parametrize(("size", "wanted"), [(1, [4, 8, 9, 10, 13, 17]), (2, [8, 9, 10, 11, 12, 13])])
+def test_what_is_held_out_stays_so_in_later_versions(size: int, wanted: list[int]) -> None:
+    """Else an old checkpoint would be judged on images that it was trained on."""
+    assert split(digests(20), [i // size for i in range(20)], 0.3) == wanted
+
+
 def test_near_duplicates_share_a_side() -> None:
     names = digests(100)
     groups = [i % 40 for i in range(100)]

@@ -19,8 +19,11 @@ def nothing_from_before():
 class Colours(nn.Module):
     """Stands in for Inception: nine numbers of an image of bytes."""
 
-    def __init__(self, *_):
+    arguments = None  # of the last
+
+    def __init__(self, *arguments):
         super().__init__()
+        Colours.arguments = arguments
 
     def forward(self, x):
         assert x.dtype == torch.uint8
@@ -33,6 +36,13 @@ def test_features_are_in_double_precision_and_in_order(monkeypatch):
     found = inception.inception_features(pixels, "auto", CPU)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, torch.cat([Colours()(one[None]) for one in pixels]).double())
+
+
+@pytest.mark.parametrize(("weights", "file"), [("auto", None), ("weights/inception.pth", "weights/inception.pth")])
+def test_the_network_is_that_of_published_fids(monkeypatch, weights, file):
+    monkeypatch.setattr(torchmetrics.image.fid, "NoTrainInceptionV3", Colours)
+    inception.inception_on(weights, CPU)
+    assert Colours.arguments == ("inception-v3-compat", ["2048"], file)
 
 
 @pytest.mark.parametrize(
