@@ -17,6 +17,7 @@ import json
 import statistics
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def run(args: Namespace, records: Records) -> None:
     for size, seed, name in product(args.sizes, args.seeds, args.only):
         row, minutes = args.name if name == ARTART else name, args.minutes or MINUTES[size]
         own = {"minutes": minutes, "settings": args.settings if name == ARTART else []}
-        check_settings(kept(args.out / f"{slug(row)}_{size}.json", lambda own=own: own), own, args.out)
+        check_settings(kept(args.out / f"{slug(row)}_{size}.json", partial(dict, own)), own, args.out)
         records.once({"row": row, "size": size, "seed": seed}, measure, name, size, seed, minutes, args)
 
 

@@ -123,7 +123,7 @@ def _evaluate_in_bf16(net: nn.Module, device: torch.device) -> None:
         with torch.autocast(device.type, torch.bfloat16):
             return forward(*args, **kwargs).float()
 
-    net.forward = in_bf16  # type: ignore[method-assign]
+    net.forward = in_bf16
 
 
 def weights_in(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from artart.checkpoints.load import DISCRIMINATOR
 from artart.checkpoints.validate import is_count
 from artart.config.build import Config, build, select_or_none
 from artart.io.terminal import printable
+from artart.objectives.losses import TrainingLoss
 from artart.training.module import is_fused, optimizer_for, set_fused
 
 MIN_LIGHTNING = 2  # it converts older checkpoints, which are not artart's
@@ -102,7 +103,7 @@ def _check_callbacks(content: Mapping[str, Any], config: Config) -> None:
                     raise ValueError(f"callbacks.{callback.state_key}: {type(error).__name__}: {error}") from error
 
 
-def _check_optimizer(content: Mapping[str, Any], config: Config, loss: nn.Module) -> None:
+def _check_optimizer(content: Mapping[str, Any], config: Config, loss: TrainingLoss) -> None:
     """A step of optimizer and schedule on meta tensors, which take no memory."""
     if not len(content["optimizer_states"]) == len(content["lr_schedulers"]) == 1:
         raise ValueError("optimizer_states, lr_schedulers: are not one each")
