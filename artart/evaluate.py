@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> None:
         )
         facts |= origin | load_images(data, loaded, "held-out")
         if can_sample:
-            facts |= {"seed": seed, "precision": loaded.precision, **how.details}
+            facts |= {"seed": seed, "network_precision": loaded.precision, **how.details}
             draw = partial(samples.draw, loaded, how.sampler, how.guidance, how.batch_size, seed)
             made = samples.measure(loaded, data, facts, draw, num_images, extractor)
         else:

@@ -218,7 +218,7 @@ WRONG = {
     "a file and a prompt": (["prompts=p.txt", "prompt=x"], "prompts=.*p.txt: takes the place of prompt=x"),
     "an empty file": (["prompts=empty.txt"], "prompts=.*empty.txt: is empty"),
     "no file": (["prompts=nowhere.txt"], "prompts=.*nowhere.txt: must be a file that exists"),
-    "a binary file": (["prompts=p.png"], r"p\.png: line 1 .*save it as UTF-8"),
+    "a binary file": (["prompts=p.png"], r"p\.png: line 1 .*save the file as UTF-8"),
     "no guidance": (
         ["negative_prompt=x", "guidance.weight=1"],
         "negative_prompt=x: has no effect with guidance.weight=1",
