@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from unicodedata import normalize
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from artart import ArtError, __version__
 from artart.checkpoints import rebuild, validate
+from artart.checkpoints.device import Precision, best_device, evaluate_in_bf16, precision_for
 from artart.checkpoints.format import FORMAT, join_first_stage, upgrade
 from artart.config.build import select_or_none
 from artart.data.decode import Colour, ResizeMode, colour_of
@@ -22,7 +23,6 @@ from artart.io.terminal import printable
 from artart.models.text import attach
 from artart.objectives.base import Objective
 
-Precision = Literal["32-true", "bf16-mixed"]
 PREFIX = "net."  # of the network's weights in a state dict
 DISCRIMINATOR = "discriminator."  # of those of a loss, which only resuming needs
 
@@ -103,27 +103,10 @@ def load(
     if isinstance(text, Embeddings):
         attach(net, text.table)
     net = net.eval().to(memory_format=torch.channels_last)  # convolutions are faster so
-    if objective.mode != "sample":  # reconstructions are compared with their inputs
-        if precision == "bf16-mixed":
-            raise ArtError("precision=bf16-mixed: is for networks that sample; leave it out")
-        precision = "32-true"
-    elif precision is None:
-        is_full = str(select_or_none(config, "trainer.precision")).startswith("32")
-        precision = "bf16-mixed" if computes_in_bf16(place) and not is_full else "32-true"
+    precision = precision_for(place, config, objective.mode == "sample", precision)
     if precision == "bf16-mixed":
-        _evaluate_in_bf16(net, place)
+        evaluate_in_bf16(net, place)
     return Loaded(net, objective, config, content["labels"], facts, path, files.sha256(path), text, precision)
-
-
-def _evaluate_in_bf16(net: nn.Module, device: torch.device) -> None:
-    """Evaluate a network in bf16, as training under bf16-mixed does; its outputs are float32."""
-    forward = net.forward
-
-    def in_bf16(*args: Any, **kwargs: Any) -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
-            return forward(*args, **kwargs).float()
-
-    net.forward = in_bf16
 
 
 def weights_in(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -237,24 +220,3 @@ def check_writable(
 def read_back(path: Path, config: Mapping[str, Any]) -> None:
     """Raise ArtError unless a checkpoint that a run with these settings has written can be used."""
     load(path, trusted_classes=list(validate.targets(config)))
-
-
-def best_device(name: str) -> torch.device:
-    """The device cpu, cuda or mps; for `auto` the fastest available. Raises ArtError if it is not available."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, here in available.items() if here)
-    if not available[name]:
-        raise ArtError(f"device={name}: not available; device=cpu works everywhere")
-    return torch.device(name)
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether a device is a GPU that has bf16 in hardware."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def check_numbers(x: torch.Tensor, source: object) -> None:
-    """Raise FloatingPointError if the outputs of a network, loaded from `source`, are not finite."""
-    if not x.isfinite().all():
-        raise FloatingPointError(f"checkpoint={source}: its outputs are not finite; take an earlier checkpoint")

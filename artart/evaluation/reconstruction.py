@@ -7,7 +7,8 @@ from typing import Any, Final
 import torch
 from torch import Generator, Tensor
 
-from artart.checkpoints.load import Loaded, check_numbers
+from artart.checkpoints.device import check_numbers
+from artart.checkpoints.load import Loaded
 from artart.data.datamodule import ArtDataModule
 from artart.evaluation.features import Extractor, features, known_features
 from artart.evaluation.report import IN_ROW, Evaluation, interval, rows_of_images, spectra

@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from artart import ArtError
-from artart.checkpoints.load import Loaded, check_numbers
+from artart.checkpoints.device import check_numbers
+from artart.checkpoints.load import Loaded
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import labels_of
 from artart.diffusion.guidance import Guidance

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.checkpoints import load as checkpoint
+from artart.checkpoints.device import Precision
 from artart.config.paths import checkpoint_of
 from artart.config.schema import check_values
 from artart.diffusion.guidance import Guidance
@@ -32,7 +33,7 @@ def load(
     path: str | Path,
     device: str = "auto",
     trusted_classes: Collection[str] = (),
-    precision: checkpoint.Precision | None = None,
+    precision: Precision | None = None,
 ) -> "Model":
     """Load a checkpoint of artart.train, or what artart.export made of one.
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from artart import ArtError
-from artart.checkpoints.load import Loaded, Precision, check_numbers, load
+from artart.checkpoints.device import Precision, check_numbers
+from artart.checkpoints.load import Loaded, load
 from artart.config.build import build, join_words, option, options, select_or_none
 from artart.config.schema import wrong_arguments
 from artart.data.embeddings import Embeddings

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from artart.checkpoints.load import Loaded, check_numbers
+from artart.checkpoints.device import check_numbers
+from artart.checkpoints.load import Loaded
 from artart.generation.inputs import Input, provenance_of_inputs, read_inputs
 from artart.generation.output import Output
 from artart.generation.plan import Item, Sampling, details_of

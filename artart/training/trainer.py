@@ -17,7 +17,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from artart import ArtError
-from artart.checkpoints.load import computes_in_bf16, read, read_back
+from artart.checkpoints.device import computes_in_bf16
+from artart.checkpoints.load import read, read_back
 from artart.config.build import Config, build, build_all, format_value, in_sweep
 from artart.data.datamodule import ArtDataModule
 from artart.io.terminal import pasteable, printable

@@ -75,7 +75,7 @@ def test_a_network_that_samples_can_be_evaluated_in_bf16(generate, best, finishe
     ("trained", "used"), [(None, "bf16-mixed"), ("bf16-mixed", "bf16-mixed"), ("32-true", "32-true")]
 )
 def test_a_gpu_evaluates_a_network_in_the_precision_of_its_training(best, tmp_path, monkeypatch, trained, used):
-    monkeypatch.setattr("artart.checkpoints.load.computes_in_bf16", lambda device: True)
+    monkeypatch.setattr("artart.checkpoints.device.computes_in_bf16", lambda device: True)
     content = torch.load(best, weights_only=True)
     content["config"]["trainer"]["precision"] = trained
     torch.save(content, tmp_path / "a.ckpt")
