@@ -22,7 +22,6 @@ def run(cfg: DictConfig) -> None:
     config = check(cfg)
 
     from artart.checkpoints.load import load
-    from artart.evaluation.attribution import Attribution, training_set_for
     from artart.generation.conditions import Asked, prompts_of
     from artart.generation.modes import write_images
     from artart.generation.output import Output
@@ -42,10 +41,7 @@ def run(cfg: DictConfig) -> None:
     allowed = config["allowed_labels"] and [format_value(name) for name in config["allowed_labels"]]
     prompts = prompts_of(loaded, config["prompt"], config["prompts"])
     asked = Asked(config["num_images"], config["seed"], config["label"], prompts, allowed)
-    resample, num_nearest = config["resample"], config["attribute"]
-    needs_training = num_nearest or config["refuse_memorized"]
-    training = training_set_for(loaded, **config["data"]) if needs_training else None
-    attribution = Attribution(training, num_nearest, resample) if training and num_nearest else None
+    training, attribution = _training(loaded, config)
     filters, limits = _filters(config, training)
     registry = Registry(Path(config["registry"])) if config["registry"] else None
     with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
@@ -53,7 +49,7 @@ def run(cfg: DictConfig) -> None:
         how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"])
         how = how._replace(limits=limits)
         on_image, on_file = attribution.add if attribution else None, registry.add if registry else None
-        out = Output(folder, config["scale"], resample, on_image, sign, on_file)
+        out = Output(folder, config["scale"], config["resample"], on_image, sign, on_file)
         file, num_files = write_images(mode, loaded, how, out, {**config, "asked": asked, "filters": filters})
         verdict = attribution.write(folder, out.save) if attribution else None
     first = relative_to_cwd(file)
@@ -65,13 +61,25 @@ def run(cfg: DictConfig) -> None:
         show(first)
 
 
+def _training(loaded: Any, config: dict[str, Any]) -> tuple[Any, Any]:
+    """The training images, if a setting needs them, and what finds those nearest to samples."""
+    if not config["attribute"] and not config["refuse_memorized"]:
+        return None, None
+
+    from artart.evaluation.attribution import Attribution, training_set_for
+
+    training = training_set_for(loaded, **config["data"])
+    return training, Attribution(training, config["attribute"], config["resample"]) if config["attribute"] else None
+
+
 def _filters(config: dict[str, Any], training: Any) -> tuple[dict[str, Callable[..., Any]], dict[str, object]]:
     """Filters of samples by what they refuse, and all limits of images for their provenance."""
-    from artart.evaluation.attribution import is_memorized
     from artart.generation.refusal import checked
 
     filters: dict[str, Callable[..., Any]] = {}
     if config["refuse_memorized"]:
+        from artart.evaluation.attribution import is_memorized
+
         filters["near-duplicates of training images"] = is_memorized(training)
     if config.get("filter"):
         filters["by the filter"] = checked(build(config, "filter"), config["filter"]["_target_"])

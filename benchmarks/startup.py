@@ -21,11 +21,13 @@ from lightning.pytorch import Callback
 from artart.data import demo
 from artart.io.page import Table
 from benchmarks import training
-from benchmarks.harness import demo_art
+from benchmarks.harness import ROOT, demo_art
 from benchmarks.records import Record, Records, median, table
 
 AGAIN = "artart.prepare, a second start on {:,} images"
+GENERATE = "artart.generate, an image at 16 px in one step"
 FIRST_STEP = "artart.train experiment=quickstart, to the end of the first step"
+CHECKPOINT = ROOT / "tests" / "data" / "checkpoints" / "format_2.ckpt"
 COLUMNS = {"seconds": "seconds", "cpu_seconds": "CPU seconds"}
 QUICK = {"num_images": 20, "rounds": 1}
 
@@ -66,14 +68,18 @@ def run(args: Namespace, records: Records) -> None:
     )
     quickstart = ("experiment=quickstart", "trainer.max_steps=1", f"run_dir={args.out / 'run'}")
 
+    one_image = ("num_images=1", "sampler.num_steps=1")
+
     def prepare(folder: Path) -> list[str]:
         return ["-m", "artart.prepare", f"data.root={folder}", f"data.cache_dir={cache}", "image_size=32"]
 
     commands = {
         "import torch": ["-c", "import torch"],
         "import lightning.pytorch": ["-c", "import lightning.pytorch"],
+        "import artart.data.datamodule, what artart.prepare imports": ["-c", "import artart.data.datamodule"],
         "artart.train --help": ["-m", "artart.train", "--help"],
         FIRST_STEP: ["-m", "artart.train", *quickstart, *watch],
+        GENERATE: ["-m", "artart.generate", f"checkpoint={CHECKPOINT}", *one_image, f"out={args.out / 'generated'}"],
         AGAIN.format(len(demo.CLASS_NAMES)): prepare(few),
         AGAIN.format(args.num_images): prepare(many),
     }
@@ -81,7 +87,8 @@ def run(args: Namespace, records: Records) -> None:
         training.spent([sys.executable, *prepare(folder)], args.out / "prepare.txt")
 
     def measure(row: str) -> dict[str, float]:
-        shutil.rmtree(args.out / "run", ignore_errors=True)
+        for name in ("run", "generated"):
+            shutil.rmtree(args.out / name, ignore_errors=True)
         started = time.time()
         seconds, cpu_seconds = training.spent([sys.executable, *commands[row]], args.out / "log.txt")
         if row == FIRST_STEP:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from artart import ArtError
 from artart.config.build import select_or_none
-from artart.config.schema import wrong_arguments
-from artart.data.datamodule import ArtDataModule
+from artart.config.schema import hints_of, wrong_value
 from artart.data.labels import num_classes_of
+from artart.data.settings import DataSettings
 from artart.io.ranges import MAX_IMAGE_SIZE
 from artart.io.terminal import printable
 from artart.io.weights import is_state_dict
@@ -220,8 +220,8 @@ def wrong_data(settings: Mapping[str, Any], allowed: Container[str] = ()) -> Ite
     """
     builder({name: value for name, value in settings.items() if (name, value) != ("_target_", DATA)}, allowed)
     if settings.get("_target_", DATA) == DATA:
-        known = inspect.signature(ArtDataModule).parameters.keys() & settings
-        for name in sorted(known):
+        hints = hints_of(DataSettings)
+        for name in sorted(inspect.signature(DataSettings).parameters.keys() & settings):
             if "_target_" in str(settings[name]):
                 yield f"data.{name}: holds a _target_"
-        yield from wrong_arguments({"_target_": DATA, **{name: settings[name] for name in known}}, "data")
+            yield from wrong_value(f"data.{name}", settings[name], hints[name])

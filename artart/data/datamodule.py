@@ -2,52 +2,37 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from pydantic import Field
 from torch import Tensor
 
 from artart import ArtError
 from artart.data import demo
-from artart.data.dataset import Storage, check_usable, images_of, paint_demo_art, place
+from artart.data.dataset import check_usable, images_of, paint_demo_art, place
 from artart.data.folder import ArtFolder
 from artart.data.index import Entry, write_unused
 from artart.data.labels import CLASS, NO_CLASS, check_columns, pairs, untrained_labels
 from artart.data.latents import Encoder, Latents, latents_of
 from artart.data.loader import Loader
 from artart.data.opt_out import REASON
-from artart.data.settings import FolderSettings
+from artart.data.settings import DataSettings
 from artart.data.split import split
 from artart.data.text import Text
 from artart.data.vocabulary import tokens_of
-from artart.io.ranges import Count, Fraction, Seed
 from artart.io.terminal import printable
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, repr=False)
-class ArtDataModule(FolderSettings, LightningDataModule):
+class ArtDataModule(DataSettings, LightningDataModule):
     """Images of a folder, or demo art: decoded once, split by content, kept as uint8."""
-
-    batch_size: Count = 32  # images per process and step; fewer if the training set is smaller
-    val_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.1  # share of the images held out for validation
-    random_flip: bool = False  # flip training images left to right with probability 1/2
-    class_balanced: bool = False  # draw every label of the first column equally often
-    storage: Storage = "auto"  # of the pixels while training; memory: a map of the cached file; see `place`
-    captions: str | list[str] = "none"  # sources of prompts, which replace labels; see `captions.captions_of`
-    max_tokens: Annotated[int, Field(ge=1, le=512)] = 64  # of a caption; further ones are cut off
-    text_encoder: str | None = None  # frozen: a folder of transformers, a model in its cache, clip, or t5
-    prompts: list[str] = field(default_factory=list)  # that grids show; none: the most frequent captions
-    max_rejected_fraction: Fraction = 0.5  # share of unusable files above which `load` raises an error
-    num_demo_images: Annotated[int, Field(ge=4)] = 500
-    seed: Seed = 0  # of demo art and of the order and the flips of training
 
     def __post_init__(self) -> None:
         LightningDataModule.__init__(self)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ from artart.data import demo
 from artart.data.folder import ArtFolder, Contents
 from artart.data.index import Entry, counts, describe_unused
 from artart.data.labels import labels_of
+from artart.data.settings import Storage
 from artart.io.terminal import progress_bar
 
 log = logging.getLogger(__name__)
 
 MIN_IMAGES = 4
-Storage = Literal["auto", "memory", "device"]
 
 
 class ImageSet(NamedTuple):

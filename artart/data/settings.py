@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
+
+from pydantic import Field
 
 from artart.data.decode import MAX_PIXELS, ResizeMode, colour_of
 from artart.data.labels import CLASS
-from artart.io.ranges import Count, ImageSize, Rule
+from artart.io.ranges import Count, Fraction, ImageSize, Rule, Seed
+
+Storage = Literal["auto", "memory", "device"]
 
 ColourName = Annotated[str, Rule(lambda name: bool(colour_of(name)), "a colour such as white or #808080")]
 
@@ -44,3 +48,21 @@ class FolderSettings:
 
     def __post_init__(self) -> None:
         self.exclude = EXCLUDE | self.exclude
+
+
+@dataclass(eq=False, repr=False)
+class DataSettings(FolderSettings):
+    """How images are split and become batches."""
+
+    batch_size: Count = 32  # images per process and step; fewer if the training set is smaller
+    val_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.1  # share of the images held out for validation
+    random_flip: bool = False  # flip training images left to right with probability 1/2
+    class_balanced: bool = False  # draw every label of the first column equally often
+    storage: Storage = "auto"  # of the pixels while training; memory: a map of the cached file; see `dataset.place`
+    captions: str | list[str] = "none"  # sources of prompts, which replace labels; see `captions.captions_of`
+    max_tokens: Annotated[int, Field(ge=1, le=512)] = 64  # of a caption; further ones are cut off
+    text_encoder: str | None = None  # frozen: a folder of transformers, a model in its cache, clip, or t5
+    prompts: list[str] = field(default_factory=list)  # that grids show; none: the most frequent captions
+    max_rejected_fraction: Fraction = 0.5  # share of unusable files above which `load` raises an error
+    num_demo_images: Annotated[int, Field(ge=4)] = 500
+    seed: Seed = 0  # of demo art and of the order and the flips of training

@@ -2,11 +2,11 @@
 
 import functools
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import torch
-import torchmetrics
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import AlexNet_Weights, alexnet
@@ -48,7 +48,8 @@ def lpips_heads(weights: str, device: torch.device) -> Sequence[Tensor]:
     Raises ArtError if several files have them.
     """
     forms = [{name.format(k): (1, num, 1, 1) for k, num in enumerate(CHANNELS)} for name in HEAD_NAMES]
-    bundled = str(Path(torchmetrics.__path__[0], "functional", "image", "lpips_models", "alex.pth"))
+    (package,) = find_spec("torchmetrics").submodule_search_locations  # type: ignore[union-attr, misc]  # not imported
+    bundled = str(Path(package, "functional", "image", "lpips_models", "alex.pth"))
     try:
         state, _ = find_weights(bundled if weights == "auto" else weights, forms, LPIPS_HEADS)
     except WeightsNotFoundError:

@@ -6,7 +6,6 @@ x_hat is clamped, as in the image that would be saved.
 from typing import Final
 
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 WINDOW: Final = 11  # side in pixels of SSIM's window
 
@@ -22,6 +21,8 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
 
     The mean over the places where the window lies within the image; if none does, over all, with reflected edges.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure  # takes seconds
+
     _, values = structural_similarity_index_measure(
         x_hat.float().clamp(-1, 1), x.float(), data_range=2.0, reduction="none", return_full_image=True
     )

@@ -70,7 +70,7 @@ class Distillation(Diffusion):
 
     def teach_by(self, net: Module) -> None:
         """Take a copy of a network as the teacher."""
-        self.teacher = deepcopy(net).eval().requires_grad_(False)
+        self.teacher = deepcopy(net).eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def __call__(
         self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
@@ -89,6 +89,7 @@ class Distillation(Diffusion):
         """Of steps from the drawn noise levels to those of `end` (B,)."""
         _, (x_t, _, t, now), labels = self._noised(net, batch, *drawn)
         with torch.no_grad():
+            self.teacher.to(x_t.device)
             x, at = x_t, t
             for k in range(1, self.teacher_steps + 1):
                 after = torch.lerp(now.r.flatten(), end.to(t), k / self.teacher_steps)
@@ -113,7 +114,7 @@ class Distillation(Diffusion):
 
     def _slope(self, x_t: Tensor, t: Tensor, level: Level, labels: list[Tensor]) -> Tensor:
         """eps_hat - x0_hat of the teacher."""
-        x0_hat = self._estimate(self.teacher.to(x_t.device), x_t, t, labels)
+        x0_hat = self._estimate(self.teacher, x_t, t, labels)
         if self.guidance != 1:
             y, *others = labels
             without = [null_labels(self.teacher, y.device).expand_as(y), *others]

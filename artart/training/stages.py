@@ -31,7 +31,10 @@ SHARED = (  # settings of both stages
     *("image_size", "seed", "trusted_classes"),
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
 )
-OWN_DATA = ("batch_size", "random_flip", "class_balanced", "captions", "max_tokens", "prompts")  # others are shared
+OWN_DATA = (  # others are shared
+    *("batch_size", "random_flip", "class_balanced"),
+    *("captions", "max_tokens", "prompts", "text_encoder"),
+)
 OF_RUN = {"run_dir", "resume", "first_stage", "first_stage_settings"}
 
 

@@ -13,8 +13,11 @@ from torch.testing import assert_close
 
 import artart.train
 from artart.checkpoints.load import load
+from artart.config.cli import compose_config
 from artart.data.embeddings import EmbeddingTable
 from artart.features.text_encoder import FrozenTextEncoder
+from artart.training.run import prepare
+from artart.training.stages import first_stage_for, prepare_first_stage
 
 pytestmark = pytest.mark.slow  # transformers alone takes seconds to import
 
@@ -126,6 +129,15 @@ def test_every_network_takes_its_prompts(train, generate, tmp_path, kind, model)
     words = (*TEXT[:-1], model, *small, "trainer.max_epochs=1", "run_dir=run", f"data.text_encoder={folder}")
     assert train(*words) == 0
     assert generate(f"checkpoint={CHECKPOINT}", "prompt=a drawing", "num_images=2", "sampler.num_steps=2") == 0
+
+
+def test_a_first_stage_that_is_trained_before_takes_no_prompts(clip):
+    first = (f"first_stage_settings.{word}" for word in ("experiment=autoencoder", "loss=mse"))
+    words = [*TEXT, "trainer=cpu", "image_size=32", "first_stage=auto", *first, f"data.text_encoder={clip}"]
+    cfg = compose_config("train", words)
+    first_stage = first_stage_for(cfg, words)
+    run = prepare_first_stage(prepare(cfg, words, None, first_stage), first_stage)
+    assert (run.data.text_encoder, run.data.captions) == (None, "none")
 
 
 def test_a_prompt_decides_and_may_be_new(run):
