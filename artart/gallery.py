@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> None:
     with output_folder(config["out"], Path(f"outputs/galleries/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         made = [(item.name.stem, to_pixels(image), item.provenance) for item, image in make(loaded, plan)]
         run_dir = path.resolve().parent.parent
-        content = page(run_dir.name, made, training, grids_of(run_dir), plan.details)
+        content = page(run_dir.name, made, training, grids_of(run_dir, width=1200), plan.details)
         log.info("page: %s", relative_to_cwd(write_new(folder / "gallery.html", content)))
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from artart.config.build import format_value
-from artart.evaluation.runs import KIDS, Curve, Run
+from artart.evaluation.runs import COPIES, KIDS, Curve, Run
 from artart.io.page import Figure, Slides, Table, curves, html
 from artart.io.terminal import printable
 
@@ -21,14 +21,14 @@ IGNORED = (  # beginnings of settings that do not tell groups apart: seeds, name
     *("seed", "data.seed", "run_dir", "resume", "hydra", "data.cache_dir", "data.num_workers"),
     *("trainer.accelerator", "trainer.devices", "trainer.default_root_dir"),
 )
+OF_ART = ("data.root", "data.metadata", "data.val_fraction", "data.resize_mode", "image_size")  # what is held out
 MAX_WITH_GRIDS = 12  # runs
 MAX_EPOCHS = 8  # of a run
-MAX_SIDE = 480  # pixels of a grid
+MAX_SIDE = 480  # width in pixels of a grid
 MAX_CURVES = 12
 MAX_POINTS = 300
 MAX_WORDS = 200  # characters of a command line in the table
 MAX_LINES, MAX_COLUMNS, MAX_CELL = 60, 12, 80  # of the table of settings
-COPIES = "memorization/rate"
 SEEDS = (
     "Several seeds: mean ± standard deviation of trainings. The interval of a KID is of the images of one network, and "
     "does not cover what another seed of training changes."
@@ -51,15 +51,32 @@ class Group(NamedTuple):
         """The mean of one of `Run.kids`, or of the scores; NaN if there is none."""
         return _mean(run.kids.get(kid) if kid else run.score for run in self.runs)
 
+    @property
+    def has_memorized(self) -> bool:
+        return any(run.has_memorized for run in self.runs)
+
+
+def _finite(values: Iterable[Any]) -> list[float]:
+    return [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+
 
 def _mean(values: Iterable[Any]) -> float:
     """The mean of those that are finite numbers; NaN if there is none."""
-    found = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    found = _finite(values)
     return fmean(found) if found else math.nan
 
 
+def _spread(values: Sequence[float], form: str = ".4g") -> str:
+    """The mean, of several seeds with the standard deviation; empty without a value."""
+    spread = f" ± {stdev(values):.2g} ({len(values)} seeds)" if len(values) > 1 else ""
+    return f"{fmean(values):{form}}{spread}" if values else ""
+
+
 def groups_of(runs: Sequence[Run]) -> list[Group]:
-    """Runs in groups: the best first, by a KID if monitors differ; without one the best of each monitor."""
+    """Runs in groups: the best first, by a KID if monitors differ; without one the best of each monitor.
+
+    Those that have memorized training images come after the others, whose scores are not those of copies.
+    """
     readable = [run for run in runs if run.settings]
     keys = dict.fromkeys(key for run in readable for key in run.settings if not key.startswith(IGNORED))
     differing = [key for key in keys if len({format_value(run.settings.get(key)) for run in readable}) > 1]
@@ -78,9 +95,9 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
         groups.append(Group(same, settings, " ".join(sorted(words[same[0].folder] - common))))
     kid = common_kid(groups)
 
-    def place(group: Group) -> tuple[bool, str, float]:
+    def place(group: Group) -> tuple[bool, bool, str, float]:
         first, value = group.runs[0], group.mean(kid)
-        return math.isnan(value), kid or first.monitor, value * (1 if kid else first.sign)
+        return math.isnan(value), group.has_memorized, kid or first.monitor, value * (1 if kid else first.sign)
 
     return sorted(groups, key=place)
 
@@ -105,6 +122,10 @@ def verdict(groups: Sequence[Group]) -> list[str]:
         words = f", {printable(best.words)[:MAX_WORDS]}" if best.words else ""
         metric = f"KID ({kid})" if kid else best.runs[0].monitor
         sentences.append(f"Best {metric}: {', '.join(run.name for run in best.runs)}{words}.")
+        if best.has_memorized:
+            sentences.append("Its samples are copies of training images more often than held-out art is.")
+    if differing := [key for key in OF_ART if key in best.settings]:
+        sentences.append(f"Their held-out images differ ({', '.join(differing)}): so do scores of equal networks.")
     return sentences
 
 
@@ -121,19 +142,11 @@ def table(groups: Sequence[Group]) -> Table:
 
 def _row(group: Group, common: str | None) -> list[str]:
     names, scores = ", ".join(run.name for run in group.runs), group.scores
-    score = f"{group.runs[0].monitor} " * (common is not None) + f"{fmean(scores):.4g}" if scores else ""
-    score += f" ± {stdev(scores):.2g} ({len(scores)} seeds)" if len(scores) > 1 else ""
+    score = f"{group.runs[0].monitor} " * (common is not None) + _spread(scores) if scores else ""
     score += " so far" * any("seconds" not in run.result for run in group.runs if math.isfinite(run.score))
-    logged = f"{group.mean(common):.4g}".replace("nan", "") if common in KIDS else ""
-    kids = "; ".join(
-        f"{one['value']:.4f}"
-        + (f" ({one['low']:.4f} to {one['high']:.4f})" if one["low"] is not None else "")
-        + f" {key[4:]}" * (key != "kid_alexnet")
-        + " of reconstructions" * ("psnr" in run.evaluation)
-        for run in group.runs
-        for key, one in run.evaluation.items()
-        if key.startswith("kid_")
-    )
+    logged = _spread(_finite(run.kids.get(common) for run in group.runs)) if common in KIDS else ""
+    judged = dict.fromkeys(key for run in group.runs for key in run.evaluation if key.startswith("kid_"))
+    kids = "; ".join(_kid(key, [run.evaluation for run in group.runs if key in run.evaluation]) for key in judged)
     shares = [  # of near-duplicates: of an evaluation, else those that training measured last
         run.evaluation.get("memorization", {}).get("rate", {}).get("value", run.result.get("last", {}).get(COPIES))
         for run in group.runs
@@ -146,6 +159,16 @@ def _row(group: Group, common: str | None) -> list[str]:
     status = known[0] if len(set(known)) == 1 else ", ".join(known)
     words = printable(group.words)[:MAX_WORDS]
     return [names, words, score, logged, kids, copies, *cost, status]
+
+
+def _kid(key: str, evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """A KID of evaluations: of one network with its interval."""
+    first = evaluations[0][key]
+    text = _spread([one[key]["value"] for one in evaluations], ".4f")
+    text += (
+        f" ({first['low']:.4f} to {first['high']:.4f})" * (len(evaluations) == 1) if first["low"] is not None else ""
+    )
+    return text + f" {key[4:]}" * (key != "kid_alexnet") + " of reconstructions" * ("psnr" in evaluations[0])
 
 
 def reasons(groups: Sequence[Group]) -> Table:
@@ -181,21 +204,22 @@ def _left_out(number: int, shown: int, what: str = "runs") -> str:
     return f"The first {shown} of {number} {what}." if shown < number else ""
 
 
-def grids_of(run_dir: Path) -> list[tuple[str, bytes]]:
-    """Some grids of a run through its epochs, as JPEGs, with the last."""
-    found = sorted((int(path.stem[6:]), path) for path in (run_dir / "samples").glob("epoch_[0-9]*[0-9].png"))
+def grids_of(run_dir: Path, width: int = MAX_SIDE) -> list[tuple[str, bytes]]:
+    """Some grids of a run through its epochs, as JPEGs of at most that width, with the last."""
+    paths = (run_dir / "samples").glob("epoch_*.png")
+    found = sorted((int(path.stem[6:]), path) for path in paths if path.stem[6:].isdecimal())
     step = max(1, -(-len(found) // MAX_EPOCHS))
-    shown = ((f"epoch {epoch}", _small(path)) for epoch, path in found[::-1][::step][::-1])
+    shown = ((f"epoch {epoch}", _small(path, width)) for epoch, path in found[::-1][::step][::-1])
     return [(name, image) for name, image in shown if image]
 
 
-def _small(path: Path) -> bytes:
-    """A grid as a small JPEG; empty if it cannot be read."""
+def _small(path: Path, width: int) -> bytes:
+    """A grid, which may have more rows than columns, as a JPEG; empty if it cannot be read."""
     file = io.BytesIO()
     with suppress(Exception):  # Pillow raises nearly anything on damaged bytes
         with Image.open(path) as grid:
             image = grid.convert("RGB")
-        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        image.thumbnail((width, 4 * width))
         image.save(file, "JPEG", quality=80)
     return file.getvalue()
 

@@ -27,6 +27,7 @@ from artart.io.terminal import pasteable, relative_to_cwd
 log = logging.getLogger(__name__)
 
 JOBS = ".jobs"  # of a sweep: a file for each job that has ended
+COPIES = "memorization/rate"  # that training logs too
 KIDS = ("samples/kid_alexnet", "samples/kid_no_memorization")  # that training logs
 
 Curve = list[tuple[float, float]]  # step and value
@@ -59,6 +60,13 @@ class Run(NamedTuple):
         judged = {key: one["value"] for key, one in found.items() if key.startswith("kid_")}
         logged = {**self.result.get("best", {}), **self.result.get("last", {})}
         return judged | {key: logged[key] for key in KIDS if key in logged}
+
+    @property
+    def has_memorized(self) -> bool:
+        """By an evaluation, else by the last test in training; result.json leaves out the infinite KID of copies."""
+        judged, last = self.evaluation.get("memorization", {}), self.result.get("last", {})
+        by_training = KIDS[0] in last and not math.isfinite(last.get(KIDS[1], math.inf))
+        return bool(judged.get("has_memorized", COPIES in last and by_training))
 
     @property
     def score(self) -> float:
@@ -102,14 +110,14 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     if not found:
         raise ArtError(f"runs: there is no run in {', '.join(map(str, folders))}; name folders of runs or sweeps")
     runs = [*_evaluated([run if run.result else _so_far(run) for run in found.values()], evaluations)]
-    return [run._replace(name=name_of(run, runs)) for run in runs]
+    return [run._replace(name=name) for run, name in zip(runs, names_of(runs), strict=True)]
 
 
 def read_run(folder: Path) -> Run:
     """The run in a folder; what cannot be read is left out and named in its status."""
     try:
         config = read_settings(folder)
-    except ArtError as error:
+    except (ArtError, OSError) as error:
         return Run(folder, f"unreadable: {error}", {}, (), {})
     values = ((key, select_or_none(config, key)) for key in flat_keys(config))
     settings = {key: value for key, value in values if not isinstance(value, Mapping)}
@@ -195,9 +203,10 @@ def _evaluated(runs: Sequence[Run], evaluations: Mapping[Path, Mapping[str, Any]
         own = dict[str, Any]()
         for place, one in evaluations.items():
             file = run.folder / "checkpoints" / str(one.get("checkpoint"))
-            if file.is_file() and hash_of(file) == one["checkpoint_sha256"]:
-                own |= one
-                used.add(place)
+            with suppress(OSError):
+                if file.is_file() and hash_of(file) == one["checkpoint_sha256"]:
+                    own |= one
+                    used.add(place)
         yield run._replace(evaluation=own)
     if others := ", ".join(pasteable(relative_to_cwd(place)) for place in evaluations if place not in used):
         log.warning("no run here has the checkpoint of these evaluations: %s", others)
@@ -207,8 +216,8 @@ def _scalars(file: Path) -> Iterator[tuple[str, float, float]]:
     """Name, step and value of the numbers in a file of TensorBoard, up to where it is cut off."""
     from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
-    content, place = file.read_bytes(), 0
     with suppress(Exception):  # of a line that is being written
+        content, place = file.read_bytes(), 0
         while place < len(content):
             (length,) = struct.unpack_from("<Q", content, place)
             event = Event.FromString(content[place + 12 : place + 12 + length])
@@ -228,8 +237,8 @@ def _cells(file: Path) -> Iterator[tuple[str, float, float]]:
             yield from ((name, step, float(value)) for name, value in row.items() if value)
 
 
-def name_of(run: Run, runs: Sequence[Run]) -> str:
-    """A short name: the folder from where the folders of runs part."""
-    parts = [one.folder.resolve().parts for one in runs]
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """Short names: the folders from where they part."""
+    parts = [run.folder.resolve().parts for run in runs]
     shared = next((k for k, same in enumerate(zip(*parts, strict=False)) if len(set(same)) > 1), len(parts[0]) - 1)
-    return "/".join(run.folder.resolve().parts[shared:]) or pasteable(run.folder)
+    return ["/".join(own[shared:]) or pasteable(run.folder) for run, own in zip(runs, parts, strict=True)]

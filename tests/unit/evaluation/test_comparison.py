@@ -1,5 +1,6 @@
 """Runs side by side, of folders that runs leave: finished, running, failed and damaged ones."""
 
+import io
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ from PIL import Image
 import artart.compare
 from artart import ArtError
 from artart.evaluation.comparison import grids_of, groups_of, page, reasons, table, verdict
-from artart.evaluation.runs import name_of, read_run, read_runs
+from artart.evaluation.runs import names_of, read_run, read_runs
 
 BASE = {"data": {"root": None, "batch_size": 32}, "image_size": 16}
 
@@ -130,13 +131,33 @@ def test_damaged_files_are_read_as_far_as_they_go(tmp_path, content):
     (folder / "samples").mkdir()
     Image.new("RGB", (64, 64)).save(folder / "samples" / "epoch_0001.png")
     whole = (folder / "samples" / "epoch_0001.png").read_bytes()
-    for epoch, damaged in ((2, b"no image"), (3, whole[:60]), (4, b"")):
+    for epoch, damaged in (("2", b"no image"), ("3", whole[:60]), ("4", b""), ("1-2", whole)):
         (folder / "samples" / f"epoch_000{epoch}.png").write_bytes(damaged)
     (tmp_path / ".jobs").mkdir()
     for number, job in enumerate(("[0]", '[1, null, 0, 0, "failed"]', "{}", "[]")):
         (tmp_path / ".jobs" / f"{number}.json").write_text(job)
     assert b"epoch 1<" in page(groups_of(read_runs([tmp_path])))
     assert [name for name, _ in grids_of(folder)] == ["epoch 1"]
+
+
+@pytest.mark.parametrize("name", [".hydra/config.yaml", "events.out.tfevents.1", "checkpoints/best.ckpt"])
+def test_a_file_that_cannot_be_opened_does_not_end_the_comparison(tmp_path, monkeypatch, name):
+    judge(
+        run := a_run(tmp_path / "a", None), tmp_path / "judged", kid_alexnet={"value": 0.1, "low": None, "high": None}
+    )
+    (run / "events.out.tfevents.1").write_bytes(b"")
+    a_run(tmp_path / "b")
+    of = Path.open
+
+    def refuse(path, *mode, **options):
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied", str(path))
+        return of(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding=None: refuse(path, encoding=encoding).read())
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path, "rb").read())
+    assert [run.name for run in read_runs([tmp_path])] == ["a", "b"]
 
 
 def test_jobs_without_a_score_are_in_the_order_of_their_numbers(tmp_path):
@@ -215,6 +236,35 @@ def test_a_first_stage_and_files_that_were_set_aside_are_no_runs(tmp_path):
     assert [run.folder for run in read_runs([stage])] == [stage], "it is named"
 
 
+def test_a_network_that_copies_is_not_the_best(tmp_path):
+    copies = {"samples/kid_alexnet": 0.0004, "memorization/rate": 0.99}  # kid_no_memorization is infinite
+    fine = {"samples/kid_alexnet": 0.002, "samples/kid_no_memorization": 0.002, "memorization/rate": 0.01}
+    for name, last in (("copies", copies), ("fine", fine)):
+        a_run(tmp_path / name, last["samples/kid_alexnet"], lr=len(name), monitor="samples/kid_alexnet", last=last)
+    groups = groups_of(read_runs([tmp_path]))
+    assert verdict(groups)[1:] == ["Best samples/kid_alexnet: fine, optimizer.lr=4."]
+    judge(tmp_path / "fine", tmp_path / "judged", memorization={"has_memorized": True})
+    judge(tmp_path / "copies", tmp_path / "judged_too", memorization={"has_memorized": False})
+    groups = groups_of(read_runs([tmp_path]))
+    assert [group.has_memorized for group in groups] == [False, True], "an evaluation counts more"
+    (alone,) = groups_of(read_runs([tmp_path / "fine", tmp_path / "judged"]))
+    assert "copies of training images" in verdict([alone])[2]
+
+
+def test_evaluations_of_seeds_have_mean_and_spread(tmp_path):
+    for seed, kid in enumerate((0.002, 0.004)):
+        run = a_run(tmp_path / str(seed), seed=seed)
+        judge(run, tmp_path / "judged" / str(seed), kid_alexnet={"value": kid, "low": kid / 2, "high": 2 * kid})
+    assert column("KID of an evaluation", groups_of(read_runs([tmp_path]))) == ["0.0030 ± 0.0014 (2 seeds)"]
+
+
+def test_runs_on_other_images_are_said_to_be(tmp_path):
+    for size in (16, 32):
+        file = a_run(tmp_path / str(size)) / ".hydra" / "config.yaml"
+        file.write_text(file.read_text().replace("image_size: 16", f"image_size: {size}"))
+    assert "held-out images differ (image_size)" in verdict(groups_of(read_runs([tmp_path])))[-1]
+
+
 def judge(run: Path, folder: Path, checkpoint: str = "best.ckpt", **metrics: Any) -> None:
     """Leave what an evaluation of a checkpoint leaves, and the checkpoint unless it is there."""
     (file := run / "checkpoints" / checkpoint).parent.mkdir(exist_ok=True)
@@ -276,6 +326,13 @@ def test_grids_have_a_slider_and_the_last_is_shown(tmp_path):
     assert all(hidden for hidden, _ in figures[:-1])
 
 
+def test_a_grid_of_many_rows_keeps_its_width(tmp_path):
+    (tmp_path / "samples").mkdir()
+    Image.new("RGB", (274, 716)).save(tmp_path / "samples" / "epoch_0001.png")
+    ((_, content),) = grids_of(tmp_path)
+    assert Image.open(io.BytesIO(content)).size == (274, 716)
+
+
 def test_command_repeats_the_run(tmp_path):
     folder = a_run(tmp_path / "a")
     words = ["data.root='/my art'", "seed=3", "run_dir='x'", "resume='auto'", "loss.weights={a: 1}"]
@@ -297,8 +354,8 @@ def test_grids_are_in_the_order_of_epochs(tmp_path):
 
 def test_names_begin_where_folders_part(tmp_path):
     runs = [read_run(a_run(tmp_path / day / "12-00-00")) for day in ("monday", "tuesday")]
-    assert [name_of(run, runs) for run in runs] == ["monday/12-00-00", "tuesday/12-00-00"]
-    assert name_of(runs[0], runs[:1]) == "12-00-00"
+    assert names_of(runs) == ["monday/12-00-00", "tuesday/12-00-00"]
+    assert names_of(runs[:1]) == ["12-00-00"]
 
 
 @pytest.mark.slow
