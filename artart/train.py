@@ -1,5 +1,6 @@
 """python -m artart.train: train a network on a folder of images."""
 
+import gc
 import logging
 import signal
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ def run_training(cfg: DictConfig, words: Sequence[str], callbacks: Sequence["Cal
         if first:
             stages.train_first_stage(first, prepared, first_stage)
             del first  # its images may lie on the GPU
+            gc.collect()  # its data and Trainer refer to each other
         run.encode_images(prepared, first_stage)
     result = run.finish(prepared, trainer)
     if not in_sweep():

@@ -156,7 +156,7 @@ def check_sampling(config: Config, one_step: bool, num_steps: int | None) -> Non
         key = word.lstrip("+").partition("=")[0].partition(".")[0]
         if one_step and key in OF_STEPS:
             raise ArtError(f"{word}: {path} is of a GAN, which makes an image in one step; leave it out")
-        if num_steps is not None and key in ("sampler", "guidance"):
+        if num_steps is not None and key in ("sampler", "guidance", "negative_prompt"):
             raise ArtError(f"{word}: {path} is distilled, with the steps and guidance of its training; leave it out")
 
 

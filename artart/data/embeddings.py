@@ -43,6 +43,10 @@ class EmbeddingTable:
         self.values = torch.empty(0, num_tokens, encoder.channels, dtype=torch.float16)
         self._is_placed = False  # on the device of y, if it fits there
 
+    def __deepcopy__(self, memo: object) -> "EmbeddingTable":
+        """Copies of a network, such as its average, share the table and what it refers to."""
+        return self
+
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Rows (N, 1) int32 of N texts, that of an empty one is 0. Encodes those that are new.
 

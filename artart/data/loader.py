@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artart import ArtError
 from artart.data.vocabulary import Tokens
 from artart.io.images import Batch, to_model
 
@@ -132,12 +131,6 @@ class Loader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Make the next iterator skip the batches that were handed out, if it is of the same epoch.
 
-        Raises ArtError if the state is within an epoch of other batches.
+        `training.resume` has refused a state within an epoch of other batches.
         """
-        before = {name: state[name] for name in self._identity}
-        if before != self._identity and state["batches"] < before["images"] // before["global_batch_size"]:
-            raise ArtError(
-                f"the checkpoint lies within an epoch of {before}, this run has {self._identity}: "
-                "resume with the same, or from the end of an epoch"
-            )
         self._handed_out = self._resume = (state["epoch"], state["batches"])

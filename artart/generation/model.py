@@ -213,8 +213,9 @@ class Model:
         is_changed = sampler != "unipc" or guidance != 1.5 or num_steps is not None
         if objective.one_step and is_changed:
             raise ArtError("sampler, num_steps, guidance: a GAN makes an image in one step; leave them out")
-        if objective.num_steps is not None and is_changed:
-            raise ArtError("sampler, num_steps, guidance: a distilled network has its training's; leave them out")
+        if objective.num_steps is not None and (is_changed or negative_prompt):
+            named = "sampler, num_steps, guidance, negative_prompt"
+            raise ArtError(f"{named}: a distilled network has its training's; leave them out")
         chosen = self.guidance(guidance, negative_prompt=negative_prompt)
         return sampling_for(self.loaded, sampler_for(sampler, num_steps), chosen, batch_size)
 

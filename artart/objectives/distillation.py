@@ -127,5 +127,7 @@ class Distillation(Diffusion):
         eps = torch.stack([torch.randn(x0.shape[1:], generator=one) for one in own_generators(x0)])
         x = self.schedule.add_noise(x0, eps, torch.ones(len(x0))).x_t
         sampler, times = DDIM(self.num_steps), self.schedule.times(self.num_steps)
-        *_, (x, _) = sampler(lambda x_t, t: self._estimate(net, x_t, t, [y]), self.schedule, x, times, torch.randn)
+        *_, (x, _) = sampler(
+            lambda x_t, t: self._estimate(net, x_t, t.to(x_t.device), [y]), self.schedule, x, times, torch.randn
+        )
         return {"val/swd": sliced_wasserstein(x, x0).expand(len(x0))}

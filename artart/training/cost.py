@@ -16,6 +16,7 @@ from artart.diffusion.guidance import null_labels
 from artart.io import memory
 from artart.io.images import Batch
 from artart.objectives.base import Objective
+from artart.training.trainer import precision_of
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ NUM_IMAGES = (2, 4)  # in the measured steps; batch normalization needs two
 MAX_SECONDS = 1.0  # that a step on a whole batch may take, to be measured too; after which a step is not repeated
 MAX_REPEATS = 3  # of a step
 STATE = 16  # bytes per parameter: gradient, two moments of Adam, average
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by trainer.precision
 BEYOND_SAVED = 1.4  # peak of a step over what it saves for the backward pass: gradients of maps, work space
 
 
@@ -37,30 +39,39 @@ class Cost(NamedTuple):
         return self.fixed + self.per_image * num_images
 
 
-def measure(net: nn.Module, objective: Objective, batch_size: int, device: torch.device) -> Cost:
-    """Take steps on noise with copies of network and objective; neither they nor the state of random numbers change."""
+def measure(
+    net: nn.Module, objective: Objective, batch_size: int, device: torch.device, dtype: torch.dtype | None = None
+) -> Cost:
+    """Take steps on noise with copies of network and objective; neither they nor the state of random numbers change.
+
+    `dtype`: of autocast, as in training; None: without.
+    """
     net, objective = deepcopy(net).to(device), deepcopy(objective)
     if objective.loss.discriminator is not None:
         objective.loss.discriminator.to(device)
     with torch.random.fork_rng():
-        few, more = (_step(net, objective, size, device)[0] for size in NUM_IMAGES)
+        few, more = (_step(net, objective, size, device, dtype)[0] for size in NUM_IMAGES)
         per_image = (more - few) / (NUM_IMAGES[1] - NUM_IMAGES[0])
         fixed = max(0.0, few - NUM_IMAGES[0] * per_image) + STATE * sum(one.numel() for one in net.parameters())
-        seconds = _fastest(net, objective, NUM_IMAGES[1], device) / NUM_IMAGES[1]
+        seconds = _fastest(net, objective, NUM_IMAGES[1], device, dtype) / NUM_IMAGES[1]
         if batch_size * seconds < MAX_SECONDS:
-            seconds = _fastest(net, objective, batch_size, device) / batch_size
+            seconds = _fastest(net, objective, batch_size, device, dtype) / batch_size
     return Cost(fixed, BEYOND_SAVED * per_image, seconds)
 
 
-def _fastest(net: nn.Module, objective: Objective, num_images: int, device: torch.device) -> float:
+def _fastest(
+    net: nn.Module, objective: Objective, num_images: int, device: torch.device, dtype: torch.dtype | None
+) -> float:
     """Seconds of the fastest of a few steps: others are delayed by first use, or by other work of the machine."""
     seconds: list[float] = []
     while len(seconds) < MAX_REPEATS and sum(seconds) < MAX_SECONDS:
-        seconds.append(_step(net, objective, num_images, device)[1])
+        seconds.append(_step(net, objective, num_images, device, dtype)[1])
     return min(seconds)
 
 
-def _step(net: nn.Module, objective: Objective, num_images: int, device: torch.device) -> tuple[int, float]:
+def _step(
+    net: nn.Module, objective: Objective, num_images: int, device: torch.device, dtype: torch.dtype | None
+) -> tuple[int, float]:
     """Bytes that are saved for the backward pass, without parameters, and seconds."""
     shape = (num_images, *(cast(int, size) for size in (net.channels, net.image_size, net.image_size)))
     batch = Batch(torch.rand(shape, device=device) * 2 - 1, null_labels(net, device).expand(num_images, -1))
@@ -73,7 +84,8 @@ def _step(net: nn.Module, objective: Objective, num_images: int, device: torch.d
         return tensor
 
     started = time.perf_counter()
-    with saved_tensors_hooks(note, lambda tensor: tensor):
+    precision = torch.autocast(device.type, dtype, enabled=dtype is not None)
+    with precision, saved_tensors_hooks(note, lambda tensor: tensor):
         losses = objective(net, batch, torch.Generator(device).manual_seed(0))
     losses["loss"].mean().backward()
     if device.type == "cuda":
@@ -89,9 +101,13 @@ def check(
     Raises ArtError if a step needs more memory than there is.
     """
     batch_size = min(config["data"]["batch_size"], num_images)
-    cost, trainer = measure(net, objective, batch_size, device), config["trainer"]
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # of a stage that was measured before
+    free = memory.available(device)  # before measuring, whose memory torch keeps
+    cost = measure(net, objective, batch_size, device, AUTOCAST.get(precision_of(config)))
+    trainer = config["trainer"]
     num_processes = 1 if device.type == "cuda" else trainer["devices"]
-    free, needed = memory.available(device), num_processes * cost.bytes(batch_size)
+    needed = num_processes * cost.bytes(batch_size)
     memory_of_step = decimal(int(needed))
     if free is not None and needed > free:
         fits = int((0.8 * free / num_processes - cost.fixed) / cost.per_image)

@@ -27,7 +27,7 @@ FILLED_IN = ("num_classes", "conditioned", "augment_dim", "text")  # of the mode
 MAY_DIFFER = (*FILLED_IN, "dropout")  # no weight depends on them
 PARTS_OF_OBJECTIVE = ("objective", "loss")
 DISTILLATION = ("diffusion", "distillation")  # objectives of init_from and of the run
-TABLE = "condition.label.weight"  # a row for each label
+TABLES = ("condition.label.weight", "label.weight")  # of denoisers and of generators: a row for each label
 
 
 def with_objective_of(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
@@ -143,13 +143,13 @@ def init_weights(net: nn.Module, content: Mapping[str, Any], label_names: LabelN
     """
     weights = weights_in(content)
     own = net.state_dict()
-    if TABLE in own:
-        weights[TABLE] = table(own[TABLE], weights.get(TABLE), label_names, content["labels"])
+    for name in own.keys() & {*TABLES}:
+        weights[name] = table(own[name], weights.get(name), label_names, content["labels"])
     fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
     if lost := [name for name in own if name not in fitting and "augmentation" not in name]:
         raise ArtError(f"init_from: the checkpoint has no weight {printable(lost[0])} of this shape; name another")
     net.load_state_dict(fitting, strict=False)
-    if TABLE in own and f"net.{TABLE}" in content["state_dict"]:
+    if any(name in own and f"net.{name}" in content["state_dict"] for name in TABLES):
         known = [name in content["labels"].get(column, []) for column, names in label_names.items() for name in names]
         log.info("init_from: %d of %d labels are in the checkpoint", sum(known), len(known))
 

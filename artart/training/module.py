@@ -90,7 +90,8 @@ class ArtModule(LightningModule):
         if step % every == 0 or self.trainer.is_last_batch or step >= self.total_steps:
             for name, total in self.summed.items():
                 self.log(f"train/{name}", total / self.num_summed, batch_size=1)
-            self.logged_step = step
+            if step % every == 0:  # the others only log the epoch's last value
+                self.logged_step = step
 
     def _seed(self, seed: int) -> None:
         """Seed the device alone: torch.manual_seed takes a millisecond where others are not in use."""

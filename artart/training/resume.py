@@ -178,7 +178,9 @@ def _is_within_epoch(content: Mapping[str, Any]) -> bool:
 def _batches(config: Config) -> tuple[int, int]:
     """Images in a step of all processes, and the seed of their order."""
     trainer = config["trainer"]
-    return config["data"]["batch_size"] * trainer["devices"] * trainer["num_nodes"], config["seed"]
+    return config["data"]["batch_size"] * trainer["devices"] * trainer["num_nodes"], config["data"].get(
+        "seed", config["seed"]
+    )
 
 
 def _log_differences(differences: Sequence[tuple[str, Any, Any]], before: Mapping[str, Any]) -> None:

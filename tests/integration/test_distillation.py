@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -81,17 +82,24 @@ def test_images_lead_to_images(model, method):
         assert (made[:, :, :8] != 0).any()
 
 
-@pytest.mark.parametrize("word", ["guidance.weight=2", "sampler=ddim", "sampler.num_steps=4"])
-@pytest.mark.parametrize("command", [artart.generate, artart.gallery])
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        *product((artart.generate, artart.gallery), ("guidance.weight=2", "sampler=ddim", "sampler.num_steps=4")),
+        (artart.generate, "negative_prompt=blurry"),
+    ],
+)
 def test_what_a_distilled_network_does_not_take_is_one_line(call, last, capsys, command, word):
     assert call(command, f"checkpoint={last}", word) == 2
     error = capsys.readouterr().err.strip()
-    assert error.endswith(f"{word}: {last} is distilled, with the steps and guidance of its training; leave it out")
+    assert error.replace("'", "").endswith(
+        f"{word}: {last} is distilled, with the steps and guidance of its training; leave it out"
+    )
     assert "\n" not in error
 
 
 def test_python_refuses_guidance_and_samplers(model):
-    for argument in ({"guidance": 2.0}, {"sampler": "ddim"}, {"num_steps": 4}):
+    for argument in ({"guidance": 2.0}, {"sampler": "ddim"}, {"num_steps": 4}, {"negative_prompt": "blurry"}):
         with pytest.raises(ArtError, match="a distilled network has its training's; leave them out"):
             model.sample(1, **argument)
 

@@ -10,8 +10,9 @@ from artart.config.cli import compose_config
 from artart.config.schema import check
 from artart.io.weights import load
 from artart.training import run as runs
-from artart.training.finetune import TABLE, adopt_config, table, with_objective_of
+from artart.training.finetune import TABLES, adopt_config, table, with_objective_of
 
+TABLE, OF_GENERATOR = TABLES
 HARDLY = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "optimizer.lr=1e-30", "run_dir=run")
 
 
@@ -41,6 +42,18 @@ def test_labels_are_known_by_name_and_new_ones_begin_as_none(train, source, art_
     after = weights_of("run/checkpoints/last.ckpt")
     assert_close(after[TABLE], before[TABLE][[0, 1, 5, 5]])  # the last is "none"
     assert_close({**after, TABLE: 0}, {**before, TABLE: 0})
+
+
+@pytest.mark.slow
+def test_labels_of_a_gan_are_known_by_name_too(train, gan_run, art_folder):
+    (art_folder / "iconography").rename(art_folder / "frescoes")
+    source = gan_run / "checkpoints" / "last.ckpt"
+    words = (f"data.root={art_folder}", "data.batch_size=4", "optimizer.lr=1e-30", "run_dir=run")
+    assert train("objective=gan", f"init_from={source}", *words) == 0
+    before, after = weights_of(source), weights_of("run/checkpoints/last.ckpt")
+    known = load(source)["labels"]["class"]
+    rows = [known.index(name) if name in known else -1 for name in ("drawing", "engraving", "frescoes", "none")]
+    assert_close(after[OF_GENERATOR], before[OF_GENERATOR][rows])
 
 
 def test_of_several_columns_each_has_its_own_none():

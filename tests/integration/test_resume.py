@@ -428,12 +428,20 @@ def test_a_run_of_several_columns_resumes_but_not_one_of_an_older_format(
 
 
 @pytest.mark.slow
+def test_an_epoch_that_a_limit_cut_short_has_ended(train):
+    assert train(EPOCHS, "run_dir=run", "trainer.max_steps=2") == 0
+    assert train(EPOCHS, "run_dir=run", "resume=auto", "data.batch_size=4", "data.num_demo_images=50") == 0
+
+
+@pytest.mark.slow
 def test_within_an_epoch_no_other_batches_are_resumed_with(train, importable, capsys):
     assert train(EPOCHS, "run_dir=run", *trouble("SIGINT", "before", 2)) == 130
     assert train(EPOCHS, "run_dir=run", "resume=auto", "data.batch_size=4") == 2
     error = capsys.readouterr().err
     assert "lies within an epoch of batches of 8 images in the order of seed=0, now 4 and seed=0" in error
     assert error.count("\n") == 1
+    assert train(EPOCHS, "run_dir=run", "resume=auto", "data.seed=1") == 2
+    assert "now 8 and seed=1" in capsys.readouterr().err
     assert train(EPOCHS, "run_dir=run", "resume=auto", "data.num_demo_images=50") == 2
     assert "lies within an epoch of other images (" in capsys.readouterr().err
     assert train(EPOCHS, "run_dir=run", "resume=auto") == 0

@@ -414,6 +414,17 @@ def test_a_validation_interval_loses_neither_checkpoints_nor_grids(train):
 
 
 @pytest.mark.slow
+def test_a_limit_of_steps_ends_with_a_validation_and_the_best_are_of_validations(train):
+    best = ("callbacks.best.save_top_k=3", "callbacks.best.filename='best_{epoch:04d}'")
+    limit = ("trainer.max_epochs=9", "trainer.max_steps=18", "trainer.check_val_every_n_epoch=2")
+    assert train("run_dir=run", *limit, *best) == 0
+    found = [name for name in names(Path("run/checkpoints")) if name.startswith("best")]
+    assert found == ["best_0002.ckpt", "best_0004.ckpt", "best_0005.ckpt"], "epochs have 4 steps"
+    assert "val/loss" in json.loads(Path("run/result.json").read_text())["last"]
+    assert names(Path("run/samples"))[-1] == "epoch_0005.png"
+
+
+@pytest.mark.slow
 def test_fewer_images_than_a_batch_are_the_batch(train, capsys):
     assert train("data.batch_size=500", "run_dir=run") == 0
     assert "data.batch_size=500: the training set has only 37, so it is the batch" in capsys.readouterr().out

@@ -42,6 +42,8 @@ class EpochCheckpoint(ModelCheckpoint):
             save_on_exception=False,  # weights that led to an error must not replace good ones
         )
 
+        self.checked: Tensor | None = None  # a metric keeps its value until the next validation
+
     @property
     def state_key(self) -> str:
         return f"{type(self).__name__}_{self.filename}"
@@ -51,8 +53,11 @@ class EpochCheckpoint(ModelCheckpoint):
         return super()._monitor_candidates(trainer) | {"epoch": torch.tensor(trainer.current_epoch + 1)}
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Refuse scores that are not finite, of which Lightning would keep the first."""
-        return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
+        """Refuse scores that are not finite, of which Lightning would keep the first, and those of earlier epochs."""
+        if current is None or not current.isfinite() or current == self.checked:
+            return False
+        self.checked = current.clone()
+        return super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best scores of those files that are still in the folder, which may have moved."""

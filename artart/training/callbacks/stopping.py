@@ -75,6 +75,7 @@ class MaxSteps(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step >= self.max_steps:
             trainer.should_stop = True
+            trainer.check_val_every_n_epoch = 1  # else the last epoch has no validation unless its number fits
 
 
 class Pruning(Callback):

@@ -160,6 +160,16 @@ def test_the_draws_do_not_depend_on_the_number_of_processes():
     assert_close(torch.cat(halves), whole)
 
 
+@pytest.mark.gpu
+def test_validation_works_on_a_gpu():
+    x0, y = batch()
+    made, net = objective(Flow(), Net(Flow(), "mean"), 2), Net(Flow(), 2)
+    times = []
+    net.register_forward_pre_hook(lambda module, inputs: times.append(inputs[1].device.type))
+    made.measure(net, Batch(x0.cuda(), y.cuda()))
+    assert set(times) == {"cuda"}
+
+
 @pytest.mark.parametrize("num_steps", [1, 3])
 def test_validation_compares_samples_of_its_steps_and_does_not_change(num_steps):
     images = batch()

@@ -27,9 +27,9 @@ def objective():
     return Reconstruction(WeightedSum({"mse": 1.0}, mse=MSE("model")))
 
 
-def config(batch_size: int = 4) -> dict:
+def config(batch_size: int = 4, precision: str = "32-true") -> dict:
     trainer = {"max_epochs": 2, "max_steps": -1, "devices": 1, "num_nodes": 1, "accumulate_grad_batches": 1}
-    return {"data": {"batch_size": batch_size}, "trainer": trainer}
+    return {"data": {"batch_size": batch_size}, "trainer": {**trainer, "precision": precision, "accelerator": "cpu"}}
 
 
 def test_measure_counts_what_a_linear_layer_saves(objective):
@@ -69,6 +69,33 @@ def test_check_refuses_a_batch_that_memory_does_not_hold(net, objective, monkeyp
     with pytest.raises(ArtError, match=r"^data.batch_size=64: a step takes .* are free; set data.batch_size=[345]\d,"):
         check(config(64), net, objective, 100, CPU)
     check(config(64), net, objective, 2, CPU)  # fewer images than a batch
+
+
+def test_check_counts_what_was_free_before_it_measured(net, objective, monkeypatch):
+    free, measure = [2**40], cost_module.measure
+
+    def keep(*arguments):
+        free.append(0)  # as torch keeps memory
+        return measure(*arguments)
+
+    monkeypatch.setattr(cost_module, "measure", keep)
+    monkeypatch.setattr(memory, "available", lambda _: free[-1])
+    check(config(), net, objective, 100, CPU)
+    assert free == [2**40, 0]
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16), ("16-mixed", torch.float16)]
+)
+def test_steps_are_measured_in_the_precision_of_training(net, objective, monkeypatch, precision, dtype):
+    seen = set()
+    net.register_forward_hook(
+        lambda module, inputs, output: seen.add(
+            torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        )
+    )
+    check(config(precision=precision), net, objective, 100, CPU)
+    assert seen == {dtype}
 
 
 def test_available_is_the_least_of_machine_and_container(tmp_path, monkeypatch):

@@ -67,6 +67,18 @@ def test_images_seen_are_those_of_all_processes(module):
     assert made.images_seen == 9
 
 
+def test_losses_are_means_since_the_last_log_line_also_across_epochs(module, monkeypatch):
+    made, logged = module(), []
+    monkeypatch.setattr(made, "log", lambda name, value, **options: logged.append(value.item()))
+    for step, loss in enumerate((1.0, 2.0, 6.0, 5.0)):
+        made.trainer.global_step, made.trainer.log_every_n_steps = step, 3
+        made.trainer.is_last_batch = step == 0  # of an epoch of one step
+        losses = {"loss": torch.full((2,), loss, requires_grad=True)}
+        made.objective = lambda net, batch, *rest, losses=losses: losses
+        made.training_step(Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2)), 0)
+    assert logged == [1.0, 3.0], "the end of an epoch is no log line"
+
+
 def test_means_of_validation_are_over_the_images_that_have_a_value_in_all_processes(module, monkeypatch):
     logged, made = {}, module()
     monkeypatch.setattr(made, "log", lambda name, value: logged.update({name: value.item()}))
