@@ -67,14 +67,14 @@ def run(cfg: DictConfig) -> None:
 def _write_folder(loaded: "Loaded", config: dict[str, Any], out: Path) -> None:
     """format=hub."""
     from artart.evaluation import cards
-    from artart.evaluation.held_out import training_data
+    from artart.evaluation.held_out import load_images, training_data
     from artart.generation.model import Model
     from artart.io.files import new_folder
     from artart.io.terminal import pasteable, relative_to_cwd
 
     metrics = cards.read_evaluation(config["evaluation"], loaded)
     data = training_data(loaded, **config["data"])
-    data.load()
+    load_images(data, loaded, "training")
     samples: Any = Model(loaded).sample(NUM_SAMPLES, output_type="pt") if loaded.objective.mode == "sample" else None
     out = new_folder(out)
     for warning in cards.write(out, loaded, data, config["licence"] or "unknown", metrics, samples):

@@ -38,8 +38,8 @@ def run(cfg: DictConfig) -> None:
     asked = Asked(config["num_images"], config["seed"], config["label"], prompts)
     guidance = guidance_for(loaded, **config["guidance"], **trust)
     how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"])
+    training = training_set_for(loaded, **config["data"]) if config["nearest"] else None  # first: prompts get new rows
     plan = plan_samples(loaded, how, asked)
-    training = training_set_for(loaded, **config["data"]) if config["nearest"] else None
     with output_folder(config["out"], Path(f"outputs/galleries/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
         made = [(item.name.stem, to_pixels(image), item.provenance) for item, image in make(loaded, plan)]
         run_dir = path.resolve().parent.parent

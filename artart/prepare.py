@@ -38,8 +38,6 @@ def run(cfg: DictConfig) -> None:
     labels = ", ".join(f"{len(names)} {kinds[column]}" for column, names in folder.label_names.items())
     log.info("%d files below %s, %s", len(folder.found.images), relative_to_cwd(folder.root), labels)
     _ = data.text.captions  # raises, before anything is written
-    run_dir = claim_run_dir(cfg, planned)
-    cfg.run_dir = str(run_dir)
     refusal = ""
     try:
         data.load()
@@ -47,6 +45,8 @@ def run(cfg: DictConfig) -> None:
         if not data.entries:
             raise
         refusal = str(error)
+    run_dir = claim_run_dir(cfg, planned)
+    cfg.run_dir = str(run_dir)
     save_settings(cfg, overrides())
     open_log(cfg, "prepare.log")
     data.list_unused(run_dir)

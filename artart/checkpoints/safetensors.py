@@ -13,7 +13,10 @@ from artart.config.build import select_or_none
 from artart.config.commands import PATHS, literals
 
 OF_CONFIG = ("image_size", "model", "objective", "loss")  # what the network is rebuilt from
-OF_DATA = ("resize_mode", "random_flip", "val_fraction", "labels", "min_per_label")
+OF_DATA = (  # what decides pixels, labels and split
+    *("resize_mode", "background", "random_flip", "val_fraction", "labels", "class_level", "min_per_label"),
+    *("min_size", "exclude"),
+)
 OF_TEXT = ("captions", "max_tokens")
 FILTERS = "loss.perceptual.weights"
 

@@ -12,12 +12,13 @@ from rich.filesize import decimal
 
 from artart import ArtError
 from artart.data import store
+from artart.data.decode import FORMATS
 from artart.io.locks import unless_missing
 from artart.io.terminal import relative_to_cwd
 
 log = logging.getLogger(__name__)
 
-MADE_BY = f"artart 7, Pillow {PIL.__version__}"  # another number if a file would give other facts, pixels or groups
+MADE_BY = f"artart 7, Pillow {PIL.__version__}, {' '.join(FORMATS)}"  # another number for other facts, pixels, groups
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from unicodedata import normalize
 from artart import ArtError
 from artart.data.folder import ArtFolder
 from artart.data.labels import CLASS
+from artart.data.opt_out import folded
 from artart.io.files import read_text
 
 COLUMNS = ("caption", "text", "prompt", "description", "title")  # of a table, by which auto finds captions
@@ -110,9 +111,9 @@ def _sidecars(folder: ArtFolder) -> dict[Path, Path]:
     for path in folder.listed:
         if path.parent not in beside:
             files = (Path(entry.path) for entry in os.scandir(path.parent))
-            beside[path.parent] = {file.name.casefold(): file for file in files if file.suffix.casefold() == ".txt"}
+            beside[path.parent] = {folded(file.name): file for file in files if file.suffix.casefold() == ".txt"}
         for name in (f"{path.stem}.txt", f"{path.name}.txt"):
-            if file := beside[path.parent].get(name.casefold()):
+            if file := beside[path.parent].get(folded(name)):
                 found[path] = file
     return found
 

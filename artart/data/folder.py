@@ -211,7 +211,9 @@ class ArtFolder:
         check_disk_space(self.cache, "pixels", len(new), len(new) * (self.kind.row_bytes + ROW_BYTES))
         facts = dict(known)
         how = self.settings
-        examined = examine_all(new, how.image_size, how.resize_mode, self.background, how.max_pixels, how.num_workers)
+        examined = examine_all(
+            new, how.image_size, how.resize_mode, self.background, how.max_pixels, how.num_workers, isolated=True
+        )
         journal, writing = index.journal(self.cache / "journal.csv"), store.writing(self.cache, self.kind)
         with closing(examined), journal as note, writing as writer:
             try:

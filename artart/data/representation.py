@@ -68,7 +68,8 @@ def decade(value: str) -> str:
 def sides(entries: Sequence[Entry]) -> np.ndarray:
     """Width and height in pixels of the images that are used, upright, (N, 2)."""
     used = [entry.facts for entry in entries if entry.status == "ok"]
-    turned = [(one.height, one.width) if one.orientation > 4 else (one.width, one.height) for one in used]
+    sideways = [one.orientation > 4 and one.format != "TIFF" for one in used]  # Pillow turns the sides of TIFFs
+    turned = [(one.width, one.height)[:: -1 if k else 1] for one, k in zip(used, sideways, strict=True)]
     return np.array(turned, float).reshape(-1, 2)
 
 

@@ -104,6 +104,8 @@ def examine(
         return Examined(path, FileInfo(flaw=NO_MEMORY), None)
     except TooLarge as error:
         return Examined(path, facts._replace(width=error.size[0], height=error.size[1]), None)
+    except Image.DecompressionBombError as error:  # of a later frame: no facts, since data.max_pixels may be raised
+        return Examined(path, FileInfo(flaw=_flaw(error)), None)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
         return Examined(path, facts._replace(flaw=_flaw(error)), None)
 
@@ -194,10 +196,14 @@ def examine_all(
     background: Colour = WHITE,
     max_pixels: int = MAX_PIXELS,
     num_workers: int | None = None,
+    isolated: bool = False,
 ) -> Generator[Examined, None, None]:
-    """Examine files in the order given, with a progress bar, in worker processes if there are several."""
+    """Examine files in the order given, with a progress bar, in worker processes if there are several.
+
+    A single file is examined in this process, which it ends if it crashes its decoder, unless `isolated`.
+    """
     one = partial(examine, size=size, resize_mode=resize_mode, background=background, max_pixels=max_pixels)
-    few = len(paths) <= MAX_IN_PROCESS
+    few = len(paths) <= MAX_IN_PROCESS - isolated
     results = map(one, paths) if few else in_workers(one, paths, _crashed, num_workers)
     with progress_bar() as bar:
         yield from bar.track(results, total=len(paths), description="reading images")

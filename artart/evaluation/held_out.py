@@ -21,8 +21,8 @@ NOT_FROM_A_FILE = ("_target_", "cache_dir", "num_workers")  # these concern this
 MAX_DEMO_BYTES = 2**32  # of the demo art that a file may ask for
 PLACES: dict[str, tuple[Callable[[str], bool], str]] = {  # os.path raises no error on odd names from a file
     "root": (os.path.isdir, "on which {} was trained, is not here; name the folder: data.root=DIR"),
-    "metadata": (os.path.isfile, "with which {} was trained, is not here; put it there again"),
-    "opt_out": (os.path.isfile, "with which {} was trained, is not here; put it there again"),
+    "metadata": (os.path.isfile, "with which {} was trained, is not here; name it: data.metadata=FILE"),
+    "opt_out": (os.path.isfile, "with which {} was trained, is not here; name it: data.opt_out=FILE"),
 }
 
 

@@ -38,6 +38,8 @@ class LabelFilter:
         self.refused = {*refused}
         self.features = partial(features_of, weights=weights, device=torch.device("cpu"))
         names = [name for name, *_ in data.names_of(data.train_ids)]
+        if unusable := [name for name in refused if name not in names]:
+            raise ArtError(f"filter.refused: no image of {unusable[0]} below {root} can be used; add others")
         self.classify = Classifier(self.features(data.pixels_of(data.train_ids)), names)
 
     def __call__(self, pixels: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -73,6 +74,14 @@ def test_every_image_is_in_the_table_with_its_hash_and_side(hub, checkpoint, tex
     (table,), (images,) = described["distribution"], described["recordSet"]
     assert table["sha256"] == sha256((hub / "attribution.csv").read_bytes()).hexdigest()
     assert [field["source"]["extract"]["column"] for field in images["field"]] == ["path", "sha256", "split", "class"]
+
+
+@pytest.mark.slow
+def test_images_that_were_added_since_are_said(export, text_run, capsys):
+    shutil.copytree(load(text_run / "checkpoints" / "last.ckpt").config["data"]["root"], "more")
+    Image.new("RGB", (32, 32), "red").save(next(Path("more").rglob("*.png")).with_name("new.png"))
+    assert export(f"checkpoint={text_run}", "format=hub", "out=again", "data.root=more") == 0
+    assert "differs from the images and the split" in capsys.readouterr().out
 
 
 @pytest.mark.slow

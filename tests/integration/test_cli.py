@@ -200,6 +200,13 @@ def test_settings_that_are_composed_again_see_the_folder_of_config_dir(call, tmp
     assert "trainer.fast_dev_run=1: leave it out" in capsys.readouterr().err
 
 
+def test_too_little_memory_for_torch_is_a_line(caplog):
+    error = RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to")
+    assert cli_module.report_error(error) == 1
+    assert [record.exc_info for record in caplog.records] == [None]
+    assert "a smaller batch_size" in caplog.text
+
+
 def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch):
     """What is being done is taken back, and the exit code is that of the signal."""
     taken_back = []

@@ -403,6 +403,17 @@ def test_simple_mistakes_do_not_wait_for_torch():
 
 
 @pytest.mark.slow
+def test_settings_that_decide_pixels_and_labels_are_shared(export, finished_run, tmp_path):
+    content = torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)
+    own = {"background": "black", "class_level": 2, "min_size": 4, "exclude": {"duplicate": False}}
+    content["config"]["data"] |= own
+    torch.save(content, source := tmp_path / "own.ckpt")
+    assert export(f"checkpoint={source}", f"out={tmp_path / 'shared.safetensors'}") == 0
+    shared = load(tmp_path / "shared.safetensors").config["data"]
+    assert {key: shared[key] for key in own} == own
+
+
+@pytest.mark.slow
 def test_labels_of_several_columns_are_shared(export, artists_run, tmp_path):
     source, out = artists_run / "checkpoints" / "last.ckpt", tmp_path / "shared.safetensors"
     assert export(f"checkpoint={source}", f"out={out}") == 0

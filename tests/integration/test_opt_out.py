@@ -60,15 +60,19 @@ def test_a_list_names_paths_folders_artists_and_hashes(prepare, art, capsys):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_says_how_many_were_honoured(train, evaluate, art, alexnet_weights):
+def test_a_checkpoint_says_how_many_were_honoured(train, evaluate, art, alexnet_weights, capsys):
     Path("list.txt").write_text("drawing/drawing_0.png\n")
     words = (f"data.root={art}", "data.opt_out=list.txt", "data.batch_size=4", "trainer.max_epochs=1", "run_dir=run")
     assert train(*words) == 0
     content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert content["data"]["num_opted_out"] == 1
     assert content["data"]["num_train"] + content["data"]["num_val"] == 11
-    Path("list.txt").unlink()
+    Path("list.txt").rename("moved.txt")
     assert evaluate("checkpoint=run", f"metrics.weights={alexnet_weights}") == 2
+    assert capsys.readouterr().err.rstrip().endswith("is not here; name it: data.opt_out=FILE")
+    few = ("num_images=12", "sampler.num_steps=1", "device=cpu")
+    assert evaluate("checkpoint=run", "data.opt_out=moved.txt", *few, f"metrics.weights={alexnet_weights}") == 0
+    assert "differs from the images" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -131,6 +131,13 @@ def test_a_mistake_is_reported_in_a_line_and_leaves_nothing(prepare, tmp_path, c
     assert not Path("report").exists()
 
 
+def test_an_error_while_images_are_read_leaves_no_folder(prepare, art_folder, capsys):
+    Path("file").touch()
+    assert prepare(f"data.root={art_folder}", "data.cache_dir=file/cache", "run_dir=report") == 2
+    assert capsys.readouterr().err.startswith("data.cache_dir: ")
+    assert not Path("report").exists()
+
+
 def test_the_folder_of_a_training_is_not_touched(prepare, finished_run, art_folder, capsys):
     assert prepare(f"data.root={art_folder}", f"run_dir={finished_run}") == 2
     assert "holds a run already" in capsys.readouterr().err

@@ -1,16 +1,22 @@
 """Prompts by a frozen encoder: a small CLIP and a small T5 of transformers with random weights."""
 
+import base64
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch.testing import assert_close
 
+import artart.gallery
 import artart.train
 from artart.checkpoints.load import load
 from artart.config.cli import compose_config
@@ -156,6 +162,18 @@ def test_a_checkpoint_holds_the_name_of_its_encoder_and_no_weight_of_it(trained)
     assert content["text"]["encoder"] == str(trained / "clip")
     assert content["config"]["model"]["text"] == [0, 5, 32]  # demo art, engraving <eos>
     assert not any("table" in name or "encoder" in name for name in content["state_dict"])
+
+
+def test_a_gallery_shows_its_prompts_beside_training_images(train, call, clip, art_folder):
+    words = ("data.captions=a {class} by hand", f"data.text_encoder={clip}", "data.batch_size=4")
+    assert train(*SMALL, f"data.root={art_folder}", *words, "optimizer.lr=0.1") == 0
+    few, pages = ("num_images=3", "prompt=art", "sampler.num_steps=2"), []
+    for nearest in ("true", "false"):
+        assert call(artart.gallery, "checkpoint=run", *few, f"nearest={nearest}", f"out={nearest}") == 0
+        tiles = re.findall(r'<img class="image" src="([^"]+)" alt="0', Path(nearest, "gallery.html").read_text())
+        pages.append([np.asarray(Image.open(io.BytesIO(base64.b64decode(one.partition(",")[2])))) for one in tiles])
+    assert len(pages[0]) == 3
+    np.testing.assert_array_equal(*pages)
 
 
 def test_a_run_resumes_to_the_same_weights(train, clip):

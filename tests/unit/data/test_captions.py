@@ -66,6 +66,12 @@ def test_a_text_beside_an_image_has_a_caption_in_each_line(folder, tmp_path, nam
     assert read(folder(), "txt") == {"1.jpg": ("An apple", "on paper")}
 
 
+def test_a_text_beside_an_image_is_found_however_its_accents_are_written(folder, tmp_path):
+    (tmp_path / "a" / normalize("NFD", "à.jpg")).touch()
+    (tmp_path / "a" / normalize("NFC", "À.txt")).write_text("a peach")
+    assert read(folder(), "txt") == {normalize("NFD", "à.jpg"): ("a peach",)}
+
+
 def test_lines_of_json_name_images_relative_to_their_folder(folder, tmp_path):
     lines = [{"file_name": "a/1.jpg", "text": "one"}, {"file_name": "b/3.jpg", "text": ["three", "a pear"]}]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")

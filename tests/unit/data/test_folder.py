@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from artart import ArtError
-from artart.data import cache, folder, index, store
+from artart.data import cache, folder, index, scan, store
 from artart.data.cache import locked
-from artart.data.decode import ResizeMode, open_image, resize, upright
+from artart.data.decode import FORMATS, ResizeMode, open_image, resize, upright
 from artart.data.demo import paint
 from artart.data.find import find_all
 from artart.data.folder import ArtFolder, Contents
@@ -638,6 +638,22 @@ def test_what_another_decoder_made_is_made_anew(
     assert held(opened().read()) == oracle(art_folder)
     assert [len(names) for names in calls] == [12, 12, 12]
     assert list(opened().cache.glob("24-*")) == []
+
+
+def test_a_frame_above_the_limit_is_read_again_under_a_higher_one(opened: Open, tmp_path: Path) -> None:
+    image(tmp_path / "few" / "a" / "1.png", 1)
+
+    def too_large(opened: Image.Image) -> int:
+        raise Image.DecompressionBombError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan, "_num_frames", too_large)
+        assert [one.status for one in opened(tmp_path / "few").read().entries] == ["rejected"]
+    assert [one.status for one in opened(tmp_path / "few").read().entries] == ["ok"]
+
+
+def test_what_was_made_without_a_format_is_made_anew() -> None:
+    assert all(name in cache.MADE_BY.split() for name in FORMATS)
 
 
 BUILD = """

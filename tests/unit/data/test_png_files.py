@@ -134,6 +134,8 @@ COLOURS = {
     "gAMA of linear light": (gamma(1), in_srgb(X)),
     "gAMA of old Macs": (gamma(1 / 1.8), in_srgb(X**1.8)),
     "gAMA of sRGB": (gamma(0.45455), X),
+    "gAMA of no curve": (gamma(0), X),
+    "cHRM of no colours": ([*gamma(1 / 1.8), (b"cHRM", bytes(32))], X),
     "gAMA and cHRM": (gamma(0.45455) + P3_CHROMATICITIES, in_srgb(linear(X), P3_TO_XYZ)),
     "sRGB before gAMA": ([(b"sRGB", b"\0"), *gamma(1)], X),
     "cICP before gAMA": (cicp(12, 13) + gamma(1), in_srgb(linear(X), P3_TO_XYZ)),

@@ -40,13 +40,15 @@ def test_decades():
     assert [*map(decade, values)] == ["1900s", "1890s", "1890s", "1770s", "", "", "", ""]
 
 
-def entry(width: int, height: int, orientation: int = 1, status: str = "ok") -> Entry:
-    return Entry("a.png", "", FileInfo(width=width, height=height, orientation=orientation), status, "")
+def entry(width: int, height: int, orientation: int = 1, status: str = "ok", kind: str = "JPEG") -> Entry:
+    return Entry("a", "", FileInfo(width=width, height=height, orientation=orientation, format=kind), status, "")
 
 
 def test_sizes_are_upright_and_of_used_images():
-    entries = [entry(100, 50), entry(100, 50, orientation=6), entry(9, 9, status="rejected")]
-    np.testing.assert_array_equal(sides(entries), [[100, 50], [50, 100]])
+    turned = entry(100, 50, orientation=6), entry(50, 100, orientation=6, kind="TIFF")  # whose header is upright
+    np.testing.assert_array_equal(
+        sides([entry(100, 50), *turned, entry(9, 9, status="rejected")]), [[100, 50], [50, 100], [50, 100]]
+    )
 
 
 def test_what_a_square_costs():

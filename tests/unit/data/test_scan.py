@@ -586,9 +586,9 @@ def test_two_files_are_examined_by_processes(
 
     monkeypatch.setattr(scan, "MAX_IN_PROCESS", few_files_need_no_process)
     monkeypatch.setattr(scan, "in_workers", counted)
-    for count in (1, 2):
-        assert len(list(examine_all(many(tmp_path, count), SIZE, num_workers=1))) == count
-    assert counts == [2]
+    for count, isolated in ((1, False), (2, False), (1, True)):
+        assert len(list(examine_all(many(tmp_path, count), SIZE, num_workers=1, isolated=isolated))) == count
+    assert counts == [2, 1]
 
 
 @pytest.mark.parametrize("count", [32, 120])
