@@ -79,7 +79,7 @@ def features(pixels: Tensor, extractor: Extractor) -> Tensor:
 def known_features(pixels: Tensor, extractor: Extractor, data: ArtDataModule) -> Tensor:
     """The same, kept in the data's cache under the hash of images and weights."""
     device = next(extractor.net.parameters()).device
-    key = sha256(f"2, {extractor.name}, {device.type}".encode())  # another number if it would give others
+    key = sha256(f"3, {extractor.name}, {device.type}".encode())  # another number if it would give others
     key.update(pixels.contiguous().numpy().data)
     for parameter in extractor.net.parameters():
         key.update(parameter.detach().cpu().contiguous().numpy().data)

@@ -22,8 +22,9 @@ def inception_on(weights: str, device: torch.device) -> nn.Module:
     """
     from torchmetrics.image.fid import NoTrainInceptionV3
 
+    file = None if weights == "auto" else weights
     try:
-        return NoTrainInceptionV3("inception-v3-compat", ["2048"], None if weights == "auto" else weights).to(device)
+        return NoTrainInceptionV3("inception-v3-compat", ["2048"], file, antialias=False).to(device)  # as TensorFlow 1
     except ModuleNotFoundError:
         raise ArtError(f"{SETTING}: needs torch-fidelity: pip install 'artart[metrics]'") from None
     except Exception as error:  # noqa: BLE001 - no connection; or a damaged file, on which torch raises anything

@@ -10,10 +10,12 @@ from torch.nn import functional as F
 BLOCK: Final = 1024  # rows of a kernel matrix that are held at once
 NUM_HALVES: Final = 200
 MIN_IMAGES_FOR_INTERVAL: Final = 10  # intervals from fewer are too narrow
-MAX_HALVED_FEATURES: Final = 512  # with more, covariances of 200 halves take too long
-MIN_IMAGES_FOR_FRECHET: Final = 2560  # ten times the features; with fewer the covariances are mostly noise
+MAX_HALVED_FEATURES: Final = 512  # with more, covariances of 200 halves take too long,
+NUM_FEW_HALVES: Final = 20  # and these are taken
+MIN_IMAGES_FOR_FRECHET: Final = 2560  # ten times AlexNet's features; with fewer the covariances are mostly noise
 PATCH: Final = 7  # side in pixels of the patches of the sliced Wasserstein distance
 NUM_PROJECTIONS: Final = 32  # of them
+PART: Final = 16  # images whose patches are compared with those of as many
 
 
 def by_label(labels: Sequence[str]) -> dict[str, Tensor]:
@@ -36,7 +38,7 @@ def halves(num: int, generator: Generator) -> Tensor:
 
 
 def estimate(value: float, of_halves: Tensor, num: int) -> Estimate:
-    """The interval of a value of `num` images from the values (200,) of halves of them.
+    """The interval of a value of `num` images from the values of halves of them: 200, or few, whose spread is normal.
 
     Subsampling without replacement (Politis, Romano and Wolf 1999): the values of halves of m images, times
     sqrt(m / (num - m)), spread about their mean as the value does about the truth. Only their spread is used, because
@@ -46,14 +48,20 @@ def estimate(value: float, of_halves: Tensor, num: int) -> Estimate:
         return Estimate(value, None, None)
     m = num // 2
     spread = (of_halves - of_halves.mean()) * (m / (num - m)) ** 0.5
-    low, high = spread.quantile(torch.tensor([0.025, 0.975], dtype=spread.dtype)).tolist()
+    ends = torch.tensor([0.025, 0.975], dtype=spread.dtype)
+    of_few = spread.std() * torch.special.ndtri(ends)
+    low, high = (spread.quantile(ends) if len(spread) == NUM_HALVES else of_few).tolist()
     return Estimate(value, value + low, value + high)
 
 
-def all_and_halves(*nums: int) -> list[Tensor]:
-    """For each number of images (201, num): a row of ones, then `halves`; the same in each call."""
+def all_and_halves(*nums: int, num_features: int = 0) -> list[Tensor]:
+    """For each number of images (201, num): a row of ones, then `halves`; the same in each call.
+
+    Above MAX_HALVED_FEATURES features few halves.
+    """
     generator = Generator().manual_seed(0)
-    return [torch.cat([torch.ones(1, num).double(), halves(num, generator)]) for num in nums]
+    rows = NUM_FEW_HALVES if num_features > MAX_HALVED_FEATURES else NUM_HALVES
+    return [torch.cat([torch.ones(1, num).double(), halves(num, generator)[:rows]]) for num in nums]
 
 
 def mean(values: Tensor, generator: Generator) -> Estimate:
@@ -115,21 +123,28 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     |mu_x - mu_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)) (Dowson and Landau 1982; Heusel et al. 2017, arXiv 1706.08500).
     Biased upwards, the more the fewer images: compare at equal numbers only.
     """
-    of_x, of_y = torch.cov(x.T), torch.cov(y.T)
-    # C_x C_y has the eigenvalues of the symmetric C_x^(1/2) C_y C_x^(1/2), all of them real and not negative
-    values, vectors = torch.linalg.eigh(of_x)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ of_y @ root).clamp(min=0).sqrt().sum()
-    return ((x.mean(dim=0) - y.mean(dim=0)).square().sum() + of_x.trace() + of_y.trace() - 2 * cross).item()
+    mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
+    x, y = (x - mean_x) / (len(x) - 1) ** 0.5, (y - mean_y) / (len(y) - 1) ** 0.5
+    if min(len(x), len(y)) < x.shape[1]:  # C_x C_y = x^T x y^T y has the eigenvalues of (x y^T) (x y^T)^T
+        cross = torch.linalg.svdvals(x @ y.T).sum()
+    else:  # and those of the symmetric C_x^(1/2) C_y C_x^(1/2), all of them real and not negative
+        values, vectors = torch.linalg.eigh(x.T @ x)
+        root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+        cross = torch.linalg.eigvalsh(root @ (y.T @ y) @ root).clamp(min=0).sqrt().sum()
+    return ((mean_x - mean_y).square().sum() + x.square().sum() + y.square().sum() - 2 * cross).item()
 
 
 def frechet_estimate(x: Tensor, y: Tensor) -> Estimate:
-    """`frechet_distance` with its interval; without one above MAX_HALVED_FEATURES."""
-    if x.shape[1] > MAX_HALVED_FEATURES:
-        return Estimate(frechet_distance(x, y), None, None)
-    pairs = zip(*all_and_halves(len(x), len(y)), strict=True)
+    """`frechet_distance` with its interval."""
+    pairs = zip(*all_and_halves(len(x), len(y), num_features=x.shape[1]), strict=True)
     value, *of_halves = (frechet_distance(x[a.bool()], y[b.bool()]) for a, b in pairs)
     return estimate(value, torch.tensor(of_halves).double(), min(len(x), len(y)))
+
+
+def distance_of_patches(x: Tensor, y: Tensor) -> Tensor:
+    """`sliced_wasserstein` of parts of 16 images, for each image of its part (N,): that of more images is smaller."""
+    parts = zip(x.split(PART), y.split(PART), strict=True)
+    return torch.cat([sliced_wasserstein(*pair).expand(len(pair[0])) for pair in parts])
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor) -> Tensor:

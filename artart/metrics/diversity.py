@@ -5,7 +5,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from artart.metrics.distances import MAX_HALVED_FEATURES, Estimate, all_and_halves, estimate, share
+from artart.metrics.distances import Estimate, all_and_halves, estimate, share
 
 AMONG: Final = 3  # neighbours of precision and recall
 NEAR: Final = 5  # neighbours of density and coverage
@@ -59,13 +59,10 @@ def vendi_score(x: Tensor) -> Estimate:
     """The effective number of different images among n, 1 to n; x (n, d) are features in double precision.
 
     exp of the entropy of the eigenvalues of K / n, where K holds the cosines of the images (Friedman and Dieng 2022,
-    arXiv 2210.02410, Definition 3.1). It grows with n: compare at equal numbers only. Without an interval where both
-    n / 2 and d are above MAX_HALVED_FEATURES.
+    arXiv 2210.02410, Definition 3.1). It grows with n: compare at equal numbers only.
     """
     unit = torch.nn.functional.normalize(x, dim=1)
-    if min(len(x) // 2, x.shape[1]) > MAX_HALVED_FEATURES:
-        return Estimate(_vendi(unit), None, None)
-    (chosen,) = all_and_halves(len(x))
+    (chosen,) = all_and_halves(len(x), num_features=min(len(x) // 2, x.shape[1]))
     value, *of_halves = (_vendi(unit[rows]) for rows in chosen.bool())
     return estimate(value, torch.tensor(of_halves).double(), len(x))
 

@@ -20,7 +20,7 @@ from artart.diffusion.samplers import DDIM
 from artart.diffusion.schedule import Level, Schedule
 from artart.io.images import Batch
 from artart.io.ranges import Count, Fraction, NonNegative
-from artart.metrics.distances import sliced_wasserstein
+from artart.metrics.distances import distance_of_patches
 from artart.objectives.diffusion import Diffusion
 from artart.objectives.losses import WeightedSum
 
@@ -130,4 +130,4 @@ class Distillation(Diffusion):
         *_, (x, _) = sampler(
             lambda x_t, t: self._estimate(net, x_t, t.to(x_t.device), [y]), self.schedule, x, times, torch.randn
         )
-        return {"val/swd": sliced_wasserstein(x, x0).expand(len(x0))}
+        return {"val/swd": distance_of_patches(x, x0)}

@@ -17,7 +17,7 @@ from artart.diffusion.parameterization import X0Prediction
 from artart.diffusion.schedule import Flow, per_image
 from artart.io.images import Batch
 from artart.io.ranges import Fraction, NonNegative
-from artart.metrics.distances import sliced_wasserstein
+from artart.metrics.distances import distance_of_patches
 from artart.objectives.base import Mode, Objective, draw_dropout, drop_labels
 from artart.objectives.differentiable_augment import augment, draw
 from artart.objectives.losses import TrainingLoss
@@ -143,11 +143,12 @@ class GAN(Objective):
     def measure(self, net: Module, batch: Batch) -> dict[str, Tensor]:
         """`val/swd`, the sliced Wasserstein distance of generated images to the batch, and `val/discriminator`.
 
-        The latter is the discriminator's loss on held-out images: where it lies above `train/discriminator`, the
-        discriminator has memorized training images. Noise is a function of each image's pixels.
+        The latter is the averaged discriminator's loss on held-out images, without augmentation: while it rises and
+        `train/discriminator` falls, the discriminator memorizes training images. The distance is that of parts of
+        PART images, since one of more images is smaller. Noise is a function of each image's pixels.
         """
         x0, y = batch
         z = torch.stack([torch.randn(x0.shape[1:], generator=one) for one in own_generators(x0)]).to(x0)
         fake = net(z, None, y)
         scores = [self.loss.discriminator(x, y).float() for x in (x0, fake)]
-        return {"val/discriminator": pairing_loss(*scores), "val/swd": sliced_wasserstein(x0, fake).expand(len(x0))}
+        return {"val/discriminator": pairing_loss(*scores), "val/swd": distance_of_patches(fake, x0)}

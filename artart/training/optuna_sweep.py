@@ -126,6 +126,8 @@ class Study:
             status, state = self._outcome(trial, score)
         except Exception as error:  # noqa: BLE001 - of training, which must not end the others
             status, trace = failure(error, folder)
+            if isinstance(error, FloatingPointError):  # a NaN in the loss, which later draws avoid
+                state = TrialState.PRUNED
         except BaseException:  # Ctrl-C and SIGTERM
             trial.set_user_attr("starts", starts)
             raise

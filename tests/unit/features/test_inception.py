@@ -21,9 +21,9 @@ class Colours(nn.Module):
 
     arguments = None  # of the last
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, **options):
         super().__init__()
-        Colours.arguments = arguments
+        Colours.arguments = (*arguments, options)
 
     def forward(self, x):
         assert x.dtype == torch.uint8
@@ -42,7 +42,7 @@ def test_features_are_in_double_precision_and_in_order(monkeypatch):
 def test_the_network_is_that_of_published_fids(monkeypatch, weights, file):
     monkeypatch.setattr(torchmetrics.image.fid, "NoTrainInceptionV3", Colours)
     inception.inception_on(weights, CPU)
-    assert Colours.arguments == ("inception-v3-compat", ["2048"], file)
+    assert Colours.arguments == ("inception-v3-compat", ["2048"], file, {"antialias": False})
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_the_network_is_that_of_published_fids(monkeypatch, weights, file):
     ],
 )
 def test_what_is_missing_is_reported_in_one_line(monkeypatch, error, sentence):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(torchmetrics.image.fid, "NoTrainInceptionV3", fail)

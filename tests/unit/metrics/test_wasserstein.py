@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from artart.metrics.distances import sliced_wasserstein
+from artart.metrics.distances import distance_of_patches, sliced_wasserstein
 
 
 def test_distance_is_zero_for_the_same_set_and_grows_with_the_difference():
@@ -12,6 +12,16 @@ def test_distance_is_zero_for_the_same_set_and_grows_with_the_difference():
     near, far = sliced_wasserstein(x, y), sliced_wasserstein(x, 2 * y)
     assert 0 < near < 0.1 < far
     assert_close(far, sliced_wasserstein(2 * y, x))
+
+
+def test_distance_of_images_does_not_depend_on_the_number_beside_them():
+    x, y = torch.randn(2, 64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    whole, parts = (
+        distance_of_patches(x, y),
+        [distance_of_patches(x[k : k + 16], y[k : k + 16]) for k in (0, 16, 32, 48)],
+    )
+    assert_close(whole, torch.cat(parts))
+    assert sliced_wasserstein(x, y) < 0.7 * whole.mean(), "of more images it is smaller"
 
 
 def directions() -> torch.Tensor:

@@ -178,4 +178,4 @@ def test_validation_compares_samples_of_its_steps_and_does_not_change(num_steps)
     swd = made.measure(ends, images)["val/swd"]
     assert swd.shape == (64,)
     assert_close(made.measure(ends, images)["val/swd"], swd)
-    assert (made.measure(means, images)["val/swd"] > 2 * swd).all()  # nearer to the mean of all images
+    assert (made.measure(means, images)["val/swd"] > 1.4 * swd).all()  # nearer to the mean of all images

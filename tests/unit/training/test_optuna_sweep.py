@@ -125,11 +125,14 @@ def test_failed_trials_are_recorded_and_the_others_go_on(tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_draws_avoid_settings_that_give_no_finite_value(tmp_path):
-    """As where all samples are near-duplicates of training images."""
+@pytest.mark.parametrize("diverges", [False, True])
+def test_draws_avoid_settings_that_give_no_finite_value(tmp_path, diverges):
+    """As where all samples are near-duplicates of training images, or the loss is NaN."""
 
     def memorizes(words, folder, should_prune):
         fake(words, folder, should_prune)
+        if "c=y" in words and diverges:
+            raise FloatingPointError("train/loss=nan")
         if "c=y" in words:
             (folder / "result.json").write_text('{"best": {"score": Infinity}}')
 
