@@ -569,6 +569,7 @@ def test_the_same_noise_measures_every_epoch(train):
     assert train(*DIFFUSION, "optimizer.lr=1e-9", "callbacks=none", "logger=csv", "trainer.max_epochs=3",
                  "run_dir=run") == 0  # fmt: skip
     (metrics,) = Path("run").rglob("metrics.csv")
+    assert yaml.safe_load(metrics.with_name("hparams.yaml").read_text())["optimizer.lr"] == 1e-9
     rows = list(csv.DictReader(metrics.read_text().splitlines()))
     for name in ("val/mse", "val/loss"):
         scores = [float(row[name]) for row in rows if row[name]]
