@@ -245,7 +245,7 @@ def test_fewer_epochs_than_the_checkpoint_has_is_reported_in_one_line(train, fin
 def test_weights_spoiled_by_the_last_step_of_an_epoch_reach_no_checkpoint(train, capsys):
     one_step = ("data.batch_size=500", "optimizer=sgd", "optimizer.lr=1e30")
     assert train("run_dir=run", "trainer.max_epochs=3", *one_step) == 1
-    assert "val/loss=nan at step 1" in (error := capsys.readouterr().err)
+    assert "norm of the weights=inf at step 1" in (error := capsys.readouterr().err)
     assert "no good checkpoint was written before" in error
 
 
@@ -303,12 +303,12 @@ def test_weights_spoiled_by_the_last_step_of_an_epoch_leave_the_good_ones_before
     good = Path("run/checkpoints/last.ckpt").read_bytes()
     spoiling = (f"+callbacks.spoil._target_={__name__}.Spoil", f"trusted_classes=[{__name__}.Spoil]")
     assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, "resume=auto", *spoiling) == 1
-    previous = Path("run/checkpoints/previous.ckpt").absolute()
+    last = Path("run/checkpoints/last.ckpt").absolute()
     error = capsys.readouterr().err
-    assert f"the newest good checkpoint is {previous}" in error
-    assert "begin with its weights, init_from=run/checkpoints/previous.ckpt, and a lower optimizer.lr" in error
-    assert previous.read_bytes() == good
-    assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, f"resume={previous}") == 0
+    assert f"norm of the weights=nan at step 2, epoch 2: training stopped; the newest good checkpoint is {last}" in error
+    assert "begin with its weights, init_from=run/checkpoints/last.ckpt, and a lower optimizer.lr" in error
+    assert last.read_bytes() == good
+    assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, f"resume={last}") == 0
     assert json.loads(Path("run/result.json").read_text())["resumed_at_step"] == 1
 
 

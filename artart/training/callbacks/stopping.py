@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from artart.io.late import LateValue
 from artart.io.terminal import pasteable
@@ -35,17 +36,19 @@ class TerminateOnNaN(Callback):
         self._check_now(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the validation loss too, since the last step of an epoch may have made the weights NaN."""
         self._check_now(trainer)
-        if (loss := trainer.callback_metrics.get("val/loss")) is not None:
-            self._check("val/loss", loss.item(), trainer.global_step, trainer.current_epoch, trainer)
 
     def _check_now(self, trainer: Trainer) -> None:
-        """Wait for the loss of the last step, in all processes: the gradient of one spoils the weights of all."""
+        """Wait for the loss of the last step, in all processes: the gradient of one spoils the weights of all.
+
+        A finite loss may have a gradient that is not, so the weights are checked too.
+        """
         if self.pending is not None:
             (loss, _, step, epoch), self.pending = self.pending, None
             total = trainer.strategy.reduce(loss.clone(), reduce_op="sum")
             self._check("train/loss", float(total), step, epoch, trainer)
+            norm = get_total_norm(trainer.lightning_module.parameters())
+            self._check("norm of the weights", norm.item(), trainer.global_step, epoch, trainer)
 
     def _check(self, name: str, loss: float, step: int, epoch: int, trainer: Trainer) -> None:
         if not math.isfinite(loss):
