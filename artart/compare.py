@@ -1,8 +1,6 @@
 """python -m artart.compare RUN...: runs side by side, as a table and a page."""
 
 import logging
-from datetime import datetime
-from pathlib import Path
 
 from omegaconf import DictConfig
 from rich import get_console
@@ -30,7 +28,7 @@ def run(cfg: DictConfig) -> None:
             get_console().print(one.for_terminal())
     for sentence in verdict(groups):
         log.info("%s", sentence)
-    with output_folder(config["out"], Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
+    with output_folder(config["out"], "comparisons") as folder:
         log.info("page: %s", relative_to_cwd(write_new(folder / "compare.html", page(groups))))
 
 

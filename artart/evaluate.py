@@ -1,7 +1,6 @@
 """python -m artart.evaluate: measure the quality of a network's images, and test them for memorization."""
 
 import logging
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -29,14 +28,14 @@ def run(cfg: DictConfig) -> None:
     from artart.io.files import output_folder
     from artart.io.terminal import relative_to_cwd
 
-    default = Path(f"outputs/evaluations/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     trust = {key: config[key] for key in ("trusted_classes", "device", "precision")}
-    with output_folder(config["out"], default) as out, report.reserved(out, config["data"]["root"]):
+    with output_folder(config["out"], "evaluations") as out:
+        report.check_free(out, config["data"]["root"])
         loaded = load(Path(config["checkpoint"]), **trust)
         check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)
         data = held_out_data(loaded, **config["data"])
         facts: dict[str, object] = {"checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}
-        guidance = guidance_for(loaded, **config["guidance"], **trust)
+        guidance = guidance_for(loaded, **config["guidance"])
         how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"])
         num_images, seed, can_sample = config["num_images"], config["seed"], loaded.objective.mode == "sample"
         if can_sample:

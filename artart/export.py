@@ -1,7 +1,6 @@
 """python -m artart.export: write a checkpoint to share: weights and their description, without paths."""
 
 import logging
-from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from artart import ArtError
 from artart.config.build import join_words
 from artart.config.cli import command
 from artart.config.schema import check
+from artart.io.files import dated
 
 if TYPE_CHECKING:
     from artart.checkpoints.load import Loaded
@@ -27,7 +27,7 @@ def run(cfg: DictConfig) -> None:
     """Load a network and write it with its facts to one new file, or a new folder."""
     config = check(cfg)
     source, kind = Path(config["checkpoint"]), config["format"]
-    out = Path(config["out"] or f"outputs/exports/{datetime.now():%Y-%m-%d/%H-%M-%S}")
+    out = Path(config["out"]) if config["out"] else dated("exports")
     taken = ArtError(f"out={out}: exists and is not replaced; name another")
     if config["out"] is not None and kind != "hub" and out.suffix.lower() != f".{kind}":
         raise ArtError(f"out={out}: format={kind} needs a name that ends in .{kind}")

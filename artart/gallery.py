@@ -1,7 +1,6 @@
 """python -m artart.gallery RUN: one page of samples of a network."""
 
 import logging
-from datetime import datetime
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -36,11 +35,11 @@ def run(cfg: DictConfig) -> None:
     mode_of(loaded, "sample")
     prompts = prompts_of(loaded, config["prompt"], config["prompts"])
     asked = Asked(config["num_images"], config["seed"], config["label"], prompts)
-    guidance = guidance_for(loaded, **config["guidance"], **trust)
+    guidance = guidance_for(loaded, **config["guidance"])
     how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"])
     training = training_set_for(loaded, **config["data"]) if config["nearest"] else None  # first: prompts get new rows
     plan = plan_samples(loaded, how, asked)
-    with output_folder(config["out"], Path(f"outputs/galleries/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
+    with output_folder(config["out"], "galleries") as folder:
         made = [(item.name.stem, to_pixels(image), item.provenance) for item, image in make(loaded, plan)]
         run_dir = path.resolve().parent.parent
         content = page(run_dir.name, made, training, grids_of(run_dir, width=1200), plan.details)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,8 @@ def run(cfg: DictConfig) -> None:
     training, attribution = _training(loaded, config)
     filters, limits = _filters(config, training)
     registry = Registry(Path(config["registry"])) if config["registry"] else None
-    with output_folder(config["out"], Path(f"outputs/samples/{datetime.now():%Y-%m-%d/%H-%M-%S}")) as folder:
-        guidance = guidance_for(loaded, **config["guidance"], **trust, negative_prompt=config["negative_prompt"])
+    with output_folder(config["out"], "samples") as folder:
+        guidance = guidance_for(loaded, **config["guidance"], negative_prompt=config["negative_prompt"])
         how = sampling_for(loaded, build(config, "sampler"), guidance, config["batch_size"])
         how = how._replace(limits=limits)
         on_image, on_file = attribution.add if attribution else None, registry.add if registry else None

@@ -39,6 +39,7 @@ class Loaded(NamedTuple):
     sha256: str  # of the file
     text: Prompts | None = None  # of prompts, which the network takes in the place of labels
     precision: Precision = "32-true"  # of evaluations of the network
+    trusted_classes: Collection[str] = ()  # that the file might name
 
     @property
     def process(self) -> NoiseProcess:
@@ -106,7 +107,8 @@ def load(
     precision = precision_for(place, config, objective.mode == "sample", precision)
     if precision == "bf16-mixed":
         evaluate_in_bf16(net, place)
-    return Loaded(net, objective, config, content["labels"], facts, path, files.sha256(path), text, precision)
+    digest = files.sha256(path)
+    return Loaded(net, objective, config, content["labels"], facts, path, digest, text, precision, allowed)
 
 
 def weights_in(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -215,8 +217,3 @@ def check_writable(
     if first_stage:
         content["first_stage"] = {**first_stage, "moments": torch.ones(2, config["model"]["channels"])}
     _check({**content, "state_dict": state}, path)
-
-
-def read_back(path: Path, config: Mapping[str, Any]) -> None:
-    """Raise ArtError unless a checkpoint that a run with these settings has written can be used."""
-    load(path, trusted_classes=list(validate.targets(config)))

@@ -51,3 +51,8 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 def own_generators(x0: Tensor) -> list[Generator]:
     """A generator on the CPU for each image (B, C, H, W) in [-1, 1], seeded by its pixels."""
     return [Generator().manual_seed(zlib.crc32(pixels.numpy().tobytes())) for pixels in to_pixels(x0).cpu()]
+
+
+def own_noise(x0: Tensor) -> Tensor:
+    """Noise of the shape of images (B, C, H, W) in [-1, 1], each a function of its pixels, on their device."""
+    return torch.stack([torch.randn(x0.shape[1:], generator=one) for one in own_generators(x0)]).to(x0)

@@ -1,25 +1,19 @@
 """The files of an evaluation: metrics as JSON, and a page."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from artart import ArtError
-from artart.io.files import as_json, remove_empty, write_new
+from artart.io.files import as_json, write_new
 from artart.io.images import encode, grid, to_model
 from artart.io.page import Figure, Table, curves, html
 from artart.io.provenance import ImageProvenance
 from artart.metrics.spectrum import mean_spectrum
 
-log = logging.getLogger(__name__)
-
-LOCK = ".evaluate.lock"
 IN_ROW = 8  # images
 
 
@@ -38,32 +32,12 @@ class Evaluation(NamedTuple):
     curves: Sequence[Figure]
 
 
-@contextmanager
-def reserved(folder: Path, root: str | None) -> Iterator[None]:
-    """Make a folder, if it is missing, and lock it for other evaluations; a folder that stays empty is removed again.
-
-    Raises ArtError if another process is evaluating there, or it holds an evaluation, or is `root`, the images' folder.
-    """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ArtError(f"out={folder}: another process is evaluating there; name another folder") from None
-    except (OSError, NotImplementedError) as error:  # a file system without locks; files are not replaced there either
-        log.debug("%s: not locked: %s", folder, error)
-    try:
-        if (folder / "metrics.json").exists():
-            raise ArtError(f"out={folder}: holds metrics.json already; name another folder")
-        if root is not None and folder.resolve() == Path(root).resolve():
-            raise ArtError(f"out={folder}: is the folder of your images, which is only read; name another")
-        yield
-    finally:
-        with suppress(OSError):  # Windows does not remove what is open, but filelock does there
-            (folder / LOCK).unlink()
-        lock.release()
-        remove_empty(missing)
+def check_free(folder: Path, root: str | None) -> None:
+    """Raise ArtError if a folder holds an evaluation, or is `root`, the images' folder."""
+    if (folder / "metrics.json").exists():
+        raise ArtError(f"out={folder}: holds metrics.json already; name another folder")
+    if root is not None and folder.resolve() == Path(root).resolve():
+        raise ArtError(f"out={folder}: is the folder of your images, which is only read; name another")
 
 
 def write(evaluation: Evaluation, out: Path, title: str, facts: Mapping[str, object]) -> tuple[Path, Path]:

@@ -182,7 +182,6 @@ class Model:
         weight: float | Guidance,
         interval: tuple[float, float] = Guidance().interval,
         network: str | Path | None = None,
-        trusted_classes: Collection[str] = (),
         negative_prompt: str | None = None,
     ) -> Guidance:
         """Guidance in an interval of noise levels r; `network` is a weaker one's checkpoint or run (autoguidance)."""
@@ -194,8 +193,7 @@ class Model:
             return weight
         check_values(**{"guidance.weight": weight, "guidance.interval": list(interval)})
         path = network and checkpoint_of("guidance.network", str(network))
-        trust = (trusted_classes, self.loaded.device.type, self.loaded.precision)
-        return guidance_for(self.loaded, weight, interval, path, *trust, negative_prompt)
+        return guidance_for(self.loaded, weight, interval, path, negative_prompt)
 
     def _how(
         self,

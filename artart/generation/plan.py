@@ -1,6 +1,6 @@
 """Which images to make, from which noise, and the one loop that makes them."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from artart import ArtError
-from artart.checkpoints.device import Precision, check_numbers
+from artart.checkpoints.device import check_numbers
 from artart.checkpoints.load import Loaded, load
 from artart.config.build import build, join_words, option, options, select_or_none
 from artart.config.schema import wrong_arguments
@@ -136,12 +136,9 @@ def guidance_for(
     weight: float,
     interval: Sequence[float] = Guidance().interval,
     network: str | Path | None = None,
-    trusted_classes: Collection[str] = (),
-    device: str = "cpu",
-    precision: Precision | None = None,
     negative_prompt: str | None = None,
 ) -> Guidance:
-    """Guidance of a loaded network; `network` is the checkpoint of a weaker one (autoguidance).
+    """Guidance of a loaded network; `network` is the checkpoint of a weaker one (autoguidance), loaded alike.
 
     Raises ArtError if that checkpoint cannot be used, differs in schedule, size or labels, or has no effect; or if a
     negative prompt has none.
@@ -155,7 +152,7 @@ def guidance_for(
         raise ArtError(f"negative_prompt={negative_prompt}: has no effect with guidance.network; leave one of them out")
     if weight == 1:
         raise ArtError(f"guidance.network={network}: has no effect with guidance.weight=1; set guidance.weight=1.5")
-    weaker = load(Path(network), trusted_classes, device, precision)
+    weaker = load(Path(network), loaded.trusted_classes, loaded.device.type, loaded.precision)
     ours, its = _must_match(loaded), _must_match(weaker)
     if name := next((name for name in ours if its[name] != ours[name]), ""):
         settings = f"was trained with {name}={printable(its[name])}, not {printable(ours[name])}"

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -177,13 +178,18 @@ def is_writable(folder: Path) -> bool:
         return False
 
 
+def dated(kind: str) -> Path:
+    """The folder of what a command writes now, if none is named."""
+    return Path("outputs", kind, f"{datetime.now():%Y-%m-%d/%H-%M-%S}")
+
+
 @contextmanager
-def output_folder(out: str | None, default: Path) -> Iterator[Path]:
-    """The folder `out`; if that is None, a new one like `default`, which is removed at the end if it is empty.
+def output_folder(out: str | None, kind: str) -> Iterator[Path]:
+    """The folder `out`; if that is None, a new one `dated(kind)`, which is removed at the end if it is empty.
 
     Raises ArtError if `out` is a file or cannot be written.
     """
-    folder = default if out is None else Path(out)
+    folder = dated(kind) if out is None else Path(out)
     if folder.exists() and not folder.is_dir():
         raise ArtError(f"out={folder}: is a file; name a folder")
     if not is_writable(folder):
@@ -196,14 +202,9 @@ def output_folder(out: str | None, default: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        remove_empty([folder, *missing])
-
-
-def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders, the deepest first, up to one that is not empty."""
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
+        with suppress(OSError):  # up to one that is not empty
+            for path in (folder, *missing):
+                path.rmdir()
 
 
 def read_text(file: Path) -> str:

@@ -14,7 +14,7 @@ from torch.nn import Module
 from artart.diffusion.augment import Augment
 from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage
 from artart.diffusion.guidance import null_labels
-from artart.diffusion.noise import own_generators
+from artart.diffusion.noise import own_noise
 from artart.diffusion.noise_levels import Uniform
 from artart.diffusion.samplers import DDIM
 from artart.diffusion.schedule import Level, Schedule
@@ -124,8 +124,7 @@ class Distillation(Diffusion):
     def measure(self, net: Module, batch: Batch) -> dict[str, Tensor]:
         """`val/swd`, the sliced Wasserstein distance of samples to the batch; noise as in `GAN.measure`."""
         x0, y = batch
-        eps = torch.stack([torch.randn(x0.shape[1:], generator=one) for one in own_generators(x0)])
-        x = self.schedule.add_noise(x0, eps, torch.ones(len(x0))).x_t
+        x = self.schedule.add_noise(x0, own_noise(x0), torch.ones(len(x0), device=x0.device)).x_t
         sampler, times = DDIM(self.num_steps), self.schedule.times(self.num_steps)
         *_, (x, _) = sampler(
             lambda x_t, t: self._estimate(net, x_t, t.to(x_t.device), [y]), self.schedule, x, times, torch.randn

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from artart.diffusion.noise import own_generators
+from artart.diffusion.noise import own_noise
 from artart.diffusion.parameterization import X0Prediction
 from artart.diffusion.schedule import Flow, per_image
 from artart.io.images import Batch
@@ -148,7 +148,6 @@ class GAN(Objective):
         PART images, since one of more images is smaller. Noise is a function of each image's pixels.
         """
         x0, y = batch
-        z = torch.stack([torch.randn(x0.shape[1:], generator=one) for one in own_generators(x0)]).to(x0)
-        fake = net(z, None, y)
+        fake = net(own_noise(x0).to(x0), None, y)
         scores = [self.loss.discriminator(x, y).float() for x in (x0, fake)]
         return {"val/discriminator": pairing_loss(*scores), "val/swd": distance_of_patches(fake, x0)}

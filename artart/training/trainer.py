@@ -6,7 +6,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from artart import ArtError
 from artart.checkpoints.device import computes_in_bf16
-from artart.checkpoints.load import read, read_back
 from artart.config.build import Config, build, build_all, format_value, in_sweep
 from artart.data.datamodule import ArtDataModule
 from artart.io.terminal import pasteable, printable
@@ -98,7 +96,7 @@ def make_trainer(config: Config, val_is_held_out: bool) -> Trainer:
         max_steps=-1,
         callbacks=callbacks,
         logger=loggers,
-        plugins=[AtomicCheckpointIO(read, partial(read_back, config=config))],
+        plugins=[AtomicCheckpointIO(config)],
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
     )
     return trainer

@@ -1,4 +1,3 @@
-import errno
 import io
 import json
 import os
@@ -8,7 +7,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
@@ -19,7 +17,7 @@ from artart.checkpoints import load as checkpoint
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import NO_CLASS
 from artart.diffusion.guidance import Guidance
-from artart.evaluation import features, reconstruction, report, samples
+from artart.evaluation import features, reconstruction, samples
 from artart.evaluation.held_out import held_out_data
 from artart.evaluation.sample_report import tables, verdict
 from artart.features import dinov2, inception
@@ -409,32 +407,17 @@ def test_a_mistake_leaves_nothing_behind(evaluate, finished_run, tmp_path, capsy
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_in_which_another_process_evaluates_is_refused_before_any_work(
-    evaluate, finished_run, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(checkpoint, "load", lambda *_: pytest.fail("work was begun"))
-    (tmp_path / "judged").mkdir()
-    with FileLock(tmp_path / "judged" / report.LOCK):
-        assert evaluate(f"checkpoint={finished_run / LAST}") == 2
-        assert [path.name for path in (tmp_path / "judged").iterdir()] == [report.LOCK]
-    assert re.fullmatch(r"out=.*judged: another process is evaluating there; name another folder\n", said(capsys))
-
-
 @pytest.mark.slow
 def test_figures_that_come_meanwhile_are_not_replaced(evaluate, finished_run, tmp_path, monkeypatch, capsys):
-    """Of another evaluation, where the file system has no locks."""
-
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
+    """Of another evaluation."""
     measure = reconstruction.measure
 
     def measure_beside_others(*given):
+        (tmp_path / "judged").mkdir()
         for name in ("metrics.json", "report.html"):
             (tmp_path / "judged" / name).write_text("theirs")
         return measure(*given)
 
-    monkeypatch.setattr(report.FileLock, "acquire", no_locks)
     monkeypatch.setattr(reconstruction, "measure", measure_beside_others)
     assert evaluate(f"checkpoint={finished_run / LAST}") == 0
     files = {path.name: path.read_text() for path in (tmp_path / "judged").iterdir()}

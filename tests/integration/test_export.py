@@ -23,6 +23,7 @@ import artart.export
 from artart.checkpoints.load import load
 from artart.checkpoints.safetensors import to_share
 from artart.checkpoints.validate import finished_epochs
+from artart.io import files
 from artart.io.weights import load_shared, save_shared
 from artart.models.conv_diffusion import ConvDiffusionModel
 
@@ -309,13 +310,13 @@ def test_a_file_that_comes_meanwhile_is_not_replaced(export, checkpoints, tmp_pa
 
 @pytest.mark.slow
 def test_two_exports_in_the_same_second_have_two_folders(export, checkpoints, tmp_path, monkeypatch):
-    class Noon(artart.export.datetime):
+    class Noon(files.datetime):
         @classmethod
         def now(cls, tz=None):
             return cls(2026, 1, 1, 12)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(artart.export, "datetime", Noon)
+    monkeypatch.setattr(files, "datetime", Noon)
     for _ in range(2):
         assert export(f"checkpoint={checkpoints['sample']}") == 0
     made = {str(path) for path in Path("outputs").rglob("*.safetensors")}

@@ -14,6 +14,7 @@ import artart.generate
 from artart.checkpoints.load import load
 from artart.data.decode import decode, resize
 from artart.data.scan import examine
+from artart.io import files
 from artart.io.files import sha256
 from artart.io.images import to_model, to_pixels
 from tests.forking import command
@@ -236,12 +237,12 @@ def test_files_of_the_users_in_its_folder_are_left_alone(generate, best, inputs)
 
 @pytest.mark.slow
 def test_two_calls_in_the_same_second_have_two_folders(generate, best, inputs, monkeypatch):
-    class Noon(artart.generate.datetime):
+    class Noon(files.datetime):
         @classmethod
         def now(cls, tz=None):
             return cls(2026, 1, 1, 12)
 
-    monkeypatch.setattr(artart.generate, "datetime", Noon)
+    monkeypatch.setattr(files, "datetime", Noon)
     for _ in range(2):
         assert generate(f"checkpoint={best}", f"input={inputs}/one.jpg") == 0
     made = {str(path) for path in Path("outputs").rglob("*.png")}

@@ -304,8 +304,9 @@ def test_weights_spoiled_by_the_last_step_of_an_epoch_leave_the_good_ones_before
     spoiling = (f"+callbacks.spoil._target_={__name__}.Spoil", f"trusted_classes=[{__name__}.Spoil]")
     assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, "resume=auto", *spoiling) == 1
     last = Path("run/checkpoints/last.ckpt").absolute()
-    error = capsys.readouterr().err
-    assert f"norm of the weights=nan at step 2, epoch 2: training stopped; the newest good checkpoint is {last}" in error
+    assert f"norm of the weights=nan at step 2, epoch 2: training stopped; the newest good checkpoint is {last};" in (
+        error := capsys.readouterr().err
+    )
     assert "begin with its weights, init_from=run/checkpoints/last.ckpt, and a lower optimizer.lr" in error
     assert last.read_bytes() == good
     assert train("trainer.max_epochs=3", "optimizer.lr=1e-3", *one_step, f"resume={last}") == 0

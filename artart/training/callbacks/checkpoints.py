@@ -1,7 +1,6 @@
 """Checkpoints of epochs, and the plugin that writes all checkpoints atomically."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +11,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from artart import ArtError
+from artart.checkpoints import load
+from artart.checkpoints.validate import targets
+from artart.config.build import Config
 from artart.io.files import atomic
 from artart.io.ranges import Count
 
@@ -83,14 +85,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     is_saving: ClassVar = False
     """While True, signals must wait: torch.save replaces an exception by one of its own."""
 
-    def __init__(self, read: Callable[[Path], dict[str, Any]], check: Callable[[Path], object]) -> None:
-        """`read` and `check` raise ArtError if a file cannot be used; `check` is called once, with the first file."""
-        self.read = read
-        self.check: Callable[[Path], object] | None = check
+    def __init__(self, config: Config) -> None:
+        """`config`: the settings of the run, whose classes the files may name."""
+        self.trusted, self.is_read_back = [*targets(config)], False
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         """Load to the CPU; strategies move what they need."""
-        return self.read(Path(path))
+        return load.read(Path(path))
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         AtomicCheckpointIO.is_saving = True
@@ -102,10 +103,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     if isinstance(error.__context__, OSError):
                         raise error.__context__ from None  # a full disk
                     raise
-                if self.check is not None:
+                if not self.is_read_back:
                     file.flush()
-                    self.check(Path(file.name))
-                    self.check = None
+                    load.load(Path(file.name), self.trusted)
+                    self.is_read_back = True
         except ArtError as error:
             reason = str(error).removeprefix(f"{file.name}: ")
             raise ArtError(f"{path}: the saved file could not be read back, so training stops: {reason}") from None

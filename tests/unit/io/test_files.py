@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from artart import ArtError
+from artart.io import files
 from artart.io.files import atomic, create, is_writable, new_folder, output_folder, sha256, write_json, write_new
 
 
@@ -281,19 +282,21 @@ def test_each_new_folder_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert all(path.is_dir() for path in folders)
 
 
-def test_a_default_folder_is_its_commands_own_and_goes_if_it_is_not_used(tmp_path: Path) -> None:
-    default = tmp_path / "outputs" / "samples" / "12-00-00"
-    with output_folder(None, default) as one, output_folder(None, default) as two:
+def test_a_default_folder_is_its_commands_own_and_goes_if_it_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "dated", lambda kind: tmp_path / "outputs" / kind / "12-00-00")
+    with output_folder(None, "samples") as one, output_folder(None, "samples") as two:
         assert (one.name, two.name) == ("12-00-00", "12-00-00-2")
         (one / "file").touch()
-    assert names_in(default.parent) == ["12-00-00"]
-    with pytest.raises(ArtError), output_folder(None, tmp_path / "elsewhere" / "12-00-00"):
+    assert names_in(tmp_path / "outputs" / "samples") == ["12-00-00"]
+    with pytest.raises(ArtError), output_folder(None, "galleries"):
         raise ArtError("refused")
-    assert names_in(tmp_path) == ["outputs"]
+    assert names_in(tmp_path / "outputs") == ["samples"]
 
 
 def test_a_folder_that_was_named_is_not_made_before_it_is_used(tmp_path: Path) -> None:
-    with output_folder(str(tmp_path / "new" / "folder"), tmp_path / "default") as folder:
+    with output_folder(str(tmp_path / "new" / "folder"), "samples") as folder:
         assert names_in(tmp_path) == []
         write_new(folder / "a.txt", b"")
     assert names_in(tmp_path) == ["new"]
