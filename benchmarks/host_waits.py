@@ -46,6 +46,7 @@ AUTOENCODER = (
     "+regularizer=noise",
     "objective.regularizer=${regularizer}",
 )
+TRAINED = ROOT / "tests" / "data" / "checkpoints" / "format_2.ckpt"
 RANDOM = "loss.perceptual.weights=random"
 SETTINGS = {
     "reconstruction": ("loss=mse",),
@@ -71,6 +72,7 @@ SETTINGS = {
         *("first_stage_settings.experiment=autoencoder", "first_stage_settings.model.model_channels=16"),
         "first_stage_settings.model.channel_mult=[1]",
     ),
+    "distillation": ("experiment=distill", f"init_from={TRAINED}", "image_size=8", "objective.guidance=2"),
     "GAN": ("objective=gan", "model.model_channels=8", "model.channel_mult=[1,2]"),
 }
 COUNTED = range(4, 10)  # batches of an epoch

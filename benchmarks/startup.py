@@ -25,7 +25,7 @@ from benchmarks.harness import ROOT, demo_art
 from benchmarks.records import Record, Records, median, table
 
 AGAIN = "artart.prepare, a second start on {:,} images"
-GENERATE = "artart.generate, an image at 16 px in one step"
+GENERATE = "artart.generate, an image at 8 px in one step"
 FIRST_STEP = "artart.train experiment=quickstart, to the end of the first step"
 CHECKPOINT = ROOT / "tests" / "data" / "checkpoints" / "format_2.ckpt"
 COLUMNS = {"seconds": "seconds", "cpu_seconds": "CPU seconds"}
@@ -67,7 +67,6 @@ def run(args: Namespace, records: Records) -> None:
         f"trusted_classes=[{callback}]",
     )
     quickstart = ("experiment=quickstart", "trainer.max_steps=1", f"run_dir={args.out / 'run'}")
-
     one_image = ("num_images=1", "sampler.num_steps=1")
 
     def prepare(folder: Path) -> list[str]:

@@ -34,13 +34,6 @@ def test_a_step_waits_for_nothing(name, counted):
     assert sorted(found["waits"].items()) == []
 
 
-@pytest.mark.slow
-def test_a_step_of_distillation_waits_for_nothing(counted, distillation):
-    found = counted(*distillation, *host_waits.COMMON, FEW, "objective.guidance=2", "data.val_fraction=0.1")
-    assert found["operators"] > 100
-    assert sorted(found["waits"].items()) == []
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", host_waits.SETTINGS)
 def test_a_step_on_a_gpu_waits_for_nothing(name, train):
