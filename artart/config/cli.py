@@ -167,7 +167,7 @@ def report_error(error: Exception) -> int:
             log.error(str(error))
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here
             log.error("batch size: a batch does not fit into the GPU; halve it (%s)", first_line(error))
-        case RuntimeError() if "allocate memory" in str(error):  # of torch on a CPU
+        case RuntimeError() if "DefaultCPUAllocator" in str(error):  # of torch
             log.error("not enough memory (%s): a smaller batch_size or image_size needs less", first_line(error))
         case OSError():
             log.error("%s: %s; files written before are intact", error.filename or "output", error.strerror or error)

@@ -100,7 +100,7 @@ def _add_profile(image: Image.Image, head: bytes, bits: int, cicp: tuple[int, ..
     if code_points:
         profile = profiles.of_code_points(*code_points)
     elif not profile and image.format == "PNG" and "gamma" in image.info and "srgb" not in image.info:
-        with suppress(ArithmeticError, TypeError, np.linalg.LinAlgError):  # of no colours, such as a gamma of 0
+        with suppress(ArithmeticError, TypeError, ValueError, struct.error):  # of no colours, such as a gamma of 0
             profile = profiles.of_gamma(image.info["gamma"], image.info.get("chromaticity", ()))
     if profile:
         image.info["icc_profile"] = profile

@@ -104,7 +104,7 @@ def examine(
         return Examined(path, FileInfo(flaw=NO_MEMORY), None)
     except TooLarge as error:
         return Examined(path, facts._replace(width=error.size[0], height=error.size[1]), None)
-    except Image.DecompressionBombError as error:  # of a later frame: no facts, since data.max_pixels may be raised
+    except Image.DecompressionBombError as error:  # of a frame of a GIF: no facts, since data.max_pixels may be raised
         return Examined(path, FileInfo(flaw=_flaw(error)), None)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
         return Examined(path, facts._replace(flaw=_flaw(error)), None)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from artart.config.build import format_value
-from artart.evaluation.runs import COPIES, KIDS, Curve, Run
+from artart.evaluation.runs import KIDS, Curve, Run
 from artart.io.page import Figure, Slides, Table, curves, html
 from artart.io.terminal import printable
 
@@ -24,11 +24,12 @@ IGNORED = (  # beginnings of settings that do not tell groups apart: seeds, name
 OF_ART = ("data.root", "data.metadata", "data.val_fraction", "data.resize_mode", "image_size")  # what is held out
 MAX_WITH_GRIDS = 12  # runs
 MAX_EPOCHS = 8  # of a run
-MAX_SIDE = 480  # width in pixels of a grid
+MAX_WIDTH = 480  # width in pixels of a grid
 MAX_CURVES = 12
 MAX_POINTS = 300
 MAX_WORDS = 200  # characters of a command line in the table
 MAX_LINES, MAX_COLUMNS, MAX_CELL = 60, 12, 80  # of the table of settings
+COPIES = "memorization/rate"
 SEEDS = (
     "Several seeds: mean ± standard deviation of trainings. The interval of a KID is of the images of one network, and "
     "does not cover what another seed of training changes."
@@ -165,9 +166,8 @@ def _kid(key: str, evaluations: Sequence[Mapping[str, Any]]) -> str:
     """A KID of evaluations: of one network with its interval."""
     first = evaluations[0][key]
     text = _spread([one[key]["value"] for one in evaluations], ".4f")
-    text += (
-        f" ({first['low']:.4f} to {first['high']:.4f})" * (len(evaluations) == 1) if first["low"] is not None else ""
-    )
+    if len(evaluations) == 1 and first["low"] is not None:
+        text += f" ({first['low']:.4f} to {first['high']:.4f})"
     return text + f" {key[4:]}" * (key != "kid_alexnet") + " of reconstructions" * ("psnr" in evaluations[0])
 
 
@@ -204,7 +204,7 @@ def _left_out(number: int, shown: int, what: str = "runs") -> str:
     return f"The first {shown} of {number} {what}." if shown < number else ""
 
 
-def grids_of(run_dir: Path, width: int = MAX_SIDE) -> list[tuple[str, bytes]]:
+def grids_of(run_dir: Path, width: int = MAX_WIDTH) -> list[tuple[str, bytes]]:
     """Some grids of a run through its epochs, as JPEGs of at most that width, with the last."""
     paths = (run_dir / "samples").glob("epoch_*.png")
     found = sorted((int(path.stem[6:]), path) for path in paths if path.stem[6:].isdecimal())

@@ -37,9 +37,9 @@ def held_out_data(loaded: Loaded, **places: Any) -> ArtDataModule:
 def training_data(loaded: Loaded, **places: Any) -> ArtDataModule:
     """The data of a network's training, not read yet.
 
-    `places`: settings of this machine, as in conf/evaluate.yaml; root and metadata name images and table if they have
-    moved. A folder or table that only a checkpoint names is not read: it may come from anyone. Its run must name it
-    too, or the caller.
+    `places`: settings of this machine, as in conf/evaluate.yaml; root, metadata and opt_out name images, table and list
+    if they have moved. What only a checkpoint names is not read: it may come from anyone. Its run must name it too, or
+    the caller.
 
     Raises ArtError if they are not here or must be named.
     """

@@ -27,7 +27,6 @@ from artart.io.terminal import pasteable, relative_to_cwd
 log = logging.getLogger(__name__)
 
 JOBS = ".jobs"  # of a sweep: a file for each job that has ended
-COPIES = "memorization/rate"  # that training logs too
 KIDS = ("samples/kid_alexnet", "samples/kid_no_memorization")  # that training logs
 
 Curve = list[tuple[float, float]]  # step and value
@@ -63,10 +62,13 @@ class Run(NamedTuple):
 
     @property
     def has_memorized(self) -> bool:
-        """By an evaluation, else by the last test in training; result.json leaves out the infinite KID of copies."""
+        """By an evaluation, else by the last test in training; result.json leaves out the infinite KID of copies.
+
+        The best checkpoint by that KID holds no copies, whatever the last one does.
+        """
         judged, last = self.evaluation.get("memorization", {}), self.result.get("last", {})
         by_training = KIDS[0] in last and not math.isfinite(last.get(KIDS[1], math.inf))
-        return bool(judged.get("has_memorized", COPIES in last and by_training))
+        return bool(judged.get("has_memorized", by_training and self.monitor != KIDS[1]))
 
     @property
     def score(self) -> float:

@@ -152,7 +152,10 @@ def guidance_for(
         raise ArtError(f"negative_prompt={negative_prompt}: has no effect with guidance.network; leave one of them out")
     if weight == 1:
         raise ArtError(f"guidance.network={network}: has no effect with guidance.weight=1; set guidance.weight=1.5")
-    weaker = load(Path(network), loaded.trusted_classes, loaded.device.type, loaded.precision)
+    try:
+        weaker = load(Path(network), loaded.trusted_classes, loaded.device.type, loaded.precision)
+    except ArtError as error:
+        raise ArtError(f"guidance.network: {error}") from None
     ours, its = _must_match(loaded), _must_match(weaker)
     if name := next((name for name in ours if its[name] != ours[name]), ""):
         settings = f"was trained with {name}={printable(its[name])}, not {printable(ours[name])}"

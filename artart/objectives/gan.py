@@ -148,6 +148,6 @@ class GAN(Objective):
         PART images, since one of more images is smaller. Noise is a function of each image's pixels.
         """
         x0, y = batch
-        fake = net(own_noise(x0).to(x0), None, y)
+        fake = net(own_noise(x0), None, y)
         scores = [self.loss.discriminator(x, y).float() for x in (x0, fake)]
         return {"val/discriminator": pairing_loss(*scores), "val/swd": distance_of_patches(fake, x0)}

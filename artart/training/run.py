@@ -203,7 +203,7 @@ def load_images(run: Run, loaded: ArtDataModule | None = None) -> None:
     cost.check(config, run.net, run.objective, num_train, device_of(config), run.stage or "the run")
     if isinstance(data.text.vocabulary, Embeddings):
         for net in filter(None, (run.net, getattr(run.objective, "teacher", None))):
-            attach(net, data.text.vocabulary.table)  # no copy of the network is made from here on
+            attach(net, data.text.vocabulary.table)  # which copies share
 
 
 def begin(run: Run) -> Trainer:

@@ -54,7 +54,7 @@ def few_processes(call, forking, monkeypatch) -> None:
     monkeypatch.setattr(training, "spent", spent)
     monkeypatch.setattr(step, "in_own_process", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(step, "SIDE_OF_MATMUL", 256)
-    monkeypatch.setattr(scan, "MAX_IN_PROCESS", harness.NUM_DEMO_IMAGES)
+    monkeypatch.setattr(scan, "MAX_IN_PROCESS", harness.NUM_DEMO_IMAGES + 1)
     monkeypatch.setattr(host_waits, "COMMON", (*host_waits.COMMON, "data.num_demo_images=60"))  # enough, as in its test
     monkeypatch.setattr(interruptions, "EPOCHS", 1)
     popen = {"Popen": forking.popen, "run": subprocess.run}

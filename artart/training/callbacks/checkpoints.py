@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
@@ -44,7 +44,7 @@ class EpochCheckpoint(ModelCheckpoint):
             save_on_exception=False,  # weights that led to an error must not replace good ones
         )
 
-        self.checked: Tensor | None = None  # a metric keeps its value until the next validation
+        self.checked: Tensor | None = None  # the score of the epoch before; it stays until the next validation
 
     @property
     def state_key(self) -> str:
@@ -58,8 +58,11 @@ class EpochCheckpoint(ModelCheckpoint):
         """Refuse scores that are not finite, of which Lightning would keep the first, and those of earlier epochs."""
         if current is None or not current.isfinite() or current == self.checked:
             return False
-        self.checked = current.clone()
         return super().check_monitor_top_k(trainer, current)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self.checked = trainer.callback_metrics.get(self.monitor or "")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best scores of those files that are still in the folder, which may have moved."""

@@ -14,7 +14,7 @@ from artart.training.callbacks.last import LastCheckpoint
 
 
 class TerminateOnNaN(Callback):
-    """Stops training at a loss that is no finite number, before weights that it spoiled are saved or validated.
+    """Stops training at a loss or weights that are no finite numbers, before such weights are saved or validated.
 
     The host does not wait for the loss of a step: it is read in the next one. Until then the step's weights and their
     average are spoiled too, so what would save or validate them checks the loss before.
@@ -36,7 +36,10 @@ class TerminateOnNaN(Callback):
         self._check_now(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the validation loss too: weights may be finite and so large that it is not."""
         self._check_now(trainer)
+        if (loss := trainer.callback_metrics.get("val/loss")) is not None:
+            self._check("val/loss", loss.item(), trainer.global_step, trainer.current_epoch, trainer)
 
     def _check_now(self, trainer: Trainer) -> None:
         """Wait for the loss of the last step, in all processes: the gradient of one spoils the weights of all.

@@ -136,6 +136,10 @@ COLOURS = {
     "gAMA of sRGB": (gamma(0.45455), X),
     "gAMA of no curve": (gamma(0), X),
     "cHRM of no colours": ([*gamma(1 / 1.8), (b"cHRM", bytes(32))], X),
+    "cHRM on a line": (
+        [*gamma(1 / 1.8), (b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 47000, 46500))],
+        X,
+    ),
     "gAMA and cHRM": (gamma(0.45455) + P3_CHROMATICITIES, in_srgb(linear(X), P3_TO_XYZ)),
     "sRGB before gAMA": ([(b"sRGB", b"\0"), *gamma(1)], X),
     "cICP before gAMA": (cicp(12, 13) + gamma(1), in_srgb(linear(X), P3_TO_XYZ)),

@@ -87,8 +87,8 @@ def test_runs_with_different_monitors_have_no_best_of_all(tmp_path):
 
 
 def test_runs_with_different_monitors_are_ordered_by_a_kid_of_all(tmp_path):
-    last = {name: {"samples/kid_alexnet": kid} for name, kid in (("gan", 0.02), ("diff", 0.01), ("rec", 0.03))}
-    last["gan"]["samples/kid_no_memorization"] = 0.001  # which not all have
+    kids = {"gan": (0.02, 0.001), "diff": (0.01, 0.01), "rec": (0.03, 0.03)}  # the first that all have counts
+    last = {name: {"samples/kid_alexnet": a, "samples/kid_no_memorization": b} for name, (a, b) in kids.items()}
     running = a_run(tmp_path / "running", None, lr=9, monitor="val/mse")
     (running / "metrics.csv").write_text("step,val/mse\n1,0.001\n")
     groups = groups_of(read_runs([runs_with_three_monitors(tmp_path, **last)]))
@@ -247,6 +247,8 @@ def test_a_network_that_copies_is_not_the_best(tmp_path):
     judge(tmp_path / "copies", tmp_path / "judged_too", memorization={"has_memorized": False})
     groups = groups_of(read_runs([tmp_path]))
     assert [group.has_memorized for group in groups] == [False, True], "an evaluation counts more"
+    own = a_run(tmp_path / "own", 0.001, monitor="samples/kid_no_memorization", last=copies)
+    assert not read_runs([own])[0].has_memorized, "its best is of before"
     (alone,) = groups_of(read_runs([tmp_path / "fine", tmp_path / "judged"]))
     assert "copies of training images" in verdict([alone])[2]
 

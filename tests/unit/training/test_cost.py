@@ -87,7 +87,7 @@ def test_check_counts_what_was_free_before_it_measured(net, objective, monkeypat
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16), ("16-mixed", torch.float16)]
 )
-def test_steps_are_measured_in_the_precision_of_training(net, objective, monkeypatch, precision, dtype):
+def test_steps_are_measured_in_the_precision_of_training(net, objective, precision, dtype):
     seen = set()
     net.register_forward_hook(
         lambda module, inputs, output: seen.add(
