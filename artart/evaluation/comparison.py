@@ -220,7 +220,7 @@ def _small(path: Path, width: int) -> bytes:
         with Image.open(path) as grid:
             image = grid.convert("RGB")
         image.thumbnail((width, 4 * width))
-        image.save(file, "JPEG", quality=80)
+        image.save(file, "JPEG", quality=90, subsampling=0)  # few pixels each
     return file.getvalue()
 
 
