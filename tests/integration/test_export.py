@@ -115,7 +115,8 @@ def test_the_file_says_what_it_is(checkpoints, exported, mode, kind):
     assert facts["metrics"] == {key: value for key, value in content["metrics"].items() if key != "val/odd"}
     config = facts["config"]
     assert config.keys() == {"image_size", "model", "objective", "loss", "data", "trainer"}
-    of_data = ("resize_mode", "random_flip", "val_fraction", "labels", "min_per_label")
+    of_data = ("resize_mode", "background", "random_flip", "val_fraction", "min_size", "exclude")
+    of_data += ("labels", "class_level", "min_per_label")
     assert config["data"] == {key: content["config"]["data"][key] for key in of_data}
     for key in ("image_size", "model", "objective"):
         assert config[key] == content["config"][key], key

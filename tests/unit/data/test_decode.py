@@ -370,20 +370,20 @@ BOMBS = {
 def test_a_bomb_is_refused_by_its_header(name: str, tmp_path: Path) -> None:
     content, message = BOMBS[name]
     (tmp_path / "bomb").write_bytes(content)
-    start = time.process_time()
+    start = time.thread_time()
     opened = io.BytesIO(content)
     opened.seek(0, io.SEEK_END)
     for file in (opened, tmp_path / "bomb"):
         with pytest.raises(TooLarge, match=f"^{message}$"):
             open_image(file)
-    assert time.process_time() - start < 5  # none is decoded
+    assert time.thread_time() - start < 5  # none is decoded
 
 
 def test_a_gif_whose_frame_is_too_large_is_refused_before_it_is_filled() -> None:
-    start = time.process_time()
+    start = time.thread_time()
     with pytest.raises(Image.DecompressionBombError):
         open_image(io.BytesIO(gif_bomb(1)))
-    assert time.process_time() - start < 0.5
+    assert time.thread_time() - start < 0.5
     assert open_image(io.BytesIO(png_bomb()), SIDE * SIDE).size == (SIDE, SIDE)  # and Pillow's limit is gone again
 
 
