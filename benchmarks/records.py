@@ -75,9 +75,8 @@ def spread(values: Sequence[float]) -> str:
     mean = statistics.mean(values)
     if all(isinstance(value, int) for value in values):
         return f"{mean:,.0f}"
-    of_mean, of_deviation = (",.0f", ",.0f") if mean >= 1000 else (".3g", ".1g")
-    deviation = f" ± {statistics.stdev(values):{of_deviation}}" if len(values) > 1 else ""
-    return f"{mean:{of_mean}}{deviation}"
+    text, deviation = f"{mean:{',.0f' if mean >= 1000 else '.3g'}}", statistics.stdev(values) if len(values) > 1 else 0
+    return f"{text} ± {deviation:{',.0f' if deviation >= 10 else '.1g'}}" if len(values) > 1 else text
 
 
 def median(values: Sequence[float]) -> str:

@@ -70,6 +70,7 @@ def test_cells_show_spread_or_interval():
     assert cell(runs[:1], "kid") == "0.1 (0.05 to 0.2)"
     assert cell(runs, "kid") == "0.2 ± 0.1"
     assert cell([{"seconds": 1434.5}, {"seconds": 1885.1}], "seconds") == "1,660 ± 319"
+    assert cell([{"seconds": 747.0}, {"seconds": 779.5}], "seconds") == "763 ± 23"
     assert cell(runs[2:], "kid") == cell(runs, "recall") == ""
     assert cell([{"parameters": 1_300_000}], "parameters") == "1,300,000"
 
@@ -159,7 +160,7 @@ def test_speedrun_lists_those_that_reached_the_target_first():
     runs = [run("fast but not there", 10.0, False), run("slow", 90.0, True), run("fast", 30.0, True)]
     (found,) = speedrun.tables([*runs, run("fast", 50.0, True)])
     assert [row[0] for row in found.rows] == ["fast", "slow", "fast but not there"]
-    assert found.rows[0][1:] == ["8", "40 ± 1e+01", "320", "0.004 ± 0", "2 of 2", "abc", "one"]
+    assert found.rows[0][1:] == ["8", "40 ± 14", "320", "0.004 ± 0", "2 of 2", "abc", "one"]
 
 
 @pytest.mark.slow
