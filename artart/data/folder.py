@@ -209,8 +209,7 @@ class ArtFolder:
             return dict(known), pixels
         log.info("%s: reading %d of %d files", relative_to_cwd(self.root), len(new), len(self.found.images))
         check_disk_space(self.cache, "pixels", len(new), len(new) * (self.kind.row_bytes + ROW_BYTES))
-        facts = dict(known)
-        how = self.settings
+        facts, how = dict(known), self.settings
         examined = examine_all(
             new, how.image_size, how.resize_mode, self.background, how.max_pixels, how.num_workers, isolated=True
         )
