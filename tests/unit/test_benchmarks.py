@@ -153,12 +153,13 @@ def test_a_clock_does_not_count_pauses_and_a_race_ends_at_its_target():
 
 
 def test_speedrun_lists_those_that_reached_the_target_first():
-    def run(row, seconds, reached):
-        facts = {"commit": "abc", "machine": "one", "size": 32, "images": 320, "kid": 0.004, "minutes": 8.0}
-        return {"row": row, "seconds": seconds, "reached": reached, **facts}
+    def run(row, seconds, reached, size=32, target=0.005):
+        facts = {"commit": "abc", "machine": "one", "images": 320, "kid": 0.004, "minutes": 8.0, "precision": "32-true"}
+        return {"row": row, "seconds": seconds, "reached": reached, "size": size, "target": target, **facts}
 
     runs = [run("fast but not there", 10.0, False), run("slow", 90.0, True), run("fast", 30.0, True)]
-    (found,) = speedrun.tables([*runs, run("fast", 50.0, True)])
+    found, larger = speedrun.tables([*runs, run("fast", 50.0, True), run("fast", 500.0, True, 128, 0.02)])
+    assert (found.title, larger.title) == ("32 px, to a KID of 0.005, 32-true", "128 px, to a KID of 0.02, 32-true")
     assert [row[0] for row in found.rows] == ["fast", "slow", "fast but not there"]
     assert found.rows[0][1:] == ["8", "40 ± 14", "320", "0.004 ± 0", "2 of 2", "abc", "one"]
 
