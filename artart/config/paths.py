@@ -1,5 +1,6 @@
 """Paths among the settings: absolute, and checkpoints that are named by the folder of their run."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,24 @@ from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
 from artart.config.commands import PATHS, literals
+from artart.io.terminal import relative_to_cwd
+
+log = logging.getLogger(__name__)
 
 RUNS = Path("outputs/runs")
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 FIRST_STAGE = "first_stage"  # the folder of the run within a run that trains its first stage
 SET_ASIDE = "set_aside_"  # with the time: a folder in that of a run or sweep, of files that another attempt left
 KEYS = {"data", "image_size", "run_dir", "seed"}  # in the settings of every training and preparation
+SHARED = "model.safetensors"  # in the folder that artart.export format=hub writes
 LATEST = "latest"  # stands for the newest run under RUNS
 CHECKPOINTS = {  # keys that may name a run, and which of its files they take
     **dict.fromkeys(("checkpoint", "files", "init_from", "first_stage", "guidance.network"), (BEST, LAST, PREVIOUS)),
     "resume": (LAST, PREVIOUS),
+}
+NEEDED = {  # keys that some experiments leave to the user
+    "first_stage": "name a checkpoint of experiment=autoencoder, or train both stages by experiment=art",
+    "init_from": "name the run or checkpoint to begin with",
 }
 
 
@@ -38,11 +47,13 @@ def make_paths_absolute(cfg: DictConfig) -> None:
     for key, hint in PATHS.items():
         value = OmegaConf.select(cfg, key)
         if value == "":
-            raise ArtError(f"{key}=: is empty; set a path, or null")
+            raise ArtError(f"{key}=: is empty; {NEEDED.get(key, 'set a path, or null')}")
         if value is not None and value not in literals(hint):
             if "${" in str(value):
                 raise ArtError(f"{key}={value}: ${{ begins an interpolation and cannot be part of a name; rename it")
             path = checkpoint_of(key, str(value)) if key in CHECKPOINTS else absolute(str(value))
+            if key == "checkpoint" and path != absolute(str(value)):
+                log.info("checkpoint: %s", relative_to_cwd(path))
             OmegaConf.update(cfg, key, str(path))
 
 
@@ -51,7 +62,7 @@ def absolute(value: str) -> Path:
 
 
 def checkpoint_of(key: str, value: str) -> Path:
-    """The checkpoint that is meant by a value of a key in CHECKPOINTS: a file, the folder of a run, or `latest`.
+    """The checkpoint that is meant by a value of a key in CHECKPOINTS: a file, a run or published folder, or `latest`.
 
     Raises ArtError if a folder has no checkpoint.
     """
@@ -60,6 +71,8 @@ def checkpoint_of(key: str, value: str) -> Path:
         runs = sorted(RUNS.absolute().glob("*/*"), reverse=True)  # by date and time
         problem = f"there is no run with a checkpoint under {RUNS}; name one: {key}=FILE"
     elif os.path.isdir(path):
+        if key != "resume" and os.path.isfile(shared := path / SHARED):
+            return shared
         wanted = "images, a checkpoint or a run" if key == "files" else "a checkpoint or a run"
         runs, problem = [path], f"this folder has no checkpoints/{names[0]}; name {wanted}"
     else:

@@ -32,7 +32,7 @@ MAX_ROWS: Final = 64  # samples in the sheet
 class Source(NamedTuple):
     """A training image."""
 
-    path: str  # of its file
+    path: str  # of its file, below the folder of the images
     columns: dict[str, str]  # its cells in those of COLUMNS that the table has
     group: str  # near-duplicates have the same
     opt_out: str  # of data mining; "": none
@@ -169,7 +169,7 @@ def training_set(data: ArtDataModule, facts: Mapping[str, object] = MappingProxy
         columns = [column for column in COLUMNS if table and column in table.columns]
         sources = []
         for i in data.train_ids:
-            path = folder.root / entries[i].path
-            cells: dict[str, str] = {column: folder.name_of(path, column) for column in columns}
+            path = entries[i].path  # in data.root
+            cells: dict[str, str] = {column: folder.name_of(folder.root / path, column) for column in columns}
             sources.append(Source(str(path), cells, groups[i], entries[i].facts.opt_out))
     return TrainingSet(data.pixels_of(data.train_ids), sources, data.pixels_of(data.val_ids), facts)

@@ -16,6 +16,7 @@ from torch import Tensor
 from artart import ArtError, __version__
 from artart.checkpoints.load import Loaded
 from artart.checkpoints.safetensors import to_share, weights_of
+from artart.config.paths import SHARED
 from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import used
 from artart.data.labels import CLASS
@@ -113,7 +114,7 @@ def write(
     """
     facts, sources = to_share(loaded), sources_of(data)
     table = as_csv(sources.columns, sources.rows)
-    weights.save_shared(out / "model.safetensors", weights_of(loaded), facts)
+    weights.save_shared(out / SHARED, weights_of(loaded), facts)
     (out / "attribution.csv").write_bytes(table)
     if samples is not None:
         made = ImageProvenance("trained", {"checkpoint": loaded.sha256})

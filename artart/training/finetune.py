@@ -16,6 +16,7 @@ from artart.checkpoints.rebuild import prompts_of
 from artart.checkpoints.validate import NETWORKS, PARTS, builder
 from artart.config.build import Config, as_dict, format_value, options, select_or_none
 from artart.config.cli import compose_config
+from artart.config.compatibility import AUGMENTATION
 from artart.config.schema import check
 from artart.data.labels import LabelNames
 from artart.io.terminal import printable
@@ -44,6 +45,8 @@ def with_objective_of(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
     if its == ours or (its, ours) == DISTILLATION or its not in options("objective"):
         return cfg
     _check_origin(path, theirs, PARTS_OF_OBJECTIVE)
+    if its == "gan" and any(re.match(r"\+*experiment=", word) for word in words):
+        raise ArtError(f"init_from={path}: is a GAN, whose training goes on by experiment=gan alone; use that")
     anew = compose_config("train", [f"objective={its}", *words])
     for key in PARTS_OF_OBJECTIVE if its == "reconstruction" else ():
         if not any(re.match(rf"\+*{key}\b", word) for word in words):
@@ -75,6 +78,8 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
         if own["first_stage"] not in (None, cfg.init_from):
             raise ArtError(f"first_stage={cfg.first_stage}: init_from={path} brings its own; set first_stage=null")
         cfg.first_stage = cfg.init_from
+        if select_or_none(own, AUGMENTATION) and not any(f"{AUGMENTATION}.".startswith(f"{key}.") for key in given):
+            OmegaConf.update(cfg, AUGMENTATION, 0)  # it is for images
     _check_agreement(path, theirs, own, given)
     for key in MUST_MATCH:
         if select_or_none(theirs, key) is not None and select_or_none(own, key) is not None:

@@ -120,6 +120,8 @@ def _build_data_and_objective(
                 f"data.text_encoder={data.text_encoder}: is not that of init_from={cfg.init_from}; leave it out"
             )
         data.text.vocabulary = initial["text"]
+    elif initial and initial["text"]:
+        log.warning("init_from=%s: takes prompts, this run none; add data.captions=auto to keep them", cfg.init_from)
     num_classes = num_classes_of(data.label_names) if data.text.vocabulary is None else 0
     _fill_in(cfg, {"num_classes": num_classes})
     config = as_dict(cfg)  # a discriminator may have the labels of the network

@@ -21,7 +21,7 @@ from artart.config.build import Config, build, build_all, format_value, in_sweep
 from artart.data.datamodule import ArtDataModule
 from artart.io.terminal import pasteable, printable
 from artart.training.callbacks.checkpoints import AtomicCheckpointIO
-from artart.training.callbacks.stopping import MaxSteps
+from artart.training.callbacks.stopping import LastEpoch
 from artart.training.module import ArtModule
 from artart.training.restore import unusable
 
@@ -78,8 +78,7 @@ def make_trainer(config: Config, val_is_held_out: bool) -> Trainer:
     `val_is_held_out`: whether there are validation metrics.
     """
     callbacks, loggers = build_all(config, "callbacks"), build_all(config, "logger")
-    if (max_steps := config["trainer"]["max_steps"]) != -1:
-        callbacks.append(MaxSteps(max_steps))
+    callbacks.append(LastEpoch(config["trainer"]["max_steps"]))
     run_dir = str(config["run_dir"])
     if run_dir.encode(errors="ignore").decode() != run_dir:
         log.warning("logger.tensorboard: left out; TensorBoard cannot write to a path that is not UTF-8")

@@ -72,7 +72,7 @@ def test_training_images_are_nearest_to_themselves_and_closer_than_held_out_art(
     nearest = rows[::3]
     for row, i in zip(nearest, data.train_ids, strict=True):
         (path,) = [entry.path for entry in data.entries if entry.facts.sha256 == data.images.digests[i]]
-        assert row["path"] == str(data.folder.root / path)
+        assert row["path"] == path, "below data.root, so that nothing published names folders of this machine"
         assert float(row["distance"]) == pytest.approx(0, abs=2e-3)
         assert row["closer_than_held_out"] == "True"
     number = len(data.train_ids)
@@ -127,7 +127,7 @@ def test_artists_are_those_of_the_table_and_columns_that_it_lacks_are_left_out(a
     rows, _ = attribute(data.pixels_of(data.train_ids[:9]))
     assert list(rows[0]) == ["sample", "rank", "path", "artist", "distance", "closer_than_held_out"]
     with (artists_run.parent / "art.csv").open(newline="", encoding="utf-8") as file:
-        artists = {str(artists_run.parent / "art" / row["path"]): row["artist"] for row in csv.DictReader(file)}
+        artists = {row["path"]: row["artist"] for row in csv.DictReader(file)}
     assert [row["artist"] for row in rows] == [artists[row["path"]] for row in rows]
 
 
@@ -140,7 +140,7 @@ def test_licences_are_those_of_each_file_even_of_files_of_equal_content(art_fold
     data = ArtDataModule(art_folder, 16, metadata=tmp_path / "art.csv", exclude={"duplicate": False}, val_fraction=0)
     data.load()
     found = {source.path: source.columns for source in training_set(data).sources}
-    assert found == {str(art_folder / line.split(",")[0]): {"licence": line.split(",")[1]} for line in table[1:]}
+    assert found == {line.split(",")[0]: {"licence": line.split(",")[1]} for line in table[1:]}
 
 
 def test_without_a_table_no_artist_is_named(art_folder):
@@ -289,7 +289,7 @@ def test_training_images_that_have_moved_are_named(generate, artists_run, tmp_pa
     (tmp_path / "art.csv").write_bytes((artists_run.parent / "art.csv").read_bytes())
     call = (f"checkpoint={artists_run / LAST}", "attribute=1", *FAST, "data.root=art", "data.metadata=art.csv")
     assert generate(*call) == 0
-    assert all(row["path"].startswith(str(tmp_path / "art")) and row["artist"] for row in rows_of())
+    assert all((tmp_path / "art" / row["path"]).is_file() and row["artist"] for row in rows_of())
     assert "differs" not in capsys.readouterr().out
 
 

@@ -48,6 +48,12 @@ def test_the_folder_has_weights_cards_samples_and_sources(hub, checkpoint, text_
 
 
 @pytest.mark.slow
+def test_the_folder_is_a_checkpoint_too(hub, generate, capsys):
+    assert generate(f"checkpoint={hub}", "num_images=1", "prompt=a drawing", "sampler.num_steps=1", "out=made") == 0
+    assert "checkpoint: my art/model.safetensors" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_the_head_of_the_model_card_is_what_the_hub_reads(hub):
     card = ModelCard.load(hub / "README.md")
     assert card.data.license == "cc-by-4.0"

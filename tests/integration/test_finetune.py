@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from artart import ArtError
 from artart.config.cli import compose_config
 from artart.config.schema import check
 from artart.io.weights import load
@@ -18,6 +19,12 @@ HARDLY = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "o
 
 def weights_of(path):
     return {name[4:]: value for name, value in load(Path(path))["state_dict"].items() if name.startswith("net.")}
+
+
+def check_and_keep(words):
+    """The settings as an OmegaConf tree."""
+    check(cfg := compose_config("train", words))
+    return cfg
 
 
 @pytest.fixture
@@ -54,6 +61,19 @@ def test_labels_of_a_gan_are_known_by_name_too(train, gan_run, art_folder):
     known = load(source)["labels"]["class"]
     rows = [known.index(name) if name in known else -1 for name in ("drawing", "engraving", "frescoes", "none")]
     assert_close(after[OF_GENERATOR], before[OF_GENERATOR][rows])
+
+
+def test_a_gan_is_not_finetuned_as_diffusion_is(gan_run):
+    words = ["experiment=finetune", f"init_from={gan_run}"]
+    with pytest.raises(ArtError, match=r"^init_from=.*: is a GAN, whose training goes on by experiment=gan alone"):
+        with_objective_of(check_and_keep(words), words)
+
+
+@pytest.mark.parametrize(("words", "probability"), [([], 0), (["objective.augment.probability=0.3"], 0.3)])
+def test_latents_are_finetuned_without_augmentation_which_is_for_images(latent_run, words, probability):
+    words = ["experiment=finetune", f"init_from={latent_run}", *words]
+    adopt_config(cfg := check_and_keep(words), words)
+    assert cfg.objective.augment.probability == probability
 
 
 def test_of_several_columns_each_has_its_own_none():
@@ -187,8 +207,6 @@ def test_finetune_takes_the_objective_of_its_checkpoint(words, run, objective, r
     run_dir = request.getfixturevalue(run)
     monkeypatch.setattr(runs, "load_pretrained", lambda *_: {})
     words = [*words, f"init_from={run_dir}", "trainer.accelerator=cpu", "data.num_demo_images=40"]
-    cfg = compose_config("train", words)
-    check(cfg)
-    cfg = with_objective_of(cfg, words)
+    cfg = with_objective_of(check_and_keep(words), words)
     initial = adopt_config(cfg, words)
     assert type(runs.prepare(cfg, words, initial).objective).__name__ == objective

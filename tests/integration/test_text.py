@@ -129,6 +129,12 @@ def test_words_keep_their_numbers_in_another_training(train, checkpoint, art_fol
     assert_close({name: after["state_dict"][name] for name in weights}, weights)
 
 
+@pytest.mark.slow
+def test_without_captions_a_training_says_that_it_drops_the_prompts(train, checkpoint, capsys):
+    assert train(*TEXT[:-1], f"init_from={checkpoint}", "run_dir=run", "callbacks.grid=null") == 0
+    assert "takes prompts, this run none; add data.captions=auto to keep them" in capsys.readouterr().out
+
+
 # --- generation
 
 

@@ -407,11 +407,19 @@ def test_without_held_out_images_it_previews_and_has_no_best(train, capsys):
 @pytest.mark.slow
 def test_a_validation_interval_loses_neither_checkpoints_nor_grids(train):
     every_2 = ("callbacks.grid.every_n_epochs=2", "callbacks.checkpoints.every_n_epochs=2")
-    assert train("run_dir=run", "trainer.max_epochs=6", "trainer.check_val_every_n_epoch=3", *every_2) == 0
+    assert train("run_dir=run", "trainer.max_epochs=7", "trainer.check_val_every_n_epoch=3", *every_2) == 0
     assert names(Path("run/checkpoints")) == [
         "best.ckpt", "epoch_0002.ckpt", "epoch_0004.ckpt", "epoch_0006.ckpt", "last.ckpt", "previous.ckpt",
     ]  # fmt: skip
-    assert names(Path("run/samples")) == ["epoch_0003.png", "epoch_0006.png"]
+    assert names(Path("run/samples")) == ["epoch_0003.png", "epoch_0006.png", "epoch_0007.png"]
+
+
+@pytest.mark.slow
+def test_a_run_shorter_than_the_validation_interval_is_validated_at_its_end(train):
+    assert train("run_dir=run", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=10") == 0
+    assert names(Path("run/samples")) == ["epoch_0002.png"]
+    assert Path("run/checkpoints/best.ckpt").is_file()
+    assert "val/loss" in json.loads(Path("run/result.json").read_text())["last"]
 
 
 @pytest.mark.slow

@@ -66,22 +66,28 @@ class TerminateOnNaN(Callback):
             )
 
 
-class MaxSteps(Callback):
-    """Ends training after `max_steps` steps, with a validation; resumed with more steps, it begins the next epoch.
+class LastEpoch(Callback):
+    """Has the last epoch validated, and makes that of step `max_steps` the last, if it is not -1.
 
-    Lightning's own limit ends training without validation, and a resumed run then counts epochs twice.
+    Lightning validates no last epoch whose number does not fit `check_val_every_n_epoch`, and none that its own limit
+    of steps ends; resumed from there with more steps, it would count epochs twice.
     """
 
     def __init__(self, max_steps: int) -> None:
         self.max_steps = max_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.should_stop = trainer.global_step >= self.max_steps
+        trainer.should_stop = 0 <= self.max_steps <= trainer.global_step
+        self.on_train_epoch_start(trainer)  # a run that is resumed within an epoch does not start it
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        if trainer.global_step >= self.max_steps:
+        if 0 <= self.max_steps <= trainer.global_step:
             trainer.should_stop = True
-            trainer.check_val_every_n_epoch = 1  # else the last epoch has no validation unless its number fits
+            trainer.check_val_every_n_epoch = 1
 
 
 class Pruning(Callback):

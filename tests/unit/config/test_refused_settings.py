@@ -98,7 +98,7 @@ def refusal_of_generate(*overrides: str) -> str:
         (["objective=diffusion", "loss=mse"], "loss.mse.units=imagenet: objective=diffusion needs units"),
         ([*DIFFUSION, "model.num_classes=2"], "model.num_classes=2: the data has 5 classes"),
         ([*DIFFUSION, "model=autoencoder"], "model: an autoencoder is not conditioned on noise and class, as "),
-        (["experiment=latent"], "first_stage=: is empty; set a path, or null"),
+        (["experiment=latent"], "first_stage=: is empty; name a checkpoint of experiment=autoencoder, or train both "),
         (["experiment=autoencoder", "model=conv_diffusion"], "objective.regularizer: the network has no latents; use "),
         (["objective.regularizer=noise"], "objective.regularizer=noise: must be an object with a _target_ or null"),
         ([*DIFFUSION, "callbacks=default"], "callbacks.grid: is not for objective=diffusion; use "),

@@ -59,7 +59,7 @@ def test_every_option_that_is_shipped_passes(option):
 
 
 def test_what_is_tuned_must_be_named():
-    with pytest.raises(ArtError, match=r"^init_from=: is empty; set a path, or null$"):
+    with pytest.raises(ArtError, match=r"^init_from=: is empty; name the run or checkpoint to begin with$"):
         check(config("experiment=finetune"))
 
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from artart.training.callbacks import last
 from artart.training.callbacks.last import LastCheckpoint
-from artart.training.callbacks.stopping import MaxSteps
+from artart.training.callbacks.stopping import LastEpoch
 
 STEPS = 4  # of an epoch
 
@@ -97,7 +97,7 @@ def test_last_checkpoint_is_saved_once_a_minute_before_long_validations_and_at_t
 
 
 def test_last_checkpoint_is_saved_where_training_is_ended(fit):
-    assert fit(Clock(1, 0), 9, MaxSteps(10)) == [(4, BEFORE), (10, AFTER)]
+    assert fit(Clock(1, 0), 9, LastEpoch(10)) == [(4, BEFORE), (10, AFTER)]
 
 
 def test_ctrl_c_in_a_validation_that_was_not_saved_waits_for_its_end_and_saves(fit):
