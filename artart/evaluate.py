@@ -28,10 +28,9 @@ def run(cfg: DictConfig) -> None:
     from artart.io.files import output_folder
     from artart.io.terminal import relative_to_cwd
 
-    trust = {key: config[key] for key in ("trusted_classes", "device", "precision")}
     with output_folder(config["out"], "evaluations") as out:
         report.check_free(out, config["data"]["root"])
-        loaded = load(Path(config["checkpoint"]), **trust)
+        loaded = load(Path(config["checkpoint"]), config["trusted_classes"], config["device"], config["precision"])
         check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)
         data = held_out_data(loaded, **config["data"])
         facts: dict[str, object] = {"checkpoint": loaded.path.name, "checkpoint_sha256": loaded.sha256}
@@ -40,10 +39,8 @@ def run(cfg: DictConfig) -> None:
         num_images, seed, can_sample = config["num_images"], config["seed"], loaded.objective.mode == "sample"
         if can_sample:
             samples.check(num_images)
-        metrics = config["metrics"]
-        extractor, origin = extractor_or_none(
-            metrics["features"], metrics["weights"], loaded.objective.mode, loaded.device
-        )
+        features, weights = (config["metrics"][key] for key in ("features", "weights"))
+        extractor, origin = extractor_or_none(features, weights, loaded.objective.mode, loaded.device)
         facts |= origin | load_images(data, loaded, "held-out")
         if can_sample:
             facts |= {"seed": seed, "network_precision": loaded.precision, **how.details}

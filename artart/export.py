@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from artart import ArtError
 from artart.config.build import join_words
 from artart.config.cli import command
+from artart.config.commands import arguments_of
 from artart.config.schema import check
 from artart.io.files import dated
 
@@ -42,7 +43,6 @@ def run(cfg: DictConfig) -> None:
     from artart.checkpoints.load import load
     from artart.io import files, weights
     from artart.io.terminal import pasteable, relative_to_cwd
-    from artart.training.next_commands import arguments_of
 
     loaded = load(source, config["trusted_classes"])
     if kind == "hub":
@@ -60,7 +60,7 @@ def run(cfg: DictConfig) -> None:
     written = relative_to_cwd(out)
     log.info("%s, %s%s", written, decimal(out.stat().st_size), note)
     if not is_onnx:
-        command = f"checkpoint={pasteable(out)} {arguments_of(loaded.objective)}"
+        command = f"checkpoint={pasteable(out)} {arguments_of(loaded.objective.mode, loaded.objective.one_step)}"
         log.info("try next\n  python -m artart.generate %s", command)
 
 

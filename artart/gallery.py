@@ -29,8 +29,8 @@ def run(cfg: DictConfig) -> None:
     from artart.io.images import to_pixels
     from artart.io.terminal import relative_to_cwd
 
-    trust = {key: config[key] for key in ("trusted_classes", "device", "precision")}
-    loaded = load(path := Path(config["checkpoint"]), **trust)
+    path = Path(config["checkpoint"])
+    loaded = load(path, config["trusted_classes"], config["device"], config["precision"])
     check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)
     mode_of(loaded, "sample")
     prompts = prompts_of(loaded, config["prompt"], config["prompts"])

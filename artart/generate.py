@@ -32,8 +32,7 @@ def run(cfg: DictConfig) -> None:
     from artart.io.terminal import relative_to_cwd
 
     sign = signer_for(**config["provenance"])
-    trust = {key: config[key] for key in ("trusted_classes", "device", "precision")}
-    loaded = load(Path(config["checkpoint"]), **trust)
+    loaded = load(Path(config["checkpoint"]), config["trusted_classes"], config["device"], config["precision"])
     mode = mode_of(loaded, config["mode"])
     check_mode(config, mode, modes_of(loaded.objective))
     check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)

@@ -187,14 +187,9 @@ def tables(records: list[Record]) -> list[Table]:
         rows = sorted(recipes.items(), key=lambda item: rank(item[1]))
         body = [[row, *entry(runs), commit, machine] for (row, commit, machine), runs in rows]
         header = ["recipe", "minutes", "CPU seconds", "images", "KID", "runs that reached it", "commit", "machine"]
-        made.append(
-            Table(
-                f"{size} px, to a KID of {target:g}, {precision}",
-                header,
-                body,
-                "A run that did not reach it counts with its last evaluation.",
-            )
-        )
+        title = f"{size} px, to a KID of {target:g}, {precision}"
+        note = "A run that did not reach it counts with its last evaluation."
+        made.append(Table(title, header, body, note))
     return made
 
 

@@ -50,8 +50,7 @@ def to_share(loaded: Loaded) -> dict[str, Any]:
 def weights_of(loaded: Loaded) -> dict[str, Tensor]:
     """The weights of the network and of its first stage, by name."""
     held = loaded.objective.first_stage.content or {"state_dict": {}}
-    own = {name: one.contiguous() for name, one in loaded.net.state_dict().items()}  # they are channels_last
-    return own | {f"{FIRST_STAGE}{name}": one for name, one in held["state_dict"].items()}
+    return loaded.net.state_dict() | {f"{FIRST_STAGE}{name}": one for name, one in held["state_dict"].items()}
 
 
 def _without_paths(node: Any) -> Any:

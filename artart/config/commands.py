@@ -41,8 +41,8 @@ PATHS: dict[str, Any] = {  # words.py quotes them, paths.py makes them absolute,
     "mask": File | None,
     "prompts": File | None,
     "evaluation": Folder | None,
-    "filter.root": Folder | None,
-    "filter.weights": Literal["auto"] | File | Folder | None,
+    "filter.root": Folder,
+    "filter.weights": Literal["auto"] | File | Folder,
     "registry": AnyPath | None,
     "provenance.certificate": File | None,
     "provenance.key": File | None,
@@ -119,8 +119,14 @@ MODE_KEYS = {  # of artart.generate: the modes that take a key
     "refuse_memorized": ("sample",),
     "filter": ("sample",),
 }
+TRY = {"reconstruct": "input=FILE_OR_FOLDER side_by_side=true", "sample": "num_images=16"}  # by mode
 OF_STEPS = ("sampler", "guidance", "save_trajectory")  # what diffusion takes and a GAN does not
 NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}  # prompts can take the place of seeds
+
+
+def arguments_of(mode: str, one_step: bool) -> str:
+    """Arguments of artart.generate that show what a network can do, which samples in one step or in several."""
+    return TRY[mode] + " save_trajectory=true" * (mode == "sample" and not one_step)
 
 
 def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:

@@ -126,12 +126,9 @@ def _wrong_sampling(config: Config, kind: str) -> Iterator[str]:
 
 def _wrong_labels(config: Config, label_names: LabelNames) -> Iterator[str]:
     num, wanted = select_or_none(config, "model.num_classes") or 0, num_classes_of(label_names)
-    if config["data"].get("text_encoder") and config["data"].get("captions") == "none":
-        yield "data.text_encoder: needs captions; set data.captions=auto, or leave it null"
-    if config["data"].get("prompts") and config["data"].get("captions") == "none":
-        yield "data.prompts: need captions; set data.captions=auto, or leave them out"
-    if select_or_none(config, "model.text") and config["data"].get("captions") == "none":
-        yield "model.text: prompts need captions; set data.captions=auto, or leave model.text=null"
+    if config["data"].get("captions") == "none":
+        given = [key for key in ("data.text_encoder", "data.prompts", "model.text") if select_or_none(config, key)]
+        yield from (f"{key}: needs captions; set data.captions=auto, or leave it out" for key in given)
     if num not in (0, wanted):
         yield f"model.num_classes={num}: the data has {wanted} classes; null takes as many"
     for column, names in label_names.items():

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 CLASSES = {  # of what is built from a checkpoint, by their full name
-    "artart.diffusion.draws.Constant": "artart.diffusion.noise_levels.Constant",
     "artart.diffusion.draws.LogitNormal": "artart.diffusion.noise_levels.LogitNormal",
     "artart.losses.LPIPS": "artart.objectives.losses.LPIPS",
     "artart.losses.MSE": "artart.objectives.losses.MSE",

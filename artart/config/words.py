@@ -19,7 +19,7 @@ POSITIONAL = {
 }  # the key of a word without one; others: checkpoint
 LISTS = {"inspect": "files", "compare": "runs"}  # the key of all words without one
 REMOVED = ("callbacks", "logger", "loss", "model", "optimizer", "scheduler")  # with ~ before the key
-TEXTS = ("name", "label", "prompt", "negative_prompt", "data.background", "data.captions")
+TEXTS = ("name", "label", "prompt", "negative_prompt", "data.background", "data.captions", "data.text_encoder")
 HYDRA = ("hydra.sweep.dir", "hydra.sweeper.", "hydra.launcher.", "hydra.searchpath", "hydra.verbose")  # have an effect
 
 

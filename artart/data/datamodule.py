@@ -128,7 +128,7 @@ class ArtDataModule(DataSettings, LightningDataModule):
             yield self.latents.values[rows].float()
 
     def list_unused(self, folder: Path) -> None:
-        """Write rejected.csv and excluded.csv into a folder."""
+        """Write rejected.csv, excluded.csv and other.csv into a folder."""
         if self.folder:
             write_unused(self.entries, self.folder.root, folder)
 

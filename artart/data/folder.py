@@ -25,7 +25,7 @@ from artart.data.labels import CLASS, class_of, describe_folders, frequent_names
 from artart.data.metadata import Metadata
 from artart.data.opt_out import OptOuts
 from artart.data.scan import FileInfo, examine_all, identity
-from artart.data.settings import FolderSettings
+from artart.data.settings import DataSettings
 from artart.data.store import Kind, Store
 from artart.io.terminal import relative_to_cwd
 
@@ -44,7 +44,7 @@ class Contents(NamedTuple):
 class ArtFolder:
     """A folder of images: which files are used, and how they become pixels."""
 
-    def __init__(self, settings: FolderSettings) -> None:
+    def __init__(self, settings: DataSettings) -> None:
         """`settings.root` is not None."""
         self.settings, self.root = settings, Path(str(settings.root))
         self.background = colour_of(settings.background)

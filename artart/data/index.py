@@ -15,7 +15,7 @@ from zlib import crc32
 from artart.data.opt_out import REASON
 from artart.data.perceptual_hash import groups
 from artart.data.scan import FileInfo
-from artart.data.settings import FolderSettings
+from artart.data.settings import DataSettings
 from artart.io.files import as_csv, atomic
 from artart.io.provenance import AI_SOURCES
 from artart.io.terminal import relative_to_cwd
@@ -47,7 +47,7 @@ COLUMNS = ("path", "class", *FileInfo._fields, "status", "reason", "duplicate_of
 LIST_COLUMNS = ("path", "reason", "bytes")
 
 
-def status_of(facts: FileInfo, settings: FolderSettings, excluded: str = "", copy_of: str = "") -> tuple[Status, str]:
+def status_of(facts: FileInfo, settings: DataSettings, excluded: str = "", copy_of: str = "") -> tuple[Status, str]:
     """Decide whether a file is used, and why not.
 
     `excluded` is the reason why table or opt-out exclude it, `copy_of` an image that is used and has the same
@@ -71,7 +71,7 @@ def status_of(facts: FileInfo, settings: FolderSettings, excluded: str = "", cop
     return "ok", ""
 
 
-def entries_of(files: Iterable[tuple[str, str, FileInfo, str]], settings: FolderSettings) -> list[Entry]:
+def entries_of(files: Iterable[tuple[str, str, FileInfo, str]], settings: DataSettings) -> list[Entry]:
     """The entries of files: path, class name, facts, and the reason why table or opt-out exclude it, or "".
 
     Of exact duplicates the first that is not excluded otherwise is used.
@@ -166,6 +166,5 @@ def _checksum(cells: Sequence[str]) -> str:
 
 def _entry(row: list[str]) -> Entry:
     path, name, *values, status, reason, duplicate_of = row
-    parse: dict[type, Callable[[str], object]] = {int: int, str: str, bool: "True".__eq__}
-    facts: Any = [parse[kind](value) for kind, value in zip(FileInfo.__annotations__.values(), values, strict=True)]
+    facts: Any = [kind(value) for kind, value in zip(FileInfo.__annotations__.values(), values, strict=True)]
     return Entry(path, name, FileInfo(*facts), cast(Status, status), reason, duplicate_of)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-MAX_PAGES = 100  # of a TIFF that are looked at or counted
+MAX_PAGES = 100  # of a TIFF that are looked at
 REMEDY = "save it as PNG with 8 or 16 bits per channel"
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266

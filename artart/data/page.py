@@ -2,20 +2,17 @@
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from artart.data.datamodule import ArtDataModule
-from artart.data.decode import WHITE
 from artart.data.index import UNUSED, Entry
 from artart.data.report import MAX_LINES, tables
 from artart.data.representation import sides
 from artart.data.scan import examine_all
-from artart.io.images import grid, to_model
 from artart.io.page import Figure, Table, histograms, html
 from artart.io.terminal import printable
 
@@ -61,7 +58,8 @@ def _unused(data: ArtDataModule) -> Iterator[Figure]:
             of.append(entry)
     shown = dict([*by_reason.items()][:MAX_ROWS])
     paths = [folder.root / entry.path for of in shown.values() for entry in of]
-    pixels = {one.path: one.pixels for one in examine_all(paths, SIDE, "pad", WHITE, data.max_pixels, data.num_workers)}
+    found = examine_all(paths, SIDE, "pad", folder.background, data.max_pixels, data.num_workers)
+    pixels = {one.path: one.pixels for one in found}
     strips = [
         (reason, _in_a_row([image for one in of if (image := pixels[folder.root / one.path]) is not None]))
         for reason, of in shown.items()
@@ -128,14 +126,13 @@ def _split(report: Mapping[str, Any]) -> Table:
 
 def _strip(data: ArtDataModule, ids: Sequence[int]) -> bytes:
     """The first of some images as a JPEG."""
-    pixels = data.pixels_of(ids[:IN_ROW]).permute(0, 2, 3, 1).numpy()
-    return _in_a_row([np.asarray(Image.fromarray(one).resize((SIDE, SIDE))) for one in pixels])
+    return _in_a_row(data.pixels_of(ids[:IN_ROW]).permute(0, 2, 3, 1).numpy())
 
 
-def _in_a_row(images: Sequence[np.ndarray]) -> bytes:
-    """Up to IN_ROW images, uint8 (SIDE, SIDE, 3), as a JPEG."""
-    blank = [np.full((SIDE, SIDE, 3), 255, np.uint8)] * (IN_ROW - len(images))
-    row = torch.from_numpy(np.stack([*images, *blank])).permute(0, 3, 1, 2)
-    file = io.BytesIO()
-    Image.fromarray(grid([to_model(row)]).permute(1, 2, 0).numpy()).save(file, format="JPEG", quality=85)
+def _in_a_row(images: Iterable[np.ndarray]) -> bytes:
+    """Up to IN_ROW images, uint8 (S, S, 3), as a JPEG."""
+    row, file = Image.new("RGB", (IN_ROW * (SIDE + 2) + 2, SIDE + 4), "white"), io.BytesIO()
+    for k, image in enumerate(images):
+        row.paste(Image.fromarray(image).resize((SIDE, SIDE)), (k * (SIDE + 2) + 2, 2))
+    row.save(file, format="JPEG", quality=85)
     return file.getvalue()

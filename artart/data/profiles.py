@@ -5,7 +5,6 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -64,7 +63,7 @@ def needs_16_bits(icc: bytes) -> bool:
     """Whether neighbouring greys of 8 bits become sRGB colours more than three levels apart, as linear ones do."""
     ramp = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1))
     ramp.info["icc_profile"] = icc
-    return any(abs(b - a) > 3 for a, b in pairwise(np.asarray(to_srgb(ramp)).astype(int)[0, :, 1]))
+    return bool(np.abs(np.diff(np.asarray(to_srgb(ramp)).astype(int)[0, :, 1])).max() > 3)
 
 
 def of_code_points(primaries: int, transfer: int) -> bytes | None:

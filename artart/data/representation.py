@@ -23,8 +23,7 @@ def representation(values: Iterable[str]) -> dict[str, Any]:
     """Numbers on the values of a column, one of each image; "" is unknown.
 
     `effective_number` is the number of values that would be as diverse if all were equally frequent: the exponential of
-    the Shannon entropy (Hill 1973, doi 10.2307/1934352). `top_share` is the share of the most frequent one. Both are
-    of the known values, and 0 without any.
+    the Shannon entropy (Hill 1973, doi 10.2307/1934352); 0 without any.
     """
     counted = Counter(values)
     unknown = counted.pop("", 0)
@@ -34,7 +33,6 @@ def representation(values: Iterable[str]) -> dict[str, Any]:
         "unknown": unknown,
         "different": len(counted),
         "effective_number": math.exp(-sum(one * math.log(one) for one in shares)) if shares else 0.0,
-        "top_share": max(shares, default=0.0),
         "most": dict(counted.most_common(MAX_LISTED)),
     }
 

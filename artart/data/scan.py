@@ -28,7 +28,7 @@ from artart.data.decode import (
     upright,
 )
 from artart.data.find import kind_of
-from artart.data.layouts import MAX_PAGES, REMEDY, Unsupported
+from artart.data.layouts import REMEDY, Unsupported
 from artart.data.perceptual_hash import perceptual_hash
 from artart.data.workers import MAX_SECONDS, OUT_OF_TIME, exclusive, in_workers
 from artart.io.provenance import provenance_of
@@ -54,8 +54,6 @@ class FileInfo(NamedTuple):
     width: int = 0
     height: int = 0
     mode: str = ""  # Pillow's
-    frames: int = 0
-    alpha: bool = False
     icc: str = ""  # the colour profile's description
     orientation: int = 1  # EXIF, 1 to 8; 1 is upright
     perceptual_hash: str = ""  # empty: it was not decoded
@@ -92,12 +90,10 @@ def examine(
                 pixels = resize(flat, size, resize_mode, background)
                 provenance = provenance_of(image, file)
                 facts = facts._replace(
-                    alpha=image.has_transparency_data,
                     orientation=turned or orientation(image),
                     perceptual_hash=perceptual_hash(flat),
                     opt_out=provenance.opt_out,
                     source=provenance.source,
-                    frames=_num_frames(image),  # last: it leaves the image at any of its frames
                 )
                 return Examined(path, facts, pixels)
     except MemoryError:  # no facts: it is tried again, as it may succeed later or elsewhere
@@ -139,25 +135,13 @@ def _crashed(path: Path, by_signal: int) -> Examined:
 
 def _header(image: Image.Image) -> dict[str, Any]:
     """The facts in an image's header."""
-    facts = {"format": image.format, "mode": image.mode, "width": image.width, "height": image.height, "frames": 1}
+    facts = {"format": image.format, "mode": image.mode, "width": image.width, "height": image.height}
     if icc := image.info.get("icc_profile"):
         facts["icc"] = "unreadable"
         with suppress(Exception):
             description = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(icc)))
             facts["icc"] = " ".join(description[:100].split())
     return facts
-
-
-def _num_frames(image: Image.Image) -> int:
-    """Frames or pages, as far as they can be counted; at most MAX_PAGES of a TIFF: Pillow takes quadratic time."""
-    frames = 1
-    with suppress(Exception):
-        if image.format != "TIFF":
-            return getattr(image, "n_frames", 1)
-        while frames < MAX_PAGES:
-            image.seek(frames)
-            frames += 1
-    return frames
 
 
 def _blank(flat: Image.Image, background: Colour) -> str:

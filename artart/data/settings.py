@@ -27,8 +27,8 @@ EXCLUDE = Exclude(duplicate=True, opt_out=True, ai_made=True)
 
 
 @dataclass(eq=False, repr=False)
-class FolderSettings:
-    """Which images are used, and how they become pixels and labels."""
+class DataSettings:
+    """Which images are used, how they become pixels and labels, how they are split and become batches."""
 
     root: str | Path | None = None  # a folder; its sub-folders are classes. None: demo art
     image_size: ImageSize = 128  # side of the square images in pixels
@@ -45,15 +45,6 @@ class FolderSettings:
     min_size: Count = 8  # pixels of an image's shorter side
     cache_dir: str | Path | None = None  # where index and pixels of folders are kept; None: the user's cache
     num_workers: Count | None = None  # processes that decode; None: one per core
-
-    def __post_init__(self) -> None:
-        self.exclude = EXCLUDE | self.exclude
-
-
-@dataclass(eq=False, repr=False)
-class DataSettings(FolderSettings):
-    """How images are split and become batches."""
-
     batch_size: Count = 32  # images per process and step; fewer if the training set is smaller
     val_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.1  # share of the images held out for validation
     random_flip: bool = False  # flip training images left to right with probability 1/2
@@ -66,3 +57,6 @@ class DataSettings(FolderSettings):
     max_rejected_fraction: Fraction = 0.5  # share of unusable files above which `load` raises an error
     num_demo_images: Annotated[int, Field(ge=4)] = 500
     seed: Seed = 0  # of demo art and of the order and the flips of training
+
+    def __post_init__(self) -> None:
+        self.exclude = EXCLUDE | self.exclude

@@ -82,6 +82,7 @@ def find(folder: Path, kind: Kind, max_rows: float = inf) -> Store | None:
     with suppress(OSError, ValueError):
         store = Store(folder / kind.name, kind)
         if len(store.values) > max_rows:
+            del store  # Windows keeps a file that is mapped
             remove(folder / kind.name)
         elif store.rows:
             return store

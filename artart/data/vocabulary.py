@@ -68,10 +68,9 @@ class Vocabulary(Prompts):
 
         Raises ArtError if that library is not installed, or the JSON is none of its.
         """
+        library = _library()
         try:
-            self._tokenizer: Any = _library().Tokenizer.from_str(tokenizer)
-        except ArtError:
-            raise
+            self._tokenizer: Any = library.Tokenizer.from_str(tokenizer)
         except Exception as error:  # noqa: BLE001 - the library raises bare Exceptions
             raise ArtError(f"the tokenizer cannot be read ({error})") from None
         self._tokenizer.no_truncation()

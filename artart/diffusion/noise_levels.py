@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from artart.io.ranges import Fraction, ImageSize
+from artart.io.ranges import ImageSize
 
 
 class LogitNormal:
@@ -28,16 +28,6 @@ class LogitNormal:
         """(num,) on the generator's device."""
         normal = torch.randn(num, generator=generator, device=generator.device)
         return torch.sigmoid(self.mean + self.std * normal).clamp(0.001, 0.999)
-
-
-class Constant:
-    """One noise level."""
-
-    def __init__(self, r: Fraction) -> None:
-        self.r = r
-
-    def __call__(self, num: int, generator: Generator) -> Tensor:
-        return torch.full((num,), float(self.r), device=generator.device)
 
 
 class Uniform:

@@ -19,6 +19,7 @@ from artart.checkpoints.safetensors import to_share, weights_of
 from artart.config.paths import SHARED
 from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import used
+from artart.data.embeddings import Embeddings
 from artart.data.labels import CLASS
 from artart.data.report import make_report
 from artart.evaluation.report import interval
@@ -140,6 +141,7 @@ def write(
         "kind": "gan" if loaded.objective.one_step else "autoencoder" if samples is None else "diffusion",
         "num_parameters": sum(one.numel() for one in loaded.net.parameters()),
         "takes_prompts": loaded.text is not None,
+        "knows": _knows(loaded) if samples is not None else "",
         "version": __version__,
     }
     environment = jinja2.Environment(  # noqa: S701 - Markdown, in which `plain` escapes
@@ -151,6 +153,13 @@ def write(
         text = environment.from_string((PARTS / template).read_text(encoding="utf-8")).render(shown)
         place.write_text(text, encoding="utf-8", errors="backslashreplace")
     return sources.warnings
+
+
+def _knows(loaded: Loaded) -> str:
+    """What a network can be asked for."""
+    if isinstance(loaded.text, Embeddings):  # of an encoder that knows more words than the captions have
+        return ""
+    return f"It knows {'the words of its captions' if loaded.text else 'its labels'} and no others."
 
 
 def _croissant(name: str, columns: Sequence[str], sha256: str) -> dict[str, Any]:

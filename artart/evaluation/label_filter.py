@@ -33,7 +33,7 @@ class LabelFilter:
             raise ArtError(f"filter.refused: {unknown[0]} is no sub-folder of {root}{did_you_mean(unknown[0], known)}")
         if not {*known} - {*refused}:
             raise ArtError(f"filter.refused: names all sub-folders of {root}; add one with images that are allowed")
-        alexnet_for("filter.weights", weights)
+        alexnet_for("filter.weights", weights, "filter=null")
         data.load()
         self.refused = {*refused}
         self.features = partial(features_of, weights=weights, device=torch.device("cpu"))

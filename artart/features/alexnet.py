@@ -72,18 +72,14 @@ def alexnet_for(setting: str, weights: str, without: str | None = None) -> str:
         raise ArtError(f"{setting}={weights}: {error}; {remedy}") from None
 
 
-def alexnet_features(images: Tensor, weights: str) -> Tensor:
-    """(B, 3, H, W) in [-1, 1] to AlexNet's relu5, averaged over space: (B, 256) in double precision, on the CPU.
+def features_of(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
+    """Uint8 images (N, 3, H, W) to AlexNet's relu5, averaged over space: (N, 256) in double precision, on the CPU.
 
     Images are `resized`, as for Inception's FID; `weights` as for `alexnet_on`.
     """
-    net = alexnet_on(weights, images.device).net
-    return net(resized(images)).mean(dim=(2, 3)).cpu().double()
-
-
-def features_of(pixels: Tensor, weights: str, device: torch.device) -> Tensor:
-    """`alexnet_features` (N, 256) of uint8 images (N, 3, H, W), in batches."""
-    return torch.cat([alexnet_features(to_model(part).to(device), weights) for part in pixels.split(CHUNK)])
+    net = alexnet_on(weights, device).net
+    parts = (net(resized(to_model(part).to(device))).mean(dim=(2, 3)).cpu() for part in pixels.split(CHUNK))
+    return torch.cat([*parts]).double()
 
 
 def lpips_alex(x_hat: Tensor, x: Tensor, weights: str) -> Tensor:

@@ -27,9 +27,12 @@ def plan_interpolation(loaded: Loaded, how: Sampling, asked: Asked, seeds: Seque
     `asked`. Between prompts x0_hat is mixed. The first image is that of `plan_samples` with the first seed and prompt,
     the last that with the last.
 
-    Raises ArtError if the label is unknown or means several, or if there are fewer images than seeds or prompts.
+    Raises ArtError if the label is unknown or means several, if there are fewer images than seeds or prompts, or
+    neither two of these nor of those.
     """
     num_images, num_prompts = asked.num_images, len(asked.prompts)
+    if not seeds and num_prompts < 2:
+        raise ArtError("seeds: give two or more, such as [1, 2], or two or more prompts")
     for num, what in ((len(seeds), "seeds"), (num_prompts, "prompts")):
         if num_images < num:
             raise ArtError(f"num_images={num_images}: fewer than the {num} {what}; ask for more")

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import cycle, islice, repeat
-from types import MappingProxyType
 from unicodedata import normalize
 
 from artart import ArtError
@@ -17,10 +16,7 @@ MAX_IN_NAME = 40  # characters of a label in a file's name
 
 
 def labels_for(
-    label: object,
-    num_images: int,
-    label_names: LabelNames,
-    untrained: Mapping[str, Collection[str]] = MappingProxyType({}),
+    label: object, num_images: int, label_names: LabelNames, untrained: Mapping[str, Collection[str]] = {}
 ) -> Iterator[tuple[int, ...]]:
     """A row of K labels for each image: those of a name, of `all` names of the first column in turn, or `none`.
 

@@ -165,8 +165,6 @@ class Model:
         how = self._how("interpolate", guidance, sampler, num_steps, batch_size, negative_prompt)
         check_values(seeds=list(seeds) or None)
         asked = self._asked(num_images, 0, label, prompt)
-        if not seeds and len(asked.prompts) < 2:
-            raise ArtError("seeds: give two or more, such as [1, 2], or two or more prompts")
         return _output(make(self.loaded, plan_interpolation(self.loaded, how, asked, seeds)), output_type)
 
     def reconstruct(

@@ -1,6 +1,6 @@
 """Value ranges of images, grids, and image files with their provenance.
 
-Files and stores hold uint8 in [0, 255]; everywhere else images are float in [-1, 1], but TensorBoard gets [0, 1].
+Files and stores hold uint8 in [0, 255]; everywhere else images are float in [-1, 1].
 Functions that write raise OSError if they cannot.
 """
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from PIL import Image
 
 from artart import ArtError, __version__
-from artart.io.provenance import IPTC_SOURCE, MINING, ImageProvenance, in_words
+from artart.io.provenance import IPTC_SOURCE, MINING, PLUS, ImageProvenance, in_words
 from artart.io.terminal import printable
 
 PACKAGES: Final = {"c2pa": "c2pa-python", "cryptography": "cryptography"}  # by module
@@ -126,12 +126,10 @@ def _encodable(text: str) -> str:
 
 def _entries(opt_out: str) -> dict[str, dict[str, str]]:
     """CAWG's entries for a term of PLUS; a term with conditions constrains every use."""
-    broader = {"DMI-PROHIBITED": 3, "DMI-PROHIBITED-AIMLTRAINING": 2, "DMI-PROHIBITED-GENAIMLTRAINING": 1}
-    uses = [f"cawg.{use.decode()}" for use in reversed(MINING)]  # the narrowest first
-    if opt_out in broader:
-        return {use: {"use": "notAllowed"} for use in uses[: broader[opt_out]]}
-    condition = f"http://ns.useplus.org/ldf/vocab/{opt_out}"
-    return {use: {"use": "constrained", "constraint_info": condition} for use in uses}
+    uses, terms = [f"cawg.{use.decode()}" for use in MINING], [*MINING.values()]  # the broadest first
+    if opt_out in terms:
+        return {use: {"use": "notAllowed"} for use in uses[terms.index(opt_out) :]}
+    return {use: {"use": "constrained", "constraint_info": f"{PLUS}{opt_out}"} for use in uses}
 
 
 def read_credentials(path: Path) -> dict[str, Any] | None:

@@ -49,9 +49,6 @@ class RelativisticLoss(TrainingLoss):
         self.discriminator = discriminator
         self.gamma, self.final_gamma, self.burn_in = gamma, final_gamma, burn_in
 
-    def gamma_at(self, progress: float) -> float:
-        return during_burn_in(self.gamma, self.final_gamma, progress, self.burn_in)
-
     def __call__(self, real: Tensor, fake: Tensor, y: Tensor, progress: float = 1.0) -> dict[str, Tensor]:
         """The losses (B,) of pairs of a real and a generated image, (B, C, S, S) each, with the labels y (B, K).
 
@@ -65,7 +62,8 @@ class RelativisticLoss(TrainingLoss):
         r1, r2 = gradients.flatten(1).square().sum(dim=1).chunk(2)
         of_real, of_fake = scores.chunk(2)
         discriminator = pairing_loss(of_real, of_fake)
-        penalized = discriminator + self.gamma_at(progress) / 2 * (r1 + r2)
+        gamma = during_burn_in(self.gamma, self.final_gamma, progress, self.burn_in)
+        penalized = discriminator + gamma / 2 * (r1 + r2)
         with torch.no_grad():
             slope = per_image(-torch.sigmoid(of_real - of_fake), fake) * gradients.chunk(2)[1]
         generator = pairing_loss(of_fake, of_real).detach()

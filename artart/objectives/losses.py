@@ -13,6 +13,7 @@ from artart.features.alexnet import alexnet_for, lpips_alex
 from artart.features.pretrained import imagenet_units
 from artart.features.vgg import vgg16, vgg16_on
 from artart.io.images import to_pixels
+from artart.io.ranges import NonNegative
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -149,7 +150,7 @@ class TrainingLoss:
 class WeightedSum(TrainingLoss):
     """A weighted sum of named terms; a weight of zero leaves its term out of the computation."""
 
-    def __init__(self, weights: Mapping[str, float], **terms: Loss) -> None:
+    def __init__(self, weights: Mapping[str, NonNegative], **terms: Loss) -> None:
         """Raises ValueError if weights and terms have different names, or if no term is left."""
         if unknown := weights.keys() ^ terms.keys():
             name = sorted(unknown)[0]
@@ -159,8 +160,6 @@ class WeightedSum(TrainingLoss):
                 raise ValueError(f"loss.{name}={term}: not a loss; to leave it out, set loss.weights.{name}=0")
         self.weights = weights
         self.terms = {name: term for name, term in terms.items() if weights[name]}
-        if min(weights.values(), default=0) < 0:
-            raise ValueError(f"loss.weights={dict(weights)}: a negative weight would maximise the error")
         if not self.terms:
             raise ValueError(f"loss.weights={dict(weights)}: all are zero; set one above 0")
 

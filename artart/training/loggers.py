@@ -30,9 +30,8 @@ def log_grid(loggers: Sequence[Logger], tag: str, image: Tensor, path: Path, ste
 
 def log_settings(loggers: Sequence[Logger], config: Config) -> None:
     """Give all settings, by dotted key, to CSV, W&B and MLflow; TensorBoard has a table of few (`result`)."""
-    values = {key: select_or_none(config, key) for key in flat_keys(config)}
-    settings = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
-    settings = {key: printable(value) if isinstance(value, str) else value for key, value in settings.items()}
+    values = {key: value for key in flat_keys(config) if not isinstance(value := select_or_none(config, key), Mapping)}
+    settings = {key: printable(value) if isinstance(value, str) else value for key, value in values.items()}
     for logger in loggers:
         if isinstance(logger, CSVLogger | WandbLogger | MLFlowLogger):
             logger.log_hyperparams(settings)

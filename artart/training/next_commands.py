@@ -7,14 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from artart.config.commands import arguments_of
 from artart.io.terminal import pasteable
-from artart.objectives.base import Objective
 from artart.training.auto import AUTO
 from artart.training.run import Run
 
 log = logging.getLogger(__name__)
-
-TRY = {"reconstruct": "input=FILE_OR_FOLDER side_by_side=true", "sample": "num_images=16"}  # by mode
 
 
 def log_next_commands(run: Run, checkpoint: Path | None) -> None:
@@ -29,18 +27,13 @@ def log_next_commands(run: Run, checkpoint: Path | None) -> None:
 def next_commands(run: Run, checkpoint: Path | None) -> Iterator[tuple[str, str]]:
     """Modules with their arguments, as a shell reads them, and a note on each."""
     if checkpoint:
-        yield f"artart.generate checkpoint={pasteable(checkpoint)} {arguments_of(run.objective)}", ""
+        arguments = arguments_of(run.objective.mode, run.objective.one_step)
+        yield f"artart.generate checkpoint={pasteable(checkpoint)} {arguments}", ""
     yield from _trainings(run)
     if checkpoint and run.cfg.data.get("val_fraction") != 0:
         yield f"artart.evaluate checkpoint={pasteable(checkpoint)}", "how good it is"
     logs = pasteable(Path(run.cfg.run_dir))
     yield f"tensorboard.main --logdir {logs} --samples_per_plugin images=1000", "curves and grids"
-
-
-def arguments_of(objective: Objective) -> str:
-    """Arguments of artart.generate that show what a network can do."""
-    has_trajectory = objective.mode == "sample" and not objective.one_step
-    return TRY[objective.mode] + " save_trajectory=true" * has_trajectory
 
 
 def _trainings(run: Run) -> Iterator[tuple[str, str]]:

@@ -104,6 +104,9 @@ class Study:
                     lock.acquire(timeout=0)
                 except Timeout:
                     continue
+                if number < len(trials) and self.study.get_trials(deepcopy=False)[number].state.is_finished():
+                    lock.release()  # another process has ended it since
+                    continue
                 # A function of seed, number and the trials before it, so a continued sweep is the uninterrupted one.
                 (seed,) = np.random.SeedSequence((self.sweep.seed, number)).generate_state(1)
                 self.study.sampler = optuna.samplers.TPESampler(seed=int(seed))

@@ -51,8 +51,7 @@ def report(run: "Run", trainer: Trainer, module: ArtModule, seconds: float) -> T
     result = TrainingResult(run_dir, best.get(monitor, math.nan), checkpoint_in(run_dir, (BEST, LAST)))
     if not in_sweep() and not run.is_part:
         place = f"{run.stage}: " if run.stage else ""
-        score = "not measured" if math.isnan(result.best_score) else f"{result.best_score:.4g}"
-        log.info("%sdone in %.0f s, best %s %s", place, seconds, monitor, score)
+        log.info("%sdone in %.0f s, best %s %s", place, seconds, monitor, in_words(result.best_score))
         if grids := sorted((run_dir / "samples").glob("epoch_????.png")):
             log.info("  grid        %s", relative_to_cwd(grids[-1]))
         if result.checkpoint:
@@ -61,12 +60,16 @@ def report(run: "Run", trainer: Trainer, module: ArtModule, seconds: float) -> T
     return result
 
 
+def in_words(score: float) -> str:
+    return "not measured" if math.isnan(score) else f"{score:.4g}"
+
+
 def _best(trainer: Trainer, module: ArtModule, monitor: str) -> dict[str, float]:
     """The best score and its epoch, from the checkpoint callback that monitors it; without one, the last score."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor == monitor and callback.best_model_path:
             assert callback.best_model_score is not None
-            epoch = weights.load(Path(callback.best_model_path))["epoch"] + 1
+            epoch = weights.load(Path(callback.best_model_path), mapped=True)["epoch"] + 1
             return {monitor: callback.best_model_score.item(), "epoch": epoch}
     value = module.metrics.get(monitor, math.nan)
     return {monitor: value, "epoch": trainer.current_epoch} if math.isfinite(value) else {}

@@ -243,9 +243,9 @@ def encode_images(run: Run, first_stage: FrozenAutoencoder) -> None:
 def finish(run: Run, trainer: Trainer) -> TrainingResult:
     """Train with the Trainer of `begin`, and report."""
     config, started = as_dict(run.cfg), time.monotonic()
-    within = Path(config["run_dir"]).parent if run.is_part else None
+    folder = Path(config["run_dir"])
     optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
     module = ArtModule(run.net, run.objective, optimizer, scheduler, config, run.data.label_names, run.stage)
     log_settings(trainer.loggers, config)
-    fit(trainer, module, run.data, run.state and run.state.path, within)
+    fit(trainer, module, run.data, run.state and run.state.path, folder.parent if run.is_part else folder)
     return report(run, trainer, module, time.monotonic() - started)

@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from artart import ArtError
 from artart.config.build import in_multirun
 from artart.config.paths import CHECKPOINTS, FIRST_STAGE, LAST, RUNS, checkpoint_in, read_settings
-from artart.io.files import is_writable, new_folder
+from artart.io.files import dated, is_writable, new_folder
 from artart.io.locks import unless_missing
 from artart.io.terminal import relative_to_cwd
 from artart.training import run_files
@@ -186,7 +185,7 @@ def claim_run_dir(cfg: DictConfig, planned: Plan) -> Path:
             with _prefixed(f"hydra.sweep.dir={hydra.sweep.dir}", "name a new folder"):
                 run_files.check_free(run_dir)
         else:
-            run_dir = planned.run_dir or new_folder(RUNS.absolute() / f"{datetime.now():%Y-%m-%d/%H-%M-%S}")
+            run_dir = planned.run_dir or new_folder(dated(RUNS.name).absolute())
         (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
         _lock(run_dir)
         if not planned.is_in_place:

@@ -21,6 +21,7 @@ from artart.diffusion.first_stage import FrozenAutoencoder
 from artart.io.ranges import MIN_IMAGE_SIZE
 from artart.io.terminal import relative_to_cwd
 from artart.training.finetune import adopt_config
+from artart.training.result import in_words
 from artart.training.run import STAGES, Run, begin, finish, prepare
 from artart.training.run_dir import newest_in
 from artart.training.run_files import open_log, reached_limit
@@ -149,6 +150,5 @@ def train_first_stage(first: Run, run: Run, first_stage: FrozenAutoencoder) -> N
     last = {"state_dict": first.net.state_dict(), "moments": None}  # callbacks may save none
     first_stage.fill(load_first_stage(result.checkpoint, run.cfg.image_size).content if result.checkpoint else last)
     grid = max((folder / "samples").glob("epoch_????.png"), default="none")
-    log.info(
-        "%s: done, best %s %.4g, grid %s", STAGES[0], first.cfg.monitor, result.best_score, relative_to_cwd(Path(grid))
-    )
+    score = in_words(result.best_score)
+    log.info("%s: done, best %s %s, grid %s", STAGES[0], first.cfg.monitor, score, relative_to_cwd(Path(grid)))

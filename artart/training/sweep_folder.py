@@ -6,12 +6,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from artart import ArtError
-from artart.io.files import is_writable, new_folder, write_json
+from artart.io.files import dated, is_writable, new_folder, write_json
 from artart.io.terminal import pasteable
 
 SWEEPS = Path("outputs/sweeps")
@@ -67,7 +66,7 @@ def choose(folder: str | None, words: Sequence[str], sweep: Mapping[str, Any]) -
 
 def claim(folder: str | None, begun: Begun) -> Path:
     """Create the folder of a sweep unless it exists, and write what it was begun with."""
-    place = Path(folder) if folder else new_folder(SWEEPS.absolute() / f"{datetime.now():%Y-%m-%d/%H-%M-%S}")
+    place = Path(folder) if folder else new_folder(dated(SWEEPS.name).absolute())
     write_json(place / SETTINGS, begun._asdict())
     return place
 

@@ -42,7 +42,6 @@ HINTS = (  # warnings of Lightning about what is intended here
     ".*is smaller than the logging interval.*",
     ".*exists and is not empty.*",
     ".*could not find the monitored key.*",
-    ".*dirpath has changed.*",
     ".*treespec.*",
     ".*sync_dist=True.*",  # values are reduced by ArtModule
 )
@@ -54,8 +53,7 @@ def precision_of(config: Config) -> str:
     Raises ArtError if a GPU is asked for and there is none.
     """
     accelerator, precision = config["trainer"]["accelerator"], config["trainer"]["precision"]
-    has_cuda = torch.cuda.is_available()
-    if accelerator in ("gpu", "cuda") and not has_cuda and not torch.backends.mps.is_available():
+    if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         raise ArtError(f"trainer.accelerator={accelerator}: PyTorch finds no GPU; trainer=cpu works everywhere")
     return precision or ("bf16-mixed" if computes_in_bf16(device_of(config)) else "32-true")
 
@@ -115,14 +113,13 @@ def quieten_lightning() -> None:
         warnings.filterwarnings("ignore", hint, module="lightning")
 
 
-def fit(trainer: Trainer, module: ArtModule, data: ArtDataModule, checkpoint: Path | None, within: Path | None) -> None:
+def fit(trainer: Trainer, module: ArtModule, data: ArtDataModule, checkpoint: Path | None, run_dir: Path) -> None:
     """Train, from a checkpoint if one is given; a signal ends the process with that signal's exit code.
 
-    `within` is the folder of the run that this one is a part of, which is to be resumed then.
+    `run_dir` is the folder of the run to resume, of which this one may be a part.
 
     Raises ArtError if the state of training in the checkpoint cannot be used.
     """
-    run_dir = within or Path(module.config["run_dir"])
     began: list[int] = []  # the step at which training began, once it did
     note_step = LambdaCallback(on_train_start=lambda *_: began.append(trainer.global_step))
     trainer.callbacks.append(note_step)  # type: ignore[attr-defined]

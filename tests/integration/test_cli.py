@@ -161,18 +161,25 @@ def test_help_and_simple_mistakes_do_not_wait_for_torch(tmp_path):
     assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path).returncode == 0
 
 
-def test_images_are_generated_without_lightning(tmp_path):
+@pytest.mark.parametrize(
+    ("command", "words", "written"),
+    [
+        ("generate", ["num_images=1", "sampler.num_steps=1", "out=here"], "here/00000_drawing.png"),
+        ("export", ["out=here.safetensors"], "here.safetensors"),
+    ],
+)
+def test_checkpoints_are_used_without_lightning(tmp_path, command, words, written):
     """Whose import takes seconds, as that of torchmetrics does."""
     checkpoint = Path(__file__).parents[1] / "data" / "checkpoints" / "format_2.ckpt"
-    script = """
-import sys, artart.generate
-artart.generate.run()
-sys.exit(str({"lightning", "torchmetrics"} & sys.modules.keys()))
+    script = f"""
+import sys, artart.{command}
+artart.{command}.run()
+sys.exit(str({{"lightning", "torchmetrics"}} & sys.modules.keys()))
 """
-    words = (f"checkpoint={checkpoint}", "num_images=1", "sampler.num_steps=1", "out=here")
-    done = subprocess.run([sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True)
+    call = [sys.executable, "-c", script, f"checkpoint={checkpoint}", *words]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
     assert done.stderr.endswith("set()\n")
-    assert (tmp_path / "here" / "00000_drawing.png").is_file()
+    assert (tmp_path / written).is_file()
 
 
 def test_generate_says_that_it_has_no_sweeps(tmp_path):

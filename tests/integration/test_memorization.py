@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from artart.features.alexnet import alexnet_features
-from artart.io.images import to_model
+from artart.features.alexnet import features_of
 from artart.metrics.distances import kernel_distance
 from artart.training.callbacks import memorization
 from artart.training.callbacks.checkpoints import EpochCheckpoint
@@ -155,7 +154,7 @@ def test_the_kernel_distance_is_that_of_evaluation(result, alexnet_weights, monk
 
     monkeypatch.setattr(MemorizationMonitor, "_samples", samples)
     found = result("trainer.max_epochs=2", f"callbacks.memorization.weights={alexnet_weights}", *BY_KID_NO_MEMORIZATION)
-    features = [alexnet_features(to_model(seen[name]), str(alexnet_weights)) for name in ("samples", "held_out")]
+    features = [features_of(seen[name], str(alexnet_weights), torch.device("cpu")) for name in ("samples", "held_out")]
     assert found["last"]["samples/kid_alexnet"] == pytest.approx(kernel_distance(*features).value, rel=1e-4)
     assert (
         found["last"]["samples/kid_no_memorization"]

@@ -91,7 +91,7 @@ def test_every_file_of_the_folder_stands_in_the_index(prepare, mixed_folder):
         str(path.relative_to(mixed_folder)) for path in find_all(mixed_folder).images
     ]
     assert {"path", "class", "bytes", "mtime", "sha256", "format", "width", "height", "mode"} <= index[0].keys()
-    assert {"frames", "alpha", "icc", "orientation", "perceptual_hash", "status", "reason"} <= index[0].keys()
+    assert {"icc", "orientation", "perceptual_hash", "status", "reason"} <= index[0].keys()
 
 
 def test_a_folder_where_nothing_is_usable_has_a_report_too(prepare, tmp_path):

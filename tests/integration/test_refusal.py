@@ -189,6 +189,8 @@ def test_label_filter_refuses_what_looks_like_the_examples(tmp_path, alexnet_wei
         LabelFilter(tmp_path / "art", ["warn"], str(alexnet_weights))
     with pytest.raises(ArtError, match=r"^filter\.refused: names all sub-folders"):
         LabelFilter(tmp_path / "art", ["warm", "cold"], str(alexnet_weights))
+    with pytest.raises(ArtError, match=r"^filter\.weights=gone: .*, or do without: filter=null$"):
+        LabelFilter(tmp_path / "art", ["warm"], "gone")
     for path in (tmp_path / "art" / "warm").glob("*.png"):
         path.write_bytes(b"damaged")
     with pytest.raises(ArtError, match=r"^filter\.refused: no image of warm below .* can be used; add others"):

@@ -230,6 +230,10 @@ WRONG = {
         "negative_prompt=x: has no effect with guidance.weight=1",
     ),
     "one prompt between": (["mode=interpolate", "prompt=x"], r"seeds: needs a value: seeds=\[1,2\]"),
+    "one prompt of a file": (
+        ["mode=interpolate", "prompts=p.txt"],
+        "seeds: give two or more, .* or two or more prompts",
+    ),
 }
 
 

@@ -20,6 +20,7 @@ from torch.testing import assert_close
 
 import artart.train
 from artart import ArtError
+from artart.io import files
 from artart.training import run_dir
 from artart.training.run import describe_net
 
@@ -357,13 +358,13 @@ def test_a_run_dir_that_cannot_be_written_is_reported_in_one_line(train, capsys)
 def test_two_runs_in_the_same_second_have_two_folders(monkeypatch, tmp_path):
     from omegaconf import OmegaConf
 
-    class Noon(run_dir.datetime):
+    class Noon(files.datetime):
         @classmethod
         def now(cls, tz=None):
             return cls(2026, 1, 1, 12)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_dir, "datetime", Noon)
+    monkeypatch.setattr(files, "datetime", Noon)
     folders = [run_dir.claim_run_dir(OmegaConf.create({"run_dir": None}), run_dir.Plan()) for _ in range(3)]
     assert [folder.name for folder in folders] == ["12-00-00", "12-00-00-2", "12-00-00-3"]
 

@@ -44,7 +44,7 @@ class LastCheckpoint(Checkpoint):
         """`train_time_interval`: minutes (Lightning's is a timedelta) between saves within an epoch; None: none."""
         self.path = Path(dirpath, LAST)
         self.saved_step = -1
-        self.train_time_interval = train_time_interval
+        self.train_time_interval = train_time_interval or math.inf
         self.step, self.is_between_steps = 0, True  # False while gradients are accumulated
         self.saved_at, self.validated_at = 0.0, -math.inf  # on the clock
         self.signal, self.signal_at = 0, 0.0  # the first signal, and when it came
@@ -90,8 +90,7 @@ class LastCheckpoint(Checkpoint):
         saves_soon = trainer.is_last_batch or trainer.should_stop or self._is_before_validation(trainer, batch_idx)
         if not self.is_between_steps or saves_soon:
             return  # validation or the end of the epoch saves
-        interval = math.inf if self.train_time_interval is None else self.train_time_interval
-        if request := self._request(trainer, _minutes_since(self.saved_at) > interval, late=True):
+        if request := self._request(trainer, _minutes_since(self.saved_at) > self.train_time_interval, late=True):
             self.points = self._points(trainer)
             self._save(trainer)
             self.points = {}

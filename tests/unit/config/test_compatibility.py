@@ -56,7 +56,7 @@ def test_features_of_images_that_are_augmented_cannot_be_kept():
 
 def test_prompts_and_their_encoder_need_captions():
     data = FITTING["data"] | {"prompts": ["a pear"], "text_encoder": "clip", "captions": "none"}
-    with pytest.raises(ArtError, match=r"data.text_encoder: needs captions; .*\ndata.prompts: need captions; set"):
+    with pytest.raises(ArtError, match=r"data.text_encoder: needs captions; .*\ndata.prompts: needs captions; set"):
         check_parts(FITTING | {"data": data}, "sample", CLASSES)
     check_parts(FITTING | {"data": data | {"captions": "auto"}}, "sample", CLASSES)
 

@@ -42,6 +42,11 @@ def test_to_hydra_quotes_a_colour():
     assert to_hydra(["data.background=#203040"], "train") == ["data.background='#203040'"]
 
 
+def test_to_hydra_quotes_the_folder_of_an_encoder():
+    assert to_hydra(["data.text_encoder=~/t5 base"], "train") == ["data.text_encoder='~/t5 base'"]
+    assert to_hydra(["data.text_encoder=null"], "train") == ["data.text_encoder=null"]
+
+
 def test_to_hydra_quotes_the_name_of_who_signs():
     assert to_hydra(["new-certificate", "name=Müller, Erika"], "provenance") == [
         "action=new-certificate",

@@ -9,7 +9,7 @@ import pytest
 from artart import ArtError
 from artart.data.captions import captions_of, clean, words_in
 from artart.data.folder import ArtFolder
-from artart.data.settings import FolderSettings
+from artart.data.settings import DataSettings
 from artart.io.files import read_text
 
 ROWS = (
@@ -31,7 +31,7 @@ def folder(tmp_path: Path):
         file = tmp_path.parent / f"{tmp_path.name}.csv"
         if table:
             file.write_text(table)
-        return ArtFolder(FolderSettings(tmp_path, 16, metadata=file if table else None))
+        return ArtFolder(DataSettings(tmp_path, 16, metadata=file if table else None))
 
     return make
 

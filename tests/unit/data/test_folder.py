@@ -27,7 +27,7 @@ from artart.data.demo import paint
 from artart.data.find import find_all
 from artart.data.folder import ArtFolder, Contents
 from artart.data.scan import Examined
-from artart.data.settings import FolderSettings
+from artart.data.settings import DataSettings
 
 Nobody = Callable[[], AbstractContextManager[None]]
 SIZE = 16
@@ -43,7 +43,7 @@ def opened(art_folder: Path, tmp_path: Path) -> Open:
     def opened(
         root: Path = art_folder, size: int = SIZE, cache_dir: Path = tmp_path / "cache", **more: Any
     ) -> ArtFolder:
-        return ArtFolder(FolderSettings(root, size, cache_dir=cache_dir, **{"max_pixels": 10_000, **more}))
+        return ArtFolder(DataSettings(root, size, cache_dir=cache_dir, **{"max_pixels": 10_000, **more}))
 
     return opened
 
@@ -333,7 +333,7 @@ def test_folders_of_one_name_have_caches_of_their_own(opened: Open, art_folder: 
 def test_the_cache_is_the_users_unless_another_is_named(
     art_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    one = ArtFolder(FolderSettings(art_folder, SIZE))
+    one = ArtFolder(DataSettings(art_folder, SIZE))
     assert one.cache.parent == platformdirs.user_cache_path("artart")
     assert one.cache.is_relative_to(tmp_path_factory.getbasetemp())  # tests leave the real one alone
     one.read()
@@ -656,8 +656,8 @@ BUILD = """
 import sys
 from pathlib import Path
 from artart.data.folder import ArtFolder
-from artart.data.settings import FolderSettings
-ArtFolder(FolderSettings(Path(sys.argv[1]), 16, cache_dir=Path(sys.argv[2]))).read()
+from artart.data.settings import DataSettings
+ArtFolder(DataSettings(Path(sys.argv[1]), 16, cache_dir=Path(sys.argv[2]))).read()
 """
 
 

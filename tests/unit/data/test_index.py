@@ -10,10 +10,10 @@ from artart.data import demo, index
 from artart.data.index import COLUMNS, Entry, counts, describe_unused, entries_of, write_unused
 from artart.data.perceptual_hash import perceptual_hash
 from artart.data.scan import FileInfo
-from artart.data.settings import EXCLUDE, FolderSettings
+from artart.data.settings import EXCLUDE, DataSettings
 
-SETTINGS = FolderSettings(max_pixels=10_000)
-LENIENT = FolderSettings(max_pixels=10**9, min_size=1, exclude=dict.fromkeys(EXCLUDE, False))
+SETTINGS = DataSettings(max_pixels=10_000)
+LENIENT = DataSettings(max_pixels=10**9, min_size=1, exclude=dict.fromkeys(EXCLUDE, False))
 OPT_OUT, SOURCE = "DMI-PROHIBITED-AIMLTRAINING", "trainedAlgorithmicMedia"
 NAMES = [
     "plain.jpg",
@@ -36,14 +36,14 @@ def facts(number: int = 0, **others: Any) -> FileInfo:
 
 
 def entries_by(
-    files: dict[str, FileInfo], settings: FolderSettings = SETTINGS, excluded: dict[str, str] | None = None
+    files: dict[str, FileInfo], settings: DataSettings = SETTINGS, excluded: dict[str, str] | None = None
 ) -> list[Entry]:
     """The entries of files by path, without classes."""
     return entries_of(((path, "", fact, (excluded or {}).get(path, "")) for path, fact in files.items()), settings)
 
 
 def statuses(
-    files: dict[str, FileInfo], settings: FolderSettings = SETTINGS, excluded: dict[str, str] | None = None
+    files: dict[str, FileInfo], settings: DataSettings = SETTINGS, excluded: dict[str, str] | None = None
 ) -> dict[str, str]:
     """Kind of the reason by path; empty for what is trained on."""
     entries = entries_by(files, settings, excluded)
@@ -55,7 +55,7 @@ def statuses(
 
 
 def test_any_name_and_any_fact_come_back(tmp_path: Path) -> None:
-    odd = {"mode": "I;16B", "frames": 300, "alpha": True, "icc": 'Café, "RGB"\n', "orientation": 8, "opt_out": OPT_OUT}
+    odd = {"mode": "I;16B", "icc": 'Café, "RGB"\n', "orientation": 8, "opt_out": OPT_OUT}
     odd |= {"mtime": 1_763_800_000_123_456_789, "bytes": 2**40, "perceptual_hash": "f00f", "source": SOURCE}
     entries = [Entry(name, name.upper(), facts(i, **odd), "ok", "") for i, name in enumerate(NAMES)]
     entries += [Entry("empty.jpg", "", FileInfo(), "rejected", 'cut off or damaged: "a", b\nc')]
@@ -185,7 +185,7 @@ def test_each_exclusion_can_be_switched_off() -> None:
     kinds = {"copy": "exact duplicate", "shy": "opted out of data mining", "ai": "AI-made"}
     assert statuses(files) == {"a": "", **kinds}
     for path, name in {"copy": "duplicate", "shy": "opt_out", "ai": "ai_made"}.items():
-        assert statuses(files, FolderSettings(max_pixels=10_000, exclude={name: False})) == {"a": "", **kinds, path: ""}
+        assert statuses(files, DataSettings(max_pixels=10_000, exclude={name: False})) == {"a": "", **kinds, path: ""}
     assert set(statuses(files, LENIENT).values()) == {""}
 
 

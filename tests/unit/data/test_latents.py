@@ -21,7 +21,7 @@ from artart.data.dataset import ImageSet, images_of
 from artart.data.folder import ArtFolder
 from artart.data.latents import latents_of
 from artart.data.loader import Loader
-from artart.data.settings import FolderSettings
+from artart.data.settings import DataSettings
 from artart.io.images import to_model
 
 SIZE, MEAN, STD = 16, 0.25, 3.0
@@ -53,7 +53,7 @@ def opened(art_folder: Path, tmp_path: Path) -> Callable[[], tuple[ArtFolder, Im
     """The folder and its images anew, as another process would see them."""
 
     def opened() -> tuple[ArtFolder, ImageSet]:
-        one = ArtFolder(FolderSettings(art_folder, SIZE, cache_dir=tmp_path / "cache"))
+        one = ArtFolder(DataSettings(art_folder, SIZE, cache_dir=tmp_path / "cache"))
         return one, images_of(one, one.read(), {})
 
     return opened
@@ -204,7 +204,7 @@ def test_images_of_equal_content_share_their_latents(tmp_path):
     pixels = torch.randint(0, 256, (3, 3, SIZE, SIZE), dtype=torch.uint8)
     digests = [64 * "a", 64 * "b", 64 * "a"]
     images = ImageSet(pixels, torch.tensor([0, 1, 0]), torch.zeros(3, 1).long(), digests, digests)
-    one = ArtFolder(FolderSettings(tmp_path, SIZE, cache_dir=tmp_path / "cache", exclude={"duplicate": False}))
+    one = ArtFolder(DataSettings(tmp_path, SIZE, cache_dir=tmp_path / "cache", exclude={"duplicate": False}))
     found = latents_of(images, Encoder(), one, CPU, flips=True)
     assert found.rows.tolist() == [0, 2, 0]
     assert_are_latents(found, images, Encoder())

@@ -17,7 +17,6 @@ def test_numbers_of_a_column():
     assert found["known"] == 10
     assert found["unknown"] == 2
     assert found["different"] == 3
-    assert found["top_share"] == pytest.approx(0.6)
     assert found["effective_number"] == pytest.approx(math.exp(entropy([6, 3, 1])))
     assert list(found["most"].items()) == [("a", 6), ("b", 3), ("c", 1)]
 
@@ -30,7 +29,7 @@ def test_equally_frequent_values_are_as_many_as_there_are(number):
 def test_a_column_without_values():
     found = representation(["", ""])
     assert found == {
-        "known": 0, "unknown": 2, "different": 0, "effective_number": 0.0, "top_share": 0.0, "most": {}
+        "known": 0, "unknown": 2, "different": 0, "effective_number": 0.0, "most": {}
     }  # fmt: skip
     assert _columns_table({"representation": {"place": found}}).rows == [["place", "0", "0.0", "2", ""]]
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from artart.diffusion.noise_levels import Constant, LogitNormal
+from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.parameterization import PARAMETERIZATIONS
 from artart.diffusion.schedule import Cosine, Flow
 from artart.diffusion.weighting import WEIGHTINGS
@@ -92,7 +92,3 @@ def test_draws_come_from_the_generator_alone():
     assert_close(draw(8, generator(5)), first, rtol=0, atol=0)
     assert not torch.equal(draw(8, generator(6)), first)
     assert len(first.unique()) == 8
-
-
-def test_constant_is_always_the_same_level():
-    assert_close(Constant(0.25)(3, generator()), torch.tensor([0.25, 0.25, 0.25]), rtol=0, atol=0)

@@ -9,8 +9,10 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision.models import alexnet
 from torchvision.transforms import v2
 
-from artart.features.alexnet import alexnet_features, lpips_alex
-from artart.io.images import to_model
+from artart.features.alexnet import features_of, lpips_alex
+from artart.io.images import to_model, to_pixels
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -130,14 +132,14 @@ def by_torchvision(x: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Ten
 
 @pytest.mark.parametrize("size", [32, *(pytest.param(size, marks=pytest.mark.slow) for size in (224, 256))])
 def test_features_are_alexnets_at_224_px(art, weights, state, size):
-    x = art(size)[:4]
-    found = alexnet_features(x, weights)
+    pixels = to_pixels(art(size)[:4])
+    found = features_of(pixels, weights, CPU)
     assert found.shape == (4, 256)
     assert found.dtype == torch.float64
-    assert_close(found, by_torchvision(x, state), rtol=1e-4, atol=1e-5)
+    assert_close(found, by_torchvision(to_model(pixels), state), rtol=1e-4, atol=1e-5)
 
 
 def test_features_do_not_depend_on_the_batch(art, weights):
-    x = art(48)
-    parts = [alexnet_features(part, weights) for part in x.split(4)]
-    assert_close(torch.cat(parts), alexnet_features(x, weights), rtol=1e-4, atol=1e-5)
+    pixels = to_pixels(art(48))
+    parts = [features_of(part, weights, CPU) for part in pixels.split(4)]
+    assert_close(torch.cat(parts), features_of(pixels, weights, CPU), rtol=1e-4, atol=1e-5)

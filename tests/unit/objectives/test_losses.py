@@ -201,11 +201,6 @@ def test_weights_that_are_all_zero_are_refused():
         WeightedSum({"mse": 0.0}, mse=MSE())
 
 
-def test_a_negative_weight_is_refused():
-    with pytest.raises(ValueError, match="negative weight"):
-        WeightedSum({"mse": -1.0}, mse=MSE())
-
-
 def test_a_term_that_is_no_loss_is_refused():
     with pytest.raises(ValueError, match=r"loss\.mse=None: not a loss"):
         WeightedSum({"mse": 1.0}, mse=None)

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from artart.diffusion.augment import AUGMENT_DIM, Augment
 from artart.diffusion.guidance import Guidance
 from artart.diffusion.noise import from_seeds, own_generators
-from artart.diffusion.noise_levels import Constant, LogitNormal
+from artart.diffusion.noise_levels import LogitNormal
 from artart.diffusion.samplers import DDIM, Step
 from artart.diffusion.sampling import sample_steps
 from artart.diffusion.schedule import Cosine, Flow, Linear
@@ -36,6 +36,11 @@ def drawing(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def constant(r: float):
+    """A distribution of one noise level."""
+    return lambda num, generator: torch.full((num,), r, device=generator.device)
+
+
 def mse() -> WeightedSum:
     return WeightedSum({"mse": 1.0}, mse=MSE("model"))
 
@@ -47,7 +52,7 @@ class Halve(nn.Module):
 
 @pytest.mark.parametrize("parameterization", ["x0", "eps", "v"])
 def test_objectives_name_inputs_and_output_of_the_network(parameterization):
-    objective = Diffusion(mse(), Flow(), Constant(0.5), parameterization)
+    objective = Diffusion(mse(), Flow(), constant(0.5), parameterization)
     assert (objective.inputs, objective.output) == (("x_t", "t", "y"), f"{parameterization}_hat")
     assert (Reconstruction(mse()).inputs, Reconstruction(mse()).output) == (("x",), "x0_hat")
     assert isinstance(objective, Objective)
@@ -145,7 +150,7 @@ def conditioned_net(size: int = 16, seed: int = 0) -> ConvDiffusionModel:
 def test_without_noise_each_term_is_that_of_reconstruction(schedule):
     loss = WeightedSum({"mse": 1.0, "perceptual": 0.5}, mse=MSE("imagenet"), perceptual=Perceptual("random"))
     noiseless = Diffusion(
-        loss, schedule, Constant(0.0), weighting="uniform", perceptual_max_noise=1.0, class_dropout_prob=0.0
+        loss, schedule, constant(0.0), weighting="uniform", perceptual_max_noise=1.0, class_dropout_prob=0.0
     )
     given = batch(3, 16)._replace(y=torch.full((3, 1), NUM_CLASSES))
     net = conditioned_net()
@@ -220,7 +225,7 @@ def test_the_network_sees_noise_of_the_level_that_was_drawn_and_is_reported_its_
 @pytest.mark.parametrize("class_dropout_prob", [0.0, 1.0])
 def test_labels_are_all_seen_or_all_withheld(class_dropout_prob):
     given, net = batch(7), Spy()
-    Diffusion(mse(), Flow(), Constant(0.5), class_dropout_prob=class_dropout_prob)(net, given, drawing())
+    Diffusion(mse(), Flow(), constant(0.5), class_dropout_prob=class_dropout_prob)(net, given, drawing())
     assert net.labels == [given.y.tolist() if class_dropout_prob == 0 else [[NUM_CLASSES]] * 7]
 
 
@@ -302,7 +307,7 @@ def squared_errors(x0_hat, x0):
 
 def test_validation_draws_the_noise_levels_of_its_loss_as_training_does():
     given, net = batch(6), Spy(lambda x_t, t, y: 0.5 * x_t)
-    measured = Diffusion(mse(), Flow(), Constant(0.25)).measure(net, given)
+    measured = Diffusion(mse(), Flow(), constant(0.25)).measure(net, given)
     (x_t, t, _), _ = net.seen
     assert_close(t, torch.full((6,), 0.25))
     eps = (x_t - 0.75 * given.x0) / 0.25
@@ -315,7 +320,7 @@ def test_validations_monitored_metric_is_over_all_noise_levels_evenly():
     given, net = batch(6), Spy(lambda x_t, t, y: 0.5 * x_t)
     scores = []
     for level in (0.1, 0.9):
-        scores.append(Diffusion(mse(), Flow(), Constant(level)).measure(net, given)["val/mse"])
+        scores.append(Diffusion(mse(), Flow(), constant(level)).measure(net, given)["val/mse"])
     assert_close(scores[0], scores[1], rtol=0, atol=0)
     assert_close(scores[0], squared_errors(0.5 * net.seen[1][0], given.x0))
 
@@ -323,7 +328,7 @@ def test_validations_monitored_metric_is_over_all_noise_levels_evenly():
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
 def test_errors_by_noise_level_are_of_the_images_that_had_it(schedule):
     given, net = batch(400, 4), Spy()
-    measured = Diffusion(mse(), schedule, Constant(0.25)).measure(net, given)
+    measured = Diffusion(mse(), schedule, constant(0.25)).measure(net, given)
     x_t, t, _ = net.seen[1]
     level = schedule.for_images(t, x_t)
     assert abs(((x_t - level.alpha * given.x0) / level.sigma).std() - 1) < 0.05
@@ -343,7 +348,7 @@ def gradient_by_level(measured):
 def test_the_perceptual_pull_is_compared_with_that_of_the_other_terms():
     """By hand: the gradient of a mean square of N numbers is 2 e / N, that of a mean fourth power 4 e^3 / N."""
     loss = WeightedSum({"mse": 2.0, "perceptual": 0.5}, mse=MSE("model"), perceptual=a_term)
-    objective = Diffusion(loss, Flow(), Constant(0.5), perceptual_max_noise=0.6)
+    objective = Diffusion(loss, Flow(), constant(0.5), perceptual_max_noise=0.6)
     given, net = batch(20, seed=1), Spy(lambda x_t, t, y: 0.5 * x_t)
     with torch.inference_mode():
         measured = gradient_by_level(objective.measure(net, given))
@@ -382,7 +387,7 @@ def test_sampling_begins_with_pure_noise_where_the_parameterization_can(schedule
     net = Spy()
     sampler = DDIM(3, spacing="t")
     y = torch.zeros(100, dtype=torch.long)
-    steps = list(sample_steps(net, Diffusion(mse(), schedule, Constant(0.5), parameterization), sampler, y, range(100)))
+    steps = list(sample_steps(net, Diffusion(mse(), schedule, constant(0.5), parameterization), sampler, y, range(100)))
     times = schedule.times(3, "t", start)
     assert len(steps) == 3
     assert_close(torch.stack([t[0] for _, t, _ in net.seen]), times[:3].float())
@@ -395,7 +400,7 @@ def test_sampling_begins_with_pure_noise_where_the_parameterization_can(schedule
 
 def test_guidance_asks_for_the_class_and_for_none():
     net, y = Spy(), torch.tensor([2, 0])
-    objective = Diffusion(mse(), Flow(), Constant(0.5))
+    objective = Diffusion(mse(), Flow(), constant(0.5))
     list(sample_steps(net, objective, DDIM(4), y, [0, 1], Guidance(2.0, (0.3, 0.8))))
     none = [NUM_CLASSES] * 2
     assert net.labels == [[2, 0], [2, 0, *none], [2, 0, *none], [2, 0]]  # at r = 1, 0.75, 0.5, 0.25
@@ -403,7 +408,7 @@ def test_guidance_asks_for_the_class_and_for_none():
 
 def test_samples_are_as_learnt_unless_guidance_is_asked_for():
     net, y = Spy(), torch.tensor([2, NUM_CLASSES])
-    list(sample_steps(net, Diffusion(mse(), Flow(), Constant(0.5)), DDIM(3), y, [0, 1]))
+    list(sample_steps(net, Diffusion(mse(), Flow(), constant(0.5)), DDIM(3), y, [0, 1]))
     assert net.labels == [y.tolist()] * 3
 
 
@@ -415,7 +420,7 @@ def test_each_step_has_noise_of_its_own_that_belongs_to_the_seed():
                     yield Step(noise(i + 1), x)
 
         y = torch.zeros(len(seeds), dtype=torch.long)
-        steps = list(sample_steps(Spy(), Diffusion(mse(), Flow(), Constant(0.5)), Noises(2), y, seeds))
+        steps = list(sample_steps(Spy(), Diffusion(mse(), Flow(), constant(0.5)), Noises(2), y, seeds))
         return torch.stack([steps[0].x0_hat, steps[0].x_t, steps[1].x_t], dim=1)  # (B, 3, C, S, S)
 
     whole = noise_of([7, 8, 9])
@@ -492,7 +497,7 @@ def test_labels_are_withheld_together_and_each_alone():
 
 def test_guidance_by_several_columns_asks_for_all_of_them_and_for_none():
     net, y = Spy(num_classes=(3, 2)), torch.tensor([[3, 1], [3, 2]])
-    list(sample_steps(net, Diffusion(mse(), Flow(), Constant(0.5)), DDIM(2), y, range(2), Guidance(2.0, (0.3, 0.8))))
+    list(sample_steps(net, Diffusion(mse(), Flow(), constant(0.5)), DDIM(2), y, range(2), Guidance(2.0, (0.3, 0.8))))
     assert net.labels == [y.tolist(), [*y.tolist(), *[[3, 2]] * 2]]
 
 

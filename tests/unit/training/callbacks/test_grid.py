@@ -13,7 +13,6 @@ from torch.testing import assert_close
 from artart.data.datamodule import ArtDataModule
 from artart.data.dataset import ImageSet
 from artart.diffusion.guidance import Guidance
-from artart.diffusion.noise_levels import Constant
 from artart.diffusion.samplers import Heun, Step
 from artart.diffusion.sampling import sample_images
 from artart.diffusion.schedule import Flow
@@ -67,7 +66,7 @@ class Calls(list):
             yield Step(colours[:, :, None, None].expand(-1, 3, S, S) / 100, torch.full((len(y), 3, S, S), -1.0))
 
 
-OBJECTIVE = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), Constant(0.5))
+OBJECTIVE = Diffusion(WeightedSum({"mse": 1.0}, mse=MSE("model")), Flow(), lambda num, _: torch.full((num,), 0.5))
 
 
 @pytest.fixture
