@@ -1,20 +1,18 @@
 """Curves and files in the folder of a run, put back to the step that it resumes from."""
 
 import logging
-import shutil
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
 from artart import ArtError
 from artart.checkpoints.load import read
-from artart.config.paths import LAST, SET_ASIDE
-from artart.io.files import new_folder
+from artart.config.paths import LAST
 from artart.io.terminal import relative_to_cwd
 from artart.training.loggers import cut_back, files
 from artart.training.resume import ResumeState
+from artart.training.run_files import set_aside
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +28,11 @@ def prepare_run_dir(run_dir: Path, before: ResumeState | None, loggers: Sequence
     curves = files(loggers, run_dir)
     if before is None or before.path.resolve().parent.parent != run_dir.resolve():
         if curves:
-            aside = _set_aside(run_dir, curves)
+            aside = set_aside(run_dir, curves)
             log.info("curves of a run without a checkpoint are set aside in %s", relative_to_cwd(aside))
         return
     if before.path.name != LAST and (later := _later(run_dir, before)):
-        aside = _set_aside(run_dir, later, copied=curves)
+        aside = set_aside(run_dir, later, copied=curves)
         log.info("resume: files of later steps than %d are set aside in %s", before.step, relative_to_cwd(aside))
     cut_back(loggers, run_dir, before.curves)
 
@@ -44,19 +42,6 @@ def _later(run_dir: Path, before: ResumeState) -> list[Path]:
     others = [path for path in run_dir.glob("checkpoints/*.ckpt") if path != before.path and _step(path) > before.step]
     grids = [path for path in run_dir.glob("samples/epoch_*.png") if _epoch(path) > before.epochs]
     return [*others, *grids, *run_dir.glob("result.json")] if others else []
-
-
-def _set_aside(run_dir: Path, moved: Sequence[Path], copied: Sequence[Path] = ()) -> Path:
-    """Move and copy files into a new sub-folder, which is returned."""
-    aside = new_folder(run_dir / f"{SET_ASIDE}{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    for path in (*moved, *copied):
-        place = aside / path.relative_to(run_dir)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if path in moved:
-            path.rename(place)
-        else:
-            shutil.copy2(path, place)
-    return aside
 
 
 def _step(path: Path) -> int:

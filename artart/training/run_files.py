@@ -3,16 +3,18 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
-from artart.config.paths import RUNS, read_settings
-from artart.io.files import atomic
+from artart.config.paths import RUNS, SET_ASIDE, read_settings
+from artart.io.files import atomic, new_folder
 from artart.training.distributed import rank
 
 LOG = "train.log"
@@ -47,6 +49,19 @@ def check_links(run_dir: Path) -> None:
             and not Path(os.path.realpath(path)).is_relative_to(inside)
         ):
             raise ArtError(f"{path} is a link that leads out of the run's folder")
+
+
+def set_aside(folder: Path, moved: Sequence[Path], copied: Sequence[Path] = ()) -> Path:
+    """Move and copy files below a folder into a new sub-folder, which is returned."""
+    aside = new_folder(folder / f"{SET_ASIDE}{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    for path in (*moved, *copied):
+        place = aside / path.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path in moved:
+            path.rename(place)
+        else:
+            shutil.copy2(path, place)
+    return aside
 
 
 def reached_limit(run_dir: Path, cfg: DictConfig) -> tuple[str, int] | None:

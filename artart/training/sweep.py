@@ -9,7 +9,6 @@ import shutil
 import time
 import traceback
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from artart import ArtError
-from artart.config.paths import SET_ASIDE
-from artart.io.files import as_csv, atomic, new_folder, write_json
+from artart.io.files import as_csv, atomic, write_json
 from artart.io.terminal import escaped, first_line
+from artart.training.run_files import set_aside
 
 JOBS = ".jobs"  # a folder in that of the sweep, with a file for each job
 TABLE = "sweep.csv"
@@ -51,9 +50,7 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         if earlier := [folder / name for name in (JOBS, TABLE) if (folder / name).exists()]:
-            aside = new_folder(folder / f"{SET_ASIDE}{datetime.now():%Y-%m-%d_%H-%M-%S}")
-            for path in earlier:
-                path.rename(aside / path.name)
+            aside = set_aside(folder, earlier)
             log.warning("hydra.sweep.dir=%s: the table of an earlier sweep is set aside in %s", folder, aside.name)
         atexit.register(_remove_unused, folder)
 

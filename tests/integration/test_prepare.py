@@ -1,5 +1,6 @@
 """From a folder to a report of what is usable."""
 
+import base64
 import csv
 import io
 import json
@@ -284,3 +285,18 @@ def test_near_duplicates_in_folders_of_several_parts_are_counted(prepare, art_fo
     image.resize((250, 250)).save(art_folder / "test" / "again.png")
     assert prepare(f"data.root={art_folder}", "run_dir=report") == 0
     assert report()["near_duplicates"] == {"groups": 1, "images": 2, "in_several_parts": 1}
+
+
+@pytest.mark.slow
+def test_thumbnails_of_what_is_left_out_lie_on_the_background(prepare, art_folder):
+    """White lines that are transparent elsewhere, which nobody sees on white."""
+    drawing = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    drawing.paste("white", (8, 8, 56, 56))
+    for name in ("one.png", "again.png"):
+        drawing.save(art_folder / "drawing" / name)
+    assert prepare(f"data.root={art_folder}", "data.background=black", "run_dir=report") == 0
+    left_out = Path("report/report.html").read_text().partition("Left out</h2>")[2]
+    image = left_out.partition("data:image/jpeg;base64,")[2].partition('"')[0]
+    row = Image.open(io.BytesIO(base64.b64decode(image))).convert("L")
+    assert row.getpixel((50, 50)) > 200
+    assert row.getpixel((6, 50)) < 50
