@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 AUTO = "experiment=auto"
 MIN_IMAGES = 300  # below which fine-tuning is better
 MAX_VALIDATION_INTERVAL = 10  # epochs
+MAX_EPOCHS_OF_FIRST_STAGE = 250
 
 
 class Preset(NamedTuple):
@@ -33,14 +34,14 @@ class Preset(NamedTuple):
     num_images: int  # at least
     batch_size: int
     seen: int  # images seen in training
-    max_epochs: int  # after which the network may memorize a hundred images (docs/results/memorization.md)
+    max_epochs: int  # later it may memorize a hundred images, with Muon sooner (docs/results/memorization.md)
     seen_by_first_stage: int = 0
 
 
 PRESETS = (  # the first that fits is chosen
     Preset("art_256", True, 15e9, 2000, 128, 3_000_000, 250, 200_000),
     Preset("art_256", True, 10e9, 2000, 64, 3_000_000, 250, 200_000),
-    Preset("art", True, 2e9, 0, 32, 600_000, 250, 100_000),
+    Preset("art", True, 2e9, 0, 32, 300_000, 60, 100_000),
     Preset("diffusion_cpu", False, 2e9, 0, 16, 80_000, 60),
     Preset("diffusion_cpu", False, 0, 0, 8, 80_000, 60),
 )
@@ -90,7 +91,7 @@ def words_for(device: torch.device, num_images: int) -> list[str]:
         and (size is None or size >= one.memory)
         and num_images >= one.num_images
     )
-    epochs = _epochs(preset, preset.seen, num_images)
+    epochs = _epochs(preset.seen, num_images, preset.max_epochs)
     words = [
         f"experiment={preset.name}",
         f"data.batch_size={preset.batch_size}",
@@ -100,12 +101,12 @@ def words_for(device: torch.device, num_images: int) -> list[str]:
     if epochs < MAX_VALIDATION_INTERVAL:
         words.append("trainer.check_val_every_n_epoch=1")
     if preset.seen_by_first_stage:
-        epochs = _epochs(preset, preset.seen_by_first_stage, num_images)
+        epochs = _epochs(preset.seen_by_first_stage, num_images, MAX_EPOCHS_OF_FIRST_STAGE)
         words.append(f"first_stage_settings.trainer.max_epochs={epochs}")
     return words
 
 
-def _epochs(preset: Preset, seen: int, num_images: int) -> int:
+def _epochs(seen: int, num_images: int, most: int) -> int:
     """Epochs in which about `seen` images are seen; coarse, so that a few files more change nothing."""
     epochs = round(seen / max(1, num_images))
-    return min(preset.max_epochs, max(1, epochs if epochs < MAX_VALIDATION_INTERVAL else round(epochs, -1)))
+    return min(most, max(1, epochs if epochs < MAX_VALIDATION_INTERVAL else round(epochs, -1)))

@@ -100,7 +100,7 @@ def test_choose_says_what_and_that_few_images_need_another_start(machine, art_fo
         chosen("experiment=auto", f"data.root={art_folder}")
     what, how, few = caplog.messages
     assert what == (
-        "experiment=auto: experiment=art image_size=128 data.batch_size=32 trainer.max_epochs=250, for 12 images and a "
+        "experiment=auto: experiment=art image_size=128 data.batch_size=32 trainer.max_epochs=60, for 12 images and a "
         "GPU with 80.0 GB of memory"
     )
     assert how.startswith("to choose otherwise, ")
