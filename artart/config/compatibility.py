@@ -38,7 +38,8 @@ def check_parts(config: Config, mode: str, label_names: LabelNames, net: object 
     if "final_beta2" in config.get("scheduler", {}) and "betas" not in config["optimizer"]:
         problems.append("scheduler=burn_in: changes beta2 of Adam; use optimizer=adam")
     if select_or_none(config, "optimizer._target_") == "artart.training.muon.Muon" and _has_no_filters(net):
-        problems.append("optimizer=muon: trains filters of convolutions; this network has none; use optimizer=adamw")
+        remedy = "use optimizer=adamw optimizer.lr=1e-3"
+        problems.append(f"optimizer=muon: trains filters of convolutions; this network has none; {remedy}")
     if kind == "gan" and (how := config["compile"]):
         problems.append(f"compile={how}: objective=gan needs gradients of gradients; leave it null")
     if problems:

@@ -69,7 +69,7 @@ def _best(trainer: Trainer, module: ArtModule, monitor: str) -> dict[str, float]
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor == monitor and callback.best_model_path:
             assert callback.best_model_score is not None
-            epoch = weights.load(Path(callback.best_model_path), mapped=True)["epoch"] + 1
+            epoch = weights.load(Path(callback.best_model_path))["epoch"] + 1
             return {monitor: callback.best_model_score.item(), "epoch": epoch}
     value = module.metrics.get(monitor, math.nan)
     return {monitor: value, "epoch": trainer.current_epoch} if math.isfinite(value) else {}

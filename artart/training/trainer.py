@@ -76,7 +76,6 @@ def make_trainer(config: Config, val_is_held_out: bool) -> Trainer:
     `val_is_held_out`: whether there are validation metrics.
     """
     callbacks, loggers = build_all(config, "callbacks"), build_all(config, "logger")
-    callbacks.append(LastEpoch(config["trainer"]["max_steps"]))
     run_dir = str(config["run_dir"])
     if run_dir.encode(errors="ignore").decode() != run_dir:
         log.warning("logger.tensorboard: left out; TensorBoard cannot write to a path that is not UTF-8")
@@ -96,6 +95,7 @@ def make_trainer(config: Config, val_is_held_out: bool) -> Trainer:
         plugins=[AtomicCheckpointIO(config)],
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
     )
+    trainer.callbacks.append(LastEpoch(config["trainer"]["max_steps"]))  # type: ignore[attr-defined]  # after max_time's
     return trainer
 
 

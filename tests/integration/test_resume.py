@@ -271,6 +271,17 @@ def test_ends_and_validations_within_an_epoch_are_met_again(train, importable, o
 
 
 @pytest.mark.slow
+def test_a_run_that_is_resumed_within_the_last_epoch_validates_it(train, importable):
+    """Of three, and validation is every two."""
+    common = (*RECONSTRUCTION, EPOCHS, LOGGED, "trainer.check_val_every_n_epoch=2")
+    assert train(*common, "run_dir=whole") == 0
+    assert train(*common, *trouble("SIGINT", "within", 10), "run_dir=run") == 130
+    assert train(*common, "run_dir=run", "resume=auto") == 0
+    assert_same_end(Path("run"), Path("whole"))
+    assert [path.name for path in sorted(Path("run/samples").iterdir())][-1] == "epoch_0003.png"
+
+
+@pytest.mark.slow
 def test_an_optimizer_that_was_fused_on_a_gpu_goes_on_without_on_the_cpu(train):
     assert train(*DIFFUSION, "callbacks.checkpoints.every_n_epochs=1", "run_dir=run") == 0
     content, ends = load("run/checkpoints/epoch_0001.ckpt"), []
@@ -599,7 +610,7 @@ def test_a_copied_checkpoint_writes_nothing_into_the_folder_above_it(train, fini
 
 
 ADVERSARIAL = (
-    "model=autoencoder", "loss=hybrid_adversarial", "optimizer=adamw", "scheduler=cosine",
+    "model=autoencoder", "loss=hybrid_adversarial", "optimizer=muon", "scheduler=cosine",
     "trainer.gradient_clip_val=1", "+callbacks.ema._target_=artart.training.callbacks.ema.EMA",
 )  # fmt: skip
 

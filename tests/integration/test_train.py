@@ -416,9 +416,10 @@ def test_a_validation_interval_loses_neither_checkpoints_nor_grids(train):
 
 
 @pytest.mark.slow
-def test_a_run_shorter_than_the_validation_interval_is_validated_at_its_end(train):
-    assert train("run_dir=run", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=10") == 0
-    assert names(Path("run/samples")) == ["epoch_0002.png"]
+@pytest.mark.parametrize("limit", ["trainer.max_epochs=2", "+trainer.max_time={milliseconds: 1}"])
+def test_a_run_shorter_than_the_validation_interval_is_validated_at_its_end(train, limit):
+    assert train("run_dir=run", limit, "trainer.check_val_every_n_epoch=10") == 0
+    assert names(Path("run/samples")) == ["epoch_0001.png" if "time" in limit else "epoch_0002.png"]
     assert Path("run/checkpoints/best.ckpt").is_file()
     assert "val/loss" in json.loads(Path("run/result.json").read_text())["last"]
 

@@ -69,15 +69,16 @@ class TerminateOnNaN(Callback):
 class LastEpoch(Callback):
     """Has the last epoch validated, and makes that of step `max_steps` the last, if it is not -1.
 
-    Lightning validates no last epoch whose number does not fit `check_val_every_n_epoch`, and none that its own limit
-    of steps ends; resumed from there with more steps, it would count epochs twice.
+    Lightning validates no last epoch whose number does not fit `check_val_every_n_epoch`, and none that a limit of
+    steps or time ends; resumed after its own limit of steps with more of them, it would count epochs twice.
     """
 
     def __init__(self, max_steps: int) -> None:
         self.max_steps = max_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.should_stop = 0 <= self.max_steps <= trainer.global_step
+        if 0 <= self.max_steps <= trainer.global_step:
+            trainer.should_stop = True
         self.on_train_epoch_start(trainer)  # a run that is resumed within an epoch does not start it
 
     def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
@@ -87,6 +88,7 @@ class LastEpoch(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if 0 <= self.max_steps <= trainer.global_step:
             trainer.should_stop = True
+        if trainer.should_stop:
             trainer.check_val_every_n_epoch = 1
 
 

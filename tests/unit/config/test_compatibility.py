@@ -78,7 +78,7 @@ def test_a_discriminator_is_refused_for_diffusion():
 def test_muon_needs_a_network_with_filters():
     parts = FITTING | {"optimizer": {"_target_": "artart.training.muon.Muon"}}
     check_parts(parts, "sample", CLASSES, nn.Sequential(nn.Linear(2, 2), nn.Conv2d(2, 2, 1)))
-    with pytest.raises(ArtError, match=r"^optimizer=muon: .*; use optimizer=adamw$"):
+    with pytest.raises(ArtError, match=r"^optimizer=muon: .*; use optimizer=adamw optimizer.lr=1e-3$"):
         check_parts(parts, "sample", CLASSES, nn.Linear(2, 2))
 
 

@@ -58,6 +58,15 @@ def test_every_option_that_is_shipped_passes(option):
     check(config(option, *needed_by(option), name=command))
 
 
+@pytest.mark.slow
+def test_experiments_train_with_muon_where_it_was_tried():
+    options = [option for option in OPTIONS if option.startswith("experiment=")]
+    composed = {option: config(option, *needed_by(option)) for option in options}
+    found = {option for option, cfg in composed.items() if cfg.optimizer._target_.endswith("Muon")}
+    known = "art auto autoencoder diffusion_cpu distill latent quickstart_diffusion quickstart_latent"
+    assert found == {f"experiment={name}" for name in known.split()}
+
+
 def test_what_is_tuned_must_be_named():
     with pytest.raises(ArtError, match=r"^init_from=: is empty; name the run or checkpoint to begin with$"):
         check(config("experiment=finetune"))
@@ -108,6 +117,7 @@ def test_words_in_the_place_of_a_path_stay_words():
         ("data.exclude.opt_out=maybe", "data.exclude.opt_out=maybe: must be true or false"),
         ("+data.exclude.optout=true", "data.exclude.optout=true: no such key; did you mean data.exclude.opt_out?"),
         ("loss.weights.mse=heavy", "loss.weights.mse=heavy: must be a number"),
+        ("loss.weights.mse=-1", "loss.weights.mse=-1: must be a number, at least 0"),
         ("data.exclude=3", "data.exclude=3: must be keys duplicate, opt_out and ai_made with their values"),
         ("loss.mse.units=inches", "loss.mse.units=inches: must be imagenet or model"),
         ("scheduler.gamma=much", "scheduler.gamma=much: must be a number, above 0"),

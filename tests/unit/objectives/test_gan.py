@@ -46,7 +46,8 @@ def pairs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_losses_and_penalties_of_a_linear_discriminator_are_those_by_hand(pairs):
     real, fake, y = pairs
     w = torch.linspace(-1, 1, 12, dtype=torch.float64).view(3, 2, 2)
-    losses = RelativisticLoss(Linear(w), gamma=0.6, final_gamma=0.2, burn_in=0.5)(real, fake, y, progress=0.5)
+    loss = RelativisticLoss(Linear(w), gamma=0.6, final_gamma=0.2, burn_in=0.5)
+    losses, half_way = (loss(real, fake, y, progress) for progress in (0.5, 0.25))
     gap, norm = ((real - fake) * w).flatten(1).sum(dim=1), w.square().sum().expand(B)
     assert_close(losses["r1"], norm, check_dtype=False)
     assert_close(losses["r2"], norm, check_dtype=False)
@@ -54,6 +55,7 @@ def test_losses_and_penalties_of_a_linear_discriminator_are_those_by_hand(pairs)
     assert_close(losses["generator"], (1 + gap.exp()).log(), check_dtype=False)
     whole = losses["discriminator"] + losses["generator"] + 0.2 * norm
     assert_close(losses["loss"], whole, check_dtype=False)
+    assert_close(half_way["loss"] - losses["loss"], (0.4 / 2 - 0.2 / 2) * 2 * norm, check_dtype=False)
     (gradient,) = torch.autograd.grad(losses["loss"].sum(), fake)
     assert_close(gradient, -torch.sigmoid(gap).view(B, 1, 1, 1) * w, rtol=1e-5, atol=1e-6)
 
