@@ -17,8 +17,10 @@ from benchmarks.training import Row, Trainings
 
 SIZE = 128
 PIXELS = ("experiment=diffusion_cpu", "objective.parameterization=x0", f"image_size={SIZE}")
-VIT = ("model=vit", "model.patch_size=8", "model.hidden_size=192", "model.depth=6", "model.num_heads=3")
-VIT += ("optimizer=adamw", "optimizer.lr=1e-3")  # Muon trains filters, of which it has none
+VIT = (
+    *("model=vit", "model.patch_size=8", "model.hidden_size=192", "model.depth=6", "model.num_heads=3"),
+    *("optimizer=adamw", "optimizer.lr=1e-3"),  # Muon trains filters, of which it has none
+)
 ROWS = {
     "pixels, U-Net, patches of 4": Row((*PIXELS, "model.patch_size=4")),
     "pixels, ViT, patches of 8": Row((*PIXELS, *VIT)),
