@@ -77,8 +77,21 @@ def open_image(
     return image
 
 
+def _webp_size(head: bytes) -> tuple[int, int]:
+    """Width and height in the first chunk of a WebP file (RFC 9649, sections 2.5 to 2.7)."""
+    if head[15:16] == b"X":
+        return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+    if head[15:16] == b"L":
+        bits = int.from_bytes(head[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", head, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
 def _open(source: str | Path | BinaryIO, head: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
     with _PILLOWS_LIMIT:
+        if head[8:15] == b"WEBPVP8" and len(head) >= 30 and (size := _webp_size(head))[0] * size[1] > max_pixels:
+            raise TooLarge(size)  # Pillow allocates all of it when it opens the file
         if head.startswith(b"GIF8") and len(head) >= 10:
             width, height = struct.unpack_from("<HH", head, 6)
             if width * height > max_pixels:

@@ -379,6 +379,13 @@ def test_a_bomb_is_refused_by_its_header(name: str, tmp_path: Path) -> None:
     assert time.thread_time() - start < 5  # none is decoded
 
 
+@pytest.mark.parametrize("name", ["GIF", "WEBP VP8", "WEBP VP8L", "WEBP VP8X"])
+def test_pillow_does_not_open_bombs_for_which_it_takes_memory_at_once(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(TooLarge):
+        open_image(io.BytesIO(BOMBS[name][0]))
+
+
 def test_a_gif_whose_frame_is_too_large_is_refused_before_it_is_filled() -> None:
     start = time.thread_time()
     with pytest.raises(Image.DecompressionBombError):
