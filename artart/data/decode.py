@@ -1,5 +1,6 @@
 """Decodes image files to upright sRGB pixels, without torch, so that worker processes start fast and stay small."""
 
+import math
 import struct
 import threading
 import warnings
@@ -77,8 +78,15 @@ def open_image(
     return image
 
 
-def _webp_size(head: bytes) -> tuple[int, int]:
-    """Width and height in the first chunk of a WebP file (RFC 9649, sections 2.5 to 2.7)."""
+def _canvas(head: bytes) -> tuple[int, int]:
+    """Width and height of a GIF or WebP (RFC 9649, sections 2.5 to 2.7), which Pillow allocates when it opens the file.
+
+    Of other and of cut files 0.
+    """
+    if head.startswith(b"GIF8") and len(head) >= 10:
+        return struct.unpack_from("<HH", head, 6)
+    if head[8:15] != b"WEBPVP8" or len(head) < 30:
+        return 0, 0
     if head[15:16] == b"X":
         return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
     if head[15:16] == b"L":
@@ -89,14 +97,10 @@ def _webp_size(head: bytes) -> tuple[int, int]:
 
 
 def _open(source: str | Path | BinaryIO, head: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
+    if math.prod(size := _canvas(head)) > max_pixels:
+        raise TooLarge(size)
     with _PILLOWS_LIMIT:
-        if head[8:15] == b"WEBPVP8" and len(head) >= 30 and (size := _webp_size(head))[0] * size[1] > max_pixels:
-            raise TooLarge(size)  # Pillow allocates all of it when it opens the file
-        if head.startswith(b"GIF8") and len(head) >= 10:
-            width, height = struct.unpack_from("<HH", head, 6)
-            if width * height > max_pixels:
-                raise TooLarge((width, height))
-            # A frame may be larger than this canvas, and Pillow fills it when it opens the file.
+        if head.startswith(b"GIF8"):  # a frame may be larger than the canvas
             Image.MAX_IMAGE_PIXELS = max_pixels
         try:
             return Image.open(source, formats=formats)
