@@ -117,7 +117,10 @@ def check(
             f"data.batch_size={config['data']['batch_size']}: a step takes about {memory_of_step} of memory, and "
             f"{decimal(free)} are free; set {smaller}a smaller image_size or model"
         )
-    steps = trainer["max_epochs"] * max(1, num_images // (batch_size * trainer["devices"] * trainer["num_nodes"]))
+    batches = max(1, num_images // (batch_size * trainer["devices"] * trainer["num_nodes"]))
+    if (limit := trainer["limit_train_batches"]) is not None:
+        batches = min(batches, limit if isinstance(limit, int) else int(limit * batches))
+    steps = trainer["max_epochs"] * batches
     if (limit := trainer["max_steps"]) != -1:
         steps = min(steps, limit * trainer["accumulate_grad_batches"])
     seconds = steps * batch_size * cost.seconds

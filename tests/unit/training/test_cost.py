@@ -12,7 +12,7 @@ from artart.models.conv_diffusion import ConvDiffusionModel
 from artart.objectives.losses import MSE, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
 from artart.training import cost as cost_module
-from artart.training.cost import BEYOND_SAVED, check, in_words, measure
+from artart.training.cost import BEYOND_SAVED, Cost, check, in_words, measure
 
 CPU = torch.device("cpu")
 
@@ -29,7 +29,8 @@ def objective():
 
 def config(batch_size: int = 4, precision: str = "32-true") -> dict:
     trainer = {"max_epochs": 2, "max_steps": -1, "devices": 1, "num_nodes": 1, "accumulate_grad_batches": 1}
-    return {"data": {"batch_size": batch_size}, "trainer": {**trainer, "precision": precision, "accelerator": "cpu"}}
+    trainer |= {"precision": precision, "accelerator": "cpu", "limit_train_batches": None}
+    return {"data": {"batch_size": batch_size}, "trainer": trainer}
 
 
 def test_measure_counts_what_a_linear_layer_saves(objective):
@@ -82,6 +83,25 @@ def test_check_counts_what_was_free_before_it_measured(net, objective, monkeypat
     monkeypatch.setattr(memory, "available", lambda _: free[-1])
     check(config(), net, objective, 100, CPU)
     assert free == [2**40, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "about 3.3 min"),
+        ({"limit_train_batches": 3}, "about 24 s"),
+        ({"limit_train_batches": 0.2}, "about 40 s"),
+        ({"max_steps": 10}, "about 40 s"),
+        ({"max_steps": 10, "accumulate_grad_batches": 2}, "about 80 s"),
+    ],
+)
+def test_the_time_is_that_of_the_steps_a_run_takes(net, objective, monkeypatch, caplog, settings, words):
+    """Of 100 images, in batches of 4, in 2 epochs; an image takes a second."""
+    monkeypatch.setattr(cost_module, "measure", lambda *_: Cost(0.0, 1.0, 1.0))
+    own = config()
+    with caplog.at_level("INFO"):
+        check({**own, "trainer": own["trainer"] | settings}, net, objective, 100, CPU)
+    assert caplog.messages[-1].endswith(f"the run {words}; samples extra")
 
 
 @pytest.mark.parametrize(
