@@ -20,7 +20,13 @@ from artart.objectives.losses import Perceptual
 OF_SAMPLES = "samples/kid_no_memorization"
 COARSE = ("bf16-true", "16-true", "64-true")
 KINDS = {"reconstruct": "reconstruction", "sample": "diffusion"}  # of objectives, by mode
-LOSSES = {"reconstruction": "hybrid", "diffusion": "hybrid_diffusion"}
+OWN_LOSSES = {"RelativisticLoss": "gan", "DistributionMatching": "distillation"}  # and whose they are
+LOSSES = {
+    "reconstruction": "hybrid",
+    "diffusion": "hybrid_diffusion",
+    "gan": "relativistic",
+    "distillation": "distribution_matching",
+}
 AUGMENTATION = "objective.augment.probability"
 CALLBACKS = {"reconstruction": "default", "diffusion": "diffusion", "gan": "gan"}
 
@@ -91,11 +97,22 @@ def _wrong_network(config: Config, kind: str, net: object) -> Iterator[str]:
         yield f"{AUGMENTATION}={probability}: {message}"
 
 
+def _is_distillation(config: Config) -> bool:
+    return _class(config.get("objective", {})) == "Distillation"
+
+
+def _class(node: Config) -> str:
+    """The name of the class that settings name."""
+    return str(node.get("_target_")).rpartition(".")[2]
+
+
 def _wrong_loss(config: Config, kind: str) -> Iterator[str]:
-    if (is_of_gan := "gamma" in config["loss"]) and kind != "gan":
-        yield f"loss=relativistic: is for objective=gan alone; use loss={LOSSES[kind]}"
-    if kind == "gan" and not is_of_gan:
-        yield "loss: objective=gan has a loss of its own; use loss=relativistic"
+    kind = "distillation" if _is_distillation(config) else kind
+    owner = OWN_LOSSES.get(_class(config["loss"]))
+    if owner is not None and owner != kind:
+        yield f"loss={LOSSES[owner]}: is for objective={owner} alone; use loss={LOSSES[kind]}"
+    elif owner is None and kind in OWN_LOSSES.values():
+        yield f"loss: objective={kind} has a loss of its own; use loss={LOSSES[kind]}"
     if kind == "diffusion" and select_or_none(config, "loss.mse.units") == "imagenet":
         yield "loss.mse.units=imagenet: objective=diffusion needs units of the model; use loss=hybrid_diffusion"
     if kind == "diffusion" and (weight := select_or_none(config, "loss.weights.adversarial")):
@@ -107,7 +124,7 @@ def _wrong_sampling(config: Config, kind: str) -> Iterator[str]:
     if (precision := config["trainer"]["precision"]) in COARSE:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
     objective = config.get("objective", {})
-    if str(objective.get("_target_")).endswith(".Distillation"):
+    if _is_distillation(config):
         kind = "distillation"
         if not config["init_from"]:
             yield "init_from: objective=distillation distils a trained network; set init_from=CHECKPOINT"

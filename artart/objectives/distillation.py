@@ -1,7 +1,8 @@
-"""Distillation: a trained diffusion network learns to go in one step where its teacher goes in several.
+"""Distillation: a diffusion network learns to sample in a few steps what its teacher samples in many.
 
-Sources: steps of the teacher in one of the student, Salimans and Ho 2022, arXiv 2202.00512; a path in segments, each
-gone in one step from anywhere in it, Heek et al. 2024, arXiv 2403.06807.
+Sources: the ends of the teacher's path as targets, Salimans and Ho 2022, arXiv 2202.00512; a path in segments, Heek et
+al. 2024, arXiv 2403.06807; distribution matching, Yin et al. 2023, arXiv 2311.18828; of samples in several steps, Yin
+et al. 2024, arXiv 2405.14867.
 """
 
 from copy import deepcopy
@@ -17,29 +18,80 @@ from artart.diffusion.guidance import null_labels
 from artart.diffusion.noise import own_noise
 from artart.diffusion.noise_levels import Uniform
 from artart.diffusion.samplers import DDIM
-from artart.diffusion.schedule import Level, Schedule
+from artart.diffusion.schedule import Level, Noised, Schedule
 from artart.io.images import Batch
-from artart.io.ranges import Count, Fraction, NonNegative
+from artart.io.ranges import Count, Fraction, NonNegative, Positive
 from artart.metrics.distances import distance_of_patches
 from artart.objectives.diffusion import Diffusion
-from artart.objectives.losses import WeightedSum
+from artart.objectives.losses import TrainingLoss
 
 MIN_LENGTH = 1e-3  # of a step in r
+MIN_ERROR = 1e-3  # of the teacher, by which differences are divided
+COMPARED = (0.02, 0.98)  # noise levels r at which samples are compared, as in Yin et al. 2023
 
 
-class Distillation(Diffusion):
-    """The network's step from x_t ends where its teacher, a copy of it before training, arrives in several steps.
+class DistributionMatching(TrainingLoss):
+    """Samples move to where images are likelier for the teacher than among samples, by the difference of two scores.
 
-    Noise levels r are cut into `num_steps` equal segments. From x_t the teacher goes to the segment's end by Heun's
-    method. A straight line from x_t through that point, in x / (alpha + sigma) over r, meets r = 0 at the x0_hat that
-    the network learns. So `samplers.DDIM` in `num_steps` steps, which are straight, follows the teacher.
+    At x_t, a sample with noise, one score is that of the teacher's x0_hat. The other, that of the samples, is that of a
+    second copy of the network, here the discriminator, which is trained along with it to denoise samples.
     """
 
     teacher: Module
+    discriminator: Module
+
+    def __init__(self, regression: NonNegative = 10.0, lr_scale: Positive = 5.0) -> None:
+        """
+        Args:
+            regression: first weight of the squared distance to the ends of the teacher's paths, see `Distillation`.
+            lr_scale: learning rate of the discriminator, which follows the samples, over that of the network.
+        """
+        self.regression = regression
+        self.lr_scale = lr_scale
+
+    def begin_with(self, net: Module) -> None:
+        """Take copies of the network, which is the teacher before it is trained."""
+        self.teacher = deepcopy(net).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.discriminator = deepcopy(net)
+
+    def __call__(self, x: Tensor, of_teacher: Tensor, of_samples: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The losses (B,) of samples x (B, C, S, S).
+
+        `loss` trains both networks in one backward pass: its gradient to x is the difference of both x0_hat over the
+        teacher's mean error (Yin et al. 2023, Eq. 8), its gradient to the discriminator that of `denoising`.
+        `matching` is the root mean square of the difference.
+
+        Args:
+            of_teacher, of_samples: x0_hat (B, C, S, S) of teacher and discriminator for the samples with noise.
+            weight: (B,) of their noise levels, for the squared error of the discriminator.
+        """
+        samples = x.detach()
+        scale = (samples - of_teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=MIN_ERROR)
+        difference = (of_samples.detach() - of_teacher) / scale
+        towards = (x * difference).mean(dim=(1, 2, 3))  # its gradient to x is the difference
+        denoising = weight * (of_samples - samples).square().mean(dim=(1, 2, 3))
+        return {
+            "loss": denoising + towards - towards.detach(),
+            "denoising": denoising.detach(),
+            "matching": difference.square().mean(dim=(1, 2, 3)).sqrt(),
+        }
+
+
+class Distillation(Diffusion):
+    """The network samples by `samplers.DDIM` in `num_steps` steps as its teacher, a copy before training, in many.
+
+    Regression: noise levels r are cut into equal segments. From x_t the teacher goes to the segment's end by Heun's
+    method. A straight line from x_t through that point, in x / (alpha + sigma) over r, meets r = 0 at the x0_hat that
+    the network learns. Its weight falls to 0 in the first half of the run, since it blurs where paths part.
+
+    Matching: gradients flow through all steps of samples, whose distribution becomes the teacher's.
+    """
+
+    loss: DistributionMatching  # type: ignore[assignment]
 
     def __init__(
         self,
-        loss: WeightedSum,
+        loss: DistributionMatching,
         schedule: Schedule,
         num_steps: Count = 2,
         teacher_steps: Count = 4,
@@ -51,57 +103,83 @@ class Distillation(Diffusion):
     ) -> None:
         """
         Args:
-            loss: of x0_hat.
+            loss: of samples and of single steps.
             schedule: alpha(t) and sigma(t), the teacher's.
             num_steps: in which the network learns to sample.
-            teacher_steps: of the teacher for each of them, of two evaluations.
+            teacher_steps: of the teacher for each of them in regression, of two evaluations.
             guidance: weight of the teacher's classifier-free guidance, at all noise levels; 1: none.
             parameterization: what the network outputs.
             class_dropout_prob, augment, first_stage: as for Diffusion.
         """
         levels, common = Uniform(), (class_dropout_prob, augment, first_stage)
-        super().__init__(loss, schedule, levels, parameterization, "uniform", 1.0, *common)
+        super().__init__(loss, schedule, levels, parameterization, "velocity", 1.0, *common)  # type: ignore[arg-type]
         self.num_steps: int = num_steps
         self.teacher_steps, self.guidance = teacher_steps, guidance
 
     @property
     def metrics(self) -> list[str]:
-        return [*(f"train/{name}" for name in ("loss", *self.loss.terms)), "val/swd"]
-
-    def teach_by(self, net: Module) -> None:
-        """Take a copy of a network as the teacher."""
-        self.teacher = deepcopy(net).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        return [*(f"train/{name}" for name in ("loss", "denoising", "matching", "regression")), "val/swd"]
 
     def __call__(
         self, net: Module, batch: Batch, generator: Generator, rank: int = 0, world_size: int = 1, progress: float = 1.0
     ) -> dict[str, Tensor]:
-        """The losses of a batch, each (B,): half of them at the beginning of a segment, the rest evenly.
+        """The losses, each (B,), of a batch, and of as many samples: `loss` trains both networks.
 
-        Segments divide the noise levels from the schedule's last, where samples begin, to 0.
+        Regression begins for half of the images at the beginning of a segment, for the rest evenly. Segments divide the
+        noise levels from the schedule's last, where samples begin, to 0.
         """
-        r, *others = self._draw(batch, generator, rank, world_size)
+        r, eps, *others = self._draw(batch, generator, rank, world_size)
+        compared, fresh, *_ = self._draw(batch, generator, rank, world_size)
+        share = self._share_of_regression(progress, r)
+        self.loss.teacher.to(batch.x0.device)
         end = ((r * self.num_steps).ceil() - 1).clamp(min=0) / self.num_steps
         start = end + (2 * (r - end)).clamp(MIN_LENGTH, 1 / self.num_steps)
-        last = self.schedule.at(torch.ones((), device=r.device)).r
-        return self._losses(net, batch, last * end, last * start, *others)
+        last = self.schedule.at(torch.ones_like(r)).r
+        _, begun, labels = self._noised(net, batch, last * start, eps, *others)
+        x = self._sample(net, self.schedule.add_noise(torch.zeros_like(batch.x0), eps, last), labels)
+        lowest, highest = COMPARED
+        noised = self.schedule.add_noise(x.detach(), fresh, lowest + (highest - lowest) * compared)
+        of_teacher = self._by_teacher(noised.x_t, noised.t, labels)
+        of_samples = self.x0_hat(self.loss.discriminator, x.detach(), noised, *labels)
+        losses = self.loss(x, of_teacher, of_samples, self.weighting(noised.level).flatten())
+        if share is None:
+            return losses
+        x0_hat, target = self._estimate(net, begun.x_t, begun.t, labels), self._target(begun, last * end, labels)
+        regression = (x0_hat - target).square().mean(dim=(1, 2, 3))
+        loss = losses["loss"] + self.loss.regression * share * regression
+        return {**losses, "loss": loss, "regression": regression.detach()}
 
-    def _losses(self, net: Module, batch: Batch, end: Tensor, *drawn: Tensor) -> dict[str, Tensor]:
-        """Of steps from the drawn noise levels to those of `end` (B,)."""
-        _, (x_t, _, t, now), labels = self._noised(net, batch, *drawn)
-        with torch.no_grad():
-            self.teacher.to(x_t.device)
-            x, at = x_t, t
-            for k in range(1, self.teacher_steps + 1):
-                after = torch.lerp(now.r.flatten(), end.to(t), k / self.teacher_steps)
-                x, at = self._follow(x, at, s := self.schedule.time_at(after), labels), s
-            last = self.schedule.for_images(at, x)
-            y, y_last = x_t / (now.alpha + now.sigma), x / (last.alpha + last.sigma)
-            target = (now.r * y_last - last.r * y) / (now.r - last.r)
-        return self.loss(self._estimate(net, x_t, t, labels), target)
+    @torch.compiler.disable  # or each step would be a graph of its own
+    def _share_of_regression(self, progress: float, like: Tensor) -> Tensor | None:
+        """Of its first weight, on the device of a tensor; None in the second half of the run."""
+        return like.new_full((), 1 - 2 * progress) if progress < 0.5 else None
+
+    def _sample(self, net: Module, noise: Noised, labels: list[Tensor]) -> Tensor:
+        """Samples (B, C, S, S), in steps that are of equal length in r."""
+        x, t, now = noise.x_t, noise.t, noise.level
+        first = now.r.flatten()
+        for k in range(self.num_steps - 1, -1, -1):
+            s = self.schedule.time_at(first * k / self.num_steps)
+            after, x0_hat = self.schedule.for_images(s, x), self._estimate(net, x, t, labels)
+            remains = after.sigma / now.sigma  # of the noise
+            x = after.alpha * x0_hat + remains * (x - now.alpha * x0_hat)
+            t, now = s, after
+        return x
 
     def _estimate(self, net: Module, x_t: Tensor, t: Tensor, labels: list[Tensor]) -> Tensor:
         """x0_hat (B, C, S, S), without the knowledge of x0 that `Diffusion.x0_hat` has."""
         return self.parameterization.x0(net(x_t, t, *labels), x_t, self.schedule.for_images(t, x_t))
+
+    @torch.no_grad()
+    def _target(self, noised: Noised, end: Tensor, labels: list[Tensor]) -> Tensor:
+        """x0_hat of the straight line from x_t to where the teacher arrives at the noise levels `end` (B,)."""
+        x, at, now = noised.x_t, noised.t, noised.level
+        for k in range(1, self.teacher_steps + 1):
+            after = torch.lerp(now.r.flatten(), end.to(at), k / self.teacher_steps)
+            x, at = self._follow(x, at, s := self.schedule.time_at(after), labels), s
+        last = self.schedule.for_images(at, x)
+        y, y_last = noised.x_t / (now.alpha + now.sigma), x / (last.alpha + last.sigma)
+        return (now.r * y_last - last.r * y) / (now.r - last.r)
 
     def _follow(self, x_t: Tensor, t: Tensor, s: Tensor, labels: list[Tensor]) -> Tensor:
         """The teacher's x_s by a step of `samplers.Heun`; to s = 0 by Euler's, as there."""
@@ -114,12 +192,18 @@ class Distillation(Diffusion):
 
     def _slope(self, x_t: Tensor, t: Tensor, level: Level, labels: list[Tensor]) -> Tensor:
         """eps_hat - x0_hat of the teacher."""
-        x0_hat = self._estimate(self.teacher, x_t, t, labels)
-        if self.guidance != 1:
-            y, *others = labels
-            without = [null_labels(self.teacher, y.device).expand_as(y), *others]
-            x0_hat = torch.lerp(self._estimate(self.teacher, x_t, t, without), x0_hat, self.guidance)
+        x0_hat = self._by_teacher(x_t, t, labels)
         return (x_t - level.alpha * x0_hat) / level.sigma - x0_hat
+
+    @torch.no_grad()
+    def _by_teacher(self, x_t: Tensor, t: Tensor, labels: list[Tensor]) -> Tensor:
+        """x0_hat of the teacher, guided."""
+        teacher, (y, *others) = self.loss.teacher, labels
+        x0_hat = self._estimate(teacher, x_t, t, labels)
+        if self.guidance != 1:
+            without = [null_labels(teacher, y.device).expand_as(y), *others]
+            x0_hat = torch.lerp(self._estimate(teacher, x_t, t, without), x0_hat, self.guidance)
+        return x0_hat
 
     def measure(self, net: Module, batch: Batch) -> dict[str, Tensor]:
         """`val/swd`, the sliced Wasserstein distance of samples to the batch; noise as in `GAN.measure`."""

@@ -134,12 +134,15 @@ class TrainingLoss:
     """What an objective minimises, with what is trained along with its network."""
 
     terms: Mapping[str, Loss] = {}
-    discriminator: nn.Module | None = None
+    discriminator: nn.Module | None = None  # trained along with the network
     lr_scale = 1.0  # of the discriminator's learning rate
 
     def load(self) -> dict[str, str]:
         """Load the weights of the terms that have a method `load`; returns what that returns, by name."""
         return {name: term.load() for name, term in self.terms.items() if hasattr(term, "load")}
+
+    def begin_with(self, net: nn.Module) -> None:
+        """Called once with the network, in the state in which training begins."""
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """Groups for an optimizer of what is trained along with a network, whose learning rate is `lr`."""

@@ -41,10 +41,11 @@ def check_state(path: Path, content: Mapping[str, Any], config: Config) -> None:
         _check_loops(content)
         _check_average(content)
         with torch.device("meta"):
-            loss = build(config, "loss")
+            net, loss = build(config, "model"), build(config, "loss")
+        loss.begin_with(net)
         _check_discriminator(content, loss.discriminator)
         _check_callbacks(content, config)
-        _check_optimizer(content, config, loss)
+        _check_optimizer(content, config, net, loss)
     except ArtError:  # about settings
         raise
     except Exception as error:
@@ -103,13 +104,11 @@ def _check_callbacks(content: Mapping[str, Any], config: Config) -> None:
                     raise ValueError(f"callbacks.{callback.state_key}: {type(error).__name__}: {error}") from error
 
 
-def _check_optimizer(content: Mapping[str, Any], config: Config, loss: TrainingLoss) -> None:
+def _check_optimizer(content: Mapping[str, Any], config: Config, net: nn.Module, loss: TrainingLoss) -> None:
     """A step of optimizer and schedule on meta tensors, which take no memory."""
     if not len(content["optimizer_states"]) == len(content["lr_schedulers"]) == 1:
         raise ValueError("optimizer_states, lr_schedulers: are not one each")
     try:
-        with torch.device("meta"):
-            net = build(config, "model")
         optimizer = optimizer_for(make := build(config, "optimizer"), net, loss)
         for parameter in (one for group in optimizer.param_groups for one in group["params"]):
             parameter.grad = torch.zeros_like(parameter)

@@ -92,8 +92,7 @@ def prepare(
                 f"image_size={cfg.image_size}: the network has latents of {side} x {side}: {error}"
             ) from None
         raise
-    if objective.num_steps is not None:
-        objective.teach_by(net)  # type: ignore[attr-defined]
+    objective.loss.begin_with(net)
     check_parts(config, objective.mode, data.label_names, net, objective.one_step)
     check_writable(config, data.label_names, net, objective.first_stage.content)
     check_monitor(config, objective.metrics)

@@ -39,7 +39,8 @@ def test_training_draws_grids_and_tests_for_memorization(distilled_run, teacher_
         torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (distilled_run, teacher_run)
     )
     assert content["metrics"].keys() == {"val/swd"}
-    assert content["state_dict"].keys() == teacher["state_dict"].keys()  # of the network alone
+    names = [name.removeprefix("net.") for name in teacher["state_dict"]]  # the teacher is in no checkpoint
+    assert content["state_dict"].keys() == {f"{part}.{name}" for part in ("net", "discriminator") for name in names}
     assert any((content["state_dict"][name] != value).any() for name, value in teacher["state_dict"].items())
 
 
@@ -127,6 +128,7 @@ WRONG = [
     (["sampler=heun"], "sampler=heun: no such key; it belongs to diffusion: add objective=diffusion"),
     (["sampler.num_steps=3"], "callbacks.grid.sampler: must be DDIM with objective.num_steps; leave sampler out"),
     (["callbacks.grid.guidance=2"], "callbacks.grid.guidance=2: objective=distillation takes no guidance; set 1"),
+    (["loss=mse_diffusion"], "loss: objective=distillation has a loss of its own; use loss=distribution_matching"),
     (["callbacks=default"], "callbacks.grid: is not for objective=diffusion; use callbacks=diffusion"),
 ]
 

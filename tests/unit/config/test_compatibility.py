@@ -75,6 +75,19 @@ def test_a_discriminator_is_refused_for_diffusion():
         check_parts(FITTING | {"loss": loss}, "sample", CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("name", "owner", "mode", "instead"),
+    [
+        ("distillation.DistributionMatching", "distillation", "sample", "hybrid_diffusion"),
+        ("gan.RelativisticLoss", "gan", "reconstruct", "hybrid"),
+    ],
+)
+def test_the_loss_of_one_objective_is_refused_for_others(name, owner, mode, instead):
+    parts = FITTING | {"loss": {"_target_": f"artart.objectives.{name}"}, "callbacks": {}}
+    with pytest.raises(ArtError, match=rf"^loss=\w+: is for objective={owner} alone; use loss={instead}$"):
+        check_parts(parts, mode, CLASSES)
+
+
 def test_muon_needs_a_network_with_filters():
     parts = FITTING | {"optimizer": {"_target_": "artart.training.muon.Muon"}}
     check_parts(parts, "sample", CLASSES, nn.Sequential(nn.Linear(2, 2), nn.Conv2d(2, 2, 1)))
