@@ -33,7 +33,11 @@ def model(last: Path) -> Model:
 
 
 def test_training_draws_grids_and_tests_for_memorization(distilled_run, teacher_run):
-    assert "memorization/rate" in (distilled_run / "train.log").read_text()
+    log = (distilled_run / "train.log").read_text()
+    assert "memorization/rate" in log
+    *_, last_line = (line for line in log.splitlines() if "train/loss" in line)
+    assert "train/matching" in last_line
+    assert "train/regression" not in last_line  # it is of the first half of the run
     assert Image.open(distilled_run / "samples" / "epoch_0002.png").size[0] > 4 * 16
     content, teacher = (
         torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (distilled_run, teacher_run)

@@ -72,7 +72,8 @@ class RunProgress(Callback):
             metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}  # waits for the device
             images_per_second = self.num_images / (time.perf_counter() - self.counting_since)
             pl_module.log("images_per_second", images_per_second)
-            losses = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("train/"))
+            names = [f"train/{name}" for name in pl_module.summed]  # an objective may stop computing one
+            losses = "  ".join(f"{name} {metrics[name]:.4f}" for name in names)
             left = self._time_left(trainer, pl_module, images_per_second)
             left = f"{left} left" + " in this stage" * bool(pl_module.stage)
             log.info(f"{pl_module.place}  step {self.step}  {losses}  {images_per_second:.0f} images/s  {left}")
