@@ -1,6 +1,7 @@
 """Checks that the training state in a checkpoint can be restored, before the run's folder is changed."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,16 @@ def check_state(path: Path, content: Mapping[str, Any], config: Config) -> None:
         _check_loops(content)
         _check_average(content)
         with torch.device("meta"):
-            net, loss = build(config, "model"), build(config, "loss")
-        loss.begin_with(net)
+            loss = build(config, "loss")
+            net = None
+            with suppress(Exception):  # a network of the user's that cannot be built there
+                net = build(config, "model")
+        if net is not None:
+            loss.begin_with(net)
         _check_discriminator(content, loss.discriminator)
         _check_callbacks(content, config)
-        _check_optimizer(content, config, net, loss)
+        if net is not None:
+            _check_optimizer(content, config, net, loss)
     except ArtError:  # about settings
         raise
     except Exception as error:
