@@ -28,7 +28,7 @@ LOSSES = {
     "distillation": "distribution_matching",
 }
 AUGMENTATION = "objective.augment.probability"
-CALLBACKS = {"reconstruction": "default", "diffusion": "diffusion", "gan": "gan"}
+CALLBACKS = {"reconstruction": "default", "diffusion": "diffusion", "gan": "gan", "distillation": "gan"}
 
 
 def check_parts(config: Config, mode: str, label_names: LabelNames, net: object = None, one_step: bool = False) -> None:
@@ -37,10 +37,14 @@ def check_parts(config: Config, mode: str, label_names: LabelNames, net: object 
     Raises ArtError, one line per mistake, with key, value and remedy.
     """
     kind = "gan" if one_step else KINDS[mode]
-    problems = [*_wrong_callbacks(config, mode, kind), *_changing_targets(config), *_wrong_labels(config, label_names)]
-    problems += [*_wrong_network(config, kind, net), *_wrong_loss(config, kind)]
+    trained = "distillation" if _is_distillation(config) else kind
+    problems = [*_wrong_callbacks(config, mode, trained), *_changing_targets(config)]
+    problems += [*_wrong_labels(config, label_names), *_wrong_network(config, kind, net), *_wrong_loss(config, trained)]
     if kind != "reconstruction":
-        problems += [*_wrong_sampling(config, kind)]
+        problems += [*_wrong_sampling(config, trained)]
+    is_scaled = config["trainer"]["precision"] == "16-mixed"
+    if is_scaled and all(select_or_none(config, key) for key in ("trainer.gradient_clip_val", "optimizer.fused")):
+        problems.append("optimizer.fused=true: clips before trainer.precision=16-mixed unscales; leave it out")
     if "final_beta2" in config.get("scheduler", {}) and "betas" not in config["optimizer"]:
         problems.append("scheduler=burn_in: changes beta2 of Adam; use optimizer=adam")
     if select_or_none(config, "optimizer._target_") == "artart.training.muon.Muon" and _has_no_filters(net):
@@ -107,7 +111,6 @@ def _class(node: Config) -> str:
 
 
 def _wrong_loss(config: Config, kind: str) -> Iterator[str]:
-    kind = "distillation" if _is_distillation(config) else kind
     owner = OWN_LOSSES.get(_class(config["loss"]))
     if owner is not None and owner != kind:
         yield f"loss={LOSSES[owner]}: is for objective={owner} alone; use loss={LOSSES[kind]}"
@@ -124,8 +127,7 @@ def _wrong_sampling(config: Config, kind: str) -> Iterator[str]:
     if (precision := config["trainer"]["precision"]) in COARSE:
         yield f"trainer.precision={precision}: too coarse or slow; use bf16-mixed or 32-true"
     objective = config.get("objective", {})
-    if _is_distillation(config):
-        kind = "distillation"
+    if kind == "distillation":
         if not config["init_from"]:
             yield "init_from: objective=distillation distils a trained network; set init_from=CHECKPOINT"
         elif (name := objective["parameterization"]) != "v":

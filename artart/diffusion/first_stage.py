@@ -132,7 +132,7 @@ class FrozenAutoencoder(FirstStage):
 
 
 def fingerprint(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    """The hexadecimal hash of an autoencoder's settings and weights, the latter in full precision."""
+    """The hexadecimal hash of a network's settings and weights, the latter in full precision."""
     digest = sha256(repr(sorted(settings.items())).encode())
     for name, value in sorted(state.items()):
         digest.update(name.encode() + value.cpu().float().contiguous().numpy().tobytes())

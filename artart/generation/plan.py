@@ -31,7 +31,8 @@ MODES = {"reconstruct": ("reconstruct",), "sample": ("sample", "img2img", "inpai
 """What a network can do, by the mode of its objective; the first is the default."""
 OF_ONE_STEP = ("sample", "interpolate")  # those that need no noise levels
 ONE_STEP = DDIM(num_steps=1)
-ALIKE = ("image_size", "objective.parameterization", "objective.schedule")  # in networks that guide each other
+ALIKE = ("image_size", "objective.parameterization", "objective.schedule", "objective.num_steps")
+"""Settings that are the same in networks that guide each other."""
 
 
 class Sampling(NamedTuple):

@@ -17,7 +17,6 @@ from artart.diffusion.first_stage import NO_FIRST_STAGE, FirstStage
 from artart.diffusion.guidance import null_labels
 from artart.diffusion.noise import own_noise
 from artart.diffusion.noise_levels import Uniform
-from artart.diffusion.samplers import DDIM
 from artart.diffusion.schedule import Level, Noised, Schedule
 from artart.io.images import Batch
 from artart.io.ranges import Count, Fraction, NonNegative, Positive
@@ -27,7 +26,7 @@ from artart.objectives.losses import TrainingLoss
 
 MIN_LENGTH = 1e-3  # of a step in r
 MIN_ERROR = 1e-3  # of the teacher, by which differences are divided
-COMPARED = (0.02, 0.98)  # noise levels r at which samples are compared, as in Yin et al. 2023
+COMPARED = (0.02, 0.98)  # noise levels r at which samples are compared; in Yin et al. 2023 times
 
 
 class DistributionMatching(TrainingLoss):
@@ -51,15 +50,15 @@ class DistributionMatching(TrainingLoss):
 
     def begin_with(self, net: Module) -> None:
         """Take copies of the network, which is the teacher before it is trained."""
-        self.teacher = deepcopy(net).eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.discriminator = deepcopy(net)
+        self.discriminator = deepcopy(net).to(memory_format=torch.channels_last)
+        self.teacher = deepcopy(self.discriminator).eval().requires_grad_(False)
 
     def __call__(self, x: Tensor, of_teacher: Tensor, of_samples: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """The losses (B,) of samples x (B, C, S, S).
 
         `loss` trains both networks in one backward pass: its gradient to x is the difference of both x0_hat over the
-        teacher's mean error (Yin et al. 2023, Eq. 8), its gradient to the discriminator that of `denoising`.
-        `matching` is the root mean square of the difference.
+        teacher's mean error (Yin et al. 2023, Eq. 7 and 8 without alpha, as in the program of its appendix), its
+        gradient to the discriminator that of `denoising`. `matching` is the root mean square of the difference.
 
         Args:
             of_teacher, of_samples: x0_hat (B, C, S, S) of teacher and discriminator for the samples with noise.
@@ -111,8 +110,8 @@ class Distillation(Diffusion):
             parameterization: what the network outputs.
             class_dropout_prob, augment, first_stage: as for Diffusion.
         """
-        levels, common = Uniform(), (class_dropout_prob, augment, first_stage)
-        super().__init__(loss, schedule, levels, parameterization, "velocity", 1.0, *common)  # type: ignore[arg-type]
+        common = {"class_dropout_prob": class_dropout_prob, "augment": augment, "first_stage": first_stage}
+        super().__init__(loss, schedule, Uniform(), parameterization, **common)  # type: ignore[arg-type]
         self.num_steps: int = num_steps
         self.teacher_steps, self.guidance = teacher_steps, guidance
 
@@ -208,9 +207,6 @@ class Distillation(Diffusion):
     def measure(self, net: Module, batch: Batch) -> dict[str, Tensor]:
         """`val/swd`, the sliced Wasserstein distance of samples to the batch; noise as in `GAN.measure`."""
         x0, y = batch
-        x = self.schedule.add_noise(x0, own_noise(x0), torch.ones(len(x0), device=x0.device)).x_t
-        sampler, times = DDIM(self.num_steps), self.schedule.times(self.num_steps)
-        *_, (x, _) = sampler(
-            lambda x_t, t: self._estimate(net, x_t, t.to(x_t.device), [y]), self.schedule, x, times, torch.randn
-        )
-        return {"val/swd": distance_of_patches(x, x0)}
+        last = self.schedule.at(torch.ones(len(x0), device=x0.device)).r
+        noise = self.schedule.add_noise(torch.zeros_like(x0), own_noise(x0), last)
+        return {"val/swd": distance_of_patches(self._sample(net, noise, [y]), x0)}

@@ -135,6 +135,7 @@ class TrainingLoss:
 
     terms: Mapping[str, Loss] = {}
     discriminator: nn.Module | None = None  # trained along with the network
+    teacher: nn.Module | None = None  # which stays as it is, and is in no checkpoint
     lr_scale = 1.0  # of the discriminator's learning rate
 
     def load(self) -> dict[str, str]:

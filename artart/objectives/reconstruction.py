@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from artart.io.images import Batch
-from artart.metrics.pixel import psnr
+from artart.metrics.pixel import MAX_PSNR, psnr
 from artart.objectives.base import Mode, Objective, logged
 from artart.objectives.losses import WeightedSum
 
@@ -53,7 +53,7 @@ class Reconstruction(Objective):
         """The losses and `val/psnr` (dB) of a batch, each (B,)."""
         x0_hat = net(batch.x0)
         losses = {f"val/{name}": values for name, values in self.loss(x0_hat, batch.x0).items()}
-        return {**losses, "val/psnr": psnr(x0_hat, batch.x0)}
+        return {**losses, "val/psnr": psnr(x0_hat, batch.x0).clamp(max=MAX_PSNR)}
 
     def draw(self, net: Module, batch: Batch) -> list[Tensor]:
         """Rows of a grid, each (B, 3, S, S) in [-1, 1]: the inputs, the outputs, and their absolute error, brightened.

@@ -53,7 +53,8 @@ def measure(
         few, more = (_step(net, objective, size, device, dtype)[0] for size in NUM_IMAGES)
         per_image = (more - few) / (NUM_IMAGES[1] - NUM_IMAGES[0])
         held = STATE + 4 * (device.type == "cuda")  # and the weights, which a GPU does not hold yet
-        fixed = max(0.0, few - NUM_IMAGES[0] * per_image) + held * sum(one.numel() for one in net.parameters())
+        num_parameters = sum(one.numel() for one in _trained(net, objective))
+        fixed = max(0.0, few - NUM_IMAGES[0] * per_image) + held * num_parameters
         seconds = _fastest(net, objective, NUM_IMAGES[1], device, dtype) / NUM_IMAGES[1]
         if batch_size * seconds < MAX_SECONDS:
             seconds = _fastest(net, objective, batch_size, device, dtype) / batch_size
@@ -70,13 +71,36 @@ def _fastest(
     return min(seconds)
 
 
+def _trained(net: nn.Module, objective: Objective) -> list[nn.Parameter]:
+    discriminator = objective.loss.discriminator
+    return [*net.parameters(), *(discriminator.parameters() if discriminator is not None else ())]
+
+
 def _step(
     net: nn.Module, objective: Objective, num_images: int, device: torch.device, dtype: torch.dtype | None
 ) -> tuple[int, float]:
-    """Bytes that are saved for the backward pass, without parameters, and seconds."""
+    """Bytes that are saved for the backward pass, without parameters, and seconds.
+
+    Where a discriminator is trained along, steps of the beginning and the end of a run differ: the bytes are the more,
+    the seconds the mean.
+    """
+    when = (0.0, 1.0) if objective.loss.discriminator is not None else (1.0,)
+    found = [_step_at(progress, net, objective, num_images, device, dtype) for progress in when]
+    return max(size for size, _ in found), sum(seconds for _, seconds in found) / len(found)
+
+
+def _step_at(
+    progress: float,
+    net: nn.Module,
+    objective: Objective,
+    num_images: int,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> tuple[int, float]:
+    """Bytes and seconds of a step at the share `progress` of a run."""
     shape = (num_images, *(cast(int, size) for size in (net.channels, net.image_size, net.image_size)))
     batch = Batch(torch.rand(shape, device=device) * 2 - 1, null_labels(net, device).expand(num_images, -1))
-    own = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    own = {parameter.untyped_storage().data_ptr() for parameter in _trained(net, objective)}
     saved = dict[int, int]()
 
     def note(tensor: Tensor) -> Tensor:
@@ -87,7 +111,7 @@ def _step(
     started = time.perf_counter()
     precision = torch.autocast(device.type, dtype, enabled=dtype is not None)
     with precision, saved_tensors_hooks(note, lambda tensor: tensor):
-        losses = objective(net, batch, torch.Generator(device).manual_seed(0))
+        losses = objective(net, batch, torch.Generator(device).manual_seed(0), 0, 1, progress)
     losses["loss"].mean().backward()
     if device.type == "cuda":
         torch.cuda.synchronize()

@@ -27,6 +27,7 @@ MUST_MATCH = ("image_size", "model", "objective.parameterization", "schedule")  
 FILLED_IN = ("num_classes", "conditioned", "augment_dim", "text")  # of the model: decided by the new run
 MAY_DIFFER = (*FILLED_IN, "dropout")  # no weight depends on them
 PARTS_OF_OBJECTIVE = ("objective", "loss")
+FINETUNE = "experiment=finetune"  # which takes the objective of the checkpoint
 DISTILLATION = ("diffusion", "distillation")  # objectives of init_from and of the run
 TABLES = ("condition.label.weight", "label.weight")  # of denoisers and of generators: a row for each label
 
@@ -45,8 +46,14 @@ def with_objective_of(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
     if its == ours or (its, ours) == DISTILLATION or its not in options("objective"):
         return cfg
     _check_origin(path, theirs, PARTS_OF_OBJECTIVE)
-    if its == "gan" and any(re.match(r"\+*experiment=", word) for word in words):
+    experiment = next((word.lstrip("+") for word in reversed(words) if re.match(r"\+*experiment=", word)), None)
+    if its == "gan" and experiment:
         raise ArtError(f"init_from={path}: is a GAN, whose training goes on by experiment=gan alone; use that")
+    if its != "distillation" and experiment not in (None, FINETUNE) and ours != "reconstruction":
+        raise ArtError(
+            f"init_from={path}: was trained by {its}, and {experiment} trains by {ours}; name another checkpoint, or "
+            f"{FINETUNE}"
+        )
     anew = compose_config("train", [f"objective={its}", *words])
     for key in PARTS_OF_OBJECTIVE if its == "reconstruction" else ():
         if not any(re.match(rf"\+*{key}\b", word) for word in words):
@@ -89,7 +96,9 @@ def adopt_config(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any] | None
             OmegaConf.update(cfg, f"model.{key}", own["model"][key], force_add=True)
         elif key in cfg.model:
             cfg.model[key] = None
-    if "model.dropout" in given:
+    if "dropout" in cfg.model and _kind(own) == DISTILLATION[1]:
+        cfg.model.dropout = 0.0  # samples are drawn without it
+    if "model.dropout" in given and "dropout" in own["model"]:
         cfg.model.dropout = own["model"]["dropout"]
     return {**{key: content[key] for key in ("state_dict", "labels")}, "text": prompts_of(content, path)}
 

@@ -19,6 +19,7 @@ from artart.checkpoints.format import FORMAT
 from artart.config.build import Config
 from artart.data.datamodule import ArtDataModule
 from artart.data.labels import LabelNames
+from artart.diffusion.first_stage import fingerprint
 from artart.io.images import Batch
 from artart.objectives.base import Objective
 from artart.objectives.losses import TrainingLoss
@@ -81,7 +82,8 @@ class ArtModule(LightningModule):
 
     def _log_losses(self, losses: Mapping[str, Tensor]) -> None:
         """Log the means of the batches since the last log line, which are summed on the device."""
-        if self.trainer.global_step == self.logged_step:  # a step may have several batches
+        is_over = self.trainer.global_step == self.logged_step  # a step may have several batches
+        if is_over or (self.summed and self.summed.keys() != losses.keys()):  # a loss begins or ends
             self.summed, self.num_summed, self.logged_step = {}, 0, -1
         for name, values in losses.items():
             self.summed[name] = self.summed.get(name, 0.0) + values.detach().mean()
@@ -156,6 +158,8 @@ class ArtModule(LightningModule):
         checkpoint["images_seen"] = self.images_seen
         if (first_stage := self.objective.first_stage.content) is not None:
             checkpoint["first_stage"] = first_stage
+        if self.objective.loss.teacher is not None:
+            checkpoint["teacher"] = sha256_of_teacher(self.objective.loss)
         checkpoint["curves"] = loggers.lengths(self.trainer.loggers, Path(self.trainer.default_root_dir))
         checkpoint["metrics"] = {name: value for name, value in self.metrics.items() if name.startswith("val/")}
         is_logged = self.trainer.global_step == self.logged_step
@@ -167,6 +171,11 @@ class ArtModule(LightningModule):
         self.images_seen = checkpoint["images_seen"]
         self.metrics_before = checkpoint.get("metrics", {})
         self.summed, self.num_summed = dict(checkpoint.get("losses", {})), checkpoint.get("num_losses", 0)
+
+
+def sha256_of_teacher(loss: TrainingLoss) -> str | None:
+    """The hash of a loss's teacher, which is in no checkpoint; None: it has none."""
+    return fingerprint({}, loss.teacher.state_dict()) if loss.teacher is not None else None
 
 
 def seed_of(*numbers: int) -> int:

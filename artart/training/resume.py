@@ -37,6 +37,7 @@ class ResumeState(NamedTuple):
     curves: dict[str, int]
     is_within_epoch: bool
     first_stage: dict[str, Any]  # what `FrozenAutoencoder.content` was; empty: there is none
+    teacher: str | None = None  # hash of the network from which it is distilled
 
 
 def load_resume_state(
@@ -83,7 +84,8 @@ def load_resume_state(
         )
     _log_differences(differences, content["config"])
     step, curves = content["global_step"], content.get("curves", {})
-    return ResumeState(path, step, finished_epochs(content), content["data"], curves, _is_within_epoch(content), held)
+    progress = (step, finished_epochs(content), content["data"], curves, _is_within_epoch(content))
+    return ResumeState(path, *progress, held, content.get("teacher"))
 
 
 def _readable(path: Path, falls_back: bool) -> tuple[Path, dict[str, Any]]:
@@ -160,7 +162,9 @@ def _check_settings(
             f"resume={path}: lies within an epoch of batches of {was[0]} images in the order of seed={was[1]}, now "
             f"{now[0]} and seed={now[1]}; ask for the same, or resume from the end of an epoch"
         )
-    if (epochs := finished_epochs(content)) > (asked := config["trainer"]["max_epochs"]):
+    epochs, asked = finished_epochs(content), config["trainer"]["max_epochs"]
+    has_ended = epochs == asked and not _is_within_epoch(content) and (path.parent.parent / "result.json").is_file()
+    if epochs > asked or has_ended:
         raise ArtError(
             f"trainer.max_epochs={asked}: {path} has finished {epochs} epochs; "
             f"ask for more, such as trainer.max_epochs={2 * epochs}"

@@ -27,7 +27,7 @@ from artart.features.alexnet import alexnet_for
 from artart.features.text_encoder import FrozenTextEncoder
 from artart.models.text import attach
 from artart.objectives.base import Objective
-from artart.training import cost, distributed, resume, run_dir
+from artart.training import cost, distributed, module, resume, run_dir
 from artart.training.finetune import init_weights
 from artart.training.loggers import log_settings
 from artart.training.module import ArtModule
@@ -93,6 +93,8 @@ def prepare(
             ) from None
         raise
     objective.loss.begin_with(net)
+    if state and state.teacher not in (None, module.sha256_of_teacher(objective.loss)):
+        raise ArtError(f"init_from={cfg.init_from}: is not the network from which {state.path} is distilled; name that")
     check_parts(config, objective.mode, data.label_names, net, objective.one_step)
     check_writable(config, data.label_names, net, objective.first_stage.content)
     check_monitor(config, objective.metrics)
@@ -200,10 +202,11 @@ def load_images(run: Run, loaded: ArtDataModule | None = None) -> None:
             raise ArtError(
                 f"resume={state.path}: lies within an epoch of other images ({message}); resume from an epoch's end"
             )
-        log.warning("resume: other images than before: %s", message)
+        log.warning("resume: other images than before: %s; some held out now may have been trained on", message)
     cost.check(config, run.net, run.objective, num_train, device_of(config), run.stage or "the run")
     if isinstance(data.text.vocabulary, Embeddings):
-        for net in filter(None, (run.net, getattr(run.objective, "teacher", None))):
+        loss = run.objective.loss
+        for net in filter(None, (run.net, loss.teacher, loss.discriminator)):
             attach(net, data.text.vocabulary.table)  # which copies share
 
 

@@ -103,6 +103,12 @@ def test_what_a_distilled_network_does_not_take_is_one_line(call, last, capsys, 
     assert "\n" not in error
 
 
+def test_a_distilled_network_is_no_guide(generate, last, teacher_run, capsys):
+    words = (f"checkpoint={teacher_run}", f"guidance.network={last}", "sampler.num_steps=2")
+    assert generate(*words) == 2
+    assert "objective.num_steps=2, not None" in capsys.readouterr().err
+
+
 def test_python_refuses_guidance_and_samplers(model):
     for argument in ({"guidance": 2.0}, {"sampler": "ddim"}, {"num_steps": 4}, {"negative_prompt": "blurry"}):
         with pytest.raises(ArtError, match="a distilled network has its training's; leave them out"):
@@ -133,7 +139,7 @@ WRONG = [
     (["sampler.num_steps=3"], "callbacks.grid.sampler: must be DDIM with objective.num_steps; leave sampler out"),
     (["callbacks.grid.guidance=2"], "callbacks.grid.guidance=2: objective=distillation takes no guidance; set 1"),
     (["loss=mse_diffusion"], "loss: objective=distillation has a loss of its own; use loss=distribution_matching"),
-    (["callbacks=default"], "callbacks.grid: is not for objective=diffusion; use callbacks=diffusion"),
+    (["callbacks=default"], "callbacks.grid: is not for objective=distillation; use callbacks=gan"),
 ]
 
 
@@ -174,6 +180,17 @@ def test_a_resumed_run_is_the_same_to_the_bit(train, distillation, monkeypatch):
     ours, wanted = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("run", "whole"))
     for part in ("state_dict", "current_model_state", "optimizer_states", "global_step", "images_seen"):
         assert_close(ours[part], wanted[part], rtol=0, atol=0)
+
+
+def test_a_run_is_not_resumed_with_another_teacher(train, distilled_run, distillation, teacher_run, capsys):
+    content = torch.load(teacher_run / "checkpoints" / "last.ckpt", weights_only=True)
+    next(value for name, value in content["state_dict"].items() if name.endswith("weight")).add_(1e-3)
+    torch.save(content, "other.ckpt")
+    words = (distillation[0], "init_from=other.ckpt", *distillation[3:], "objective.guidance=1.5", "data.batch_size=8")
+    last = distilled_run / "checkpoints" / "last.ckpt"
+    assert train(*words, "trainer.max_epochs=3", f"resume={last}", "run_dir=run") == 2
+    line = f"init_from={Path('other.ckpt').absolute()}: is not the network from which {last} is distilled; name that\n"
+    assert capsys.readouterr().err == line
 
 
 @pytest.mark.slow

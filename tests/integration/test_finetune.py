@@ -69,6 +69,14 @@ def test_a_gan_is_not_finetuned_as_diffusion_is(gan_run):
         with_objective_of(check_and_keep(words), words)
 
 
+@pytest.mark.parametrize("experiment", ["distill", "diffusion_cpu", "gan"])
+def test_an_experiment_that_trains_otherwise_than_its_checkpoint_is_refused(experiment, finished_run):
+    words = [f"experiment={experiment}", f"init_from={finished_run}"]
+    line = rf"init_from=.*: was trained by reconstruction, and experiment={experiment} trains by .*experiment=finetune$"
+    with pytest.raises(ArtError, match=line):
+        with_objective_of(check_and_keep(words), words)
+
+
 @pytest.mark.parametrize(("words", "probability"), [([], 0), (["objective.augment.probability=0.3"], 0.3)])
 def test_latents_are_finetuned_without_augmentation_which_is_for_images(latent_run, words, probability):
     words = ["experiment=finetune", f"init_from={latent_run}", *words]
@@ -170,6 +178,7 @@ def test_drop_out_is_that_of_the_checkpoint_unless_it_is_asked_for(train, capsys
         ((), 0.3),
         (("model=unet_tiny",), 0.3),
         (("model=unet_tiny", "model.dropout=0.1"), 0.1),
+        (("+model.dropout=0.1",), 0.3),
     ):
         words = [*begin, "trainer.accelerator=cpu", *asked]
         check(cfg := compose_config("train", words))

@@ -196,6 +196,16 @@ def test_an_evaluation_and_another_training_know_its_prompts(run, train, evaluat
     assert load(Path("tuned/checkpoints/last.ckpt")).text.network == [0, 5, 32]
 
 
+def test_a_network_of_prompts_is_distilled(run, train):
+    content = torch.load(run, weights_only=True)
+    content["config"]["objective"]["parameterization"] = "v"  # with noise for weights
+    torch.save(content, "teacher.ckpt")
+    words = ("experiment=distill", "init_from=teacher.ckpt", "data.captions=auto", "data.batch_size=8")
+    fast = ("trainer.max_epochs=1", "callbacks.grid=null", "callbacks.memorization=null", "run_dir=distilled")
+    assert train(*words, *fast) == 0
+    assert load(Path("distilled/checkpoints/last.ckpt")).text.network == [0, 5, 32]
+
+
 def test_exported_weights_name_the_encoder_without_its_place(run, clip, export, monkeypatch, capsys):
     assert export(f"checkpoint={run}", "format=safetensors", "out=shared.safetensors") == 0
     assert str(clip) not in Path("shared.safetensors").read_bytes().decode("latin-1")

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,21 @@ FITTING = {
 def test_parts_that_go_together_pass():
     check_parts(FITTING, "sample", CLASSES)
     check_parts(FITTING | {"callbacks": {"grid": None}, "model": {}}, "reconstruct", CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("precision", "clip", "fused", "fits"),
+    [
+        ("16-mixed", 1.0, True, False),
+        ("bf16-mixed", 1.0, True, True),
+        ("16-mixed", None, True, True),
+        ("16-mixed", 1.0, None, True),
+    ],
+)
+def test_scaled_gradients_are_not_clipped_before_a_fused_step(precision, clip, fused, fits):
+    parts = {"trainer": {"precision": precision, "gradient_clip_val": clip}, "optimizer": {"fused": fused}}
+    with nullcontext() if fits else pytest.raises(ArtError, match=r"^optimizer.fused=true: clips before .*; leave it"):
+        check_parts(FITTING | parts | {"callbacks": {}}, "reconstruct", CLASSES)
 
 
 def test_samples_are_not_drawn_of_a_network_that_reconstructs():

@@ -7,12 +7,14 @@ import torch
 from torch.testing import assert_close
 
 from artart import ArtError
+from artart.diffusion.schedule import Flow
 from artart.io import memory
 from artart.models.conv_diffusion import ConvDiffusionModel
+from artart.objectives.distillation import Distillation, DistributionMatching
 from artart.objectives.losses import MSE, WeightedSum
 from artart.objectives.reconstruction import Reconstruction
 from artart.training import cost as cost_module
-from artart.training.cost import BEYOND_SAVED, Cost, check, in_words, measure
+from artart.training.cost import BEYOND_SAVED, STATE, Cost, check, in_words, measure
 
 CPU = torch.device("cpu")
 
@@ -44,6 +46,21 @@ def test_measure_counts_what_a_linear_layer_saves(objective):
     image = 3 * 16 * 16 * 4
     assert cost.per_image == pytest.approx(BEYOND_SAVED * 3 * image, rel=0.4)  # input, output and their difference
     assert cost.fixed == pytest.approx(4 * 4 * (16 * 16 + 16), abs=100)  # gradient, two moments, average
+
+
+def test_a_network_that_a_loss_trains_is_counted_where_a_step_holds_most():
+    class Sampler(torch.nn.Conv2d):
+        channels, image_size, num_classes = 3, 16, 0
+
+        def forward(self, x, t, y):
+            return super().forward(x)
+
+    net, loss = Sampler(3, 3, 3, padding=1), DistributionMatching()
+    loss.begin_with(net)
+    costs = [measure(net, Distillation(loss, Flow(), num_steps=k), 2, CPU) for k in (1, 2)]
+    assert costs[0].fixed == pytest.approx(2 * STATE * sum(one.numel() for one in net.parameters()), abs=100)
+    calls = [cost.per_image / costs[0].per_image for cost in costs]
+    assert calls == pytest.approx([1, 4 / 3], rel=0.2)  # of samples, the discriminator, and regression
 
 
 def test_measure_changes_neither_network_nor_random_numbers(net, objective):

@@ -79,6 +79,18 @@ def test_losses_are_means_since_the_last_log_line_also_across_epochs(module, mon
     assert logged == [1.0, 3.0], "the end of an epoch is no log line"
 
 
+def test_a_loss_that_ends_between_log_lines_does_not_lower_its_mean(module, monkeypatch):
+    made, logged = module(), {}
+    monkeypatch.setattr(made, "log", lambda name, value, **options: logged.update({name: value.item()}))
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2))
+    for step, names in enumerate((["loss", "regression"], ["loss"], ["loss"])):
+        vars(made.trainer).update({"global_step": step, "log_every_n_steps": 3, "is_last_batch": False})
+        losses = {name: torch.full((2,), step + 1.0, requires_grad=True) for name in names}
+        made.objective = lambda *_, losses=losses: losses
+        made.training_step(batch, 0)
+    assert logged == {"train/loss": 2.5}
+
+
 def test_means_of_validation_are_over_the_images_that_have_a_value_in_all_processes(module, monkeypatch):
     logged, made = {}, module()
     monkeypatch.setattr(made, "log", lambda name, value: logged.update({name: value.item()}))
