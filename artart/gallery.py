@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from artart import ArtError
 from artart.config.build import build
 from artart.config.cli import command
 from artart.config.commands import check_sampling
@@ -23,7 +24,7 @@ def run(cfg: DictConfig) -> None:
     from artart.evaluation.comparison import grids_of
     from artart.evaluation.gallery import page
     from artart.generation.conditions import Asked, prompts_of
-    from artart.generation.plan import guidance_for, make, mode_of, sampling_for
+    from artart.generation.plan import guidance_for, make, sampling_for
     from artart.generation.sample import plan_samples
     from artart.io.files import output_folder, write_new
     from artart.io.images import to_pixels
@@ -32,7 +33,8 @@ def run(cfg: DictConfig) -> None:
     path = Path(config["checkpoint"])
     loaded = load(path, config["trusted_classes"], config["device"], config["precision"])
     check_sampling(config, loaded.objective.one_step, loaded.objective.num_steps)
-    mode_of(loaded, "sample")
+    if loaded.objective.mode != "sample":
+        raise ArtError(f"checkpoint={path}: reproduces images and makes no new ones; name a network that does")
     prompts = prompts_of(loaded, config["prompt"], config["prompts"])
     asked = Asked(config["num_images"], config["seed"], config["label"], prompts)
     guidance = guidance_for(loaded, **config["guidance"])

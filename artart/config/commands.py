@@ -6,7 +6,7 @@ They are checked before anything slow is imported, so this module imports little
 import os
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
@@ -119,6 +119,7 @@ MODE_KEYS = {  # of artart.generate: the modes that take a key
     "refuse_memorized": ("sample",),
     "filter": ("sample",),
 }
+OF_SAMPLES = ("num_images", "seed", "label", "prompt", "prompts", "negative_prompt", "sampler", "guidance")
 TRY = {"reconstruct": "input=FILE_OR_FOLDER side_by_side=true", "sample": "num_images=16"}  # by mode
 OF_STEPS = ("sampler", "guidance", "save_trajectory")  # what diffusion takes and a GAN does not
 NEEDED = {"input": "FILE_OR_FOLDER", "mask": "FILE", "seeds": "[1,2]"}  # prompts can take the place of seeds
@@ -134,10 +135,13 @@ def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
 
     Raises ArtError if a key is missing that the mode needs, or one is given that it does not take.
     """
+    if mode == "reconstruct" and (words := _given(OF_SAMPLES)):
+        raise ArtError(f"{words[0]}: {config['checkpoint']} reproduces images and makes no new ones; leave it out")
     for key, modes in MODE_KEYS.items():
         value = config.get(key)
         if mode in modes and key in NEEDED and value is None and not (key == "seeds" and config["prompts"]):
-            raise ArtError(f"{key}: needs a value: {key}={NEEDED[key]}")
+            why = f"; {config['checkpoint']} reproduces images and makes no new ones" if mode == "reconstruct" else ""
+            raise ArtError(f"{key}: needs a value: {key}={NEEDED[key]}{why}")
         if mode not in modes and value not in (None, False):
             fit = [one for one in modes if one in able]
             others = f", or mode={join_words(fit)}" if fit else ""
@@ -158,12 +162,15 @@ def check_mode(config: Config, mode: str, able: Sequence[str]) -> None:
 def check_sampling(config: Config, one_step: bool, num_steps: int | None) -> None:
     """Raises ArtError if the command line sets what has no effect on a network of such an objective."""
     path = config["checkpoint"]
-    for word in overrides() if one_step or num_steps is not None else []:
-        key = word.lstrip("+").partition("=")[0].partition(".")[0]
-        if one_step and key in OF_STEPS:
-            raise ArtError(f"{word}: {path} is of a GAN, which makes an image in one step; leave it out")
-        if num_steps is not None and key in ("sampler", "guidance", "negative_prompt"):
-            raise ArtError(f"{word}: {path} is distilled, with the steps and guidance of its training; leave it out")
+    if one_step and (words := _given(OF_STEPS)):
+        raise ArtError(f"{words[0]}: {path} is of a GAN, which makes an image in one step; leave it out")
+    if num_steps is not None and (words := _given(("sampler", "guidance", "negative_prompt"))):
+        raise ArtError(f"{words[0]}: {path} is distilled, with the steps and guidance of its training; leave it out")
+
+
+def _given(keys: Collection[str]) -> list[str]:
+    """What the command line sets of these keys, or within them."""
+    return [word for word in overrides() if word.lstrip("+").partition("=")[0].partition(".")[0] in keys]
 
 
 def literals(hint: Any) -> list[Any]:

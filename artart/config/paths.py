@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from artart import ArtError
 from artart.config.commands import PATHS, literals
-from artart.io.terminal import relative_to_cwd
+from artart.io.terminal import pasteable, relative_to_cwd
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,9 @@ def checkpoint_of(key: str, value: str) -> Path:
             return shared
         wanted = "images, a checkpoint or a run" if key == "files" else "a checkpoint or a run"
         runs, problem = [path], f"this folder has no checkpoints/{names[0]}; name {wanted}"
+        if checkpoint_in(path / FIRST_STAGE, names):
+            begun = f"its first stage, which is {pasteable(path / FIRST_STAGE)}"
+            problem = f"this run has only {begun}; continue it by resume=auto run_dir={pasteable(path)}"
     else:
         return path
     if found := next(filter(None, (checkpoint_in(run, names) for run in runs)), None):

@@ -78,6 +78,13 @@ def open_image(
     return image
 
 
+def open_header(path: Path) -> Image.Image:
+    """Read an image's header, even if it may be decoded to wrong pixels. Raises the other errors of `open_image`."""
+    with path.open("rb") as opened:
+        head = opened.read(HEAD)
+    return _open(path, head, MAX_PIXELS, FORMATS)
+
+
 def _canvas(head: bytes) -> tuple[int, int]:
     """Width and height of a GIF or WebP (RFC 9649, sections 2.5 to 2.7), which Pillow allocates when it opens the file.
 

@@ -10,9 +10,10 @@ def split(
     """Indices of held-out images: the groups of near-duplicates whose hash is in the lowest val_fraction of all.
 
     The hash of a group is the SHA-256 (hexadecimal) of the member whose second half is lowest, so it is as random as
-    that of a single image. An image keeps its side when others are added, unless they are near-duplicates of it. With
-    two groups or more no side is empty: the lowest is always held out, the highest never. If all groups of a label
-    would be held out, that of the highest hash is not, unless it is the only one. An image may have several labels.
+    that of a single image. An image keeps its side when others are added, unless they are near-duplicates of it or
+    change what follows. With two groups or more no side is empty: the lowest is always held out, the highest never. If
+    all groups of a label would be held out, that of the highest hash is not, unless it is the only one. An image may
+    have several labels.
     """
     if val_fraction == 0 or not digests:
         return []

@@ -45,7 +45,9 @@ def training_data(loaded: Loaded, **places: Any) -> ArtDataModule:
     """
     settings = {key: value for key, value in loaded.config["data"].items() if key not in NOT_FROM_A_FILE}
     settings |= {"image_size": loaded.config["image_size"], "labels": list(loaded.label_names)}
-    settings["max_pixels"] = min(settings.get("max_pixels", MAX_PIXELS), MAX_PIXELS)
+    asked = settings.get("max_pixels", MAX_PIXELS)
+    if select_or_none(_settings_of_run(loaded.path), "data.max_pixels") != asked:  # a file alone must not fill memory
+        settings["max_pixels"] = min(asked, MAX_PIXELS)
     settings |= {key: value for key, value in places.items() if value is not None}
     if "root" not in settings:
         raise ArtError(
@@ -73,14 +75,18 @@ def _check_place(key: str, path: str, checkpoint: Path, is_given: bool) -> None:
         raise ArtError(f"data.{key}: {printable(path)}, {words.format(checkpoint)}")
     if is_given:
         return
-    settings = dict[str, Any]()  # of the run in whose folder the checkpoint lies
-    with suppress(ArtError, OSError):
-        settings = read_settings(checkpoint.resolve().parent.parent)
-    if select_or_none(settings, f"data.{key}") != path:
+    if select_or_none(_settings_of_run(checkpoint), f"data.{key}") != path:
         raise ArtError(
             f"data.{key}: {checkpoint} names {printable(path)}, and it does not lie in the folder of a run that does; "
             f"if that is what it was trained with: data.{key}={printable(path)}"
         )
+
+
+def _settings_of_run(checkpoint: Path) -> dict[str, Any]:
+    """Those of the run in whose folder a checkpoint lies; empty if it lies elsewhere."""
+    with suppress(ArtError, OSError):
+        return read_settings(checkpoint.resolve().parent.parent)
+    return {}
 
 
 def load_images(data: ArtDataModule, loaded: Loaded, kind: str) -> dict[str, object]:

@@ -17,10 +17,9 @@ from artart.io.images import to_model, to_pixels
 from artart.io.page import Figure, Table, histograms
 from artart.io.terminal import progress_bar
 from artart.metrics.distances import by_label, mean, paired_kernel_distance
-from artart.metrics.pixel import psnr, ssim
+from artart.metrics.pixel import MAX_PSNR, psnr, ssim
 from artart.metrics.spectrum import radial_power
 
-MAX_PSNR: Final = 100.0  # dB; an equal image counts as this, so that means are finite
 MAX_SHOWN: Final = 3 * IN_ROW  # held-out images
 MEASURES: Final = {  # and which values are better
     "psnr": ("PSNR (dB)", "higher"),

@@ -65,9 +65,8 @@ def conditions_for(loaded: Loaded, asked: Asked, default: str) -> Iterator[Condi
     if loaded.text is None:
         if asked.prompts:
             some = ", ".join(name for known in loaded.label_names.values() for name in known[:3])
-            raise ArtError(
-                f"prompt: {loaded.path} was trained with labels and not captions; use label=, such as {some}"
-            )
+            remedy = f"use label=, such as {some}" if some else "leave it out"
+            raise ArtError(f"prompt: {loaded.path} was trained with labels and not captions; {remedy}")
         label = default if asked.label is None else asked.label
         hidden: Mapping[str, Collection[str]] = loaded.untrained_labels
         if asked.allowed is not None:

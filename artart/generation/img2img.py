@@ -70,7 +70,7 @@ def masked(
     Returns the input and (1, S, S) bool. Raises ArtError if the mask does not fit the input or leaves nothing to paint.
     """
     sides = (one.facts.width, one.facts.height)
-    if one.facts.orientation >= 5:  # it lies on its side
+    if one.facts.orientation >= 5 and one.facts.format != "TIFF":  # it lies on its side; Pillow turns those of TIFF
         sides = sides[::-1]
     if isinstance(mask, Tensor):
         if mask.shape[-2:] != (size, size) or mask.numel() not in (size**2, 3 * size**2):

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from artart import ArtError
-from artart.data.decode import WHITE, Colour, ResizeMode, decode, resize, to_srgb, upright
+from artart.data.decode import MAX_PIXELS, WHITE, Colour, ResizeMode, decode, resize, to_srgb, upright
 from artart.data.find import find_all
 from artart.data.index import LIST_COLUMNS
 from artart.data.layouts import check
@@ -126,7 +126,7 @@ def _x0(pixels: object) -> Tensor:
 
 def reason(facts: FileInfo) -> str:
     """Why a file that was examined has no pixels."""
-    return facts.flaw or f"too large: {facts.width} x {facts.height} pixels"
+    return facts.flaw or f"too large: {facts.width} x {facts.height} pixels; scale it to {MAX_PIXELS:,} or fewer"
 
 
 def provenance_of_inputs(inputs: Sequence[Input], details: Mapping[str, object]) -> ImageProvenance:

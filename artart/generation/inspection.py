@@ -9,7 +9,7 @@ from PIL import Image
 from rich.filesize import decimal
 
 from artart import ArtError
-from artart.data.decode import FORMATS, MAX_PIXELS, decode
+from artart.data.decode import MAX_PIXELS, TooLarge, decode, open_header
 from artart.generation.registry import Entries, Match
 from artart.io import signing
 from artart.io.files import sha256
@@ -22,8 +22,10 @@ ABOUT_SIGNERS = ("signingCredential.", "timeStamp.")  # begin C2PA's codes for a
 def is_image(path: Path) -> bool:
     """Whether a file is an image of a format that artart reads."""
     try:
-        with Image.open(path, formats=FORMATS):
+        with open_header(path):
             return True
+    except (TooLarge, Image.DecompressionBombError):
+        return True
     except Exception:  # noqa: BLE001 - Pillow raises nearly anything on damaged bytes
         return False
 
@@ -32,9 +34,15 @@ def describe_image(path: Path, registry: Entries | None) -> dict[str, Any]:
     """The metadata, the signed manifests and the registry's entry of an image, as plain data.
 
     Of one that cannot be decoded they are what is left of them.
+
+    Raises ArtError if it cannot be opened without much memory.
     """
     damage = _damage(path)
-    with path.open("rb") as file, Image.open(path, formats=FORMATS) as image:
+    try:
+        opened = open_header(path)
+    except (TooLarge, Image.DecompressionBombError) as error:
+        raise ArtError(f"files: {path}: too large ({error}); give another") from None
+    with path.open("rb") as file, opened as image:
         with suppress(Exception):  # some formats have metadata after the pixels
             if image.width * image.height <= MAX_PIXELS:
                 image.load()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from artart.config.commands import arguments_of
 from artart.io.terminal import pasteable
+from artart.metrics.memorization import MIN_HELD_OUT
 from artart.training.auto import AUTO
 from artart.training.run import Run
 
@@ -30,7 +31,8 @@ def next_commands(run: Run, checkpoint: Path | None) -> Iterator[tuple[str, str]
         arguments = arguments_of(run.objective.mode, run.objective.one_step)
         yield f"artart.generate checkpoint={pasteable(checkpoint)} {arguments}", ""
     yield from _trainings(run)
-    if checkpoint and run.cfg.data.get("val_fraction") != 0:
+    enough = MIN_HELD_OUT if run.objective.mode == "sample" else 1
+    if checkpoint and run.data.val_is_held_out and len(run.data.val_ids) >= enough:
         yield f"artart.evaluate checkpoint={pasteable(checkpoint)}", "how good it is"
     logs = pasteable(Path(run.cfg.run_dir))
     yield f"tensorboard.main --logdir {logs} --samples_per_plugin images=1000", "curves and grids"

@@ -50,7 +50,7 @@ def plan(cfg: DictConfig, is_part: bool = False) -> Plan:
     Raises ArtError if a run cannot resume in the folder, a new one would mix with its content, or the run has finished.
     """
     if in_multirun() and (cfg.run_dir or cfg.get("resume")):
-        raise ArtError("run_dir and resume: each job of a sweep has its own new folder; leave them out")
+        raise ArtError("run_dir and resume: each job of a sweep has its own folder in hydra.sweep.dir; leave them out")
     if not is_part:
         while _locks:
             _locks.pop().release()  # of an earlier run in the same process

@@ -73,5 +73,5 @@ def test_gallery_shows_the_nearest_training_image(call, judgeable_run, tmp_path,
 def test_gallery_of_an_autoencoder_is_refused_in_a_line(call, finished_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert call(artart.gallery, str(finished_run)) == 2
-    assert "was not trained for that; it can do mode=reconstruct" in capsys.readouterr().err
+    assert "reproduces images and makes no new ones; name a network that does" in capsys.readouterr().err
     assert not Path("outputs").exists()

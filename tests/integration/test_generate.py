@@ -146,8 +146,17 @@ def test_results_do_not_go_into_a_file(generate, best, art_folder, capsys):
 
 def test_an_image_to_begin_with_is_asked_for(generate, best, capsys):
     assert generate(f"checkpoint={best}") == 2
-    assert capsys.readouterr().err == "input: needs a value: input=FILE_OR_FOLDER\n"
+    line = f"input: needs a value: input=FILE_OR_FOLDER; {best} reproduces images and makes no new ones\n"
+    assert capsys.readouterr().err == line
     assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "word", ["num_images=4", "label=painting", "prompt=apple", "guidance.weight=2", "sampler=ddim"]
+)
+def test_what_is_of_samples_is_refused_for_an_autoencoder(generate, best, art_folder, capsys, word):
+    assert generate(f"checkpoint={best}", f"input={art_folder}", word) == 2
+    assert capsys.readouterr().err == f"{word}: {best} reproduces images and makes no new ones; leave it out\n"
 
 
 def test_the_mode_may_be_named(generate, best, art_folder):

@@ -486,6 +486,9 @@ def test_a_place_that_the_run_names_too_is_read_and_limits_are_ours(content, art
     data = held_out_data(load(path))
     assert data.folder.root == art_folder
     assert data.max_pixels == MAX_PIXELS
+    named = f"data: {{root: '{art_folder}', max_pixels: {10**12}}}\n"
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(named + others)
+    assert held_out_data(load(path)).max_pixels == 10**12
     (tmp_path / "run" / ".hydra" / "config.yaml").write_text("data: {root: /home}\n" + others)
     with pytest.raises(ArtError, match=f"if that is what it was trained with: data.root={art_folder}"):
         held_out_data(load(path))

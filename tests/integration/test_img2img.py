@@ -366,12 +366,13 @@ def test_a_mask_lies_where_the_image_lies_and_margins_stay(tmp_path):
     assert torch.equal(masked(given, decode(tmp_path / "mask.png"), 16, "pad")[1], wanted)
 
 
-def test_a_mask_may_be_turned_like_its_image(tmp_path):
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.tif"])
+def test_a_mask_may_be_turned_like_its_image(tmp_path, name):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGB", (30, 20)).save(tmp_path / name, exif=exif)
     Image.new("L", (20, 30), 255).save(tmp_path / "mask.png")
-    _, (given,) = read_inputs(tmp_path / "turned.jpg", tmp_path / "out", 16, "stretch")
+    _, (given,) = read_inputs(tmp_path / name, tmp_path / "out", 16, "stretch")
     assert masked(given, decode(tmp_path / "mask.png"), 16, "stretch")[1].all()
 
 

@@ -223,6 +223,13 @@ def test_the_best_is_never_one_without_a_monitored_metric(train, tmp_path):
     assert judged == [False, False, True]
 
 
+def test_a_score_of_weights_before_a_resume_makes_no_best(tmp_path):
+    (before, after), score = (EpochCheckpoint(tmp_path, "best", save_top_k=1, monitor="m") for _ in range(2)), 0.5
+    before.checked = torch.tensor(score)
+    after.load_state_dict(before.state_dict())
+    assert [after.check_monitor_top_k(None, torch.tensor(value)) for value in (score, 0.4)] == [False, True]
+
+
 @pytest.mark.slow
 def test_a_run_whose_samples_are_all_near_duplicates_has_no_best(result, copier, alexnet_weights, tmp_path):
     found = result(f"callbacks.memorization.weights={alexnet_weights}", *BY_KID_NO_MEMORIZATION)

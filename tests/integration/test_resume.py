@@ -364,6 +364,10 @@ def test_only_as_many_checkpoints_as_asked_for_are_kept(train):
     assert train(*options, "trainer.max_epochs=5", "resume=auto") == 0
     names = sorted(path.name for path in Path("run/checkpoints").iterdir())
     assert names == ["best.ckpt", "epoch_0004.ckpt", "epoch_0005.ckpt", "last.ckpt", "previous.ckpt"]
+    fewer = (options[0], "callbacks.checkpoints.save_top_k=1", "run_dir=run")
+    assert train(*fewer, "trainer.max_epochs=7", "resume=auto") == 0
+    assert {path.name for path in Path("run/checkpoints").iterdir()} >= {"epoch_0007.ckpt", "epoch_0004.ckpt"}
+    assert not Path("run/checkpoints/epoch_0006.ckpt").exists()
 
 
 @pytest.mark.slow
@@ -377,7 +381,7 @@ def test_other_settings_are_shown(train, finished_run, tmp_path, capsys):
     assert "run_dir" not in line
     assert "data.seed" not in line
     assert re.search(
-        r"resume: other images than before: \d+ for training and \d held out, which were 37 and 3\n", message
+        r"other images than before: \d+ for training and \d held out, which were 37 and 3; some held out now", message
     )
 
 
@@ -656,6 +660,16 @@ def test_a_run_killed_after_its_last_save_has_a_complete_result_once_resumed(tra
     of_validation = {name: value for name, value in before["last"].items() if name.startswith("val/")}
     assert of_validation == {name: value for name, value in after["last"].items() if name.startswith("val/")}
     assert after["best"] == before["best"]
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_resumed_from_its_last_epoch(train, finished_run, capsys):
+    shutil.copytree(finished_run, "run")
+    shutil.copy("run/checkpoints/last.ckpt", "run/checkpoints/epoch_0003.ckpt")
+    before = Path("run/result.json").read_bytes()
+    assert train("trainer.max_epochs=3", "resume=run/checkpoints/epoch_0003.ckpt", "run_dir=run") == 2
+    assert "has finished 3 epochs; ask for more, such as trainer.max_epochs=6" in capsys.readouterr().err
+    assert Path("run/result.json").read_bytes() == before
 
 
 def test_resuming_with_another_number_of_threads_is_said(finished_run, tmp_path, caplog):

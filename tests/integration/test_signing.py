@@ -352,6 +352,14 @@ def test_inspect_decodes_no_image_of_too_many_pixels(tmp_path, monkeypatch):
     assert describe_image(picture(tmp_path / "a.png"), None)["cannot be decoded"] == "24 x 24 pixels"
 
 
+def test_inspect_does_not_open_what_takes_much_memory_at_once(call, tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.gif").write_bytes(b"GIF89a" + b"\xff" * 4 + b"\0" * 30)
+    monkeypatch.setattr(Image, "open", None)
+    assert call(artart.inspect, str(tmp_path / "a.gif")) == 2
+    line = f"files: {tmp_path / 'a.gif'}: too large (65535 x 65535 pixels); give another\n"
+    assert capsys.readouterr().err == line
+
+
 def test_inspect_leaves_formats_that_are_programs(tmp_path):
     (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
     assert not inspection.is_image(tmp_path / "a.eps")

@@ -64,10 +64,16 @@ class EpochCheckpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         self.checked = trainer.callback_metrics.get(self.monitor or "")
 
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"checked": self.checked}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best scores of those files that are still in the folder, which may have moved."""
         if state_dict["monitor"] != self.monitor or self.monitor is None or self.save_top_k < 1:
             return
+        self.checked = state_dict.get("checked")
+        if self.checked is not None and not (isinstance(self.checked, Tensor) and self.checked.numel() == 1):
+            raise ValueError("checked: is not a score")
         if not all(isinstance(one, Tensor) and one.numel() == 1 for one in state_dict["best_k_models"].values()):
             raise ValueError("best_k_models: are not scores by file")
         assert self.dirpath is not None
@@ -76,8 +82,8 @@ class EpochCheckpoint(ModelCheckpoint):
         before = {Path(self.dirpath, Path(path).name): score for path, score in state_dict["best_k_models"].items()}
         scores = {str(path): one for path, one in before.items() if path.is_file() and re.fullmatch(own, path.name)}
         if scores:
-            ranked = sorted(scores, key=lambda path: scores[path].item(), reverse=self.mode == "max")
-            self.best_k_models = scores
+            ranked = sorted(scores, key=lambda path: scores[path].item(), reverse=self.mode == "max")[: self.save_top_k]
+            self.best_k_models = {path: scores[path] for path in ranked}  # save_top_k may be smaller than before
             self.best_model_path, self.kth_best_model_path = ranked[0], ranked[-1]
             self.best_model_score, self.kth_value = scores[ranked[0]], scores[ranked[-1]]
 

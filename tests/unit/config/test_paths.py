@@ -38,6 +38,14 @@ def test_make_paths_absolute_names_a_folder_without_checkpoint(runs):
         make_paths_absolute(cfg)
 
 
+def test_make_paths_absolute_names_the_first_stage_of_a_run_that_has_no_more(runs):
+    (runs / "03/c/first_stage/checkpoints").mkdir(parents=True)
+    (runs / "03/c/first_stage/checkpoints/last.ckpt").touch()
+    line = r"first stage, which is outputs/runs/03/c/first_stage; continue it by resume=auto run_dir=outputs/runs/03/c$"
+    with pytest.raises(ArtError, match=line):
+        make_paths_absolute(OmegaConf.create({"checkpoint": "outputs/runs/03/c"}))
+
+
 @pytest.mark.parametrize("value", ["x" * 300, "resume"])
 def test_make_paths_absolute_takes_a_name_that_does_not_exist(runs, tmp_path, value):
     cfg = OmegaConf.create({"checkpoint": value})

@@ -12,9 +12,11 @@ from tests.unit.test_docs import problem
 OWN = "experiment=auto data.root=FOLDER_OF_YOUR_ART"
 
 
-def commands(mode: str, root: str | None, run_dir: Path, one_step: bool = False) -> list[str]:
-    config = {"data": {"root": root, "val_fraction": 0.1}, "run_dir": str(run_dir)}
-    run = SimpleNamespace(cfg=OmegaConf.create(config), objective=SimpleNamespace(mode=mode, one_step=one_step))
+def commands(mode: str, root: str | None, run_dir: Path, one_step: bool = False, num_val: int = 50) -> list[str]:
+    config = {"data": {"root": root}, "run_dir": str(run_dir)}
+    data = SimpleNamespace(val_is_held_out=num_val > 0, val_ids=[*range(num_val)])
+    objective = SimpleNamespace(mode=mode, one_step=one_step)
+    run = SimpleNamespace(cfg=OmegaConf.create(config), objective=objective, data=data)
     return [command for command, _ in next_commands(run, run_dir / "checkpoints" / "best.ckpt")]
 
 
@@ -30,6 +32,15 @@ def commands(mode: str, root: str | None, run_dir: Path, one_step: bool = False)
 def test_next_commands_lead_to_images_of_ones_own(mode, root, trainings, tmp_path):
     found = [command for command in commands(mode, root, tmp_path) if "artart.train" in command]
     assert found == [f"artart.train {one}" for one in trainings]
+
+
+@pytest.mark.parametrize(
+    ("mode", "num_val", "is_named"),
+    [("sample", 20, True), ("sample", 19, False), ("reconstruct", 19, True), ("reconstruct", 0, False)],
+)
+def test_next_commands_judge_where_enough_images_are_held_out(mode, num_val, is_named, tmp_path):
+    found = commands(mode, None, tmp_path, num_val=num_val)
+    assert any(command.startswith("artart.evaluate") for command in found) is is_named
 
 
 def test_next_commands_can_be_pasted(tmp_path, monkeypatch):
