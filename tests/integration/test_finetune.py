@@ -184,6 +184,9 @@ def test_drop_out_is_that_of_the_checkpoint_unless_it_is_asked_for(train, capsys
         check(cfg := compose_config("train", words))
         net = runs.prepare(cfg, words, adopt_config(cfg, words)).net
         assert {module.p for module in net.modules() if isinstance(module, nn.Dropout)} == {dropout}, asked
+    words = ["experiment=distill", begin[-1]]
+    adopt_config(cfg := check_and_keep(words), words)
+    assert cfg.model.dropout == 0  # of a distillation, whose samples are drawn without
     capsys.readouterr()
     assert train(*begin, "model.dropout=0.1") == 2
     wanted = "model.dropout=0.1: no such key; name the checkpoint's kind of network too: model=NAME\n"

@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from artart.checkpoints.load import load
 from artart.data import demo
 from artart.data.vocabulary import Vocabulary
 from artart.diffusion.samplers import Heun
+from artart.generation.conditions import Asked, conditions_for
 
 TEXT = ("objective=diffusion", "loss=mse_diffusion", "sampler.num_steps=2", "data.captions=auto")
 FAST = "sampler.num_steps=2"
@@ -254,6 +256,12 @@ def test_a_network_of_labels_takes_no_prompt(generate, diffusion_run, capsys):
     for words in (["prompt=a drawing"], ["negative_prompt=a drawing"]):
         assert generate(f"checkpoint={diffusion_run}", *words, "out=out") == 2
         assert "was trained with labels and not captions" in capsys.readouterr().err
+
+
+def test_a_network_without_labels_is_offered_none_in_the_place_of_a_prompt():
+    loaded = SimpleNamespace(text=None, label_names={"class": []}, path=Path("a.ckpt"))
+    with pytest.raises(ArtError, match=r"^prompt: a.ckpt was trained with labels and not captions; leave it out$"):
+        conditions_for(loaded, Asked(1, 0, None, ["a pear"]), "none")
 
 
 # --- export, evaluation, machines without the library

@@ -76,6 +76,13 @@ def test_reconstruction_draws_nothing():
     assert_close(generator.get_state(), before)
 
 
+def test_psnr_of_a_copy_is_finite_so_that_means_are():
+    objective = Reconstruction(WeightedSum({"mse": 1.0}, mse=MSE("model")))
+    assert_close(
+        objective.measure(torch.nn.Identity(), Batch(torch.ones(2, 3, 4, 4), None))["val/psnr"], torch.full((2,), 100.0)
+    )
+
+
 def test_measuring_adds_psnr():
     objective, given = Reconstruction(mse()), batch()
     measured = objective.measure(Halve(), given)
